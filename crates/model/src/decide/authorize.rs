@@ -1,0 +1,107 @@
+//! Who may call: the first authorization that holds the client's address and accepts its proof.
+
+use crate::{
+    Identity,
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+};
+use std::net::IpAddr;
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    pub addr: IpAddr,
+    pub tls: ClientTls<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientTls<'a> {
+    /// Plaintext, or TLS that the proxy did not terminate.
+    None,
+    /// Mesh TLS without a certificate.
+    Unauthenticated,
+    Identity(&'a Identity),
+}
+
+/// The first of `authorizations` that lets `client` in. `None` denies.
+///
+/// A client on loopback is let in by the proxy itself, before this is asked (data plane 3.5).
+pub fn authorize<'p>(
+    authorizations: impl IntoIterator<Item = &'p Authorization>,
+    client: &Client<'_>,
+) -> Option<&'p Authorization> {
+    authorizations
+        .into_iter()
+        .find(|a| a.networks.iter().any(|n| in_network(n, client.addr)) && proves(&a.authentication, client.tls))
+}
+
+fn in_network(network: &NetworkMatch, addr: IpAddr) -> bool {
+    network.net.contains(addr) && !network.except.iter().any(|e| e.contains(addr))
+}
+
+fn proves(wanted: &Authentication, tls: ClientTls<'_>) -> bool {
+    match (wanted, tls) {
+        (Authentication::Unauthenticated, _) => true,
+        (Authentication::TlsUnauthenticated, ClientTls::Unauthenticated | ClientTls::Identity(_)) => true,
+        (Authentication::TlsAuthenticated { identities, suffixes }, ClientTls::Identity(id)) => {
+            identities.contains(id) || suffixes.iter().any(|s| s.matches(id))
+        }
+        _ => false,
+    }
+}
+
+impl IdentitySuffix {
+    /// The empty suffix matches every identity; any other only DNS names with at least one label before it.
+    pub fn matches(&self, id: &Identity) -> bool {
+        match id {
+            _ if self.0.is_empty() => true,
+            Identity::Dns(name) => {
+                name.as_str().strip_suffix(self.0.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+            Identity::Uri(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::inbound::DefaultPolicy;
+
+    #[test]
+    fn default_policies_let_in_whom_they_name() {
+        let id: Identity = "a.b.serviceaccount.identity.linkerd.cluster.local".parse().unwrap();
+        let cluster = ["10.0.0.0/8".parse().unwrap()];
+        let inside: IpAddr = "10.1.1.1".parse().unwrap();
+        let outside: IpAddr = "203.0.113.1".parse().unwrap();
+        let cases = [
+            (DefaultPolicy::Deny, [false; 6]),
+            (DefaultPolicy::AllAuthenticated, [false, false, true, false, false, true]),
+            (DefaultPolicy::AllUnauthenticated, [true; 6]),
+            (DefaultPolicy::ClusterAuthenticated, [false, false, true, false, false, false]),
+            (DefaultPolicy::ClusterUnauthenticated, [true, true, true, false, false, false]),
+            (DefaultPolicy::Audit, [true; 6]),
+        ];
+        for (policy, expected) in cases {
+            let authorizations = policy.authorizations(&cluster);
+            let got: Vec<bool> = [inside, outside]
+                .into_iter()
+                .flat_map(|addr| {
+                    [ClientTls::None, ClientTls::Unauthenticated, ClientTls::Identity(&id)]
+                        .map(|tls| authorize(&authorizations, &Client { addr, tls }).is_some())
+                })
+                .collect();
+            assert_eq!(got, expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn suffixes_match_whole_labels() {
+        let id = |s: &str| s.parse::<Identity>().unwrap();
+        let suffix = IdentitySuffix("b.c".into());
+        assert!(suffix.matches(&id("a.b.c")));
+        assert!(!suffix.matches(&id("b.c")));
+        assert!(!suffix.matches(&id("ab.c")));
+        assert!(!suffix.matches(&id("spiffe://td/b.c")));
+        assert!(IdentitySuffix(String::new()).matches(&id("spiffe://td/x")));
+    }
+}

@@ -1,0 +1,4 @@
+//! The decisions of the mesh as pure functions: the proxies, the servers, the CLI and the tests call the same ones.
+
+pub mod authorize;
+pub mod cidr;

@@ -1,0 +1,20 @@
+//! What the mesh knows and how it decides: identities, endpoints, policies, and pure functions on them.
+//!
+//! Every other crate depends on this one and it depends on none of them. It has no I/O, no clock and no global random
+//! numbers: time and randomness are arguments.
+
+#![forbid(unsafe_code)]
+
+pub mod decide;
+pub mod endpoint;
+pub mod identity;
+pub mod meta;
+pub mod names;
+pub mod policy;
+pub mod profile;
+
+pub use endpoint::{Endpoint, EndpointUpdate, NameAddr, ProtocolHint};
+pub use identity::{DnsName, Identity};
+pub use meta::Meta;
+pub use policy::{inbound::ServerPolicy, outbound::ClientPolicy};
+pub use profile::Profile;

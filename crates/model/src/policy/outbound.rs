@@ -1,0 +1,166 @@
+//! How traffic to one target behaves, on the client's side.
+
+use super::route::{Filter, GrpcRoute, HttpRoute};
+use crate::{Endpoint, Meta, NameAddr};
+use std::{ops::RangeInclusive, time::Duration};
+
+/// The policy of one target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientPolicy {
+    /// The target itself: the `parent_*` labels.
+    pub meta: Meta,
+    pub protocol: ClientProtocol,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientProtocol {
+    /// The proxy looks at the first bytes the application sends.
+    Detect {
+        timeout: Duration,
+        http1: HttpRoutes,
+        http2: HttpRoutes,
+        opaque: Option<TcpRoute>,
+    },
+    Http1(HttpRoutes),
+    Http2(HttpRoutes),
+    Grpc {
+        routes: Vec<GrpcRoute<OutboundRule>>,
+        breaker: Option<Breaker>,
+    },
+    Opaque(Option<TcpRoute>),
+    Tls(Vec<TlsRoute>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpRoutes {
+    pub routes: Vec<HttpRoute<OutboundRule>>,
+    pub breaker: Option<Breaker>,
+}
+
+/// What a matched outbound rule asks for besides its filters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboundRule {
+    pub backends: Distribution,
+    pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
+    /// The application may set timeouts and retries by `l5d-*` headers.
+    pub allow_l5d_headers: bool,
+}
+
+/// Bytes of one connection are forwarded by one rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpRoute {
+    pub meta: Meta,
+    pub backends: Distribution,
+    pub filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsRoute {
+    pub snis: Vec<super::route::HostMatch>,
+    pub route: TcpRoute,
+}
+
+/// How requests spread over backends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Distribution {
+    /// Never available.
+    Empty,
+    /// The first that is available.
+    FirstAvailable(Vec<RouteBackend>),
+    /// By weight.
+    RandomAvailable(Vec<(RouteBackend, u32)>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteBackend {
+    pub backend: Backend,
+    pub filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub meta: Meta,
+    pub kind: BackendKind,
+    pub queue: Queue,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum BackendKind {
+    /// One fixed endpoint.
+    Forward(Endpoint),
+    /// Endpoints that the Destination service lists for this name.
+    Balance { target: NameAddr, load: Load },
+    /// Sent without a kind: requests fail.
+    Missing,
+}
+
+/// How the load of an endpoint is estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    pub default_rtt: Duration,
+    pub decay: Duration,
+    /// Failing answers count as this slow.
+    pub penalty: Option<Penalty>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Penalty {
+    pub rtt: Duration,
+    pub max_retry_after: Duration,
+}
+
+/// How many requests wait for an endpoint, and how long until they fail at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    pub capacity: u32,
+    pub failfast: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    pub response: Option<Duration>,
+    pub request: Option<Duration>,
+    pub idle: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    pub max_retries: u32,
+    /// Bytes of request body that may be kept for another try.
+    pub max_request_bytes: u32,
+    pub on: RetryOn,
+    pub timeout: Option<Duration>,
+    pub backoff: Option<Backoff>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum RetryOn {
+    Statuses(Vec<RangeInclusive<u16>>),
+    GrpcCodes(Vec<u16>),
+}
+
+/// Growing waits between attempts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    pub min: Duration,
+    pub max: Duration,
+    /// 0 to 1: the part of a wait that is random.
+    pub jitter: f32,
+}
+
+/// When an endpoint is left out because it fails.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Breaker {
+    Consecutive {
+        max_failures: u32,
+        backoff: Backoff,
+    },
+    Unified {
+        success_rate_threshold: f64,
+        window: Duration,
+        min_requests: u32,
+        max_consecutive_failures: u32,
+        backoff: Backoff,
+    },
+}

@@ -1,0 +1,169 @@
+//! Routes: which requests, and what is done with them.
+
+use crate::Meta;
+use regex::Regex;
+use std::time::Duration;
+
+/// An HTTP route: `D` is what its rules ask for, which differs by direction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpRoute<D> {
+    pub meta: Meta,
+    /// Empty is every host.
+    pub hosts: Vec<HostMatch>,
+    pub rules: Vec<Rule<HttpMatch, D>>,
+}
+
+/// A gRPC route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GrpcRoute<D> {
+    pub meta: Meta,
+    /// Empty is every host.
+    pub hosts: Vec<HostMatch>,
+    pub rules: Vec<Rule<GrpcMatch, D>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule<M, D> {
+    /// One must match; empty is every request.
+    pub matches: Vec<M>,
+    pub filters: Vec<Filter>,
+    pub does: D,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMatch {
+    /// Lower-case.
+    Exact(String),
+    /// The labels behind `*.`, lower-case, last label first.
+    Suffix(Vec<String>),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpMatch {
+    pub path: Option<PathMatch>,
+    pub headers: Vec<HeaderMatch>,
+    pub query: Vec<QueryMatch>,
+    pub method: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GrpcMatch {
+    /// Empty is every service.
+    pub service: String,
+    /// Empty is every method.
+    pub method: String,
+    pub headers: Vec<HeaderMatch>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathMatch {
+    Exact(String),
+    /// Whole path segments.
+    Prefix(String),
+    Regex(Pattern),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderMatch {
+    /// Lower-case.
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryMatch {
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueMatch {
+    Exact(Vec<u8>),
+    Regex(Pattern),
+}
+
+/// A regular expression that must match the whole text.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    source: String,
+    regex: Regex,
+}
+
+/// What is done with a matched request or connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    RequestHeaders(HeaderEdits),
+    ResponseHeaders(HeaderEdits),
+    Redirect(Redirect),
+    /// Answers instead of the server.
+    HttpFailure {
+        status: u16,
+        message: String,
+        ratio: Ratio,
+    },
+    GrpcFailure {
+        code: u16,
+        message: String,
+        ratio: Ratio,
+    },
+    /// The connection is refused: not allowed.
+    Forbidden,
+    /// The connection is refused: the configuration is wrong.
+    Invalid(String),
+}
+
+/// Added, then set, then removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    pub add: Vec<(String, Vec<u8>)>,
+    pub set: Vec<(String, Vec<u8>)>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub path: Option<PathReplacement>,
+    pub port: Option<u16>,
+    pub status: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathReplacement {
+    Full(String),
+    Prefix(String),
+}
+
+/// A share of the requests; the denominator is at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ratio {
+    pub numerator: u32,
+    pub denominator: u32,
+}
+
+/// How long detection waits when a message does not say.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Pattern {
+    /// # Errors
+    /// `source` is no regular expression, or a too large one.
+    pub fn new(source: &str) -> Result<Self, regex::Error> {
+        let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(1 << 20).build()?;
+        Ok(Self { source: source.to_owned(), regex })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
