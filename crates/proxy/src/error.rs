@@ -1,0 +1,144 @@
+//! Every failure that this proxy makes itself: who is at fault, what the client sees, whether another try may help.
+//!
+//! Statuses and texts are Linkerd's (data plane 3.8, 4.12); the code is ours, stable, and counted in
+//! `weft_proxy_errors_total{direction,code}`.
+
+use std::fmt;
+
+/// A failure made or noticed by the mesh.
+#[derive(Clone, Debug)]
+pub struct ProxyError {
+    pub code: Code,
+    /// What a stranger may see, without the code.
+    pub message: String,
+}
+
+/// The stable name of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The request itself is malformed.
+    BadRequest,
+    /// The head of a request is larger than the proxy accepts.
+    HeadTooLarge,
+    /// No route matches.
+    RouteNotFound,
+    /// The policy lets this client in nowhere.
+    Unauthorized,
+    /// The policy asks for something that this build does not carry out, or is invalid.
+    PolicyUnsupported,
+    /// The control plane did not answer for this destination in time.
+    DiscoveryTimeout,
+    /// No endpoint became available within the failfast timeout.
+    Failfast,
+    /// Too many requests are in flight or queued.
+    LoadShed,
+    /// The endpoint could not be connected in time.
+    ConnectTimeout,
+    /// The endpoint refused or broke the connection.
+    ConnectFailed,
+    /// The server's certificate does not carry the expected identity.
+    IdentityMismatch,
+    /// The TLS handshake failed.
+    TlsFailed,
+    /// The server's answer broke off or is malformed.
+    UpstreamProtocol,
+    /// The destination is this proxy itself, or loopback.
+    Loop,
+    /// The proxy is draining.
+    Draining,
+    /// A fault of the proxy.
+    Internal,
+}
+
+impl ProxyError {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl Code {
+    pub const ALL: &'static [Self] = &[
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::RouteNotFound,
+        Self::Unauthorized,
+        Self::PolicyUnsupported,
+        Self::DiscoveryTimeout,
+        Self::Failfast,
+        Self::LoadShed,
+        Self::ConnectTimeout,
+        Self::ConnectFailed,
+        Self::IdentityMismatch,
+        Self::TlsFailed,
+        Self::UpstreamProtocol,
+        Self::Loop,
+        Self::Draining,
+        Self::Internal,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BAD_REQUEST",
+            Self::HeadTooLarge => "HEAD_TOO_LARGE",
+            Self::RouteNotFound => "ROUTE_NOT_FOUND",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
+            Self::DiscoveryTimeout => "DISCOVERY_TIMEOUT",
+            Self::Failfast => "FAILFAST",
+            Self::LoadShed => "LOAD_SHED",
+            Self::ConnectTimeout => "CONNECT_TIMEOUT",
+            Self::ConnectFailed => "CONNECT_FAILED",
+            Self::IdentityMismatch => "IDENTITY_MISMATCH",
+            Self::TlsFailed => "TLS_FAILED",
+            Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
+            Self::Loop => "LOOP",
+            Self::Draining => "DRAINING",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    /// The HTTP status of the reply.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::HeadTooLarge => 431,
+            Self::RouteNotFound => 404,
+            Self::Unauthorized => 403,
+            Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
+            Self::LoadShed | Self::Draining => 503,
+            Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
+            Self::Loop => 508,
+            Self::PolicyUnsupported | Self::Internal => 500,
+        }
+    }
+
+    /// The gRPC status of the reply to a gRPC request.
+    pub fn grpc_status(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::HeadTooLarge | Self::Internal | Self::PolicyUnsupported => 13,
+            Self::RouteNotFound => 5,
+            Self::Unauthorized => 7,
+            Self::ConnectFailed
+            | Self::IdentityMismatch
+            | Self::TlsFailed
+            | Self::UpstreamProtocol
+            | Self::LoadShed
+            | Self::Draining => 14,
+            Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 4,
+            Self::Loop => 10,
+        }
+    }
+
+    /// Whether the client's connection is closed after the reply.
+    pub fn closes(self) -> bool {
+        !matches!(self, Self::RouteNotFound | Self::Unauthorized | Self::IdentityMismatch)
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.message, self.code.as_str())
+    }
+}
+
+impl std::error::Error for ProxyError {}

@@ -1,0 +1,96 @@
+//! One request and its response between a client's connection and an endpoint's.
+//!
+//! ```text
+//! server connection ─► head ─► Director::direct ─► Directed { endpoint, carrier, edits, record } ─► endpoint connection
+//!      (h1 | h2)       view     (inbound|outbound)                                                     (h1 | h2)
+//! ```
+//! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
+
+use crate::error::ProxyError;
+use std::{rc::Rc, time::Duration};
+use weft_model::decide::route::RequestView;
+use weft_transport::stream::Stream;
+
+/// How a direction decides a request. One value serves one accepted connection.
+pub trait Director {
+    type Endpoint: Endpoint;
+
+    /// Finds route, authorization and endpoint for a request by its head. Waits for an endpoint up to the failfast timeout.
+    async fn direct(&self, request: &dyn RequestView, version: Version) -> Result<Directed<Self::Endpoint>, ProxyError>;
+
+    /// Whether `l5d-proxy-error` and `l5d-proxy-connection` are shown to this client (data plane 3.7, 1.2).
+    fn informational_headers(&self) -> bool;
+
+    /// Counts a reply that the proxy made itself.
+    fn refused(&self, error: &ProxyError);
+}
+
+/// What was decided for a request.
+pub struct Directed<E> {
+    /// Counted as pending at the balancer until dropped.
+    pub endpoint: E,
+    pub carrier: Carrier,
+    pub edits: Edits,
+    pub record: Record,
+}
+
+/// A chosen endpoint: hands out connections and takes them back.
+pub trait Endpoint {
+    /// An HTTP/1 connection, pooled or new.
+    async fn http1(&self) -> Result<crate::http1::Connection, ProxyError>;
+    /// Takes back a connection that is idle between two messages.
+    fn keep_http1(&self, connection: crate::http1::Connection);
+    /// A ready sender on the shared HTTP/2 connection; connects when there is none.
+    async fn http2(&self) -> Result<crate::http2::Sender, ProxyError>;
+    /// The first byte of the response body (or its end) came after `rtt`: feeds the load estimate.
+    fn responded(&self, rtt: Duration);
+}
+
+/// On what the request travels to the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Http1,
+    Http2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    Http11,
+    Http2,
+}
+
+/// Changes to the head that goes to the endpoint, besides what each hop must do (hop-by-hop headers, `l5d-orig-proto`).
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    /// Lower-case names of headers that are removed.
+    pub remove: &'static [&'static str],
+    /// Headers that replace all of that name. Few; values are checked to be header values.
+    pub set: smallvec::SmallVec<[(&'static str, Rc<str>); 2]>,
+    /// Replaces the authority.
+    pub authority: Option<Rc<str>>,
+    /// Inbound: an HTTP/2 request with `l5d-orig-proto` is turned back into HTTP/1, and the reply says so.
+    pub restore_orig_proto: bool,
+    /// Outbound: response headers of the mesh are removed before the application sees them.
+    pub strip_mesh_response: bool,
+}
+
+/// The metrics of one request; the exchange tells it what happens, in this order. Dropped before the end counts as aborted.
+pub struct Record(pub Box<dyn Observe>);
+
+/// What a direction wants to know of an exchange.
+pub trait Observe {
+    /// The head of the response came (or of the proxy's own reply, after a failure).
+    fn response_head(&mut self, status: u16);
+    /// The first body byte or, for an empty body, the end.
+    fn first_byte(&mut self);
+    /// The response ended. `grpc_status` where trailers or a trailers-only head carried one.
+    fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>);
+}
+
+/// Serves one accepted connection of the given version until it closes. Implemented in the files of this folder.
+pub struct ServerConnection {
+    pub stream: Stream,
+    /// Bytes that detection has read already.
+    pub prefix: bytes::Bytes,
+}
