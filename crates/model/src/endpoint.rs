@@ -47,6 +47,8 @@ pub struct Http2Params {
     pub connection_window: Option<u32>,
     /// Bytes.
     pub stream_window: Option<u32>,
+    /// Windows follow the measured bandwidth instead.
+    pub adaptive_window: bool,
     pub keep_alive: Option<Http2KeepAlive>,
     pub max_concurrent_reset_streams: Option<u32>,
     /// Bytes.

@@ -12,6 +12,7 @@ pub mod meta;
 pub mod names;
 pub mod policy;
 pub mod profile;
+pub mod unsupported;
 
 pub use endpoint::{Endpoint, EndpointUpdate, NameAddr, ProtocolHint};
 pub use identity::{DnsName, Identity};

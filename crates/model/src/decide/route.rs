@@ -1,0 +1,212 @@
+//! Which rule a request follows: hosts first, then the most specific match, then the order (data plane 4.4).
+
+use crate::policy::route::{
+    GrpcMatch, GrpcRoute, HeaderMatch, HostMatch, HttpMatch, HttpRoute, PathMatch, QueryMatch, Rule, ValueMatch,
+};
+use std::borrow::Cow;
+
+/// A request as far as routing sees it. Whoever frames requests implements it on its own representation.
+pub trait RequestView {
+    fn method(&self) -> &str;
+
+    /// Host and port, without user information.
+    fn authority(&self) -> Option<&str>;
+
+    /// Without the query.
+    fn path(&self) -> &str;
+
+    /// Behind the `?`, still encoded.
+    fn query(&self) -> Option<&str>;
+
+    /// Whether `wanted` is true for one of the values of the header `name`, which is lower-case. Once it is, no further value
+    /// is asked.
+    fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+}
+
+/// How closely a route's hosts fit: any host, then a suffix by its length, then an exact name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum HostFit {
+    Any,
+    /// Labels.
+    Suffix(usize),
+    Exact,
+}
+
+/// How closely a match of HTTP fits; fields compare in this order. The kind of path match does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct HttpFit {
+    path_len: usize,
+    headers: usize,
+    query: usize,
+    method: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct GrpcFit {
+    service_len: usize,
+    method_len: usize,
+    headers: usize,
+}
+
+/// A rule without matches fits as a match on the path prefix `/` does.
+const ANY_HTTP: HttpFit = HttpFit { path_len: 1, headers: 0, query: 0, method: false };
+
+/// The route and rule that `request` follows; `None` if it fits none.
+pub fn find<'r, D>(
+    routes: &'r [HttpRoute<D>],
+    request: &dyn RequestView,
+) -> Option<(&'r HttpRoute<D>, &'r Rule<HttpMatch, D>)> {
+    let candidates = routes.iter().map(|route| (route, route.hosts.as_slice(), route.rules.as_slice()));
+    best(candidates, request, ANY_HTTP, |m| http_fit(m, request))
+}
+
+/// The gRPC route and rule that `request` follows; `None` if it fits none.
+pub fn find_grpc<'r, D>(
+    routes: &'r [GrpcRoute<D>],
+    request: &dyn RequestView,
+) -> Option<(&'r GrpcRoute<D>, &'r Rule<GrpcMatch, D>)> {
+    let candidates = routes.iter().map(|route| (route, route.hosts.as_slice(), route.rules.as_slice()));
+    best(candidates, request, GrpcFit::default(), |m| grpc_fit(m, request))
+}
+
+/// The first of the candidates that fit closest. `any` is the fit of a rule without matches.
+fn best<'r, R, M: 'r, D: 'r, F: Copy + Ord>(
+    candidates: impl Iterator<Item = (&'r R, &'r [HostMatch], &'r [Rule<M, D>])>,
+    request: &dyn RequestView,
+    any: F,
+    fit: impl Fn(&M) -> Option<F>,
+) -> Option<(&'r R, &'r Rule<M, D>)> {
+    let host = request.authority().map(host_of);
+    let mut best: Option<((HostFit, F), &R, &Rule<M, D>)> = None;
+    for (route, hosts, rules) in candidates {
+        let Some(host_fit) = hosts_fit(hosts, host) else { continue };
+        for rule in rules {
+            let rule_fit = if rule.matches.is_empty() { Some(any) } else { rule.matches.iter().filter_map(&fit).max() };
+            let Some(rule_fit) = rule_fit else { continue };
+            if best.as_ref().is_none_or(|(best_fit, ..)| (host_fit, rule_fit) > *best_fit) {
+                best = Some(((host_fit, rule_fit), route, rule));
+            }
+        }
+    }
+    best.map(|(_, route, rule)| (route, rule))
+}
+
+/// An authority's host: without port and trailing dot.
+fn host_of(authority: &str) -> &str {
+    let host = match authority.rsplit_once(':') {
+        // The colon of an IPv6 address without a port stands inside the brackets.
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+fn hosts_fit(hosts: &[HostMatch], host: Option<&str>) -> Option<HostFit> {
+    if hosts.is_empty() {
+        return Some(HostFit::Any);
+    }
+    let host = host?;
+    hosts.iter().filter_map(|m| host_fit(m, host)).max()
+}
+
+fn host_fit(wanted: &HostMatch, host: &str) -> Option<HostFit> {
+    match wanted {
+        HostMatch::Exact(name) => {
+            name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(host).then_some(HostFit::Exact)
+        }
+        HostMatch::Suffix(labels) => {
+            let mut have = host.rsplit('.');
+            let ends = labels.iter().all(|label| have.next().is_some_and(|l| l.eq_ignore_ascii_case(label)));
+            // `*` stands for at least one label.
+            (ends && have.next().is_some_and(|l| !l.is_empty())).then_some(HostFit::Suffix(labels.len()))
+        }
+    }
+}
+
+fn http_fit(m: &HttpMatch, request: &dyn RequestView) -> Option<HttpFit> {
+    let HttpMatch { path, headers, query, method } = m;
+    if method.as_deref().is_some_and(|m| m != request.method()) {
+        return None;
+    }
+    let path_len = match path {
+        Some(path) => path_fit(path, request.path())?,
+        None => ANY_HTTP.path_len,
+    };
+    if !has_headers(headers, request) || !query.iter().all(|wanted| has_parameter(wanted, request.query())) {
+        return None;
+    }
+    Some(HttpFit { path_len, headers: headers.len(), query: query.len(), method: method.is_some() })
+}
+
+/// The length of what matched.
+fn path_fit(wanted: &PathMatch, path: &str) -> Option<usize> {
+    match wanted {
+        PathMatch::Exact(exact) => (path == exact).then_some(path.len()),
+        PathMatch::Regex(pattern) => pattern.is_match(path).then_some(path.len()),
+        PathMatch::Prefix(prefix) => {
+            let segments = prefix.strip_suffix('/').unwrap_or(prefix);
+            let rest = path.strip_prefix(segments)?;
+            (rest.starts_with('/') || (rest.is_empty() && !segments.is_empty())).then_some(segments.len().max(1))
+        }
+    }
+}
+
+fn grpc_fit(m: &GrpcMatch, request: &dyn RequestView) -> Option<GrpcFit> {
+    let GrpcMatch { service, method, headers } = m;
+    if request.method() != "POST" {
+        return None;
+    }
+    let (called_service, called_method) = request.path().strip_prefix('/')?.split_once('/')?;
+    let fits = |wanted: &str, called: &str| wanted.is_empty() || wanted == called;
+    if !fits(service, called_service) || !fits(method, called_method) || !has_headers(headers, request) {
+        return None;
+    }
+    Some(GrpcFit { service_len: service.len(), method_len: method.len(), headers: headers.len() })
+}
+
+fn has_headers(headers: &[HeaderMatch], request: &dyn RequestView) -> bool {
+    headers.iter().all(|wanted| request.header(&wanted.name, &mut |value| value_fits(&wanted.value, value)))
+}
+
+fn has_parameter(wanted: &QueryMatch, query: Option<&str>) -> bool {
+    query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()).any(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        *decoded(name) == *wanted.name.as_bytes() && value_fits(&wanted.value, &decoded(value))
+    })
+}
+
+fn value_fits(wanted: &ValueMatch, value: &[u8]) -> bool {
+    match wanted {
+        ValueMatch::Exact(exact) => value == exact,
+        ValueMatch::Regex(pattern) => std::str::from_utf8(value).is_ok_and(|text| pattern.is_match(text)),
+    }
+}
+
+/// Undoes the encoding of forms: `+` is a space, `%41` a byte. What is no escape stands for itself.
+fn decoded(text: &str) -> Cow<'_, [u8]> {
+    let bytes = text.as_bytes();
+    if !bytes.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        match (first, tail) {
+            (b'+', _) => out.push(b' '),
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                out.push((hex(*high) << 4) | hex(*low));
+                rest = after;
+            }
+            _ => out.push(first),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
