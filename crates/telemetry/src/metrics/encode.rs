@@ -1,0 +1,168 @@
+//! The text that a scrape gets: Prometheus' text format, ended by `# EOF` as Linkerd's proxies do.
+
+use super::{
+    Labels,
+    cell::Cell,
+    registry::{Family, Kind},
+};
+use std::{
+    fmt::Write,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+/// A number that a collector reads at scrape time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    name: &'static str,
+    help: &'static str,
+    counter: bool,
+    labels: Labels,
+    value: f64,
+}
+
+impl Sample {
+    pub fn counter(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, counter: true, labels: Labels::new(), value }
+    }
+
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, counter: false, labels: Labels::new(), value }
+    }
+
+    #[must_use]
+    pub fn labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+}
+
+/// A series with its shards added up.
+pub(super) enum Merged {
+    Counter(u64),
+    Gauge(i64),
+    Histogram { buckets: Vec<u64>, sum: f64 },
+}
+
+pub(super) fn merge<'a>(cells: impl Iterator<Item = &'a Arc<Cell>>) -> Merged {
+    let mut merged = Merged::Counter(0);
+    for (n, cell) in cells.enumerate() {
+        match &**cell {
+            Cell::Counter(value) => match &mut merged {
+                Merged::Counter(sum) => *sum = sum.wrapping_add(value.load(Relaxed)),
+                _ => merged = Merged::Counter(value.load(Relaxed)),
+            },
+            Cell::Gauge(value) => match &mut merged {
+                Merged::Gauge(sum) => *sum += value.load(Relaxed),
+                _ => merged = Merged::Gauge(value.load(Relaxed)),
+            },
+            Cell::Histogram { buckets: cells, sum: part, .. } => {
+                if n == 0 {
+                    merged = Merged::Histogram { buckets: vec![0; cells.len()], sum: 0.0 };
+                }
+                if let Merged::Histogram { buckets, sum } = &mut merged {
+                    buckets.iter_mut().zip(cells.iter()).for_each(|(b, c)| *b += c.load(Relaxed));
+                    *sum += f64::from_bits(part.load(Relaxed));
+                }
+            }
+        }
+    }
+    merged
+}
+
+pub(super) fn family(out: &mut String, family: &Family, rows: &[(Labels, Merged)]) {
+    if rows.is_empty() {
+        return;
+    }
+    let (name, kind) = (family.name, family.kind);
+    let type_name = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram(_) => "histogram",
+    };
+    head(out, name, family.help, type_name);
+    for (labels, merged) in rows {
+        match (merged, kind) {
+            (Merged::Counter(value), _) => row(out, name, "", labels, *value),
+            (Merged::Gauge(value), _) => row(out, name, "", labels, *value),
+            (Merged::Histogram { buckets, sum }, Kind::Histogram(bounds)) => {
+                let mut count = 0;
+                for (at, bucket) in buckets.iter().enumerate() {
+                    count += bucket;
+                    let labels = labels.clone();
+                    let labels = match bounds.get(at) {
+                        Some(bound) => labels.with("le", bound),
+                        None => labels.with("le", "+Inf"),
+                    };
+                    row(out, name, "_bucket", &labels, count);
+                }
+                row(out, name, "_count", labels, count);
+                row(out, name, "_sum", labels, sum);
+            }
+            (Merged::Histogram { .. }, _) => {}
+        }
+    }
+}
+
+/// Samples of one name stand next to each other under one head.
+pub(super) fn samples(out: &mut String, samples: &[Sample]) {
+    let mut last = "";
+    for sample in samples {
+        if sample.name != last {
+            head(out, sample.name, sample.help, if sample.counter { "counter" } else { "gauge" });
+            last = sample.name;
+        }
+        row(out, sample.name, "", &sample.labels, sample.value);
+    }
+}
+
+// Writing to a string cannot fail.
+fn head(out: &mut String, name: &str, help: &str, type_name: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {type_name}");
+}
+
+fn row(out: &mut String, name: &str, suffix: &str, labels: &Labels, value: impl std::fmt::Display) {
+    let _ = if labels.is_empty() {
+        writeln!(out, "{name}{suffix} {value}")
+    } else {
+        writeln!(out, "{name}{suffix}{{{}}} {value}", labels.as_str())
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Labels, Registry, Shard};
+
+    #[test]
+    fn the_text_is_what_prometheus_reads() {
+        let registry = Registry::new(1, 10);
+        let latency = registry.histogram("latency_ms", "Latency", &[1.0, 2.5, 10.0]);
+        for (worker, values) in [(0, [0.5, 2.5]), (1, [2.6, 11.0])] {
+            let handle = latency.with(Shard::worker(worker), &Labels::new().with("d", "in"));
+            values.iter().for_each(|v| handle.observe(*v));
+        }
+        registry.counter("a_total", "A").with(Shard::ADMIN, &Labels::new()).inc();
+        registry.gauge("unused", "Has no series");
+        assert_eq!(
+            registry.encode(),
+            r#"# HELP a_total A
+# TYPE a_total counter
+a_total 1
+# HELP latency_ms Latency
+# TYPE latency_ms histogram
+latency_ms_bucket{d="in",le="1"} 1
+latency_ms_bucket{d="in",le="2.5"} 2
+latency_ms_bucket{d="in",le="10"} 3
+latency_ms_bucket{d="in",le="+Inf"} 4
+latency_ms_count{d="in"} 4
+latency_ms_sum{d="in"} 16.6
+# HELP weft_metrics_series_dropped_total Lookups of a series that was over the cap and counted into an overflow series
+# TYPE weft_metrics_series_dropped_total counter
+weft_metrics_series_dropped_total 0
+# HELP weft_metrics_series Series that are kept apart
+# TYPE weft_metrics_series gauge
+weft_metrics_series 2
+# EOF
+"#
+        );
+    }
+}

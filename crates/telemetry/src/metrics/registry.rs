@@ -1,0 +1,321 @@
+//! Families and their series.
+
+use super::{
+    Labels, Sample,
+    cell::{Cell, Counter, Gauge, Histogram},
+    encode,
+};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// Which thread writes: a worker's number, or [`Shard::ADMIN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard(usize);
+
+impl Shard {
+    /// The thread of the admin server, control streams and identity.
+    pub const ADMIN: Self = Self(0);
+
+    pub const fn worker(index: usize) -> Self {
+        Self(index + 1)
+    }
+}
+
+/// All metrics of a process.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    shards: usize,
+    series_cap: usize,
+    series: AtomicUsize,
+    dropped: AtomicU64,
+    families: Mutex<BTreeMap<&'static str, Arc<Family>>>,
+    collectors: Mutex<Vec<Box<dyn Fn(&mut Vec<Sample>) + Send + Sync>>>,
+}
+
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    series: Mutex<HashMap<Labels, Series>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+struct Series {
+    /// One per shard that has asked for one.
+    cells: Vec<Option<Arc<Cell>>>,
+    /// Since when nobody holds it, as far as was looked.
+    idle_since: Option<Instant>,
+    /// The overflow series and pinned ones are never evicted, and not counted against the cap.
+    exempt: bool,
+}
+
+/// Counters of one name.
+#[derive(Clone)]
+pub struct CounterFamily(Named);
+/// Gauges of one name.
+#[derive(Clone)]
+pub struct GaugeFamily(Named);
+/// Histograms of one name.
+#[derive(Clone)]
+pub struct HistogramFamily(Named);
+
+#[derive(Clone)]
+struct Named {
+    registry: Registry,
+    family: Arc<Family>,
+}
+
+impl Registry {
+    /// `workers` threads besides the admin thread write; at most `series_cap` series are kept apart.
+    pub fn new(workers: usize, series_cap: usize) -> Self {
+        Self(Arc::new(Inner {
+            shards: workers + 1,
+            series_cap,
+            series: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+            families: Mutex::default(),
+            collectors: Mutex::default(),
+        }))
+    }
+
+    pub fn counter(&self, name: &'static str, help: &'static str) -> CounterFamily {
+        CounterFamily(self.family(name, help, Kind::Counter))
+    }
+
+    pub fn gauge(&self, name: &'static str, help: &'static str) -> GaugeFamily {
+        GaugeFamily(self.family(name, help, Kind::Gauge))
+    }
+
+    /// `bounds` are inclusive, ascending, without +Inf.
+    pub fn histogram(&self, name: &'static str, help: &'static str, bounds: &'static [f64]) -> HistogramFamily {
+        HistogramFamily(self.family(name, help, Kind::Histogram(bounds)))
+    }
+
+    /// Adds numbers that are read when somebody scrapes.
+    pub fn collector(&self, collect: impl Fn(&mut Vec<Sample>) + Send + Sync + 'static) {
+        self.0.collectors.lock().push(Box::new(collect));
+    }
+
+    /// The text of a scrape. Families without series are left out.
+    pub fn encode(&self) -> String {
+        let families: Vec<_> = self.0.families.lock().values().cloned().collect();
+        let mut out = String::with_capacity(4096);
+        for family in families {
+            let series = family.series.lock();
+            let mut rows: Vec<(Labels, encode::Merged)> =
+                series.iter().map(|(labels, s)| (labels.clone(), encode::merge(s.cells.iter().flatten()))).collect();
+            drop(series);
+            rows.sort_by(|a, b| a.0.cmp(&b.0));
+            encode::family(&mut out, &family, &rows);
+        }
+        let mut samples = vec![Sample::counter(
+            "weft_metrics_series_dropped_total",
+            "Lookups of a series that was over the cap and counted into an overflow series",
+            self.0.dropped.load(Relaxed) as f64,
+        )];
+        samples.push(Sample::gauge(
+            "weft_metrics_series",
+            "Series that are kept apart",
+            self.0.series.load(Relaxed) as f64,
+        ));
+        for collect in &*self.0.collectors.lock() {
+            collect(&mut samples);
+        }
+        encode::samples(&mut out, &samples);
+        out.push_str("# EOF\n");
+        out
+    }
+
+    /// Forgets series that nobody has held for `retain`.
+    pub fn evict_idle(&self, now: Instant, retain: Duration) {
+        let families: Vec<_> = self.0.families.lock().values().cloned().collect();
+        for family in families {
+            family.series.lock().retain(|_, series| {
+                if series.exempt || series.cells.iter().flatten().any(|cell| Arc::strong_count(cell) > 1) {
+                    series.idle_since = None;
+                    return true;
+                }
+                let idle = now.saturating_duration_since(*series.idle_since.get_or_insert(now));
+                let keep = idle < retain;
+                if !keep {
+                    self.0.series.fetch_sub(1, Relaxed);
+                }
+                keep
+            });
+        }
+    }
+
+    /// A name has one kind: who asks for it as another gets a family of its own that no scrape shows.
+    fn family(&self, name: &'static str, help: &'static str, kind: Kind) -> Named {
+        let new = || Arc::new(Family { name, help, kind, series: Mutex::default() });
+        let family = self.0.families.lock().entry(name).or_insert_with(new).clone();
+        debug_assert_eq!(family.kind, kind, "{name} is registered twice with different types");
+        let family = if family.kind == kind { family } else { new() };
+        Named { registry: self.clone(), family }
+    }
+}
+
+impl Named {
+    fn cell(&self, shard: Shard, labels: &Labels, exempt: bool) -> Arc<Cell> {
+        let inner = &self.registry.0;
+        let mut series = self.family.series.lock();
+        if let Some(found) = series.get_mut(labels) {
+            return found.cell(shard, self.family.kind);
+        }
+        // The check and the addition are two steps: threads that add to different families at once may pass the cap by
+        // one each.
+        let over = !exempt && inner.series.load(Relaxed) >= inner.series_cap;
+        let labels = if over {
+            inner.dropped.fetch_add(1, Relaxed);
+            Labels::new().with("overflow", "true")
+        } else {
+            labels.clone()
+        };
+        let new = || {
+            if !over && !exempt {
+                inner.series.fetch_add(1, Relaxed);
+            }
+            Series { cells: vec![None; inner.shards], idle_since: None, exempt: over || exempt }
+        };
+        series.entry(labels).or_insert_with(new).cell(shard, self.family.kind)
+    }
+}
+
+impl Series {
+    fn cell(&mut self, shard: Shard, kind: Kind) -> Arc<Cell> {
+        self.idle_since = None;
+        let new = || {
+            Arc::new(match kind {
+                Kind::Counter => Cell::Counter(AtomicU64::new(0)),
+                Kind::Gauge => Cell::Gauge(0.into()),
+                Kind::Histogram(bounds) => Cell::histogram(bounds),
+            })
+        };
+        let at = shard.0.min(self.cells.len().saturating_sub(1));
+        match self.cells.get_mut(at) {
+            Some(cell) => cell.get_or_insert_with(new).clone(),
+            None => new(),
+        }
+    }
+}
+
+impl CounterFamily {
+    pub fn with(&self, shard: Shard, labels: &Labels) -> Counter {
+        Counter(self.0.cell(shard, labels, false))
+    }
+
+    /// A series that is never evicted and does not count against the cap: for labels that the program itself names.
+    pub fn pinned(&self, shard: Shard, labels: &Labels) -> Counter {
+        Counter(self.0.cell(shard, labels, true))
+    }
+}
+
+impl GaugeFamily {
+    pub fn with(&self, shard: Shard, labels: &Labels) -> Gauge {
+        Gauge(self.0.cell(shard, labels, false))
+    }
+
+    /// See [`CounterFamily::pinned`].
+    pub fn pinned(&self, shard: Shard, labels: &Labels) -> Gauge {
+        Gauge(self.0.cell(shard, labels, true))
+    }
+}
+
+impl HistogramFamily {
+    pub fn with(&self, shard: Shard, labels: &Labels) -> Histogram {
+        Histogram(self.0.cell(shard, labels, false))
+    }
+
+    /// See [`CounterFamily::pinned`].
+    pub fn pinned(&self, shard: Shard, labels: &Labels) -> Histogram {
+        Histogram(self.0.cell(shard, labels, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn l(value: &str) -> Labels {
+        Labels::new().with("l", value)
+    }
+
+    #[test]
+    fn shards_merge_on_scrape() {
+        let registry = Registry::new(2, 100);
+        let requests = registry.counter("requests_total", "Requests");
+        for (worker, n) in [(0, 2), (1, 3)] {
+            requests.with(Shard::worker(worker), &l("a")).add(n);
+        }
+        requests.with(Shard::worker(0), &l("a")).inc();
+        let open = registry.gauge("open", "Open");
+        open.with(Shard::worker(0), &Labels::new()).add(5);
+        open.with(Shard::worker(1), &Labels::new()).add(-2);
+        let text = registry.encode();
+        assert!(text.contains("requests_total{l=\"a\"} 6\n"), "{text}");
+        assert!(text.contains("\nopen 3\n"), "{text}");
+    }
+
+    #[test]
+    fn over_the_cap_series_share_one() {
+        let registry = Registry::new(1, 2);
+        let family = registry.counter("c_total", "C");
+        for value in ["a", "b", "c", "d", "a"] {
+            family.with(Shard::ADMIN, &l(value)).inc();
+        }
+        let text = registry.encode();
+        assert!(text.contains("c_total{l=\"a\"} 2\n"), "{text}");
+        assert!(text.contains("c_total{overflow=\"true\"} 2\n"), "{text}");
+        assert!(text.contains("weft_metrics_series_dropped_total 2\n"), "{text}");
+        assert!(text.contains("weft_metrics_series 2\n"), "{text}");
+    }
+
+    #[test]
+    fn only_what_nobody_holds_is_evicted() {
+        let registry = Registry::new(1, 2);
+        let family = registry.counter("c_total", "C");
+        let held = family.with(Shard::worker(0), &l("held"));
+        family.with(Shard::worker(0), &l("gone")).inc();
+        let start = Instant::now();
+        let retain = Duration::from_secs(10);
+        registry.evict_idle(start, retain);
+        registry.evict_idle(start + Duration::from_secs(9), retain);
+        assert!(registry.encode().contains("gone"));
+        registry.evict_idle(start + Duration::from_secs(10), retain);
+        let text = registry.encode();
+        assert!(!text.contains("gone") && text.contains("held"), "{text}");
+        // There is room again, and the held one still counts where it is seen.
+        held.add(4);
+        family.with(Shard::worker(0), &l("new")).inc();
+        let text = registry.encode();
+        assert!(text.contains("{l=\"held\"} 4\n") && text.contains("{l=\"new\"} 1\n"), "{text}");
+    }
+
+    #[test]
+    fn asking_again_starts_the_idle_time_anew() {
+        let registry = Registry::new(1, 2);
+        let family = registry.counter("c_total", "C");
+        family.with(Shard::worker(0), &l("x")).inc();
+        let start = Instant::now();
+        let retain = Duration::from_secs(10);
+        registry.evict_idle(start, retain);
+        family.with(Shard::worker(0), &l("x")).inc();
+        registry.evict_idle(start + Duration::from_secs(11), retain);
+        assert!(registry.encode().contains("c_total{l=\"x\"} 2\n"));
+    }
+}
