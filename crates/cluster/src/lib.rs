@@ -1,1 +1,25 @@
-//! stub
+//! What the mesh is told: objects read from manifests, what follows from them for workloads and proxies, and the index
+//! that answers the four questions of the control plane.
+//!
+//! ```text
+//! files ─► manifest ─► Object ─┬─► workload ─► the programs and pods that should run, with inject ─► a proxy's environment
+//!                              └─► Event ─► source ─► index ─► Answer per Question ─► (control) gRPC streams
+//! ```
+//!
+//! Everything is a pure function or a plain state machine: no sockets, no clock, no processes. This is the only crate that
+//! names Kubernetes types.
+
+#![forbid(unsafe_code)]
+
+pub mod annotation;
+pub mod index;
+pub mod inject;
+pub mod manifest;
+pub mod object;
+pub mod source;
+pub mod workload;
+
+pub use index::Index;
+/// The Kubernetes types that [`Object`] is made of, for crates that build or read objects.
+pub use k8s_openapi as k8s;
+pub use object::{Event, Key, Kind, Object, Token};

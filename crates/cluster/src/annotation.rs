@@ -1,0 +1,143 @@
+//! The annotations of the mesh, from text to types.
+
+use std::{fmt, ops::RangeInclusive, str::FromStr};
+
+/// A list of ports and ascending ranges: `25,587,4000-4100`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortRanges(Vec<RangeInclusive<u16>>);
+
+/// A list of ports in which a port may also be given by its name in the pod or Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortList {
+    pub numbers: PortRanges,
+    pub names: Vec<String>,
+}
+
+/// A text that is no list of ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{entry:?} is not a port: {reason}")]
+pub struct InvalidPorts {
+    entry: String,
+    reason: &'static str,
+}
+
+/// Most entries that a list of ports may have.
+const MAX_ENTRIES: usize = 1024;
+
+impl PortRanges {
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|r| r.contains(&port))
+    }
+
+    pub fn ranges(&self) -> &[RangeInclusive<u16>] {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<u16> for PortRanges {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        Self(ports.into_iter().map(|p| p..=p).collect())
+    }
+}
+
+impl PortList {
+    /// Whether it names `port`, which is also known as `name`.
+    pub fn contains(&self, port: u16, name: Option<&str>) -> bool {
+        self.numbers.contains(port) || name.is_some_and(|name| self.names.iter().any(|n| n == name))
+    }
+}
+
+impl FromStr for PortRanges {
+    type Err = InvalidPorts;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        entries(text)?.into_iter().map(range).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl FromStr for PortList {
+    type Err = InvalidPorts;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut list = Self::default();
+        for entry in entries(text)? {
+            if is_port_name(entry) {
+                list.names.push(entry.to_owned());
+            } else {
+                list.numbers.0.push(range(entry)?);
+            }
+        }
+        Ok(list)
+    }
+}
+
+fn entries(text: &str) -> Result<Vec<&str>, InvalidPorts> {
+    let entries: Vec<&str> = text.split(',').map(str::trim).filter(|e| !e.is_empty()).take(MAX_ENTRIES + 1).collect();
+    match entries.get(MAX_ENTRIES) {
+        Some(entry) => Err(invalid(entry, "a list has at most 1024 entries")),
+        None => Ok(entries),
+    }
+}
+
+fn range(entry: &str) -> Result<RangeInclusive<u16>, InvalidPorts> {
+    let port = |text: &str| match text.trim().parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(invalid(entry, "a port is a number from 1 to 65535")),
+    };
+    match entry.split_once('-') {
+        None => port(entry).map(|p| p..=p),
+        Some((first, last)) => match (port(first)?, port(last)?) {
+            (first, last) if first <= last => Ok(first..=last),
+            _ => Err(invalid(entry, "a range ascends")),
+        },
+    }
+}
+
+fn invalid(entry: &str, reason: &'static str) -> InvalidPorts {
+    InvalidPorts { entry: entry.chars().take(64).collect(), reason }
+}
+
+/// Kubernetes' rule for the name of a port: 1 to 15 of lower-case letters, digits and single dashes, with a letter among them.
+pub fn is_port_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && !text.contains("--")
+}
+
+impl fmt::Display for PortRanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, range) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            match (range.start(), range.end()) {
+                (first, last) if first == last => write!(f, "{comma}{first}")?,
+                (first, last) => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_strict() {
+        let list: PortList = "25, 4000-4002,grpc,".parse().unwrap();
+        assert!(list.contains(25, None) && list.contains(4001, None) && list.contains(9, Some("grpc")));
+        assert!(!list.contains(4003, Some("http")));
+        assert_eq!(list.numbers.to_string(), "25,4000-4002");
+        for bad in ["0", "65536", "10-5", "a--b", "-1", "1-", "Grpc", "1-2-3", "averyverylongname"] {
+            assert!(bad.parse::<PortList>().is_err(), "{bad}");
+        }
+        assert!("grpc".parse::<PortRanges>().is_err());
+        assert!("1,".repeat(2000).parse::<PortRanges>().is_err());
+    }
+}

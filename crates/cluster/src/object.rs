@@ -1,0 +1,135 @@
+//! Objects, their keys, and the events that add and remove them.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Namespace, Pod, Service, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The namespace of an object that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// One object of the cluster, typed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Object {
+    Namespace(Box<Namespace>),
+    ServiceAccount(Box<ServiceAccount>),
+    Deployment(Box<Deployment>),
+    Service(Box<Service>),
+    Pod(Box<Pod>),
+    Token(Token),
+}
+
+/// Who may ask for a certificate: the holder of a secret, known here by its hash only. Made by whoever starts a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Of the token's bytes, in lower-case hexadecimal digits.
+    pub sha256: String,
+    pub namespace: String,
+    pub service_account: String,
+    pub pod: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    Namespace,
+    ServiceAccount,
+    Deployment,
+    Service,
+    Pod,
+    Token,
+}
+
+/// What tells an object from every other. The namespace is part of it: a look-up cannot forget it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    pub kind: Kind,
+    /// Empty for a Namespace.
+    pub namespace: String,
+    /// For a token its hash.
+    pub name: String,
+}
+
+/// One step of the stream that tells the control plane what exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Event {
+    /// The object is new or changed.
+    Apply(Object),
+    Delete(Key),
+    /// What was applied since the stream began is everything: objects that were not among it are gone.
+    Synced,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Deployment => "Deployment",
+            Self::Service => "Service",
+            Self::Pod => "Pod",
+            Self::Token => "Token",
+        }
+    }
+}
+
+impl Key {
+    pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind.as_str(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+impl Object {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+            Self::Deployment(_) => Kind::Deployment,
+            Self::Service(_) => Kind::Service,
+            Self::Pod(_) => Kind::Pod,
+            Self::Token(_) => Kind::Token,
+        }
+    }
+
+    /// `None` for a token.
+    pub fn metadata(&self) -> Option<&ObjectMeta> {
+        match self {
+            Self::Namespace(o) => Some(&o.metadata),
+            Self::ServiceAccount(o) => Some(&o.metadata),
+            Self::Deployment(o) => Some(&o.metadata),
+            Self::Service(o) => Some(&o.metadata),
+            Self::Pod(o) => Some(&o.metadata),
+            Self::Token(_) => None,
+        }
+    }
+
+    /// An object without a namespace is in the namespace `default`.
+    pub fn key(&self) -> Key {
+        let (namespace, name) = match (self, self.metadata()) {
+            (Self::Token(t), _) => (t.namespace.clone(), t.sha256.clone()),
+            (_, Some(meta)) => (namespace_of(meta).to_owned(), meta.name.clone().unwrap_or_default()),
+            (_, None) => Default::default(),
+        };
+        let namespace = if self.kind() == Kind::Namespace { String::new() } else { namespace };
+        Key { kind: self.kind(), namespace, name }
+    }
+}
+
+pub(crate) fn namespace_of(meta: &ObjectMeta) -> &str {
+    meta.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE)
+}
