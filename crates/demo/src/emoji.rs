@@ -1,0 +1,30 @@
+//! The emoji service: which emoji there are.
+
+use crate::{
+    catalogue,
+    rpc::{self, EMOJI_SERVICE, Emoji, FindRequest, FindResponse, ListAllResponse},
+};
+use bytes::Bytes;
+use std::{net::SocketAddr, sync::Arc};
+use tonic::Status;
+
+pub(crate) async fn serve(addr: SocketAddr) -> anyhow::Result<()> {
+    rpc::serve(addr, Arc::new(|path, body| Box::pin(async move { answer(&path, body) }))).await
+}
+
+fn answer(path: &str, body: Bytes) -> Result<Bytes, Status> {
+    match path.strip_prefix(EMOJI_SERVICE) {
+        Some("ListAll") => {
+            Ok(rpc::encode(&ListAllResponse { list: catalogue::EMOJI.iter().map(|e| message(*e)).collect() }))
+        }
+        Some("FindByShortcode") => {
+            let wanted: FindRequest = rpc::decode(body)?;
+            Ok(rpc::encode(&FindResponse { emoji: catalogue::find(&wanted.shortcode).map(message) }))
+        }
+        _ => Err(Status::unimplemented(format!("no method {path}"))),
+    }
+}
+
+fn message((shortcode, unicode): (&str, &str)) -> Emoji {
+    Emoji { unicode: unicode.into(), shortcode: format!(":{shortcode}:") }
+}

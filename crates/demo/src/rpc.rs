@@ -1,0 +1,159 @@
+//! The gRPC of the app: messages of `emojivoto.v1`, one generic unary server and a client.
+//!
+//! Voting has one method per emoji, so that metrics by route show the one that fails; methods are looked up by name
+//! rather than generated.
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tonic::{
+    Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Channel,
+};
+
+pub(crate) const EMOJI_SERVICE: &str = "/emojivoto.v1.EmojiService/";
+pub(crate) const VOTING_SERVICE: &str = "/emojivoto.v1.VotingService/";
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Emoji {
+    #[prost(string, tag = "1")]
+    pub(crate) unicode: String,
+    #[prost(string, tag = "2")]
+    pub(crate) shortcode: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ListAllResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) list: Vec<Emoji>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FindRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) shortcode: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FindResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) emoji: Option<Emoji>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct VotingResult {
+    #[prost(string, tag = "1")]
+    pub(crate) shortcode: String,
+    #[prost(int32, tag = "2")]
+    pub(crate) votes: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResultsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) results: Vec<VotingResult>,
+}
+
+pub(crate) type Reply = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
+
+/// Answers a unary method, `/package.Service/Method`, by its path: request bytes to response bytes.
+pub(crate) type Handler = Arc<dyn Fn(String, Bytes) -> Reply + Send + Sync>;
+
+/// Messages stay bytes: each method encodes and decodes its own.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+/// A client of all services behind one address; reconnects by itself.
+#[derive(Clone)]
+pub(crate) struct Client(Grpc<Channel>);
+
+/// Encodes an answer.
+pub(crate) fn encode(message: &impl Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// Decodes a request.
+pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
+    M::decode(bytes).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+/// Serves gRPC until the process ends.
+pub(crate) async fn serve(addr: SocketAddr, handler: Handler) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    tracing::info!(%addr, "serving gRPC");
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let handler = handler.clone();
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let path = request.uri().path().to_owned();
+            let handler = handler.clone();
+            let method = tower::service_fn(move |request: tonic::Request<Bytes>| {
+                let reply = handler(path.clone(), request.into_inner());
+                async move { reply.await.map(tonic::Response::new) }
+            });
+            async move { Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).unary(method, request).await) }
+        });
+        tokio::spawn(async move {
+            let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+impl Client {
+    /// `host` is host:port; nothing is connected yet.
+    pub(crate) fn new(host: &str) -> anyhow::Result<Self> {
+        let endpoint = Channel::from_shared(format!("http://{host}"))?.connect_timeout(Duration::from_secs(2));
+        Ok(Self(Grpc::new(endpoint.connect_lazy())))
+    }
+
+    /// Calls `/package.Service/Method`.
+    pub(crate) async fn call<M: Message + Default>(&self, path: String, request: &impl Message) -> Result<M, Status> {
+        let path = PathAndQuery::try_from(path).map_err(|e| Status::internal(e.to_string()))?;
+        let mut grpc = self.0.clone();
+        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        decode(grpc.unary(tonic::Request::new(encode(request)), path, Raw).await?.into_inner())
+    }
+}
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
