@@ -1,1 +1,94 @@
-fn main() {}
+//! The chores of the project: `cargo xtask <chore>`. What a chore needs on the machine it installs itself ([`tools`]).
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "a chore reports on the terminal")]
+
+mod bench;
+mod demo;
+mod soak;
+mod test;
+mod tidy;
+mod tools;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the project")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Builds release binaries and runs the embedded mesh with the demo app until Ctrl-C.
+    Demo {
+        /// Passed to `weft demo`, for example `--for 30s --json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Checks format, lints and structure, then runs every test.
+    Test {
+        /// Only tests whose name holds this, without the checks before.
+        filter: Option<String>,
+    },
+    /// Checks what the compiler does not: arrows between crates, file sizes, forgotten tests.
+    Tidy,
+    /// Measures the proxies beside HAProxy and Envoy and writes bench/RESULTS.md.
+    Bench {
+        /// Passed to the bench program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Runs what takes long and writes its report.
+    Soak {
+        /// Minutes of load.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().chore {
+        Chore::Demo { args } => demo::run(&args),
+        Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Tidy => tidy::run(),
+        Chore::Bench { args } => bench::run(&args),
+        Chore::Soak { minutes } => soak::run(minutes),
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// `cargo`, the one that runs this chore, in the workspace.
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The folder that cargo builds into.
+fn target_dir() -> anyhow::Result<PathBuf> {
+    let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading cargo metadata")?;
+    Ok(metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?.into())
+}
+
+/// Runs a command to its end; its failure is ours.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{} failed: {status}", command.get_program().display());
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! `cargo xtask tidy`: what must hold of the tree and the compiler does not check.
+
+use crate::{cargo, root};
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The layer of each crate; an arrow goes to a strictly lower one.
+const LAYERS: &[(&str, u8)] = &[
+    ("weft-model", 0),
+    ("weft-wire", 1),
+    ("weft-telemetry", 1),
+    ("weft-transport", 2),
+    ("weft-cluster", 3),
+    ("weft-proxy", 3),
+    ("weft-control", 4),
+    ("weft-viz", 4),
+    ("weft-local", 5),
+    ("weft-cli", 6),
+    ("weft-demo", 7),
+    ("weft-testkit", 7),
+    ("weft-bench", 8),
+    ("xtask", 8),
+];
+
+/// A crate of the registry that only some of ours may name.
+const CONFINED: &[(&str, &[&str])] = &[
+    ("rustls", &["weft-transport"]),
+    ("tokio-rustls", &["weft-transport"]),
+    ("linkerd2-proxy-api", &["weft-wire"]),
+    ("kube", &["weft-cluster"]),
+    ("k8s-openapi", &["weft-cluster"]),
+    ("h2", &["weft-proxy", "weft-testkit"]),
+];
+
+/// Lines of code, tests left out.
+const LINES_WARN: usize = 500;
+const LINES_MAX: usize = 1000;
+const ARCHITECTURE_MAX: usize = 300;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let output = cargo().args(["metadata", "--format-version=1"]).output().context("running cargo metadata")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("reading cargo metadata")?;
+    let mut faults = vec![];
+    let members = members(&metadata);
+    arrows(&members, &mut faults);
+    one_provider(&metadata, &mut faults);
+    sizes(&mut faults)?;
+    forgotten_tests(&mut faults)?;
+    described(&members, &mut faults)?;
+    for fault in &faults {
+        eprintln!("tidy: {fault}");
+    }
+    match faults.len() {
+        0 => Ok(()),
+        n => bail!("tidy found {n} faults"),
+    }
+}
+
+/// Each member with its dependencies: name and kind (`None` is an ordinary one).
+type Members = BTreeMap<String, Vec<(String, Option<String>)>>;
+
+fn members(metadata: &Value) -> Members {
+    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    packages
+        .iter()
+        .filter(|p| p["source"].is_null())
+        .map(|p| {
+            let dependencies = p["dependencies"].as_array().cloned().unwrap_or_default();
+            let text = |v: &Value| v.as_str().map(str::to_owned);
+            let edges = dependencies.iter().filter_map(|d| Some((text(&d["name"])?, text(&d["kind"])))).collect();
+            (text(&p["name"]).unwrap_or_default(), edges)
+        })
+        .collect()
+}
+
+fn arrows(members: &Members, faults: &mut Vec<String>) {
+    let layer = |name: &str| LAYERS.iter().find(|(n, _)| *n == name).map(|(_, l)| *l);
+    for (name, dependencies) in members {
+        let Some(own) = layer(name) else {
+            faults.push(format!("crate {name} stands in no layer: add it to LAYERS and to ARCHITECTURE.md"));
+            continue;
+        };
+        for (to, kind) in dependencies {
+            if kind.is_none() && layer(to).is_some_and(|to| to >= own) {
+                faults.push(format!("{name} depends on {to}, which is not in a lower layer"));
+            }
+            if to == "weft-testkit" && kind.is_none() && name != "weft-bench" {
+                faults.push(format!("{name} depends on weft-testkit outside its tests"));
+            }
+            let confined = CONFINED.iter().find(|(n, _)| n == to);
+            if let Some((_, allowed)) = confined
+                && !allowed.contains(&name.as_str())
+            {
+                faults.push(format!("{name} names {to}, which belongs to {}", allowed.join(" and ")));
+            }
+        }
+    }
+}
+
+/// With two crypto providers in the tree rustls refuses to pick one at run time.
+fn one_provider(metadata: &Value, faults: &mut Vec<String>) {
+    let nodes = metadata["resolve"]["nodes"].as_array().cloned().unwrap_or_default();
+    for banned in ["ring@", "openssl@", "openssl-sys@", "native-tls@"] {
+        if nodes.iter().any(|n| n["id"].as_str().is_some_and(|id| id.contains(&format!("#{banned}")))) {
+            faults.push(format!(
+                "{} is in the tree: aws-lc-rs is the only crypto provider",
+                banned.trim_end_matches('@')
+            ));
+        }
+    }
+}
+
+fn sizes(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in sources(&root())? {
+        if file.components().any(|c| c.as_os_str() == "gen") {
+            continue;
+        }
+        let text = fs::read_to_string(&file)?;
+        let lines = text.lines().take_while(|l| !l.starts_with("#[cfg(test)]")).count();
+        let name = file.strip_prefix(root()).unwrap_or(&file).display();
+        if lines > LINES_MAX {
+            faults.push(format!("{name} has {lines} lines of code; split it, {LINES_MAX} is the most"));
+        } else if lines > LINES_WARN {
+            eprintln!("tidy: warning: {name} has {lines} lines of code");
+        }
+        if !text.starts_with("//!") && !name.to_string().contains("/tests/") {
+            faults.push(format!("{name} does not open with a //! header"));
+        }
+    }
+    Ok(())
+}
+
+/// A suite is `tests/<suite>/main.rs`; each file beside it must be a module of it.
+fn forgotten_tests(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in sources(&root())? {
+        let Some(folder) = file.parent() else { continue };
+        let main = folder.join("main.rs");
+        let in_suite = folder.parent().is_some_and(|p| p.ends_with("tests"));
+        if !in_suite || file == main || !main.exists() {
+            continue;
+        }
+        let module = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if !fs::read_to_string(&main)?.contains(&format!("mod {module};")) {
+            faults.push(format!("{} is no module of its suite: its tests never run", file.display()));
+        }
+    }
+    Ok(())
+}
+
+fn described(members: &Members, faults: &mut Vec<String>) -> anyhow::Result<()> {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
+    let lines = architecture.lines().count();
+    if lines > ARCHITECTURE_MAX {
+        faults.push(format!("ARCHITECTURE.md has {lines} lines; {ARCHITECTURE_MAX} is the most"));
+    }
+    for name in members.keys() {
+        let folder = name.strip_prefix("weft-").unwrap_or(name);
+        if !architecture.contains(&format!("`{folder}`")) {
+            faults.push(format!("ARCHITECTURE.md does not describe `{folder}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Every Rust file that git knows or would add.
+fn sources(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = std::process::Command::new("git")
+        .current_dir(root)
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .output()
+        .context("asking git for the files")?;
+    let names = String::from_utf8(output.stdout)?;
+    Ok(names.lines().map(|l| root.join(l)).filter(|p| p.exists()).collect())
+}
