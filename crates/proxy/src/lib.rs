@@ -1,1 +1,20 @@
-//! stub
+//! `weft-proxy`: the data plane.
+//!
+//! ```text
+//! app ─► OUTBOUND  accept → discover → detect → route → balance → connect ─► peer
+//! app ◄─ INBOUND   forward ← authorize ← route ← detect ← tls ← accept     ◄─ peer
+//! ```
+//! The folders stand in the order in which a packet meets them. [`process`] starts everything and holds what is one per
+//! process; the rest runs on worker threads, each with its own pools, load estimates and metric shards.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod http1;
+pub mod http2;
+pub mod inbound;
+pub mod outbound;
+pub mod process;
+
+pub use config::Config;

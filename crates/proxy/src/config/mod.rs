@@ -1,0 +1,233 @@
+//! What the environment asks for, in two steps: raw text → checked values, all problems at once.
+//!
+//! ```text
+//! environment ─► table (every name, with type, default and doc) ─► check ─► Config | Vec<Problem> + unused names
+//! ```
+//! Nothing else of the proxy reads the environment.
+
+use std::{collections::BTreeSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+use weft_model::{
+    DnsName, Identity,
+    decide::cidr::Cidr,
+    policy::{inbound::DefaultPolicy, outbound::Backoff},
+};
+use weft_telemetry::Format;
+
+/// Everything that is configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub inbound: Inbound,
+    pub outbound: Outbound,
+    pub admin: Admin,
+    pub identity: IdentityConfig,
+    pub destination: Destination,
+    pub policy: Policy,
+    pub control: ControlClients,
+    pub process: Process,
+}
+
+/// The side that faces peers.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    pub listen: SocketAddr,
+    pub backlog: Option<u32>,
+    /// Original destinations that are this workload's; empty is any.
+    pub ips: BTreeSet<IpAddr>,
+    pub accept: SocketOptions,
+    pub connect: Connect,
+    pub http1_pool: Http1Pool,
+    pub http2_server: Http2Server,
+    pub queue: Queue,
+    pub max_in_flight: usize,
+    pub detect_timeout: Duration,
+    pub discovery_idle: Duration,
+    /// Ports whose policy is watched from the start and never forgotten.
+    pub ports: BTreeSet<u16>,
+    /// Ports that are opaque until a policy says otherwise.
+    pub opaque_ports: PortSet,
+    pub default_policy: DefaultPolicy,
+    pub cluster_networks: Vec<Cidr>,
+    /// `INBOUND_METRICS_AUTHORITY_LABELS=unsafe`.
+    pub authority_labels: bool,
+}
+
+/// The side that faces the application.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// One or two addresses.
+    pub listen: Vec<SocketAddr>,
+    pub backlog: Option<u32>,
+    pub accept: SocketOptions,
+    pub connect: Connect,
+    pub http1_pool: Http1Pool,
+    pub http2_client: Http2Client,
+    pub http2_server: Http2Server,
+    pub http_queue: Queue,
+    pub tcp_queue: Queue,
+    pub max_in_flight: usize,
+    pub detect_timeout: Duration,
+    pub discovery_idle: Duration,
+    /// Whether the application is shown `l5d-proxy-error` and `l5d-proxy-connection`.
+    pub informational_headers: bool,
+    /// Fills the `hostname` label of route metrics.
+    pub hostname_labels: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    pub keepalive: Option<Duration>,
+    pub user_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Connect {
+    pub timeout: Duration,
+    pub socket: SocketOptions,
+    pub backoff: Backoff,
+    /// The packet mark that exempts dialled connections from redirection.
+    pub mark: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http1Pool {
+    /// Per endpoint.
+    pub max_idle: usize,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Client {
+    /// Bytes.
+    pub stream_window: u32,
+    /// Bytes.
+    pub connection_window: u32,
+}
+
+/// `None` leaves the proxy's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http2Server {
+    pub adaptive_flow_control: Option<bool>,
+    /// Bytes, stream and connection.
+    pub windows: Option<(u32, u32)>,
+    pub keep_alive_interval: Option<Duration>,
+    pub keep_alive_timeout: Option<Duration>,
+    pub max_concurrent_streams: Option<u32>,
+    /// Bytes.
+    pub max_frame_size: Option<u32>,
+    /// Bytes.
+    pub max_header_list_size: Option<u32>,
+    pub max_pending_accept_reset_streams: Option<u32>,
+    /// Bytes.
+    pub max_send_buf_size: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    pub capacity: usize,
+    pub failfast: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Whether POST /shutdown works.
+    pub shutdown: bool,
+    pub metrics_retain_idle: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct IdentityConfig {
+    pub trust_anchors: String,
+    pub dir: PathBuf,
+    pub token_file: PathBuf,
+    pub id: Identity,
+    pub server_name: DnsName,
+    pub service: ControlAddr,
+    pub min_refresh: Duration,
+    pub max_refresh: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Destination {
+    pub service: ControlAddr,
+    pub context: String,
+    pub profile_networks: Vec<Cidr>,
+    /// How long a connection waits for the first answers about its destination.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub service: ControlAddr,
+    pub workload: String,
+}
+
+/// What all clients of the control plane share.
+#[derive(Clone, Debug)]
+pub struct ControlClients {
+    pub connect: Connect,
+    pub streams: StreamLimits,
+    pub dns_min_ttl: Option<Duration>,
+    pub dns_max_ttl: Option<Duration>,
+}
+
+/// Limits on watch streams, after which they are opened anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamLimits {
+    pub initial: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub lifetime: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub workers: usize,
+    pub shutdown_grace: Duration,
+    pub log: String,
+    pub log_format: Format,
+    pub metrics_series_cap: usize,
+}
+
+/// Where a service of the control plane is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlAddr {
+    pub addr: HostPort,
+    /// What its certificate must carry; `None` is plaintext, which only loopback may be.
+    pub identity: Option<DnsName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPort {
+    Addr(SocketAddr),
+    /// A trailing dot is kept: it says that no search path applies.
+    Name(String, u16),
+}
+
+/// Ports as ranges, both ends included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortSet(pub Vec<std::ops::RangeInclusive<u16>>);
+
+impl PortSet {
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+}
+
+impl HostPort {
+    /// Loopback is reached in plaintext.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Addr(addr) => addr.ip().to_canonical().is_loopback(),
+            Self::Name(name, _) => name == "localhost" || name == "localhost.",
+        }
+    }
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}

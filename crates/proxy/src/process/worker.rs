@@ -1,0 +1,36 @@
+//! What one worker thread works with.
+
+use crate::{Config, process::discovery::Discovery};
+use std::{io, net::SocketAddr, sync::Arc};
+use tokio::net::TcpStream;
+use weft_telemetry::{Registry, Shard};
+
+/// Finds where a redirected connection was going to. Tests put in their own.
+pub type OriginalDst = Arc<dyn Fn(Direction, &TcpStream) -> io::Result<SocketAddr> + Send + Sync>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// Everything that the directions need, one per worker. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub shard: Shard,
+    pub config: Arc<Config>,
+    pub registry: Registry,
+    pub discovery: Discovery,
+    pub original_dst: OriginalDst,
+    /// The port on which the inbound listener is really bound.
+    pub inbound_port: u16,
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
