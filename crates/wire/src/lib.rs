@@ -1,1 +1,28 @@
-//! stub
+//! The messages between proxies and the control plane, as [`weft_model`] types: Linkerd's four services, our own, and the
+//! transport header.
+//!
+//! Both directions of every message stand beside each other. Generated types never leave this crate. It converts and decides
+//! nothing: a message that lacks what it needs is an [`Invalid`] that names the field, and is never half accepted.
+
+#![forbid(unsafe_code)]
+
+pub mod destination;
+pub mod identity;
+pub mod inbound;
+pub mod outbound;
+pub mod transport_header;
+pub mod trust;
+
+mod endpoint;
+mod error;
+mod meta;
+mod net;
+mod profile;
+mod stream;
+mod time;
+
+pub use error::{Error, Invalid};
+pub use stream::{GrpcServer, Incoming, Outgoing, Transport};
+
+/// The largest message that is accepted, in bytes: some ten thousand endpoints.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

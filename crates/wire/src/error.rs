@@ -1,0 +1,108 @@
+//! What is wrong with a message, and where.
+
+use std::fmt::Display;
+
+/// A message that cannot be converted, and the field that is to blame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    /// The path of the field in its message: `protocol.detect.timeout`, `rules[0].backends`.
+    pub field: String,
+    pub reason: String,
+}
+
+/// Why a call or one message of a stream failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The call failed; its stream is over.
+    #[error("{}: {}", .0.code(), .0.message())]
+    Rpc(tonic::Status),
+    /// The message cannot be used; its stream goes on.
+    #[error("invalid message: {0}")]
+    Invalid(Invalid),
+}
+
+impl Error {
+    /// Whether the same call can never succeed (data plane 3.11, 4.1).
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Rpc(status) => {
+                matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition)
+            }
+            Self::Invalid(_) => false,
+        }
+    }
+}
+
+impl Invalid {
+    pub(crate) fn new(field: &str, reason: impl Display) -> Self {
+        Self { field: field.to_owned(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn missing(field: &str) -> Self {
+        Self::new(field, "is required")
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        Self::Rpc(status)
+    }
+}
+
+/// Names the message that a field is in.
+pub(crate) trait Within {
+    fn within(self, outer: &str) -> Self;
+}
+
+impl<T> Within for Result<T, Invalid> {
+    fn within(self, outer: &str) -> Self {
+        self.map_err(|Invalid { field, reason }| {
+            let field = if field.is_empty() { outer.to_owned() } else { format!("{outer}.{field}") };
+            Invalid { field, reason }
+        })
+    }
+}
+
+/// The field's content, or an error that names it.
+pub(crate) fn require<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
+    value.ok_or_else(|| Invalid::missing(field))
+}
+
+/// Converts each element of a list; errors name its index.
+pub(crate) fn each<P, T, C: FromIterator<T>>(
+    field: &str,
+    list: impl IntoIterator<Item = P>,
+    mut convert: impl FnMut(P) -> Result<T, Invalid>,
+) -> Result<C, Invalid> {
+    list.into_iter().enumerate().map(|(i, item)| convert(item).within(&format!("{field}[{i}]"))).collect()
+}
+
+/// Converts a field that may be absent.
+pub(crate) fn optional<P, T>(
+    field: &str,
+    value: Option<P>,
+    convert: impl FnOnce(P) -> Result<T, Invalid>,
+) -> Result<Option<T>, Invalid> {
+    value.map(convert).transpose().within(field)
+}
+
+/// Converts a field that must be present.
+pub(crate) fn required<P, T>(
+    field: &str,
+    value: Option<P>,
+    convert: impl FnOnce(P) -> Result<T, Invalid>,
+) -> Result<T, Invalid> {
+    convert(require(field, value)?).within(field)
+}
+
+/// An error at this very place; callers add where that is.
+pub(crate) fn here(reason: impl Display) -> Invalid {
+    Invalid::new("", reason)
+}

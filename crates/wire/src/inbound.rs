@@ -1,0 +1,83 @@
+//! How a workload's ports are served: `io.linkerd.proxy.inbound.InboundServerPolicies`.
+
+use crate::{
+    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport, net,
+    stream::{cannot_say, first, incoming, outgoing, refused},
+};
+use linkerd2_proxy_api::inbound::{
+    self as proto,
+    inbound_server_policies_client::InboundServerPoliciesClient,
+    inbound_server_policies_server::{InboundServerPolicies, InboundServerPoliciesServer},
+};
+use std::future::Future;
+use tonic::{Request, Response, Status, async_trait};
+use weft_model::ServerPolicy;
+
+/// What a proxy asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PortSpec {
+    /// Who asks, as the injector told the proxy: JSON.
+    pub workload: String,
+    pub port: u16,
+}
+
+/// Asks an inbound policy service.
+#[derive(Clone, Debug)]
+pub struct Client<T>(InboundServerPoliciesClient<T>);
+
+impl<T: Transport> Client<T> {
+    pub fn new(transport: T) -> Self {
+        Self(InboundServerPoliciesClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// The policy of `port`, and each that follows it.
+    pub async fn watch_port(&mut self, workload: &str, port: u16) -> Result<Incoming<ServerPolicy>, Error> {
+        let spec = proto::PortSpec { workload: workload.to_owned(), port: port.into() };
+        Ok(incoming(self.0.watch_port(spec).await?.into_inner(), policy::decode))
+    }
+}
+
+/// An inbound policy service. The connection's extensions and the metadata are in the request.
+pub trait InboundPolicies: Send + Sync + 'static {
+    fn watch_port(
+        &self,
+        spec: Request<PortSpec>,
+    ) -> impl Future<Output = Result<Outgoing<ServerPolicy>, Status>> + Send;
+}
+
+/// Serves `service` as gRPC.
+pub fn server(service: impl InboundPolicies) -> impl GrpcServer {
+    InboundServerPoliciesServer::new(Adapter(service))
+}
+
+struct Adapter<S>(S);
+
+#[async_trait]
+impl<S: InboundPolicies> InboundServerPolicies for Adapter<S> {
+    type WatchPortStream = Outgoing<proto::Server>;
+
+    async fn get_port(&self, request: Request<proto::PortSpec>) -> Result<Response<proto::Server>, Status> {
+        let policy = first(self.0.watch_port(asked(request)?).await?).await?;
+        Ok(Response::new(policy::encode(&policy).map_err(|e| cannot_say(&e))?))
+    }
+
+    async fn watch_port(&self, request: Request<proto::PortSpec>) -> Result<Response<Self::WatchPortStream>, Status> {
+        let policies = self.0.watch_port(asked(request)?).await?;
+        Ok(Response::new(outgoing(policies, policy::encode)))
+    }
+}
+
+fn asked(request: Request<proto::PortSpec>) -> Result<Request<PortSpec>, Status> {
+    let port = net::decode_port("port", request.get_ref().port).map_err(|e| refused(&e))?;
+    Ok(request.map(|proto::PortSpec { workload, port: _ }| PortSpec { workload, port }))
+}
+
+mod policy {
+    use super::*;
+    pub(super) fn decode(_: proto::Server) -> Result<ServerPolicy, Invalid> {
+        Err(Invalid::missing("conversion"))
+    }
+    pub(super) fn encode(_: &ServerPolicy) -> Result<proto::Server, Invalid> {
+        Err(Invalid::missing("conversion"))
+    }
+}

@@ -1,0 +1,105 @@
+//! How traffic to a target behaves: `io.linkerd.proxy.outbound.OutboundPolicies`.
+
+use crate::{
+    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
+    error::{Within, require},
+    net,
+    stream::{cannot_say, first, incoming, outgoing, refused},
+};
+use linkerd2_proxy_api::outbound::{
+    self as proto,
+    outbound_policies_client::OutboundPoliciesClient,
+    outbound_policies_server::{self, OutboundPoliciesServer},
+};
+use std::{future::Future, net::SocketAddr};
+use tonic::{Request, Response, Status, async_trait};
+use weft_model::ClientPolicy;
+
+/// What a proxy asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrafficSpec {
+    /// Who asks, as the injector told the proxy: JSON.
+    pub workload: String,
+    pub target: Target,
+}
+
+/// Where an application connects to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The original destination.
+    Addr(SocketAddr),
+    /// `name:port`, of a proxy in ingress mode.
+    Authority(String),
+}
+
+/// Asks an outbound policy service.
+#[derive(Clone, Debug)]
+pub struct Client<T>(OutboundPoliciesClient<T>);
+
+impl<T: Transport> Client<T> {
+    pub fn new(transport: T) -> Self {
+        Self(OutboundPoliciesClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// The policy of `target`, and each that follows it.
+    pub async fn watch(&mut self, workload: &str, target: Target) -> Result<Incoming<ClientPolicy>, Error> {
+        let target = match target {
+            Target::Addr(addr) => proto::traffic_spec::Target::Addr(net::encode_addr(addr)),
+            Target::Authority(authority) => proto::traffic_spec::Target::Authority(authority),
+        };
+        let spec = proto::TrafficSpec { source_workload: workload.to_owned(), target: Some(target) };
+        Ok(incoming(self.0.watch(spec).await?.into_inner(), policy::decode))
+    }
+}
+
+/// An outbound policy service. The connection's extensions and the metadata are in the request.
+pub trait OutboundPolicies: Send + Sync + 'static {
+    fn watch(&self, spec: Request<TrafficSpec>) -> impl Future<Output = Result<Outgoing<ClientPolicy>, Status>> + Send;
+}
+
+/// Serves `service` as gRPC.
+pub fn server(service: impl OutboundPolicies) -> impl GrpcServer {
+    OutboundPoliciesServer::new(Adapter(service))
+}
+
+struct Adapter<S>(S);
+
+#[async_trait]
+impl<S: OutboundPolicies> outbound_policies_server::OutboundPolicies for Adapter<S> {
+    type WatchStream = Outgoing<proto::OutboundPolicy>;
+
+    async fn get(&self, request: Request<proto::TrafficSpec>) -> Result<Response<proto::OutboundPolicy>, Status> {
+        let policy = first(self.0.watch(asked(request)?).await?).await?;
+        Ok(Response::new(policy::encode(&policy).map_err(|e| cannot_say(&e))?))
+    }
+
+    async fn watch(&self, request: Request<proto::TrafficSpec>) -> Result<Response<Self::WatchStream>, Status> {
+        let policies = self.0.watch(asked(request)?).await?;
+        Ok(Response::new(outgoing(policies, policy::encode)))
+    }
+}
+
+fn asked(request: Request<proto::TrafficSpec>) -> Result<Request<TrafficSpec>, Status> {
+    let (metadata, extensions, spec) = request.into_parts();
+    let proto::TrafficSpec { source_workload: workload, target } = spec;
+    let target = decode_target(target).map_err(|e| refused(&e))?;
+    Ok(Request::from_parts(metadata, extensions, TrafficSpec { workload, target }))
+}
+
+fn decode_target(target: Option<proto::traffic_spec::Target>) -> Result<Target, Invalid> {
+    match require("target", target)? {
+        proto::traffic_spec::Target::Addr(addr) => Ok(Target::Addr(net::decode_addr(addr).within("addr")?)),
+        proto::traffic_spec::Target::Authority(authority) if authority.is_empty() => Err(Invalid::missing("authority")),
+        proto::traffic_spec::Target::Authority(authority) => Ok(Target::Authority(authority)),
+    }
+}
+
+mod policy {
+    use super::*;
+    pub(super) fn decode(_: proto::OutboundPolicy) -> Result<ClientPolicy, Invalid> {
+        Err(Invalid::missing("conversion"))
+    }
+    pub(super) fn encode(_: &ClientPolicy) -> Result<proto::OutboundPolicy, Invalid> {
+        Err(Invalid::missing("conversion"))
+    }
+}

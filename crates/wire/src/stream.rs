@@ -1,0 +1,92 @@
+//! The shapes of calls: what a client needs of its connection, what a server is, and streams of model types.
+
+use crate::{Error, Invalid};
+use std::{convert::Infallible, future::Future, pin::Pin};
+use tonic::{
+    Status,
+    body::Body,
+    client::GrpcService,
+    codegen::{Body as HttpBody, Bytes, Service, StdError, tokio_stream::Stream, tokio_stream::StreamExt},
+    server::NamedService,
+};
+
+/// What a client receives. After [`Error::Rpc`] nothing follows; after [`Error::Invalid`] the next message may.
+pub type Incoming<T> = Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>;
+
+/// What a server sends. After an error nothing follows.
+pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A connection to a gRPC server, such as `tonic::transport::Channel`.
+pub trait Transport:
+    GrpcService<
+        Body,
+        Error: Into<StdError>,
+        ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    >
+{
+}
+
+impl<T> Transport for T where
+    T: GrpcService<
+            Body,
+            Error: Into<StdError>,
+            ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+        >
+{
+}
+
+/// One gRPC service, to be added to a `tonic::service::Routes`.
+pub trait GrpcServer:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Future + Send + 'static>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcServer for S where
+    S: Service<
+            http::Request<Body>,
+            Response = http::Response<Body>,
+            Error = Infallible,
+            Future: Future + Send + 'static,
+        > + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A stream of messages as a stream of model types.
+pub(crate) fn incoming<P: Send + 'static, T: Send + 'static>(
+    messages: tonic::Streaming<P>,
+    decode: fn(P) -> Result<T, Invalid>,
+) -> Incoming<T> {
+    Box::pin(messages.map(move |message| Ok(decode(message?)?)))
+}
+
+/// A stream of model types as a stream of messages. What cannot be expressed ends it.
+pub(crate) fn outgoing<P: Send + 'static, T: Send + 'static>(
+    values: Outgoing<T>,
+    encode: fn(&T) -> Result<P, Invalid>,
+) -> Outgoing<P> {
+    Box::pin(values.map(move |value| encode(&value?).map_err(|invalid| cannot_say(&invalid))))
+}
+
+/// The first of a stream, for the unary form of a watch.
+pub(crate) async fn first<T>(mut values: Outgoing<T>) -> Result<T, Status> {
+    values.next().await.unwrap_or_else(|| Err(Status::unavailable("the watch ended before its first answer")))
+}
+
+/// The control plane holds something that the protocol has no words for.
+pub(crate) fn cannot_say(invalid: &Invalid) -> Status {
+    Status::internal(format!("the answer cannot be encoded: {invalid}"))
+}
+
+/// The caller sent something that cannot be used.
+pub(crate) fn refused(invalid: &Invalid) -> Status {
+    Status::invalid_argument(invalid.to_string())
+}
