@@ -1,0 +1,106 @@
+//! TCP sockets with the options that a proxy needs, and where a redirected connection wanted to go.
+//!
+//! First in the way of a connection. It must not read or write bytes.
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    time::Duration,
+};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// How a connection is opened. `TCP_NODELAY` is always set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Bounds the connect itself; the error is [`io::ErrorKind::TimedOut`].
+    pub timeout: Duration,
+    /// Idle time before the first keepalive probe; `None` leaves keepalive off.
+    pub keepalive: Option<Duration>,
+    /// How long sent data may stay unacknowledged before the kernel gives the connection up.
+    pub user_timeout: Option<Duration>,
+    /// The packet mark (`SO_MARK`) that exempts the connection from redirection; needs `CAP_NET_ADMIN`.
+    pub mark: Option<u32>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(1), keepalive: None, user_timeout: None, mark: None }
+    }
+}
+
+/// What an accepted connection gets beside `TCP_NODELAY`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptOptions {
+    pub keepalive: Option<Duration>,
+    pub user_timeout: Option<Duration>,
+}
+
+/// A listening socket, non-blocking, so that `tokio::net::TcpListener::from_std` takes it.
+///
+/// A v6 address listens for v6 alone: v4 needs a socket of its own.
+///
+/// # Errors
+/// The address is in use or not of this machine.
+pub fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// The options are refused (a mark without the capability), the peer refuses, or the time is over.
+pub async fn connect(addr: SocketAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(mark) = options.mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    set(SockRef::from(&socket), options.keepalive, options.user_timeout)?;
+    match tokio::time::timeout(options.timeout, socket.connect(addr)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connect timed out")),
+    }
+}
+
+/// Sets the options of an accepted connection.
+///
+/// # Errors
+/// The peer has reset the connection already.
+pub fn accepted(tcp: &TcpStream, options: &AcceptOptions) -> io::Result<()> {
+    set(SockRef::from(tcp), options.keepalive, options.user_timeout)
+}
+
+fn set(socket: SockRef<'_>, keepalive: Option<Duration>, user_timeout: Option<Duration>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(idle) = keepalive {
+        // The kernel counts whole seconds and takes no zero.
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle.max(Duration::from_secs(1))))?;
+    }
+    if user_timeout.is_some() {
+        socket.set_tcp_user_timeout(user_timeout)?;
+    }
+    Ok(())
+}
+
+/// Where the client wanted to go before the connection was redirected here (`SO_ORIGINAL_DST`).
+///
+/// The table to ask is chosen by the client's address family; a v4 client mapped to v6 is a v4 client.
+///
+/// # Errors
+/// The kernel does not track this connection: it was not redirected and no rule looks at connections.
+pub fn original_dst(tcp: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(tcp);
+    let original = match tcp.peer_addr()?.ip().to_canonical() {
+        IpAddr::V4(_) => socket.original_dst_v4()?,
+        IpAddr::V6(_) => socket.original_dst_v6()?,
+    };
+    original.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "original destination is no address"))
+}

@@ -1,0 +1,18 @@
+//! Mutual TLS of the mesh: TLS 1.3 only, post-quantum key exchange first, names compared exactly.
+//!
+//! ```text
+//! Key ─► csr ─► (identity service) ─► Store::set_certificate ─┐
+//! anchors ─► Store::new, Store::set_anchors ──────────────────┴─► Store::accept / Store::connect ─► Stream
+//! ```
+//! Anchors and certificate are swapped while connections are made; a handshake uses what was in force when it began.
+//! It must not know what a connection carries; the only protocol it negotiates is the transport header.
+
+mod error;
+mod handshake;
+mod key;
+mod store;
+mod verify;
+
+pub use error::{AnchorsError, CertificateError, KeyError, TlsError};
+pub use key::Key;
+pub use store::{Peer, Store};

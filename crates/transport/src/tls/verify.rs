@@ -1,0 +1,234 @@
+//! Who is believed: chains, validity, and names compared exactly.
+
+use super::{AnchorsError, CertificateError, error::Mismatch};
+use rustls::{
+    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms,
+        aws_lc_rs::{self, cipher_suite, kx_group},
+        verify_tls13_signature,
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use weft_model::Identity;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The algorithms of the mesh, most wanted first.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// Reads trust anchors; whatever stands around the certificates is skipped, as are other kinds of PEM blocks.
+pub(super) fn anchors(pem: &str) -> Result<RootCertStore, AnchorsError> {
+    let mut roots = RootCertStore::empty();
+    for (index, der) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
+        let der = der.map_err(|e| AnchorsError::Pem(e.to_string()))?;
+        roots.add(der).map_err(|e| AnchorsError::Certificate { index, reason: e.to_string() })?;
+    }
+    if roots.is_empty() { Err(AnchorsError::Empty) } else { Ok(roots) }
+}
+
+/// Clients need no certificate, but one that is presented must chain to the anchors. The anchors' names are not sent:
+/// a workload has one certificate to choose from.
+pub(super) fn clients(
+    anchors: Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    WebPkiClientVerifier::builder_with_provider(anchors, provider.clone())
+        .clear_root_hint_subjects()
+        .allow_unauthenticated()
+        .build()
+}
+
+/// Checks that a workload can present `chain` (leaf first) as `identity`, and says until when.
+pub(super) fn own_certificate(
+    anchors: &RootCertStore,
+    provider: &CryptoProvider,
+    identity: &Identity,
+    chain: &[CertificateDer<'_>],
+) -> Result<SystemTime, CertificateError> {
+    let (leaf, intermediates) =
+        chain.split_first().ok_or_else(|| CertificateError::Parse("there is no certificate".to_owned()))?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| CertificateError::Parse(e.to_string()))?;
+    chain_to(anchors, provider.signature_verification_algorithms, leaf, intermediates, UnixTime::now())?;
+    let names = names(&parsed);
+    if !names.iter().any(|name| name.is(identity)) {
+        return Err(CertificateError::Identity { expected: identity.clone(), presented: texts(&names) });
+    }
+    let not_after = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|_| CertificateError::Expired)?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after))
+}
+
+/// The identity of a client whose certificate has been verified: its first DNS or URI name.
+pub(super) fn peer_identity(leaf: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    match names(&parsed).first()? {
+        // A name that only looks like the other kind is no identity.
+        Name::Dns(name) => name.parse().ok().map(Identity::Dns),
+        Name::Uri(uri) => uri.parse().ok().filter(|id| matches!(id, Identity::Uri(_))),
+    }
+}
+
+fn chain_to(
+    anchors: &RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<(), Error> {
+    let parsed = ParsedCertificate::try_from(leaf)?;
+    verify_server_cert_signed_by_trust_anchor(&parsed, anchors, intermediates, now, algorithms.all)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Name<'a> {
+    Dns(&'a str),
+    Uri(&'a str),
+}
+
+impl Name<'_> {
+    /// Exactly, byte by byte: no wildcards, no letter case.
+    fn is(&self, identity: &Identity) -> bool {
+        match (self, identity) {
+            (Self::Dns(name), Identity::Dns(expected)) => *name == expected.as_str(),
+            (Self::Uri(uri), Identity::Uri(expected)) => *uri == &**expected,
+            _ => false,
+        }
+    }
+}
+
+/// The DNS and URI names in the order in which they stand in the certificate.
+fn names<'a>(certificate: &'a X509Certificate<'_>) -> Vec<Name<'a>> {
+    let Ok(Some(san)) = certificate.subject_alternative_name() else { return Vec::new() };
+    san.value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(Name::Dns(name)),
+            GeneralName::URI(uri) => Some(Name::Uri(uri)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn texts(names: &[Name<'_>]) -> Vec<String> {
+    // What a stranger wrote ends up in logs: few and short.
+    names.iter().take(8).map(|(Name::Dns(text) | Name::Uri(text))| text.chars().take(256).collect()).collect()
+}
+
+/// Believes the server that chains to the anchors and carries one name.
+#[derive(Debug)]
+pub(super) struct ServerIdentity {
+    anchors: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+    expected: Identity,
+}
+
+impl ServerIdentity {
+    pub(super) fn new(anchors: Arc<RootCertStore>, provider: &CryptoProvider, expected: Identity) -> Self {
+        Self { anchors, algorithms: provider.signature_verification_algorithms, expected }
+    }
+}
+
+impl ServerCertVerifier for ServerIdentity {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        // The SNI only chooses among the server's certificates; the identity is what counts.
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        chain_to(&self.anchors, self.algorithms, leaf, intermediates, now)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| rustls::CertificateError::BadEncoding)?;
+        let names = names(&parsed);
+        if names.iter().any(|name| name.is(&self.expected)) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Mismatch { expected: self.expected.clone(), presented: texts(&names) }.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(only_tls13())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Believes nobody: the place holder in a configuration that has not been told whom to expect.
+#[derive(Debug)]
+pub(super) struct Nobody;
+
+impl ServerCertVerifier for Nobody {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(only_tls13())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        Vec::new()
+    }
+}
+
+fn only_tls13() -> Error {
+    rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into()
+}
