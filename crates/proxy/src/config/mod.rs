@@ -5,6 +5,12 @@
 //! ```
 //! Nothing else of the proxy reads the environment.
 
+mod check;
+pub mod reference;
+pub mod table;
+mod value;
+
+pub use check::{Checked, Problem, check};
 use std::{collections::BTreeSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 use weft_model::{
     DnsName, Identity,

@@ -1,0 +1,540 @@
+//! Raw text → checked configuration. Goes on after a problem, so that all are reported at once.
+
+use super::{
+    Admin, Config, Connect, ControlAddr, ControlClients, Destination, Http1Pool, Http2Client, Http2Server,
+    IdentityConfig, Inbound, Outbound, Policy, Process, Queue, SocketOptions, StreamLimits,
+    table::{self, Acts, Default as VarDefault},
+    value::{self, Parsed},
+};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
+use weft_model::{
+    DnsName, Identity,
+    policy::{inbound::DefaultPolicy, outbound::Backoff},
+};
+use weft_telemetry::{Format, logs};
+
+/// A variable that is wrong, and what is expected.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    pub name: String,
+    pub message: String,
+}
+
+/// A valid configuration and what of the environment it leaves aside.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub config: Config,
+    /// Names that begin like ours but that nobody knows.
+    pub unknown: Vec<String>,
+    /// Names whose function this build lacks.
+    pub not_built: Vec<String>,
+}
+
+/// Checks the environment of a process that sees `cpus` processors.
+///
+/// # Errors
+/// Every problem found, by name.
+pub fn check(env: impl IntoIterator<Item = (String, String)>, cpus: usize) -> Result<Checked, Vec<Problem>> {
+    let reader = Reader::new(env);
+    let config = reader.config(cpus);
+    let mut problems = reader.problems.into_inner();
+    problems.sort();
+    problems.dedup();
+    let Some(config) = config.filter(|_| problems.is_empty()) else {
+        return Err(problems);
+    };
+    let mut checked = Checked { config, unknown: vec![], not_built: vec![] };
+    for name in reader.env.keys().filter(|n| n.starts_with(table::LINKERD) || n.starts_with(table::WEFT)) {
+        match table::find(name).map(|var| var.acts) {
+            Some(Acts::Yes | Acts::Ignored) => {}
+            Some(Acts::NotBuilt) => checked.not_built.push(name.clone()),
+            None => checked.unknown.push(name.clone()),
+        }
+    }
+    Ok(checked)
+}
+
+struct Reader {
+    /// What is set and not empty.
+    env: BTreeMap<String, String>,
+    problems: RefCell<Vec<Problem>>,
+    /// Names that were asked for, for the test that the table and this file agree.
+    asked: RefCell<BTreeSet<&'static str>>,
+}
+
+impl Reader {
+    fn new(env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let env = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        Self { env, problems: RefCell::default(), asked: RefCell::default() }
+    }
+
+    fn config(&self, cpus: usize) -> Option<Config> {
+        // All parts are read before the first `?`, so that no problem hides another.
+        let (inbound, outbound) = (self.inbound(), self.outbound());
+        let (admin, identity) = (self.admin(), self.identity());
+        let (destination, policy) = (self.destination(), self.policy());
+        let (control, process) = (self.control_clients(), self.process(cpus));
+        Some(Config {
+            inbound: inbound?,
+            outbound: outbound?,
+            admin: admin?,
+            identity: identity?,
+            destination: destination?,
+            policy: policy?,
+            control,
+            process,
+        })
+    }
+
+    fn inbound(&self) -> Option<Inbound> {
+        let listen = self.required("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", value::socket_addr);
+        let default_policy = self.required("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", |text| {
+            text.parse::<DefaultPolicy>().map_err(|e| e.to_string())
+        });
+        let cluster_networks = self.or_default("LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS", value::networks);
+        if let Some(
+            policy @ (DefaultPolicy::Audit
+            | DefaultPolicy::ClusterAuthenticated
+            | DefaultPolicy::ClusterUnauthenticated),
+        ) = default_policy
+            && cluster_networks.is_empty()
+        {
+            self.problem(
+                "LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS",
+                format!("must name the cluster's networks when the default policy is {}", policy.as_str()),
+            );
+        }
+        let ports = self.or_default("LINKERD2_PROXY_INBOUND_PORTS", value::ports);
+        Some(Inbound {
+            listen: listen?,
+            backlog: self.optional("LINKERD2_PROXY_INBOUND_TCP_LISTEN_BACKLOG", value::number),
+            ips: self.or_default("LINKERD2_PROXY_INBOUND_IPS", value::ips),
+            accept: self
+                .socket("LINKERD2_PROXY_INBOUND_ACCEPT_KEEPALIVE", "LINKERD2_PROXY_INBOUND_ACCEPT_USER_TIMEOUT"),
+            connect: self.inbound_connect(),
+            http1_pool: Http1Pool {
+                max_idle: self.or_default("LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT", value::number),
+                idle_timeout: self
+                    .or_default("LINKERD2_PROXY_INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", value::duration),
+            },
+            http2_server: self.http2_server([
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_FRAME_SIZE",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
+            ]),
+            queue: Queue {
+                capacity: self.or_default("LINKERD2_PROXY_INBOUND_HTTP_QUEUE_CAPACITY", value::number),
+                failfast: self.or_default("LINKERD2_PROXY_INBOUND_HTTP_FAILFAST_TIMEOUT", value::duration),
+            },
+            max_in_flight: self.or_default("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", value::number),
+            detect_timeout: self.or_default("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", value::duration),
+            discovery_idle: self.or_default("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
+            ports: ports.0.into_iter().flatten().collect(),
+            opaque_ports: self.or_default("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", value::ports),
+            default_policy: default_policy?,
+            cluster_networks,
+            authority_labels: self
+                .optional("LINKERD2_PROXY_INBOUND_METRICS_AUTHORITY_LABELS", |text| one_of(text, &["unsafe"]))
+                .is_some(),
+        })
+    }
+
+    fn outbound(&self) -> Option<Outbound> {
+        let single = self.required("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDR", value::socket_addr);
+        let several = self.optional("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", value::socket_addrs);
+        // Ingress mode itself is not built; what follows from it is.
+        let ingress = self.or_default("LINKERD2_PROXY_INGRESS_MODE", value::bool);
+        let hidden = self.optional("LINKERD2_PROXY_OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", value::bool);
+        Some(Outbound {
+            listen: several.or_else(|| single.map(|addr| vec![addr]))?,
+            backlog: self.optional("LINKERD2_PROXY_OUTBOUND_TCP_LISTEN_BACKLOG", value::number),
+            accept: self
+                .socket("LINKERD2_PROXY_OUTBOUND_ACCEPT_KEEPALIVE", "LINKERD2_PROXY_OUTBOUND_ACCEPT_USER_TIMEOUT"),
+            connect: self.outbound_connect(),
+            http1_pool: Http1Pool {
+                max_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT", value::number),
+                idle_timeout: self
+                    .or_default("LINKERD2_PROXY_OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", value::duration),
+            },
+            http2_client: Http2Client {
+                stream_window: self.or_default("LINKERD2_PROXY_HTTP2_INITIAL_STREAM_WINDOW_SIZE", window),
+                connection_window: self.or_default("LINKERD2_PROXY_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE", window),
+            },
+            http2_server: self.http2_server([
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_FRAME_SIZE",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
+            ]),
+            http_queue: Queue {
+                capacity: self.or_default("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", value::number),
+                failfast: self.or_default("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", value::duration),
+            },
+            tcp_queue: Queue {
+                capacity: self.or_default("LINKERD2_PROXY_OUTBOUND_TCP_QUEUE_CAPACITY", value::number),
+                failfast: self.or_default("LINKERD2_PROXY_OUTBOUND_TCP_FAILFAST_TIMEOUT", value::duration),
+            },
+            max_in_flight: self.or_default("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", value::number),
+            detect_timeout: self.or_default("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", value::duration),
+            discovery_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
+            informational_headers: !hidden.unwrap_or(ingress),
+            hostname_labels: self.or_default("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", value::bool),
+        })
+    }
+
+    fn admin(&self) -> Option<Admin> {
+        Some(Admin {
+            listen: self.required("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", value::socket_addr)?,
+            shutdown: self.or_default("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED", value::bool),
+            metrics_retain_idle: self.or_default("LINKERD2_PROXY_METRICS_RETAIN_IDLE", value::duration),
+        })
+    }
+
+    fn identity(&self) -> Option<IdentityConfig> {
+        if self.optional("LINKERD2_PROXY_IDENTITY_DISABLED", |_| Ok(())).is_some() {
+            self.problem("LINKERD2_PROXY_IDENTITY_DISABLED", "a proxy cannot run without an identity: remove this");
+        }
+        let trust_anchors = self.required("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", |text| {
+            if text.contains("-----BEGIN CERTIFICATE-----") {
+                Ok(text.to_owned())
+            } else {
+                Err("holds no PEM certificate: give the certificates themselves, not a path".into())
+            }
+        });
+        let dir = self.required("LINKERD2_PROXY_IDENTITY_DIR", |text| Ok(PathBuf::from(text)));
+        let token_file = self.required("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", |text| match std::fs::read(text) {
+            Ok(token) if token.iter().all(u8::is_ascii_whitespace) => Err(format!("{text:?} is empty")),
+            Ok(_) => Ok(PathBuf::from(text)),
+            Err(e) => Err(format!("{text:?} cannot be read: {e}")),
+        });
+        let service = self.service("LINKERD2_PROXY_IDENTITY_SVC_ADDR", "LINKERD2_PROXY_IDENTITY_SVC_NAME");
+        let names = self.local_names();
+        let min_refresh = self.or_default("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", value::duration);
+        let max_refresh = self.or_default("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", value::duration);
+        if min_refresh > max_refresh {
+            self.problem("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "is longer than LINKERD2_PROXY_IDENTITY_MAX_REFRESH");
+        }
+        let (id, server_name) = names?;
+        Some(IdentityConfig {
+            trust_anchors: trust_anchors?,
+            dir: dir?,
+            token_file: token_file?,
+            id,
+            server_name,
+            service: service?,
+            min_refresh,
+            max_refresh,
+        })
+    }
+
+    /// Either one name for both, or both and equal.
+    fn local_names(&self) -> Option<(Identity, DnsName)> {
+        let local = self.optional("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", dns_name);
+        let id = self
+            .optional("LINKERD2_PROXY_IDENTITY_SERVER_ID", |text| text.parse::<Identity>().map_err(|e| e.to_string()));
+        let name = self.optional("LINKERD2_PROXY_IDENTITY_SERVER_NAME", dns_name);
+        let set = |name: &str| self.env.contains_key(name);
+        match (id, name, local) {
+            (Some(Identity::Dns(id)), Some(name), _) if id == name => Some((Identity::Dns(id), name)),
+            (Some(_), Some(name), _) => {
+                let message = format!("must be the same DNS name as LINKERD2_PROXY_IDENTITY_SERVER_NAME, {name}");
+                self.problem("LINKERD2_PROXY_IDENTITY_SERVER_ID", message);
+                None
+            }
+            (None, None, Some(name)) => Some((Identity::Dns(name.clone()), name)),
+            (None, None, None) => {
+                if !set("LINKERD2_PROXY_IDENTITY_LOCAL_NAME")
+                    && !set("LINKERD2_PROXY_IDENTITY_SERVER_ID")
+                    && !set("LINKERD2_PROXY_IDENTITY_SERVER_NAME")
+                {
+                    self.problem("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", "must be set");
+                }
+                None
+            }
+            (id, _, _) => {
+                let (missing, given) = if id.is_some() { ("NAME", "ID") } else { ("ID", "NAME") };
+                let missing = format!("LINKERD2_PROXY_IDENTITY_SERVER_{missing}");
+                if !set(&missing) {
+                    self.problem(&missing, format!("must be set, as LINKERD2_PROXY_IDENTITY_SERVER_{given} is"));
+                }
+                None
+            }
+        }
+    }
+
+    fn destination(&self) -> Option<Destination> {
+        Some(Destination {
+            context: self.or_default("LINKERD2_PROXY_DESTINATION_CONTEXT", text),
+            profile_networks: self.or_default("LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS", value::networks),
+            timeout: self.or_default("WEFT_PROXY_DISCOVERY_TIMEOUT", positive),
+            service: self.service("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "LINKERD2_PROXY_DESTINATION_SVC_NAME")?,
+        })
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        let workload = self.required("LINKERD2_PROXY_POLICY_WORKLOAD", text);
+        let service = self.service("LINKERD2_PROXY_POLICY_SVC_ADDR", "LINKERD2_PROXY_POLICY_SVC_NAME");
+        Some(Policy { service: service?, workload: workload? })
+    }
+
+    fn control_clients(&self) -> ControlClients {
+        let streams = StreamLimits {
+            initial: self.optional("LINKERD2_PROXY_CONTROL_STREAM_INITIAL_TIMEOUT", positive),
+            idle: self.optional("LINKERD2_PROXY_CONTROL_STREAM_IDLE_TIMEOUT", positive),
+            lifetime: self.optional("LINKERD2_PROXY_CONTROL_STREAM_LIFETIME", positive),
+        };
+        let ordered = [
+            ("LINKERD2_PROXY_CONTROL_STREAM_INITIAL_TIMEOUT", streams.initial),
+            ("LINKERD2_PROXY_CONTROL_STREAM_IDLE_TIMEOUT", streams.idle),
+            ("LINKERD2_PROXY_CONTROL_STREAM_LIFETIME", streams.lifetime),
+        ];
+        let given: Vec<_> = ordered.into_iter().filter_map(|(name, d)| Some((name, d?))).collect();
+        for pair in given.windows(2) {
+            if let [(shorter, a), (longer, b)] = pair
+                && a > b
+            {
+                self.problem(shorter, format!("is longer than {longer}"));
+            }
+        }
+        let dns_min_ttl = self.optional("LINKERD2_PROXY_DNS_MIN_TTL", value::duration);
+        let dns_max_ttl = self.optional("LINKERD2_PROXY_DNS_MAX_TTL", value::duration);
+        if let (Some(min), Some(max)) = (dns_min_ttl, dns_max_ttl)
+            && min > max
+        {
+            self.problem("LINKERD2_PROXY_DNS_MIN_TTL", "is longer than LINKERD2_PROXY_DNS_MAX_TTL");
+        }
+        ControlClients { connect: self.outbound_connect(), streams, dns_min_ttl, dns_max_ttl }
+    }
+
+    fn process(&self, cpus: usize) -> Process {
+        let cores: usize = self.or_default("LINKERD2_PROXY_CORES", positive_number);
+        let min = self.optional("LINKERD2_PROXY_CORES_MIN", positive_number).unwrap_or(cores);
+        let max = self.optional("LINKERD2_PROXY_CORES_MAX", positive_number);
+        let ratio = self.optional("LINKERD2_PROXY_CORES_MAX_RATIO", value::ratio);
+        Process {
+            workers: workers(cpus, min, max, ratio),
+            shutdown_grace: self.or_default("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", value::duration),
+            log: self.or_default("LINKERD2_PROXY_LOG", |text| match logs::check(text) {
+                Ok(()) => Ok(text.to_owned()),
+                Err(e) => Err(e.to_string()),
+            }),
+            log_format: self.or_default("LINKERD2_PROXY_LOG_FORMAT", |text| {
+                Ok(if one_of(text, &["plain", "json"])? == "json" { Format::Json } else { Format::Plain })
+            }),
+            metrics_series_cap: self.or_default("WEFT_PROXY_METRICS_SERIES_CAP", positive_number),
+        }
+    }
+
+    fn inbound_connect(&self) -> Connect {
+        Connect {
+            timeout: self.or_default("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", positive),
+            socket: self
+                .socket("LINKERD2_PROXY_INBOUND_CONNECT_KEEPALIVE", "LINKERD2_PROXY_INBOUND_CONNECT_USER_TIMEOUT"),
+            backoff: self.backoff([
+                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MIN",
+                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX",
+                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_JITTER",
+            ]),
+            mark: self.optional("WEFT_PROXY_MARK", positive_number),
+        }
+    }
+
+    fn outbound_connect(&self) -> Connect {
+        Connect {
+            timeout: self.or_default("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", positive),
+            socket: self
+                .socket("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", "LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT"),
+            backoff: self.backoff([
+                "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MIN",
+                "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MAX",
+                "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_JITTER",
+            ]),
+            mark: self.optional("WEFT_PROXY_MARK", positive_number),
+        }
+    }
+
+    fn backoff(&self, [min_name, max_name, jitter]: [&'static str; 3]) -> Backoff {
+        for (given, missing) in [(min_name, max_name), (max_name, min_name)] {
+            if self.env.contains_key(given) && !self.env.contains_key(missing) {
+                self.problem(missing, format!("must be set, as {given} is"));
+            }
+        }
+        let min: Duration = self.or_default(min_name, positive);
+        let max: Duration = self.or_default(max_name, positive);
+        if min > max {
+            self.problem(min_name, format!("is longer than {max_name}"));
+        }
+        Backoff { min, max, jitter: self.or_default(jitter, value::part) }
+    }
+
+    fn socket(&self, keepalive: &'static str, user_timeout: &'static str) -> SocketOptions {
+        SocketOptions {
+            keepalive: self.optional(keepalive, positive),
+            user_timeout: self.optional(user_timeout, positive),
+        }
+    }
+
+    fn http2_server(&self, names: [&'static str; 10]) -> Http2Server {
+        let [adaptive, stream, connection, interval, timeout, streams, frame, headers, resets, send] = names;
+        let stream = self.optional(stream, window);
+        let connection = self.optional(connection, window);
+        Http2Server {
+            adaptive_flow_control: self.optional(adaptive, value::bool),
+            // Linkerd's rule: one without the other has no effect.
+            windows: stream.zip(connection),
+            keep_alive_interval: self.optional(interval, positive),
+            keep_alive_timeout: self.optional(timeout, positive),
+            max_concurrent_streams: self.optional(streams, positive_number),
+            max_frame_size: self.optional(frame, |text| {
+                let size: u32 = value::number(text)?;
+                if (1 << 14..1 << 24).contains(&size) {
+                    Ok(size)
+                } else {
+                    Err(format!("{text:?} is not a frame size: HTTP/2 allows 16384 to 16777215"))
+                }
+            }),
+            max_header_list_size: self.optional(headers, positive_number),
+            max_pending_accept_reset_streams: self.optional(resets, value::number),
+            max_send_buf_size: self.optional(send, positive_number),
+        }
+    }
+
+    /// An address, and the identity of what is there unless it is loopback.
+    fn service(&self, addr: &'static str, name: &'static str) -> Option<ControlAddr> {
+        let host = self.required(addr, value::host_port);
+        let identity = self.optional(name, dns_name);
+        let host = host?;
+        if host.is_loopback() {
+            return Some(ControlAddr { addr: host, identity: None });
+        }
+        if identity.is_none() && !self.env.contains_key(name) {
+            self.problem(name, format!("must be set, as {addr} is not loopback"));
+        }
+        Some(ControlAddr { addr: host, identity: Some(identity?) })
+    }
+
+    /// A value that the table has no default for.
+    fn optional<T>(&self, name: &'static str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
+        self.asked.borrow_mut().insert(name);
+        let text = self.env.get(name)?;
+        parse(text).map_err(|message| self.problem(name, message)).ok()
+    }
+
+    /// The value, or the table's default. `T::default()` stands in after a problem, and is then thrown away with the rest.
+    fn or_default<T: Default>(&self, name: &'static str, parse: impl FnOnce(&str) -> Parsed<T>) -> T {
+        self.required(name, parse).unwrap_or_default()
+    }
+
+    /// The value or the table's default; a problem if there is neither.
+    fn required<T>(&self, name: &'static str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
+        self.asked.borrow_mut().insert(name);
+        let default = match table::find(name).map(|var| var.default) {
+            Some(VarDefault::Value(text)) => Some(text),
+            _ => None,
+        };
+        let Some(text) = self.env.get(name).map(String::as_str).or(default) else {
+            self.problem(name, "must be set");
+            return None;
+        };
+        parse(text).map_err(|message| self.problem(name, message)).ok()
+    }
+
+    fn problem(&self, name: &str, message: impl Into<String>) {
+        self.problems.borrow_mut().push(Problem { name: name.to_owned(), message: message.into() });
+    }
+}
+
+/// The maximum if given, else the part of the processors if given, else 1; at least `min`, at most what is there.
+fn workers(cpus: usize, min: usize, max: Option<usize>, ratio: Option<f64>) -> usize {
+    let cpus = cpus.max(1);
+    let by_ratio = ratio.map(|ratio| (cpus as f64 * ratio).round() as usize);
+    max.or(by_ratio).unwrap_or(1).max(min).clamp(1, cpus)
+}
+
+fn text(text: &str) -> Parsed<String> {
+    Ok(text.to_owned())
+}
+
+fn dns_name(text: &str) -> Parsed<DnsName> {
+    text.parse::<DnsName>().map_err(|e| e.to_string())
+}
+
+fn one_of<'a>(text: &str, allowed: &[&'a str]) -> Parsed<&'a str> {
+    let found = allowed.iter().find(|a| **a == text);
+    found.copied().ok_or_else(|| format!("{text:?} is not one of: {}", allowed.join(", ")))
+}
+
+fn positive(text: &str) -> Parsed<Duration> {
+    let duration = value::duration(text)?;
+    if duration.is_zero() { Err("must be longer than 0".into()) } else { Ok(duration) }
+}
+
+fn positive_number<T: std::str::FromStr + PartialEq + Default>(text: &str) -> Parsed<T> {
+    let number = value::number::<T>(text)?;
+    if number == T::default() { Err("must be greater than 0".into()) } else { Ok(number) }
+}
+
+fn window(text: &str) -> Parsed<u32> {
+    let size: u32 = value::number(text)?;
+    if (1..1 << 31).contains(&size) { Ok(size) } else { Err(format!("{text:?} is not a window: 1 to 2147483647")) }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_and_the_check_know_the_same_names() {
+        let reader = Reader::new([]);
+        assert!(reader.config(1).is_none());
+        let asked = reader.asked.into_inner();
+        let acted: BTreeSet<_> = table::vars().filter(|v| v.acts == Acts::Yes).map(|v| v.name).collect();
+        let missing: Vec<_> = acted.difference(&asked).collect();
+        assert!(missing.is_empty(), "in the table but never read: {missing:?}");
+        let strange: Vec<_> = asked.difference(&acted).collect();
+        assert_eq!(strange, [&"LINKERD2_PROXY_INGRESS_MODE"], "read, but the table does not say so");
+        assert_eq!(table::vars().count(), table::vars().map(|v| v.name).collect::<BTreeSet<_>>().len());
+    }
+
+    #[test]
+    fn workers_follow_the_processors() {
+        for (cpus, min, max, ratio, expected) in [
+            (8, 1, None, None, 1),
+            (8, 2, None, None, 2),
+            (8, 1, Some(4), None, 4),
+            (8, 1, Some(16), None, 8),
+            (8, 1, None, Some(0.5), 4),
+            (8, 1, Some(3), Some(0.5), 3),
+            (8, 6, Some(3), None, 6),
+            (2, 1, None, Some(0.1), 1),
+            (0, 4, None, None, 1),
+        ] {
+            assert_eq!(workers(cpus, min, max, ratio), expected, "{cpus} {min} {max:?} {ratio:?}");
+        }
+    }
+}
