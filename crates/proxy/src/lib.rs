@@ -15,6 +15,7 @@ pub mod http1;
 pub mod http2;
 pub mod inbound;
 pub mod outbound;
+mod pool;
 pub mod process;
 
 pub use config::Config;
