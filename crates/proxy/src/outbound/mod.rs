@@ -5,6 +5,8 @@ use std::{net::SocketAddr, rc::Rc};
 use tokio::net::TcpStream;
 
 /// The outbound side of one worker.
+mod balance;
+
 pub struct Outbound {
     context: Context,
 }
