@@ -1,0 +1,240 @@
+//! Requests and responses of one endpoint, or of one route and client.
+
+use super::{counter, latency};
+use crate::{error::ProxyError, exchange::Observe};
+use std::{cell::RefCell, rc::Rc, time::Instant};
+use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
+
+/// Handles that a series keeps by status. A server that makes up statuses is looked up in the registry each time beyond that.
+const MAX_HELD: usize = 64;
+
+/// gRPC codes that say that the server failed (data plane 4.9).
+const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
+
+#[derive(Clone)]
+pub(crate) struct Families {
+    requests: CounterFamily,
+    responses: CounterFamily,
+    latency: HistogramFamily,
+}
+
+/// The series that share a set of labels.
+pub(crate) struct Series {
+    families: Families,
+    shard: Shard,
+    labels: Labels,
+    requests: Counter,
+    responses: RefCell<Vec<(Outcome, Counter)>>,
+    latencies: RefCell<Vec<(u16, Histogram)>>,
+}
+
+/// The labels that a response adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outcome {
+    status: u16,
+    grpc: Option<u16>,
+    error: Option<&'static str>,
+}
+
+/// Follows one request.
+pub(crate) struct Recorder {
+    series: Rc<Series>,
+    start: Instant,
+    status: Option<u16>,
+    first_byte: bool,
+    ended: bool,
+}
+
+impl Families {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            requests: counter(registry, "request_total", "Requests"),
+            responses: counter(registry, "response_total", "Responses that have ended"),
+            latency: latency(
+                registry,
+                "response_latency_ms",
+                "Milliseconds from a request to the first byte of its response's body",
+            ),
+        }
+    }
+
+    pub(crate) fn series(&self, shard: Shard, labels: Labels) -> Rc<Series> {
+        Rc::new(Series {
+            families: self.clone(),
+            shard,
+            requests: self.requests.with(shard, &labels),
+            labels,
+            responses: RefCell::default(),
+            latencies: RefCell::default(),
+        })
+    }
+}
+
+impl Series {
+    /// A request is sent. `start` is when its head came.
+    pub(crate) fn begin(self: &Rc<Self>, start: Instant) -> Recorder {
+        self.requests.inc();
+        Recorder { series: Rc::clone(self), start, status: None, first_byte: false, ended: false }
+    }
+
+    fn latency(&self, status: u16, millis: f64) {
+        held(&self.latencies, status, || {
+            self.families.latency.with(self.shard, &self.labels.clone().with("status_code", status))
+        })
+        .observe(millis);
+    }
+
+    fn response(&self, outcome: Outcome) {
+        held(&self.responses, outcome, || self.families.responses.with(self.shard, &outcome.labels(&self.labels))).inc();
+    }
+}
+
+/// The handle under `key`: held, or looked up and held as long as there is room.
+fn held<K: PartialEq, H: Clone>(handles: &RefCell<Vec<(K, H)>>, key: K, look_up: impl FnOnce() -> H) -> H {
+    let mut handles = handles.borrow_mut();
+    if let Some((_, handle)) = handles.iter().find(|(k, _)| *k == key) {
+        return handle.clone();
+    }
+    let handle = look_up();
+    if handles.len() < MAX_HELD {
+        handles.push((key, handle.clone()));
+    }
+    handle
+}
+
+impl Outcome {
+    /// A response failed if it broke off, or its gRPC status says so, or else its HTTP status.
+    fn is_failure(&self) -> bool {
+        self.error.is_some()
+            || match self.grpc {
+                Some(code) => GRPC_FAILURES.contains(&code),
+                None => self.status >= 500,
+            }
+    }
+
+    fn labels(&self, base: &Labels) -> Labels {
+        let mut labels = base
+            .clone()
+            .with("status_code", self.status)
+            .with("classification", if self.is_failure() { "failure" } else { "success" });
+        if let Some(grpc) = self.grpc {
+            labels = labels.with("grpc_status", grpc);
+        }
+        if let Some(error) = self.error {
+            labels = labels.with("error", error);
+        }
+        labels
+    }
+}
+
+impl Recorder {
+    fn finish(&mut self, grpc: Option<u16>, error: Option<&'static str>) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        let Some(status) = self.status else { return };
+        self.note_first_byte(status);
+        self.series.response(Outcome { status, grpc, error });
+    }
+
+    fn note_first_byte(&mut self, status: u16) {
+        if !self.first_byte {
+            self.first_byte = true;
+            self.series.latency(status, self.start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+}
+
+impl Observe for Recorder {
+    fn response_head(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    fn first_byte(&mut self) {
+        if let Some(status) = self.status {
+            self.note_first_byte(status);
+        }
+    }
+
+    fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {
+        self.finish(grpc_status, error.map(|e| e.code.as_str()));
+    }
+}
+
+impl Drop for Recorder {
+    /// The client left before the end: what the server had answered until then counts.
+    fn drop(&mut self) {
+        self.finish(None, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    fn scrape(requests: impl FnOnce(&Rc<Series>)) -> Vec<String> {
+        let registry = Registry::new(1, 100);
+        let families = Families::new(&registry);
+        let series = families.series(Shard::worker(0), Labels::new().with("direction", "outbound"));
+        requests(&series);
+        let text = registry.encode();
+        text.lines().filter(|l| l.starts_with("re") && !l.contains("bucket") && !l.contains("_sum")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_response_counts_once_with_its_class() {
+        let lines = scrape(|series| {
+            for (status, grpc) in [(200, None), (503, None), (404, None), (200, Some(0)), (200, Some(13)), (200, Some(5))] {
+                let mut recorder = series.begin(Instant::now());
+                recorder.response_head(status);
+                recorder.first_byte();
+                recorder.end(grpc, None);
+            }
+        });
+        assert_eq!(
+            lines,
+            [
+                r#"request_total{direction="outbound"} 6"#,
+                r#"response_latency_ms_count{direction="outbound",status_code="200"} 4"#,
+                r#"response_latency_ms_count{direction="outbound",status_code="404"} 1"#,
+                r#"response_latency_ms_count{direction="outbound",status_code="503"} 1"#,
+                r#"response_total{direction="outbound",status_code="200",classification="failure",grpc_status="13"} 1"#,
+                r#"response_total{direction="outbound",status_code="200",classification="success"} 1"#,
+                r#"response_total{direction="outbound",status_code="200",classification="success",grpc_status="0"} 1"#,
+                r#"response_total{direction="outbound",status_code="200",classification="success",grpc_status="5"} 1"#,
+                r#"response_total{direction="outbound",status_code="404",classification="success"} 1"#,
+                r#"response_total{direction="outbound",status_code="503",classification="failure"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_broken_response_is_a_failure_and_one_without_a_head_is_none() {
+        let lines = scrape(|series| {
+            let mut broken = series.begin(Instant::now());
+            broken.response_head(200);
+            broken.end(None, Some(&ProxyError::new(Code::UpstreamProtocol, "reset")));
+            drop(series.begin(Instant::now()));
+        });
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert_eq!(
+            lines[2],
+            r#"response_total{direction="outbound",status_code="200",classification="failure",error="UPSTREAM_PROTOCOL"} 1"#
+        );
+    }
+
+    #[test]
+    fn made_up_statuses_do_not_grow_what_is_held() {
+        scrape(|series| {
+            for status in 100..999 {
+                let mut recorder = series.begin(Instant::now());
+                recorder.response_head(status);
+                recorder.end(None, None);
+            }
+            assert_eq!(series.responses.borrow().len(), MAX_HELD);
+            assert_eq!(series.latencies.borrow().len(), MAX_HELD);
+        });
+    }
+}

@@ -1,0 +1,109 @@
+//! What the directions count: Linkerd's families with Linkerd's labels, and our failures by code (data plane 6.1 to 6.3).
+//!
+//! Handles are looked up once per endpoint, connection or route and then held; a request touches only what it holds.
+
+pub(crate) mod http;
+pub(crate) mod labels;
+pub(crate) mod tcp;
+
+use crate::{
+    error::{Code, ProxyError},
+    process::worker::{Context, Direction},
+};
+use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};
+
+/// Upper bounds in milliseconds.
+const LATENCY_MS: &[f64] = &[
+    1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 1e3, 2e3, 3e3, 4e3, 5e3,
+    1e4, 2e4, 3e4, 4e4, 5e4,
+];
+
+/// The families of one worker's direction.
+pub(crate) struct Metrics {
+    pub(crate) shard: Shard,
+    direction: Direction,
+    pub(crate) http: http::Families,
+    pub(crate) tcp: tcp::Families,
+    pub(crate) http_allow: CounterFamily,
+    pub(crate) http_deny: CounterFamily,
+    pub(crate) tcp_allow: CounterFamily,
+    pub(crate) tcp_deny: CounterFamily,
+    pub(crate) tcp_terminate: CounterFamily,
+    pub(crate) route_not_found: CounterFamily,
+    http_errors: CounterFamily,
+    tcp_errors: CounterFamily,
+    proxy_errors: CounterFamily,
+}
+
+/// What failed: it decides which family counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    Request,
+    Connection,
+}
+
+impl Metrics {
+    pub(crate) fn new(context: &Context, direction: Direction) -> Self {
+        let registry: &Registry = &context.registry;
+        let (http_errors, tcp_errors) = match direction {
+            Direction::Inbound => ("inbound_http_errors_total", "inbound_tcp_errors_total"),
+            Direction::Outbound => ("outbound_http_errors_total", "outbound_tcp_errors_total"),
+        };
+        Self {
+            shard: context.shard,
+            direction,
+            http: http::Families::new(registry),
+            tcp: tcp::Families::new(registry),
+            http_allow: registry.counter("inbound_http_authz_allow_total", "Requests that a policy let in"),
+            http_deny: registry.counter("inbound_http_authz_deny_total", "Requests that no policy let in"),
+            tcp_allow: registry.counter("inbound_tcp_authz_allow_total", "Connections that a policy let in"),
+            tcp_deny: registry.counter("inbound_tcp_authz_deny_total", "Connections that no policy let in"),
+            tcp_terminate: registry
+                .counter("inbound_tcp_authz_terminate_total", "Connections ended because a changed policy denies them"),
+            route_not_found: registry
+                .counter("inbound_http_route_not_found_total", "Requests that matched no route of their server"),
+            http_errors: registry.counter(http_errors, "Requests that the proxy failed"),
+            tcp_errors: registry.counter(tcp_errors, "Connections that the proxy failed"),
+            proxy_errors: registry.counter("weft_proxy_errors_total", "Failures that the proxy made itself, by code"),
+        }
+    }
+
+    /// Counts a failure. Rare, so its series are looked up each time.
+    pub(crate) fn failed(&self, what: Failed, error: &ProxyError) {
+        let code = Labels::new().with("direction", self.direction.as_str()).with("code", error.code.as_str());
+        self.proxy_errors.pinned(self.shard, &code).inc();
+        if let Some(label) = error_label(error.code) {
+            let family = if what == Failed::Request { &self.http_errors } else { &self.tcp_errors };
+            family.pinned(self.shard, &Labels::new().with("error", label)).inc();
+        }
+    }
+
+    /// A handle that is held.
+    pub(crate) fn counter(&self, family: &CounterFamily, labels: &Labels) -> Counter {
+        family.with(self.shard, labels)
+    }
+}
+
+/// Linkerd's word for a failure; `None` where a family of its own counts it.
+fn error_label(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::Failfast => "failfast",
+        Code::LoadShed => "loadshed",
+        Code::ConnectFailed | Code::ConnectTimeout | Code::TlsFailed | Code::UpstreamProtocol => "i/o",
+        Code::IdentityMismatch => "identity required",
+        Code::RouteNotFound | Code::Unauthorized => return None,
+        _ => "unexpected",
+    })
+}
+
+fn counter(registry: &Registry, name: &'static str, help: &'static str) -> CounterFamily {
+    registry.counter(name, help)
+}
+
+fn gauge(registry: &Registry, name: &'static str, help: &'static str) -> GaugeFamily {
+    registry.gauge(name, help)
+}
+
+fn latency(registry: &Registry, name: &'static str, help: &'static str) -> HistogramFamily {
+    registry.histogram(name, help, LATENCY_MS)
+}
