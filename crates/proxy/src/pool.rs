@@ -5,12 +5,7 @@
 //! calls [`Idle::expire`] now and then.
 
 use crate::error::{Code, ProxyError};
-use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// HTTP/1 connections that are idle between two messages. The one used last is used next, so that a burst's surplus ages out.
@@ -135,7 +130,9 @@ impl<S: Clone + 'static> Shared<S> {
             let shared = Rc::clone(self);
             tokio::task::spawn_local(async move { shared.settle(attempt.await) });
         }
-        answer.await.unwrap_or_else(|_| Err(ProxyError::new(Code::ConnectFailed, "the connection attempt was given up")))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(ProxyError::new(Code::ConnectFailed, "the connection attempt was given up")))
     }
 
     /// Forgets the connection; requests on it go on.
@@ -193,11 +190,14 @@ mod tests {
                     let (shared, attempts) = (Rc::clone(&shared), Rc::clone(&attempts));
                     async move {
                         shared
-                            .get(|_| true, || async move {
-                                attempts.set(attempts.get() + 1);
-                                tokio::task::yield_now().await;
-                                outcome
-                            })
+                            .get(
+                                |_| true,
+                                || async move {
+                                    attempts.set(attempts.get() + 1);
+                                    tokio::task::yield_now().await;
+                                    outcome
+                                },
+                            )
                             .await
                     }
                 };
@@ -223,7 +223,9 @@ mod tests {
                 let first = {
                     let shared = Rc::clone(&shared);
                     tokio::task::spawn_local(async move {
-                        let _ = shared.get(|_| true, || async move { wait.await.map(|()| 5).map_err(|_| unreachable()) }).await;
+                        let _ = shared
+                            .get(|_| true, || async move { wait.await.map(|()| 5).map_err(|_| unreachable()) })
+                            .await;
                     })
                 };
                 tokio::task::yield_now().await;

@@ -15,6 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::TlsStream;
+use weft_telemetry::Counter;
 
 /// A connection in both directions.
 ///
@@ -23,7 +24,14 @@ use tokio_rustls::TlsStream;
 pub struct Stream {
     /// What was read from `io` and put back.
     unread: Bytes,
+    meter: Option<Box<Meter>>,
     io: Io,
+}
+
+/// Counts the bytes of a connection while it is open; those put back count when they are read again.
+pub struct Meter {
+    pub read: Counter,
+    pub written: Counter,
 }
 
 #[derive(Debug)]
@@ -35,11 +43,11 @@ enum Io {
 
 impl Stream {
     pub fn tcp(tcp: TcpStream) -> Self {
-        Self { unread: Bytes::new(), io: Io::Tcp(tcp) }
+        Self { unread: Bytes::new(), meter: None, io: Io::Tcp(tcp) }
     }
 
     pub(crate) fn tls(tls: impl Into<TlsStream<TcpStream>>) -> Self {
-        Self { unread: Bytes::new(), io: Io::Tls(Box::new(tls.into())) }
+        Self { unread: Bytes::new(), meter: None, io: Io::Tls(Box::new(tls.into())) }
     }
 
     /// Puts `bytes` in front of what is read next, as if they had never been read.
@@ -52,6 +60,11 @@ impl Stream {
             joined.extend_from_slice(&self.unread);
             self.unread = joined.freeze();
         }
+    }
+
+    /// Counts what is read and written from now on: the bytes inside TLS.
+    pub fn meter(&mut self, meter: Meter) {
+        self.meter = Some(Box::new(meter));
     }
 
     pub fn is_tls(&self) -> bool {
@@ -91,27 +104,53 @@ impl From<TcpStream> for Stream {
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.unread.is_empty() {
-            let n = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread.split_to(n));
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Meter(read {}, written {})", self.read.get(), self.written.get())
+    }
+}
+
+impl Stream {
+    fn read_from(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let n = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(n));
             return Poll::Ready(Ok(()));
         }
-        match &mut this.io {
+        match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
+    }
+
+    fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(meter), Poll::Ready(Ok(n))) = (&self.meter, &outcome) {
+            meter.written.add(*n as u64);
+        }
+        outcome
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let outcome = this.read_from(cx, buf);
+        if let Some(meter) = &this.meter {
+            meter.read.add((buf.filled().len() - before) as u64);
+        }
+        outcome
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        let outcome = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Io::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        }
+        };
+        this.written(outcome)
     }
 
     fn poll_write_vectored(
@@ -119,10 +158,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        let outcome = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Io::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        }
+        };
+        this.written(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

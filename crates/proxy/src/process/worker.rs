@@ -4,6 +4,7 @@ use crate::{Config, process::discovery::Discovery};
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 use weft_telemetry::{Registry, Shard};
+use weft_transport::{drain, tls::Store};
 
 /// Finds where a redirected connection was going to. Tests put in their own.
 pub type OriginalDst = Arc<dyn Fn(Direction, &TcpStream) -> io::Result<SocketAddr> + Send + Sync>;
@@ -22,6 +23,9 @@ pub struct Context {
     pub registry: Registry,
     pub discovery: Discovery,
     pub original_dst: OriginalDst,
+    pub tls: Store,
+    /// Held by every connection: the process waits for them before it ends.
+    pub drain: drain::Watch,
     /// The port on which the inbound listener is really bound.
     pub inbound_port: u16,
 }

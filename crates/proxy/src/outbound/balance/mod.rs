@@ -80,8 +80,7 @@ impl<C: Connections, W: Watch> Balancer<C, W> {
     pub(crate) fn new(settings: Settings, watch: W, connections: Box<dyn Fn(&Endpoint) -> C>) -> Rc<Self> {
         let gate = Gate::new(settings.gate);
         let state = State { members: Members::new(), version: None, gate, last: None };
-        let balancer =
-            Rc::new(Self { settings, watch, connections, state: RefCell::new(state), wake: Notify::new() });
+        let balancer = Rc::new(Self { settings, watch, connections, state: RefCell::new(state), wake: Notify::new() });
         balancer.refresh();
         balancer
     }
@@ -273,7 +272,9 @@ mod tests {
     }
 
     fn set(hosts: &[u8]) -> Arc<Set> {
-        Arc::new(hosts.iter().map(|h| SocketAddr::from(([10, 0, 0, *h], 80))).map(|a| (a, Endpoint::plain(a))).collect())
+        Arc::new(
+            hosts.iter().map(|h| SocketAddr::from(([10, 0, 0, *h], 80))).map(|a| (a, Endpoint::plain(a))).collect(),
+        )
     }
 
     fn balancer(hosts: &[u8]) -> (Rc<Balancer<Wire, Fake>>, watch::Sender<(u64, Arc<Set>)>, Wire) {
