@@ -15,23 +15,23 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::TlsStream;
-use weft_telemetry::Counter;
 
 /// A connection in both directions.
 ///
 /// Shutting it down sends close_notify (TLS) and FIN, and leaves reading open: a half-close.
-#[derive(Debug)]
 pub struct Stream {
     /// What was read from `io` and put back.
     unread: Bytes,
-    meter: Option<Box<Meter>>,
+    meter: Option<Box<dyn Meter>>,
     io: Io,
 }
 
-/// Counts the bytes of a connection while it is open; those put back count when they are read again.
-pub struct Meter {
-    pub read: Counter,
-    pub written: Counter,
+/// Counts a connection while it is open; dropped with it. Bytes put back count when they are read again.
+pub trait Meter: Send + Sync {
+    fn read(&self, bytes: usize);
+    fn written(&self, bytes: usize);
+    /// An operation failed; the last failure says why the connection ended.
+    fn failed(&self, error: &io::Error);
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Stream {
     }
 
     /// Counts what is read and written from now on: the bytes inside TLS.
-    pub fn meter(&mut self, meter: Meter) {
+    pub fn meter(&mut self, meter: impl Meter + 'static) {
         self.meter = Some(Box::new(meter));
     }
 
@@ -98,15 +98,15 @@ impl Stream {
     }
 }
 
-impl From<TcpStream> for Stream {
-    fn from(tcp: TcpStream) -> Self {
-        Self::tcp(tcp)
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("unread", &self.unread.len()).field("io", &self.io).finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Meter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Meter(read {}, written {})", self.read.get(), self.written.get())
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Self {
+        Self::tcp(tcp)
     }
 }
 
@@ -124,8 +124,12 @@ impl Stream {
     }
 
     fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let (Some(meter), Poll::Ready(Ok(n))) = (&self.meter, &outcome) {
-            meter.written.add(*n as u64);
+        if let Some(meter) = &self.meter {
+            match &outcome {
+                Poll::Ready(Ok(n)) => meter.written(*n),
+                Poll::Ready(Err(error)) => meter.failed(error),
+                Poll::Pending => {}
+            }
         }
         outcome
     }
@@ -137,7 +141,11 @@ impl AsyncRead for Stream {
         let before = buf.filled().len();
         let outcome = this.read_from(cx, buf);
         if let Some(meter) = &this.meter {
-            meter.read.add((buf.filled().len() - before) as u64);
+            match &outcome {
+                Poll::Ready(Ok(())) => meter.read(buf.filled().len() - before),
+                Poll::Ready(Err(error)) => meter.failed(error),
+                Poll::Pending => {}
+            }
         }
         outcome
     }

@@ -1,8 +1,15 @@
 //! Connections: opened, open, closed, and their bytes while they are open.
 
 use super::{counter, gauge};
-use std::{io, rc::Rc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering::Relaxed},
+    },
+};
 use weft_telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Labels, Registry, Shard};
+use weft_transport::stream::Meter;
 
 #[derive(Clone)]
 pub(crate) struct Families {
@@ -20,14 +27,15 @@ pub(crate) struct Series {
     labels: Labels,
     opened: Counter,
     open: Gauge,
-    pub(crate) read: Counter,
-    pub(crate) written: Counter,
+    read: Counter,
+    written: Counter,
 }
 
-/// A connection is open as long as this lives.
+/// A connection is open as long as this lives; streams hold it.
 pub(crate) struct Open {
-    series: Rc<Series>,
-    errno: Option<i32>,
+    series: Arc<Series>,
+    /// What the connection ended with; 0 is in order.
+    errno: AtomicI32,
 }
 
 impl Families {
@@ -41,8 +49,8 @@ impl Families {
         }
     }
 
-    pub(crate) fn series(&self, shard: Shard, labels: Labels) -> Rc<Series> {
-        Rc::new(Series {
+    pub(crate) fn series(&self, shard: Shard, labels: Labels) -> Arc<Series> {
+        Arc::new(Series {
             families: self.clone(),
             shard,
             opened: self.opened.with(shard, &labels),
@@ -55,17 +63,24 @@ impl Families {
 }
 
 impl Series {
-    pub(crate) fn open(self: &Rc<Self>) -> Open {
+    pub(crate) fn open(self: &Arc<Self>) -> Open {
         self.opened.inc();
         self.open.inc();
-        Open { series: Rc::clone(self), errno: None }
+        Open { series: Arc::clone(self), errno: AtomicI32::new(0) }
     }
 }
 
-impl Open {
-    /// What the connection ends with, unless it ends in order.
-    pub(crate) fn failed(&mut self, error: &io::Error) {
-        self.errno = error.raw_os_error();
+impl Meter for Open {
+    fn read(&self, bytes: usize) {
+        self.series.read.add(bytes as u64);
+    }
+
+    fn written(&self, bytes: usize) {
+        self.series.written.add(bytes as u64);
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.errno.store(error.raw_os_error().unwrap_or_default(), Relaxed);
     }
 }
 
@@ -73,7 +88,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         let series = &self.series;
         series.open.dec();
-        let errno = self.errno.map(|n| n.to_string()).unwrap_or_default();
+        let errno = match self.errno.load(Relaxed) {
+            0 => String::new(),
+            errno => errno.to_string(),
+        };
         series.families.closed.with(series.shard, &series.labels.clone().with("errno", errno)).inc();
     }
 }
