@@ -15,9 +15,11 @@ pub mod trust;
 
 mod endpoint;
 mod error;
+mod filter;
 mod meta;
 mod net;
 mod profile;
+mod route;
 mod stream;
 mod time;
 

@@ -1,5 +1,11 @@
 //! How traffic to a target behaves: `io.linkerd.proxy.outbound.OutboundPolicies`.
 
+mod backend;
+mod breaker;
+mod distribution;
+mod policy;
+mod rule;
+
 use crate::{
     Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
     error::{Within, require},
@@ -91,15 +97,5 @@ fn decode_target(target: Option<proto::traffic_spec::Target>) -> Result<Target, 
         proto::traffic_spec::Target::Addr(addr) => Ok(Target::Addr(net::decode_addr(addr).within("addr")?)),
         proto::traffic_spec::Target::Authority(authority) if authority.is_empty() => Err(Invalid::missing("authority")),
         proto::traffic_spec::Target::Authority(authority) => Ok(Target::Authority(authority)),
-    }
-}
-
-mod policy {
-    use super::*;
-    pub(super) fn decode(_: proto::OutboundPolicy) -> Result<ClientPolicy, Invalid> {
-        Err(Invalid::missing("conversion"))
-    }
-    pub(super) fn encode(_: &ClientPolicy) -> Result<proto::OutboundPolicy, Invalid> {
-        Err(Invalid::missing("conversion"))
     }
 }

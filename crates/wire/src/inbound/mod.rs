@@ -1,7 +1,10 @@
 //! How a workload's ports are served: `io.linkerd.proxy.inbound.InboundServerPolicies`.
 
+mod authorization;
+mod policy;
+
 use crate::{
-    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport, net,
+    Error, GrpcServer, Incoming, MAX_MESSAGE_BYTES, Outgoing, Transport, net,
     stream::{cannot_say, first, incoming, outgoing, refused},
 };
 use linkerd2_proxy_api::inbound::{
@@ -70,14 +73,4 @@ impl<S: InboundPolicies> InboundServerPolicies for Adapter<S> {
 fn asked(request: Request<proto::PortSpec>) -> Result<Request<PortSpec>, Status> {
     let port = net::decode_port("port", request.get_ref().port).map_err(|e| refused(&e))?;
     Ok(request.map(|proto::PortSpec { workload, port: _ }| PortSpec { workload, port }))
-}
-
-mod policy {
-    use super::*;
-    pub(super) fn decode(_: proto::Server) -> Result<ServerPolicy, Invalid> {
-        Err(Invalid::missing("conversion"))
-    }
-    pub(super) fn encode(_: &ServerPolicy) -> Result<proto::Server, Invalid> {
-        Err(Invalid::missing("conversion"))
-    }
 }
