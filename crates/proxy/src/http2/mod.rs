@@ -1,1 +1,18 @@
-//! The HTTP/2 frame gate and what glues `h2` to it.
+//! HTTP/2: the frame gate, and what glues the `h2` crate to sockets, timers and drain.
+//!
+//! ```text
+//! socket ─► Guarded (frame gate: lengths, streams, budgets ─► GOAWAY) ─► h2 ─► server: one local task per stream
+//!                                                                         └──► client: Sender, one connection per endpoint
+//! ```
+//! Knows frames, connections and streams; what a request means and where it goes is `exchange`'s.
+
+pub(crate) mod budget;
+pub(crate) mod client;
+pub(crate) mod gate;
+pub(crate) mod guarded;
+pub(crate) mod keepalive;
+pub(crate) mod server;
+pub(crate) mod settings;
+
+pub use client::{Sender, connect};
+pub use settings::{ClientSettings, ServerSettings};

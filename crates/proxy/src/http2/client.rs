@@ -1,0 +1,167 @@
+//! The client side: one connection to an endpoint, shared by all requests that go there.
+//!
+//! [`connect`] starts the connection's driver as a local task; [`Sender`]s open streams on it. When the last sender and stream
+//! are gone the connection closes. Which endpoint, and whether to try again, is decided above.
+
+use super::{
+    gate::{Limits, Side},
+    guarded::{Guarded, Link},
+    keepalive::KeepAlive,
+    settings::ClientSettings,
+};
+use crate::error::{Code, ProxyError};
+use bytes::Bytes;
+use h2::{
+    SendStream,
+    client::{Connection, ResponseFuture, SendRequest},
+};
+use http::Request;
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Opens streams on a connection. Cheap to clone; each clone waits for a free stream on its own.
+#[derive(Clone)]
+pub struct Sender {
+    requests: SendRequest<Bytes>,
+    connection: Rc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    streams: Cell<usize>,
+    closed: Cell<bool>,
+}
+
+/// Counts a stream as open until dropped.
+#[derive(Debug)]
+pub(crate) struct OpenStream(Rc<Shared>);
+
+/// Starts HTTP/2 with prior knowledge on `io`, which is connected and, where that is due, behind TLS and transport header.
+/// Must be called within a `LocalSet`.
+///
+/// # Errors
+/// The connection broke at once.
+pub async fn connect<S>(io: S, settings: &ClientSettings) -> Result<Sender, ProxyError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = Limits { frame_size: settings.max_frame_size, header_block: settings.max_header_list_size };
+    let (io, link) = Guarded::new(io, Side::Client, limits);
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.max_frame_size)
+        .max_header_list_size(settings.max_header_list_size)
+        .max_send_buffer_size(settings.max_send_buffer as usize)
+        // The gate bounds what a server may provoke; without it, streams that the application cancels would count here.
+        .max_local_error_reset_streams(None);
+    if let Some(max) = settings.max_concurrent_reset_streams {
+        builder.max_concurrent_reset_streams(max as usize);
+    }
+    let (requests, mut connection) =
+        builder.handshake::<_, Bytes>(io).await.map_err(|error| broken("could not start", &error))?;
+    let shared = Rc::new(Shared::default());
+    let keep_alive =
+        settings.keep_alive.and_then(|params| Some(KeepAlive::new(params, connection.ping_pong()?, link.clone())));
+    tokio::task::spawn_local(drive(connection, keep_alive, link, shared.clone()));
+    Ok(Sender { requests, connection: shared })
+}
+
+async fn drive<S>(
+    mut connection: Connection<Guarded<S>, Bytes>,
+    mut keep_alive: Option<KeepAlive>,
+    link: Rc<Link>,
+    shared: Rc<Shared>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let closed = CloseOnDrop(shared.clone());
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = std::pin::Pin::new(&mut connection).poll(cx) {
+            if let Err(error) = result {
+                tracing::debug!(%error, violation = ?link.violation(), "http/2 connection to an endpoint ended");
+            }
+            return Poll::Ready(());
+        }
+        if let Some(keep_alive) = &mut keep_alive
+            && keep_alive.poll(cx, shared.streams.get() == 0).is_ready()
+        {
+            tracing::debug!("http/2 connection to an endpoint is silent");
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+    drop(closed);
+}
+
+struct CloseOnDrop(Rc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
+    }
+}
+
+impl Sender {
+    /// Whether the connection has ended. One that only drains (GOAWAY) is found out by [`Self::ready`].
+    pub fn is_closed(&self) -> bool {
+        self.connection.closed.get()
+    }
+
+    /// Streams that are open on the connection.
+    pub fn streams(&self) -> usize {
+        self.connection.streams.get()
+    }
+
+    /// Waits until the peer allows another stream.
+    ///
+    /// # Errors
+    /// The connection takes no more streams: another one may.
+    pub async fn ready(&mut self) -> Result<(), ProxyError> {
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// # Errors
+    /// The connection takes no more streams: another one may.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        if self.is_closed() {
+            return Poll::Ready(Err(ProxyError::new(Code::ConnectFailed, "connection has closed")));
+        }
+        self.requests.poll_ready(cx).map_err(|error| broken("takes no more requests", &error))
+    }
+
+    /// Opens a stream. `end` says that no body follows.
+    pub(crate) fn send(
+        &mut self,
+        request: Request<()>,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>, OpenStream), h2::Error> {
+        let (response, body) = self.requests.send_request(request, end)?;
+        self.connection.streams.set(self.connection.streams.get() + 1);
+        Ok((response, body, OpenStream(self.connection.clone())))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+fn broken(what: &str, error: &h2::Error) -> ProxyError {
+    ProxyError::new(Code::ConnectFailed, format!("http/2 connection {what}: {error}"))
+}

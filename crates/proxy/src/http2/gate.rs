@@ -1,0 +1,390 @@
+//! The frame gate: looks at the 9-byte head of each frame that a peer sends and says when to end the connection, and with
+//! which code.
+//!
+//! Pure: no socket, no clock. Bytes may come cut anywhere. What `h2` checks well (HPACK, stream states, flow control) is not
+//! checked again; what it reports with the wrong code (frame lengths) or has no bound for (control frames) is.
+
+use super::budget::{Bucket, Budget};
+use h2::Reason;
+use std::time::Duration;
+
+const HEAD: usize = 9;
+/// "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", whose text `h2` checks.
+const PREFACE: u32 = 24;
+/// A frame that must not hold anything but a code.
+const CODE: usize = 4;
+
+/// WINDOW_UPDATE frames that one DATA frame may bring back: some clients send one per 4 KiB for stream and connection each.
+const WINDOW_UPDATES_PER_DATA: u32 = 10;
+/// Some clients widen the window of each stream that they open.
+const WINDOW_UPDATES_PER_STREAM: u32 = 2;
+const PRIORITIES_PER_STREAM: u32 = 10;
+
+/// On which side of the connection this proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Server,
+    Client,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The frame size that this side announced.
+    pub(crate) frame_size: u32,
+    /// Bytes of one encoded header block over all of its frames.
+    pub(crate) header_block: u32,
+}
+
+/// Why the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) code: Reason,
+    /// Lower-case, for the log and the GOAWAY's debug data.
+    pub(crate) what: &'static str,
+}
+
+/// Where in the received bytes the frame begins that must not be passed on; 0 if it began in bytes given before.
+pub(crate) type Refused = (usize, Violation);
+
+pub(crate) struct Gate {
+    side: Side,
+    limits: Limits,
+    received: Walker<HEAD>,
+    sent: Walker<{ HEAD + CODE }>,
+    /// The header block that has begun: only its CONTINUATION frames may follow.
+    block: Option<Block>,
+    settled: bool,
+    highest_stream: u32,
+    budgets: [Bucket; Budget::ALL.len()],
+}
+
+struct Block {
+    stream: u32,
+    bytes: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    length: u32,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// Finds the heads of frames, with the first bytes of those payloads that are asked for.
+struct Walker<const N: usize> {
+    /// Bytes to skip before the next head.
+    skip: u32,
+    held: [u8; N],
+    filled: usize,
+}
+
+mod kind {
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const PRIORITY: u8 = 2;
+    pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const PUSH_PROMISE: u8 = 5;
+    pub(super) const PING: u8 = 6;
+    pub(super) const GOAWAY: u8 = 7;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(super) const CONTINUATION: u8 = 9;
+}
+
+mod flag {
+    pub(super) const ACK: u8 = 0x1;
+    pub(super) const END_STREAM: u8 = 0x1;
+    pub(super) const END_HEADERS: u8 = 0x4;
+    pub(super) const PADDED: u8 = 0x8;
+    pub(super) const PRIORITY: u8 = 0x20;
+}
+
+impl Gate {
+    pub(crate) fn new(side: Side, limits: Limits, now: Duration) -> Self {
+        let (received, sent) = match side {
+            Side::Server => (PREFACE, 0),
+            Side::Client => (0, PREFACE),
+        };
+        Self {
+            side,
+            limits,
+            received: Walker::after(received),
+            sent: Walker::after(sent),
+            block: None,
+            settled: false,
+            highest_stream: 0,
+            budgets: Budget::ALL.map(|budget| Bucket::full(budget.rate(), now)),
+        }
+    }
+
+    /// Looks at bytes that the peer sent.
+    ///
+    /// # Errors
+    /// The connection must end; the bytes from the given position on must not be passed on.
+    pub(crate) fn receive(&mut self, bytes: &[u8], mut now: impl FnMut() -> Duration) -> Result<(), Refused> {
+        let mut at = 0;
+        while let Some(end) = self.received.head(bytes, at, HEAD) {
+            let start = end.saturating_sub(HEAD);
+            let head = Head::parse(&self.received.held);
+            self.check(head, &mut now).map_err(|violation| (start, violation))?;
+            self.received.next(head.length);
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Looks at bytes that this side sends, to know what they earn or cost the peer.
+    ///
+    /// # Errors
+    /// The connection must end.
+    pub(crate) fn send(&mut self, bytes: &[u8], mut now: impl FnMut() -> Duration) -> Result<(), Violation> {
+        let mut at = 0;
+        while let Some(end) = self.sent.head(bytes, at, HEAD) {
+            let head = Head::parse(&self.sent.held);
+            at = end;
+            match head.kind {
+                kind::RST_STREAM => {
+                    let Some(end) = self.sent.head(bytes, at, HEAD + CODE) else { return Ok(()) };
+                    at = end;
+                    let code = self.sent.held.last_chunk::<CODE>().map_or(0, |code| u32::from_be_bytes(*code));
+                    self.sent.next(head.length.saturating_sub(CODE as u32));
+                    if provoked(code) {
+                        self.spend(Budget::ProvokedResets, 1, &mut now)?;
+                    }
+                    continue;
+                }
+                kind::DATA => {
+                    self.earn(Budget::WindowUpdates, WINDOW_UPDATES_PER_DATA);
+                    // A peer that measures the bandwidth pings at most once per DATA frame.
+                    self.earn(Budget::Pings, 1);
+                }
+                // A server may reset each request once.
+                kind::HEADERS if self.side == Side::Client => self.earn(Budget::Resets, 1),
+                _ => {}
+            }
+            self.sent.next(head.length);
+        }
+        Ok(())
+    }
+
+    /// Streams of this peer were handed on: as many resets are legitimate.
+    pub(crate) fn processed(&mut self, streams: u32) {
+        self.earn(Budget::Resets, streams);
+    }
+
+    /// Whether what was sent so far ends with a whole frame, so that another may be put behind it.
+    pub(crate) fn at_boundary(&self) -> bool {
+        self.sent.skip == 0 && self.sent.filled == 0
+    }
+
+    pub(crate) fn highest_stream(&self) -> u32 {
+        self.highest_stream
+    }
+
+    fn check(&mut self, head: Head, now: &mut impl FnMut() -> Duration) -> Result<(), Violation> {
+        let Head { length, kind, flags, stream } = head;
+        if length > self.limits.frame_size {
+            return Err(size("frame is larger than announced"));
+        }
+        if !self.settled {
+            if kind != kind::SETTINGS || flags & flag::ACK != 0 {
+                return Err(protocol("first frame is not settings"));
+            }
+            self.settled = true;
+        }
+        if let Some(block) = &self.block
+            && (kind != kind::CONTINUATION || stream != block.stream)
+        {
+            return Err(protocol("header block is interrupted"));
+        }
+        match kind {
+            kind::DATA => {
+                on_stream(stream)?;
+                if length == 0 && flags & flag::END_STREAM == 0 {
+                    self.spend(Budget::EmptyFrames, 1, now)?;
+                }
+            }
+            kind::HEADERS => {
+                on_stream(stream)?;
+                let least =
+                    if flags & flag::PADDED != 0 { 1 } else { 0 } + if flags & flag::PRIORITY != 0 { 5 } else { 0 };
+                if length < least {
+                    return Err(size("headers frame is too short for its flags"));
+                }
+                self.opened(stream)?;
+                self.header_block(stream, 0, length, flags, now)?;
+            }
+            kind::CONTINUATION => {
+                let Some(Block { bytes, .. }) = self.block.take() else {
+                    return Err(protocol("continuation of no header block"));
+                };
+                self.header_block(stream, bytes, length, flags, now)?;
+            }
+            kind::PRIORITY => {
+                on_stream(stream)?;
+                exactly(length, 5)?;
+                self.spend(Budget::Priorities, 1, now)?;
+            }
+            kind::RST_STREAM => {
+                on_stream(stream)?;
+                exactly(length, 4)?;
+                self.spend(Budget::Resets, 1, now)?;
+            }
+            kind::SETTINGS => {
+                on_connection(stream)?;
+                if flags & flag::ACK != 0 {
+                    exactly(length, 0)?;
+                } else if length % 6 != 0 {
+                    return Err(size("settings frame holds a part of a setting"));
+                }
+                // Each holds six bytes; a frame has hardly ever more than ten.
+                self.spend(Budget::Settings, 1 + length / 60, now)?;
+            }
+            kind::PING => {
+                on_connection(stream)?;
+                exactly(length, 8)?;
+                self.spend(Budget::Pings, 1, now)?;
+            }
+            kind::GOAWAY => {
+                on_connection(stream)?;
+                if length < 8 {
+                    return Err(size("goaway frame is too short"));
+                }
+                self.spend(Budget::OtherFrames, 1, now)?;
+            }
+            kind::WINDOW_UPDATE => {
+                exactly(length, 4)?;
+                self.spend(Budget::WindowUpdates, 1, now)?;
+            }
+            // Clients may not push, and this side announced that it takes none.
+            kind::PUSH_PROMISE => return Err(protocol("push promise is not allowed")),
+            _ => self.spend(Budget::OtherFrames, 1, now)?,
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, stream: u32) -> Result<(), Violation> {
+        if self.side == Side::Client {
+            return Ok(());
+        }
+        if stream % 2 == 0 {
+            return Err(protocol("client opened a stream with an even number"));
+        }
+        if stream > self.highest_stream {
+            self.highest_stream = stream;
+            self.earn(Budget::WindowUpdates, WINDOW_UPDATES_PER_STREAM);
+            self.earn(Budget::Priorities, PRIORITIES_PER_STREAM);
+        }
+        Ok(())
+    }
+
+    fn header_block(
+        &mut self,
+        stream: u32,
+        before: u32,
+        length: u32,
+        flags: u8,
+        now: &mut impl FnMut() -> Duration,
+    ) -> Result<(), Violation> {
+        let bytes = before.saturating_add(length);
+        if bytes > self.limits.header_block {
+            return Err(calm("header block is too large"));
+        }
+        if flags & flag::END_HEADERS == 0 {
+            if length == 0 {
+                self.spend(Budget::EmptyFrames, 1, now)?;
+            }
+            self.block = Some(Block { stream, bytes });
+        }
+        Ok(())
+    }
+
+    fn spend(&mut self, budget: Budget, n: u32, now: &mut impl FnMut() -> Duration) -> Result<(), Violation> {
+        if self.bucket(budget).take(n, now) { Ok(()) } else { Err(calm(budget.as_str())) }
+    }
+
+    fn earn(&mut self, budget: Budget, n: u32) {
+        self.bucket(budget).earn(n);
+    }
+
+    fn bucket(&mut self, budget: Budget) -> &mut Bucket {
+        // The array is made from `Budget::ALL`, which stands in the order of declaration (see the test).
+        &mut self.budgets[budget as usize]
+    }
+}
+
+impl Head {
+    fn parse<const N: usize>(held: &[u8; N]) -> Self {
+        let Some([l0, l1, l2, kind, flags, s0, s1, s2, s3]) = held.first_chunk::<HEAD>().copied() else {
+            return Self { length: 0, kind: 0, flags: 0, stream: 0 };
+        };
+        Self {
+            length: u32::from_be_bytes([0, l0, l1, l2]),
+            kind,
+            flags,
+            stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
+        }
+    }
+}
+
+impl<const N: usize> Walker<N> {
+    fn after(skip: u32) -> Self {
+        Self { skip, held: [0; N], filled: 0 }
+    }
+
+    /// Goes on in `bytes` at `at` until `wanted` bytes of a frame are held; the position behind them.
+    fn head(&mut self, bytes: &[u8], at: usize, wanted: usize) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        let skipped = rest.len().min(self.skip as usize);
+        self.skip -= skipped as u32;
+        let (from, rest) = (at + skipped, rest.get(skipped..)?);
+        let taken = rest.len().min(wanted.saturating_sub(self.filled));
+        self.held.get_mut(self.filled..self.filled + taken)?.copy_from_slice(rest.get(..taken)?);
+        self.filled += taken;
+        (self.filled >= wanted).then_some(from + taken)
+    }
+
+    /// The frame held goes on for `length` bytes.
+    fn next(&mut self, length: u32) {
+        self.filled = 0;
+        self.skip = length;
+    }
+}
+
+/// Whether this code in a reset of ours says that the peer made a mistake or opened too much. Others are passed on for the other side.
+fn provoked(code: u32) -> bool {
+    [
+        Reason::PROTOCOL_ERROR,
+        Reason::FLOW_CONTROL_ERROR,
+        Reason::STREAM_CLOSED,
+        Reason::FRAME_SIZE_ERROR,
+        Reason::REFUSED_STREAM,
+    ]
+    .iter()
+    .any(|reason| u32::from(*reason) == code)
+}
+
+fn on_stream(stream: u32) -> Result<(), Violation> {
+    if stream == 0 { Err(protocol("frame of a stream on stream 0")) } else { Ok(()) }
+}
+
+fn on_connection(stream: u32) -> Result<(), Violation> {
+    if stream == 0 { Ok(()) } else { Err(protocol("frame of the connection on a stream")) }
+}
+
+fn exactly(length: u32, wanted: u32) -> Result<(), Violation> {
+    if length == wanted { Ok(()) } else { Err(size("frame has the wrong length for its kind")) }
+}
+
+fn protocol(what: &'static str) -> Violation {
+    Violation { code: Reason::PROTOCOL_ERROR, what }
+}
+
+fn size(what: &'static str) -> Violation {
+    Violation { code: Reason::FRAME_SIZE_ERROR, what }
+}
+
+fn calm(what: &'static str) -> Violation {
+    Violation { code: Reason::ENHANCE_YOUR_CALM, what }
+}

@@ -1,0 +1,183 @@
+//! A stream behind the frame gate: what `h2` reads has passed it, what `h2` writes is counted by it.
+//!
+//! On a violation it sends GOAWAY with the right code where a frame ends, closes its side, and fails the next read. It copies
+//! nothing and keeps no bytes. It never waits for a peer that it is about to leave.
+
+use super::gate::{Gate, Limits, Side, Violation};
+use bytes::{BufMut, BytesMut};
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// Bytes that are thrown away after a violation, so that closing does not turn into a reset that overtakes the GOAWAY.
+const DISCARDED: usize = 256 * 1024;
+
+/// What the gate of a connection, its driver and its streams tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// Counts reads that brought bytes, wrapping: a sign of life.
+    reads: Cell<u32>,
+    /// Streams that were handed on since the gate last looked.
+    processed: Cell<u32>,
+    violation: Cell<Option<Violation>>,
+}
+
+pub(crate) struct Guarded<S> {
+    io: S,
+    gate: Gate,
+    link: Rc<Link>,
+    /// The time that the gate counts from.
+    start: Instant,
+}
+
+impl Link {
+    /// A stream was handed to an endpoint: that the client then resets it is no abuse.
+    pub(crate) fn handed_on(&self) {
+        self.processed.set(self.processed.get().saturating_add(1));
+    }
+
+    pub(crate) fn reads(&self) -> u32 {
+        self.reads.get()
+    }
+
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.get()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
+    pub(crate) fn new(io: S, side: Side, limits: Limits) -> (Self, Rc<Link>) {
+        let link = Rc::new(Link::default());
+        let gate = Gate::new(side, limits, std::time::Duration::ZERO);
+        (Self { io, gate, link: link.clone(), start: Instant::now() }, link)
+    }
+
+    /// Says goodbye as far as that is possible without waiting.
+    fn leave(&mut self, cx: &mut Context<'_>, violation: Violation) -> io::Error {
+        if self.gate.at_boundary() {
+            let frame = goaway(self.gate.highest_stream(), violation);
+            let mut rest = &frame[..];
+            while !rest.is_empty() {
+                match Pin::new(&mut self.io).poll_write(cx, rest) {
+                    Poll::Ready(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
+                    _ => break,
+                }
+            }
+        }
+        if let Poll::Ready(Ok(())) = Pin::new(&mut self.io).poll_flush(cx)
+            && let Poll::Ready(Ok(())) = Pin::new(&mut self.io).poll_shutdown(cx)
+        {
+            self.discard(cx);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, violation.what)
+    }
+
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        let mut scratch = [0; 4096];
+        let mut discarded = 0;
+        while discarded < DISCARDED {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => discarded += buf.filled().len(),
+                _ => break,
+            }
+        }
+    }
+
+    fn violated(&mut self, violation: Violation) {
+        if self.link.violation.get().is_none() {
+            self.link.violation.set(Some(violation));
+        }
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        let start = self.start;
+        if let Err(violation) = self.gate.send(bytes, || start.elapsed()) {
+            self.violated(violation);
+        }
+    }
+}
+
+/// The last stream that may have been worked on, the code, and in words what it was.
+fn goaway(last_stream: u32, violation: Violation) -> BytesMut {
+    let text = violation.what.as_bytes();
+    let mut frame = BytesMut::with_capacity(17 + text.len());
+    let length = u32::try_from(8 + text.len()).unwrap_or(8).to_be_bytes();
+    frame.put_slice(&length[1..]);
+    frame.put_slice(&[7, 0, 0, 0, 0, 0]);
+    frame.put_u32(last_stream);
+    frame.put_u32(violation.code.into());
+    frame.put_slice(text);
+    frame
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(violation) = this.link.violation.get() {
+            return Poll::Ready(Err(this.leave(cx, violation)));
+        }
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if new.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        this.link.reads.set(this.link.reads.get().wrapping_add(1));
+        this.gate.processed(this.link.processed.take());
+        let start = this.start;
+        if let Err((passed, violation)) = this.gate.receive(new, || start.elapsed()) {
+            this.violated(violation);
+            buf.set_filled(before + passed);
+            if passed == 0 {
+                return Poll::Ready(Err(this.leave(cx, violation)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let n = std::task::ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        this.wrote(buf.get(..n).unwrap_or(buf));
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let n = std::task::ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
+        let mut left = n;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            this.wrote(buf.get(..part).unwrap_or(buf));
+            left -= part;
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

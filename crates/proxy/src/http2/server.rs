@@ -1,0 +1,118 @@
+//! The server side: drives one accepted connection, hands out its streams, pings, and drains.
+//!
+//! It does not know what a stream is for: each is given to a function that starts a local task.
+
+use super::{
+    gate::{Limits, Side},
+    guarded::{Guarded, Link},
+    keepalive::KeepAlive,
+    settings::ServerSettings,
+};
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::Request;
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// From the first byte to the end of the client's preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the streams of a connection share with its driver.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    link: Rc<Link>,
+    closing: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Driver {
+    /// A stream was handed to an endpoint.
+    pub(crate) fn handed_on(&self) {
+        self.link.handed_on();
+    }
+
+    fn wake_with(&self, waker: &Waker) {
+        let mut held = self.waker.borrow_mut();
+        if !held.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            *held = Some(waker.clone());
+        }
+    }
+
+    /// Ends the connection after the streams that are open.
+    pub(crate) fn close(&self) {
+        if !self.closing.replace(true)
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Serves `io` until the client is done, the connection breaks, or `drain` is ready and the open streams have ended.
+pub(crate) async fn serve<S>(
+    io: S,
+    settings: &ServerSettings,
+    drain: impl Future<Output = ()>,
+    mut start: impl FnMut(Request<RecvStream>, SendResponse<Bytes>, &Rc<Driver>),
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = Limits { frame_size: settings.max_frame_size, header_block: settings.max_header_list_size };
+    let (io, link) = Guarded::new(io, Side::Server, limits);
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .max_frame_size(settings.max_frame_size)
+        .max_header_list_size(settings.max_header_list_size)
+        .max_pending_accept_reset_streams(settings.max_pending_accept_reset_streams as usize)
+        .max_send_buffer_size(settings.max_send_buffer as usize)
+        .handshake::<_, Bytes>(io);
+    // Boxed: it is over after the first round trip, while the connection's future may live for days.
+    let Ok(connected) = tokio::time::timeout(PREFACE_TIMEOUT, Box::pin(handshake)).await else {
+        tracing::debug!("client sent no http/2 preface in time");
+        return Ok(());
+    };
+    let mut connection = connected?;
+    let mut keep_alive =
+        settings.keep_alive.and_then(|params| Some(KeepAlive::new(params, connection.ping_pong()?, link.clone())));
+    let driver = Rc::new(Driver { link, closing: Cell::new(false), waker: RefCell::default() });
+    let mut drain = pin!(drain);
+    let mut draining = false;
+    poll_fn(|cx| {
+        driver.wake_with(cx.waker());
+        if !draining && (driver.closing.get() || drain.as_mut().poll(cx).is_ready()) {
+            draining = true;
+            connection.graceful_shutdown();
+        }
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => start(request, respond, &driver),
+                Poll::Ready(Some(Err(error))) => {
+                    if let Some(violation) = driver.link.violation() {
+                        tracing::debug!(code = ?violation.code, what = violation.what, "client broke the rules of http/2");
+                    }
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(keep_alive) = &mut keep_alive
+            && keep_alive.poll(cx, !connection.has_streams()).is_ready()
+        {
+            tracing::debug!("client is silent");
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    })
+    .await
+}

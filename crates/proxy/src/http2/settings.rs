@@ -1,0 +1,137 @@
+//! What a connection announces and allows, from configuration and from what the control plane says about an endpoint.
+//!
+//! Every limit has a value here: what is not configured is bounded all the same.
+
+use crate::config;
+use std::time::Duration;
+use weft_model::endpoint::{Http2KeepAlive, Http2Params};
+
+/// Streams that a client may have open at once.
+const MAX_CONCURRENT_STREAMS: u32 = 1000;
+/// Bytes of one decoded head or trailer, counted as RFC 9113 6.5.2 does.
+pub(crate) const MAX_HEADER_LIST_SIZE: u32 = 128 * 1024;
+/// Bytes.
+const FRAME_SIZE: u32 = 16 * 1024;
+/// Bytes of one stream that wait for the socket.
+const SEND_BUFFER: u32 = 256 * 1024;
+/// Streams that were reset before anybody looked at them. The gate bounds their rate; this bounds their number.
+const PENDING_ACCEPT_RESET_STREAMS: u32 = 256;
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Windows have 31 bits.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// Frame sizes have 24 bits and a floor.
+const FRAME_SIZES: std::ops::RangeInclusive<u32> = FRAME_SIZE..=(1 << 24) - 1;
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Settings of the connections that this proxy accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    pub(crate) stream_window: u32,
+    pub(crate) connection_window: u32,
+    pub(crate) max_concurrent_streams: u32,
+    pub(crate) max_frame_size: u32,
+    pub(crate) max_header_list_size: u32,
+    pub(crate) max_pending_accept_reset_streams: u32,
+    pub(crate) max_send_buffer: u32,
+    pub(crate) keep_alive: Option<Http2KeepAlive>,
+}
+
+/// Settings of the connection to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    pub(crate) stream_window: u32,
+    pub(crate) connection_window: u32,
+    pub(crate) max_concurrent_reset_streams: Option<u32>,
+    pub(crate) max_frame_size: u32,
+    pub(crate) max_header_list_size: u32,
+    pub(crate) max_send_buffer: u32,
+    pub(crate) keep_alive: Option<Http2KeepAlive>,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self::new(&config::Http2Server::default())
+    }
+}
+
+impl ServerSettings {
+    pub fn new(config: &config::Http2Server) -> Self {
+        let config::Http2Server {
+            adaptive_flow_control: _, // The windows stay as they are.
+            windows,
+            keep_alive_interval,
+            keep_alive_timeout,
+            max_concurrent_streams,
+            max_frame_size,
+            max_header_list_size,
+            max_pending_accept_reset_streams,
+            max_send_buf_size,
+        } = *config;
+        let (stream_window, connection_window) = windows.unwrap_or((STREAM_WINDOW, CONNECTION_WINDOW));
+        Self {
+            stream_window: stream_window.min(MAX_WINDOW),
+            connection_window: connection_window.min(MAX_WINDOW),
+            max_concurrent_streams: max_concurrent_streams.unwrap_or(MAX_CONCURRENT_STREAMS),
+            max_frame_size: frame_size(max_frame_size),
+            max_header_list_size: max_header_list_size.unwrap_or(MAX_HEADER_LIST_SIZE),
+            max_pending_accept_reset_streams: max_pending_accept_reset_streams.unwrap_or(PENDING_ACCEPT_RESET_STREAMS),
+            max_send_buffer: max_send_buf_size.unwrap_or(SEND_BUFFER),
+            keep_alive: keep_alive_interval.map(|interval| Http2KeepAlive {
+                interval,
+                timeout: keep_alive_timeout.unwrap_or(KEEP_ALIVE_TIMEOUT),
+                while_idle: true,
+            }),
+        }
+    }
+}
+
+impl ClientSettings {
+    /// The proxy's own, and over them, field by field, what the control plane says about the endpoint.
+    pub fn new(config: &config::Http2Client, params: &Http2Params) -> Self {
+        let Http2Params {
+            connection_window,
+            stream_window,
+            keep_alive,
+            max_concurrent_reset_streams,
+            max_frame_size,
+            max_send_buf_size,
+            adaptive_window: _, // The windows stay as they are.
+        } = *params;
+        Self {
+            stream_window: stream_window.unwrap_or(config.stream_window).min(MAX_WINDOW),
+            connection_window: connection_window.unwrap_or(config.connection_window).min(MAX_WINDOW),
+            max_concurrent_reset_streams,
+            max_frame_size: frame_size(max_frame_size),
+            max_header_list_size: MAX_HEADER_LIST_SIZE,
+            max_send_buffer: max_send_buf_size.unwrap_or(SEND_BUFFER),
+            keep_alive,
+        }
+    }
+}
+
+fn frame_size(configured: Option<u32>) -> u32 {
+    configured.unwrap_or(FRAME_SIZE).clamp(*FRAME_SIZES.start(), *FRAME_SIZES.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_configured_is_bounded() {
+        let settings = ServerSettings::default();
+        assert_eq!((settings.stream_window, settings.connection_window), (65_535, 1 << 20));
+        assert_eq!(settings.max_concurrent_streams, MAX_CONCURRENT_STREAMS);
+        assert_eq!(settings.keep_alive, None);
+    }
+
+    #[test]
+    fn an_endpoint_overrides_field_by_field() {
+        let own = config::Http2Client { stream_window: 1, connection_window: 2 };
+        let params = Http2Params { stream_window: Some(u32::MAX), max_frame_size: Some(1), ..Http2Params::default() };
+        let settings = ClientSettings::new(&own, &params);
+        assert_eq!((settings.stream_window, settings.connection_window), (MAX_WINDOW, 2));
+        assert_eq!(settings.max_frame_size, FRAME_SIZE, "smaller frames than the standard's are invalid");
+    }
+}
