@@ -1,1 +1,124 @@
-fn main() {}
+//! Measures the proxies beside their peers and writes `bench/RESULTS.md`; started by `cargo xtask bench`.
+//!
+//! ```text
+//! namespace client (10.77.0.1)                      namespace server (10.77.0.2)
+//! load generator ─► client's proxy ──── mTLS ────► server's proxy ─► origin
+//! ```
+//! Every subject does the same work in the same run, in turns; figures are compared as ratios, since machines are shared.
+//! All traffic stays in network namespaces that the program makes and that end with it.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "the report goes to the terminal")]
+
+mod lab;
+mod load;
+mod origin;
+mod process;
+mod report;
+mod subject;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use load::{Load, Work};
+use report::{Report, Row};
+use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
+use subject::Subject;
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Seconds of load per subject, work and round.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only these works: h1, h1-over-h2, h2, tcp.
+    #[arg(long)]
+    only: Vec<Work>,
+    /// Prints the report without writing bench/RESULTS.md.
+    #[arg(long)]
+    dry: bool,
+}
+
+/// What the program runs as in a namespace.
+#[derive(Subcommand)]
+enum Part {
+    /// A server that answers every request with a small body, HTTP/1 and HTTP/2.
+    #[command(hide = true)]
+    Origin,
+    /// The control plane of one weft proxy: certifies and answers for the origin.
+    #[command(hide = true)]
+    Control {
+        #[arg(long)]
+        work: Work,
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        name: String,
+    },
+}
+
+/// Set in the copy of this program that has namespaces of its own.
+const INSIDE: &str = "WEFT_BENCH_INSIDE";
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    match args.part {
+        Some(Part::Origin) => return origin::serve(),
+        Some(Part::Control { work, dir, name }) => return subject::weft::serve_control(work, &dir, &name),
+        None => {}
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        let program = std::env::current_exe()?;
+        let mut unshare = Command::new("unshare");
+        unshare.args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
+        return Err(unshare.arg(program).args(std::env::args_os().skip(1)).env(INSIDE, "1").exec())
+            .context("starting unshare, of Debian's util-linux");
+    }
+    measure(&args)
+}
+
+fn measure(args: &Args) -> anyhow::Result<()> {
+    let lab = lab::Lab::new()?;
+    let works: Vec<Work> = if args.only.is_empty() { Work::ALL.to_vec() } else { args.only.clone() };
+    let mut report = Report::new(args.seconds, args.rounds)?;
+    for work in works {
+        let load = Load { work, seconds: args.seconds };
+        for round in 0..args.rounds {
+            for subject in Subject::ALL.into_iter().filter(|s| s.does(work)) {
+                let row = one(&lab, subject, &load).with_context(|| format!("{subject} doing {work}"))?;
+                println!("{work} round {} {row}", round + 1);
+                report.add(work, row);
+            }
+        }
+    }
+    let text = report.render();
+    println!("{text}");
+    if !args.dry {
+        std::fs::write("bench/RESULTS.md", text).context("writing bench/RESULTS.md")?;
+    }
+    Ok(())
+}
+
+/// One subject under one load. Its processes live only as long.
+fn one(lab: &lab::Lab, subject: Subject, load: &Load) -> anyhow::Result<Row> {
+    let _origin = load.origin(lab)?;
+    let pair = subject.start(lab, load.work)?;
+    let target = pair.target;
+    load.warm_up(lab, target).with_context(|| pair.logs())?;
+    let before = pair.cpu()?;
+    let done = load.run(lab, target)?;
+    let cpu = pair.cpu()? - before;
+    Ok(Row { subject, done, cpu, rss: pair.rss()? })
+}

@@ -1,0 +1,64 @@
+//! Child processes that end with their value, and what they cost.
+
+use anyhow::Context;
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A process that is killed when the value is dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) name: String,
+}
+
+impl Running {
+    pub(crate) fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        let log = std::fs::File::create(format!("/run/{name}.log")).context("creating a log")?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
+        Ok(Self { child, name: name.to_owned() })
+    }
+
+    /// User and system time so far. The children of `ip netns exec` replace it, so the id is the program's.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .with_context(|| format!("{} has ended; its log: {}", self.name, self.log()))?;
+        let after_name = stat.rsplit_once(')').context("reading /proc/PID/stat")?.1;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        let ticks = ticks(11) + ticks(12);
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn rss(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kib.context("reading VmRSS")? * 1024)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read_to_string(format!("/run/{}.log", self.name)).unwrap_or_default();
+        log.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until a probe run by `check` succeeds.
+pub(crate) fn wait_for(what: &str, mut check: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !check() {
+        if start.elapsed() > Duration::from_secs(20) {
+            anyhow::bail!("{what} was not ready in 20 s");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! HAProxy as a pair: one thread, keep-alive, TLS 1.3 with client certificates.
+
+use super::{CLIENT_PROXY, Pair, SERVER_NAME, SERVER_PROXY, certificates};
+use crate::{
+    lab::{Lab, ORIGIN, Side},
+    load::Work,
+    process::{Running, wait_for},
+};
+use std::path::Path;
+
+pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
+    let dir = certificates()?;
+    for side in ["client", "server"] {
+        let both = [std::fs::read(dir.join(format!("{side}.pem")))?, std::fs::read(dir.join(format!("{side}.key")))?];
+        std::fs::write(dir.join(format!("{side}.both")), both.concat())?;
+    }
+    let (ca, client, server) = (dir.join("ca.pem"), dir.join("client.both"), dir.join("server.both"));
+    let mode = if work == Work::Tcp { "tcp" } else { "http" };
+    let tls = "ssl-min-ver TLSv1.3";
+    let client_config = config(
+        mode,
+        &format!("bind {CLIENT_PROXY}"),
+        &format!(
+            "server up {SERVER_PROXY} ssl verify required verifyhost {SERVER_NAME} sni str({SERVER_NAME}) {tls} ca-file {} crt {}",
+            ca.display(),
+            client.display()
+        ),
+    );
+    let server_config = config(
+        mode,
+        &format!("bind {SERVER_PROXY} ssl verify required {tls} ca-file {} crt {}", ca.display(), server.display()),
+        &format!("server app {ORIGIN}"),
+    );
+    let proxies = vec![run(lab, Side::Client, &dir, &client_config)?, run(lab, Side::Server, &dir, &server_config)?];
+    wait_for("HAProxy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))?;
+    Ok(Pair { target: CLIENT_PROXY, proxies, _others: vec![] })
+}
+
+fn config(mode: &str, bind: &str, server: &str) -> String {
+    let reuse = if mode == "http" { "  http-reuse always\n" } else { "" };
+    format!(
+        "global\n  nbthread 1\n  maxconn 4096\n\
+         defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n{reuse}\
+         frontend in\n  {bind}\n  default_backend out\nbackend out\n  {server}\n"
+    )
+}
+
+fn run(lab: &Lab, side: Side, dir: &Path, config: &str) -> anyhow::Result<Running> {
+    let file = dir.join(format!("haproxy-{}.cfg", side.name()));
+    std::fs::write(&file, config)?;
+    Running::start(&format!("haproxy-{}", side.name()), lab.command(side, "haproxy").arg("-db").arg("-f").arg(file))
+}
