@@ -71,6 +71,14 @@ impl Stream {
         matches!(self.io, Io::Tls(_))
     }
 
+    #[cfg(test)]
+    pub(crate) fn tls_ref(&self) -> Option<(&TcpStream, &rustls::CommonState)> {
+        match &self.io {
+            Io::Tcp(_) => None,
+            Io::Tls(tls) => Some(tls.get_ref()),
+        }
+    }
+
     /// The socket below, for its options; bytes must go through the stream.
     pub fn socket(&self) -> &TcpStream {
         match &self.io {

@@ -13,6 +13,9 @@ mod key;
 mod store;
 mod verify;
 
+#[cfg(test)]
+pub(crate) mod test;
+
 pub use error::{AnchorsError, CertificateError, KeyError, TlsError};
 pub use key::Key;
 pub use store::{Peer, Store};

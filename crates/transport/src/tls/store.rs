@@ -139,6 +139,14 @@ impl Store {
         Ok(())
     }
 
+    /// Presents a certificate that [`Store::set_certificate`] would refuse.
+    #[cfg(test)]
+    pub(crate) fn force_certificate(&self, key: &Key, leaf: &[u8]) {
+        let certified = Arc::new(CertifiedKey::new(vec![leaf.to_vec().into()], key.signing()));
+        let anchors = self.0.current.load().anchors.clone();
+        self.0.current.store(Arc::new(Current::new(&self.0.provider, anchors, Some(certified)).unwrap()));
+    }
+
     /// When the certificate in force expires; `None` before the first.
     pub fn expiry(&self) -> Option<SystemTime> {
         self.0.certificate.load().as_ref().map(|c| c.not_after)
