@@ -19,9 +19,15 @@ pub enum Direction {
 #[derive(Clone)]
 pub struct Context {
     pub shard: Shard,
+    /// How many workers there are: limits of the process are shared among them.
+    pub workers: usize,
     pub config: Arc<Config>,
     pub registry: Registry,
     pub discovery: Discovery,
+    /// This workload's certificate and the anchors it believes.
+    pub tls: Store,
+    /// Says when to finish. Connections are counted by the worker: a clone need not be held for that.
+    pub drain: drain::Watch,
     pub original_dst: OriginalDst,
     pub tls: Store,
     /// Held by every connection: the process waits for them before it ends.

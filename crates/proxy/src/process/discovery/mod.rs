@@ -8,78 +8,216 @@
 //! The streams run on the admin thread; workers read snapshots without a lock. While the control plane is away the last
 //! known state stays in force. What nobody holds is forgotten after the idle time.
 
+mod cache;
+mod endpoints;
+mod fallback;
+mod inbound;
+mod outbound;
 mod watched;
 
-use crate::error::{Code, ProxyError};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use self::cache::Cache;
+use super::control::Following;
+use crate::{
+    config::{Inbound, PortSet},
+    error::{Code, ProxyError},
+};
+pub use endpoints::{EndpointSet, EndpointState, EndpointsWatch};
+pub use inbound::PortPolicy;
+pub use outbound::OutboundTarget;
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tonic::transport::Channel;
 pub use watched::{Versioned, Watched};
-use weft_model::{ClientPolicy, Endpoint, NameAddr, Profile, ServerPolicy};
+use weft_model::{
+    NameAddr,
+    decide::cidr::Cidr,
+    policy::inbound::{Authorization, DefaultPolicy},
+};
+use weft_telemetry::{Registry, metrics::Sample};
+use weft_wire as wire;
+
+/// The most targets, names and ports that are watched at once, of each kind. Over it new ones are refused.
+pub const MAX_WATCHES: usize = 10_000;
+/// How often the caches are looked through for what nobody holds.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// The process-wide caches. Cheap to clone.
 #[derive(Clone)]
-pub struct Discovery {
-    _inner: Arc<()>,
+pub struct Discovery(Arc<Inner>);
+
+struct Inner {
+    runtime: tokio::runtime::Handle,
+    sources: Sources,
+    settings: Settings,
+    targets: Cache<SocketAddr, OutboundTarget>,
+    endpoints: Cache<NameAddr, EndpointsWatch>,
+    ports: Cache<u16, PortPolicy>,
 }
 
-/// What is known of an original destination. Hold it as long as connections use it: what is held is not forgotten.
-pub struct OutboundTarget {
-    pub addr: SocketAddr,
-    pub policy: Watched<ClientPolicy>,
-    /// `None` where there is no profile, or none was asked for.
-    pub profile: Watched<Option<Profile>>,
+/// Whom to ask.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) destination: Channel,
+    pub(super) destination_context: String,
+    pub(super) destination_following: Following,
+    pub(super) policy: Channel,
+    pub(super) workload: String,
+    pub(super) policy_following: Following,
 }
 
-/// The endpoints behind a name, kept up to date as long as somebody holds it.
-pub struct EndpointsWatch {
-    pub target: NameAddr,
-    pub endpoints: Watched<EndpointSet>,
+/// How to treat what they say, and what they do not say.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) timeout: Duration,
+    pub(super) profile_networks: Vec<Cidr>,
+    pub(super) detect_timeout: Duration,
+    pub(super) outbound_idle: Duration,
+    pub(super) inbound: InboundSettings,
 }
 
-/// The newest complete set.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EndpointSet {
-    pub state: EndpointState,
-    pub map: BTreeMap<SocketAddr, Endpoint>,
+/// What holds for a port that the control plane has not spoken of.
+#[derive(Clone)]
+pub(super) struct InboundSettings {
+    pub(super) idle: Duration,
+    pub(super) default_policy: DefaultPolicy,
+    pub(super) authorizations: Vec<Authorization>,
+    pub(super) opaque_ports: PortSet,
+    pub(super) detect_timeout: Duration,
+    /// Watched from the start, never forgotten.
+    pub(super) eager: BTreeSet<u16>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EndpointState {
-    /// The control plane has not answered yet.
-    #[default]
-    Unknown,
-    Known,
-    /// The target does not exist.
-    Absent,
-}
-
-/// How a port is served: the default policy until the control plane has answered.
-pub struct PortPolicy {
-    pub port: u16,
-    pub policy: Watched<ServerPolicy>,
+impl InboundSettings {
+    pub(super) fn new(config: &Inbound, admin_port: u16) -> Self {
+        let mut eager = config.ports.clone();
+        eager.insert(admin_port);
+        Self {
+            idle: config.discovery_idle,
+            default_policy: config.default_policy,
+            authorizations: config.default_policy.authorizations(&config.cluster_networks),
+            opaque_ports: config.opaque_ports.clone(),
+            detect_timeout: config.detect_timeout,
+            eager,
+        }
+    }
 }
 
 impl Discovery {
+    /// Begins to watch the eager ports and to forget what nobody holds, on `runtime`.
+    pub(super) fn new(
+        runtime: tokio::runtime::Handle,
+        sources: Sources,
+        settings: Settings,
+        registry: &Registry,
+    ) -> Self {
+        let inner = Arc::new(Inner {
+            runtime,
+            sources,
+            settings,
+            targets: Cache::new(),
+            endpoints: Cache::new(),
+            ports: Cache::new(),
+        });
+        for port in &inner.settings.inbound.eager {
+            if let Some(held) = inner.ports.get_or_insert(*port, || inner.watch_port(*port)) {
+                inner.ports.pin(*port, held);
+            }
+        }
+        let weak = Arc::downgrade(&inner);
+        inner.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(inner) = weak.upgrade() else { return };
+                inner.sweep(Instant::now());
+            }
+        });
+        let weak = Arc::downgrade(&inner);
+        registry.collector(move |out| {
+            let Some(inner) = weak.upgrade() else { return };
+            let counts = [
+                ("outbound", inner.targets.len()),
+                ("endpoints", inner.endpoints.len()),
+                ("inbound", inner.ports.len()),
+            ];
+            out.extend(counts.map(|(kind, n)| {
+                Sample::gauge("weft_discovery_watches", "Targets that the control plane is asked about", n as f64)
+                    .labels(weft_telemetry::Labels::new().with("kind", kind))
+            }));
+        });
+        Self(inner)
+    }
+
     /// What is behind an address that an application connects to. Waits for the first answers.
     ///
     /// # Errors
     /// [`Code::DiscoveryTimeout`] when they do not come in time; [`Code::PolicyUnsupported`] when the control plane refuses
-    /// the question for good.
+    /// the question for good; [`Code::LoadShed`] when too many targets are watched.
     pub async fn outbound(&self, addr: SocketAddr) -> Result<Arc<OutboundTarget>, ProxyError> {
-        Err(ProxyError::new(Code::DiscoveryTimeout, format!("no answer about {addr}")))
+        let inner = &self.0;
+        let target = inner.targets.get_or_insert(addr, || inner.watch_target(addr)).ok_or_else(|| {
+            ProxyError::new(Code::LoadShed, format!("more than {MAX_WATCHES} destinations are in use"))
+        })?;
+        match tokio::time::timeout(inner.settings.timeout, target.answered()).await {
+            Ok(Ok(())) => Ok(target),
+            Ok(Err(refusal)) => Err(ProxyError::new(
+                Code::PolicyUnsupported,
+                format!("the control plane refuses to look up {addr}: {refusal}"),
+            )),
+            Err(_) => Err(ProxyError::new(
+                Code::DiscoveryTimeout,
+                format!("the control plane has not answered for {addr} in {:?}", inner.settings.timeout),
+            )),
+        }
     }
 
     /// The endpoints of a target, at once; [`EndpointState::Unknown`] until the first answer.
     pub fn endpoints(&self, target: &NameAddr) -> Arc<EndpointsWatch> {
-        Arc::new(EndpointsWatch { target: target.clone(), endpoints: Watched::new(EndpointSet::default()) })
+        let inner = &self.0;
+        let watch = inner.endpoints.get_or_insert(target.clone(), || inner.watch_endpoints(target));
+        watch.unwrap_or_else(|| Arc::new(EndpointsWatch::new(target.clone())))
     }
 
-    /// The policy of an inbound port, at once.
+    /// The policy of an inbound port, at once: the default policy until the control plane has answered.
     pub fn inbound(&self, port: u16) -> Arc<PortPolicy> {
-        let policy = ServerPolicy {
-            meta: weft_model::Meta::default_named("deny"),
-            protocol: weft_model::policy::inbound::ServerProtocol::Opaque,
-            authorizations: vec![],
-        };
-        Arc::new(PortPolicy { port, policy: Watched::new(policy) })
+        let inner = &self.0;
+        let policy = inner.ports.get_or_insert(port, || inner.watch_port(port));
+        policy.unwrap_or_else(|| Arc::new(PortPolicy::new(port, &inner.settings.inbound)))
+    }
+}
+
+impl Inner {
+    fn sweep(&self, now: Instant) {
+        self.targets.sweep(now, self.settings.outbound_idle);
+        self.endpoints.sweep(now, self.settings.outbound_idle);
+        self.ports.sweep(now, self.settings.inbound.idle);
+    }
+
+    fn watch_target(&self, addr: SocketAddr) -> (Arc<OutboundTarget>, tokio::task::JoinHandle<()>) {
+        let target = Arc::new(OutboundTarget::new(addr, &self.settings));
+        let task = self.runtime.spawn(outbound::watch(target.published(), self.sources.clone(), addr));
+        (target, task)
+    }
+
+    fn watch_endpoints(&self, target: &NameAddr) -> (Arc<EndpointsWatch>, tokio::task::JoinHandle<()>) {
+        let watch = Arc::new(EndpointsWatch::new(target.clone()));
+        let client = wire::destination::Client::new(self.sources.destination.clone());
+        let context = self.sources.destination_context.clone();
+        let following = self.sources.destination_following;
+        let task =
+            self.runtime.spawn(endpoints::watch(watch.published(), target.to_string(), client, context, following));
+        (watch, task)
+    }
+
+    fn watch_port(&self, port: u16) -> (Arc<PortPolicy>, tokio::task::JoinHandle<()>) {
+        let policy = Arc::new(PortPolicy::new(port, &self.settings.inbound));
+        let client = wire::inbound::Client::new(self.sources.policy.clone());
+        let workload = self.sources.workload.clone();
+        let following = self.sources.policy_following;
+        let task = self.runtime.spawn(inbound::watch(policy.published(), port, client, workload, following));
+        (policy, task)
     }
 }

@@ -1,0 +1,15 @@
+//! Clients of the control plane: names → addresses → TLS to the service's identity → HTTP/2, and streams that are kept open.
+//!
+//! ```text
+//! Service ─► resolve (SRV, then A/AAAA) ─► connect (rotation over addresses, mTLS or loopback) ─► tonic channel
+//! follow  ─► open a stream ─► messages ─► lost: wait, open again
+//! ```
+//! All of it runs on the admin thread.
+
+mod connect;
+mod follow;
+mod resolve;
+
+pub(super) use connect::Services;
+pub(super) use follow::{Event, Following, follow};
+pub(super) use resolve::Resolver;

@@ -1,0 +1,134 @@
+//! The endpoints of one target, from `Destination.Get`.
+
+use super::Watched;
+use crate::process::control::{Event, Following, follow};
+use std::{collections::BTreeMap, net::SocketAddr, ops::ControlFlow, sync::Arc};
+use tonic::transport::Channel;
+use weft_model::{Endpoint, EndpointUpdate, NameAddr};
+use weft_wire::destination::Client;
+
+/// The endpoints behind a name, kept up to date as long as somebody holds it.
+pub struct EndpointsWatch {
+    pub target: NameAddr,
+    pub endpoints: Arc<Watched<EndpointSet>>,
+}
+
+/// The newest complete set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointSet {
+    pub state: EndpointState,
+    pub map: BTreeMap<SocketAddr, Endpoint>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointState {
+    /// The control plane has not answered yet.
+    #[default]
+    Unknown,
+    Known,
+    /// The target does not exist.
+    Absent,
+}
+
+impl EndpointsWatch {
+    pub(super) fn new(target: NameAddr) -> Self {
+        Self { target, endpoints: Arc::new(Watched::new(EndpointSet::default())) }
+    }
+
+    /// What the watching task writes to: it must not hold the watch itself, or that would never be idle.
+    pub(super) fn published(&self) -> Arc<Watched<EndpointSet>> {
+        self.endpoints.clone()
+    }
+}
+
+/// Publishes the endpoints of `path`. A lost stream leaves the set as it is until another stream has begun: its first
+/// message then is the whole set.
+pub(super) async fn watch(
+    endpoints: Arc<Watched<EndpointSet>>,
+    path: String,
+    client: Client<Channel>,
+    context: String,
+    following: Following,
+) {
+    let open = || {
+        let (mut client, path, context) = (client.clone(), path.clone(), context.clone());
+        async move { client.get(&path, &context).await }
+    };
+    follow(following, open, |event| {
+        match event {
+            Event::Message { first, value } => {
+                let set = next(&endpoints.load().value, first, value);
+                if endpoints.set_if_changed(set) {
+                    tracing::debug!(target = path, endpoints = endpoints.load().value.map.len(), "Endpoints changed");
+                }
+            }
+            Event::Invalid(reason) => {
+                tracing::warn!(target = path, reason, "An update of endpoints is ignored: it cannot be used");
+            }
+            Event::Failed(error) if error.is_final() => {
+                tracing::warn!(target = path, %error, "The endpoints are refused");
+                return ControlFlow::Break(());
+            }
+            Event::Failed(error) => tracing::debug!(target = path, %error, "The stream of endpoints is lost"),
+        }
+        ControlFlow::Continue(None)
+    })
+    .await;
+}
+
+/// The set after an update. The first of a stream replaces what an earlier stream had told.
+fn next(held: &EndpointSet, first: bool, update: EndpointUpdate) -> EndpointSet {
+    if matches!(&update, EndpointUpdate::Add(added) if added.is_empty()) {
+        return held.clone();
+    }
+    let state = match update {
+        EndpointUpdate::NoEndpoints { exists: false } => EndpointState::Absent,
+        _ => EndpointState::Known,
+    };
+    // A stream that begins with a removal tells a difference after all.
+    let anew = first && !matches!(update, EndpointUpdate::Remove(_));
+    let mut map = if anew { BTreeMap::new() } else { held.map.clone() };
+    update.apply(&mut map);
+    EndpointSet { state, map }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(hosts: &[u8]) -> EndpointUpdate {
+        EndpointUpdate::Add(hosts.iter().map(|h| Endpoint::plain(([10, 0, 0, *h], 80).into())).collect())
+    }
+
+    fn hosts(set: &EndpointSet) -> Vec<String> {
+        set.map.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_first_update_of_a_stream_replaces_the_set() {
+        let set = next(&EndpointSet::default(), true, add(&[1, 2]));
+        let set = next(&set, false, add(&[3]));
+        assert_eq!(hosts(&set), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let set = next(&set, true, add(&[2, 4]));
+        assert_eq!(hosts(&set), ["10.0.0.2:80", "10.0.0.4:80"]);
+        let set = next(&set, false, EndpointUpdate::Remove(vec![([10, 0, 0, 4], 80).into()]));
+        assert_eq!((hosts(&set), set.state), (vec!["10.0.0.2:80".to_owned()], EndpointState::Known));
+    }
+
+    #[test]
+    fn an_empty_addition_says_nothing() {
+        let set = next(&EndpointSet::default(), true, add(&[]));
+        assert_eq!(set, EndpointSet::default());
+        let known = next(&set, true, add(&[1]));
+        assert_eq!(next(&known, true, add(&[])), known);
+    }
+
+    #[test]
+    fn a_target_may_not_exist() {
+        let known = next(&EndpointSet::default(), true, add(&[1]));
+        let gone = next(&known, false, EndpointUpdate::NoEndpoints { exists: false });
+        assert_eq!(gone, EndpointSet { state: EndpointState::Absent, map: BTreeMap::new() });
+        let empty = next(&known, false, EndpointUpdate::NoEndpoints { exists: true });
+        assert_eq!(empty, EndpointSet { state: EndpointState::Known, map: BTreeMap::new() });
+    }
+}

@@ -1,0 +1,102 @@
+//! The policies that hold when the control plane has none, or sends one that cannot be used (data plane 3.11, 4.1). Pure.
+
+use super::{InboundSettings, Settings};
+use std::{net::SocketAddr, time::Duration};
+use weft_model::{
+    ClientPolicy, Endpoint, Meta, Profile, ServerPolicy,
+    decide::cidr::Cidr,
+    policy::{
+        inbound::{Authentication, Authorization, InboundRule, NetworkMatch, ServerProtocol},
+        outbound::{
+            Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, OutboundRule, Queue, RouteBackend,
+            TcpRoute, Timeouts,
+        },
+        route::{Filter, HttpRoute, Ratio, Rule},
+    },
+};
+
+/// Every queue that is made here; the proxy's own settings win over it.
+const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
+
+/// For a target of which the control plane knows nothing: to the profile's endpoint if it has one, else to where the
+/// application wanted to go.
+pub(super) fn client_policy(addr: SocketAddr, profile: Option<&Profile>, settings: &Settings) -> ClientPolicy {
+    let (name, endpoint) = match profile.and_then(|p| p.endpoint.clone()) {
+        Some(endpoint) => ("endpoint", endpoint),
+        None => ("fallback", Endpoint::plain(addr)),
+    };
+    let meta = Meta::default_named(name);
+    let backend = RouteBackend {
+        backend: Backend { meta: meta.clone(), kind: BackendKind::Forward(endpoint), queue: QUEUE },
+        filters: vec![],
+    };
+    detect(meta, Distribution::FirstAvailable(vec![backend]), vec![], vec![], settings.detect_timeout)
+}
+
+/// Answers every request with 500 and fails every other connection.
+pub(super) fn invalid_client_policy(reason: &str, settings: &Settings) -> ClientPolicy {
+    let message = format!("invalid client policy configuration: {reason}");
+    let tcp = vec![Filter::Invalid(message.clone())];
+    let http = vec![refuse(message)];
+    detect(Meta::default_named("invalid"), Distribution::Empty, http, tcp, settings.detect_timeout)
+}
+
+fn detect(
+    meta: Meta,
+    backends: Distribution,
+    http_filters: Vec<Filter>,
+    tcp_filters: Vec<Filter>,
+    timeout: Duration,
+) -> ClientPolicy {
+    let does = OutboundRule {
+        backends: backends.clone(),
+        timeouts: Timeouts::default(),
+        retry: None,
+        allow_l5d_headers: false,
+    };
+    let route = HttpRoute {
+        meta: meta.clone(),
+        hosts: vec![],
+        rules: vec![Rule { matches: vec![], filters: http_filters, does }],
+    };
+    let http = HttpRoutes { routes: vec![route], breaker: None };
+    let opaque = Some(TcpRoute { meta: meta.clone(), backends, filters: tcp_filters });
+    ClientPolicy { meta, protocol: ClientProtocol::Detect { timeout, http1: http.clone(), http2: http, opaque } }
+}
+
+/// For a port that the control plane has not spoken of.
+pub(super) fn server_policy(port: u16, settings: &InboundSettings) -> ServerPolicy {
+    let meta = Meta::default_named(settings.default_policy.as_str());
+    let protocol = if settings.opaque_ports.contains(port) {
+        ServerProtocol::Opaque
+    } else {
+        let route = default_route(vec![], vec![]);
+        ServerProtocol::Detect { timeout: settings.detect_timeout, routes: vec![route], rate_limit: None }
+    };
+    ServerPolicy { meta, protocol, authorizations: settings.authorizations.clone() }
+}
+
+/// Answers every request with 500 and refuses every other connection.
+pub(super) fn invalid_server_policy(reason: &str, detect_timeout: Duration) -> ServerPolicy {
+    // Requests are let in so that they are answered; connections that are not HTTP are let in by nobody.
+    let anybody = Authorization {
+        meta: Meta::default_named("invalid"),
+        networks: [Cidr::ALL_V4, Cidr::ALL_V6].map(|net| NetworkMatch { net, except: vec![] }).to_vec(),
+        authentication: Authentication::Unauthenticated,
+    };
+    let route = default_route(vec![anybody], vec![refuse(format!("invalid server configuration: {reason}"))]);
+    ServerPolicy {
+        meta: Meta::default_named("invalid"),
+        protocol: ServerProtocol::Detect { timeout: detect_timeout, routes: vec![route], rate_limit: None },
+        authorizations: vec![],
+    }
+}
+
+fn default_route(authorizations: Vec<Authorization>, filters: Vec<Filter>) -> HttpRoute<InboundRule> {
+    let rule = Rule { matches: vec![], filters, does: InboundRule { authorizations } };
+    HttpRoute { meta: Meta::default_named("default"), hosts: vec![], rules: vec![rule] }
+}
+
+fn refuse(message: String) -> Filter {
+    Filter::HttpFailure { status: 500, message, ratio: Ratio { numerator: 1, denominator: 1 } }
+}

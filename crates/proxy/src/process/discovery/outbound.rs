@@ -1,0 +1,325 @@
+//! What is behind an address, from `GetProfile` and `OutboundPolicies.Watch` together (data plane 4.1).
+
+use super::{Settings, Sources, Watched, fallback};
+use crate::process::control::{Event, follow};
+use parking_lot::Mutex;
+use std::{net::SocketAddr, ops::ControlFlow, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tonic::Code;
+use weft_model::{ClientPolicy, Profile};
+use weft_wire::{Error, destination, outbound};
+
+/// When the control plane said that it knows no policy, it is asked again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What is known of an original destination. Hold it as long as connections use it: what is held is not forgotten.
+pub struct OutboundTarget {
+    pub addr: SocketAddr,
+    pub policy: Arc<Watched<ClientPolicy>>,
+    /// `None` where there is no profile, or none was asked for.
+    pub profile: Arc<Watched<Option<Profile>>>,
+    published: Arc<Published>,
+}
+
+/// What the watching tasks write to.
+pub(super) struct Published {
+    addr: SocketAddr,
+    settings: Settings,
+    answers: Mutex<Answers>,
+    policy: Arc<Watched<ClientPolicy>>,
+    profile: Arc<Watched<Option<Profile>>>,
+    first: watch::Sender<First>,
+}
+
+/// The newest answers to both questions.
+#[derive(Debug, Default)]
+struct Answers {
+    policy: Answer<ClientPolicy>,
+    profile: Answer<Profile>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Answer<T> {
+    /// None has come yet.
+    #[default]
+    Waiting,
+    Known(T),
+    /// There is none: the control plane said so, or could not be asked.
+    None,
+    /// It was sent, but cannot be used.
+    Invalid(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum First {
+    Waiting,
+    Answered,
+    /// The question itself is refused.
+    Refused(String),
+}
+
+impl OutboundTarget {
+    pub(super) fn new(addr: SocketAddr, settings: &Settings) -> Self {
+        // Nobody sees this one: the target is handed out after the first answers only.
+        let policy = Arc::new(Watched::new(fallback::client_policy(addr, None, settings)));
+        let profile = Arc::new(Watched::new(None));
+        let asked = settings.profile_networks.iter().any(|net| net.contains(addr.ip()));
+        let answers = Answers { policy: Answer::Waiting, profile: if asked { Answer::Waiting } else { Answer::None } };
+        let published = Arc::new(Published {
+            addr,
+            settings: settings.clone(),
+            answers: Mutex::new(answers),
+            policy: policy.clone(),
+            profile: profile.clone(),
+            first: watch::Sender::new(First::Waiting),
+        });
+        Self { addr, policy, profile, published }
+    }
+
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.published.clone()
+    }
+
+    /// Waits for the first answers; the error is why there will be none.
+    pub(super) async fn answered(&self) -> Result<(), String> {
+        let mut first = self.published.first.subscribe();
+        match first.wait_for(|first| *first != First::Waiting).await.as_deref() {
+            Ok(First::Refused(reason)) => Err(reason.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the proxy is ending".into()),
+        }
+    }
+}
+
+/// Asks both questions and keeps the answers up to date.
+pub(super) async fn watch(published: Arc<Published>, sources: Sources, addr: SocketAddr) {
+    let ask_profile = published.answers.lock().profile == Answer::Waiting;
+    let profiles = async {
+        if ask_profile {
+            watch_profile(&published, &sources, addr).await;
+        }
+    };
+    tokio::join!(watch_policy(&published, &sources, addr), profiles);
+}
+
+async fn watch_policy(published: &Published, sources: &Sources, addr: SocketAddr) {
+    let client = outbound::Client::new(sources.policy.clone());
+    let open = || {
+        let (mut client, workload) = (client.clone(), sources.workload.clone());
+        async move { client.watch(&workload, outbound::Target::Addr(addr)).await }
+    };
+    follow(sources.policy_following, open, |event| {
+        match event {
+            Event::Message { value, .. } => published.policy_answer(Answer::Known(value)),
+            Event::Invalid(reason) => {
+                tracing::warn!(%addr, reason, "The outbound policy is invalid: requests are refused");
+                published.policy_answer(Answer::Invalid(reason));
+            }
+            Event::Failed(error) if is_absent(&error) => {
+                tracing::debug!(%addr, %error, "The control plane has no outbound policy");
+                published.policy_answer(Answer::None);
+                return ControlFlow::Continue(Some(ASK_AGAIN));
+            }
+            Event::Failed(error) if error.is_final() => {
+                tracing::warn!(%addr, %error, "The outbound policy is refused");
+                published.refused(error.to_string());
+                return ControlFlow::Break(());
+            }
+            Event::Failed(error) => tracing::debug!(%addr, %error, "The stream of the outbound policy is lost"),
+        }
+        ControlFlow::Continue(None)
+    })
+    .await;
+}
+
+async fn watch_profile(published: &Published, sources: &Sources, addr: SocketAddr) {
+    let client = destination::Client::new(sources.destination.clone());
+    let path = addr.to_string();
+    let open = || {
+        let (mut client, path, context) = (client.clone(), path.clone(), sources.destination_context.clone());
+        async move { client.get_profile(&path, &context).await }
+    };
+    follow(sources.destination_following, open, |event| {
+        match event {
+            Event::Message { value, .. } => published.profile_answer(Answer::Known(value)),
+            Event::Invalid(reason) => {
+                tracing::warn!(%addr, reason, "A profile is ignored: it cannot be used");
+                published.profile_answer(Answer::None);
+            }
+            // Whatever the failure is, it means that there is no profile, until one comes.
+            Event::Failed(error) => {
+                tracing::debug!(%addr, %error, "There is no profile");
+                published.profile_answer(Answer::None);
+                if error.is_final() {
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(None)
+    })
+    .await;
+}
+
+/// The control plane says that it has no policy for the target, or for any.
+fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::Rpc(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented))
+}
+
+impl Published {
+    fn policy_answer(&self, answer: Answer<ClientPolicy>) {
+        let mut answers = self.answers.lock();
+        // A control plane that has just been started may not know yet what an earlier one knew.
+        if answer != Answer::None || answers.policy == Answer::Waiting {
+            answers.policy = answer;
+        }
+        self.publish(&answers);
+    }
+
+    fn profile_answer(&self, answer: Answer<Profile>) {
+        let mut answers = self.answers.lock();
+        if answer != Answer::None || answers.profile == Answer::Waiting {
+            answers.profile = answer;
+        }
+        self.publish(&answers);
+    }
+
+    fn refused(&self, reason: String) {
+        self.first.send_if_modified(|first| {
+            let waiting = *first == First::Waiting;
+            if waiting {
+                *first = First::Refused(reason);
+            }
+            waiting
+        });
+    }
+
+    /// Shows the answers, once there is one to each question.
+    fn publish(&self, answers: &Answers) {
+        let profile = match &answers.profile {
+            Answer::Waiting => return,
+            Answer::Known(profile) => Some(profile),
+            Answer::None | Answer::Invalid(_) => None,
+        };
+        let policy = match &answers.policy {
+            Answer::Waiting => return,
+            Answer::Known(policy) => policy.clone(),
+            Answer::None => fallback::client_policy(self.addr, profile, &self.settings),
+            Answer::Invalid(reason) => fallback::invalid_client_policy(reason, &self.settings),
+        };
+        self.profile.set_if_changed(profile.cloned());
+        if self.policy.set_if_changed(policy) {
+            tracing::debug!(addr = %self.addr, "Outbound policy changed");
+        }
+        self.first.send_if_modified(|first| std::mem::replace(first, First::Answered) != First::Answered);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::InboundSettings, *};
+    use crate::config::PortSet;
+    use weft_model::{
+        Endpoint, Meta,
+        policy::{
+            inbound::DefaultPolicy,
+            outbound::{BackendKind, ClientProtocol, Distribution},
+        },
+    };
+
+    fn settings(networks: &[&str]) -> Settings {
+        Settings {
+            timeout: Duration::from_secs(10),
+            profile_networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
+            detect_timeout: Duration::from_secs(7),
+            outbound_idle: Duration::from_secs(5),
+            inbound: InboundSettings {
+                idle: Duration::from_secs(90),
+                default_policy: DefaultPolicy::Deny,
+                authorizations: vec![],
+                opaque_ports: PortSet::default(),
+                detect_timeout: Duration::from_secs(10),
+                eager: Default::default(),
+            },
+        }
+    }
+
+    fn target(networks: &[&str]) -> OutboundTarget {
+        OutboundTarget::new("10.0.0.1:80".parse().unwrap(), &settings(networks))
+    }
+
+    fn first(target: &OutboundTarget) -> First {
+        target.published.first.borrow().clone()
+    }
+
+    fn forwards_to(target: &OutboundTarget) -> (String, Endpoint) {
+        let policy = target.policy.snapshot();
+        let ClientProtocol::Detect { timeout, opaque: Some(route), .. } = &policy.value.protocol else { panic!() };
+        assert_eq!(*timeout, Duration::from_secs(7));
+        let Distribution::FirstAvailable(backends) = &route.backends else { panic!() };
+        let BackendKind::Forward(endpoint) = &backends[0].backend.kind else { panic!() };
+        (policy.value.meta.name().to_owned(), endpoint.clone())
+    }
+
+    #[test]
+    fn both_answers_are_awaited() {
+        let t = target(&["10.0.0.0/8"]);
+        t.published.policy_answer(Answer::None);
+        assert_eq!(first(&t), First::Waiting);
+        t.published.profile_answer(Answer::None);
+        assert_eq!(first(&t), First::Answered);
+        assert_eq!(forwards_to(&t), ("fallback".to_owned(), Endpoint::plain(t.addr)));
+    }
+
+    #[test]
+    fn no_profile_is_awaited_outside_the_networks() {
+        let t = target(&["192.168.0.0/16"]);
+        t.published.policy_answer(Answer::None);
+        assert_eq!(first(&t), First::Answered);
+    }
+
+    #[test]
+    fn without_a_policy_the_profiles_endpoint_is_used_and_followed() {
+        let t = target(&["10.0.0.0/8"]);
+        let endpoint = Endpoint { transport_port: Some(4143), ..Endpoint::plain(t.addr) };
+        t.published.policy_answer(Answer::None);
+        t.published.profile_answer(Answer::Known(Profile { endpoint: Some(endpoint.clone()), ..Profile::default() }));
+        assert_eq!(forwards_to(&t), ("endpoint".to_owned(), endpoint));
+        t.published.profile_answer(Answer::Known(Profile { opaque: true, ..Profile::default() }));
+        assert_eq!(forwards_to(&t).0, "fallback");
+        assert!(t.profile.load().value.as_ref().unwrap().opaque);
+    }
+
+    #[test]
+    fn the_last_known_answers_stay() {
+        let t = target(&["10.0.0.0/8"]);
+        let known = ClientPolicy { meta: Meta::default_named("known"), protocol: ClientProtocol::Opaque(None) };
+        t.published.policy_answer(Answer::Known(known.clone()));
+        t.published.profile_answer(Answer::Known(Profile { opaque: true, ..Profile::default() }));
+        let version = t.policy.version();
+        t.published.policy_answer(Answer::None);
+        t.published.profile_answer(Answer::None);
+        t.published.refused("later".into());
+        assert_eq!((t.policy.version(), &t.policy.load().value), (version, &known));
+        assert!(t.profile.load().value.is_some());
+        assert_eq!(first(&t), First::Answered);
+    }
+
+    #[tokio::test]
+    async fn a_refused_question_fails_the_wait() {
+        let t = target(&[]);
+        t.published.refused("no such workload".into());
+        assert_eq!(t.answered().await, Err("no such workload".to_owned()));
+    }
+
+    #[test]
+    fn an_invalid_policy_refuses_everything() {
+        let t = target(&[]);
+        t.published.policy_answer(Answer::Invalid("protocol: is required".into()));
+        let policy = t.policy.snapshot();
+        let ClientProtocol::Detect { http1, opaque: Some(tcp), .. } = &policy.value.protocol else { panic!() };
+        assert_eq!(tcp.backends, Distribution::Empty);
+        let refuses = |f: &weft_model::policy::route::Filter| format!("{f:?}").contains("protocol: is required");
+        assert!(tcp.filters.iter().all(refuses) && http1.routes[0].rules[0].filters.iter().all(refuses));
+        assert_eq!((tcp.filters.len(), http1.routes[0].rules[0].filters.len()), (1, 1));
+    }
+}
