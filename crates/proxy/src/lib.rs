@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod error;
+pub mod exchange;
 pub mod http1;
 pub mod http2;
 pub mod inbound;

@@ -6,6 +6,10 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod serve_http1;
+
+pub use serve_http1::serve_http1;
+
 use crate::error::ProxyError;
 use std::{rc::Rc, time::Duration};
 use weft_model::decide::route::RequestView;
@@ -14,9 +18,15 @@ use weft_transport::stream::Stream;
 /// How a direction decides a request. One value serves one accepted connection.
 pub trait Director {
     type Endpoint: Endpoint;
+    type Record: Observe;
 
     /// Finds route, authorization and endpoint for a request by its head. Waits for an endpoint up to the failfast timeout.
-    async fn direct(&self, request: &dyn RequestView, version: Version) -> Result<Directed<Self::Endpoint>, ProxyError>;
+    /// Dropped when the client goes away meanwhile.
+    async fn direct(
+        &self,
+        request: &dyn RequestView,
+        version: Version,
+    ) -> Result<Directed<Self::Endpoint, Self::Record>, ProxyError>;
 
     /// Whether `l5d-proxy-error` and `l5d-proxy-connection` are shown to this client (data plane 3.7, 1.2).
     fn informational_headers(&self) -> bool;
@@ -26,17 +36,18 @@ pub trait Director {
 }
 
 /// What was decided for a request.
-pub struct Directed<E> {
+pub struct Directed<E, R> {
     /// Counted as pending at the balancer until dropped.
     pub endpoint: E,
     pub carrier: Carrier,
     pub edits: Edits,
-    pub record: Record,
+    /// The metrics of the request. Dropped before the end counts as aborted.
+    pub record: R,
 }
 
 /// A chosen endpoint: hands out connections and takes them back.
 pub trait Endpoint {
-    /// An HTTP/1 connection, pooled or new.
+    /// An HTTP/1 connection, pooled (if [`crate::http1::Connection::is_reusable`]) or new.
     async fn http1(&self) -> Result<crate::http1::Connection, ProxyError>;
     /// Takes back a connection that is idle between two messages.
     fn keep_http1(&self, connection: crate::http1::Connection);
@@ -75,10 +86,7 @@ pub struct Edits {
     pub strip_mesh_response: bool,
 }
 
-/// The metrics of one request; the exchange tells it what happens, in this order. Dropped before the end counts as aborted.
-pub struct Record(pub Box<dyn Observe>);
-
-/// What a direction wants to know of an exchange.
+/// What a direction wants to know of an exchange; it is told in this order.
 pub trait Observe {
     /// The head of the response came (or of the proxy's own reply, after a failure).
     fn response_head(&mut self, status: u16);
@@ -88,7 +96,7 @@ pub trait Observe {
     fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>);
 }
 
-/// Serves one accepted connection of the given version until it closes. Implemented in the files of this folder.
+/// An accepted connection whose protocol is known. Served until it closes by the files of this folder.
 pub struct ServerConnection {
     pub stream: Stream,
     /// Bytes that detection has read already.

@@ -1,0 +1,122 @@
+//! A stream with what was read ahead of it and what is to be written on it: either side's connection, without HTTP.
+//!
+//! Everything here is a poll function, since an exchange drives both of its connections from one task.
+
+use super::buffer::{OutBuffer, ReadBuffer};
+use bytes::Bytes;
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use weft_transport::stream::Stream;
+
+/// Ends a chunk.
+const CRLF: [u8; 2] = *b"\r\n";
+
+pub(crate) struct Io {
+    pub(crate) stream: Stream,
+    pub(crate) read: ReadBuffer,
+    pub(crate) out: OutBuffer,
+    /// The peer has ended its side.
+    pub(crate) ended: bool,
+    /// TLS may hold back what was written.
+    unflushed: bool,
+}
+
+/// Bytes at the front of the *other* connection's read buffer that may be written, and whether a chunk's end follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) bytes: usize,
+    /// How much of CRLF is still to be written behind the bytes.
+    pub(crate) chunk_end: usize,
+}
+
+impl Run {
+    pub(crate) fn is_empty(self) -> bool {
+        self.bytes == 0 && self.chunk_end == 0
+    }
+}
+
+impl Io {
+    pub(crate) fn new(stream: Stream, prefix: &Bytes) -> Self {
+        let mut read = ReadBuffer::default();
+        read.extend(prefix);
+        Self { stream, read, out: OutBuffer::default(), ended: false, unflushed: false }
+    }
+
+    /// Reads once, behind what is unread. `Ready(0)` is the end; more than `limit` unread bytes are an error of kind
+    /// `OutOfMemory`. Holds no memory while it waits with nothing unread.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        let Some(room) = self.read.room(limit) else { return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into())) };
+        let mut buf = ReadBuf::new(room);
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+        let n = buf.filled().len();
+        match outcome {
+            Poll::Ready(Ok(())) => {
+                self.read.advance(n);
+                self.ended = n == 0;
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.read.release();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Writes what is pending in `out`, then `run` from the front of `source`, as few writes as possible, and flushes.
+    /// What was written of `source` is consumed.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut ReadBuffer,
+        run: &mut Run,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let head = self.out.pending();
+            let body = source.filled().get(..run.bytes).unwrap_or_default();
+            let tail = CRLF.get(CRLF.len() - run.chunk_end..).unwrap_or_default();
+            let stream = Pin::new(&mut self.stream);
+            let outcome = match (head.is_empty(), body.is_empty(), tail.is_empty()) {
+                (true, true, true) => break,
+                (false, true, true) => stream.poll_write(cx, head),
+                (true, false, true) => stream.poll_write(cx, body),
+                _ => stream.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body), IoSlice::new(tail)]),
+            };
+            let n = ready!(outcome)?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            let of_head = n.min(head.len());
+            let of_body = (n - of_head).min(body.len());
+            let of_tail = n - of_head - of_body;
+            self.out.wrote(of_head);
+            source.consume(of_body);
+            run.bytes -= of_body;
+            run.chunk_end -= of_tail.min(run.chunk_end);
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is pending in `out`.
+    pub(crate) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write(cx, &mut ReadBuffer::default(), &mut Run::default())
+    }
+}
+
+impl std::fmt::Debug for Io {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Io").field("stream", &self.stream).field("unread", &self.read.len()).finish_non_exhaustive()
+    }
+}
