@@ -1,6 +1,92 @@
 //! The annotations of the mesh, from text to types.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
+use weft_model::names::annotation as names;
+
+/// Ports whose clients must prove an identity, whatever the default policy is.
+pub const REQUIRE_IDENTITY_PORTS: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
+
+/// Annotations of Linkerd that this build accepts and does not act on.
+pub(crate) const KNOWN_WITHOUT_EFFECT: &[&str] = &[
+    "linkerd.io/created-by",
+    "linkerd.io/proxy-version",
+    "linkerd.io/trust-root-sha256",
+    "config.linkerd.io/access-log",
+    "config.linkerd.io/admin-port",
+    "config.linkerd.io/close-wait-timeout",
+    "config.linkerd.io/control-port",
+    "config.linkerd.io/debug-image",
+    "config.linkerd.io/debug-image-pull-policy",
+    "config.linkerd.io/debug-image-version",
+    "config.linkerd.io/enable-debug-sidecar",
+    "config.linkerd.io/enable-external-profiles",
+    "config.linkerd.io/enable-gateway",
+    "config.linkerd.io/image-pull-policy",
+    "config.linkerd.io/inbound-port",
+    "config.linkerd.io/outbound-port",
+    "config.linkerd.io/pod-inbound-ports",
+    "config.linkerd.io/proxy-additional-env",
+    "config.linkerd.io/proxy-admin-shutdown",
+    "config.linkerd.io/proxy-await",
+    "config.linkerd.io/proxy-cpu-limit",
+    "config.linkerd.io/proxy-cpu-ratio-limit",
+    "config.linkerd.io/proxy-cpu-request",
+    "config.linkerd.io/proxy-disable-inbound-protocol-detect-timeout",
+    "config.linkerd.io/proxy-disable-outbound-protocol-detect-timeout",
+    "config.linkerd.io/proxy-enable-native-sidecar",
+    "config.beta.linkerd.io/proxy-enable-native-sidecar",
+    "config.alpha.linkerd.io/proxy-enable-native-sidecar",
+    "config.alpha.linkerd.io/proxy-wait-before-exit-seconds",
+    "config.linkerd.io/proxy-ephemeral-storage-limit",
+    "config.linkerd.io/proxy-ephemeral-storage-request",
+    "config.linkerd.io/proxy-gid",
+    "config.linkerd.io/proxy-image",
+    "config.linkerd.io/proxy-inbound-connect-timeout",
+    "config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout",
+    "config.linkerd.io/proxy-log-format",
+    "config.linkerd.io/proxy-log-http-headers",
+    "config.linkerd.io/proxy-log-level",
+    "config.linkerd.io/proxy-memory-limit",
+    "config.linkerd.io/proxy-memory-request",
+    "config.linkerd.io/proxy-metrics-hostname-labels",
+    "config.linkerd.io/proxy-outbound-connect-timeout",
+    "config.linkerd.io/proxy-outbound-discovery-cache-unused-timeout",
+    "config.linkerd.io/proxy-uid",
+    "config.linkerd.io/proxy-version",
+    "config.linkerd.io/shutdown-grace-period",
+    "config.linkerd.io/skip-subnets",
+];
+
+/// How the name of an annotation is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// This build knows every name: another one is a spelling mistake.
+    Mesh,
+    /// Of a part that this build does not have: client policy, multicluster, extensions.
+    LaterParts,
+    /// Not of the mesh.
+    Other,
+}
+
+pub(crate) fn owner(key: &str) -> Owner {
+    match key.split_once('/').map(|(prefix, _)| prefix) {
+        Some("linkerd.io" | "config.linkerd.io" | "config.alpha.linkerd.io" | "config.beta.linkerd.io") => Owner::Mesh,
+        Some(prefix) if prefix.ends_with(".linkerd.io") => Owner::LaterParts,
+        _ => Owner::Other,
+    }
+}
+
+/// Whether the annotation has no meaning on a Service.
+pub(crate) fn is_of_pods(key: &str) -> bool {
+    [
+        names::INJECT,
+        names::SKIP_INBOUND_PORTS,
+        names::SKIP_OUTBOUND_PORTS,
+        names::DEFAULT_INBOUND_POLICY,
+        REQUIRE_IDENTITY_PORTS,
+    ]
+    .contains(&key)
+}
 
 /// A list of ports and ascending ranges: `25,587,4000-4100`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,6 +131,10 @@ impl FromIterator<u16> for PortRanges {
 }
 
 impl PortList {
+    pub fn numbers(ports: impl IntoIterator<Item = u16>) -> Self {
+        Self { numbers: ports.into_iter().collect(), names: vec![] }
+    }
+
     /// Whether it names `port`, which is also known as `name`.
     pub fn contains(&self, port: u16, name: Option<&str>) -> bool {
         self.numbers.contains(port) || name.is_some_and(|name| self.names.iter().any(|n| n == name))

@@ -3,8 +3,13 @@
 //! Pure; who starts the proxy passes addresses, files and anchors.
 
 use crate::workload::Mesh;
+use serde_json::json;
 use std::{net::IpAddr, path::Path};
-use weft_model::decide::cidr::Cidr;
+use weft_model::{
+    decide::cidr::Cidr,
+    names::{port, service_account},
+    policy::inbound::DefaultPolicy,
+};
 
 /// The workload and its surroundings.
 #[derive(Clone, Debug)]
@@ -36,11 +41,69 @@ pub struct ControlPlane {
     pub trust_domain: String,
     pub cluster_domain: String,
     pub cluster_networks: Vec<Cidr>,
+    pub default_policy: DefaultPolicy,
     pub ipv6: bool,
 }
 
 /// The variables in the order of the documentation, each name once.
 pub fn proxy_env(injection: &Injection<'_>) -> Vec<(String, String)> {
-    let _ = injection;
-    vec![]
+    let Injection { namespace, pod, service_account, node, mesh, control, .. } = *injection;
+    let any = if control.ipv6 { "[::]" } else { "0.0.0.0" };
+    let outbound = format!("127.0.0.1:{}", port::OUTBOUND);
+    let outbounds = if control.ipv6 { format!("{outbound},[::1]:{}", port::OUTBOUND) } else { outbound };
+    let identity = |account: &str, namespace: &str| {
+        format!("{account}.{namespace}.serviceaccount.identity.{}.{}", control.namespace, control.trust_domain)
+    };
+    let destination = identity(service_account::DESTINATION, &control.namespace);
+    let networks = list(&control.cluster_networks);
+    let policy = mesh.default_policy.unwrap_or(control.default_policy);
+    // Names of ports are resolved by the control plane; before its first answer only numbers are known.
+    let opaque = mesh.opaque_ports.numbers.to_string();
+
+    [
+        ("INBOUND_LISTEN_ADDR", format!("{any}:{}", port::INBOUND)),
+        ("OUTBOUND_LISTEN_ADDRS", outbounds),
+        ("CONTROL_LISTEN_ADDR", format!("{any}:{}", port::CONTROL)),
+        ("ADMIN_LISTEN_ADDR", format!("{any}:{}", port::ADMIN)),
+        ("INBOUND_IPS", list(injection.pod_ips)),
+        ("INBOUND_PORTS", list(injection.inbound_ports)),
+        ("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", opaque),
+        ("INBOUND_DEFAULT_POLICY", policy.as_str().to_owned()),
+        ("POLICY_CLUSTER_NETWORKS", networks.clone()),
+        ("POLICY_SVC_ADDR", control.policy_addr.clone()),
+        ("POLICY_SVC_NAME", destination.clone()),
+        ("POLICY_WORKLOAD", json!({ "ns": namespace, "pod": pod }).to_string()),
+        ("DESTINATION_SVC_ADDR", control.destination_addr.clone()),
+        ("DESTINATION_SVC_NAME", destination),
+        ("DESTINATION_CONTEXT", json!({ "ns": namespace, "nodeName": node, "pod": pod }).to_string()),
+        ("DESTINATION_PROFILE_SUFFIXES", format!("svc.{}.", control.cluster_domain)),
+        ("DESTINATION_PROFILE_NETWORKS", networks),
+        ("CONTROL_STREAM_INITIAL_TIMEOUT", "3s".to_owned()),
+        ("CONTROL_STREAM_IDLE_TIMEOUT", "5m".to_owned()),
+        ("CONTROL_STREAM_LIFETIME", "1h".to_owned()),
+        ("INBOUND_CONNECT_TIMEOUT", "100ms".to_owned()),
+        ("OUTBOUND_CONNECT_TIMEOUT", "1000ms".to_owned()),
+        ("INBOUND_DISCOVERY_IDLE_TIMEOUT", "90s".to_owned()),
+        ("OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "5s".to_owned()),
+        ("INBOUND_ACCEPT_KEEPALIVE", "10000ms".to_owned()),
+        ("OUTBOUND_CONNECT_KEEPALIVE", "10000ms".to_owned()),
+        ("INBOUND_ACCEPT_USER_TIMEOUT", "30s".to_owned()),
+        ("OUTBOUND_CONNECT_USER_TIMEOUT", "30s".to_owned()),
+        ("INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL", "10s".to_owned()),
+        ("INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT", "3s".to_owned()),
+        ("OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL", "10s".to_owned()),
+        ("OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT", "3s".to_owned()),
+        ("IDENTITY_DIR", injection.identity_dir.display().to_string()),
+        ("IDENTITY_TRUST_ANCHORS", injection.trust_anchors.to_owned()),
+        ("IDENTITY_TOKEN_FILE", injection.token_file.display().to_string()),
+        ("IDENTITY_SVC_ADDR", control.identity_addr.clone()),
+        ("IDENTITY_SVC_NAME", identity(service_account::IDENTITY, &control.namespace)),
+        ("IDENTITY_LOCAL_NAME", identity(service_account, namespace)),
+    ]
+    .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value))
+    .into()
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

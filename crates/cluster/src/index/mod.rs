@@ -1,107 +1,40 @@
 //! The index: every object, and the four questions of the control plane answered from them.
 //!
 //! ```text
-//! Event ─► apply ─► Subjects that changed ─► (control) the Questions that depend on them ─► answer ─► Answer, version
+//! Event ─► facts ─► apply (store) ─► Subjects that changed ─► (control) the Questions that depend on them
+//! Question ─► destination | profile | inbound | outbound ─► Answer, hash ─► Versioned
 //! ```
 //!
 //! Pure and deterministic: the answers depend on the objects held, never on the order in which they came.
 
-use crate::{Event, annotation::PortRanges};
-use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
-use weft_model::{
-    ClientPolicy, Endpoint, NameAddr, Profile, ProtocolHint, ServerPolicy, decide::cidr::Cidr,
-    policy::inbound::DefaultPolicy,
-};
+mod destination;
+mod facts;
+mod hash;
+mod inbound;
+mod name;
+mod outbound;
+mod profile;
+mod question;
+mod settings;
+mod store;
 
-/// What holds for the whole mesh.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    pub control_namespace: String,
-    pub trust_domain: String,
-    pub cluster_domain: String,
-    pub cluster_networks: Vec<Cidr>,
-    pub probe_networks: Vec<Cidr>,
-    pub default_policy: DefaultPolicyName,
-    pub opaque_ports: Vec<u16>,
-    /// How HTTP/1 is carried to a meshed endpoint whose port is not opaque.
-    pub hint: ProtocolHint,
-}
+pub(crate) use hash::fnv1a;
+pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
+pub use settings::{DefaultPolicyName, Settings};
 
-/// A default policy by its name, for configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct DefaultPolicyName(pub DefaultPolicy);
-
-/// What a stream asks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Question {
-    /// What is behind this name?
-    Destination(NameAddr),
-    /// What is this address or name?
-    Profile(Target),
-    /// How is this port of a pod served?
-    Inbound { namespace: String, pod: String, port: u16 },
-    /// How does traffic to this target behave, for a client in this namespace?
-    Outbound { source_namespace: String, target: Target },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Target {
-    Addr(SocketAddr),
-    Name(NameAddr),
-}
-
-/// What an answer depends on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    Service { namespace: String, name: String },
-    Pod { namespace: String, name: String },
-    Address(IpAddr),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    Destination(BTreeMap<SocketAddr, Endpoint>),
-    Profile(Profile),
-    Inbound(ServerPolicy),
-    Outbound(ClientPolicy),
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
-    #[error("{0}")]
-    NotFound(String),
-    /// The question itself is wrong.
-    #[error("{0}")]
-    Invalid(String),
-    /// The objects contradict each other.
-    #[error("{0}")]
-    Ambiguous(String),
-}
-
-/// An answer with the hash of its content: equal answers have equal versions, also in other processes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Versioned {
-    pub version: u64,
-    pub answer: Result<Answer, Refusal>,
-}
+use crate::Event;
+use store::Store;
 
 /// Every object, in the form that answers need.
 #[derive(Clone, Debug)]
 pub struct Index {
     settings: Settings,
-    _opaque: PortRanges,
+    store: Store,
 }
 
 impl Index {
     pub fn new(settings: Settings) -> Self {
-        let opaque = settings.opaque_ports.iter().copied().collect();
-        Self { settings, _opaque: opaque }
+        Self { settings, store: Store::default() }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -110,48 +43,48 @@ impl Index {
 
     /// Takes in one event and says what it may have changed.
     pub fn apply(&mut self, event: Event) -> Vec<Subject> {
-        let _ = event;
-        vec![]
+        let mut changed = match event {
+            Event::Apply(object) => self.store.insert(object),
+            Event::Delete(key) => self.store.remove(&key),
+            Event::Synced => vec![],
+        };
+        changed.sort();
+        changed.dedup();
+        changed
     }
 
     /// The newest answer.
     pub fn answer(&self, question: &Question) -> Versioned {
-        let _ = question;
-        Versioned { version: 0, answer: Err(Refusal::NotFound("not built yet".into())) }
+        let answer = match question {
+            Question::Destination(target) => self.destination(target).map(Answer::Destination),
+            Question::Profile(target) => self.profile(target).map(Answer::Profile),
+            Question::Inbound { namespace, pod, port } => self.inbound(namespace, pod, *port).map(Answer::Inbound),
+            Question::Outbound { source_namespace: _, target } => self.outbound(target).map(Answer::Outbound),
+        };
+        Versioned { version: hash::of(&answer), answer }
     }
 
-    /// Who holds the token with this SHA-256, in lower-case hexadecimal digits: namespace and service account.
-    pub fn token(&self, sha256: &str) -> Option<(&str, &str)> {
-        let _ = sha256;
-        None
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let networks = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"];
-        Self {
-            control_namespace: weft_model::names::CONTROL_NAMESPACE.to_owned(),
-            trust_domain: weft_model::names::CLUSTER_DOMAIN.to_owned(),
-            cluster_domain: weft_model::names::CLUSTER_DOMAIN.to_owned(),
-            cluster_networks: networks.iter().filter_map(|n| n.parse().ok()).collect(),
-            probe_networks: vec![Cidr::ALL_V4, Cidr::ALL_V6],
-            default_policy: DefaultPolicyName(DefaultPolicy::AllUnauthenticated),
-            opaque_ports: weft_model::names::DEFAULT_OPAQUE_PORTS.to_vec(),
-            hint: ProtocolHint::H2,
+    /// What an answer to `question` depends on: when none of it changed, neither did the answer.
+    pub fn subjects(&self, question: &Question) -> Vec<Subject> {
+        let of_name = |target: &weft_model::NameAddr| {
+            let parsed = name::parse(&target.name, &self.settings.cluster_domain);
+            parsed.map(|n| vec![Subject::Service { namespace: n.namespace, name: n.service }]).unwrap_or_default()
+        };
+        match question {
+            Question::Destination(target)
+            | Question::Profile(Target::Name(target))
+            | Question::Outbound { target: Target::Name(target), .. } => of_name(target),
+            Question::Profile(Target::Addr(addr)) | Question::Outbound { target: Target::Addr(addr), .. } => {
+                vec![Subject::Address(addr.ip().to_canonical())]
+            }
+            Question::Inbound { namespace, pod, .. } => {
+                vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }]
+            }
         }
     }
-}
 
-impl TryFrom<String> for DefaultPolicyName {
-    type Error = weft_model::policy::inbound::InvalidDefaultPolicy;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl From<DefaultPolicyName> for String {
-    fn from(name: DefaultPolicyName) -> Self {
-        name.0.as_str().to_owned()
+    /// Who holds the token with this SHA-256, in lower-case hexadecimal digits.
+    pub fn token(&self, sha256: &str) -> Option<&crate::Token> {
+        self.store.token(sha256)
     }
 }

@@ -1,15 +1,27 @@
 //! Reads manifests: files and folders in, typed objects and everything that is wrong with them out.
 //!
 //! ```text
-//! path ─► files (bounded) ─► document (lines kept) ─► typed (unknown fields found) ─► fields (table of decisions) ─► check
+//! path ─► files (bounded) ─► document (lines kept) ─► kinds ─► typed (unknown fields) ─► fields (decisions) ─► check
 //! ```
 //!
 //! What is wrong with one object never hides another: each is refused or accepted by itself. Nothing is written here and
 //! nothing is run.
 
+mod check;
+mod document;
+mod fields;
+mod files;
+mod kinds;
+mod path;
+mod read;
+mod typed;
+
 use crate::{Key, Object};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
 
 /// What was read from manifests.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,22 +69,83 @@ pub struct Ignored {
 
 /// Reads every path: a file, or a folder with its `.yaml`, `.yml` and `.json` files, in the order of their names.
 pub fn load(paths: &[PathBuf]) -> Loaded {
-    let _ = paths;
-    Loaded::default()
+    let mut loaded = Loaded::default();
+    let mut seen = HashSet::new();
+    for path in paths {
+        match files::list(path) {
+            Err(unread) => loaded.problems.push(unread.into()),
+            // A file that is named twice, or by itself and by its folder, is read once.
+            Ok(files) => {
+                files.into_iter().filter(|f| seen.insert(f.clone())).for_each(|file| match files::read(&file) {
+                    Err(unread) => loaded.problems.push(unread.into()),
+                    Ok(text) => read::text(&file, &text, &mut loaded),
+                })
+            }
+        }
+    }
+    loaded.finish()
 }
 
 /// Reads one text as if it stood in `file`.
 pub fn load_text(file: &Path, text: &str) -> Loaded {
-    let _ = (file, text);
-    Loaded::default()
+    let mut loaded = Loaded::default();
+    read::text(file, text, &mut loaded);
+    loaded.finish()
 }
 
 impl Loaded {
+    /// Refuses what is there twice: the first stays.
+    fn finish(mut self) -> Self {
+        let mut first: HashMap<Key, (PathBuf, u32)> = HashMap::new();
+        let mut kept = vec![];
+        for located in self.objects {
+            let key = located.object.key();
+            if let Some((file, line)) = first.get(&key) {
+                self.problems.push(Problem {
+                    line: located.line,
+                    field: "metadata.name".to_owned(),
+                    message: format!("{key} is already defined in {}, line {line}", file.display()),
+                    remedy: "remove one of them, or give it another name".to_owned(),
+                    file: located.file,
+                    // The first one is not refused.
+                    object: None,
+                });
+            } else {
+                first.insert(key, (located.file.clone(), located.line));
+                kept.push(located);
+            }
+        }
+        self.objects = kept;
+        self
+    }
+
     /// What should run after a change on disk: what is read now, and from `previous` what is refused now, so that a mistake
     /// does not stop what runs.
     #[must_use]
     pub fn keeping(&self, previous: &[Located]) -> Vec<Located> {
-        let _ = previous;
-        self.objects.clone()
+        let read: HashSet<Key> = self.objects.iter().map(|l| l.object.key()).collect();
+        let refused: HashSet<&Key> = self.problems.iter().filter_map(|p| p.object.as_ref()).collect();
+        // In a file with an unreadable part any of its objects may have been meant.
+        let unclear: Vec<&Path> =
+            self.problems.iter().filter(|p| p.object.is_none()).map(|p| p.file.as_path()).collect();
+        let kept = previous.iter().filter(|l| {
+            let key = l.object.key();
+            !read.contains(&key)
+                && (refused.contains(&key) || unclear.iter().any(|f| l.file == *f || l.file.parent() == Some(*f)))
+        });
+        self.objects.iter().chain(kept).cloned().collect()
+    }
+}
+
+impl From<files::Unread> for Problem {
+    fn from(unread: files::Unread) -> Self {
+        Self {
+            file: unread.file,
+            line: 0,
+            object: None,
+            field: String::new(),
+            message: unread.message,
+            remedy: unread.remedy.to_owned(),
+        }
     }
 }

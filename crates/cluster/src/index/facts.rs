@@ -1,0 +1,208 @@
+//! What answers need of an object, taken out once when it comes.
+
+use crate::{
+    annotation::is_port_name,
+    workload::{INHERITED, Port},
+};
+use k8s_openapi::{
+    api::core::v1::{Pod, Service},
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+use std::{collections::BTreeMap, net::IpAddr};
+
+pub(super) type Map = BTreeMap<String, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServiceFacts {
+    pub(super) cluster_ips: Vec<IpAddr>,
+    pub(super) ports: Vec<ServicePort>,
+    /// Empty selects nothing.
+    pub(super) selector: Map,
+    /// Those of the mesh.
+    pub(super) annotations: Map,
+    pub(super) publish_not_ready: bool,
+    /// Empty is the main family of each pod.
+    pub(super) families: Vec<Family>,
+    pub(super) external_name: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServicePort {
+    pub(super) name: Option<String>,
+    pub(super) port: u16,
+    pub(super) target: TargetPort,
+    pub(super) app_protocol: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TargetPort {
+    Number(u16),
+    Name(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PodFacts {
+    pub(super) labels: Map,
+    /// Those of the mesh.
+    pub(super) annotations: Map,
+    pub(super) service_account: String,
+    /// The first is the main one; none if the pod shares the host's.
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) ports: Vec<Port>,
+    /// Ports and paths of HTTP probes.
+    pub(super) probes: Vec<(u16, String)>,
+    pub(super) running: bool,
+    pub(super) ready: bool,
+    pub(super) terminating: bool,
+    /// With the Service that it is of.
+    pub(super) hostname: Option<(String, String)>,
+    /// The metric label of its kind, and its name.
+    pub(super) owner: Option<(String, String)>,
+}
+
+impl Family {
+    pub(super) fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl ServiceFacts {
+    pub(super) fn selects(&self, labels: &Map) -> bool {
+        !self.selector.is_empty() && self.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+    }
+
+    pub(super) fn port(&self, port: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|p| p.port == port)
+    }
+}
+
+impl PodFacts {
+    pub(super) fn port_name(&self, port: u16) -> Option<&str> {
+        self.ports.iter().find(|p| p.number == port).and_then(|p| p.name.as_deref())
+    }
+}
+
+pub(super) fn of_mesh(meta: &ObjectMeta) -> Map {
+    let annotations = meta.annotations.iter().flatten().filter(|(k, _)| INHERITED.contains(&k.as_str()));
+    annotations.map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+impl From<&Service> for ServiceFacts {
+    fn from(service: &Service) -> Self {
+        let spec = service.spec.clone().unwrap_or_default();
+        let given = spec.cluster_ip.into_iter().chain(spec.cluster_ips.into_iter().flatten());
+        let mut cluster_ips: Vec<IpAddr> = vec![];
+        for ip in given.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
+            if !cluster_ips.contains(&ip) {
+                cluster_ips.push(ip);
+            }
+        }
+        let mut families: Vec<Family> = cluster_ips.iter().map(|ip| Family::of(*ip)).collect();
+        if families.is_empty() {
+            families = spec
+                .ip_families
+                .iter()
+                .flatten()
+                .filter_map(|f| match f.as_str() {
+                    "IPv4" => Some(Family::V4),
+                    "IPv6" => Some(Family::V6),
+                    _ => None,
+                })
+                .collect();
+        }
+        let ports = spec.ports.iter().flatten().filter_map(|p| {
+            let port = u16::try_from(p.port).ok()?;
+            let target = match &p.target_port {
+                Some(IntOrString::Int(n)) if *n != 0 => TargetPort::Number(u16::try_from(*n).ok()?),
+                Some(IntOrString::String(name)) if is_port_name(name) => TargetPort::Name(name.clone()),
+                Some(IntOrString::String(number)) if !number.is_empty() => TargetPort::Number(number.parse().ok()?),
+                _ => TargetPort::Number(port),
+            };
+            let app_protocol = p.app_protocol.clone().filter(|a| !a.is_empty());
+            Some(ServicePort { name: p.name.clone().filter(|n| !n.is_empty()), port, target, app_protocol })
+        });
+        Self {
+            ports: ports.collect(),
+            cluster_ips,
+            families,
+            selector: spec.selector.unwrap_or_default(),
+            annotations: of_mesh(&service.metadata),
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+            external_name: spec.type_.as_deref() == Some("ExternalName"),
+        }
+    }
+}
+
+impl From<&Pod> for PodFacts {
+    fn from(pod: &Pod) -> Self {
+        let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
+        let labels: Map = pod.metadata.labels.clone().unwrap_or_default();
+        let mut ips: Vec<IpAddr> = vec![];
+        if !spec.host_network.unwrap_or(false) {
+            let given = status.pod_ip.iter().cloned().chain(status.pod_ips.into_iter().flatten().map(|ip| ip.ip));
+            for ip in given.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
+                if !ips.contains(&ip) {
+                    ips.push(ip);
+                }
+            }
+        }
+        let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let ports: Vec<Port> = containers()
+            .flat_map(|c| c.ports.iter().flatten())
+            .filter_map(|p| Some(Port { name: p.name.clone(), number: u16::try_from(p.container_port).ok()? }))
+            .collect();
+        let mut probes: Vec<(u16, String)> = containers()
+            .flat_map(|c| [&c.readiness_probe, &c.liveness_probe, &c.startup_probe])
+            .filter_map(|p| p.as_ref()?.http_get.as_ref())
+            .filter_map(|get| {
+                let port = match &get.port {
+                    IntOrString::Int(n) => u16::try_from(*n).ok()?,
+                    IntOrString::String(name) => ports.iter().find(|p| p.name.as_ref() == Some(name))?.number,
+                };
+                let path = get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
+                // A route is matched by the path alone.
+                Some((port, path.split('?').next().unwrap_or("/").to_owned()))
+            })
+            .collect();
+        probes.sort();
+        probes.dedup();
+        let conditions = status.conditions.unwrap_or_default();
+        Self {
+            annotations: of_mesh(&pod.metadata),
+            service_account: spec
+                .service_account_name
+                .filter(|a| !a.is_empty())
+                .unwrap_or_else(|| "default".to_owned()),
+            ips,
+            ports,
+            probes,
+            running: status.phase.as_deref() == Some("Running"),
+            ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
+            hostname: spec.hostname.zip(spec.subdomain).filter(|(h, s)| !h.is_empty() && !s.is_empty()),
+            owner: owner(&pod.metadata, &labels),
+            labels,
+        }
+    }
+}
+
+/// A ReplicaSet whose name ends in the template's hash stands for its Deployment.
+fn owner(meta: &ObjectMeta, labels: &Map) -> Option<(String, String)> {
+    let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
+    let deployment = labels
+        .get("pod-template-hash")
+        .and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'))
+        .filter(|_| owner.kind == "ReplicaSet");
+    Some(match (deployment, owner.kind.as_str()) {
+        (Some(name), _) => ("deployment".to_owned(), name.to_owned()),
+        // `job` is a label that scrapers give.
+        (None, "Job") => ("k8s_job".to_owned(), owner.name.clone()),
+        (None, kind) => (kind.to_lowercase(), owner.name.clone()),
+    })
+}

@@ -1,0 +1,81 @@
+//! How a port of a pod is served and who may call it (control plane 6.4).
+
+use super::{Index, Refusal, facts::PodFacts};
+use weft_model::{
+    Meta, ServerPolicy,
+    policy::{
+        inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, ServerProtocol},
+        route::{DETECT_TIMEOUT, HttpMatch, HttpRoute, PathMatch, Rule},
+    },
+};
+
+impl Index {
+    pub(super) fn inbound(&self, namespace: &str, name: &str, port: u16) -> Result<ServerPolicy, Refusal> {
+        if port == 0 {
+            return Err(Refusal::Invalid("port 0 is no port".to_owned()));
+        }
+        let missing = || Refusal::NotFound(format!("there is no pod {namespace}/{name}"));
+        let pod = self.store.pod(namespace, name).ok_or_else(missing)?;
+        let mesh = self.mesh(namespace, pod);
+        let mut policy = mesh.default_policy.unwrap_or(self.settings.default_policy.0);
+        if mesh.require_identity.contains(port) {
+            policy = with_identity(policy);
+        }
+        let protocol = if self.is_opaque(&mesh, pod, port) {
+            ServerProtocol::Opaque
+        } else {
+            ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: self.routes(pod, port), rate_limit: None }
+        };
+        Ok(ServerPolicy {
+            meta: Meta::default_named(policy.as_str()),
+            protocol,
+            authorizations: policy.authorizations(&self.settings.cluster_networks),
+        })
+    }
+
+    /// Every request, and the pod's HTTP probes, which are let in whatever the policy is.
+    fn routes(&self, pod: &PodFacts, port: u16) -> Vec<HttpRoute<InboundRule>> {
+        let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
+        let mut routes = vec![route("default", vec![every], vec![])];
+        let probes: Vec<HttpMatch> = pod
+            .probes
+            .iter()
+            .filter(|(at, _)| *at == port)
+            .map(|(_, path)| HttpMatch {
+                path: Some(PathMatch::Exact(path.clone())),
+                method: Some("GET".to_owned()),
+                ..HttpMatch::default()
+            })
+            .collect();
+        if !probes.is_empty() && !self.settings.probe_networks.is_empty() {
+            let networks = &self.settings.probe_networks;
+            let authorization = Authorization {
+                meta: Meta::default_named("probe"),
+                networks: networks.iter().map(|net| NetworkMatch { net: *net, except: vec![] }).collect(),
+                authentication: Authentication::Unauthenticated,
+            };
+            routes.push(route("probe", probes, vec![authorization]));
+        }
+        routes
+    }
+}
+
+fn route(name: &str, matches: Vec<HttpMatch>, authorizations: Vec<Authorization>) -> HttpRoute<InboundRule> {
+    HttpRoute {
+        meta: Meta::default_named(name),
+        hosts: vec![],
+        rules: vec![Rule { matches, filters: vec![], does: InboundRule { authorizations } }],
+    }
+}
+
+fn with_identity(policy: DefaultPolicy) -> DefaultPolicy {
+    match policy {
+        DefaultPolicy::Deny => DefaultPolicy::Deny,
+        DefaultPolicy::ClusterAuthenticated | DefaultPolicy::ClusterUnauthenticated => {
+            DefaultPolicy::ClusterAuthenticated
+        }
+        DefaultPolicy::AllAuthenticated | DefaultPolicy::AllUnauthenticated | DefaultPolicy::Audit => {
+            DefaultPolicy::AllAuthenticated
+        }
+    }
+}

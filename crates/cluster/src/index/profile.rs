@@ -1,0 +1,100 @@
+//! What an address or a name is (control plane 6.3).
+
+use super::{
+    Index, Refusal, Target,
+    destination::is_instance,
+    facts::{Map, PodFacts, ServiceFacts},
+    name,
+    outbound::Wire,
+    store::Id,
+};
+use crate::{annotation::PortList, workload};
+use std::net::SocketAddr;
+use weft_model::{Endpoint, Profile};
+
+impl Index {
+    pub(super) fn profile(&self, target: &Target) -> Result<Profile, Refusal> {
+        match target {
+            Target::Addr(addr) => self.profile_of_address(*addr),
+            Target::Name(target) => {
+                let name = name::parse(&target.name, &self.settings.cluster_domain)?;
+                let missing = || Refusal::NotFound(format!("there is no {}", target.name));
+                let service = self.store.service(&name.namespace, &name.service).ok_or_else(missing)?;
+                let Some(instance) = name.instance else {
+                    return Ok(self.profile_of_service(&(name.namespace, name.service), service, target.port));
+                };
+                let pod = self
+                    .store
+                    .pods_of(&name.namespace, service)
+                    .find(|(_, pod)| !pod.terminating && is_instance(pod, &instance, &name.service));
+                let (id, pod) = pod.ok_or_else(missing)?;
+                let ip = pod.ips.first().ok_or_else(missing)?;
+                Ok(self.profile_of_pod(id, pod, SocketAddr::new(*ip, target.port)))
+            }
+        }
+    }
+
+    fn profile_of_address(&self, addr: SocketAddr) -> Result<Profile, Refusal> {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        if let Some((id, service)) = self.only_service_at(addr)? {
+            return Ok(self.profile_of_service(id, service, addr.port()));
+        }
+        // A pod that stops keeps its identity until it is gone, so that nothing is sent to it in plaintext; an address that
+        // was already given to another pod is that one's.
+        let running = || self.store.pods_at(addr.ip()).filter(|(_, pod)| pod.running);
+        let mut living = running().filter(|(_, pod)| !pod.terminating);
+        match (living.next(), living.next()) {
+            (Some((a, _)), Some((b, _))) => {
+                let text = format!("pods {}/{} and {}/{} have the same address {}", a.0, a.1, b.0, b.1, addr.ip());
+                Err(Refusal::Ambiguous(text))
+            }
+            (Some((id, pod)), None) => Ok(self.profile_of_pod(id, pod, addr)),
+            (None, _) => Ok(match running().next() {
+                Some((id, pod)) => self.profile_of_pod(id, pod, addr),
+                None => Profile {
+                    opaque: self.settings.opaque_ports.contains(&addr.port()),
+                    endpoint: (addr.port() != 0).then(|| Endpoint::plain(addr)),
+                    ..Profile::default()
+                },
+            }),
+        }
+    }
+
+    pub(super) fn only_service_at(&self, addr: SocketAddr) -> Result<Option<(&Id, &ServiceFacts)>, Refusal> {
+        let mut services = self.store.services_at(addr.ip());
+        match (services.next(), services.next()) {
+            (Some((a, _)), Some((b, _))) => {
+                let text = format!("Services {}/{} and {}/{} have the same address {}", a.0, a.1, b.0, b.1, addr.ip());
+                Err(Refusal::Ambiguous(text))
+            }
+            (first, _) => Ok(first),
+        }
+    }
+
+    /// A port that the Service does not declare has an empty profile: the client policy refuses it.
+    fn profile_of_service(&self, id: &Id, service: &ServiceFacts, port: u16) -> Profile {
+        if service.port(port).is_none() {
+            return Profile::default();
+        }
+        Profile {
+            name: format!("{}.{}.svc.{}", id.1, id.0, self.settings.cluster_domain).parse().ok(),
+            opaque: self.wire_of(&id.0, service, port) == Wire::Opaque,
+            ..Profile::default()
+        }
+    }
+
+    fn profile_of_pod(&self, id: &Id, pod: &PodFacts, addr: SocketAddr) -> Profile {
+        let labels = Map::from([("namespace".to_owned(), id.0.clone())]);
+        Profile {
+            opaque: self.is_opaque(&self.mesh(&id.0, pod), pod, addr.port()),
+            endpoint: (addr.port() != 0).then(|| self.endpoint(id, pod, addr, labels)),
+            ..Profile::default()
+        }
+    }
+
+    /// The opaque ports of a Service: its own annotation, else its namespace's, else the usual ones.
+    pub(super) fn opaque_ports_of(&self, namespace: &str, service: &ServiceFacts) -> PortList {
+        workload::opaque_ports(&self.store.inherit(namespace, &service.annotations))
+            .unwrap_or_else(|| PortList::numbers(self.settings.opaque_ports.iter().copied()))
+    }
+}

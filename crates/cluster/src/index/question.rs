@@ -1,0 +1,70 @@
+//! Questions and answers.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+use weft_model::{ClientPolicy, Endpoint, NameAddr, Profile, ServerPolicy};
+
+/// What a stream asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Question {
+    /// What is behind this name?
+    Destination(NameAddr),
+    /// What is this address or name?
+    Profile(Target),
+    /// How is this port of a pod served?
+    Inbound { namespace: String, pod: String, port: u16 },
+    /// How does traffic to this target behave, for a client in this namespace?
+    Outbound { source_namespace: String, target: Target },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    Addr(SocketAddr),
+    Name(NameAddr),
+}
+
+/// What an answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// The Service, or the pods behind it.
+    Service {
+        namespace: String,
+        name: String,
+    },
+    Pod {
+        namespace: String,
+        name: String,
+    },
+    /// Whose it is, or something about its owner.
+    Address(IpAddr),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Destination(BTreeMap<SocketAddr, Endpoint>),
+    Profile(Profile),
+    Inbound(ServerPolicy),
+    Outbound(ClientPolicy),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0}")]
+    NotFound(String),
+    /// The question itself is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The objects contradict each other.
+    #[error("{0}")]
+    Ambiguous(String),
+}
+
+/// An answer with the hash of its content: equal answers have equal versions, also in other processes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Versioned {
+    pub version: u64,
+    pub answer: Result<Answer, Refusal>,
+}

@@ -1,0 +1,71 @@
+//! What holds for the whole mesh.
+
+use serde::{Deserialize, Serialize};
+use weft_model::{
+    ProtocolHint,
+    decide::cidr::Cidr,
+    names,
+    policy::inbound::{DefaultPolicy, InvalidDefaultPolicy},
+};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub control_namespace: String,
+    pub trust_domain: String,
+    pub cluster_domain: String,
+    pub cluster_networks: Vec<Cidr>,
+    /// From where HTTP probes are let in.
+    pub probe_networks: Vec<Cidr>,
+    pub default_policy: DefaultPolicyName,
+    /// Ports that are opaque unless an annotation says otherwise.
+    pub opaque_ports: Vec<u16>,
+    /// How HTTP/1 is carried to a meshed endpoint whose port is not opaque.
+    pub hint: ProtocolHint,
+}
+
+/// A default policy by its name, for configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DefaultPolicyName(pub DefaultPolicy);
+
+/// The private networks, as Linkerd's chart has them.
+const CLUSTER_NETWORKS: [&str; 5] = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"];
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            control_namespace: names::CONTROL_NAMESPACE.to_owned(),
+            trust_domain: names::CLUSTER_DOMAIN.to_owned(),
+            cluster_domain: names::CLUSTER_DOMAIN.to_owned(),
+            cluster_networks: CLUSTER_NETWORKS.iter().filter_map(|n| n.parse().ok()).collect(),
+            probe_networks: vec![Cidr::ALL_V4, Cidr::ALL_V6],
+            default_policy: DefaultPolicyName(DefaultPolicy::AllUnauthenticated),
+            opaque_ports: names::DEFAULT_OPAQUE_PORTS.to_vec(),
+            hint: ProtocolHint::H2,
+        }
+    }
+}
+
+impl TryFrom<String> for DefaultPolicyName {
+    type Error = InvalidDefaultPolicy;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<DefaultPolicyName> for String {
+    fn from(name: DefaultPolicyName) -> Self {
+        name.0.as_str().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_networks_are_read() {
+        assert_eq!(Settings::default().cluster_networks.len(), CLUSTER_NETWORKS.len());
+    }
+}

@@ -1,0 +1,171 @@
+//! The facts by key and by address, and what an event changes among them.
+
+use super::{
+    Subject,
+    facts::{self, Map, PodFacts, ServiceFacts},
+};
+use crate::{Key, Kind, Object, Token, workload};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+/// Namespace and name, in this order.
+pub(super) type Id = (String, String);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Store {
+    /// Annotations of the mesh.
+    namespaces: BTreeMap<String, Map>,
+    services: BTreeMap<Id, ServiceFacts>,
+    pods: BTreeMap<Id, PodFacts>,
+    tokens: HashMap<String, Token>,
+    services_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
+    pods_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
+}
+
+impl Store {
+    pub(super) fn service(&self, namespace: &str, name: &str) -> Option<&ServiceFacts> {
+        self.services.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<&PodFacts> {
+        self.pods.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub(super) fn token(&self, sha256: &str) -> Option<&Token> {
+        self.tokens.get(sha256)
+    }
+
+    pub(super) fn services_at(&self, ip: IpAddr) -> impl Iterator<Item = (&Id, &ServiceFacts)> {
+        self.services_by_ip
+            .get(&ip.to_canonical())
+            .into_iter()
+            .flatten()
+            .filter_map(|id| Some((id, self.services.get(id)?)))
+    }
+
+    pub(super) fn pods_at(&self, ip: IpAddr) -> impl Iterator<Item = (&Id, &PodFacts)> {
+        self.pods_by_ip.get(&ip.to_canonical()).into_iter().flatten().filter_map(|id| Some((id, self.pods.get(id)?)))
+    }
+
+    /// Those that the Service selects, which are always in its namespace.
+    pub(super) fn pods_of(&self, namespace: &str, service: &ServiceFacts) -> impl Iterator<Item = (&Id, &PodFacts)> {
+        in_namespace(&self.pods, namespace).filter(|(_, pod)| service.selects(&pod.labels))
+    }
+
+    /// Annotations of the mesh: the object's own before its namespace's.
+    pub(super) fn inherit(&self, namespace: &str, own: &Map) -> Map {
+        self.namespaces.get(namespace).map_or_else(|| own.clone(), |inherited| workload::inherit(own, inherited))
+    }
+
+    pub(super) fn insert(&mut self, object: Object) -> Vec<Subject> {
+        let key = object.key();
+        let id = (key.namespace.clone(), key.name.clone());
+        match object {
+            Object::Namespace(namespace) => self.put_namespace(&key.name, Some(facts::of_mesh(&namespace.metadata))),
+            Object::Service(service) => self.put_service(id, Some(service.as_ref().into())),
+            Object::Pod(pod) => self.put_pod(id, Some(pod.as_ref().into())),
+            Object::Token(token) => {
+                self.tokens.insert(token.sha256.clone(), token);
+                vec![]
+            }
+            // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
+            Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Vec<Subject> {
+        let id = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Namespace => self.put_namespace(&key.name, None),
+            Kind::Service => self.put_service(id, None),
+            Kind::Pod => self.put_pod(id, None),
+            Kind::Token => {
+                self.tokens.remove(&key.name);
+                vec![]
+            }
+            Kind::ServiceAccount | Kind::Deployment => vec![],
+        }
+    }
+
+    fn put_namespace(&mut self, name: &str, new: Option<Map>) -> Vec<Subject> {
+        let old = self.namespaces.get(name);
+        if old.cloned().unwrap_or_default() == new.clone().unwrap_or_default() {
+            return vec![];
+        }
+        match new {
+            Some(annotations) => drop(self.namespaces.insert(name.to_owned(), annotations)),
+            None => drop(self.namespaces.remove(name)),
+        }
+        let services = in_namespace(&self.services, name);
+        let pods = in_namespace(&self.pods, name);
+        services.flat_map(|(id, s)| about_service(id, s)).chain(pods.flat_map(|(id, p)| about_pod(id, p))).collect()
+    }
+
+    fn put_service(&mut self, id: Id, new: Option<ServiceFacts>) -> Vec<Subject> {
+        let old = self.services.remove(&id);
+        let changed =
+            if old == new { vec![] } else { old.iter().chain(&new).flat_map(|s| about_service(&id, s)).collect() };
+        for ip in old.iter().flat_map(|s| &s.cluster_ips) {
+            unlink(&mut self.services_by_ip, *ip, &id);
+        }
+        for ip in new.iter().flat_map(|s| &s.cluster_ips) {
+            self.services_by_ip.entry(ip.to_canonical()).or_default().insert(id.clone());
+        }
+        if let Some(new) = new {
+            self.services.insert(id, new);
+        }
+        changed
+    }
+
+    fn put_pod(&mut self, id: Id, new: Option<PodFacts>) -> Vec<Subject> {
+        let old = self.pods.remove(&id);
+        let mut changed: Vec<Subject> = vec![];
+        if old != new {
+            changed.extend(old.iter().chain(&new).flat_map(|p| about_pod(&id, p)));
+            let selecting = in_namespace(&self.services, &id.0)
+                .filter(|(_, s)| old.iter().chain(&new).any(|pod| s.selects(&pod.labels)));
+            changed.extend(selecting.map(|(id, _)| service_subject(id)));
+        }
+        for ip in old.iter().flat_map(|p| &p.ips) {
+            unlink(&mut self.pods_by_ip, *ip, &id);
+        }
+        for ip in new.iter().flat_map(|p| &p.ips) {
+            self.pods_by_ip.entry(ip.to_canonical()).or_default().insert(id.clone());
+        }
+        if let Some(new) = new {
+            self.pods.insert(id, new);
+        }
+        changed
+    }
+}
+
+fn in_namespace<'m, T>(map: &'m BTreeMap<Id, T>, namespace: &str) -> impl Iterator<Item = (&'m Id, &'m T)> {
+    let namespace = namespace.to_owned();
+    map.range((namespace.clone(), String::new())..).take_while(move |(id, _)| id.0 == namespace)
+}
+
+fn unlink(by_ip: &mut HashMap<IpAddr, BTreeSet<Id>>, ip: IpAddr, id: &Id) {
+    if let Some(ids) = by_ip.get_mut(&ip.to_canonical()) {
+        ids.remove(id);
+        if ids.is_empty() {
+            by_ip.remove(&ip.to_canonical());
+        }
+    }
+}
+
+fn service_subject((namespace, name): &Id) -> Subject {
+    Subject::Service { namespace: namespace.clone(), name: name.clone() }
+}
+
+fn about_service(id: &Id, service: &ServiceFacts) -> Vec<Subject> {
+    let addresses = service.cluster_ips.iter().map(|ip| Subject::Address(ip.to_canonical()));
+    std::iter::once(service_subject(id)).chain(addresses).collect()
+}
+
+fn about_pod((namespace, name): &Id, pod: &PodFacts) -> Vec<Subject> {
+    let addresses = pod.ips.iter().map(|ip| Subject::Address(ip.to_canonical()));
+    let pod = Subject::Pod { namespace: namespace.clone(), name: name.clone() };
+    std::iter::once(pod).chain(addresses).collect()
+}

@@ -1,0 +1,130 @@
+//! Names, labels and annotations.
+
+use super::{super::path::Path, Reading, is_label};
+use crate::annotation::{self, KNOWN_WITHOUT_EFFECT, Owner, PortList, PortRanges};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use weft_model::{names::annotation as names, policy::inbound::DefaultPolicy};
+
+/// The rule for a name.
+#[derive(Clone, Copy)]
+pub(super) struct NameRule {
+    valid: fn(&str) -> bool,
+    remedy: &'static str,
+}
+
+pub(super) const LABEL: NameRule =
+    NameRule { valid: is_label, remedy: "use 1 to 63 lower-case letters, digits and '-', not at the ends" };
+pub(super) const SERVICE_LABEL: NameRule = NameRule {
+    valid: |name| is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()),
+    remedy: "use 1 to 63 lower-case letters, digits and '-', beginning with a letter",
+};
+pub(super) const SUBDOMAIN: NameRule = NameRule {
+    valid: |name| name.len() <= 253 && name.split('.').all(is_label),
+    remedy: "use lower-case letters, digits, '-' and '.'",
+};
+
+/// What an annotation stands on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum On {
+    Namespace,
+    /// A pod template.
+    Pod,
+    Service,
+    /// A workload's own metadata, which the mesh does not read.
+    Workload,
+}
+
+pub(super) fn name(meta: &ObjectMeta, rule: NameRule, reading: &mut Reading<'_>) {
+    let at = Path::default().key("metadata");
+    match meta.name.as_deref().unwrap_or_default() {
+        "" => reading.problem(&at.key("name"), "the object has no name", "give metadata.name"),
+        name if !(rule.valid)(name) => {
+            reading.problem(&at.key("name"), format!("{name:?} is no valid name"), rule.remedy)
+        }
+        _ => {}
+    }
+    if let Some(namespace) = meta.namespace.as_deref().filter(|n| !n.is_empty() && !is_label(n)) {
+        reading.problem(&at.key("namespace"), format!("{namespace:?} is no valid namespace"), LABEL.remedy);
+    }
+}
+
+/// The syntax of labels and of annotations' keys.
+pub(super) fn maps(meta: &ObjectMeta, at: &Path, reading: &mut Reading<'_>) {
+    let at = at.key("metadata");
+    for (key, value) in meta.labels.iter().flatten() {
+        let path = at.key("labels").key(key);
+        if !is_qualified(key) {
+            reading.problem(&path, format!("{key:?} is no valid label key"), KEY_REMEDY);
+        }
+        if !value.is_empty() && !is_label_text(value) {
+            let remedy = "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
+            reading.problem(&path, format!("{value:?} is no valid label value"), remedy);
+        }
+    }
+    for key in meta.annotations.iter().flatten().map(|(k, _)| k).filter(|k| !is_qualified(&k.to_lowercase())) {
+        reading.problem(&at.key("annotations").key(key), format!("{key:?} is no valid annotation key"), KEY_REMEDY);
+    }
+}
+
+const KEY_REMEDY: &str = "use an optional DNS name and '/', then at most 63 letters, digits, '-', '_' and '.'";
+
+fn is_qualified(key: &str) -> bool {
+    match key.split_once('/') {
+        None => is_label_text(key),
+        Some((prefix, name)) => (SUBDOMAIN.valid)(prefix) && is_label_text(name),
+    }
+}
+
+fn is_label_text(text: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    (1..=63).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && ends(text.chars().next())
+        && ends(text.chars().next_back())
+}
+
+/// The annotations of the mesh: values, places, spelling.
+pub(super) fn annotations(meta: &ObjectMeta, at: &Path, on: On, reading: &mut Reading<'_>) {
+    for (key, value) in meta.annotations.iter().flatten() {
+        let path = at.keys(&["metadata", "annotations", key]);
+        if annotation::owner(key) == Owner::Other {
+            continue;
+        }
+        if on == On::Workload {
+            reading.ignored(&path, "it belongs to spec.template.metadata.annotations");
+            continue;
+        }
+        let error = match key.as_str() {
+            names::INJECT => inject(value),
+            names::SKIP_INBOUND_PORTS | names::SKIP_OUTBOUND_PORTS | annotation::REQUIRE_IDENTITY_PORTS => {
+                value.parse::<PortRanges>().err().map(|e| (e.to_string(), PORTS_REMEDY))
+            }
+            names::OPAQUE_PORTS => value.parse::<PortList>().err().map(|e| (e.to_string(), PORTS_REMEDY)),
+            names::DEFAULT_INBOUND_POLICY => {
+                value.parse::<DefaultPolicy>().err().map(|e| (e.to_string(), "use one of the six names"))
+            }
+            _ if annotation::owner(key) == Owner::LaterParts || KNOWN_WITHOUT_EFFECT.contains(&key.as_str()) => {
+                reading.ignored(&path, "weft does not act on this annotation yet");
+                None
+            }
+            _ => Some((format!("there is no annotation {key}"), "correct the spelling, or remove it")),
+        };
+        match error {
+            Some((message, remedy)) => reading.problem(&path, message, remedy),
+            None if on == On::Service && annotation::is_of_pods(key) => {
+                reading.ignored(&path, "it belongs to a pod template or a Namespace");
+            }
+            None => {}
+        }
+    }
+}
+
+const PORTS_REMEDY: &str = "use ports and ranges, such as 25,4000-4100";
+
+fn inject(value: &str) -> Option<(String, &'static str)> {
+    match value {
+        "enabled" | "disabled" => None,
+        "ingress" => Some(("ingress mode is not supported yet".to_owned(), "use enabled or disabled")),
+        other => Some((format!("{other:?} is no injection mode"), "use enabled or disabled")),
+    }
+}

@@ -1,0 +1,34 @@
+//! What must hold of an object beyond the types of its fields: Kubernetes' own rules, and what this mesh can do.
+
+mod deployment;
+mod meta;
+mod service;
+
+use super::{path::Path, read::Reading};
+use crate::Object;
+
+pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
+    let top = Path::default();
+    match object {
+        Object::Namespace(o) => {
+            meta::name(&o.metadata, meta::LABEL, reading);
+            meta::maps(&o.metadata, &top, reading);
+            meta::annotations(&o.metadata, &top, meta::On::Namespace, reading);
+        }
+        Object::ServiceAccount(o) => {
+            meta::name(&o.metadata, meta::SUBDOMAIN, reading);
+            meta::maps(&o.metadata, &top, reading);
+        }
+        Object::Deployment(o) => deployment::check(o, reading),
+        Object::Service(o) => service::check(o, reading),
+        Object::Pod(_) | Object::Token(_) => {}
+    }
+}
+
+/// What Kubernetes means by a DNS label.
+pub(super) fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}

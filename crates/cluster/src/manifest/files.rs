@@ -1,0 +1,69 @@
+//! Which files are read, and their text.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// Bytes of one file.
+pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
+/// Files of one folder.
+const MAX_FILES: usize = 2_000;
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// What could not be read, and why.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) file: PathBuf,
+    pub(super) message: String,
+    pub(super) remedy: &'static str,
+}
+
+/// The files that `path` stands for: itself, or those of the folder (not of folders in it) in the order of their names.
+pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, Unread> {
+    let unread = |error: &io::Error| unread(path, error);
+    if !fs::metadata(path).map_err(|e| unread(&e))?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = vec![];
+    for entry in fs::read_dir(path).map_err(|e| unread(&e))? {
+        let file = entry.map_err(|e| unread(&e))?.path();
+        let wanted = file.extension().is_some_and(|e| EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)));
+        // An editor's hidden copies are not meant.
+        let hidden = file.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        if wanted && !hidden && !file.is_dir() {
+            files.push(file);
+        }
+        if files.len() > MAX_FILES {
+            let message = format!("the folder has more than {MAX_FILES} manifests");
+            return Err(Unread { file: path.to_owned(), message, remedy: "split the folder" });
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+pub(super) fn read(file: &Path) -> Result<String, Unread> {
+    let mut bytes = vec![];
+    let opened = fs::File::open(file).map_err(|e| unread(file, &e))?;
+    opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unread(file, &e))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let message = format!("the file has more than {MAX_FILE_BYTES} bytes");
+        return Err(Unread { file: file.to_owned(), message, remedy: "split the file" });
+    }
+    String::from_utf8(bytes).map_err(|_| Unread {
+        file: file.to_owned(),
+        message: "the file is not UTF-8 text".to_owned(),
+        remedy: "save it as UTF-8",
+    })
+}
+
+fn unread(file: &Path, error: &io::Error) -> Unread {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "make it readable",
+        _ => "check the file",
+    };
+    Unread { file: file.to_owned(), message: error.to_string(), remedy }
+}

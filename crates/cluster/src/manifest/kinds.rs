@@ -1,0 +1,116 @@
+//! Which kinds of objects there are.
+
+use crate::Kind;
+
+/// What is done with a document of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KindDecision {
+    Supported(Kind),
+    /// `kind: List`: its items are documents.
+    List,
+    /// Known, and not carried out; with a remedy.
+    NotYet(&'static str),
+    /// Known under another `apiVersion`.
+    OtherVersion(&'static str),
+    Unknown,
+}
+
+use KindDecision::{List, NotYet, Supported};
+
+const POLICY: &str =
+    "remove it: mesh policies and routes come in a later version; config.linkerd.io/default-inbound-policy works";
+const CONFIG: &str = "remove it, and give its values in env";
+const WORKLOAD: &str = "use a Deployment";
+const CLUSTER: &str = "remove it: it has no meaning on one machine";
+
+/// Group (empty for core), version (empty for any), kind, decision.
+const KINDS: &[(&str, &str, &str, KindDecision)] = &[
+    ("", "v1", "Namespace", Supported(Kind::Namespace)),
+    ("", "v1", "ServiceAccount", Supported(Kind::ServiceAccount)),
+    ("", "v1", "Service", Supported(Kind::Service)),
+    ("apps", "v1", "Deployment", Supported(Kind::Deployment)),
+    ("", "v1", "List", List),
+    ("", "v1", "ConfigMap", NotYet(CONFIG)),
+    ("", "v1", "Secret", NotYet(CONFIG)),
+    ("", "v1", "Pod", NotYet(WORKLOAD)),
+    ("", "v1", "ReplicationController", NotYet(WORKLOAD)),
+    ("", "v1", "Endpoints", NotYet("remove it; for a server outside the mesh use --host-service")),
+    ("", "v1", "PersistentVolume", NotYet(CLUSTER)),
+    ("", "v1", "PersistentVolumeClaim", NotYet(CLUSTER)),
+    ("", "v1", "LimitRange", NotYet(CLUSTER)),
+    ("", "v1", "ResourceQuota", NotYet(CLUSTER)),
+    ("", "v1", "Node", NotYet(CLUSTER)),
+    ("apps", "v1", "StatefulSet", NotYet(WORKLOAD)),
+    ("apps", "v1", "DaemonSet", NotYet(WORKLOAD)),
+    ("apps", "v1", "ReplicaSet", NotYet(WORKLOAD)),
+    ("batch", "v1", "Job", NotYet(WORKLOAD)),
+    ("batch", "v1", "CronJob", NotYet(WORKLOAD)),
+    ("discovery.k8s.io", "v1", "EndpointSlice", NotYet("remove it; for a server outside the mesh use --host-service")),
+    ("networking.k8s.io", "v1", "Ingress", NotYet("remove it; --publish opens a port on the host")),
+    ("networking.k8s.io", "v1", "IngressClass", NotYet(CLUSTER)),
+    ("networking.k8s.io", "v1", "NetworkPolicy", NotYet("remove it; config.linkerd.io/default-inbound-policy works")),
+    ("autoscaling", "", "HorizontalPodAutoscaler", NotYet("remove it, and give replicas")),
+    ("policy", "v1", "PodDisruptionBudget", NotYet(CLUSTER)),
+    ("rbac.authorization.k8s.io", "v1", "Role", NotYet(CLUSTER)),
+    ("rbac.authorization.k8s.io", "v1", "RoleBinding", NotYet(CLUSTER)),
+    ("rbac.authorization.k8s.io", "v1", "ClusterRole", NotYet(CLUSTER)),
+    ("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", NotYet(CLUSTER)),
+    ("storage.k8s.io", "v1", "StorageClass", NotYet(CLUSTER)),
+    ("scheduling.k8s.io", "v1", "PriorityClass", NotYet(CLUSTER)),
+    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", NotYet(CLUSTER)),
+    ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", NotYet(CLUSTER)),
+    ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
+    ("policy.linkerd.io", "", "Server", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "ServerAuthorization", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "AuthorizationPolicy", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "MeshTLSAuthentication", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "NetworkAuthentication", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "HTTPRoute", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "HTTPLocalRateLimitPolicy", NotYet(POLICY)),
+    ("policy.linkerd.io", "", "EgressNetwork", NotYet("remove it; --egress=off closes the mesh")),
+    ("workload.linkerd.io", "", "ExternalWorkload", NotYet(POLICY)),
+    ("linkerd.io", "", "ServiceProfile", NotYet(POLICY)),
+    ("multicluster.linkerd.io", "", "Link", NotYet(CLUSTER)),
+    ("gateway.networking.k8s.io", "", "HTTPRoute", NotYet(POLICY)),
+    ("gateway.networking.k8s.io", "", "GRPCRoute", NotYet(POLICY)),
+    ("gateway.networking.k8s.io", "", "TCPRoute", NotYet(POLICY)),
+    ("gateway.networking.k8s.io", "", "TLSRoute", NotYet(POLICY)),
+    ("gateway.networking.k8s.io", "", "UDPRoute", NotYet(POLICY)),
+    ("gateway.networking.k8s.io", "", "ReferenceGrant", NotYet(POLICY)),
+    ("gateway.networking.k8s.io", "", "Gateway", NotYet("remove it; --publish opens a port on the host")),
+    ("gateway.networking.k8s.io", "", "GatewayClass", NotYet(CLUSTER)),
+    ("split.smi-spec.io", "", "TrafficSplit", NotYet(POLICY)),
+];
+
+pub(super) fn decide(api_version: &str, kind: &str) -> KindDecision {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let exact = KINDS.iter().find(|(g, v, k, _)| *g == group && (*v == version || v.is_empty()) && *k == kind);
+    if let Some((.., decision)) = exact {
+        return *decision;
+    }
+    // Deployments were served under other groups once: the likeliest mistake is an old apiVersion.
+    match KINDS.iter().find(|(.., k, d)| *k == kind && matches!(d, Supported(_) | List)) {
+        Some(("apps", ..)) => KindDecision::OtherVersion("apps/v1"),
+        Some(_) => KindDecision::OtherVersion("v1"),
+        None => KindDecision::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        for (api_version, kind, expected) in [
+            ("apps/v1", "Deployment", Supported(Kind::Deployment)),
+            ("extensions/v1beta1", "Deployment", KindDecision::OtherVersion("apps/v1")),
+            ("v2", "Service", KindDecision::OtherVersion("v1")),
+            ("policy.linkerd.io/v1beta3", "Server", NotYet(POLICY)),
+            ("example.com/v1", "Server", KindDecision::Unknown),
+            ("v1", "deployment", KindDecision::Unknown),
+        ] {
+            assert_eq!(decide(api_version, kind), expected, "{api_version} {kind}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One file: from its text through its documents to objects, problems and ignored fields.
+
+use super::{
+    Ignored, Loaded, Located, Problem, check,
+    document::{self, Node, Value},
+    fields::{self, Finding, Table},
+    kinds::{self, KindDecision},
+    path::Path,
+    typed,
+};
+use crate::{Key, Kind, object::DEFAULT_NAMESPACE};
+use std::path::Path as FilePath;
+
+/// One object being read: everything about it is reported through here.
+pub(super) struct Reading<'a> {
+    file: &'a FilePath,
+    node: &'a Node,
+    /// Where the object stands in its document: an item of a `List` does not stand at the top.
+    at: Path,
+    key: Option<Key>,
+    loaded: &'a mut Loaded,
+    refused: bool,
+}
+
+impl Reading<'_> {
+    pub(super) fn problem(&mut self, path: &Path, message: impl Into<String>, remedy: impl Into<String>) {
+        self.refused = true;
+        self.loaded.problems.push(Problem {
+            file: self.file.to_owned(),
+            line: self.node.line_of(path),
+            object: self.key.clone(),
+            field: join(&self.at, path),
+            message: message.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    pub(super) fn ignored(&mut self, path: &Path, note: &str) {
+        let Some(object) = self.key.clone() else { return };
+        self.loaded.ignored.push(Ignored {
+            file: self.file.to_owned(),
+            line: self.node.line_of(path),
+            object,
+            field: join(&self.at, path),
+            note: note.to_owned(),
+        });
+    }
+}
+
+fn join(at: &Path, path: &Path) -> String {
+    match (at.to_string(), path.to_string()) {
+        (at, path) if at.is_empty() || path.is_empty() => at + &path,
+        (at, path) => format!("{at}.{path}"),
+    }
+}
+
+pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
+    let whole = |line, message: String, remedy: &str| Problem {
+        file: file.to_owned(),
+        line,
+        object: None,
+        field: String::new(),
+        message,
+        remedy: remedy.to_owned(),
+    };
+    let chunks = document::split(text);
+    if chunks.len() > document::MAX_DOCUMENTS {
+        let message = format!("the file has more than {} documents", document::MAX_DOCUMENTS);
+        return loaded.problems.push(whole(1, message, "split the file"));
+    }
+    for chunk in chunks {
+        match document::parse(&chunk) {
+            Err(e) => loaded.problems.push(whole(e.line, e.message, "correct the YAML")),
+            Ok(node) if matches!(node.value, Value::Null) => {}
+            Ok(node) => object(file, &node, Path::default(), loaded),
+        }
+    }
+}
+
+fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
+    let top = Path::default();
+    let (api_version, kind) = (node.text("apiVersion").unwrap_or_default(), node.text("kind").unwrap_or_default());
+    let mut reading = Reading { file, node, at, key: None, loaded, refused: false };
+    if kind.is_empty() {
+        return reading.problem(&top, "the document has no kind", "give apiVersion and kind");
+    }
+    if api_version.is_empty() {
+        return reading.problem(&top.key("kind"), format!("the {kind} has no apiVersion"), "give apiVersion");
+    }
+    match kinds::decide(api_version, kind) {
+        KindDecision::List => list(file, node, &reading.at.clone(), loaded),
+        KindDecision::Supported(kind) => supported(kind, reading),
+        KindDecision::NotYet(remedy) => {
+            reading.problem(&top.key("kind"), format!("{kind} ({api_version}) is not supported yet"), remedy);
+        }
+        KindDecision::OtherVersion(version) => reading.problem(
+            &top.key("apiVersion"),
+            format!("there is no {kind} in {api_version}"),
+            format!("use apiVersion: {version}"),
+        ),
+        KindDecision::Unknown => reading.problem(
+            &top.key("kind"),
+            format!("unknown kind {kind} ({api_version})"),
+            "use Namespace, ServiceAccount, Deployment (apps/v1) or Service, or correct the spelling",
+        ),
+    }
+}
+
+fn list(file: &FilePath, node: &Node, at: &Path, loaded: &mut Loaded) {
+    let Some(Value::List(items)) = node.get("items").map(|n| &n.value) else { return };
+    for (i, item) in items.iter().enumerate() {
+        // A list in a list is no Kubernetes: it ends here and cannot recurse.
+        if item.text("kind") == Some("List") {
+            let mut reading =
+                Reading { file, node: item, at: at.key("items").index(i), key: None, loaded, refused: false };
+            reading.problem(&Path::default().key("kind"), "a List in a List", "put its items into the outer one");
+        } else {
+            object(file, item, at.key("items").index(i), loaded);
+        }
+    }
+}
+
+fn supported(kind: Kind, mut reading: Reading<'_>) {
+    let (node, top) = (reading.node, Path::default());
+    let meta = node.get("metadata");
+    let name = meta.and_then(|m| m.text("name")).unwrap_or_default();
+    let namespace = meta.and_then(|m| m.text("namespace")).filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
+    if !name.is_empty() {
+        reading.key = Some(Key::new(kind, if kind == Kind::Namespace { "" } else { namespace }, name));
+    }
+    let mut found = vec![];
+    fields::walk(node, table(kind), &top, &mut found);
+    for finding in found {
+        match finding {
+            Finding::Ignored { path, note } => reading.ignored(&path, note),
+            Finding::Refused { path, remedy } => {
+                reading.problem(&path, "this field is not carried out by weft, and the program would notice", remedy);
+            }
+        }
+    }
+    match typed::read(kind, node) {
+        Err(wrong) => reading.problem(&wrong.path, wrong.message, "give a value of the right type"),
+        Ok((object, unknown)) => {
+            for path in unknown {
+                reading.problem(
+                    &path,
+                    "Kubernetes knows no such field",
+                    "correct the spelling or the indentation, or remove it",
+                );
+            }
+            check::object(&object, &mut reading);
+            if !reading.refused {
+                let (file, line) = (reading.file.to_owned(), node.line);
+                reading.loaded.objects.push(Located { object, file, line });
+            }
+        }
+    }
+}
+
+fn table(kind: Kind) -> Table {
+    match kind {
+        Kind::Namespace => fields::NAMESPACE,
+        Kind::ServiceAccount => fields::SERVICE_ACCOUNT,
+        Kind::Deployment => fields::DEPLOYMENT,
+        Kind::Service => fields::SERVICE,
+        // Neither is read from manifests.
+        Kind::Pod | Kind::Token => &[],
+    }
+}

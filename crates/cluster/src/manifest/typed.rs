@@ -1,0 +1,37 @@
+//! From a document to a typed object, with every field that Kubernetes does not know.
+
+use super::{document::Node, path::Path};
+use crate::{Kind, Object};
+use serde::de::DeserializeOwned;
+
+/// A value that has another type than the field.
+#[derive(Debug)]
+pub(super) struct WrongType {
+    pub(super) path: Path,
+    pub(super) message: String,
+}
+
+/// The object, and the paths of unknown fields.
+pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), WrongType> {
+    let json = node.to_json();
+    Ok(match kind {
+        Kind::Namespace => with(json, |o| Object::Namespace(Box::new(o)))?,
+        Kind::ServiceAccount => with(json, |o| Object::ServiceAccount(Box::new(o)))?,
+        Kind::Deployment => with(json, |o| Object::Deployment(Box::new(o)))?,
+        Kind::Service => with(json, |o| Object::Service(Box::new(o)))?,
+        Kind::Pod => with(json, |o| Object::Pod(Box::new(o)))?,
+        Kind::Token => with(json, Object::Token)?,
+    })
+}
+
+fn with<T: DeserializeOwned>(
+    json: serde_json::Value,
+    wrap: impl FnOnce(T) -> Object,
+) -> Result<(Object, Vec<Path>), WrongType> {
+    let mut unknown = vec![];
+    let mut see = |path: serde_ignored::Path<'_>| unknown.push(Path::from(&path));
+    let deserializer = serde_ignored::Deserializer::new(json, &mut see);
+    let object = serde_path_to_error::deserialize(deserializer)
+        .map_err(|error| WrongType { path: Path::from(error.path()), message: error.into_inner().to_string() })?;
+    Ok((wrap(object), unknown))
+}
