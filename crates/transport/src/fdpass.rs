@@ -23,7 +23,7 @@ pub const MAX_FDS: usize = 16;
 const LENGTH: usize = 4;
 
 /// A received message.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Message {
     pub bytes: Vec<u8>,
     /// Close-on-exec.
@@ -122,12 +122,6 @@ struct Incoming {
     message: Message,
 }
 
-impl Default for Message {
-    fn default() -> Self {
-        Self { bytes: Vec::new(), fds: Vec::new() }
-    }
-}
-
 impl Incoming {
     fn complete(&self) -> bool {
         self.read >= LENGTH && self.read - LENGTH == self.message.bytes.len()
@@ -215,7 +209,7 @@ mod tests {
         let (a, b) = Std::pair().unwrap();
         assert_eq!(send(&a, &vec![0; MAX_BYTES + 1], &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let fd = pipe(b"");
-        assert_eq!(send(&a, b"", &vec![fd.as_fd(); MAX_FDS + 1]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(send(&a, b"", &[fd.as_fd(); MAX_FDS + 1]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         (&a).write_all(&[0, 0, 0, 9, b'x']).unwrap();
         drop(a);
         assert_eq!(recv(&b).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);

@@ -63,15 +63,6 @@ impl Netlink {
         self.link(name)
     }
 
-    /// A dummy link: swallows what is sent, carries addresses.
-    ///
-    /// # Errors
-    /// As [`Netlink::add_bridge`].
-    pub fn add_dummy(&mut self, name: &str) -> io::Result<LinkIndex> {
-        self.add_link(named(name), vec![LinkInfo::Kind(InfoKind::Dummy)])?;
-        self.link(name)
-    }
-
     /// A pair of links, one here and the other in `peer_namespace`.
     ///
     /// # Errors

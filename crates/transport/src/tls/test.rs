@@ -390,7 +390,10 @@ async fn intermediates_are_sent() {
     let key = Key::generate().unwrap();
     let leaf = below.certify(&key, vec![dns(SERVER)], VALID);
     let server = root.uncertified(SERVER);
-    assert!(matches!(server.set_certificate(&key, &leaf, &[below.der.clone()]), Err(CertificateError::Untrusted(_))));
+    assert!(matches!(
+        server.set_certificate(&key, &leaf, std::slice::from_ref(&below.der)),
+        Err(CertificateError::Untrusted(_))
+    ));
     server.set_certificate(&key, &leaf, &[below.der, issuer.der]).unwrap();
     let (connected, accepted) = handshake(&server, &server, &expecting(SERVER)).await;
     connected.unwrap();
