@@ -29,9 +29,6 @@ pub struct Context {
     /// Says when to finish. Connections are counted by the worker: a clone need not be held for that.
     pub drain: drain::Watch,
     pub original_dst: OriginalDst,
-    pub tls: Store,
-    /// Held by every connection: the process waits for them before it ends.
-    pub drain: drain::Watch,
     /// The port on which the inbound listener is really bound.
     pub inbound_port: u16,
 }
