@@ -6,9 +6,15 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod http2_body;
+mod http2_head;
+mod http2_reply;
+mod http2_to_http2;
 mod serve_http1;
+mod serve_http2;
 
 pub use serve_http1::serve_http1;
+pub use serve_http2::serve_http2;
 
 use crate::error::ProxyError;
 use std::{rc::Rc, time::Duration};

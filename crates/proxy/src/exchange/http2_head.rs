@@ -1,0 +1,172 @@
+//! Heads of HTTP/2 messages: what `h2` lets through and we must not, how routing sees a request, and the edits of a hop.
+//!
+//! `h2` refuses upper-case names, connection-specific headers and wrong pseudo-headers. It takes what RFC 9113 8.2.1 and
+//! 8.3.1 call malformed all the same: blanks around values, CONNECT without authority, Host that contradicts `:authority`. A
+//! request that could be read in two ways must not reach policy.
+
+use super::Edits;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
+use weft_model::{decide::route::RequestView, names};
+
+/// What makes a request malformed.
+pub(super) fn check_request(head: &request::Parts) -> Result<(), &'static str> {
+    check_fields(&head.headers)?;
+    let authority = head.uri.authority();
+    if head.method == Method::CONNECT && authority.is_none() {
+        return Err("connect request has no authority");
+    }
+    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("authority holds user information");
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    if let Some(host) = hosts.next() {
+        if hosts.next().is_some() {
+            return Err("request has several host headers");
+        }
+        if authority.is_some_and(|authority| !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())) {
+            return Err("host header contradicts the authority");
+        }
+    }
+    Ok(())
+}
+
+/// What makes header fields or trailers malformed.
+pub(super) fn check_fields(fields: &HeaderMap) -> Result<(), &'static str> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if fields.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
+        return Err("header value begins or ends with a blank");
+    }
+    Ok(())
+}
+
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// How routing sees the head of an HTTP/2 request.
+pub(super) struct HeadView<'a>(pub(super) &'a request::Parts);
+
+impl RequestView for HeadView<'_> {
+    fn method(&self) -> &str {
+        self.0.method.as_str()
+    }
+
+    fn authority(&self) -> Option<&str> {
+        match self.0.uri.authority() {
+            Some(authority) => Some(authority.as_str()),
+            None => self.0.headers.get(header::HOST)?.to_str().ok(),
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.0.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.0.uri.query()
+    }
+
+    fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.0.headers.get_all(name).iter().any(|value| wanted(value.as_bytes()))
+    }
+}
+
+/// Applies the edits of a direction to a request that goes on as HTTP/2.
+pub(super) fn edit_request(head: &mut request::Parts, edits: &Edits) {
+    edit_fields(&mut head.headers, edits);
+    if let Some(authority) = edits.authority.as_deref() {
+        replace_authority(head, authority);
+    } else if head.uri.authority().is_none() {
+        // `h2` sends a request whose authority stands in Host, or nowhere, only as one that was HTTP/1.
+        head.version = Version::HTTP_11;
+    }
+}
+
+pub(super) fn edit_fields(headers: &mut HeaderMap, edits: &Edits) {
+    for name in edits.remove {
+        headers.remove(*name);
+    }
+    for (name, value) in &edits.set {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+            && let Ok(value) = HeaderValue::from_str(value)
+        {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn replace_authority(head: &mut request::Parts, authority: &str) {
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    if let Ok(authority) = authority.parse() {
+        parts.authority = Some(authority);
+        parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        head.headers.remove(header::HOST);
+    }
+    head.uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Applies the edits of a direction to the head of a response that came on HTTP/2.
+pub(super) fn edit_response(headers: &mut HeaderMap, edits: &Edits) {
+    if edits.strip_mesh_response {
+        headers.remove(names::header::PROXY_ERROR);
+        headers.remove(names::header::PROXY_CONNECTION);
+        headers.remove(names::header::ORIG_PROTO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use std::rc::Rc;
+
+    fn head(uri: &str, headers: &[(&'static str, &str)]) -> request::Parts {
+        let mut request = Request::builder().uri(uri).version(Version::HTTP_2);
+        for (name, value) in headers {
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_malformed() {
+        let cases: &[(&str, &[(&'static str, &str)], bool)] = &[
+            ("http://web/", &[], true),
+            ("http://web/", &[("host", "WEB")], true),
+            ("http://web/", &[("host", "other")], false),
+            ("http://web:80/", &[("host", "web")], false),
+            ("/", &[("host", "web")], true),
+            ("/", &[("host", "web"), ("host", "web")], false),
+            ("http://user@web/", &[], false),
+            ("http://web/", &[("x", " a")], false),
+            ("http://web/", &[("x", "a\t")], false),
+            ("http://web/", &[("x", "")], true),
+        ];
+        for (uri, headers, good) in cases {
+            assert_eq!(check_request(&head(uri, headers)).is_ok(), *good, "{uri} {headers:?}");
+        }
+        let mut connect = head("/", &[]);
+        connect.method = Method::CONNECT;
+        assert!(check_request(&connect).is_err());
+    }
+
+    #[test]
+    fn an_authority_override_replaces_host_too() {
+        let mut head = head("/a?b", &[("host", "web"), ("x", "1"), ("l5d-client-id", "forged")]);
+        let edits = Edits {
+            remove: &["x"],
+            set: [("l5d-client-id", Rc::from("real"))].into_iter().collect(),
+            authority: Some("other:81".into()),
+            ..Edits::default()
+        };
+        edit_request(&mut head, &edits);
+        assert_eq!(head.uri, "http://other:81/a?b");
+        assert_eq!(head.headers.len(), 1);
+        assert_eq!(head.headers["l5d-client-id"], "real");
+    }
+}

@@ -1,0 +1,215 @@
+//! An HTTP/2 request that goes on as HTTP/2: heads are moved, bodies are pumped both ways at once, resets keep their codes.
+
+use super::{
+    Edits, Endpoint, Observe,
+    http2_body::{Broken, Pump},
+    http2_head::{check_fields, edit_response, grpc_status},
+    http2_reply::{Audience, break_off},
+};
+use crate::{
+    error::{Code, ProxyError},
+    http2::client::OpenStream,
+};
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
+use http::{Response, Version};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+/// An exchange whose request head has been sent.
+pub(super) struct Forward<'a, E, R> {
+    pub(super) respond: &'a mut SendResponse<Bytes>,
+    pub(super) request: Pump,
+    pub(super) upstream: SendStream<Bytes>,
+    pub(super) endpoint: &'a E,
+    pub(super) edits: &'a Edits,
+    pub(super) record: &'a mut R,
+    pub(super) audience: Audience,
+    pub(super) sent: Instant,
+    pub(super) open: OpenStream,
+}
+
+/// How waiting for the head of a response ends, if not with the head.
+enum NoHead {
+    /// The client has gone, with its code if it gave one.
+    Client(Option<Reason>),
+    Upstream(h2::Error),
+}
+
+/// How a response that began ends early.
+enum Cut {
+    Client(Option<Reason>),
+    Upstream(ProxyError, Option<Reason>),
+}
+
+impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
+    /// Carries the exchange to its end.
+    ///
+    /// # Errors
+    /// The endpoint failed before its response began: the client still waits for a reply.
+    pub(super) async fn run(mut self, mut response: ResponseFuture) -> Result<(), ProxyError> {
+        let head = poll_fn(|cx| self.poll_head(cx, &mut response)).await;
+        let response = match head {
+            Ok(response) => response,
+            Err(NoHead::Client(reason)) => {
+                self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL));
+                return Ok(());
+            }
+            Err(NoHead::Upstream(error)) => return self.no_response(&error),
+        };
+        drop(self.open_response(response).await);
+        Ok(())
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut ResponseFuture,
+    ) -> Poll<Result<Response<RecvStream>, NoHead>> {
+        if let Err(gone) = self.poll_request(cx) {
+            return Poll::Ready(Err(NoHead::Client(gone)));
+        }
+        while let Poll::Ready(Some(Ok(mut early))) = response.poll_informational(cx) {
+            edit_response(early.headers_mut(), self.edits);
+            // Fails only if the client has gone, which is noticed below.
+            let _ = self.respond.send_informational(early);
+        }
+        if let Poll::Ready(response) = Pin::new(response).poll(cx) {
+            return Poll::Ready(response.map_err(NoHead::Upstream));
+        }
+        match self.respond.poll_reset(cx) {
+            Poll::Ready(reset) => Poll::Ready(Err(NoHead::Client(reset.ok()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Moves the request's body. An error says that the client has gone.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Option<Reason>> {
+        if self.request.done() {
+            return Ok(());
+        }
+        match self.request.poll(cx, &mut self.upstream) {
+            Poll::Ready(Err(Broken::From(error))) => Err(error.reason()),
+            Poll::Ready(Err(Broken::Trailers(_))) => {
+                self.respond.send_reset(Reason::PROTOCOL_ERROR);
+                Err(Some(Reason::CANCEL))
+            }
+            // What this means the response says.
+            Poll::Ready(Err(Broken::To(_))) => {
+                self.request.stop();
+                Ok(())
+            }
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The stream ended without a response: a reset is passed on, anything else becomes a reply.
+    fn no_response(&mut self, error: &h2::Error) -> Result<(), ProxyError> {
+        let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}"));
+        let reason = match error.reason() {
+            // It says that it has not looked at the request, which the client may send again.
+            _ if error.is_go_away() && error.is_remote() => Reason::REFUSED_STREAM,
+            Some(reason) if error.is_reset() && error.is_remote() => reason,
+            _ => return Err(failure),
+        };
+        self.respond.send_reset(reason);
+        self.record.end(None, Some(&failure));
+        Ok(())
+    }
+
+    async fn open_response(mut self, response: Response<RecvStream>) -> OpenStream {
+        let (mut head, body) = response.into_parts();
+        if let Err(what) = check_fields(&head.headers) {
+            let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"));
+            self.upstream.send_reset(Reason::PROTOCOL_ERROR);
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+            self.record.end(None, Some(&failure));
+            return self.open;
+        }
+        edit_response(&mut head.headers, self.edits);
+        head.version = Version::HTTP_2;
+        self.record.response_head(head.status.as_u16());
+        let whole = body.is_end_stream();
+        let status = grpc_status(&head.headers);
+        let Ok(mut to_client) = self.respond.send_response(Response::from_parts(head, ()), whole) else {
+            self.upstream.send_reset(Reason::CANCEL);
+            return self.open;
+        };
+        let mut response = Pump::new(body);
+        if whole {
+            response.stop();
+            self.first_byte();
+            self.record.end(status, None);
+        }
+        let mut timed = whole;
+        let cut = poll_fn(|cx| self.poll_bodies(cx, &mut response, &mut to_client, &mut timed)).await;
+        match cut {
+            Ok(()) => {}
+            Err(Cut::Client(reason)) => self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL)),
+            Err(Cut::Upstream(failure, Some(reason))) => {
+                to_client.send_reset(reason);
+                self.record.end(None, Some(&failure));
+            }
+            Err(Cut::Upstream(failure, None)) => {
+                let status = break_off(&mut to_client, &failure, self.audience);
+                self.record.end(status, Some(&failure));
+            }
+        }
+        self.open
+    }
+
+    fn poll_bodies(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut Pump,
+        to_client: &mut SendStream<Bytes>,
+        timed: &mut bool,
+    ) -> Poll<Result<(), Cut>> {
+        if let Err(gone) = self.poll_request(cx) {
+            return Poll::Ready(Err(Cut::Client(gone)));
+        }
+        if !response.done() {
+            let moved = response.poll(cx, to_client);
+            if !*timed && (response.moved() || moved.is_ready()) {
+                *timed = true;
+                self.first_byte();
+            }
+            match moved {
+                Poll::Ready(Ok(status)) => self.record.end(status, None),
+                Poll::Ready(Err(Broken::To(reason))) => return Poll::Ready(Err(Cut::Client(reason))),
+                Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Err(cut(&error))),
+                Poll::Ready(Err(Broken::Trailers(what))) => {
+                    let failure =
+                        ProxyError::new(Code::UpstreamProtocol, format!("endpoint's trailers are malformed: {what}"));
+                    return Poll::Ready(Err(Cut::Upstream(failure, Some(Reason::INTERNAL_ERROR))));
+                }
+                Poll::Pending => {}
+            }
+        }
+        if !response.done() {
+            return Poll::Pending;
+        }
+        if self.request.done() {
+            return Poll::Ready(Ok(()));
+        }
+        // The response has ended before the request. The rest is carried on until the endpoint does not want it.
+        match to_client.poll_reset(cx) {
+            Poll::Ready(reset) => Poll::Ready(Err(Cut::Client(reset.ok()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn first_byte(&mut self) {
+        self.record.first_byte();
+        self.endpoint.responded(self.sent.elapsed());
+    }
+}
+
+fn cut(error: &h2::Error) -> Cut {
+    let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response broke off: {error}"));
+    Cut::Upstream(failure, error.reason().filter(|_| error.is_reset() && error.is_remote()))
+}
