@@ -1,1 +1,10 @@
-//! stub
+//! Fakes for the neighbours of a proxy, in process and on port 0: a control plane, a certificate authority, origins and clients.
+//!
+//! For tests only: nothing that ships depends on this. Fakes record what they saw; they never judge it.
+
+#![forbid(unsafe_code)]
+
+pub mod ca;
+pub mod control;
+pub mod http1;
+pub mod http2;

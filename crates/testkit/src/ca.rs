@@ -1,0 +1,100 @@
+//! A certificate authority of one test: root, issuer, leaves.
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use weft_model::Identity;
+use weft_wire::identity::Certificate;
+
+/// Signs what it is asked to sign. Cheap to clone.
+#[derive(Clone)]
+pub struct Ca(Arc<Inner>);
+
+struct Inner {
+    anchors_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    issuer_der: Vec<u8>,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub key_pkcs8: Vec<u8>,
+    pub certificate: Certificate,
+}
+
+/// How far back certificates are valid, for clocks that differ.
+const BACKDATED: Duration = Duration::from_secs(60);
+
+impl Ca {
+    pub fn new() -> Result<Self> {
+        let root_key = KeyPair::generate()?;
+        let root_params = authority("root.linkerd.cluster.local");
+        let root = root_params.self_signed(&root_key)?;
+        let root_issuer = Issuer::new(root_params, root_key);
+
+        let issuer_key = KeyPair::generate()?;
+        let issuer_params = authority("identity.linkerd.cluster.local");
+        let issuer = issuer_params.signed_by(&issuer_key, &root_issuer)?;
+        Ok(Self(Arc::new(Inner {
+            anchors_pem: root.pem(),
+            issuer_der: issuer.der().to_vec(),
+            issuer: Issuer::new(issuer_params, issuer_key),
+        })))
+    }
+
+    /// The root in PEM.
+    pub fn anchors_pem(&self) -> &str {
+        &self.0.anchors_pem
+    }
+
+    /// Certifies the key and the names of a request (DER), whoever asks.
+    pub fn certify(&self, csr: &[u8], lifetime: Duration) -> Result<Certificate> {
+        let mut csr = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).context("reading the request")?;
+        csr.params.use_authority_key_identifier_extension = true;
+        let valid_until = validity(&mut csr.params, lifetime);
+        let leaf = csr.signed_by(&self.0.issuer).context("signing")?;
+        Ok(self.certificate(leaf.der().to_vec(), valid_until))
+    }
+
+    /// A key of its own with a certificate for `identity`, for a peer that the test plays itself.
+    pub fn issue(&self, identity: &Identity, lifetime: Duration) -> Result<Issued> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        let name = identity.as_str().try_into().context("naming the leaf")?;
+        params.subject_alt_names = vec![match identity {
+            Identity::Dns(_) => rcgen::SanType::DnsName(name),
+            Identity::Uri(_) => rcgen::SanType::URI(name),
+        }];
+        let valid_until = validity(&mut params, lifetime);
+        let leaf = params.signed_by(&key, &self.0.issuer)?;
+        let certificate = self.certificate(leaf.der().to_vec(), valid_until);
+        Ok(Issued { key_pkcs8: key.serialize_der(), certificate })
+    }
+
+    fn certificate(&self, leaf: Vec<u8>, valid_until: SystemTime) -> Certificate {
+        Certificate { leaf: leaf.into(), intermediates: vec![self.0.issuer_der.clone().into()], valid_until }
+    }
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// Sets from when to when, and returns the latter.
+fn validity(params: &mut CertificateParams, lifetime: Duration) -> SystemTime {
+    let now = SystemTime::now();
+    params.not_before = (now - BACKDATED).into();
+    params.not_after = (now + lifetime).into();
+    now + lifetime
+}

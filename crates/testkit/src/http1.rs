@@ -1,0 +1,1 @@
+//! HTTP/1 by hand: an origin and a client that see every byte.
