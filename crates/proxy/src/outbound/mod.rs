@@ -1,24 +1,140 @@
 //! The outbound direction: one accepted connection from its first byte to its last.
+//!
+//! ```text
+//! app ─► accept ─► discover ─► detect ─┬─ HTTP ──► route ──┬─► balance ─► connect ─► peer
+//!                                      └─ bytes ─► forward ┘
+//! ```
+//! Per worker: targets, balancers and connections are shared by the worker's connections and by nobody else.
 
-use crate::process::worker::Context;
-use std::{net::SocketAddr, rc::Rc};
-use tokio::net::TcpStream;
+mod accept;
+mod backends;
+mod balance;
+mod connect;
+mod detect;
+mod discover;
+mod endpoint;
+mod forward;
+mod route;
+
+use crate::{
+    error::{Code, ProxyError},
+    exchange,
+    metrics::{Failed, Metrics},
+    process::worker::{Context, Direction},
+};
+use backends::{Backends, Choice};
+use detect::Protocol;
+use discover::Targets;
+use endpoint::Http;
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+use tokio::{net::TcpStream, time::Instant};
+use weft_model::Endpoint;
+use weft_transport::Stream;
 
 /// The outbound side of one worker.
-mod balance;
-
 pub struct Outbound {
-    context: Context,
+    wiring: Rc<Wiring>,
+    targets: Targets,
+    http: Backends<Http>,
+    tcp: Backends<Tcp>,
+    sweeping: Cell<bool>,
 }
+
+/// What every stage works with.
+struct Wiring {
+    context: Context,
+    metrics: Metrics,
+}
+
+/// What a worker holds for an endpoint to which bytes are forwarded.
+struct Tcp(connect::Connector);
+
+/// How often idle connections and targets are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
 
 impl Outbound {
     pub fn new(context: Context) -> Rc<Self> {
-        Rc::new(Self { context })
+        let metrics = Metrics::new(&context, Direction::Outbound);
+        let wiring = Rc::new(Wiring { context, metrics });
+        let config = &wiring.context.config.outbound;
+        Rc::new(Self {
+            targets: Targets::new(&wiring),
+            http: Backends::new(&wiring, config.http_queue, Http::new),
+            tcp: Backends::new(&wiring, config.tcp_queue, Tcp::new),
+            sweeping: Cell::new(false),
+            wiring,
+        })
     }
 
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
     /// drops the connection.
     pub async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
-        let _ = (&self.context, tcp, client);
+        if !self.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
+        }
+        if let Err(error) = self.connection(tcp).await {
+            tracing::info!(%client, %error, "outbound connection failed");
+            self.wiring.metrics.failed(Failed::Connection, &error);
+        }
+    }
+
+    async fn connection(self: &Rc<Self>, tcp: TcpStream) -> Result<(), ProxyError> {
+        let drain = self.wiring.context.drain.clone();
+        let addr = accept::target(&self.wiring.context, &tcp)?;
+        let target = self.targets.get(addr).await?;
+        let mut stream = Stream::tcp(tcp);
+        stream.meter(target.accepted.open());
+        let timeout = self.wiring.context.config.outbound.detect_timeout;
+        let detected = detect::protocol(&mut stream, &target.snapshot(), timeout).await;
+        let Some((protocol, prefix)) = detected.map_err(|error| {
+            ProxyError::new(Code::BadRequest, format!("the application's connection to {addr} broke: {error}"))
+        })?
+        else {
+            return Ok(());
+        };
+        let version = match protocol {
+            Protocol::Opaque => {
+                stream.unread(prefix);
+                return forward::forward(self, &target, stream, &drain).await;
+            }
+            Protocol::Http1 => exchange::Version::Http11,
+            Protocol::Http2 => exchange::Version::Http2,
+        };
+        let requests = Rc::new(route::Requests::new(Rc::clone(self), target, protocol));
+        self.exchange(stream, prefix, version, requests, drain).await;
+        Ok(())
+    }
+}
+
+impl Wiring {
+    /// Whether the endpoint is this workload itself, which is reached without TLS (data plane 2.4).
+    fn is_local(&self, endpoint: &Endpoint) -> bool {
+        self.context.config.inbound.ips.contains(&endpoint.addr.ip())
+    }
+}
+
+/// Closes what has been idle for too long, as long as the worker lives.
+async fn sweep(outbound: Weak<Outbound>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(outbound) = outbound.upgrade() else { return };
+        let now = Instant::now();
+        let idle = outbound.wiring.context.config.outbound.discovery_idle;
+        outbound.targets.expire(now, idle, |target| {
+            target.for_each_spread(|spread| {
+                for choice in spread.choices() {
+                    if let Choice::Forward(member) = choice {
+                        member.connections.expire(now);
+                    }
+                }
+            });
+        });
+        outbound.http.for_each(|connections| connections.expire(now));
+        outbound.tcp.for_each(|_| {});
     }
 }

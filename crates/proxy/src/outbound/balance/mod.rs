@@ -14,12 +14,13 @@ mod members;
 pub(crate) use gate::GateLimits;
 pub(crate) use members::{Member, Members, Pending};
 
-use crate::error::{Code, ProxyError};
+use crate::{
+    error::{Code, ProxyError},
+    process::discovery::{EndpointState, EndpointsWatch},
+};
 use gate::{Gate, Refused};
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
-    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -32,15 +33,6 @@ use weft_model::{
     policy::outbound::{Backoff, Load},
 };
 
-/// The watched set behind a balancer.
-pub(crate) trait Watch: 'static {
-    /// Changes whenever the set does.
-    fn version(&self) -> u64;
-    fn endpoints(&self) -> Arc<BTreeMap<SocketAddr, Endpoint>>;
-    /// Returns once the version differs from `seen`.
-    async fn changed(&self, seen: u64);
-}
-
 /// What a balancer does with an endpoint's connections of its own accord.
 pub(crate) trait Connections: 'static {
     /// Waits until an endpoint that failed may be used again, by connecting to it where that disturbs nobody.
@@ -51,16 +43,14 @@ pub(crate) trait Connections: 'static {
 
 /// What differs between balancers.
 pub(crate) struct Settings {
-    /// Stands in errors.
-    pub(crate) name: String,
     pub(crate) load: Load,
     pub(crate) gate: GateLimits,
     pub(crate) backoff: Backoff,
 }
 
-pub(crate) struct Balancer<C, W> {
+pub(crate) struct Balancer<C> {
     settings: Settings,
-    watch: W,
+    watch: Arc<EndpointsWatch>,
     connections: Box<dyn Fn(&Endpoint) -> C>,
     state: RefCell<State<C>>,
     /// Wakes those who wait for an endpoint.
@@ -75,9 +65,9 @@ struct State<C> {
     last: Option<ProxyError>,
 }
 
-impl<C: Connections, W: Watch> Balancer<C, W> {
+impl<C: Connections> Balancer<C> {
     /// Follows `watch` until the balancer is dropped. `connections` makes what hangs on a new endpoint.
-    pub(crate) fn new(settings: Settings, watch: W, connections: Box<dyn Fn(&Endpoint) -> C>) -> Rc<Self> {
+    pub(crate) fn new(settings: Settings, watch: Arc<EndpointsWatch>, connections: Box<dyn Fn(&Endpoint) -> C>) -> Rc<Self> {
         let gate = Gate::new(settings.gate);
         let state = State { members: Members::new(), version: None, gate, last: None };
         let balancer = Rc::new(Self { settings, watch, connections, state: RefCell::new(state), wake: Notify::new() });
@@ -116,12 +106,12 @@ impl<C: Connections, W: Watch> Balancer<C, W> {
             if let Some(member) = self.pick() {
                 return Ok(member);
             }
-            let changed = self.watch.changed(self.state.borrow().version.unwrap_or_default());
+            let changed = self.watch.endpoints.changed(self.state.borrow().version.unwrap_or_default());
             let wait = async {
                 tokio::select! {
                     () = woken => {}
                     // Cancel-safe: it only says that there is something to look at.
-                    () = changed => {}
+                    _ = changed => {}
                 }
             };
             if timeout_at(deadline, wait).await.is_err() && !self.is_ready() {
@@ -151,16 +141,16 @@ impl<C: Connections, W: Watch> Balancer<C, W> {
 
     /// Takes over a changed set: one atomic load when nothing changed.
     fn refresh(&self) {
-        let version = self.watch.version();
+        let version = self.watch.endpoints.version();
         if self.state.borrow().version == Some(version) {
             return;
         }
-        let set = self.watch.endpoints();
+        let set = self.watch.endpoints.snapshot();
         let now = Instant::now();
         let gone = {
             let mut state = self.state.borrow_mut();
-            state.version = Some(version);
-            let gone = state.members.update(&set, |endpoint| {
+            state.version = Some(set.version);
+            let gone = state.members.update(&set.value.map, |endpoint| {
                 Member::new(endpoint.clone(), (self.connections)(endpoint), self.settings.load, now.into_std())
             });
             state.note(now);
@@ -171,10 +161,17 @@ impl<C: Connections, W: Watch> Balancer<C, W> {
     }
 
     fn refusal(&self, refused: Refused, last: &Option<ProxyError>) -> ProxyError {
-        let name = &self.settings.name;
+        let name = &self.watch.target;
         match (refused, last) {
             (Refused::Full, _) => ProxyError::new(Code::LoadShed, format!("too many requests wait for {name}")),
-            (Refused::Shut, None) => ProxyError::new(Code::Failfast, format!("{name} has no endpoints")),
+            (Refused::Shut, None) => ProxyError::new(
+                Code::Failfast,
+                match self.watch.endpoints.load().value.state {
+                    EndpointState::Unknown => format!("the control plane has not named the endpoints of {name}"),
+                    EndpointState::Known => format!("{name} has no endpoints"),
+                    EndpointState::Absent => format!("{name} does not exist"),
+                },
+            ),
             (Refused::Shut, Some(last)) => {
                 ProxyError::new(Code::Failfast, format!("no endpoint of {name} is ready: {}", last.message))
             }
@@ -203,7 +200,7 @@ impl<C> Drop for Waiting<'_, C> {
 }
 
 /// Brings a failed member back; ends when it is back, has left the set, or the balancer is gone.
-async fn revive<C: Connections, W: Watch>(balancer: Weak<Balancer<C, W>>, member: Rc<Member<C>>) {
+async fn revive<C: Connections>(balancer: Weak<Balancer<C>>, member: Rc<Member<C>>) {
     loop {
         let Some(limits) = balancer.upgrade().map(|b| b.settings.backoff) else { return };
         tokio::time::sleep(member.wait(&limits, fastrand::f64())).await;
@@ -230,24 +227,9 @@ async fn revive<C: Connections, W: Watch>(balancer: Weak<Balancer<C, W>>, member
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::Cell, time::Duration};
-    use tokio::{sync::watch, task::LocalSet};
-
-    type Set = BTreeMap<SocketAddr, Endpoint>;
-
-    struct Fake(watch::Receiver<(u64, Arc<Set>)>);
-
-    impl Watch for Fake {
-        fn version(&self) -> u64 {
-            self.0.borrow().0
-        }
-        fn endpoints(&self) -> Arc<Set> {
-            Arc::clone(&self.0.borrow().1)
-        }
-        async fn changed(&self, seen: u64) {
-            let _ = self.0.clone().wait_for(|(version, _)| *version != seen).await;
-        }
-    }
+    use crate::process::discovery::{EndpointSet, Watched};
+    use std::{cell::Cell, net::SocketAddr, time::Duration};
+    use tokio::task::LocalSet;
 
     /// Revives when told to, and counts how often it was asked.
     #[derive(Clone, Default)]
@@ -271,38 +253,39 @@ mod tests {
         ProxyError::new(Code::ConnectFailed, "connection refused")
     }
 
-    fn set(hosts: &[u8]) -> Arc<Set> {
-        Arc::new(
-            hosts.iter().map(|h| SocketAddr::from(([10, 0, 0, *h], 80))).map(|a| (a, Endpoint::plain(a))).collect(),
-        )
+    fn set(hosts: &[u8]) -> EndpointSet {
+        let addrs = hosts.iter().map(|h| SocketAddr::from(([10, 0, 0, *h], 80)));
+        EndpointSet { state: EndpointState::Known, map: addrs.map(|a| (a, Endpoint::plain(a))).collect() }
     }
 
-    fn balancer(hosts: &[u8]) -> (Rc<Balancer<Wire, Fake>>, watch::Sender<(u64, Arc<Set>)>, Wire) {
-        let (sender, receiver) = watch::channel((0, set(hosts)));
+    fn balancer(hosts: &[u8]) -> (Rc<Balancer<Wire>>, Arc<EndpointsWatch>, Wire) {
+        let watch = Arc::new(EndpointsWatch {
+            target: "web.emojivoto.svc.cluster.local:80".parse().unwrap(),
+            endpoints: Watched::new(set(hosts)),
+        });
         let settings = Settings {
-            name: "web.emojivoto.svc.cluster.local:80".into(),
             load: Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None },
             gate: GateLimits { waiting: 1, failfast: Duration::from_secs(3) },
             backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(60), jitter: 0.0 },
         };
         let wire = Wire::default();
         let made = wire.clone();
-        (Balancer::new(settings, Fake(receiver), Box::new(move |_| made.clone())), sender, wire)
+        (Balancer::new(settings, Arc::clone(&watch), Box::new(move |_| made.clone())), watch, wire)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_for_the_first_endpoint() {
-        let (balancer, sender, _) = balancer(&[]);
+        let (balancer, watch, _) = balancer(&[]);
         let (picked, ()) = tokio::join!(balancer.next(), async {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            sender.send_replace((1, set(&[1])));
+            watch.endpoints.set(set(&[1]));
         });
         assert_eq!(picked.map(|m| m.endpoint.addr.to_string()).map_err(|e| e.to_string()), Ok("10.0.0.1:80".into()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_fail_at_once_after_the_timeout_until_an_endpoint_is_ready() {
-        let (balancer, sender, _) = balancer(&[]);
+        let (balancer, watch, _) = balancer(&[]);
         let start = Instant::now();
         let (first, second) = tokio::join!(balancer.next(), balancer.next());
         assert_eq!(start.elapsed(), Duration::from_secs(3));
@@ -310,7 +293,7 @@ mod tests {
         assert_eq!(second.err().map(|e| e.code), Some(Code::LoadShed), "one may wait");
         assert_eq!(balancer.next().await.err().map(|e| e.code), Some(Code::Failfast));
         assert_eq!(start.elapsed(), Duration::from_secs(3), "at once");
-        sender.send_replace((1, set(&[1])));
+        watch.endpoints.set(set(&[1]));
         assert!(balancer.next().await.is_ok());
     }
 
@@ -318,7 +301,7 @@ mod tests {
     async fn what_failed_comes_back_by_itself() {
         LocalSet::new()
             .run_until(async {
-                let (balancer, sender, wire) = balancer(&[1]);
+                let (balancer, watch, wire) = balancer(&[1]);
                 let member = balancer.next().await.ok().unwrap();
                 balancer.failed(&member, &refused());
                 balancer.failed(&member, &refused());
@@ -331,7 +314,7 @@ mod tests {
                 wire.up.set(true);
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 assert!(balancer.next().await.is_ok());
-                sender.send_replace((1, set(&[2])));
+                watch.endpoints.set(set(&[2]));
                 assert_eq!(balancer.next().await.ok().unwrap().endpoint.addr.to_string(), "10.0.0.2:80");
                 assert!(wire.retired.get());
             })

@@ -1,0 +1,206 @@
+//! The backends that a rule names, as this worker holds them.
+//!
+//! Balancers are shared by all rules and targets that name the same one, so that a policy that changes keeps connections and
+//! load estimates. They live as long as a rule holds them.
+
+use super::{
+    Wiring,
+    balance::{Balancer, Connections, GateLimits, Member, Settings},
+};
+use crate::{
+    config::Queue,
+    error::{Code, ProxyError},
+};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+use weft_model::{
+    Endpoint, NameAddr,
+    policy::outbound::{Backend, BackendKind, Distribution, Load, RouteBackend},
+};
+
+/// The balancers of one worker for one kind of connections.
+pub(super) struct Backends<C> {
+    wiring: Rc<Wiring>,
+    queue: Queue,
+    connections: fn(&Rc<Wiring>, &Endpoint, Option<&str>) -> C,
+    balancers: RefCell<HashMap<Key, Weak<Balancer<C>>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    target: NameAddr,
+    default_rtt: Duration,
+    decay: Duration,
+}
+
+/// A rule's distribution over what this worker holds.
+pub(super) enum Spread<C> {
+    Empty,
+    First(Vec<Choice<C>>),
+    Weighted(Vec<(Choice<C>, u32)>),
+}
+
+/// Where a request may go.
+pub(super) enum Choice<C> {
+    /// One fixed endpoint: whoever fails to reach it is told at once.
+    Forward(Rc<Member<C>>),
+    Balance(Rc<Balancer<C>>),
+    Missing,
+}
+
+impl<C: Connections> Backends<C> {
+    pub(super) fn new(
+        wiring: &Rc<Wiring>,
+        queue: Queue,
+        connections: fn(&Rc<Wiring>, &Endpoint, Option<&str>) -> C,
+    ) -> Self {
+        Self { wiring: Rc::clone(wiring), queue, connections, balancers: RefCell::default() }
+    }
+
+    pub(super) fn spread(&self, distribution: &Distribution) -> Spread<C> {
+        let choice = |backend: &RouteBackend| self.choice(&backend.backend);
+        match distribution {
+            Distribution::Empty => Spread::Empty,
+            Distribution::FirstAvailable(all) => Spread::First(all.iter().map(choice).collect()),
+            Distribution::RandomAvailable(all) => {
+                Spread::Weighted(all.iter().map(|(backend, weight)| (choice(backend), *weight)).collect())
+            }
+        }
+    }
+
+    /// Visits what is held per endpoint of every balancer in use, and forgets the others.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&C)) {
+        self.balancers.borrow_mut().retain(|_, balancer| match balancer.upgrade() {
+            Some(balancer) => {
+                balancer.for_each(|member| visit(&member.connections));
+                true
+            }
+            None => false,
+        });
+    }
+
+    fn choice(&self, backend: &Backend) -> Choice<C> {
+        match &backend.kind {
+            BackendKind::Forward(endpoint) => {
+                let connections = (self.connections)(&self.wiring, endpoint, None);
+                Choice::Forward(Member::new(endpoint.clone(), connections, FIXED, Instant::now()))
+            }
+            BackendKind::Balance { target, load } => Choice::Balance(self.balancer(target, *load)),
+            BackendKind::Missing => Choice::Missing,
+        }
+    }
+
+    fn balancer(&self, target: &NameAddr, load: Load) -> Rc<Balancer<C>> {
+        let key = Key { target: target.clone(), default_rtt: load.default_rtt, decay: load.decay };
+        if let Some(held) = self.balancers.borrow().get(&key).and_then(Weak::upgrade) {
+            return held;
+        }
+        let settings = Settings {
+            load,
+            gate: GateLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
+            backoff: self.wiring.context.config.outbound.connect.backoff,
+        };
+        let watch = self.wiring.context.discovery.endpoints(target);
+        let (wiring, connections, authority) = (Rc::clone(&self.wiring), self.connections, target.to_string());
+        let make = move |endpoint: &Endpoint| connections(&wiring, endpoint, Some(&authority));
+        let balancer = Balancer::new(settings, watch, Box::new(make));
+        self.balancers.borrow_mut().insert(key, Rc::downgrade(&balancer));
+        balancer
+    }
+}
+
+/// Nothing is compared with a fixed endpoint.
+const FIXED: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
+
+impl<C: Connections> Spread<C> {
+    /// The backend to try next: by order or weight one that is ready, else the first of them, where the request waits.
+    pub(super) fn choose(&self) -> Result<&Choice<C>, ProxyError> {
+        let none = || ProxyError::new(Code::LoadShed, "the route has no backend");
+        match self {
+            Self::Empty => Err(none()),
+            Self::First(all) => all.iter().find(|c| c.is_ready()).or_else(|| all.first()).ok_or_else(none),
+            Self::Weighted(all) => match all.as_slice() {
+                [(only, _)] => Ok(only),
+                all => weighted(all.iter().filter(|(choice, _)| choice.is_ready()))
+                    .or_else(|| weighted(all.iter()))
+                    .ok_or_else(none),
+            },
+        }
+    }
+
+    pub(super) fn choices(&self) -> impl Iterator<Item = &Choice<C>> {
+        let (first, weighted): (&[Choice<C>], &[(Choice<C>, u32)]) = match self {
+            Self::Empty => (&[], &[]),
+            Self::First(all) => (all, &[]),
+            Self::Weighted(all) => (&[], all),
+        };
+        first.iter().chain(weighted.iter().map(|(choice, _)| choice))
+    }
+}
+
+impl<C: Connections> Choice<C> {
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Forward(_) => true,
+            Self::Balance(balancer) => balancer.is_ready(),
+            Self::Missing => false,
+        }
+    }
+
+    /// The endpoint to try next; waits for one up to the failfast timeout.
+    pub(super) async fn next(&self) -> Result<Rc<Member<C>>, ProxyError> {
+        match self {
+            Self::Forward(member) => Ok(Rc::clone(member)),
+            Self::Balance(balancer) => balancer.next().await,
+            Self::Missing => Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind")),
+        }
+    }
+
+    /// An endpoint could not be connected. Says whether another one may be tried.
+    pub(super) fn failed(&self, member: &Rc<Member<C>>, error: &ProxyError) -> bool {
+        match self {
+            Self::Balance(balancer) => {
+                balancer.failed(member, error);
+                true
+            }
+            Self::Forward(_) | Self::Missing => false,
+        }
+    }
+}
+
+/// A random one, by weight. Weights of zero are never drawn.
+fn weighted<'c, T: 'c>(all: impl Iterator<Item = &'c (T, u32)> + Clone) -> Option<&'c T> {
+    let total: u64 = all.clone().map(|(_, weight)| u64::from(*weight)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut left = fastrand::u64(..total);
+    for (item, weight) in all {
+        match left.checked_sub(u64::from(*weight)) {
+            Some(rest) => left = rest,
+            None => return Some(item),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_shares() {
+        fastrand::seed(7);
+        let all = [('a', 1), ('b', 0), ('c', 3)];
+        let drawn: Vec<char> = (0..4000).filter_map(|_| weighted(all.iter()).copied()).collect();
+        assert_eq!(drawn.len(), 4000);
+        let count = |wanted| drawn.iter().filter(|c| **c == wanted).count();
+        assert_eq!(count('b'), 0);
+        assert!((900..1100).contains(&count('a')), "{}", count('a'));
+        assert_eq!(weighted([('a', 0)].iter()), None);
+    }
+}

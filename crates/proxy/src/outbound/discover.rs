@@ -1,0 +1,161 @@
+//! Second stage: what is behind the address, as policy and profile say, and what this worker has made of it.
+//!
+//! A snapshot is derived once per version of the policy and shared by the worker's connections; a request checks by two
+//! atomic loads whether it is still current.
+
+use super::{
+    Http, Tcp, Wiring,
+    backends::{Backends, Spread},
+};
+use crate::{
+    error::{Code, ProxyError},
+    metrics::{labels, tcp},
+    process::discovery::{OutboundTarget, Versioned},
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
+use weft_model::{
+    ClientPolicy,
+    policy::outbound::{Distribution, TcpRoute},
+};
+use weft_telemetry::Labels;
+
+/// An original destination as one worker knows it.
+pub(super) struct Target {
+    pub(super) found: Arc<OutboundTarget>,
+    /// Connections that the application opened to it.
+    pub(super) accepted: Arc<tcp::Series>,
+    current: RefCell<Rc<Snapshot>>,
+    used: Cell<Instant>,
+}
+
+/// What one version of policy and profile says.
+pub(super) struct Snapshot {
+    pub(super) policy: Arc<Versioned<ClientPolicy>>,
+    profile: u64,
+    /// The profile says that the port is opaque.
+    pub(super) opaque: bool,
+    /// Why traffic to this target is refused: something asked for is not carried out.
+    pub(super) refusal: Option<ProxyError>,
+    /// By the address of the distribution inside `policy`, which does not move while the snapshot holds it.
+    http: RefCell<Vec<(*const Distribution, Rc<Spread<Http>>)>>,
+    tcp: RefCell<Option<(*const Distribution, Rc<Spread<Tcp>>)>>,
+}
+
+/// The targets of one worker.
+pub(super) struct Targets {
+    wiring: Rc<Wiring>,
+    known: RefCell<HashMap<SocketAddr, Rc<Target>>>,
+}
+
+impl Targets {
+    pub(super) fn new(wiring: &Rc<Wiring>) -> Self {
+        Self { wiring: Rc::clone(wiring), known: RefCell::default() }
+    }
+
+    /// What is behind `addr`; waits for the control plane's first answers.
+    pub(super) async fn get(&self, addr: SocketAddr) -> Result<Rc<Target>, ProxyError> {
+        if let Some(known) = self.known.borrow().get(&addr) {
+            known.used.set(Instant::now());
+            return Ok(Rc::clone(known));
+        }
+        let found = self.wiring.context.discovery.outbound(addr).await?;
+        let labels = Labels::new()
+            .with("direction", "outbound")
+            .with("peer", "src")
+            .join(&labels::target(addr))
+            .join(&labels::AcceptedTls::Loopback.labels());
+        let metrics = &self.wiring.metrics;
+        let target = Rc::new(Target {
+            current: RefCell::new(Rc::new(Snapshot::new(&found))),
+            found,
+            accepted: metrics.tcp.series(metrics.shard, labels),
+            used: Cell::new(Instant::now()),
+        });
+        self.known.borrow_mut().insert(addr, Rc::clone(&target));
+        Ok(target)
+    }
+
+    /// Visits every target, and forgets those that no connection has used for `idle`.
+    pub(super) fn expire(&self, now: Instant, idle: Duration, mut visit: impl FnMut(&Target)) {
+        self.known.borrow_mut().retain(|_, target| {
+            if Rc::strong_count(target) > 1 {
+                target.used.set(now);
+            }
+            visit(target);
+            now.duration_since(target.used.get()) < idle
+        });
+    }
+}
+
+impl Target {
+    /// The newest snapshot.
+    pub(super) fn snapshot(&self) -> Rc<Snapshot> {
+        let current = Rc::clone(&self.current.borrow());
+        if current.policy.version == self.found.policy.version() && current.profile == self.found.profile.version() {
+            return current;
+        }
+        let next = Rc::new(Snapshot::new(&self.found));
+        // Whoever holds the old one goes on with it; its balancers are taken over by name.
+        *self.current.borrow_mut() = Rc::clone(&next);
+        next
+    }
+
+    /// Visits the fixed endpoints that requests have used.
+    pub(super) fn for_each_spread(&self, mut visit: impl FnMut(&Spread<Http>)) {
+        self.current.borrow().http.borrow().iter().for_each(|(_, spread)| visit(spread));
+    }
+}
+
+impl Snapshot {
+    fn new(found: &OutboundTarget) -> Self {
+        let policy = found.policy.snapshot();
+        let profile = found.profile.snapshot();
+        let unsupported =
+            policy.value.unsupported().or_else(|| profile.value.as_ref().and_then(weft_model::Profile::unsupported));
+        let refusal = unsupported.map(|what| {
+            let text = format!("the policy of {} asks for what this proxy does not carry out: {what}", found.addr);
+            ProxyError::new(Code::PolicyUnsupported, text)
+        });
+        Self {
+            profile: profile.version,
+            opaque: profile.value.as_ref().is_some_and(|p| p.opaque),
+            policy,
+            refusal,
+            http: RefCell::default(),
+            tcp: RefCell::default(),
+        }
+    }
+
+    /// What this worker holds for a rule of [`Self::policy`].
+    pub(super) fn http(&self, rule: &Distribution, backends: &Backends<Http>) -> Rc<Spread<Http>> {
+        let at = std::ptr::from_ref(rule);
+        if let Some((_, made)) = self.http.borrow().iter().find(|(a, _)| *a == at) {
+            return Rc::clone(made);
+        }
+        let made = Rc::new(backends.spread(rule));
+        self.http.borrow_mut().push((at, Rc::clone(&made)));
+        made
+    }
+
+    /// The same for the route of bytes.
+    pub(super) fn tcp(&self, route: &TcpRoute, backends: &Backends<Tcp>) -> Rc<Spread<Tcp>> {
+        let at = std::ptr::from_ref(&route.backends);
+        let mut held = self.tcp.borrow_mut();
+        match &*held {
+            Some((a, made)) if *a == at => Rc::clone(made),
+            _ => {
+                let made = Rc::new(backends.spread(&route.backends));
+                *held = Some((at, Rc::clone(&made)));
+                made
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What a worker holds for an endpoint that speaks HTTP, and the lease of it that one request has.
+
+use super::{
+    Wiring,
+    balance::{Connections, Member, Pending},
+    connect::{Connector, endpoint_labels},
+};
+use crate::{
+    error::ProxyError,
+    exchange::{self, Carrier},
+    http1, http2,
+    metrics::http::Series,
+    pool::{Idle, IdleLimit, Shared},
+};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::time::Instant;
+use weft_model::{Endpoint, ProtocolHint};
+use weft_telemetry::Labels;
+use weft_wire::transport_header::SessionProtocol;
+
+/// The connections to one endpoint.
+pub(crate) struct Http {
+    wiring: Rc<Wiring>,
+    connector: Rc<Connector>,
+    settings: http2::ClientSettings,
+    idle: Idle<http1::Connection>,
+    shared: Rc<Shared<http2::Sender>>,
+    hint: ProtocolHint,
+    local: bool,
+    /// What requests travelled on last: how the endpoint is connected again after a failure.
+    last: Cell<Carrier>,
+    labels: Labels,
+    /// Made by the first request, so that endpoints without any have no series.
+    series: OnceCell<Rc<Series>>,
+}
+
+/// An endpoint as one request holds it, with the connection that was made while it was chosen.
+pub struct Lease {
+    member: Rc<Member<Http>>,
+    _pending: Pending<Http>,
+    held: RefCell<Option<Held>>,
+}
+
+enum Held {
+    Http1(http1::Connection),
+    Http2(http2::Sender),
+}
+
+impl Http {
+    pub(super) fn new(wiring: &Rc<Wiring>, endpoint: &Endpoint, authority: Option<&str>) -> Self {
+        let outbound = &wiring.context.config.outbound;
+        let local = wiring.is_local(endpoint);
+        let labels = endpoint_labels(endpoint, authority, local);
+        let limit =
+            IdleLimit { connections: outbound.http1_pool.max_idle, timeout: outbound.http1_pool.idle_timeout };
+        Self {
+            connector: Rc::new(Connector::new(wiring, endpoint, &labels)),
+            wiring: Rc::clone(wiring),
+            settings: http2::ClientSettings::new(&outbound.http2_client, &endpoint.http2),
+            idle: Idle::new(limit),
+            shared: Shared::new(),
+            hint: endpoint.hint,
+            local,
+            last: Cell::new(Carrier::Http1),
+            labels,
+            series: OnceCell::new(),
+        }
+    }
+
+    /// What a request travels on: HTTP/1 on HTTP/2 where the endpoint asks for it, unless it wants to leave HTTP.
+    pub(super) fn carrier(&self, version: exchange::Version, upgrades: bool) -> Carrier {
+        match version {
+            exchange::Version::Http2 => Carrier::Http2,
+            _ if self.hint == ProtocolHint::H2 && !self.local && !upgrades => Carrier::Http2,
+            _ => Carrier::Http1,
+        }
+    }
+
+    pub(super) fn series(&self) -> &Rc<Series> {
+        self.series.get_or_init(|| {
+            let labels = Labels::new().with("direction", "outbound").join(&self.labels);
+            self.wiring.metrics.http.series(self.wiring.metrics.shard, labels)
+        })
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        self.idle.expire(now);
+    }
+
+    async fn http1(&self) -> Result<http1::Connection, ProxyError> {
+        self.last.set(Carrier::Http1);
+        while let Some(connection) = self.idle.take(Instant::now()) {
+            if connection.is_open() {
+                return Ok(connection);
+            }
+        }
+        Ok(http1::Connection::new(self.connector.connect(Some(SessionProtocol::Http1)).await?))
+    }
+
+    async fn http2(&self) -> Result<http2::Sender, ProxyError> {
+        self.last.set(Carrier::Http2);
+        loop {
+            let open = self.shared.open(|sender| !sender.is_closed());
+            let fresh = open.is_none();
+            let mut sender = match open {
+                Some(sender) => sender,
+                None => self.shared_http2().await?,
+            };
+            match sender.ready().await {
+                Ok(()) => return Ok(sender),
+                Err(error) if fresh => return Err(error),
+                // It drains, or ended unnoticed: another connection takes its place.
+                Err(_) => self.shared.clear(),
+            }
+        }
+    }
+
+    async fn shared_http2(&self) -> Result<http2::Sender, ProxyError> {
+        let (connector, settings) = (Rc::clone(&self.connector), self.settings);
+        let connect = || async move {
+            let stream = connector.connect(Some(SessionProtocol::Http2)).await?;
+            http2::connect(stream, &settings).await
+        };
+        self.shared.get(|sender| !sender.is_closed(), connect).await
+    }
+}
+
+impl Connections for Http {
+    async fn revive(&self) -> Result<(), ProxyError> {
+        match self.last.get() {
+            Carrier::Http1 => {
+                let connection = self.http1().await?;
+                self.idle.keep(Instant::now(), connection);
+            }
+            Carrier::Http2 => drop(self.http2().await?),
+        }
+        Ok(())
+    }
+
+    fn retire(&self) {
+        self.idle.clear();
+        self.shared.clear();
+    }
+}
+
+impl Lease {
+    /// Connects to `member`, which counts as pending from now on.
+    pub(super) async fn new(member: Rc<Member<Http>>, carrier: Carrier) -> Result<Self, ProxyError> {
+        let pending = member.begin();
+        let held = match carrier {
+            Carrier::Http1 => Held::Http1(member.connections.http1().await?),
+            Carrier::Http2 => Held::Http2(member.connections.http2().await?),
+        };
+        member.connected();
+        Ok(Self { member, _pending: pending, held: RefCell::new(Some(held)) })
+    }
+}
+
+impl exchange::Endpoint for Lease {
+    async fn http1(&self) -> Result<http1::Connection, ProxyError> {
+        let held = self.held.borrow_mut().take();
+        match held {
+            Some(Held::Http1(connection)) => Ok(connection),
+            _ => self.member.connections.http1().await,
+        }
+    }
+
+    fn keep_http1(&self, connection: http1::Connection) {
+        if !self.member.is_removed() {
+            self.member.connections.idle.keep(Instant::now(), connection);
+        }
+    }
+
+    async fn http2(&self) -> Result<http2::Sender, ProxyError> {
+        let held = self.held.borrow_mut().take();
+        match held {
+            Some(Held::Http2(sender)) => Ok(sender),
+            _ => self.member.connections.http2().await,
+        }
+    }
+
+    fn responded(&self, rtt: Duration) {
+        self.member.responded(std::time::Instant::now(), rtt);
+    }
+}

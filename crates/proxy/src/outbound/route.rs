@@ -1,0 +1,164 @@
+//! Fourth stage, per request: the rule that it follows, a backend of the rule, and a connected endpoint of the backend.
+//!
+//! ```text
+//! head ─► snapshot ─► rule ─► backend ─► endpoint ─► connect ─┬─► Lease
+//!                                ▲                            │
+//!                                └────── another one ◄────────┘ failed: no byte of the request has gone out
+//! ```
+
+use super::{
+    Http, Outbound,
+    backends::Spread,
+    balance::Member,
+    detect::Protocol,
+    discover::{Snapshot, Target},
+    endpoint::Lease,
+};
+use crate::{
+    error::{Code, ProxyError},
+    exchange::{Carrier, Directed, Director, Edits, Record, Version},
+    metrics::Failed,
+};
+use std::{cell::RefCell, rc::Rc, time::Instant};
+use weft_model::{
+    decide::route::{RequestView, find, find_grpc},
+    names::header,
+    policy::outbound::{ClientProtocol, Distribution},
+};
+
+/// Decides the requests of one accepted connection.
+pub(super) struct Requests {
+    outbound: Rc<Outbound>,
+    target: Rc<Target>,
+    protocol: Protocol,
+    /// The newest snapshot that has routes for this connection's protocol: it was chosen when the connection began, and a
+    /// policy that changes its kind changes only later connections.
+    routed: RefCell<Rc<Snapshot>>,
+}
+
+/// What the application says for this proxy alone.
+const REMOVED: &[&str] = &[header::REQUIRE_ID];
+
+impl Requests {
+    pub(super) fn new(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol) -> Self {
+        let routed = RefCell::new(target.snapshot());
+        Self { outbound, target, protocol, routed }
+    }
+
+    fn snapshot(&self) -> Rc<Snapshot> {
+        let newest = self.target.snapshot();
+        if newest.is_http() {
+            *self.routed.borrow_mut() = Rc::clone(&newest);
+            return newest;
+        }
+        Rc::clone(&self.routed.borrow())
+    }
+
+    /// The backends of the rule that `request` follows.
+    fn route(&self, request: &dyn RequestView) -> Result<Rc<Spread<Http>>, ProxyError> {
+        let snapshot = self.snapshot();
+        if let Some(refusal) = &snapshot.refusal {
+            return Err(refusal.clone());
+        }
+        let rule = snapshot.rule(self.protocol, request).ok_or_else(|| {
+            ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", self.target.found.addr))
+        })?;
+        Ok(snapshot.http(rule, &self.outbound.http))
+    }
+}
+
+impl Snapshot {
+    fn is_http(&self) -> bool {
+        !matches!(self.policy.value.protocol, ClientProtocol::Opaque(_) | ClientProtocol::Tls(_))
+    }
+
+    fn rule(&self, protocol: Protocol, request: &dyn RequestView) -> Option<&Distribution> {
+        let routes = match &self.policy.value.protocol {
+            ClientProtocol::Detect { http1, .. } if protocol == Protocol::Http1 => &http1.routes,
+            ClientProtocol::Detect { http2, .. } => &http2.routes,
+            ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => &routes.routes,
+            ClientProtocol::Grpc { routes, .. } => return find_grpc(routes, request).map(|(_, r)| &r.does.backends),
+            ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => return None,
+        };
+        find(routes, request).map(|(_, rule)| &rule.does.backends)
+    }
+}
+
+impl Director for Requests {
+    type Endpoint = Lease;
+
+    async fn direct(&self, request: &dyn RequestView, version: Version) -> Result<Directed<Lease>, ProxyError> {
+        let start = Instant::now();
+        let spread = self.route(request)?;
+        let upgrades = version != Version::Http2
+            && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
+        let required = required_identity(request);
+        let (endpoint, member, carrier) = connect(&spread, |member| {
+            required.as_deref().map_or(Ok(()), |id| require(member, id))?;
+            Ok(member.connections.carrier(version, upgrades))
+        })
+        .await?;
+        Ok(Directed {
+            endpoint,
+            carrier,
+            edits: Edits {
+                remove: REMOVED,
+                authority: member.endpoint.authority_override.as_deref().map(Rc::from),
+                strip_mesh_response: member.endpoint.tls.is_some(),
+                ..Edits::default()
+            },
+            record: Record(Box::new(member.connections.series().begin(start))),
+        })
+    }
+
+    fn informational_headers(&self) -> bool {
+        self.outbound.wiring.context.config.outbound.informational_headers
+    }
+
+    fn refused(&self, error: &ProxyError) {
+        self.outbound.wiring.metrics.failed(Failed::Request, error);
+    }
+}
+
+/// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
+async fn connect(
+    spread: &Spread<Http>,
+    carrier: impl Fn(&Member<Http>) -> Result<Carrier, ProxyError>,
+) -> Result<(Lease, Rc<Member<Http>>, Carrier), ProxyError> {
+    loop {
+        let choice = spread.choose()?;
+        let member = choice.next().await?;
+        let carrier = carrier(&member)?;
+        match Lease::new(Rc::clone(&member), carrier).await {
+            Ok(lease) => return Ok((lease, member, carrier)),
+            Err(error) if choice.failed(&member, &error) => {
+                tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The identity that the application asks the server to have.
+fn required_identity(request: &dyn RequestView) -> Option<String> {
+    let mut required = None;
+    request.header(header::REQUIRE_ID, &mut |value| {
+        required = Some(String::from_utf8_lossy(value).into_owned());
+        true
+    });
+    required
+}
+
+fn require(member: &Member<Http>, id: &str) -> Result<(), ProxyError> {
+    match &member.endpoint.tls {
+        Some(tls) if tls.identity.as_str() == id => Ok(()),
+        Some(tls) => Err(ProxyError::new(
+            Code::IdentityMismatch,
+            format!("the request requires the identity {id}, the endpoint has {}", tls.identity),
+        )),
+        None => Err(ProxyError::new(
+            Code::IdentityMismatch,
+            format!("the request requires the identity {id}, the endpoint has none"),
+        )),
+    }
+}
