@@ -15,8 +15,10 @@ pub mod exchange;
 pub mod http1;
 pub mod http2;
 pub mod inbound;
+mod metrics;
 pub mod outbound;
 mod pool;
+mod prefix;
 pub mod process;
 
 pub use config::Config;

@@ -85,7 +85,8 @@ impl Series {
     }
 
     fn response(&self, outcome: Outcome) {
-        held(&self.responses, outcome, || self.families.responses.with(self.shard, &outcome.labels(&self.labels))).inc();
+        held(&self.responses, outcome, || self.families.responses.with(self.shard, &outcome.labels(&self.labels)))
+            .inc();
     }
 }
 
@@ -180,13 +181,18 @@ mod tests {
         let series = families.series(Shard::worker(0), Labels::new().with("direction", "outbound"));
         requests(&series);
         let text = registry.encode();
-        text.lines().filter(|l| l.starts_with("re") && !l.contains("bucket") && !l.contains("_sum")).map(str::to_owned).collect()
+        text.lines()
+            .filter(|l| l.starts_with("re") && !l.contains("bucket") && !l.contains("_sum"))
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
     fn a_response_counts_once_with_its_class() {
         let lines = scrape(|series| {
-            for (status, grpc) in [(200, None), (503, None), (404, None), (200, Some(0)), (200, Some(13)), (200, Some(5))] {
+            for (status, grpc) in
+                [(200, None), (503, None), (404, None), (200, Some(0)), (200, Some(13)), (200, Some(5))]
+            {
                 let mut recorder = series.begin(Instant::now());
                 recorder.response_head(status);
                 recorder.first_byte();

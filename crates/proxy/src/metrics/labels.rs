@@ -39,9 +39,9 @@ impl AcceptedTls {
             Self::Terminated(identity) => Labels::new()
                 .with("tls", "true")
                 .with("client_id", identity.as_ref().map(Identity::as_str).unwrap_or_default()),
-            Self::Passthrough(sni) => Labels::new()
-                .with("tls", "opaque")
-                .with("sni", sni.as_ref().map(DnsName::as_str).unwrap_or_default()),
+            Self::Passthrough(sni) => {
+                Labels::new().with("tls", "opaque").with("sni", sni.as_ref().map(DnsName::as_str).unwrap_or_default())
+            }
             Self::Loopback => none("loopback"),
             Self::PortSkipped => none("port_skipped"),
             Self::NotFromRemote => none("no_tls_from_remote"),
@@ -59,9 +59,7 @@ pub(crate) fn dialled_tls(tls: Option<&ServerTls>, local: bool) -> Labels {
     match tls {
         _ if local => Labels::new().with("tls", "no_identity").with("no_tls_reason", "loopback"),
         Some(tls) => Labels::new().with("tls", "true").with("server_id", &tls.identity),
-        None => Labels::new()
-            .with("tls", "no_identity")
-            .with("no_tls_reason", "not_provided_by_service_discovery"),
+        None => Labels::new().with("tls", "no_identity").with("no_tls_reason", "not_provided_by_service_discovery"),
     }
 }
 

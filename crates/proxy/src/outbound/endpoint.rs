@@ -55,8 +55,7 @@ impl Http {
         let outbound = &wiring.context.config.outbound;
         let local = wiring.is_local(endpoint);
         let labels = endpoint_labels(endpoint, authority, local);
-        let limit =
-            IdleLimit { connections: outbound.http1_pool.max_idle, timeout: outbound.http1_pool.idle_timeout };
+        let limit = IdleLimit { connections: outbound.http1_pool.max_idle, timeout: outbound.http1_pool.idle_timeout };
         Self {
             connector: Rc::new(Connector::new(wiring, endpoint, &labels)),
             wiring: Rc::clone(wiring),
@@ -93,8 +92,8 @@ impl Http {
 
     async fn http1(&self) -> Result<http1::Connection, ProxyError> {
         self.last.set(Carrier::Http1);
-        while let Some(connection) = self.idle.take(Instant::now()) {
-            if connection.is_open() {
+        while let Some(mut connection) = self.idle.take(Instant::now()) {
+            if connection.is_reusable() {
                 return Ok(connection);
             }
         }

@@ -18,11 +18,13 @@ mod route;
 
 use crate::{
     error::{Code, ProxyError},
-    exchange,
+    exchange::{self, ServerConnection},
+    http2::ServerSettings,
     metrics::{Failed, Metrics},
     process::worker::{Context, Direction},
 };
 use backends::{Backends, Choice};
+use bytes::Bytes;
 use detect::Protocol;
 use discover::Targets;
 use endpoint::Http;
@@ -97,16 +99,18 @@ impl Outbound {
         else {
             return Ok(());
         };
-        let version = match protocol {
-            Protocol::Opaque => {
-                stream.unread(prefix);
-                return forward::forward(self, &target, stream, &drain).await;
-            }
-            Protocol::Http1 => exchange::Version::Http11,
-            Protocol::Http2 => exchange::Version::Http2,
-        };
-        let requests = Rc::new(route::Requests::new(Rc::clone(self), target, protocol));
-        self.exchange(stream, prefix, version, requests, drain).await;
+        stream.unread(prefix);
+        if protocol == Protocol::Opaque {
+            return forward::forward(self, &target, stream, &drain).await;
+        }
+        let requests = route::Requests::new(Rc::clone(self), target, protocol);
+        if protocol == Protocol::Http1 {
+            let connection = ServerConnection { stream, prefix: Bytes::new() };
+            exchange::serve_http1(connection, &requests, drain).await;
+        } else {
+            let settings = ServerSettings::new(&self.wiring.context.config.outbound.http2_server);
+            exchange::serve_http2(stream, &settings, Rc::new(requests), async move { drain.signaled().await }).await;
+        }
         Ok(())
     }
 }

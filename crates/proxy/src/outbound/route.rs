@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Directed, Director, Edits, Record, Version},
-    metrics::Failed,
+    exchange::{Carrier, Directed, Director, Edits, Version},
+    metrics::{Failed, http::Recorder},
 };
 use std::{cell::RefCell, rc::Rc, time::Instant};
 use weft_model::{
@@ -86,12 +86,17 @@ impl Snapshot {
 
 impl Director for Requests {
     type Endpoint = Lease;
+    type Record = Recorder;
 
-    async fn direct(&self, request: &dyn RequestView, version: Version) -> Result<Directed<Lease>, ProxyError> {
+    async fn direct(
+        &self,
+        request: &dyn RequestView,
+        version: Version,
+    ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
         let spread = self.route(request)?;
-        let upgrades = version != Version::Http2
-            && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
+        let upgrades =
+            version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
         let (endpoint, member, carrier) = connect(&spread, |member| {
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
@@ -107,7 +112,7 @@ impl Director for Requests {
                 strip_mesh_response: member.endpoint.tls.is_some(),
                 ..Edits::default()
             },
-            record: Record(Box::new(member.connections.series().begin(start))),
+            record: member.connections.series().begin(start),
         })
     }
 

@@ -67,7 +67,11 @@ struct State<C> {
 
 impl<C: Connections> Balancer<C> {
     /// Follows `watch` until the balancer is dropped. `connections` makes what hangs on a new endpoint.
-    pub(crate) fn new(settings: Settings, watch: Arc<EndpointsWatch>, connections: Box<dyn Fn(&Endpoint) -> C>) -> Rc<Self> {
+    pub(crate) fn new(
+        settings: Settings,
+        watch: Arc<EndpointsWatch>,
+        connections: Box<dyn Fn(&Endpoint) -> C>,
+    ) -> Rc<Self> {
         let gate = Gate::new(settings.gate);
         let state = State { members: Members::new(), version: None, gate, last: None };
         let balancer = Rc::new(Self { settings, watch, connections, state: RefCell::new(state), wake: Notify::new() });
@@ -261,7 +265,7 @@ mod tests {
     fn balancer(hosts: &[u8]) -> (Rc<Balancer<Wire>>, Arc<EndpointsWatch>, Wire) {
         let watch = Arc::new(EndpointsWatch {
             target: "web.emojivoto.svc.cluster.local:80".parse().unwrap(),
-            endpoints: Watched::new(set(hosts)),
+            endpoints: Arc::new(Watched::new(set(hosts))),
         });
         let settings = Settings {
             load: Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None },
