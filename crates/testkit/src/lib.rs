@@ -8,3 +8,4 @@ pub mod ca;
 pub mod control;
 pub mod http1;
 pub mod http2;
+pub mod policy;

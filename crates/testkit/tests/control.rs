@@ -120,3 +120,28 @@ async fn certifies_and_tells_its_anchors() {
     let refused = trust::Client::new(channel(&fake).await).watch().await.map(drop).unwrap_err();
     assert_eq!(code(refused), Code::Unimplemented);
 }
+
+#[tokio::test]
+async fn the_plain_policies_arrive_as_they_are() {
+    use weft_model::policy::inbound::DefaultPolicy;
+    use weft_testkit::policy;
+    let fake = FakeControl::start().unwrap();
+    let service = policy::service("ns", "web", 80);
+    let backend = policy::balance(service.clone(), "web.ns.svc.cluster.local:80".parse().unwrap());
+    let mut client = outbound::Client::new(channel(&fake).await);
+    for (n, sent) in
+        [policy::detect(service.clone(), backend.clone()), policy::opaque(service, policy::forward(endpoint(1)))]
+            .into_iter()
+            .enumerate()
+    {
+        let addr = SocketAddr::from(([10, 96, 0, 1], 80 + u16::try_from(n).unwrap()));
+        fake.set_outbound(addr, sent.clone());
+        let mut policies = client.watch("w", Target::Addr(addr)).await.unwrap();
+        assert_eq!(policies.next().await.unwrap().unwrap(), sent);
+        assert_eq!(sent.unsupported(), None);
+    }
+    let sent = policy::inbound(DefaultPolicy::AllAuthenticated);
+    fake.set_inbound(80, sent.clone());
+    let mut policies = inbound::Client::new(channel(&fake).await).watch_port("w", 80).await.unwrap();
+    assert_eq!(policies.next().await.unwrap().unwrap(), sent);
+}
