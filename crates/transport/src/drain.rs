@@ -2,7 +2,7 @@
 //!
 //! Last in the life of a connection. It must not know what the work is.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// How far the end has come.
@@ -16,11 +16,18 @@ enum Phase {
 
 /// Starts the end and waits for it.
 #[derive(Debug)]
-pub struct Signal(watch::Sender<Phase>);
+pub struct Signal {
+    phase: watch::Sender<Phase>,
+    /// Shared by the watches, to count them: receivers are more, since one that waits makes another.
+    held: Arc<()>,
+}
 
 /// Held by each piece of work; clone it for each connection.
 #[derive(Clone, Debug)]
-pub struct Watch(watch::Receiver<Phase>);
+pub struct Watch {
+    phase: watch::Receiver<Phase>,
+    _held: Arc<()>,
+}
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,30 +40,31 @@ pub enum Drained {
 
 /// The two ends. The returned [`Watch`] counts too: drop it once nothing new is to be started.
 pub fn channel() -> (Signal, Watch) {
-    let (sender, receiver) = watch::channel(Phase::Serving);
-    (Signal(sender), Watch(receiver))
+    let signal = Signal { phase: watch::Sender::new(Phase::Serving), held: Arc::new(()) };
+    let watch = signal.watch();
+    (signal, watch)
 }
 
 impl Signal {
     /// A watch for another piece of work.
     pub fn watch(&self) -> Watch {
-        Watch(self.0.subscribe())
+        Watch { phase: self.phase.subscribe(), _held: self.held.clone() }
     }
 
     /// How many watches are held.
     pub fn remaining(&self) -> usize {
-        self.0.receiver_count()
+        Arc::strong_count(&self.held) - 1
     }
 
     /// Tells every watch to finish and waits until all are dropped, at most `deadline`; those that remain then
     /// see [`Watch::closing`].
     pub async fn drain(self, deadline: Duration) -> Drained {
-        self.0.send_replace(Phase::Draining);
-        match tokio::time::timeout(deadline, self.0.closed()).await {
+        self.phase.send_replace(Phase::Draining);
+        match tokio::time::timeout(deadline, self.phase.closed()).await {
             Ok(()) => Drained::Done,
             Err(_) => {
-                let remaining = self.0.receiver_count();
-                self.0.send_replace(Phase::Closing);
+                let remaining = self.remaining();
+                self.phase.send_replace(Phase::Closing);
                 if remaining == 0 { Drained::Done } else { Drained::Deadline { remaining } }
             }
         }
@@ -75,12 +83,59 @@ impl Watch {
     }
 
     pub fn is_signaled(&self) -> bool {
-        *self.0.borrow() >= Phase::Draining
+        *self.phase.borrow() >= Phase::Draining
     }
 
     async fn reached(&self, phase: Phase) {
         // A clone, so that waiting needs no `&mut`; it ends with the future and never outlives `self`.
         // An error means that the signal is gone: the process has stopped waiting, which is the last phase.
-        let _ = self.0.clone().wait_for(|now| *now >= phase).await;
+        let _ = self.phase.clone().wait_for(|now| *now >= phase).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_ends_in_time() {
+        let (signal, watch) = channel();
+        let work = watch.clone();
+        assert!(!work.is_signaled());
+        let work = async move {
+            work.signaled().await;
+            assert!(work.is_signaled());
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        };
+        drop(watch);
+        let began = tokio::time::Instant::now();
+        let (drained, ()) = tokio::join!(signal.drain(Duration::from_secs(10)), work);
+        assert_eq!((drained, began.elapsed()), (Drained::Done, Duration::from_secs(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_does_not_is_cut_off() {
+        let (signal, watch) = channel();
+        let (one, two) = (watch.clone(), signal.watch());
+        drop(watch);
+        assert_eq!(signal.remaining(), 2);
+        let work = async move {
+            one.closing().await;
+            drop(one);
+        };
+        let (drained, ()) = tokio::join!(signal.drain(Duration::from_secs(10)), work);
+        assert_eq!(drained, Drained::Deadline { remaining: 2 });
+        // The signal is gone: what is left must not wait for ever.
+        two.closing().await;
+    }
+
+    #[tokio::test]
+    async fn nothing_to_wait_for() {
+        let (signal, watch) = channel();
+        drop(watch);
+        assert_eq!(signal.drain(Duration::from_secs(3600)).await, Drained::Done);
+        let (signal, watch) = channel();
+        drop(signal);
+        watch.signaled().await;
     }
 }

@@ -104,3 +104,58 @@ pub fn original_dst(tcp: &TcpStream) -> io::Result<SocketAddr> {
     };
     original.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "original destination is no address"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn options_are_set_on_both_sides() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = tokio::net::TcpListener::from_std(listen(address.parse().unwrap(), 16).unwrap()).unwrap();
+            let (idle, give_up) = (Some(Duration::from_secs(7)), Some(Duration::from_secs(30)));
+            let options = ConnectOptions { keepalive: idle, user_timeout: give_up, ..ConnectOptions::default() };
+            let client = connect(listener.local_addr().unwrap(), &options).await.unwrap();
+            let server = listener.accept().await.unwrap().0;
+            accepted(&server, &AcceptOptions { keepalive: idle, user_timeout: give_up }).unwrap();
+            for tcp in [&client, &server] {
+                let socket = SockRef::from(tcp);
+                assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+                assert_eq!(socket.tcp_user_timeout().unwrap(), give_up);
+            }
+            let plain = connect(listener.local_addr().unwrap(), &ConnectOptions::default()).await.unwrap();
+            let socket = SockRef::from(&plain);
+            assert!(socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+            // The address is taken, for a second listener too.
+            let again = listen(listener.local_addr().unwrap(), 16).unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[tokio::test]
+    async fn v6_does_not_take_v4() {
+        let listener = listen("[::]:0".parse().unwrap(), 16).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let v4 = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+        let refused = connect(v4, &ConnectOptions::default()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        listen(v4, 16).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connect_ends_in_time() {
+        // A backlog that is full drops what comes.
+        let listener = listen("127.0.0.1:0".parse().unwrap(), 0).unwrap();
+        let options = ConnectOptions { timeout: Duration::from_millis(50), ..ConnectOptions::default() };
+        let mut open = Vec::new();
+        let error = loop {
+            match connect(listener.local_addr().unwrap(), &options).await {
+                Ok(tcp) => open.push(tcp),
+                Err(error) => break error,
+            }
+            assert!(open.len() < 100);
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
