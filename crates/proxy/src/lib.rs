@@ -22,3 +22,4 @@ mod prefix;
 pub mod process;
 
 pub use config::Config;
+pub use process::{Handle, Options, start};

@@ -1,1 +1,56 @@
-fn main() {}
+//! The program: environment → configuration → running proxy → exit status.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use weft_proxy::{
+    config::{self, Checked},
+    process::{self, Options},
+};
+use weft_telemetry::logs;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// `EX_USAGE`: the configuration is wrong.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let Checked { config, unknown, not_built } = match config::check(config::environment(), cpus) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            report(&problems);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let logs = match logs::init(&config.process.log, config.process.log_format) {
+        Ok(logs) => logs,
+        Err(error) => return fail(&error),
+    };
+    config::warn(&unknown, &not_built);
+    let handle = match process::start(config, Options { logs, signals: true, ..Options::default() }) {
+        Ok(handle) => handle,
+        Err(error) => return fail(&error),
+    };
+    match handle.wait() {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// All problems at once, on standard error: there are no logs yet.
+#[expect(clippy::print_stderr, reason = "the program's own output")]
+fn report(problems: &[config::Problem]) {
+    eprintln!("weft-proxy: the configuration is invalid");
+    for problem in problems {
+        eprintln!("  {problem}");
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the program's own output")]
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(%error, "Ending");
+    eprintln!("weft-proxy: {error}");
+    ExitCode::FAILURE
+}

@@ -237,3 +237,20 @@ impl std::fmt::Display for HostPort {
         }
     }
 }
+
+/// The process's environment. A value that is not UTF-8 has its bad bytes replaced, and is then refused by whoever parses it.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+}
+
+/// One line for everything in the environment that has no effect.
+pub fn warn(unknown: &[String], not_built: &[String]) {
+    if !unknown.is_empty() || !not_built.is_empty() {
+        let (unknown, not_built) = (unknown.join(" "), not_built.join(" "));
+        tracing::warn!(
+            unknown,
+            not_built,
+            "Variables without effect: names nobody knows, and functions this build lacks"
+        );
+    }
+}

@@ -1,5 +1,20 @@
 //! What is one per process: start-up, worker threads, admin server, identity, control streams, discovery.
+//!
+//! ```text
+//! start ─► listen ─► keys, anchors ─► admin thread: control clients, discovery, identity, admin server
+//!                └─► worker threads ── accept once certified ─► inbound | outbound
+//! wait  ◄─ a thread died | a worker does not answer | all is drained
+//! ```
 
+mod admin;
 mod control;
 pub mod discovery;
+mod identity;
+mod run;
+mod shutdown;
+mod start;
 pub mod worker;
+mod workers;
+
+pub use run::{Handle, ProcessError};
+pub use start::{Addrs, Options, StartError, start};

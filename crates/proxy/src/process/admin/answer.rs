@@ -1,0 +1,149 @@
+//! The answer to each admin request.
+
+use super::State;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, Limited};
+use std::{net::SocketAddr, time::Duration};
+use weft_telemetry::logs::LogError;
+
+/// The longest filter that is read.
+const MAX_BODY: usize = 16 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn answer<B>(state: &State, client: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let local = client.ip().to_canonical().is_loopback();
+    match request.uri().path() {
+        "/live" => text(StatusCode::OK, "live\n"),
+        "/ready" if state.readiness.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        "/metrics" => metrics(state),
+        "/shutdown" => shutdown(state, local, request.method()),
+        "/proxy-log-level" => log_level(state, local, request).await,
+        _ => text(StatusCode::NOT_FOUND, ""),
+    }
+}
+
+fn metrics(state: &State) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, state.registry.encode());
+    let format = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, format);
+    response
+}
+
+fn shutdown(state: &State, local: bool, method: &Method) -> Response<Full<Bytes>> {
+    match method {
+        _ if !state.shutdown_enabled => {
+            text(StatusCode::NOT_FOUND, "disabled: set LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED=true\n")
+        }
+        &Method::POST if local => {
+            state.shutdown.pull("POST /shutdown");
+            text(StatusCode::OK, "shutdown\n")
+        }
+        &Method::POST => only_loopback(),
+        _ => not_allowed("POST"),
+    }
+}
+
+async fn log_level<B>(state: &State, local: bool, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync + 'static>,
+{
+    if !local {
+        return only_loopback();
+    }
+    let Some(filter) = state.logs.filter() else {
+        return text(StatusCode::NOT_FOUND, "logging is off\n");
+    };
+    match *request.method() {
+        Method::GET => text(StatusCode::OK, filter),
+        Method::PUT => {
+            let body = Limited::new(request.into_body(), MAX_BODY).collect();
+            let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+                Ok(Ok(body)) => body.to_bytes(),
+                Ok(Err(e)) => return text(StatusCode::BAD_REQUEST, format!("{e}\n")),
+                Err(_) => return text(StatusCode::REQUEST_TIMEOUT, ""),
+            };
+            match std::str::from_utf8(&body).map(|filter| state.logs.set(filter)) {
+                Ok(Ok(())) => text(StatusCode::NO_CONTENT, ""),
+                Ok(Err(e @ LogError::Off)) => text(StatusCode::NOT_FOUND, format!("{e}\n")),
+                Ok(Err(e)) => text(StatusCode::BAD_REQUEST, format!("{e}\n")),
+                Err(e) => text(StatusCode::BAD_REQUEST, format!("{e}\n")),
+            }
+        }
+        _ => not_allowed("GET, PUT"),
+    }
+}
+
+fn only_loopback() -> Response<Full<Bytes>> {
+    text(StatusCode::FORBIDDEN, "only from loopback\n")
+}
+
+fn not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+    response
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::shutdown;
+    use weft_telemetry::{LogHandle, Readiness, Registry};
+
+    fn state(shutdown_enabled: bool) -> (State, shutdown::Pulled) {
+        let (trigger, pulled) = shutdown::channel();
+        let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
+        (State { registry, readiness, logs, shutdown: trigger, shutdown_enabled }, pulled)
+    }
+
+    async fn ask(state: &State, client: &str, method: Method, path: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::new())).unwrap();
+        let response = answer(state, SocketAddr::new(client.parse().unwrap(), 1), request).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn probes_follow_readiness() {
+        let (state, _pulled) = state(false);
+        let task = state.readiness.task("identity");
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/live").await, (200, "live\n".into()));
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/ready").await, (503, "not ready\n".into()));
+        drop(task);
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/ready").await, (200, "ready\n".into()));
+        assert!(ask(&state, "10.0.0.1", Method::GET, "/metrics").await.1.ends_with("# EOF\n"));
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/tasks").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn shutdown_is_for_loopback_and_where_enabled() {
+        let (off, _pulled) = state(false);
+        assert_eq!(ask(&off, "127.0.0.1", Method::POST, "/shutdown").await.0, 404);
+        let (on, mut pulled) = state(true);
+        assert_eq!(ask(&on, "127.0.0.1", Method::GET, "/shutdown").await.0, 405);
+        assert_eq!(ask(&on, "10.0.0.1", Method::POST, "/shutdown").await.0, 403);
+        assert!(!pulled.is_pulled());
+        assert_eq!(ask(&on, "::ffff:127.0.0.1", Method::POST, "/shutdown").await.0, 200);
+        pulled.wait().await;
+    }
+
+    #[tokio::test]
+    async fn the_log_level_is_for_loopback_and_where_there_are_logs() {
+        let (state, _pulled) = state(false);
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/proxy-log-level").await.0, 403);
+        assert_eq!(ask(&state, "127.0.0.1", Method::GET, "/proxy-log-level").await.0, 404);
+    }
+}

@@ -1,0 +1,56 @@
+//! Trust anchors that change while the proxy runs: `weft.identity.TrustBundle/Watch` on the identity service's address.
+
+use crate::process::control::{Event, Following, follow};
+use std::{ops::ControlFlow, time::Duration};
+use tonic::{Code, transport::Channel};
+use weft_telemetry::{CounterFamily, Labels, Registry, Shard};
+use weft_transport::tls::Store;
+use weft_wire::{Error, trust::Client};
+
+/// A control plane that has no such service (Linkerd's) is asked again after this long: it may be replaced by ours.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
+
+/// Puts each bundle into `store`. Until one comes, the environment's anchors stay.
+pub(in crate::process) async fn follow_anchors(
+    channel: Channel,
+    store: Store,
+    following: Following,
+    registry: Registry,
+) {
+    let updates =
+        registry.counter("weft_identity_trust_updates_total", "Trust bundles received from the control plane");
+    let client = Client::new(channel);
+    let open = || {
+        let mut client = client.clone();
+        async move { client.watch().await }
+    };
+    follow(following, open, |event| {
+        match event {
+            Event::Message { value, .. } => match store.set_anchors(&value.pem) {
+                Ok(()) => {
+                    tracing::info!(version = value.version, "Trust anchors are in force");
+                    count(&updates, "success");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "A trust bundle is refused: the present anchors stay");
+                    count(&updates, "error");
+                }
+            },
+            Event::Invalid(reason) => {
+                tracing::warn!(reason, "A trust bundle cannot be used: the present anchors stay");
+                count(&updates, "error");
+            }
+            Event::Failed(Error::Rpc(status)) if status.code() == Code::Unimplemented => {
+                tracing::debug!("The control plane sends no trust bundles");
+                return ControlFlow::Continue(Some(ASK_AGAIN));
+            }
+            Event::Failed(error) => tracing::debug!(%error, "The stream of trust bundles is lost"),
+        }
+        ControlFlow::Continue(None)
+    })
+    .await;
+}
+
+fn count(updates: &CounterFamily, result: &str) {
+    updates.pinned(Shard::ADMIN, &Labels::new().with("result", result)).inc();
+}

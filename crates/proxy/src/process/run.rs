@@ -1,0 +1,158 @@
+//! A running proxy: watched until it ends, and how it ends.
+
+use super::{
+    shutdown::{Pulled, Trigger},
+    start::Addrs,
+    workers::Shared,
+};
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use weft_telemetry::{Readiness, Registry};
+use weft_transport::drain::{self, Drained};
+
+/// How often workers are asked for a sign of life, and how many asks in a row they may leave unanswered. Counted in asks,
+/// not in time: a process that was stopped as a whole has missed none.
+const ASK: Duration = Duration::from_secs(1);
+const UNANSWERED: u64 = 10;
+
+/// What the threads tell the one that waits.
+pub(super) enum Event {
+    WorkerEnded(usize),
+    AdminEnded(Option<io::Error>),
+    Drained(Drained),
+}
+
+/// A fault for which the process must end.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("worker {0} has died")]
+    WorkerDied(usize),
+    #[error("worker {0} has not answered for 10 seconds")]
+    WorkerHangs(usize),
+    #[error("the admin server has ended: {0}")]
+    AdminEnded(String),
+    #[error("the admin thread has died")]
+    AdminDied,
+}
+
+/// A running proxy. Dropping it ends it without waiting for open connections.
+pub struct Handle {
+    addrs: Addrs,
+    trigger: Trigger,
+    readiness: Readiness,
+    registry: Registry,
+    shared: Arc<Shared>,
+    inbox: Receiver<Event>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Handle {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the list of start-up")]
+    pub(super) fn new(
+        addrs: Addrs,
+        trigger: Trigger,
+        readiness: Readiness,
+        registry: Registry,
+        shared: Arc<Shared>,
+        inbox: Receiver<Event>,
+        admin: JoinHandle<()>,
+        mut threads: Vec<JoinHandle<()>>,
+    ) -> Self {
+        threads.push(admin);
+        Self { addrs, trigger, readiness, registry, shared, inbox, threads }
+    }
+
+    /// Where it listens.
+    pub fn addrs(&self) -> &Addrs {
+        &self.addrs
+    }
+
+    /// Waits until it is certified and accepts connections.
+    pub async fn ready(&self) {
+        self.readiness.ready().await;
+    }
+
+    /// What `/metrics` shows.
+    pub fn metrics(&self) -> String {
+        self.registry.encode()
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    /// Begins to end: accepts nothing new; open connections may finish within the grace period.
+    pub fn shutdown(&self) {
+        self.trigger.pull("asked");
+    }
+
+    /// Watches the threads until the proxy has ended. Blocks.
+    ///
+    /// # Errors
+    /// A thread has died or hangs: the process must end.
+    pub fn wait(mut self) -> Result<Drained, ProcessError> {
+        let drained = loop {
+            match self.inbox.recv_timeout(ASK) {
+                Ok(Event::Drained(drained)) => break drained,
+                Ok(Event::WorkerEnded(worker)) => return Err(ProcessError::WorkerDied(worker)),
+                Ok(Event::AdminEnded(error)) => {
+                    let reason = error.map_or_else(|| "no reason".to_owned(), |e| e.to_string());
+                    return Err(ProcessError::AdminEnded(reason));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(ProcessError::AdminDied),
+                Err(RecvTimeoutError::Timeout) => {
+                    let (worker, unanswered) = self.shared.ask();
+                    if unanswered >= UNANSWERED {
+                        return Err(ProcessError::WorkerHangs(worker));
+                    }
+                    if self.threads.last().is_some_and(JoinHandle::is_finished) {
+                        return Err(ProcessError::AdminDied);
+                    }
+                }
+            }
+        };
+        // The drain is over: workers leave their loops by themselves.
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                return Err(ProcessError::AdminDied);
+            }
+        }
+        Ok(drained)
+    }
+}
+
+/// The main task of the admin thread: when the trigger is pulled it drains, and then the thread ends.
+pub(super) struct Ending {
+    pub(super) pulled: Pulled,
+    pub(super) drain: drain::Signal,
+    pub(super) shared: Arc<Shared>,
+    pub(super) grace: Duration,
+}
+
+impl Ending {
+    pub(super) async fn run(mut self, events: Sender<Event>) {
+        self.pulled.wait().await;
+        // Whichever comes first: what is dropped here is only the waiting. Connections are counted by the workers, since
+        // tasks that serve several of them may hold a watch for longer.
+        let drained = tokio::select! {
+            drained = self.drain.drain(self.grace) => drained,
+            () = self.shared.all_closed() => Drained::Done,
+        };
+        match drained {
+            Drained::Done => tracing::info!("All connections are closed"),
+            Drained::Deadline { .. } => {
+                tracing::warn!(open = self.shared.open(), "The grace period is over: open connections are cut off");
+            }
+        }
+        // Nobody listens if the process ends for another reason.
+        let _ = events.send(Event::Drained(drained));
+    }
+}

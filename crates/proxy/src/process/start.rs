@@ -1,0 +1,242 @@
+//! Start-up, as a list.
+
+use super::{
+    admin,
+    control::{Following, Resolver, Services},
+    discovery::{Discovery, InboundSettings, Settings, Sources},
+    identity::{self, Certifier},
+    run::{Ending, Event, Handle},
+    shutdown,
+    worker::{Context, Direction, OriginalDst},
+    workers::{self, Listener, Shared},
+};
+use crate::{
+    Config,
+    config::{ControlAddr, StreamLimits},
+};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, mpsc},
+};
+use weft_telemetry::{LogHandle, Readiness, Registry, Shard, build, process};
+use weft_transport::{drain, socket, tls::Store};
+
+/// The kernel's own limit (`somaxconn`) applies besides.
+const BACKLOG: u32 = 4096;
+/// How often metrics that nobody holds are looked for.
+const METRICS_SWEEP: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What a caller may replace.
+pub struct Options {
+    pub original_dst: OriginalDst,
+    pub logs: LogHandle,
+    /// End on SIGTERM and SIGINT.
+    pub signals: bool,
+}
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {addr} ({role}): {source}")]
+    Listen { role: &'static str, addr: SocketAddr, source: io::Error },
+    #[error("the identity cannot be set up: {0}")]
+    Identity(#[source] anyhow::Error),
+    #[error("a control plane address cannot be used: {0}")]
+    Control(#[source] tonic::transport::Error),
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { original_dst: Arc::new(|_, tcp| socket::original_dst(tcp)), logs: LogHandle::off(), signals: false }
+    }
+}
+
+/// Starts the proxy on threads of its own. Sockets are bound when this returns; they are accepted from once the identity is
+/// certified.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
+    let config = Arc::new(config);
+    let workers = config.process.workers;
+    let registry = registry(&config);
+    let readiness = Readiness::new();
+    let (trigger, pulled) = shutdown::channel();
+    let (drain_signal, drain_watch) = drain::channel();
+    let (events, inbox) = mpsc::channel();
+
+    let listeners = Listeners::bind(&config)?;
+    let addrs = listeners.addrs();
+    let tls = tls_store(&config)?;
+    let keys = identity::load_or_make(&config.identity.dir, &config.identity.id)
+        .map_err(|e| StartError::Identity(e.into()))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+    let entered = runtime.enter();
+    let services = Services {
+        resolver: Resolver::new(&config.control, &registry),
+        tls: tls.clone(),
+        connect: config.control.connect,
+    };
+    let discovery = discovery(&config, &services, addrs.admin.port(), &runtime, &registry)?;
+    let (certifier, certified) = Certifier::new(config.identity.clone(), services.clone(), keys, &registry);
+    let anchors = services.channel("identity", &config.identity.service).map_err(StartError::Control)?;
+    let state = admin::State {
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        logs: options.logs.clone(),
+        shutdown: trigger.clone(),
+        shutdown_enabled: config.admin.shutdown,
+    };
+    drop(entered);
+
+    announce(&config, &addrs);
+    let shared = Shared::new(workers);
+    let contexts = (0..workers).map(|index| Context {
+        shard: Shard::worker(index),
+        workers,
+        config: config.clone(),
+        registry: registry.clone(),
+        discovery: discovery.clone(),
+        tls: tls.clone(),
+        drain: drain_watch.clone(),
+        original_dst: options.original_dst.clone(),
+        inbound_port: addrs.inbound.port(),
+    });
+    let threads = {
+        let (contexts, events, certified) = (contexts.collect(), events.clone(), certified.clone());
+        let ended = move |index| drop(events.send(Event::WorkerEnded(index)));
+        workers::spawn(contexts, listeners.traffic, &shared, &certified, &registry, ended)
+            .map_err(StartError::Thread)?
+    };
+    drop(drain_watch);
+
+    let following = following(&config, &config.identity.service);
+    runtime.spawn(identity::run(certifier, readiness.task("identity")));
+    runtime.spawn(identity::follow_anchors(anchors, tls, following, registry.clone()));
+    runtime.spawn(sweep_metrics(registry.clone(), config.admin.metrics_retain_idle));
+    let admin_events = events.clone();
+    runtime.spawn(async move {
+        let ended = admin::serve(listeners.admin, state).await;
+        // Nobody listens any more when the process ends.
+        let _ = admin_events.send(Event::AdminEnded(ended.err()));
+    });
+    if options.signals {
+        runtime.spawn(shutdown::on_signals(trigger.clone()));
+    }
+    let ending = Ending { pulled, drain: drain_signal, shared: shared.clone(), grace: config.process.shutdown_grace };
+    let admin = std::thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || runtime.block_on(ending.run(events)))
+        .map_err(StartError::Thread)?;
+    Ok(Handle::new(addrs, trigger, readiness, registry, shared, inbox, admin, threads))
+}
+
+/// Where the proxy really listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addrs {
+    pub admin: SocketAddr,
+    pub inbound: SocketAddr,
+    pub outbound: Vec<SocketAddr>,
+}
+
+struct Listeners {
+    admin: TcpListener,
+    traffic: Vec<Listener>,
+    addrs: Addrs,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        let bind = |role, addr, backlog: Option<u32>| {
+            let socket = socket::listen(addr, backlog.unwrap_or(BACKLOG));
+            let bound = socket.and_then(|socket| Ok((socket.local_addr()?, socket)));
+            bound.map_err(|source| StartError::Listen { role, addr, source })
+        };
+        let (admin_addr, admin) = bind("admin", config.admin.listen, None)?;
+        let (inbound_addr, inbound) = bind("inbound", config.inbound.listen, config.inbound.backlog)?;
+        let mut addrs = Addrs { admin: admin_addr, inbound: inbound_addr, outbound: vec![] };
+        let mut traffic = vec![Listener { direction: Direction::Inbound, socket: inbound }];
+        for addr in &config.outbound.listen {
+            let (addr, socket) = bind("outbound", *addr, config.outbound.backlog)?;
+            addrs.outbound.push(addr);
+            traffic.push(Listener { direction: Direction::Outbound, socket });
+        }
+        Ok(Self { admin, traffic, addrs })
+    }
+
+    fn addrs(&self) -> Addrs {
+        self.addrs.clone()
+    }
+}
+
+fn registry(config: &Config) -> Registry {
+    let registry = Registry::new(config.process.workers, config.process.metrics_series_cap);
+    build::register(&registry);
+    process::register(&registry);
+    registry
+}
+
+fn tls_store(config: &Config) -> Result<Store, StartError> {
+    let identity = &config.identity;
+    Store::new(&identity.trust_anchors, identity.server_name.clone(), identity.id.clone())
+        .map_err(|e| StartError::Identity(e.into()))
+}
+
+fn discovery(
+    config: &Config,
+    services: &Services,
+    admin_port: u16,
+    runtime: &tokio::runtime::Runtime,
+    registry: &Registry,
+) -> Result<Discovery, StartError> {
+    let (destination, policy) = (&config.destination, &config.policy);
+    let sources = Sources {
+        destination: services.channel("destination", &destination.service).map_err(StartError::Control)?,
+        destination_context: destination.context.clone(),
+        destination_following: following(config, &destination.service),
+        policy: services.channel("policy", &policy.service).map_err(StartError::Control)?,
+        workload: policy.workload.clone(),
+        policy_following: following(config, &policy.service),
+    };
+    let settings = Settings {
+        timeout: destination.timeout,
+        profile_networks: destination.profile_networks.clone(),
+        detect_timeout: config.outbound.detect_timeout,
+        outbound_idle: config.outbound.discovery_idle,
+        inbound: InboundSettings::new(&config.inbound, admin_port),
+    };
+    Ok(Discovery::new(runtime.handle().clone(), sources, settings, registry))
+}
+
+/// Limits on streams are for control planes that may sit behind something that hangs; loopback does not.
+fn following(config: &Config, service: &ControlAddr) -> Following {
+    let limits = if service.addr.is_loopback() { StreamLimits::default() } else { config.control.streams };
+    Following { backoff: config.control.connect.backoff, limits }
+}
+
+/// The lines that operators look for at start.
+fn announce(config: &Config, addrs: &Addrs) {
+    tracing::info!("Admin interface on {}", addrs.admin);
+    tracing::info!("Inbound interface on {}", addrs.inbound);
+    for addr in &addrs.outbound {
+        tracing::info!("Outbound interface on {addr}");
+    }
+    tracing::info!("SNI is {}", config.identity.server_name);
+    tracing::info!("Local identity is {}", config.identity.id);
+    let service = &config.destination.service;
+    match &service.identity {
+        Some(identity) => tracing::info!("Destinations resolved via {} ({identity})", service.addr),
+        None => tracing::info!("Destinations resolved via {}", service.addr),
+    }
+}
+
+async fn sweep_metrics(registry: Registry, retain: std::time::Duration) {
+    loop {
+        tokio::time::sleep(METRICS_SWEEP.min(retain)).await;
+        registry.evict_idle(std::time::Instant::now(), retain);
+    }
+}

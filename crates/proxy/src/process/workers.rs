@@ -1,0 +1,330 @@
+//! Worker threads, the accept loops, and who gets an accepted connection.
+//!
+//! ```text
+//! listeners (worker 0) ─► accept ─► fewest open? ─┬─► here: a task
+//!                                                 └─► another worker's channel ─► a task there
+//! ```
+//! Nothing is accepted before the first certificate; the kernel's queue holds what comes early.
+
+use super::{
+    identity::Certified,
+    worker::{Context, Direction},
+};
+use crate::{config::SocketOptions, inbound::Inbound, outbound::Outbound};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc},
+    task::{LocalSet, spawn_local},
+};
+use weft_telemetry::{CounterFamily, Labels, Registry};
+use weft_transport::{
+    drain,
+    socket::{self, AcceptOptions},
+};
+
+/// Connections on their way to another worker; when it is full the accepting worker serves them itself.
+const HAND_OFF: usize = 1024;
+/// How long accepting pauses after a failure, such as having no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all workers and their watcher see.
+pub(super) struct Shared {
+    workers: Vec<Slot>,
+    /// A connection has ended.
+    closed: Notify,
+}
+
+/// What the process sees of one worker.
+#[derive(Default)]
+struct Slot {
+    /// Open connections, those on their way included.
+    open: AtomicUsize,
+    /// Asked for a sign of life this many times, and answered as often.
+    asked: AtomicU64,
+    answered: AtomicU64,
+    wake: Notify,
+}
+
+/// A listener of one direction.
+pub(super) struct Listener {
+    pub(super) direction: Direction,
+    pub(super) socket: TcpListener,
+}
+
+/// An accepted connection that another worker shall serve.
+struct Accepted {
+    direction: Direction,
+    tcp: std::net::TcpStream,
+    client: SocketAddr,
+    counted: Counted,
+}
+
+/// Counts one open connection as long as it lives.
+struct Counted {
+    shared: Arc<Shared>,
+    worker: usize,
+}
+
+impl Shared {
+    pub(super) fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self { workers: (0..workers).map(|_| Slot::default()).collect(), closed: Notify::new() })
+    }
+
+    /// The worker with the fewest open connections, the first of several; it counts one more from now on.
+    fn choose(self: &Arc<Self>) -> Counted {
+        let least = self.workers.iter().enumerate().min_by_key(|(_, w)| w.open.load(Relaxed)).map_or(0, |(at, _)| at);
+        Counted::new(self, least)
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.workers.iter().map(|w| w.open.load(Relaxed)).sum()
+    }
+
+    /// Waits until no connection is open.
+    pub(super) async fn all_closed(&self) {
+        loop {
+            let closed = self.closed.notified();
+            tokio::pin!(closed);
+            closed.as_mut().enable();
+            if self.open() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Asks each worker for a sign of life. The result is the most asks that any of them has left unanswered.
+    pub(super) fn ask(&self) -> (usize, u64) {
+        let unanswered = self.workers.iter().enumerate().map(|(at, worker)| {
+            let asked = worker.asked.fetch_add(1, Relaxed);
+            worker.wake.notify_one();
+            (at, asked - worker.answered.load(Relaxed).min(asked))
+        });
+        unanswered.max_by_key(|(_, n)| *n).unwrap_or_default()
+    }
+}
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, worker: usize) -> Self {
+        if let Some(slot) = shared.workers.get(worker) {
+            slot.open.fetch_add(1, Relaxed);
+        }
+        Self { shared: shared.clone(), worker }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(slot) = self.shared.workers.get(self.worker) {
+            slot.open.fetch_sub(1, Relaxed);
+        }
+        self.shared.closed.notify_waiters();
+    }
+}
+
+/// Starts one thread per context. The first one accepts. `ended` is called by each thread when it ends, whatever the reason.
+pub(super) fn spawn(
+    contexts: Vec<Context>,
+    listeners: Vec<Listener>,
+    shared: &Arc<Shared>,
+    certified: &Certified,
+    registry: &Registry,
+    ended: impl Fn(usize) + Clone + Send + 'static,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (senders, receivers): (Vec<_>, Vec<_>) = contexts.iter().map(|_| mpsc::channel(HAND_OFF)).unzip();
+    let mut listeners = Some(listeners);
+    let failures = registry.counter("weft_proxy_accept_errors_total", "Failures to accept a connection");
+    let mut threads = vec![];
+    for (index, (context, receiver)) in contexts.into_iter().zip(receivers).enumerate() {
+        let listeners = listeners.take().unwrap_or_default();
+        let acceptor = Acceptor { shared: shared.clone(), senders: senders.clone(), index, failures: failures.clone() };
+        let (certified, ended) = (certified.clone(), ended.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let _ended = OnDrop(move || ended(index));
+            let local = LocalSet::new();
+            local.block_on(&runtime, run(context, acceptor, listeners, receiver, certified));
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Hands accepted connections to workers.
+#[derive(Clone)]
+struct Acceptor {
+    shared: Arc<Shared>,
+    senders: Vec<mpsc::Sender<Accepted>>,
+    index: usize,
+    failures: CounterFamily,
+}
+
+/// Both directions of one worker.
+struct Sides {
+    inbound: Rc<Inbound>,
+    outbound: Rc<Outbound>,
+    context: Context,
+}
+
+/// The life of one worker: until the process closes.
+async fn run(
+    context: Context,
+    acceptor: Acceptor,
+    listeners: Vec<Listener>,
+    mut handed: mpsc::Receiver<Accepted>,
+    certified: Certified,
+) {
+    let drain = context.drain.clone();
+    let sides =
+        Rc::new(Sides { inbound: Inbound::new(context.clone()), outbound: Outbound::new(context.clone()), context });
+    let (shared, index) = (acceptor.shared.clone(), acceptor.index);
+    spawn_local(async move { answer_asks(&shared, index).await });
+    for listener in listeners {
+        spawn_local(accept(listener, acceptor.clone(), sides.clone(), certified.clone()));
+    }
+    spawn_local(async move {
+        while let Some(Accepted { direction, tcp, client, counted }) = handed.recv().await {
+            match TcpStream::from_std(tcp) {
+                Ok(tcp) => sides.serve(direction, tcp, client, counted),
+                Err(error) => tracing::warn!(%error, "A connection cannot be taken over"),
+            }
+        }
+    });
+    drain.closing().await;
+}
+
+/// Says that this worker lives whenever it is asked.
+async fn answer_asks(shared: &Shared, index: usize) {
+    let Some(slot) = shared.workers.get(index) else { return };
+    loop {
+        slot.wake.notified().await;
+        slot.answered.store(slot.asked.load(Relaxed), Relaxed);
+    }
+}
+
+async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, mut certified: Certified) {
+    let Listener { direction, socket } = listener;
+    let drain: drain::Watch = sides.context.drain.clone();
+    let ready = tokio::select! {
+        certified = certified.wait() => certified,
+        () = drain.signaled() => false,
+    };
+    let Some(listener) = ready.then(|| tokio::net::TcpListener::from_std(socket)) else { return };
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "A listening socket cannot be used"),
+    };
+    let failed = acceptor.failures.pinned(sides.context.shard, &Labels::new().with("direction", direction.as_str()));
+    loop {
+        // Both arms may be dropped: a connection that was not taken stays in the kernel's queue.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.signaled() => return,
+        };
+        match accepted {
+            Ok((tcp, client)) => acceptor.hand(direction, tcp, client, &sides),
+            Err(error) => {
+                failed.inc();
+                tracing::debug!(%error, direction = direction.as_str(), "A connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    fn hand(&self, direction: Direction, tcp: TcpStream, client: SocketAddr, here: &Sides) {
+        let counted = self.shared.choose();
+        if counted.worker == self.index {
+            return here.serve(direction, tcp, client, counted);
+        }
+        let Some(sender) = self.senders.get(counted.worker) else { return };
+        match sender.try_reserve() {
+            Ok(place) => match tcp.into_std() {
+                Ok(tcp) => place.send(Accepted { direction, tcp, client, counted }),
+                Err(error) => tracing::warn!(%error, "A connection cannot be handed over"),
+            },
+            // That worker does not keep up.
+            Err(_) => here.serve(direction, tcp, client, Counted::new(&self.shared, self.index)),
+        }
+    }
+}
+
+impl Sides {
+    fn serve(&self, direction: Direction, tcp: TcpStream, client: SocketAddr, counted: Counted) {
+        let SocketOptions { keepalive, user_timeout } = match direction {
+            Direction::Inbound => self.context.config.inbound.accept,
+            Direction::Outbound => self.context.config.outbound.accept,
+        };
+        if socket::accepted(&tcp, &AcceptOptions { keepalive, user_timeout }).is_err() {
+            return; // The client has reset it already.
+        }
+        match direction {
+            Direction::Inbound => {
+                let served = self.inbound.clone().serve(tcp, client);
+                spawn_local(async move {
+                    served.await;
+                    drop(counted);
+                });
+            }
+            Direction::Outbound => {
+                let served = self.outbound.clone().serve(tcp, client);
+                spawn_local(async move {
+                    served.await;
+                    drop(counted);
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_worker_with_the_fewest_connections_is_chosen() {
+        let shared = Shared::new(3);
+        let mut held: Vec<_> = (0..6).map(|_| shared.choose()).collect();
+        assert_eq!(held.iter().map(|c| c.worker).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+        held.remove(1);
+        assert_eq!(shared.choose().worker, 1);
+        assert_eq!(shared.open(), 5);
+        let waiter = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.all_closed().await }
+        });
+        tokio::task::yield_now().await;
+        held.clear();
+        waiter.await.unwrap();
+    }
+
+    #[test]
+    fn unanswered_asks_are_counted() {
+        let shared = Shared::new(2);
+        for n in 0..3 {
+            assert_eq!(shared.ask().1, n);
+            shared.workers[0].answered.store(shared.workers[0].asked.load(Relaxed), Relaxed);
+        }
+        assert_eq!(shared.ask(), (1, 3));
+    }
+}
