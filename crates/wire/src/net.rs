@@ -44,5 +44,5 @@ pub(crate) fn decode_network(net: proto::IpNetwork) -> Result<Cidr, Invalid> {
 }
 
 pub(crate) fn encode_network(net: Cidr) -> proto::IpNetwork {
-    proto::IpNetwork { ip: Some(encode_ip(net.addr())), prefix_len: net.len().into() }
+    proto::IpNetwork { ip: Some(encode_ip(net.addr())), prefix_len: net.prefix_len().into() }
 }

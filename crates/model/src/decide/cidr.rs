@@ -44,7 +44,8 @@ impl Cidr {
         self.net
     }
 
-    pub fn len(&self) -> u8 {
+    /// How many leading bits all of its addresses share.
+    pub fn prefix_len(&self) -> u8 {
         self.len
     }
 

@@ -77,18 +77,18 @@ fn best<'r, R, M: 'r, D: 'r, F: Copy + Ord>(
     fit: impl Fn(&M) -> Option<F>,
 ) -> Option<(&'r R, &'r Rule<M, D>)> {
     let host = request.authority().map(host_of);
-    let mut best: Option<((HostFit, F), &R, &Rule<M, D>)> = None;
-    for (route, hosts, rules) in candidates {
-        let Some(host_fit) = hosts_fit(hosts, host) else { continue };
-        for rule in rules {
-            let rule_fit = if rule.matches.is_empty() { Some(any) } else { rule.matches.iter().filter_map(&fit).max() };
-            let Some(rule_fit) = rule_fit else { continue };
-            if best.as_ref().is_none_or(|(best_fit, ..)| (host_fit, rule_fit) > *best_fit) {
-                best = Some(((host_fit, rule_fit), route, rule));
-            }
-        }
-    }
-    best.map(|(_, route, rule)| (route, rule))
+    let fit = &fit;
+    candidates
+        .filter_map(|(route, hosts, rules)| Some((hosts_fit(hosts, host)?, route, rules)))
+        .flat_map(|(host_fit, route, rules)| {
+            rules.iter().filter_map(move |rule| {
+                let rule_fit =
+                    if rule.matches.is_empty() { Some(any) } else { rule.matches.iter().filter_map(fit).max() };
+                Some(((host_fit, rule_fit?), route, rule))
+            })
+        })
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
+        .map(|(_, route, rule)| (route, rule))
 }
 
 /// An authority's host: without port and trailing dot.
@@ -210,3 +210,6 @@ fn hex(digit: u8) -> u8 {
         _ => (digit | 0x20) - b'a' + 10,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ pub struct ClientPolicy {
     pub protocol: ClientProtocol,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one of a target, and most are the large one")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientProtocol {
     /// The proxy looks at the first bytes the application sends.
