@@ -108,3 +108,6 @@ pub struct ServerConnection {
     /// Bytes that detection has read already.
     pub prefix: bytes::Bytes,
 }
+
+#[cfg(test)]
+mod http2_tests;

@@ -121,7 +121,8 @@ impl Gate {
     /// Looks at bytes that the peer sent.
     ///
     /// # Errors
-    /// The connection must end; the bytes from the given position on must not be passed on.
+    /// The connection must end; the bytes from the given position on must not be passed on, and nothing is to be looked at
+    /// any more.
     pub(crate) fn receive(&mut self, bytes: &[u8], mut now: impl FnMut() -> Duration) -> Result<(), Refused> {
         let mut at = 0;
         while let Some(end) = self.received.head(bytes, at, HEAD) {

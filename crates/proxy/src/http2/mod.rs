@@ -14,5 +14,8 @@ pub(crate) mod keepalive;
 pub(crate) mod server;
 pub(crate) mod settings;
 
+#[cfg(test)]
+mod gate_tests;
+
 pub use client::{Sender, connect};
 pub use settings::{ClientSettings, ServerSettings};

@@ -1,0 +1,6 @@
+//! Exchanges that touch HTTP/2, on loopback: a real client, a connection that this proxy serves, a direction that decides
+//! what the test says, and a real server.
+
+mod attacks;
+mod fake;
+mod to_http2;
