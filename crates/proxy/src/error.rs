@@ -26,6 +26,8 @@ pub enum Code {
     Unauthorized,
     /// The policy asks for something that this build does not carry out, or is invalid.
     PolicyUnsupported,
+    /// The client did not send what detection or the handshake needs in time.
+    DetectTimeout,
     /// The control plane did not answer for this destination in time.
     DiscoveryTimeout,
     /// No endpoint became available within the failfast timeout.
@@ -63,6 +65,7 @@ impl Code {
         Self::RouteNotFound,
         Self::Unauthorized,
         Self::PolicyUnsupported,
+        Self::DetectTimeout,
         Self::DiscoveryTimeout,
         Self::Failfast,
         Self::LoadShed,
@@ -83,6 +86,7 @@ impl Code {
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
+            Self::DetectTimeout => "DETECT_TIMEOUT",
             Self::DiscoveryTimeout => "DISCOVERY_TIMEOUT",
             Self::Failfast => "FAILFAST",
             Self::LoadShed => "LOAD_SHED",
@@ -106,7 +110,7 @@ impl Code {
             Self::Unauthorized => 403,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
             Self::LoadShed | Self::Draining => 503,
-            Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
+            Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
             Self::Loop => 508,
             Self::PolicyUnsupported | Self::Internal => 500,
         }
@@ -124,7 +128,7 @@ impl Code {
             | Self::UpstreamProtocol
             | Self::LoadShed
             | Self::Draining => 14,
-            Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 4,
+            Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 4,
             Self::Loop => 10,
         }
     }

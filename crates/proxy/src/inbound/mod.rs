@@ -1,22 +1,208 @@
 //! The inbound direction: one accepted connection from its first byte to its last.
+//!
+//! ```text
+//! peer ─► accept ─┬─ a port of the application ─► tls ─► detect ─┬─ HTTP ──► route ─► authorize ─┬─► forward ─► app
+//!                 └─ this proxy's own port ─► tls ─► direct ─────┴─ bytes ─► authorize ──────────┘
+//! ```
+//! Per worker: connections to the application are shared by the worker's connections and by nobody else.
 
-use crate::process::worker::Context;
-use std::{net::SocketAddr, rc::Rc};
-use tokio::net::TcpStream;
+mod accept;
+mod authorize;
+mod detect;
+mod direct;
+mod forward;
+mod route;
+mod tls;
+
+use crate::{
+    error::{Code, ProxyError},
+    exchange::{self, ServerConnection},
+    http2::ServerSettings,
+    metrics::{
+        Failed, Metrics,
+        labels::{self, AcceptedTls},
+        tcp,
+    },
+    process::{
+        discovery::PortPolicy,
+        worker::{Context, Direction},
+    },
+};
+use accept::Dialled;
+use authorize::Connected;
+use bytes::Bytes;
+use detect::Protocol;
+use forward::App;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+use tls::Arrived;
+use tokio::{net::TcpStream, time::Instant};
+use weft_model::policy::inbound::ServerProtocol;
+use weft_telemetry::Labels;
+use weft_transport::Stream;
 
 /// The inbound side of one worker.
 pub struct Inbound {
-    context: Context,
+    wiring: Wiring,
+    apps: RefCell<HashMap<SocketAddr, Rc<App>>>,
+    sweeping: Cell<bool>,
 }
+
+/// What every stage works with.
+struct Wiring {
+    context: Context,
+    metrics: Metrics,
+    /// Connections to the application.
+    dialled: Arc<tcp::Series>,
+}
+
+/// A connection of which everything is known that decides where it goes.
+struct Known {
+    stream: Stream,
+    connected: Connected,
+    port: Arc<PortPolicy>,
+    protocol: Protocol,
+}
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
 
 impl Inbound {
     pub fn new(context: Context) -> Rc<Self> {
-        Rc::new(Self { context })
+        let metrics = Metrics::new(&context, Direction::Inbound);
+        let labels =
+            Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
+        let dialled = metrics.tcp.series(metrics.shard, labels);
+        let wiring = Wiring { context, metrics, dialled };
+        Rc::new(Self { wiring, apps: RefCell::default(), sweeping: Cell::new(false) })
     }
 
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
     /// drops the connection.
     pub async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
-        let _ = (&self.context, tcp, client);
+        if !self.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
+        }
+        if let Err(error) = self.connection(tcp, client).await {
+            tracing::info!(%client, %error, "inbound connection failed");
+            self.wiring.metrics.failed(Failed::Connection, &error);
+        }
+    }
+
+    async fn connection(self: &Rc<Self>, tcp: TcpStream, client: SocketAddr) -> Result<(), ProxyError> {
+        let known = match accept::dialled(&self.wiring.context, &tcp)? {
+            Dialled::Port(target) => self.redirected(tcp, client, target).await?,
+            Dialled::Direct(local) => self.direct(tcp, client, local).await?,
+        };
+        match known {
+            Some(known) => self.carry(known).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A connection to a port of the application: what it is must be found out.
+    async fn redirected(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+        target: SocketAddr,
+    ) -> Result<Option<Known>, ProxyError> {
+        let context = &self.wiring.context;
+        let port = context.discovery.inbound(target.port());
+        if matches!(port.policy.load().value.protocol, ServerProtocol::Opaque) {
+            let connected = Connected { client, tls: AcceptedTls::PortSkipped, target };
+            let stream = self.metered(Stream::tcp(tcp), &connected, &port);
+            return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque }));
+        }
+        let Some(Arrived { stream, tls, .. }) = tls::terminate(context, tcp, false).await? else { return Ok(None) };
+        let connected = Connected { client, tls, target };
+        let mut stream = self.metered(stream, &connected, &port);
+        let protocol = if matches!(connected.tls, AcceptedTls::Passthrough(_)) {
+            Some(Protocol::Opaque)
+        } else {
+            let policy = port.policy.snapshot();
+            let timeout = context.config.inbound.detect_timeout;
+            let meshed = connected.tls.is_meshed();
+            detect::protocol(&mut stream, &policy.value.protocol, meshed, timeout)
+                .await
+                .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?
+        };
+        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol }))
+    }
+
+    /// A connection to this proxy's own port: the client says what it is.
+    async fn direct(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+        local: std::net::IpAddr,
+    ) -> Result<Option<Known>, ProxyError> {
+        let context = &self.wiring.context;
+        let Some(mut arrived) = tls::terminate(context, tcp, true).await? else { return Ok(None) };
+        let timeout = context.config.inbound.detect_timeout;
+        let named = direct::named(&mut arrived, local, context.inbound_port, timeout).await?;
+        let port = context.discovery.inbound(named.target.port());
+        let connected = Connected { client, tls: arrived.tls, target: named.target };
+        let stream = self.metered(arrived.stream, &connected, &port);
+        Ok(Some(Known { stream, connected, port, protocol: named.protocol }))
+    }
+
+    async fn carry(self: &Rc<Self>, known: Known) -> Result<(), ProxyError> {
+        let Known { stream, connected, port, protocol } = known;
+        let drain = self.wiring.context.drain.clone();
+        let app = self.app(connected.target);
+        if protocol == Protocol::Opaque {
+            return forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain).await;
+        }
+        let requests = route::Requests::new(Rc::clone(self), port, connected, app);
+        if protocol == Protocol::Http1 {
+            let connection = ServerConnection { stream, prefix: Bytes::new() };
+            exchange::serve_http1(connection, &requests, drain).await;
+        } else {
+            let settings = ServerSettings::new(&self.wiring.context.config.inbound.http2_server);
+            exchange::serve_http2(stream, &settings, Rc::new(requests), async move { drain.signaled().await }).await;
+        }
+        Ok(())
+    }
+
+    fn metered(&self, mut stream: Stream, connected: &Connected, port: &PortPolicy) -> Stream {
+        let labels = Labels::new()
+            .with("direction", "inbound")
+            .with("peer", "src")
+            .join(&connected.labels())
+            .join(&labels::server(&port.policy.load().value.meta, port.port));
+        let metrics = &self.wiring.metrics;
+        stream.meter(metrics.tcp.series(metrics.shard, labels).open());
+        stream
+    }
+
+    fn app(&self, addr: SocketAddr) -> Rc<App> {
+        let mut apps = self.apps.borrow_mut();
+        let app = apps.entry(addr).or_insert_with(|| App::new(&self.wiring, addr));
+        app.used.set(Instant::now());
+        Rc::clone(app)
+    }
+}
+
+/// Closes what has been idle for too long, as long as the worker lives.
+async fn sweep(inbound: Weak<Inbound>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(inbound) = inbound.upgrade() else { return };
+        let now = Instant::now();
+        let idle = inbound.wiring.context.config.inbound.discovery_idle;
+        inbound.apps.borrow_mut().retain(|_, app| {
+            if Rc::strong_count(app) > 1 {
+                app.used.set(now);
+            }
+            app.expire(now);
+            now.duration_since(app.used.get()) < idle
+        });
     }
 }

@@ -91,6 +91,7 @@ fn error_label(code: Code) -> Option<&'static str> {
         Code::LoadShed => "loadshed",
         Code::ConnectFailed | Code::ConnectTimeout | Code::TlsFailed | Code::UpstreamProtocol => "i/o",
         Code::IdentityMismatch => "identity required",
+        Code::DetectTimeout => "tls detection timeout",
         Code::RouteNotFound | Code::Unauthorized => return None,
         _ => "unexpected",
     })

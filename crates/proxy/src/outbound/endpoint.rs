@@ -10,7 +10,7 @@ use crate::{
     exchange::{self, Carrier},
     http1, http2,
     metrics::http::Series,
-    pool::{Idle, IdleLimit, Shared},
+    pool::Pool,
 };
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -26,9 +26,7 @@ use weft_wire::transport_header::SessionProtocol;
 pub(crate) struct Http {
     wiring: Rc<Wiring>,
     connector: Rc<Connector>,
-    settings: http2::ClientSettings,
-    idle: Idle<http1::Connection>,
-    shared: Rc<Shared<http2::Sender>>,
+    pool: Pool,
     hint: ProtocolHint,
     local: bool,
     /// What requests travelled on last: how the endpoint is connected again after a failure.
@@ -55,13 +53,11 @@ impl Http {
         let outbound = &wiring.context.config.outbound;
         let local = wiring.is_local(endpoint);
         let labels = endpoint_labels(endpoint, authority, local);
-        let limit = IdleLimit { connections: outbound.http1_pool.max_idle, timeout: outbound.http1_pool.idle_timeout };
+        let settings = http2::ClientSettings::new(&outbound.http2_client, &endpoint.http2);
         Self {
             connector: Rc::new(Connector::new(wiring, endpoint, &labels)),
             wiring: Rc::clone(wiring),
-            settings: http2::ClientSettings::new(&outbound.http2_client, &endpoint.http2),
-            idle: Idle::new(limit),
-            shared: Shared::new(),
+            pool: Pool::new(outbound.http1_pool, settings),
             hint: endpoint.hint,
             local,
             last: Cell::new(Carrier::Http1),
@@ -87,44 +83,21 @@ impl Http {
     }
 
     pub(super) fn expire(&self, now: Instant) {
-        self.idle.expire(now);
+        self.pool.expire(now);
     }
 
     async fn http1(&self) -> Result<http1::Connection, ProxyError> {
         self.last.set(Carrier::Http1);
-        while let Some(mut connection) = self.idle.take(Instant::now()) {
-            if connection.is_reusable() {
-                return Ok(connection);
-            }
-        }
-        Ok(http1::Connection::new(self.connector.connect(Some(SessionProtocol::Http1)).await?))
+        self.pool.http1(|| self.connector.connect(Some(SessionProtocol::Http1))).await
     }
 
     async fn http2(&self) -> Result<http2::Sender, ProxyError> {
         self.last.set(Carrier::Http2);
-        loop {
-            let open = self.shared.open(|sender| !sender.is_closed());
-            let fresh = open.is_none();
-            let mut sender = match open {
-                Some(sender) => sender,
-                None => self.shared_http2().await?,
-            };
-            match sender.ready().await {
-                Ok(()) => return Ok(sender),
-                Err(error) if fresh => return Err(error),
-                // It drains, or ended unnoticed: another connection takes its place.
-                Err(_) => self.shared.clear(),
-            }
-        }
-    }
-
-    async fn shared_http2(&self) -> Result<http2::Sender, ProxyError> {
-        let (connector, settings) = (Rc::clone(&self.connector), self.settings);
-        let connect = || async move {
-            let stream = connector.connect(Some(SessionProtocol::Http2)).await?;
-            http2::connect(stream, &settings).await
+        let connect = || {
+            let connector = Rc::clone(&self.connector);
+            async move { connector.connect(Some(SessionProtocol::Http2)).await }
         };
-        self.shared.get(|sender| !sender.is_closed(), connect).await
+        self.pool.http2(connect).await
     }
 }
 
@@ -133,7 +106,7 @@ impl Connections for Http {
         match self.last.get() {
             Carrier::Http1 => {
                 let connection = self.http1().await?;
-                self.idle.keep(Instant::now(), connection);
+                self.pool.keep(connection);
             }
             Carrier::Http2 => drop(self.http2().await?),
         }
@@ -141,8 +114,7 @@ impl Connections for Http {
     }
 
     fn retire(&self) {
-        self.idle.clear();
-        self.shared.clear();
+        self.pool.clear();
     }
 }
 
@@ -170,7 +142,7 @@ impl exchange::Endpoint for Lease {
 
     fn keep_http1(&self, connection: http1::Connection) {
         if !self.member.is_removed() {
-            self.member.connections.idle.keep(Instant::now(), connection);
+            self.member.connections.pool.keep(connection);
         }
     }
 

@@ -1,70 +1,8 @@
-//! Connections of one worker to one endpoint, kept for the next request: idle HTTP/1 connections, and the one shared HTTP/2
-//! connection, whose establishment all waiting requests share.
-//!
-//! Knows neither addresses nor TLS: the direction gives it the future that connects. Holds no timer; whoever owns the pool
-//! calls [`Idle::expire`] now and then.
+//! One connection for all requests, and one attempt to establish it, whose outcome they share.
 
 use crate::error::{Code, ProxyError};
-use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
-use tokio::{sync::oneshot, time::Instant};
-
-/// HTTP/1 connections that are idle between two messages. The one used last is used next, so that a burst's surplus ages out.
-pub(crate) struct Idle<C> {
-    /// Oldest first.
-    idle: RefCell<VecDeque<(Instant, C)>>,
-    limit: IdleLimit,
-}
-
-/// How many connections an endpoint's pool keeps, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct IdleLimit {
-    pub(crate) connections: usize,
-    pub(crate) timeout: Duration,
-}
-
-impl<C> Idle<C> {
-    pub(crate) fn new(limit: IdleLimit) -> Self {
-        Self { idle: RefCell::default(), limit }
-    }
-
-    pub(crate) fn take(&self, now: Instant) -> Option<C> {
-        let mut idle = self.idle.borrow_mut();
-        let (since, connection) = idle.pop_back()?;
-        if now.duration_since(since) < self.limit.timeout {
-            return Some(connection);
-        }
-        // The newest is too old, so all are.
-        idle.clear();
-        None
-    }
-
-    pub(crate) fn keep(&self, now: Instant, connection: C) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() >= self.limit.connections {
-            idle.pop_front();
-        }
-        if self.limit.connections > 0 {
-            idle.push_back((now, connection));
-        }
-    }
-
-    /// Closes what has been idle for too long.
-    pub(crate) fn expire(&self, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        while idle.front().is_some_and(|(since, _)| now.duration_since(*since) >= self.limit.timeout) {
-            idle.pop_front();
-        }
-    }
-
-    pub(crate) fn clear(&self) {
-        self.idle.borrow_mut().clear();
-    }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.idle.borrow().len()
-    }
-}
+use std::{cell::RefCell, rc::Rc};
+use tokio::sync::oneshot;
 
 /// The one connection that all requests to an endpoint share.
 pub(crate) struct Shared<S> {
@@ -160,25 +98,6 @@ mod tests {
     use super::*;
     use std::cell::Cell;
     use tokio::task::LocalSet;
-
-    const LIMIT: IdleLimit = IdleLimit { connections: 2, timeout: Duration::from_secs(3) };
-
-    #[test]
-    fn the_last_used_connection_is_used_next_and_old_ones_close() {
-        let pool = Idle::new(LIMIT);
-        let start = Instant::now();
-        let at = |s| start + Duration::from_secs(s);
-        pool.keep(at(0), 'a');
-        pool.keep(at(1), 'b');
-        pool.keep(at(2), 'c');
-        assert_eq!(pool.len(), 2, "the oldest gave way");
-        assert_eq!(pool.take(at(2)), Some('c'));
-        pool.keep(at(3), 'c');
-        pool.expire(at(4));
-        assert_eq!(pool.len(), 1, "b was idle for three seconds");
-        assert_eq!(pool.take(at(6)), None, "c was as well");
-        assert_eq!(pool.len(), 0);
-    }
 
     #[tokio::test]
     async fn requests_share_one_attempt_and_its_outcome() {

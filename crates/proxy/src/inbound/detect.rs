@@ -1,0 +1,93 @@
+//! Third stage: HTTP/1, HTTP/2 or bytes, by the port's policy or by what came first (data plane 3.4).
+
+use crate::prefix::{self, Seen};
+use bytes::BytesMut;
+use std::time::Duration;
+use weft_model::policy::inbound::ServerProtocol;
+use weft_transport::{
+    Stream,
+    detect::{self, Http},
+};
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+    Opaque,
+}
+
+/// What the policy says: known, or to be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Known(Protocol),
+    /// For so long; then it is taken to be the given protocol.
+    For(Duration, Protocol),
+}
+
+/// The protocol; what was read is put back. `None` if the client closed without having sent anything.
+///
+/// `configured` is the proxy's own timeout, for policies that name none.
+pub(super) async fn protocol(
+    stream: &mut Stream,
+    policy: &ServerProtocol,
+    meshed: bool,
+    configured: Duration,
+) -> std::io::Result<Option<Protocol>> {
+    let (timeout, otherwise) = match look(policy, meshed, configured) {
+        Look::Known(protocol) => return Ok(Some(protocol)),
+        Look::For(timeout, otherwise) => (timeout, otherwise),
+    };
+    let mut bytes = BytesMut::new();
+    let seen = prefix::read(stream, &mut bytes, timeout, |bytes| match detect::http(bytes) {
+        Http::NeedMore => None,
+        Http::Http1 => Some(Protocol::Http1),
+        Http::Http2 => Some(Protocol::Http2),
+        Http::NotHttp => Some(Protocol::Opaque),
+    })
+    .await?;
+    let ended_empty = matches!(seen, Seen::Eof) && bytes.is_empty();
+    stream.unread(bytes.freeze());
+    Ok(match seen {
+        Seen::Answer(protocol) => Some(protocol),
+        Seen::Eof if ended_empty => None,
+        Seen::Eof => Some(Protocol::Opaque),
+        Seen::Timeout => Some(otherwise),
+    })
+}
+
+fn look(policy: &ServerProtocol, meshed: bool, configured: Duration) -> Look {
+    match policy {
+        // The peer's proxy may carry HTTP/1 on HTTP/2.
+        ServerProtocol::Http1 { .. } if meshed => Look::For(configured, Protocol::Http1),
+        ServerProtocol::Http1 { .. } => Look::Known(Protocol::Http1),
+        ServerProtocol::Http2 { .. } | ServerProtocol::Grpc { .. } => Look::Known(Protocol::Http2),
+        ServerProtocol::Detect { timeout, .. } => Look::For(*timeout, Protocol::Opaque),
+        ServerProtocol::Opaque | ServerProtocol::Tls => Look::Known(Protocol::Opaque),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let (http1, http2) = (
+            ServerProtocol::Http1 { routes: vec![], rate_limit: None },
+            ServerProtocol::Http2 { routes: vec![], rate_limit: None },
+        );
+        let (own, policy) = (Duration::from_secs(10), Duration::from_secs(1));
+        let detect = ServerProtocol::Detect { timeout: policy, routes: vec![], rate_limit: None };
+        for (protocol, unmeshed, meshed) in [
+            (&http1, Look::Known(Protocol::Http1), Look::For(own, Protocol::Http1)),
+            (&http2, Look::Known(Protocol::Http2), Look::Known(Protocol::Http2)),
+            (&ServerProtocol::Grpc { routes: vec![] }, Look::Known(Protocol::Http2), Look::Known(Protocol::Http2)),
+            (&detect, Look::For(policy, Protocol::Opaque), Look::For(policy, Protocol::Opaque)),
+            (&ServerProtocol::Tls, Look::Known(Protocol::Opaque), Look::Known(Protocol::Opaque)),
+        ] {
+            assert_eq!(look(protocol, false, own), unmeshed, "{protocol:?}");
+            assert_eq!(look(protocol, true, own), meshed, "{protocol:?}");
+        }
+    }
+}

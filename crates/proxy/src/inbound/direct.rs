@@ -1,0 +1,91 @@
+//! Between tls and route for a connection to this proxy's own port: the transport header names the target (data plane 3.9).
+
+use super::{detect::Protocol, tls::Arrived};
+use crate::{
+    error::{Code, ProxyError},
+    prefix::{self, Seen},
+};
+use bytes::{Buf, BytesMut};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use weft_wire::transport_header::{SessionProtocol, TransportHeader};
+
+/// Where such a connection goes, and what it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) target: SocketAddr,
+    pub(super) protocol: Protocol,
+}
+
+/// Reads the header; what follows it is put back.
+///
+/// # Errors
+/// The client has not proved an identity, or the header is missing, invalid, or asks for a gateway or for this proxy itself.
+pub(super) async fn named(
+    arrived: &mut Arrived,
+    local: IpAddr,
+    own_port: u16,
+    timeout: Duration,
+) -> Result<Named, ProxyError> {
+    let refused = |text: String| ProxyError::new(Code::Unauthorized, text);
+    if arrived.tls.identity().is_none() {
+        return Err(refused("a direct connection needs a mesh identity".into()));
+    }
+    if !arrived.transport {
+        return Err(refused("a direct connection needs a transport header".into()));
+    }
+    let mut bytes = BytesMut::new();
+    let ask = |bytes: &[u8]| TransportHeader::decode(bytes).transpose();
+    let seen = prefix::read(&mut arrived.stream, &mut bytes, timeout, ask)
+        .await
+        .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?;
+    let (header, length) = match seen {
+        Seen::Answer(decoded) => decoded.map_err(|error| ProxyError::new(Code::BadRequest, error.to_string()))?,
+        Seen::Eof => return Err(ProxyError::new(Code::BadRequest, "the transport header is incomplete")),
+        Seen::Timeout => {
+            return Err(ProxyError::new(Code::DetectTimeout, "the client did not send its transport header in time"));
+        }
+    };
+    bytes.advance(length);
+    arrived.stream.unread(bytes.freeze());
+    target(&header, local, own_port)
+}
+
+fn target(header: &TransportHeader, local: IpAddr, own_port: u16) -> Result<Named, ProxyError> {
+    if let Some(name) = &header.name {
+        return Err(ProxyError::new(Code::PolicyUnsupported, format!("this proxy is no gateway to {name}")));
+    }
+    if header.port == own_port {
+        return Err(ProxyError::new(Code::Loop, "the transport header names this proxy itself"));
+    }
+    let protocol = match header.protocol {
+        Some(SessionProtocol::Http1) => Protocol::Http1,
+        Some(SessionProtocol::Http2) => Protocol::Http2,
+        None => Protocol::Opaque,
+    };
+    Ok(Named { target: SocketAddr::new(local, header.port), protocol })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_and_loops_are_refused() {
+        let local: IpAddr = "10.0.0.1".parse().unwrap();
+        let header = |port, name: Option<&str>| TransportHeader {
+            port,
+            name: name.map(|n| n.parse().unwrap()),
+            protocol: Some(SessionProtocol::Http2),
+        };
+        let code = |h: &TransportHeader| target(h, local, 4143).map_err(|e| e.code);
+        assert_eq!(
+            code(&header(80, None)),
+            Ok(Named { target: "10.0.0.1:80".parse().unwrap(), protocol: Protocol::Http2 })
+        );
+        assert_eq!(code(&header(4143, None)), Err(Code::Loop));
+        assert_eq!(code(&header(80, Some("web.ns.svc.cluster.local"))), Err(Code::PolicyUnsupported));
+    }
+}

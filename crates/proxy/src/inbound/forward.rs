@@ -1,0 +1,128 @@
+//! Last stage: to the application, at the address that the client dialled; never to this proxy itself.
+
+use super::{
+    Wiring,
+    authorize::{self, Connected},
+};
+use crate::{
+    error::{Code, ProxyError},
+    exchange, http1, http2,
+    metrics::tcp,
+    pool::Pool,
+    process::discovery::PortPolicy,
+};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use weft_model::endpoint::Http2Params;
+use weft_transport::{
+    Stream, copy, drain,
+    socket::{self, ConnectOptions},
+};
+
+/// What a worker holds for one address of the application.
+pub(super) struct App {
+    addr: SocketAddr,
+    options: ConnectOptions,
+    pool: Pool,
+    series: Arc<tcp::Series>,
+    pub(super) used: Cell<Instant>,
+}
+
+/// The application as one request holds it.
+pub struct Lease(Rc<App>);
+
+impl App {
+    pub(super) fn new(wiring: &Wiring, addr: SocketAddr) -> Rc<Self> {
+        let config = &wiring.context.config;
+        let connect = &config.inbound.connect;
+        // The application speaks plain HTTP/2 and says nothing of its limits beforehand: the proxy's own hold.
+        let settings = http2::ClientSettings::new(&config.outbound.http2_client, &Http2Params::default());
+        Rc::new(Self {
+            addr,
+            options: ConnectOptions {
+                timeout: connect.timeout,
+                keepalive: connect.socket.keepalive,
+                user_timeout: connect.socket.user_timeout,
+                mark: connect.mark,
+            },
+            pool: Pool::new(config.inbound.http1_pool, settings),
+            series: Arc::clone(&wiring.dialled),
+            used: Cell::new(Instant::now()),
+        })
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        self.pool.expire(now);
+    }
+
+    fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
+        let (addr, options, series) = (self.addr, self.options.clone(), Arc::clone(&self.series));
+        async move {
+            let tcp = socket::connect(addr, &options).await.map_err(|error| failed(addr, &error))?;
+            let mut stream = Stream::tcp(tcp);
+            stream.meter(series.open());
+            Ok(stream)
+        }
+    }
+}
+
+fn failed(addr: SocketAddr, error: &io::Error) -> ProxyError {
+    let code = if error.kind() == io::ErrorKind::TimedOut { Code::ConnectTimeout } else { Code::ConnectFailed };
+    ProxyError::new(code, format!("cannot connect to the application at {addr}: {error}"))
+}
+
+impl Lease {
+    pub(super) fn new(app: Rc<App>) -> Self {
+        Self(app)
+    }
+}
+
+impl exchange::Endpoint for Lease {
+    async fn http1(&self) -> Result<http1::Connection, ProxyError> {
+        self.0.pool.http1(|| self.0.connect()).await
+    }
+
+    fn keep_http1(&self, connection: http1::Connection) {
+        self.0.pool.keep(connection);
+    }
+
+    async fn http2(&self) -> Result<http2::Sender, ProxyError> {
+        self.0.pool.http2(|| self.0.connect()).await
+    }
+
+    /// There is nothing to choose between.
+    fn responded(&self, _: Duration) {}
+}
+
+/// Forwards bytes until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
+///
+/// # Errors
+/// The policy lets the client in nowhere, or the application cannot be connected.
+pub(super) async fn bytes(
+    wiring: &Wiring,
+    app: &App,
+    mut stream: Stream,
+    connected: &Connected,
+    port: &PortPolicy,
+    drain: &drain::Watch,
+) -> Result<(), ProxyError> {
+    let opened = match authorize::connection(wiring, connected, port) {
+        Ok(version) => app.connect().await.map(|server| (version, server)),
+        Err(error) => Err(error),
+    };
+    let (version, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;
+    tokio::select! {
+        outcome = copy::duplex(&mut stream, &mut server, |_, _| {}) => {
+            if let Err(error) = outcome.result {
+                tracing::debug!(%error, target = %connected.target, "forwarding ended");
+            }
+        }
+        // Either way both connections are cut off: their futures hold nothing that must be finished.
+        () = authorize::revoked(wiring, connected, port, version) => {
+            stream.reset_on_close();
+            server.reset_on_close();
+        }
+        () = drain.closing() => stream.reset_on_close(),
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Fourth stage, per request: the route that it follows, and whether the client may use it.
+
+use super::{
+    Inbound,
+    authorize::{self, Connected},
+    forward::{App, Lease},
+};
+use crate::{
+    error::{Code, ProxyError},
+    exchange::{Carrier, Directed, Director, Edits, Version},
+    metrics::{
+        Failed,
+        http::{Recorder, Series},
+        labels,
+    },
+    process::discovery::{PortPolicy, Versioned},
+};
+use smallvec::SmallVec;
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+use weft_model::{
+    Meta, ServerPolicy,
+    decide::route::{RequestView, find, find_grpc},
+    names::header,
+    policy::inbound::{Authorization, ServerProtocol},
+};
+use weft_telemetry::{Counter, Labels};
+
+/// Decides the requests of one accepted connection.
+pub(super) struct Requests {
+    inbound: Rc<Inbound>,
+    port: Arc<PortPolicy>,
+    connected: Connected,
+    /// What the application is told of the client.
+    client_id: Option<Rc<str>>,
+    app: Rc<App>,
+    current: RefCell<Rc<Snapshot>>,
+    loopback: Meta,
+    /// The route of a policy that has none.
+    default_route: Meta,
+}
+
+/// What one version of the policy says, and what was counted under it.
+struct Snapshot {
+    policy: Arc<Versioned<ServerPolicy>>,
+    refusal: Option<ProxyError>,
+    permitted: RefCell<Vec<(Decided, Rc<Permitted>)>>,
+}
+
+/// Route and authorization, by their addresses inside the policy or the connection, which do not move meanwhile.
+type Decided = (*const Meta, *const Meta);
+
+/// Handles of requests that follow one route by one authorization.
+struct Permitted {
+    allowed: Counter,
+    series: Rc<Series>,
+}
+
+/// Never believed from outside.
+const REMOVED: &[&str] = &[header::CLIENT_ID];
+/// Nor is this without the mesh.
+const REMOVED_UNMESHED: &[&str] = &[header::CLIENT_ID, header::ORIG_PROTO];
+
+impl Requests {
+    pub(super) fn new(inbound: Rc<Inbound>, port: Arc<PortPolicy>, connected: Connected, app: Rc<App>) -> Self {
+        Self {
+            client_id: connected.tls.identity().map(|id| Rc::from(id.as_str())),
+            current: RefCell::new(Rc::new(Snapshot::new(&port))),
+            inbound,
+            port,
+            connected,
+            app,
+            loopback: authorize::loopback(),
+            default_route: Meta::default_named("default"),
+        }
+    }
+
+    fn snapshot(&self) -> Rc<Snapshot> {
+        let mut current = self.current.borrow_mut();
+        if current.policy.version != self.port.policy.version() {
+            *current = Rc::new(Snapshot::new(&self.port));
+        }
+        Rc::clone(&current)
+    }
+
+    fn permit(&self, request: &dyn RequestView) -> Result<Rc<Permitted>, ProxyError> {
+        let snapshot = self.snapshot();
+        if let Some(refusal) = &snapshot.refusal {
+            return Err(refusal.clone());
+        }
+        let policy = &snapshot.policy.value;
+        let Some((route, of_route)) = self.route(&policy.protocol, request) else {
+            return Err(self.not_found(policy));
+        };
+        let Some(by) = self.connected.permit(of_route.iter().chain(&policy.authorizations), &self.loopback) else {
+            return Err(self.denied(policy, route));
+        };
+        let decided = (std::ptr::from_ref(route), std::ptr::from_ref(by));
+        let known = snapshot.permitted.borrow().iter().find(|(d, _)| *d == decided).map(|(_, p)| Rc::clone(p));
+        let permitted = known.unwrap_or_else(|| {
+            let permitted = Rc::new(self.handles(policy, route, by));
+            snapshot.permitted.borrow_mut().push((decided, Rc::clone(&permitted)));
+            permitted
+        });
+        permitted.allowed.inc();
+        Ok(permitted)
+    }
+
+    /// The route and its own authorizations; without any routes every request follows the default one.
+    fn route<'p>(
+        &'p self,
+        protocol: &'p ServerProtocol,
+        request: &dyn RequestView,
+    ) -> Option<(&'p Meta, &'p [Authorization])> {
+        match protocol {
+            ServerProtocol::Detect { routes, .. }
+            | ServerProtocol::Http1 { routes, .. }
+            | ServerProtocol::Http2 { routes, .. }
+                if !routes.is_empty() =>
+            {
+                find(routes, request).map(|(route, rule)| (&route.meta, rule.does.authorizations.as_slice()))
+            }
+            ServerProtocol::Grpc { routes } if !routes.is_empty() => {
+                find_grpc(routes, request).map(|(route, rule)| (&route.meta, rule.does.authorizations.as_slice()))
+            }
+            // Also a port that was served as HTTP and has become opaque: the server's authorizations hold.
+            _ => Some((&self.default_route, &[])),
+        }
+    }
+
+    fn handles(&self, policy: &ServerPolicy, route: &Meta, by: &Meta) -> Permitted {
+        let metrics = &self.inbound.wiring.metrics;
+        let labels = self
+            .connected
+            .labels()
+            .join(&labels::server(&policy.meta, self.port.port))
+            .join(&labels::route(route))
+            .join(&labels::authorization(by));
+        Permitted {
+            allowed: metrics.counter(&metrics.http_allow, &labels),
+            series: metrics.http.series(metrics.shard, Labels::new().with("direction", "inbound").join(&labels)),
+        }
+    }
+
+    fn not_found(&self, policy: &ServerPolicy) -> ProxyError {
+        let metrics = &self.inbound.wiring.metrics;
+        let labels = self.connected.labels().join(&labels::server(&policy.meta, self.port.port));
+        metrics.counter(&metrics.route_not_found, &labels).inc();
+        ProxyError::new(Code::RouteNotFound, "no route found for request")
+    }
+
+    fn denied(&self, policy: &ServerPolicy, route: &Meta) -> ProxyError {
+        let metrics = &self.inbound.wiring.metrics;
+        let server = labels::server(&policy.meta, self.port.port);
+        let labels = self.connected.labels().join(&server).join(&labels::route(route));
+        metrics.counter(&metrics.http_deny, &labels).inc();
+        ProxyError::new(Code::Unauthorized, "unauthorized request on route")
+    }
+}
+
+impl Snapshot {
+    fn new(port: &PortPolicy) -> Self {
+        let policy = port.policy.snapshot();
+        let refusal = policy.value.unsupported().map(|what| {
+            let text = format!("the policy of port {} asks for what this proxy does not carry out: {what}", port.port);
+            ProxyError::new(Code::PolicyUnsupported, text)
+        });
+        Self { policy, refusal, permitted: RefCell::default() }
+    }
+}
+
+impl Director for Requests {
+    type Endpoint = Lease;
+    type Record = Recorder;
+
+    async fn direct(
+        &self,
+        request: &dyn RequestView,
+        version: Version,
+    ) -> Result<Directed<Lease, Recorder>, ProxyError> {
+        let start = Instant::now();
+        let permitted = self.permit(request)?;
+        let meshed = self.connected.tls.is_meshed();
+        let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
+        let set: SmallVec<_> = self.client_id.iter().map(|id| (header::CLIENT_ID, Rc::clone(id))).collect();
+        Ok(Directed {
+            endpoint: Lease::new(Rc::clone(&self.app)),
+            carrier: if version == Version::Http2 && !carried { Carrier::Http2 } else { Carrier::Http1 },
+            edits: Edits {
+                remove: if meshed { REMOVED } else { REMOVED_UNMESHED },
+                set,
+                restore_orig_proto: carried,
+                ..Edits::default()
+            },
+            record: permitted.series.begin(start),
+        })
+    }
+
+    /// Only peers of the mesh are told: others could learn of the workload's inside.
+    fn informational_headers(&self) -> bool {
+        self.client_id.is_some()
+    }
+
+    fn refused(&self, error: &ProxyError) {
+        self.inbound.wiring.metrics.failed(Failed::Request, error);
+    }
+}

@@ -1,0 +1,97 @@
+//! Second stage: TLS that is for this proxy is ended here; what is not is left as it came.
+
+use crate::{
+    error::{Code, ProxyError},
+    metrics::labels::AcceptedTls,
+    prefix::{self, Seen},
+    process::worker::Context,
+};
+use bytes::BytesMut;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use weft_model::DnsName;
+use weft_transport::{
+    Stream,
+    detect::{self, Tls},
+    tls::{Peer, TlsError},
+};
+
+/// A connection after this stage.
+pub(super) struct Arrived {
+    /// What was read and not used is put back.
+    pub(super) stream: Stream,
+    pub(super) tls: AcceptedTls,
+    /// The client announced a transport header.
+    pub(super) transport: bool,
+}
+
+/// What the first bytes say.
+enum First {
+    /// A ClientHello for this proxy.
+    Ours,
+    Other(Option<DnsName>),
+    NotTls,
+}
+
+/// Looks for a ClientHello and, if it names this proxy, performs the handshake. `None` if the client closed without having
+/// sent anything.
+///
+/// # Errors
+/// The client was too slow, or the handshake failed.
+pub(super) async fn terminate(
+    context: &Context,
+    mut tcp: TcpStream,
+    transport: bool,
+) -> Result<Option<Arrived>, ProxyError> {
+    let timeout = context.config.inbound.detect_timeout;
+    let started = tokio::time::Instant::now();
+    let mut bytes = BytesMut::new();
+    let Some(first) = first(context, &mut tcp, &mut bytes, timeout).await? else { return Ok(None) };
+    let bytes = bytes.freeze();
+    let as_it_came = |tcp, tls| {
+        let mut stream = Stream::tcp(tcp);
+        stream.unread(bytes.clone());
+        Ok(Some(Arrived { stream, tls, transport: false }))
+    };
+    match first {
+        First::NotTls => as_it_came(tcp, AcceptedTls::NotFromRemote),
+        First::Other(sni) => as_it_came(tcp, AcceptedTls::Passthrough(sni)),
+        First::Ours => {
+            let left = timeout.saturating_sub(started.elapsed());
+            let handshake = tokio::time::timeout(left, context.tls.accept(tcp, bytes.clone(), transport)).await;
+            let (stream, Peer { identity, transport }) =
+                handshake.map_err(|_| too_slow("finish its TLS handshake"))?.map_err(|error| refused(&error))?;
+            Ok(Some(Arrived { stream, tls: AcceptedTls::Terminated(identity), transport }))
+        }
+    }
+}
+
+async fn first(
+    context: &Context,
+    tcp: &mut TcpStream,
+    bytes: &mut BytesMut,
+    timeout: Duration,
+) -> Result<Option<First>, ProxyError> {
+    let seen = prefix::read(tcp, bytes, timeout, |bytes| match detect::tls(bytes) {
+        Tls::NeedMore => None,
+        Tls::No => Some(First::NotTls),
+        Tls::ClientHello { sni } if sni.as_ref() == Some(context.tls.server_name()) => Some(First::Ours),
+        Tls::ClientHello { sni } => Some(First::Other(sni)),
+    })
+    .await
+    .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?;
+    match seen {
+        Seen::Answer(first) => Ok(Some(first)),
+        Seen::Eof if bytes.is_empty() => Ok(None),
+        Seen::Eof => Ok(Some(First::NotTls)),
+        Seen::Timeout => Err(too_slow("send anything by which its protocol could be detected")),
+    }
+}
+
+fn too_slow(what: &str) -> ProxyError {
+    ProxyError::new(Code::DetectTimeout, format!("the client did not {what} in time"))
+}
+
+fn refused(error: &TlsError) -> ProxyError {
+    ProxyError::new(Code::TlsFailed, format!("the client's TLS failed: {error}"))
+}
