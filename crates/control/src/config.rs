@@ -36,6 +36,8 @@ pub struct Lifetimes {
     pub root: Duration,
     pub issuer: Duration,
     pub leaf: Duration,
+    /// How long a new root is announced before anything is signed by it.
+    pub announce: Duration,
     /// Before the present and after the end, for clocks that differ.
     pub skew: Duration,
 }
@@ -68,6 +70,7 @@ impl Default for Lifetimes {
             root: Duration::from_secs(365 * DAY),
             issuer: Duration::from_secs(30 * DAY),
             leaf: Duration::from_secs(DAY),
+            announce: Duration::from_secs(DAY),
             skew: Duration::from_secs(20),
         }
     }

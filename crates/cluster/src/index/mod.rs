@@ -59,7 +59,7 @@ impl Index {
             Question::Destination(target) => self.destination(target).map(Answer::Destination),
             Question::Profile(target) => self.profile(target).map(Answer::Profile),
             Question::Inbound { namespace, pod, port } => self.inbound(namespace, pod, *port).map(Answer::Inbound),
-            Question::Outbound { source_namespace: _, target } => self.outbound(target).map(Answer::Outbound),
+            Question::Outbound(target) => self.outbound(target).map(Answer::Outbound),
         };
         Versioned { version: hash::of(&answer), answer }
     }
@@ -73,8 +73,8 @@ impl Index {
         match question {
             Question::Destination(target)
             | Question::Profile(Target::Name(target))
-            | Question::Outbound { target: Target::Name(target), .. } => of_name(target),
-            Question::Profile(Target::Addr(addr)) | Question::Outbound { target: Target::Addr(addr), .. } => {
+            | Question::Outbound(Target::Name(target)) => of_name(target),
+            Question::Profile(Target::Addr(addr)) | Question::Outbound(Target::Addr(addr)) => {
                 vec![Subject::Address(addr.ip().to_canonical())]
             }
             Question::Inbound { namespace, pod, .. } => {

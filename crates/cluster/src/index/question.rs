@@ -15,8 +15,8 @@ pub enum Question {
     Profile(Target),
     /// How is this port of a pod served?
     Inbound { namespace: String, pod: String, port: u16 },
-    /// How does traffic to this target behave, for a client in this namespace?
-    Outbound { source_namespace: String, target: Target },
+    /// How does traffic to this target behave?
+    Outbound(Target),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,10 +1,28 @@
-//! The certificate authority: a root and an issuer in the state folder, made on first use.
+//! The certificate authority: roots and an issuer in the state folder, made on first use, renewed by themselves.
+//!
+//! ```text
+//! state (file) ─► schedule (pure: what is due) ─► make (certificates) ─► state (file) ─► Signer, anchors
+//! ```
+//!
+//! A root is renewed with overlap: the new one is announced beside the old, then signs the issuer, and the old one goes when
+//! no leaf below it can be valid any more. Time is always an argument.
+
+mod make;
+mod schedule;
+mod sign;
+mod state;
+
+pub use sign::{Leaf, Refused};
 
 use crate::Lifetimes;
+use sign::Signer;
+use state::{Folder, State};
 use std::{
     path::{Path, PathBuf},
-    time::SystemTime,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
+use weft_model::Identity;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,17 +39,38 @@ pub enum Error {
 pub struct Status {
     /// All roots that are trusted now, PEM.
     pub anchors_pem: String,
+    /// Of the root that signed the issuer.
     pub root_not_after: SystemTime,
     pub issuer_not_after: SystemTime,
+}
+
+/// The CA as it stands at some moment. It never changes: a renewal makes another one.
+#[derive(Clone, Debug)]
+pub struct Ca {
+    status: Status,
+    signer: Arc<Signer>,
 }
 
 /// Makes the CA in `state_dir` if there is none and renews what is due.
 ///
 /// # Errors
 /// The folder cannot be read or written, or what is in it is no CA.
-pub fn ensure(state_dir: &Path, lifetimes: &Lifetimes, now: SystemTime) -> Result<Status, Error> {
-    let _ = (lifetimes, now);
-    Err(Error::Broken { path: state_dir.to_owned(), reason: "not built yet".into() })
+pub fn ensure(state_dir: &Path, lifetimes: &Lifetimes, now: SystemTime) -> Result<Ca, Error> {
+    let folder = Folder::new(state_dir);
+    // Held while deciding and writing, so that two processes never make two.
+    let _lock = folder.lock()?;
+    let mut state = folder.read()?.unwrap_or_default();
+    let mut changed = false;
+    // Each step makes the next one possible; from nothing to the steady state there are two.
+    for _ in 0..schedule::MAX_STEPS {
+        let Some(step) = schedule::due(&state, lifetimes, now) else { break };
+        make::step(&mut state, step, lifetimes, now)?;
+        changed = true;
+    }
+    if changed {
+        folder.write(&state)?;
+    }
+    Ca::new(&state, &folder, lifetimes)
 }
 
 /// Reads the state of the CA without changing it.
@@ -39,5 +78,43 @@ pub fn ensure(state_dir: &Path, lifetimes: &Lifetimes, now: SystemTime) -> Resul
 /// # Errors
 /// There is none, or it cannot be read.
 pub fn status(state_dir: &Path) -> Result<Status, Error> {
-    Err(Error::Broken { path: state_dir.to_owned(), reason: "not built yet".into() })
+    let folder = Folder::new(state_dir);
+    let state = folder.read()?.ok_or_else(|| folder.broken("there is no certificate authority yet"))?;
+    summary(&state, &folder)
 }
+
+impl Ca {
+    fn new(state: &State, folder: &Folder, lifetimes: &Lifetimes) -> Result<Self, Error> {
+        Ok(Self { status: summary(state, folder)?, signer: Arc::new(Signer::new(state, folder, lifetimes)?) })
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Signs a certificate for the key of `csr` (DER), if the request asks for exactly `identity`.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn sign(&self, identity: &Identity, csr: &[u8], now: SystemTime) -> Result<Leaf, Refused> {
+        self.signer.sign(identity, csr, now)
+    }
+}
+
+/// When to look again: often enough for the shortest lifetime, and never so rarely that a suspended or changed clock matters.
+pub(crate) fn interval(lifetimes: &Lifetimes) -> Duration {
+    let shortest = lifetimes.leaf.min(lifetimes.issuer).min(lifetimes.root);
+    (shortest / 50).clamp(Duration::from_millis(20), Duration::from_secs(10))
+}
+
+fn summary(state: &State, folder: &Folder) -> Result<Status, Error> {
+    let (issuer, root) = state.signing().ok_or_else(|| folder.broken("the issuer or its root is missing"))?;
+    Ok(Status {
+        anchors_pem: state.roots.iter().map(|r| r.pair.certificate_pem.as_str()).collect(),
+        root_not_after: root.pair.not_after(),
+        issuer_not_after: issuer.pair.not_after(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

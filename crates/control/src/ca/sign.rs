@@ -1,0 +1,136 @@
+//! Leaves: what a request may ask for, and the certificate that it gets (control plane 7.2, 7.3).
+
+use super::{
+    Error, make,
+    state::{Folder, State},
+};
+use crate::Lifetimes;
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType,
+};
+use std::time::SystemTime;
+use weft_model::Identity;
+
+/// Bytes of a request: one name and one key have a few hundred.
+const MAX_CSR_BYTES: usize = 16 << 10;
+/// An uncompressed point of P-256.
+const P256_POINT_BYTES: usize = 65;
+
+/// A signed certificate, DER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    pub certificate: Vec<u8>,
+    /// From the issuer on, without the root.
+    pub intermediates: Vec<Vec<u8>>,
+    pub not_after: SystemTime,
+}
+
+/// Why a request is not signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is no request, or its signature is wrong.
+    #[error("the certificate signing request is not valid: {0}")]
+    Malformed(String),
+    /// It asks for something else than the identity.
+    #[error("the certificate signing request is refused: {0}")]
+    NotAllowed(String),
+    /// The issuer is out of its time.
+    #[error("the issuer's certificate is not valid now; check the clock, and see weft ps for its expiry")]
+    Expired,
+    #[error("signing failed: {0}")]
+    Failed(String),
+}
+
+pub(super) struct Signer {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    chain: Vec<Vec<u8>>,
+    not_after: SystemTime,
+    lifetimes: Lifetimes,
+}
+
+impl Signer {
+    pub(super) fn new(state: &State, folder: &Folder, lifetimes: &Lifetimes) -> Result<Self, Error> {
+        let (issuer, _) = state.signing().ok_or_else(|| folder.broken("there is no issuer"))?;
+        let broken = |e: rcgen::Error| folder.broken(format!("the issuer cannot be read: {e}"));
+        let key = KeyPair::from_pem(&issuer.pair.key_pem).map_err(broken)?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(issuer.pair.certificate_pem.as_bytes())
+            .map_err(|e| folder.broken(format!("the issuer cannot be read: {e}")))?;
+        Ok(Self {
+            issuer: rcgen::Issuer::from_ca_cert_pem(&issuer.pair.certificate_pem, key).map_err(broken)?,
+            chain: vec![pem.contents],
+            not_after: issuer.pair.not_after(),
+            lifetimes: *lifetimes,
+        })
+    }
+
+    pub(super) fn sign(&self, identity: &Identity, csr: &[u8], now: SystemTime) -> Result<Leaf, Refused> {
+        let request = parse(csr)?;
+        allowed(&request, identity)?;
+        if now >= self.not_after {
+            return Err(Refused::Expired);
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = request.params.distinguished_name;
+        params.subject_alt_names = request.params.subject_alt_names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(make::serial().map_err(|e| Refused::Failed(e.to_string()))?);
+        // A leaf that outlived its issuer would be refused by peers while its holder thinks it valid.
+        let not_after = (now + self.lifetimes.leaf + self.lifetimes.skew).min(self.not_after);
+        params.not_before = (now - self.lifetimes.skew).into();
+        params.not_after = not_after.into();
+        let leaf = params.signed_by(&request.public_key, &self.issuer).map_err(|e| Refused::Failed(e.to_string()))?;
+        Ok(Leaf { certificate: leaf.der().to_vec(), intermediates: self.chain.clone(), not_after })
+    }
+}
+
+fn parse(csr: &[u8]) -> Result<CertificateSigningRequestParams, Refused> {
+    if csr.len() > MAX_CSR_BYTES {
+        return Err(Refused::Malformed(format!("it has more than {MAX_CSR_BYTES} bytes")));
+    }
+    // The signature is checked in there: the sender has the key.
+    CertificateSigningRequestParams::from_der(&csr.into()).map_err(|e| Refused::Malformed(e.to_string()))
+}
+
+fn allowed(request: &CertificateSigningRequestParams, identity: &Identity) -> Result<(), Refused> {
+    let refuse = |text: String| Err(Refused::NotAllowed(text));
+    if request.public_key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256
+        || request.public_key.der_bytes().len() != P256_POINT_BYTES
+    {
+        return refuse("the key is not ECDSA P-256".to_owned());
+    }
+    if request.params.is_ca != IsCa::NoCa && request.params.is_ca != IsCa::ExplicitNoCa {
+        return refuse("it asks for a certificate authority".to_owned());
+    }
+    match request.params.subject_alt_names.as_slice() {
+        [SanType::DnsName(name)] if name.as_str() == identity.as_str() => {}
+        [SanType::DnsName(name)] => return refuse(format!("it names {}, not {identity}", name.as_str())),
+        names => return refuse(format!("it has {} alternative names, and one DNS name is allowed", names.len())),
+    }
+    let mut subject = request.params.distinguished_name.iter();
+    match (subject.next(), subject.next()) {
+        (None, _) => Ok(()),
+        (Some((DnType::CommonName, value)), None) if is_text(value, identity.as_str()) => Ok(()),
+        _ => refuse(format!("its subject is something else than the common name {identity}")),
+    }
+}
+
+/// Empty is allowed as well.
+fn is_text(value: &DnValue, expected: &str) -> bool {
+    let text = match value {
+        DnValue::PrintableString(text) => text.as_str(),
+        DnValue::Utf8String(text) => text.as_str(),
+        DnValue::Ia5String(text) => text.as_str(),
+        _ => return false,
+    };
+    text.is_empty() || text == expected
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}

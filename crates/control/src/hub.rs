@@ -1,0 +1,196 @@
+//! The index, and one snapshot per question, shared by all streams that ask it.
+//!
+//! A stream holds only its place: a snapshot that was superseded before the stream came to it is never sent, and a reader that
+//! does not read holds up nobody.
+
+use parking_lot::Mutex;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use weft_cluster::{
+    Event, Index, Token,
+    index::{Question, Refusal, Settings, Subject, Versioned},
+};
+use weft_telemetry::{Counter, Gauge, Labels, Registry, Shard};
+
+/// How long a call waits for the first list of objects.
+const SYNC_WAIT: Duration = Duration::from_secs(2);
+/// Questions asked at one moment, by all proxies together.
+const MAX_QUESTIONS: usize = 100_000;
+
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    synced: watch::Sender<bool>,
+    stop: CancellationToken,
+    metrics: Metrics,
+}
+
+struct State {
+    index: Index,
+    topics: HashMap<Question, Topic>,
+    /// Which questions an event may touch.
+    by_subject: HashMap<Subject, HashSet<Question>>,
+}
+
+struct Topic {
+    newest: watch::Sender<Arc<Versioned>>,
+    subjects: Vec<Subject>,
+}
+
+struct Metrics {
+    events: Counter,
+    published: Counter,
+    questions: Gauge,
+}
+
+/// A stream's place. Dropping the last one of a question forgets the question.
+pub(crate) struct Subscription {
+    newest: watch::Receiver<Arc<Versioned>>,
+    question: Question,
+    hub: Arc<Hub>,
+    first: bool,
+}
+
+impl Hub {
+    pub(crate) fn new(settings: Settings, registry: &Registry, stop: CancellationToken) -> Self {
+        let none = Labels::new();
+        let metrics = Metrics {
+            events: registry.counter("weft_control_events_total", "Events taken in.").with(Shard::ADMIN, &none),
+            published: registry
+                .counter("weft_control_snapshots_total", "Answers that changed and were published.")
+                .with(Shard::ADMIN, &none),
+            questions: registry
+                .gauge("weft_control_questions", "Different questions that streams ask now.")
+                .with(Shard::ADMIN, &none),
+        };
+        Self {
+            state: Mutex::new(State {
+                index: Index::new(settings),
+                topics: HashMap::new(),
+                by_subject: HashMap::new(),
+            }),
+            synced: watch::Sender::new(false),
+            stop,
+            metrics,
+        }
+    }
+
+    pub(crate) fn apply(&self, event: Event) {
+        self.metrics.events.inc();
+        let synced = event == Event::Synced;
+        let mut state = self.state.lock();
+        let changed = state.index.apply(event);
+        let State { index, topics, by_subject } = &*state;
+        let touched: HashSet<&Question> = changed.iter().filter_map(|s| by_subject.get(s)).flatten().collect();
+        for question in touched {
+            let Some(topic) = topics.get(question) else { continue };
+            let answer = index.answer(question);
+            let published = topic.newest.send_if_modified(|newest| {
+                let differs = newest.version != answer.version;
+                if differs {
+                    *newest = Arc::new(answer);
+                }
+                differs
+            });
+            if published {
+                self.metrics.published.inc();
+            }
+        }
+        drop(state);
+        if synced {
+            self.synced.send_replace(true);
+        }
+    }
+
+    /// Begins to follow the answer to `question`.
+    ///
+    /// # Errors
+    /// The objects are not known yet, or there are too many questions.
+    pub(crate) async fn subscribe(self: &Arc<Self>, question: Question) -> Result<Subscription, Status> {
+        self.synced().await?;
+        let mut state = self.state.lock();
+        let State { index, topics, by_subject } = &mut *state;
+        if !topics.contains_key(&question) {
+            if topics.len() >= MAX_QUESTIONS {
+                return Err(Status::resource_exhausted("the control plane is asked too many different questions"));
+            }
+            let subjects = index.subjects(&question);
+            for subject in &subjects {
+                by_subject.entry(subject.clone()).or_default().insert(question.clone());
+            }
+            let newest = watch::Sender::new(Arc::new(index.answer(&question)));
+            topics.insert(question.clone(), Topic { newest, subjects });
+            self.metrics.questions.inc();
+        }
+        let Some(topic) = topics.get(&question) else { return Err(Status::internal("the question was lost")) };
+        Ok(Subscription { newest: topic.newest.subscribe(), question, hub: self.clone(), first: true })
+    }
+
+    /// Waits for the first list of objects: before it, "there is none" would be a guess.
+    async fn synced(&self) -> Result<(), Status> {
+        let mut synced = self.synced.subscribe();
+        match tokio::time::timeout(SYNC_WAIT, synced.wait_for(|s| *s)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Status::unavailable("the control plane does not know the cluster yet")),
+        }
+    }
+
+    /// Who holds the token with this SHA-256.
+    ///
+    /// # Errors
+    /// The objects are not known yet.
+    pub(crate) async fn token(&self, sha256: &str) -> Result<Option<Token>, Status> {
+        self.synced().await?;
+        Ok(self.state.lock().index.token(sha256).cloned())
+    }
+
+    fn forget(&self, question: &Question) {
+        let mut state = self.state.lock();
+        let State { topics, by_subject, .. } = &mut *state;
+        // The subscription that is being dropped still counts.
+        if topics.get(question).is_none_or(|t| t.newest.receiver_count() > 1) {
+            return;
+        }
+        let Some(topic) = topics.remove(question) else { return };
+        self.metrics.questions.dec();
+        for subject in &topic.subjects {
+            if let Some(questions) = by_subject.get_mut(subject) {
+                questions.remove(question);
+                if questions.is_empty() {
+                    by_subject.remove(subject);
+                }
+            }
+        }
+    }
+}
+
+impl Subscription {
+    /// The answer as it is now, and from then on each newer one. `None` when the control plane ends.
+    pub(crate) async fn next(&mut self) -> Option<Arc<Versioned>> {
+        if !std::mem::take(&mut self.first) {
+            let changed = self.hub.stop.run_until_cancelled(self.newest.changed()).await;
+            changed?.ok()?;
+        }
+        Some(self.newest.borrow_and_update().clone())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.forget(&self.question);
+    }
+}
+
+/// What a refusal is in gRPC.
+pub(crate) fn status(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::NotFound(text) => Status::not_found(text),
+        Refusal::Invalid(text) => Status::invalid_argument(text),
+        Refusal::Ambiguous(text) => Status::failed_precondition(text),
+    }
+}

@@ -1,0 +1,147 @@
+//! Listeners: TCP, mTLS terminated here, HTTP/2, gRPC.
+
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceExt;
+use weft_telemetry::{Counter, CounterFamily, Gauge, Labels, Registry, Shard};
+use weft_transport::{
+    socket::{self, AcceptOptions},
+    tls::{Peer, Store},
+};
+
+const BACKLOG: u32 = 1024;
+/// Connections of one listener: each proxy has one or two.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Streams of one connection: a proxy asks several questions for each target that it talks to.
+const MAX_STREAMS: u32 = 10_000;
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A peer that is gone is noticed after both.
+const PING: Duration = Duration::from_secs(10);
+const PONG: Duration = Duration::from_secs(10);
+/// Bytes that wait for one stream to be read.
+const MAX_SEND_BYTES: usize = 256 << 10;
+/// After an error of accept() that is not the connection's own, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Listener {
+    name: &'static str,
+    socket: TcpListener,
+    store: Store,
+    routes: Routes,
+    connections: Gauge,
+    accepted: Counter,
+    failed: CounterFamily,
+}
+
+/// A bound socket and its address.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::from_std(socket::listen(addr, BACKLOG)?)?;
+    let addr = socket.local_addr()?;
+    Ok((socket, addr))
+}
+
+impl Listener {
+    pub(crate) fn new(
+        name: &'static str,
+        socket: TcpListener,
+        store: Store,
+        routes: Routes,
+        registry: &Registry,
+    ) -> Self {
+        let labels = Labels::new().with("listener", name);
+        Self {
+            connections: registry.gauge("weft_control_connections", "Open connections.").with(Shard::ADMIN, &labels),
+            accepted: registry
+                .counter("weft_control_connections_total", "Connections accepted.")
+                .with(Shard::ADMIN, &labels),
+            failed: registry.counter("weft_control_handshakes_failed_total", "TLS handshakes that failed."),
+            name,
+            socket,
+            store,
+            routes: routes.prepare(),
+        }
+    }
+
+    /// Serves until `stop`; then open calls end and the connections with them.
+    pub(crate) async fn serve(self, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            // A full listener leaves the next connection in the kernel's queue.
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            match stop.run_until_cancelled(this.socket.accept()).await {
+                None => break,
+                Some(Err(error)) => {
+                    tracing::warn!(listener = this.name, %error, "accept failed");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Some(Ok((tcp, peer))) => {
+                    let (this, stop) = (this.clone(), stop.clone());
+                    connections.spawn(async move {
+                        let _slot = slot;
+                        this.accepted.inc();
+                        this.connections.inc();
+                        this.connection(tcp, peer, &stop).await;
+                        this.connections.dec();
+                    });
+                }
+            }
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn connection(&self, tcp: TcpStream, addr: SocketAddr, stop: &CancellationToken) {
+        if socket::accepted(&tcp, &AcceptOptions::default()).is_err() {
+            return;
+        }
+        let handshake = tokio::time::timeout(HANDSHAKE, self.store.accept(tcp, bytes::Bytes::new(), false));
+        let (stream, peer) = match handshake.await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return self.refused(error.label(), &error, addr),
+            Err(elapsed) => return self.refused("timeout", &elapsed, addr),
+        };
+        let service = self.routes.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert::<Peer>(peer.clone());
+            request.map(tonic::body::Body::new)
+        });
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        server
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .max_send_buf_size(MAX_SEND_BYTES);
+        let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let mut serving = std::pin::pin!(serving);
+        // The hub ends every stream on `stop`, so that a graceful end is near.
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(listener = self.name, peer = %addr, %error, "connection failed");
+        }
+    }
+
+    fn refused(&self, label: &str, error: &dyn std::fmt::Display, addr: SocketAddr) {
+        let labels = Labels::new().with("listener", self.name).with("reason", label);
+        self.failed.with(Shard::ADMIN, &labels).inc();
+        tracing::debug!(listener = self.name, peer = %addr, %error, "handshake failed");
+    }
+}

@@ -1,0 +1,90 @@
+//! What callers say: who they are, and what they ask for, from text to types.
+
+use std::net::{IpAddr, SocketAddr};
+use tonic::{Request, Status};
+use weft_cluster::index::Target;
+use weft_model::NameAddr;
+use weft_transport::tls::Peer;
+
+/// The port of a path that names none.
+const DEFAULT_PORT: u16 = 80;
+/// Bytes of a path or a workload: names are shorter.
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// Refuses who did not prove to be of the mesh.
+pub(super) fn require_identity<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.extensions().get::<Peer>().and_then(|p| p.identity.as_ref()) {
+        Some(_) => Ok(()),
+        None => Err(Status::unauthenticated("this service wants a certificate of the mesh, and none was presented")),
+    }
+}
+
+/// `name`, `name:port`, `ip`, `ip:port`, `[ip]:port`.
+pub(super) fn target(path: &str) -> Result<Target, Status> {
+    if path.len() > MAX_TEXT_BYTES {
+        return Err(Status::invalid_argument("the path is too long"));
+    }
+    if let Ok(addr) = path.parse::<SocketAddr>() {
+        return Ok(Target::Addr(addr));
+    }
+    if let Ok(ip) = path.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(Target::Addr(SocketAddr::new(ip, DEFAULT_PORT)));
+    }
+    let invalid = |e: &dyn std::fmt::Display| Status::invalid_argument(format!("path {path:?}: {e}"));
+    if path.contains(':') {
+        return path.parse().map(Target::Name).map_err(|e| invalid(&e));
+    }
+    let name = path.parse().map_err(|e| invalid(&e))?;
+    Ok(Target::Name(NameAddr { name, port: DEFAULT_PORT }))
+}
+
+/// Namespace and pod of `{"ns":…,"pod":…}` or `ns:pod`.
+pub(super) fn workload(text: &str) -> Result<(String, String), Status> {
+    #[derive(serde::Deserialize)]
+    struct Workload {
+        ns: String,
+        pod: String,
+    }
+    let invalid = || Status::invalid_argument("the workload is neither {\"ns\":…,\"pod\":…} nor ns:pod");
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(invalid());
+    }
+    let (namespace, pod) = if text.trim_start().starts_with('{') {
+        let Workload { ns, pod } = serde_json::from_str(text).map_err(|_| invalid())?;
+        (ns, pod)
+    } else {
+        text.split_once(':').map(|(n, p)| (n.to_owned(), p.to_owned())).ok_or_else(invalid)?
+    };
+    if namespace.is_empty() || pod.is_empty() { Err(invalid()) } else { Ok((namespace, pod)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read() {
+        for (path, expected) in [
+            ("10.0.0.1:80", "Addr(10.0.0.1:80)"),
+            ("10.0.0.1", "Addr(10.0.0.1:80)"),
+            ("[fd00::1]:443", "Addr([fd00::1]:443)"),
+            ("web.ns.svc.cluster.local", "Name(web.ns.svc.cluster.local:80)"),
+            ("web.ns.svc.cluster.local.:8080", "Name(web.ns.svc.cluster.local:8080)"),
+        ] {
+            assert_eq!(format!("{:?}", target(path).unwrap()), expected);
+        }
+        for bad in ["", ":", "a b", "web:99999", "web:0", &"a".repeat(5000)] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn workloads_are_read() {
+        let expected = ("ns".to_owned(), "pod".to_owned());
+        assert_eq!(workload(r#"{"ns":"ns","pod":"pod","more":1}"#).unwrap(), expected);
+        assert_eq!(workload("ns:pod").unwrap(), expected);
+        for bad in ["", "ns", ":pod", "{}", r#"{"ns":"","pod":"x"}"#] {
+            assert!(workload(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Certify: who holds a workload's token gets that workload's certificate (control plane 7.2).
+
+use super::limit::Limit;
+use crate::{authority::Authority, ca::Refused, hub::Hub};
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tonic::{Request, Status};
+use weft_cluster::index::Settings;
+use weft_model::Identity;
+use weft_telemetry::{CounterFamily, Labels, Registry, Shard};
+use weft_wire::identity::{self, Certificate, CertifyRequest};
+
+/// Bytes of a token: a Kubernetes token has about a thousand.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+
+pub(crate) struct Identities {
+    hub: Arc<Hub>,
+    authority: Arc<Authority>,
+    settings: Settings,
+    limit: Limit,
+    outcomes: CounterFamily,
+}
+
+/// The name by which [`weft_cluster::Token`] knows a token: its SHA-256, without white space around it, in hexadecimal digits.
+pub fn token_sha256(token: &[u8]) -> String {
+    sha256(token.trim_ascii())
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing into a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl Identities {
+    pub(crate) fn new(hub: Arc<Hub>, authority: Arc<Authority>, settings: Settings, registry: &Registry) -> Self {
+        let outcomes = registry.counter("weft_control_certify_total", "Requests for a certificate, by their outcome.");
+        Self { hub, authority, settings, limit: Limit::default(), outcomes }
+    }
+
+    async fn answer(&self, request: CertifyRequest) -> Result<Certificate, Status> {
+        let CertifyRequest { identity, token, csr } = request;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Status::invalid_argument("the token is too long"));
+        }
+        // The token before anything that costs: who has none cannot make the CA work.
+        let Some(holder) = self.hub.token(&token_sha256(&token)).await? else {
+            return Err(Status::failed_precondition("the token is not known: it belongs to no running workload"));
+        };
+        let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
+        let proven = Identity::of_service_account(&holder.service_account, &holder.namespace, control, domain)
+            .map_err(|e| Status::failed_precondition(e.to_string()))?;
+        if proven != identity {
+            return Err(Status::failed_precondition(format!("the token proves {proven}, not {identity}")));
+        }
+        if !self.limit.allows(&identity, Instant::now()) {
+            return Err(Status::resource_exhausted(format!("too many certificates for {identity}; try again later")));
+        }
+        let leaf = self.authority.ca().sign(&identity, &csr, SystemTime::now()).map_err(|e| match e {
+            Refused::Malformed(_) => Status::invalid_argument(e.to_string()),
+            Refused::NotAllowed(_) => Status::failed_precondition(e.to_string()),
+            Refused::Expired => Status::unavailable(e.to_string()),
+            Refused::Failed(_) => Status::internal(e.to_string()),
+        })?;
+        tracing::info!(%identity, pod = %holder.pod, "certificate issued");
+        Ok(Certificate {
+            leaf: leaf.certificate.into(),
+            intermediates: leaf.intermediates.into_iter().map(Into::into).collect(),
+            valid_until: leaf.not_after,
+        })
+    }
+}
+
+impl identity::Identity for Identities {
+    async fn certify(&self, request: Request<CertifyRequest>) -> Result<Certificate, Status> {
+        let request = request.into_inner();
+        let identity = request.identity.clone();
+        let answer = self.answer(request).await;
+        let outcome = match &answer {
+            Ok(_) => "issued".to_owned(),
+            Err(status) => {
+                tracing::warn!(%identity, code = ?status.code(), reason = status.message(), "certificate refused");
+                format!("{:?}", status.code())
+            }
+        };
+        self.outcomes.with(Shard::ADMIN, &Labels::new().with("outcome", outcome)).inc();
+        answer
+    }
+}

@@ -1,0 +1,75 @@
+//! How often an identity may ask for a certificate.
+
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+use weft_model::Identity;
+
+/// All replicas of a workload may start at once, …
+const BURST: u32 = 200;
+/// … and then one more certificate per this time.
+const REFILL: Duration = Duration::from_millis(500);
+/// Identities remembered; who is full again is forgotten.
+const MAX_IDENTITIES: usize = 10_000;
+
+#[derive(Default)]
+pub(super) struct Limit(Mutex<HashMap<Identity, Bucket>>);
+
+struct Bucket {
+    left: u32,
+    counted: Instant,
+}
+
+impl Limit {
+    /// Whether one more is allowed at `now`.
+    pub(super) fn allows(&self, identity: &Identity, now: Instant) -> bool {
+        let mut buckets = self.0.lock();
+        if buckets.len() >= MAX_IDENTITIES {
+            buckets.retain(|_, bucket| bucket.at(now) < BURST);
+        }
+        if buckets.len() >= MAX_IDENTITIES && !buckets.contains_key(identity) {
+            return false;
+        }
+        let bucket = buckets.entry(identity.clone()).or_insert(Bucket { left: BURST, counted: now });
+        let left = bucket.at(now);
+        if left != bucket.left {
+            (bucket.left, bucket.counted) = (left, now);
+        }
+        match bucket.left.checked_sub(1) {
+            Some(rest) => {
+                // The time of a full bucket does not count towards the next refill.
+                if left == BURST {
+                    bucket.counted = now;
+                }
+                bucket.left = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Bucket {
+    fn at(&self, now: Instant) -> u32 {
+        let refilled = now.saturating_duration_since(self.counted).as_millis() / REFILL.as_millis();
+        self.left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(BURST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_do_not_take_from_each_other() {
+        let (limit, now) = (Limit::default(), Instant::now());
+        let id = |name: &str| name.parse::<Identity>().unwrap();
+        assert_eq!((0..2 * BURST).filter(|_| limit.allows(&id("a.b"), now)).count(), BURST as usize);
+        assert!(limit.allows(&id("c.d"), now));
+        assert!(!limit.allows(&id("a.b"), now + REFILL / 2));
+        assert!(limit.allows(&id("a.b"), now + REFILL));
+        assert!(!limit.allows(&id("a.b"), now + REFILL));
+    }
+}
