@@ -1,0 +1,172 @@
+//! The words of the command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+use weft_local::{HostService, Publish};
+
+#[derive(Parser)]
+#[command(name = "weft", version, about = "A service mesh that is API-compatible with Linkerd and runs on one machine")]
+pub(crate) struct Args {
+    /// The folder of the mesh's state: one mesh per folder [default: $XDG_STATE_HOME/weft, or ~/.local/state/weft]
+    #[arg(long, global = true, value_name = "DIR", env = "WEFT_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Runs a mesh from manifests, without Kubernetes and without root.
+    Up(Up),
+    /// Runs a mesh with a voting app in it and shows who talks to whom.
+    Demo(Demo),
+    /// Adds one program to a running mesh.
+    Run(Run),
+    /// Lists what runs in the mesh.
+    Ps(Ps),
+    /// Prints what a workload has written.
+    Logs(Logs),
+    /// Ends the mesh.
+    Down,
+}
+
+/// How the mesh meets the host.
+#[derive(ClapArgs, Clone)]
+pub(crate) struct Host {
+    /// Lets the host reach a Service: [ADDRESS:]PORT:[NAMESPACE/]SERVICE:PORT, on loopback unless ADDRESS is given.
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) publish: Vec<Publish>,
+    /// Lets programs reach a service of the host by a name: NAME=127.0.0.1:5432.
+    #[arg(long, value_name = "NAME=ADDRESS:PORT")]
+    pub(crate) host_service: Vec<HostService>,
+    /// Whether programs may reach addresses outside the mesh.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(crate) egress: Switch,
+    /// Filter of the proxies' logs, as LINKERD2_PROXY_LOG.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) proxy_log: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Up {
+    /// A manifest, or a folder of them; changes on disk are applied.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "DIR|FILE", num_args = 1..)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Returns when the mesh runs, and lets it run on.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) host: Host,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Demo {
+    /// Ends by itself after this long, such as 30s.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) length: Option<Duration>,
+    /// Prints one JSON document at the end instead of a table. Needs --for.
+    #[arg(long, requires = "length")]
+    pub(crate) json: bool,
+    /// Where the voting page is shown: [ADDRESS:]PORT. Another port is taken if this one is in use.
+    #[arg(long, value_name = "[ADDRESS:]PORT", default_value = "8080")]
+    pub(crate) publish: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Run {
+    /// The workload's name, and its Service's.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The port that the program serves.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) replicas: u32,
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// NAME=VALUE for the program's environment.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Ps {
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    /// With addresses, process ids and fields that are ignored.
+    Wide,
+    Json,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Logs {
+    /// A workload or a pod; linkerd/control-plane is the control plane.
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    pub(crate) name: String,
+    /// Goes on with what is written from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last so many lines.
+    #[arg(long)]
+    pub(crate) tail: Option<usize>,
+    /// What the proxies have written instead of the programs.
+    #[arg(long)]
+    pub(crate) proxy: bool,
+}
+
+/// A number and its unit: 500ms, 30s, 5m, 1h.
+fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || "a duration is a number and one of ms, s, m, h, such as 30s".to_owned();
+    let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+    let (number, unit) = text.split_at_checked(unit).ok_or_else(invalid)?;
+    let number: u64 = number.parse().map_err(|_| invalid())?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    millis.map(Duration::from_millis).ok_or_else(invalid)
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a variable has the form NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "30", "s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

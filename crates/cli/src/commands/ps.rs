@@ -1,0 +1,156 @@
+//! `weft ps`.
+
+use super::client;
+use crate::{
+    args::{self, Output},
+    print,
+};
+use comfy_table::{Table, presets::NOTHING};
+use jiff::{SpanRound, Timestamp, Unit};
+use std::{path::PathBuf, process::ExitCode};
+use weft_local::{
+    Status,
+    status::{ControlPlane, Phase, Pod},
+};
+
+pub(crate) async fn run(state: Option<PathBuf>, args: args::Ps) -> anyhow::Result<ExitCode> {
+    let status = client(state)?.status().await?;
+    match args.output {
+        Output::Json => print::line(&serde_json::to_string_pretty(&status)?),
+        Output::Table => print::line(&render(&status, false, Timestamp::now())),
+        Output::Wide => {
+            print::line(&render(&status, true, Timestamp::now()));
+            print::manifests(&[], &status.ignored);
+        }
+    }
+    print::manifests(&status.problems, &[]);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(status: &Status, wide: bool, now: Timestamp) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut header = vec!["NAMESPACE", "POD", "READY", "STATUS", "RESTARTS", "AGE", "MESHED"];
+    if wide {
+        header.extend(["IP", "PID", "PROXY PID"]);
+    }
+    table.set_header(header);
+    for workload in &status.workloads {
+        for pod in &workload.pods {
+            let mut row = vec![
+                workload.namespace.clone(),
+                pod.name.clone(),
+                if pod.ready { "yes" } else { "no" }.to_owned(),
+                phase(pod),
+                format!("{}", pod.restarts.saturating_add(pod.proxy_restarts)),
+                age(pod.started, now),
+                if pod.meshed { "yes" } else { "no" }.to_owned(),
+            ];
+            if wide {
+                let pid = |pid: Option<u32>| pid.map_or_else(|| "–".to_owned(), |p| p.to_string());
+                row.push(pod.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+                row.extend([pid(pod.pid), pid(pod.proxy_pid)]);
+            }
+            table.add_row(row);
+        }
+    }
+    let mut text = table.trim_fmt();
+    text.push_str(&control_plane(&status.control_plane, now));
+    for published in &status.published {
+        text.push_str(&format!(
+            "\n{}/{}:{} at http://{}",
+            published.namespace, published.service, published.port, published.listen
+        ));
+    }
+    text
+}
+
+fn phase(pod: &Pod) -> String {
+    let phase = match pod.phase {
+        Phase::Pending => "pending",
+        Phase::Running => "running",
+        Phase::Backoff => "backoff",
+        Phase::Terminating => "terminating",
+    };
+    match &pod.message {
+        Some(message) => format!("{phase}: {message}"),
+        None => phase.to_owned(),
+    }
+}
+
+fn control_plane(control: &ControlPlane, now: Timestamp) -> String {
+    let ready = if control.ready { "ready" } else { "not ready" };
+    let expiry = |at: Option<Timestamp>| match at {
+        Some(at) => format!("{at:.0} (in {})", age(now, at)),
+        None => "not known".to_owned(),
+    };
+    format!(
+        "\n\ncontrol plane: {ready}, {} restarts; root expires {}, issuer expires {}",
+        control.restarts,
+        expiry(control.root_expires),
+        expiry(control.issuer_expires)
+    )
+}
+
+/// The time between two moments in its largest unit: `5s`, `3m`, `2h`, `9d`.
+fn age(from: Timestamp, to: Timestamp) -> String {
+    let round = SpanRound::new().largest(Unit::Second).smallest(Unit::Second);
+    let seconds = (to - from).round(round).map_or(0, |span| span.get_seconds().max(0));
+    match seconds {
+        s if s < 120 => format!("{s}s"),
+        s if s < 2 * 3600 => format!("{}m", s / 60),
+        s if s < 48 * 3600 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_local::status::{Published, Workload};
+
+    #[test]
+    fn people_read_this() {
+        let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+        let pod = |name: &str, ready, phase, message: Option<&str>| Pod {
+            name: name.into(),
+            service_account: "default".into(),
+            ips: vec!["10.88.0.9".parse().unwrap()],
+            phase,
+            ready,
+            meshed: true,
+            restarts: 1,
+            proxy_restarts: 0,
+            message: message.map(Into::into),
+            started: "2026-11-23T09:55:00Z".parse().unwrap(),
+            pid: Some(12),
+            proxy_pid: None,
+        };
+        let status = Status {
+            workloads: vec![Workload {
+                namespace: "emojivoto".into(),
+                name: "web".into(),
+                replicas: 2,
+                ready: 1,
+                pods: vec![
+                    pod("web-1", true, Phase::Running, None),
+                    pod("web-2", false, Phase::Backoff, Some("exit status 1")),
+                ],
+            }],
+            published: vec![Published {
+                listen: "127.0.0.1:8080".parse().unwrap(),
+                namespace: "emojivoto".into(),
+                service: "web".into(),
+                port: 80,
+            }],
+            control_plane: ControlPlane {
+                ready: true,
+                root_expires: Some("2027-11-23T10:00:00Z".parse().unwrap()),
+                ..ControlPlane::default()
+            },
+            ..Status::default()
+        };
+        insta::assert_snapshot!("narrow", render(&status, false, now));
+        insta::assert_snapshot!("wide", render(&status, true, now));
+    }
+}

@@ -1,0 +1,40 @@
+//! Everything that goes to the terminal: answers to standard output, the rest to standard error.
+
+use rustix::termios::{isatty, tcgetwinsize};
+use std::io::{self, Write};
+use weft_cluster::manifest::{Ignored, Problem};
+
+/// A reader that goes away (`weft ps | head`) is no fault.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+pub(crate) fn error(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether standard output is a terminal, and how wide.
+pub(crate) fn terminal() -> Option<u16> {
+    let out = io::stdout();
+    if !isatty(&out) {
+        return None;
+    }
+    Some(tcgetwinsize(&out).map_or(120, |size| size.ws_col.max(80)))
+}
+
+/// Puts `text` in place of what the terminal shows.
+pub(crate) fn replace(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = write!(out, "\x1b[H\x1b[2J{text}");
+    let _ = out.flush();
+}
+
+/// What of the manifests is refused and ignored, a line or two each.
+pub(crate) fn manifests(problems: &[Problem], ignored: &[Ignored]) {
+    for problem in problems {
+        error(&problem.to_string());
+    }
+    for field in ignored {
+        error(&field.to_string());
+    }
+}
