@@ -16,11 +16,13 @@
 pub mod client;
 mod error;
 mod options;
+mod program;
 pub mod status;
 
 pub use client::Client;
 pub use error::Error;
 pub use options::{HostService, Options, Programs, Publish};
+pub use program::find_program;
 pub use status::Status;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -12,7 +12,7 @@ use weft_local::Client;
 
 /// Asks the mesh of a state folder, the usual one without.
 fn client(state: Option<PathBuf>) -> Result<Client, weft_local::Error> {
-    Client::new(state.or_else(weft_local::usual_state_dir))
+    Client::new(state)
 }
 
 /// Resolves when the user or the system asks the process to end.

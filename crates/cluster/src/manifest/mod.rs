@@ -18,6 +18,7 @@ mod typed;
 
 use crate::{Key, Object};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
@@ -65,6 +66,26 @@ pub struct Ignored {
     pub field: String,
     /// What stands in for it.
     pub note: String,
+}
+
+/// `file:line: object: field: message; remedy`, without what is not known.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{}; {}", self.message, self.remedy)
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {} is ignored: {}", self.file.display(), self.line, self.object, self.field, self.note)
+    }
 }
 
 /// Reads every path: a file, or a folder with its `.yaml`, `.yml` and `.json` files, in the order of their names.
