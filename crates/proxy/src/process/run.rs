@@ -24,7 +24,7 @@ const UNANSWERED: u64 = 10;
 
 /// What the threads tell the one that waits.
 pub(super) enum Event {
-    WorkerEnded(usize),
+    WorkerDied(usize),
     AdminEnded(Option<io::Error>),
     Drained(Drained),
 }
@@ -102,7 +102,7 @@ impl Handle {
         let drained = loop {
             match self.inbox.recv_timeout(ASK) {
                 Ok(Event::Drained(drained)) => break drained,
-                Ok(Event::WorkerEnded(worker)) => return Err(ProcessError::WorkerDied(worker)),
+                Ok(Event::WorkerDied(worker)) => return Err(ProcessError::WorkerDied(worker)),
                 Ok(Event::AdminEnded(error)) => {
                     let reason = error.map_or_else(|| "no reason".to_owned(), |e| e.to_string());
                     return Err(ProcessError::AdminEnded(reason));

@@ -108,9 +108,8 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     });
     let threads = {
         let (contexts, events, certified) = (contexts.collect(), events.clone(), certified.clone());
-        let ended = move |index| drop(events.send(Event::WorkerEnded(index)));
-        workers::spawn(contexts, listeners.traffic, &shared, &certified, &registry, ended)
-            .map_err(StartError::Thread)?
+        let died = move |index| drop(events.send(Event::WorkerDied(index)));
+        workers::spawn(contexts, listeners.traffic, &shared, &certified, &registry, died).map_err(StartError::Thread)?
     };
     drop(drain_watch);
 

@@ -133,14 +133,14 @@ impl Drop for Counted {
     }
 }
 
-/// Starts one thread per context. The first one accepts. `ended` is called by each thread when it ends, whatever the reason.
+/// Starts one thread per context. The first one accepts. `died` is called by a thread that unwinds.
 pub(super) fn spawn(
     contexts: Vec<Context>,
     listeners: Vec<Listener>,
     shared: &Arc<Shared>,
     certified: &Certified,
     registry: &Registry,
-    ended: impl Fn(usize) + Clone + Send + 'static,
+    died: impl Fn(usize) + Clone + Send + 'static,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let (senders, receivers): (Vec<_>, Vec<_>) = contexts.iter().map(|_| mpsc::channel(HAND_OFF)).unzip();
     let mut listeners = Some(listeners);
@@ -149,23 +149,27 @@ pub(super) fn spawn(
     for (index, (context, receiver)) in contexts.into_iter().zip(receivers).enumerate() {
         let listeners = listeners.take().unwrap_or_default();
         let acceptor = Acceptor { shared: shared.clone(), senders: senders.clone(), index, failures: failures.clone() };
-        let (certified, ended) = (certified.clone(), ended.clone());
+        let (certified, died) = (certified.clone(), died.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let _ended = OnDrop(move || ended(index));
+            let died = OnPanic(move || died(index));
             let local = LocalSet::new();
             local.block_on(&runtime, run(context, acceptor, listeners, receiver, certified));
+            drop(died);
         })?;
         threads.push(thread);
     }
     Ok(threads)
 }
 
-struct OnDrop<F: Fn()>(F);
+/// Calls when the thread unwinds; an end in order is no news.
+struct OnPanic<F: Fn()>(F);
 
-impl<F: Fn()> Drop for OnDrop<F> {
+impl<F: Fn()> Drop for OnPanic<F> {
     fn drop(&mut self) {
-        (self.0)();
+        if std::thread::panicking() {
+            (self.0)();
+        }
     }
 }
 

@@ -1,0 +1,229 @@
+//! Starts proxies and connects through them as redirected applications would.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+use weft_model::Identity;
+use weft_proxy::{
+    Handle, Options,
+    config::{self, Checked},
+    process::{Addrs, worker::Direction},
+};
+use weft_testkit::control::FakeControl;
+
+/// Nothing in a test takes longer.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// A proxy that is not started yet: its environment.
+pub(crate) struct Setup {
+    env: Vec<(String, String)>,
+    dir: Dir,
+    name: String,
+}
+
+/// A running proxy. Dropping it ends it without waiting for connections.
+pub(crate) struct Proxy {
+    handle: Option<Handle>,
+    name: String,
+    destinations: Destinations,
+    _dir: Dir,
+}
+
+/// Where the connections from each local address of a client are going to, as redirection would know.
+#[derive(Clone, Default)]
+struct Destinations(Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>);
+
+/// A folder that is removed with its owner.
+struct Dir(PathBuf);
+
+/// The identity of the service account `name` in the namespace `ns`.
+pub(crate) fn identity(name: &str) -> Identity {
+    Identity::of_service_account(name, "ns", "linkerd", "cluster.local").unwrap()
+}
+
+/// Waits for `future`, at most [`LONG`].
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.expect("it takes too long")
+}
+
+/// Asks `condition` again and again until it holds.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LONG, "{what}: not after {LONG:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Setup {
+    /// A workload `name` whose control plane is `control`, all in plaintext on loopback.
+    pub(crate) fn new(control: &FakeControl, name: &str) -> Self {
+        let dir = Dir::new();
+        let token = dir.0.join("token");
+        std::fs::write(&token, "a token").unwrap();
+        let control_addr = control.addr().to_string();
+        let workload = format!(r#"{{"ns":"ns","pod":"{name}"}}"#);
+        let vars = [
+            ("INBOUND_LISTEN_ADDR", "127.0.0.1:0"),
+            ("OUTBOUND_LISTEN_ADDR", "127.0.0.1:0"),
+            ("ADMIN_LISTEN_ADDR", "127.0.0.1:0"),
+            ("IDENTITY_TRUST_ANCHORS", control.ca().anchors_pem()),
+            ("IDENTITY_DIR", dir.0.to_str().unwrap()),
+            ("IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
+            ("IDENTITY_SVC_ADDR", &control_addr),
+            ("IDENTITY_LOCAL_NAME", identity(name).as_str()),
+            ("DESTINATION_SVC_ADDR", &control_addr),
+            ("DESTINATION_CONTEXT", &workload),
+            ("DESTINATION_PROFILE_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
+            ("POLICY_SVC_ADDR", &control_addr),
+            ("POLICY_WORKLOAD", &workload),
+            ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
+        ]
+        .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
+        Self { env: vars.to_vec(), dir, name: name.to_owned() }
+    }
+
+    /// Sets a variable by its whole name.
+    pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.retain(|(n, _)| n != name);
+        self.env.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// The folder of key, request and token.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.0.clone()
+    }
+
+    /// Starts the proxy. It may not be certified yet.
+    pub(crate) fn start(self) -> Proxy {
+        let Checked { config, unknown, .. } = config::check(self.env, 8).expect("the configuration is valid");
+        assert_eq!(unknown, Vec::<String>::new());
+        let destinations = Destinations::default();
+        let options = Options {
+            original_dst: {
+                let destinations = destinations.clone();
+                Arc::new(move |direction, tcp: &TcpStream| destinations.of(direction, tcp))
+            },
+            ..Options::default()
+        };
+        let handle = weft_proxy::start(config, options).expect("the proxy starts");
+        Proxy { handle: Some(handle), name: self.name, destinations, _dir: self.dir }
+    }
+
+    /// Starts the proxy and waits until it is ready.
+    pub(crate) async fn ready(self) -> Proxy {
+        let proxy = self.start();
+        soon(proxy.handle().ready()).await;
+        proxy
+    }
+}
+
+impl Proxy {
+    pub(crate) fn handle(&self) -> &Handle {
+        self.handle.as_ref().unwrap()
+    }
+
+    pub(crate) fn addrs(&self) -> &Addrs {
+        self.handle().addrs()
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        identity(&self.name)
+    }
+
+    /// Connects as this proxy's application would to `destination`.
+    pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
+        self.destinations.connect(self.addrs().outbound[0], destination).await
+    }
+
+    /// Connects as somebody would to `destination` at this proxy's application.
+    pub(crate) async fn connect_inbound(&self, destination: SocketAddr) -> TcpStream {
+        self.destinations.connect(self.addrs().inbound, destination).await
+    }
+
+    /// Asks the admin server, and returns status and body.
+    pub(crate) async fn admin(&self, method: &str, path: &str) -> (u16, String) {
+        let tcp = TcpStream::connect(self.addrs().admin).await.unwrap();
+        http1(tcp, &format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")).await
+    }
+
+    /// The value of a metric whose line begins with `series`; 0 if there is none.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        metric(&self.handle().metrics(), series)
+    }
+
+    /// Ends it in order and returns how the drain went.
+    pub(crate) async fn shutdown(mut self) -> weft_transport::drain::Drained {
+        let handle = self.handle.take().unwrap();
+        handle.shutdown();
+        soon(tokio::task::spawn_blocking(|| handle.wait())).await.unwrap().expect("it ends in order")
+    }
+}
+
+/// The sum of the series of `text` whose lines begin with `series`.
+pub(crate) fn metric(text: &str, series: &str) -> f64 {
+    let values =
+        text.lines().filter(|l| l.starts_with(series)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// Writes a request, reads until the end, and returns status and body.
+pub(crate) async fn http1(mut tcp: TcpStream, request: &str) -> (u16, String) {
+    soon(async {
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("the head of an answer");
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        (status, body.to_owned())
+    })
+    .await
+}
+
+impl Destinations {
+    /// The address of the client is known before the proxy sees the connection.
+    async fn connect(&self, listener: SocketAddr, destination: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        self.0.lock().unwrap().insert(socket.local_addr().unwrap(), destination);
+        soon(socket.connect(listener)).await.unwrap()
+    }
+
+    /// Who is not known connects to the inbound port itself, as another proxy does.
+    fn of(&self, direction: Direction, tcp: &TcpStream) -> io::Result<SocketAddr> {
+        match (self.0.lock().unwrap().remove(&tcp.peer_addr()?), direction) {
+            (Some(destination), _) => Ok(destination),
+            (None, Direction::Inbound) => tcp.local_addr(),
+            (None, Direction::Outbound) => Err(io::Error::other("the test has named no destination")),
+        }
+    }
+}
+
+impl Dir {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("weft-proxy-test-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,7 @@
+//! The whole proxy in process, against a fake control plane; every port is 0, nothing needs privileges.
+//!
+//! One binary: add a file per subject and name it here. [`harness`] starts proxies and connects through them.
+
+mod env;
+mod harness;
+mod process;
