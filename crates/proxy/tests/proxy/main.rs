@@ -4,4 +4,6 @@
 
 mod env;
 mod harness;
+mod mesh;
+mod pair;
 mod process;

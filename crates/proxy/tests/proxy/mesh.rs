@@ -1,0 +1,114 @@
+//! Two proxies and what is between them: `web`'s application calls a service whose endpoints are behind `app`'s proxy.
+
+use crate::harness::{Proxy, Setup, identity};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU8, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use weft_model::{Endpoint, ProtocolHint, endpoint::ServerTls, policy::inbound::DefaultPolicy};
+use weft_testkit::{
+    control::FakeControl,
+    http2,
+    policy::{balance, detect, inbound, opaque, service},
+};
+
+pub(crate) struct Mesh {
+    pub(crate) control: FakeControl,
+    /// The proxy of the client `web`.
+    pub(crate) web: Proxy,
+    /// The proxy of the server `app`.
+    pub(crate) app: Proxy,
+}
+
+/// A service of the mesh: its name and the address that clients dial.
+pub(crate) struct Service {
+    pub(crate) target: String,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Mesh {
+    pub(crate) async fn start() -> Self {
+        let control = FakeControl::start().unwrap();
+        let (web, app) = tokio::join!(Setup::new(&control, "web").ready(), Setup::new(&control, "app").ready());
+        Self { control, web, app }
+    }
+
+    /// A service that detects protocols, on endpoints behind `app`'s proxy.
+    pub(crate) fn service(&self, endpoints: &[Endpoint]) -> Service {
+        let service = Service::new();
+        let meta = weft_testkit::policy::service("ns", "app", 80);
+        let policy = detect(meta.clone(), balance(meta, service.target.parse().unwrap()));
+        self.control.set_outbound(service.addr, policy);
+        self.control.set_endpoints(&service.target, endpoints.to_vec());
+        for endpoint in endpoints {
+            self.control.set_inbound(endpoint.addr.port(), inbound(DefaultPolicy::AllUnauthenticated));
+        }
+        service
+    }
+
+    /// The same, opaque on both sides.
+    pub(crate) fn opaque(&self, endpoints: &[Endpoint]) -> Service {
+        let known = self.service(endpoints);
+        let meta = service("ns", "app", 80);
+        self.control.set_outbound(known.addr, opaque(meta.clone(), balance(meta, known.target.parse().unwrap())));
+        for endpoint in endpoints {
+            let mut policy = inbound(DefaultPolicy::AllUnauthenticated);
+            policy.protocol = weft_model::policy::inbound::ServerProtocol::Opaque;
+            self.control.set_inbound(endpoint.addr.port(), policy);
+        }
+        known
+    }
+
+    /// An endpoint behind `app`'s proxy, as the control plane describes one.
+    pub(crate) fn endpoint(&self, addr: SocketAddr, hint: ProtocolHint) -> Endpoint {
+        let identity = identity("app");
+        Endpoint {
+            tls: Some(ServerTls { server_name: identity.as_str().parse().unwrap(), identity }),
+            hint,
+            transport_port: Some(self.app.addrs().inbound.port()),
+            labels: [("pod".to_owned(), "app-1".to_owned())].into(),
+            ..Endpoint::plain(addr)
+        }
+    }
+
+    /// A connection of `web`'s application to the service.
+    pub(crate) async fn connect(&self, service: &Service) -> TcpStream {
+        self.web.connect_outbound(service.addr).await
+    }
+
+    pub(crate) async fn http2(&self, service: &Service) -> http2::Client {
+        http2::Client::over(self.connect(service).await).await.unwrap()
+    }
+}
+
+impl Service {
+    fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { target: format!("app-{n}.ns.svc.cluster.local:80"), addr: SocketAddr::from(([10, 96, 0, n], 80)) }
+    }
+}
+
+/// A server that greets first and then sends back in upper case what it gets. Ends with the task.
+pub(crate) async fn shouting(ip: IpAddr) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = tcp.write_all(b"hello\n").await;
+                let mut buffer = [0; 1024];
+                while let Ok(n @ 1..) = tcp.read(&mut buffer).await {
+                    let _ = tcp.write_all(&buffer[..n].to_ascii_uppercase()).await;
+                }
+                let _ = tcp.write_all(b"bye\n").await;
+            });
+        }
+    });
+    (addr, task)
+}

@@ -1,0 +1,104 @@
+//! All four protocols through both proxies: mTLS between them, the transport header, and what the server is told.
+
+use crate::{
+    harness::{eventually, soon},
+    mesh::{Mesh, shouting},
+};
+use http::{HeaderMap, Request, Response};
+use std::net::Ipv4Addr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weft_model::ProtocolHint;
+use weft_testkit::http2;
+
+#[tokio::test]
+async fn http2_end_to_end() {
+    let mesh = Mesh::start().await;
+    let origin = http2::Origin::start(|request| async move {
+        let body = http2::complete(request.uri().path().to_owned(), request.into_body()).await?;
+        Ok(Response::new(http2::full([b"got ", &body.body[..]].concat())))
+    })
+    .await
+    .unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let mut client = mesh.http2(&service).await;
+    for n in 0..3 {
+        let request =
+            Request::post("http://app.ns/path?q=1").header("l5d-client-id", "forged").body(http2::full(format!("{n}")));
+        let response = soon(client.call(request.unwrap())).await.unwrap();
+        assert_eq!((response.head.status.as_u16(), &response.body[..]), (200, format!("got {n}").as_bytes()));
+    }
+    let seen = origin.seen();
+    assert_eq!((seen.connections, seen.requests.len()), (1, 3));
+    let ids: Vec<_> = seen.requests[0].headers.get_all("l5d-client-id").iter().collect();
+    assert_eq!(ids, [mesh.web.identity().as_str()], "the identity of the client, not what it says");
+    assert_eq!(seen.requests[0].uri.to_string(), "http://app.ns/path?q=1");
+}
+
+#[tokio::test]
+async fn grpc_keeps_its_trailers() {
+    let mesh = Mesh::start().await;
+    let origin = http2::Origin::start(|_| async {
+        let trailers = HeaderMap::from_iter([("grpc-status".parse()?, "2".parse()?)]);
+        let response = Response::builder().header("content-type", "application/grpc");
+        Ok(response.body(http2::with_trailers("\0\0\0\0\x01x", trailers))?)
+    })
+    .await
+    .unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let request = Request::post("http://app.ns/emojivoto.v1.VotingService/VoteDoughnut")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(http2::full("\0\0\0\0\0"));
+    let response = soon(mesh.http2(&service).await.call(request.unwrap())).await.unwrap();
+    assert_eq!(response.head.status.as_u16(), 200);
+    assert_eq!(response.trailers.unwrap()["grpc-status"], "2");
+    for proxy in [&mesh.web, &mesh.app] {
+        eventually("the failure is counted", || {
+            let metrics = proxy.handle().metrics();
+            metrics.lines().any(|l| {
+                l.starts_with("response_total{")
+                    && l.contains("classification=\"failure\"")
+                    && l.contains("grpc_status=\"2\"")
+                    && l.contains("status_code=\"200\"")
+            })
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_end_to_end_with_a_server_that_speaks_first() {
+    let mesh = Mesh::start().await;
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let service = mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.connect(&service).await;
+    let mut greeting = [0; 6];
+    soon(tcp.read_exact(&mut greeting)).await.unwrap();
+    assert_eq!(&greeting, b"hello\n");
+    tcp.write_all(b"abc").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let mut rest = String::new();
+    soon(tcp.read_to_string(&mut rest)).await.unwrap();
+    assert_eq!(rest, "ABCbye\n", "the half-close passes and the answer still comes");
+    for proxy in [&mesh.web, &mesh.app] {
+        eventually("both connections are closed", || proxy.metric("tcp_close_total{") >= 2.0).await;
+        assert_eq!(proxy.metric("tcp_open_connections{"), 0.0);
+        assert_eq!(proxy.metric("tcp_read_bytes_total{"), 16.0, "{}", proxy.handle().metrics());
+    }
+    server.abort();
+}
+
+/// Detection by bytes: neither an HTTP request nor TLS.
+#[tokio::test]
+async fn bytes_on_a_detected_port() {
+    let mesh = Mesh::start().await;
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let service = mesh.service(&[mesh.endpoint(addr, ProtocolHint::Unknown)]);
+    let mut tcp = mesh.connect(&service).await;
+    tcp.write_all(b"\x01\x02 no request\r\n").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let mut all = vec![];
+    soon(tcp.read_to_end(&mut all)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&all), "hello\n\x01\x02 NO REQUEST\r\nbye\n");
+    server.abort();
+}
