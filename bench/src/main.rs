@@ -21,7 +21,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use load::{Load, Work};
 use report::{Report, Row};
-use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{os::unix::process::CommandExt, process::Command};
 use subject::Subject;
 
 #[derive(Parser)]
@@ -48,16 +48,6 @@ enum Part {
     /// A server that answers every request with a small body, HTTP/1 and HTTP/2.
     #[command(hide = true)]
     Origin,
-    /// The control plane of one weft proxy: certifies and answers for the origin.
-    #[command(hide = true)]
-    Control {
-        #[arg(long)]
-        work: Work,
-        #[arg(long)]
-        dir: PathBuf,
-        #[arg(long)]
-        name: String,
-    },
 }
 
 /// Set in the copy of this program that has namespaces of its own.
@@ -65,10 +55,8 @@ const INSIDE: &str = "WEFT_BENCH_INSIDE";
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    match args.part {
-        Some(Part::Origin) => return origin::serve(),
-        Some(Part::Control { work, dir, name }) => return subject::weft::serve_control(work, &dir, &name),
-        None => {}
+    if let Some(Part::Origin) = args.part {
+        return origin::serve();
     }
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe()?;

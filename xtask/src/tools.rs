@@ -33,9 +33,9 @@ pub(crate) const BENCH: &[Tool] = &[
     tool("ip", "iproute2"),
     tool("wrk", "wrk"),
     tool("h2load", "nghttp2-client"),
-    tool("nghttpd", "nghttp2-server"),
     tool("iperf3", "iperf3"),
     tool("haproxy", "haproxy"),
+    tool("curl", "curl"),
 ];
 
 /// Folders to put in front of PATH and of the library path so that the tools are found.

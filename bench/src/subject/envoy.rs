@@ -32,7 +32,7 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
         config(listener(work, SERVER_PROXY, Some(tls_context(&dir, "server", true))), cluster(ORIGIN, app_h2, None));
     let proxies = vec![run(lab, Side::Client, &dir, &client, 1)?, run(lab, Side::Server, &dir, &server, 2)?];
     wait_for("Envoy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))?;
-    Ok(Pair { target: CLIENT_PROXY, proxies, _others: vec![] })
+    Ok(Pair { target: CLIENT_PROXY, proxies, _controls: vec![] })
 }
 
 fn address(addr: SocketAddr) -> Value {

@@ -33,7 +33,7 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     );
     let proxies = vec![run(lab, Side::Client, &dir, &client_config)?, run(lab, Side::Server, &dir, &server_config)?];
     wait_for("HAProxy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))?;
-    Ok(Pair { target: CLIENT_PROXY, proxies, _others: vec![] })
+    Ok(Pair { target: CLIENT_PROXY, proxies, _controls: vec![] })
 }
 
 fn config(mode: &str, bind: &str, server: &str) -> String {

@@ -2,7 +2,7 @@
 
 mod envoy;
 mod haproxy;
-pub(crate) mod weft;
+mod weft;
 
 use crate::{
     lab::{CLIENT, Lab, ORIGIN, SERVER},
@@ -12,6 +12,7 @@ use crate::{
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::{fmt, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use weft_testkit::control::FakeControl;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
@@ -25,8 +26,8 @@ pub(crate) enum Subject {
 pub(crate) struct Pair {
     pub(crate) target: SocketAddr,
     proxies: Vec<Running>,
-    /// Processes beside the proxies, kept alive.
-    _others: Vec<Running>,
+    /// The control planes of the proxies, kept alive.
+    _controls: Vec<FakeControl>,
 }
 
 /// Where a peer's proxy of the client listens: peers are addressed, weft intercepts.
@@ -47,7 +48,7 @@ impl Subject {
 
     pub(crate) fn start(self, lab: &Lab, work: Work) -> anyhow::Result<Pair> {
         match self {
-            Self::Direct => Ok(Pair { target: ORIGIN, proxies: vec![], _others: vec![] }),
+            Self::Direct => Ok(Pair { target: ORIGIN, proxies: vec![], _controls: vec![] }),
             Self::Weft => weft::start(lab, work),
             Self::Haproxy => haproxy::start(lab, work),
             Self::Envoy => envoy::start(lab, work),
