@@ -2,6 +2,7 @@
 //!
 //! One binary: add a file per subject and name it here. [`harness`] starts proxies and connects through them.
 
+mod discovery;
 mod env;
 mod harness;
 mod mesh;

@@ -1,0 +1,195 @@
+//! Discovery, seen from an application: first answers, changes, a control plane that is away, one watch per target.
+
+use crate::harness::{Proxy, Setup, eventually, soon};
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+use tonic::Code;
+use weft_model::{Endpoint, Profile};
+use weft_testkit::{
+    control::{FakeControl, Service},
+    policy,
+};
+
+const NAME: &str = "db.ns.svc.cluster.local:5432";
+/// The address of the Service; nobody is there.
+const SERVICE: &str = "10.1.2.3:5432";
+
+/// Says its name to whoever connects, then echoes.
+struct Origin {
+    addr: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Origin {
+    async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    tcp.write_all(name.as_bytes()).await?;
+                    let (mut read, mut write) = tcp.split();
+                    tokio::io::copy(&mut read, &mut write).await
+                });
+            }
+        });
+        Self { addr, task: task.abort_handle() }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::plain(self.addr)
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Makes `SERVICE` an opaque Service with these endpoints.
+fn serve(control: &FakeControl, origins: &[&Origin]) {
+    let backend = policy::balance(policy::service("ns", "db", 5432), NAME.parse().unwrap());
+    control.set_outbound(SERVICE.parse().unwrap(), policy::opaque(policy::service("ns", "db", 5432), backend));
+    control.set_endpoints(NAME, origins.iter().map(|o| o.endpoint()).collect());
+}
+
+/// The name of the origin that answers a new connection, and the connection; `None` if it is closed.
+async fn connect(proxy: &Proxy) -> Option<(String, TcpStream)> {
+    let mut tcp = proxy.connect_outbound(SERVICE.parse().unwrap()).await;
+    let mut name = [0; 1];
+    match soon(tcp.read(&mut name)).await {
+        Ok(1) => Some((String::from_utf8(name.to_vec()).unwrap(), tcp)),
+        _ => None,
+    }
+}
+
+async fn answers(proxy: &Proxy) -> Option<String> {
+    connect(proxy).await.map(|(name, _)| name)
+}
+
+fn count(control: &FakeControl, service: Service) -> usize {
+    control.calls().iter().filter(|call| call.service() == service).count()
+}
+
+#[tokio::test]
+async fn connections_go_where_the_newest_endpoints_are() {
+    let control = FakeControl::start().unwrap();
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    serve(&control, &[&a]);
+    let proxy = Setup::new(&control, "client").ready().await;
+    assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
+    let (_, _held) = connect(&proxy).await.unwrap();
+    serve(&control, &[&b]);
+    loop {
+        if answers(&proxy).await.as_deref() == Some("b") {
+            break;
+        }
+    }
+    assert_eq!((count(&control, Service::Endpoints), count(&control, Service::Outbound)), (1, 1));
+}
+
+#[tokio::test]
+async fn the_last_known_state_stays_while_the_control_plane_is_away() {
+    let control = FakeControl::start().unwrap();
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    serve(&control, &[&a]);
+    let proxy = Setup::new(&control, "client").ready().await;
+    let (_, _held) = connect(&proxy).await.unwrap();
+    control.kill();
+    for _ in 0..5 {
+        assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
+    }
+    serve(&control, &[&b]);
+    control.restart().unwrap();
+    loop {
+        if answers(&proxy).await.expect("a connection fails during the change") == "b" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_opened_again() {
+    let control = FakeControl::start().unwrap();
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    serve(&control, &[&a]);
+    let proxy = Setup::new(&control, "client").ready().await;
+    let (_, _held) = connect(&proxy).await.unwrap();
+    control.break_streams(Service::Endpoints, Code::Internal);
+    control.break_streams(Service::Outbound, Code::NotFound);
+    assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
+    soon(control.opened(Service::Endpoints, 1)).await.unwrap();
+    serve(&control, &[&b]);
+    loop {
+        if answers(&proxy).await.expect("a connection fails during the change") == "b" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_answer_ends_the_connection_in_time() {
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    serve(&control, &[&a]);
+    control.stall(Service::Outbound, true);
+    let proxy = Setup::new(&control, "client").env("WEFT_PROXY_DISCOVERY_TIMEOUT", "200ms").ready().await;
+    assert_eq!(answers(&proxy).await, None);
+    control.stall(Service::Outbound, false);
+    eventually("the policy is known", || control.open(Service::Outbound) == 1).await;
+    assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn a_refused_question_fails_at_once_and_is_asked_again_later() {
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    serve(&control, &[&a]);
+    control.fail_next(Service::Outbound, Code::InvalidArgument);
+    let proxy =
+        Setup::new(&control, "client").env("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "10ms").ready().await;
+    assert_eq!(answers(&proxy).await, None);
+    while answers(&proxy).await.is_none() {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(count(&control, Service::Outbound), 2);
+}
+
+#[tokio::test]
+async fn without_a_policy_the_profiles_endpoint_is_used() {
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    let profile = Profile { opaque: true, endpoint: Some(a.endpoint()), ..Profile::default() };
+    control.set_profile(SERVICE, profile);
+    let proxy = Setup::new(&control, "client").ready().await;
+    assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn all_workers_share_one_watch_and_it_ends_when_unused() {
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    serve(&control, &[&a]);
+    let proxy = Setup::new(&control, "client")
+        .env("LINKERD2_PROXY_CORES", 3)
+        .env("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "50ms")
+        .ready()
+        .await;
+    let mut held = vec![];
+    for _ in 0..6 {
+        held.push(connect(&proxy).await.unwrap());
+    }
+    for service in [Service::Outbound, Service::Profile, Service::Endpoints] {
+        assert_eq!(count(&control, service), 1, "{service:?}");
+    }
+    assert_eq!(proxy.metric("weft_discovery_watches{kind=\"outbound\"}"), 1.0);
+    drop(held);
+    soon(control.opened(Service::Outbound, 0)).await.unwrap();
+    soon(control.opened(Service::Endpoints, 0)).await.unwrap();
+    assert_eq!(proxy.metric("weft_discovery_watches{kind=\"outbound\"}"), 0.0);
+}
