@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -146,12 +146,17 @@ impl Proxy {
 
     /// Connects as this proxy's application would to `destination`.
     pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().outbound[0], destination).await
+        self.destinations.connect(self.addrs().outbound[0].ip(), self.addrs().outbound[0], destination).await
     }
 
     /// Connects as somebody would to `destination` at this proxy's application.
     pub(crate) async fn connect_inbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().inbound, destination).await
+        self.destinations.connect(self.addrs().inbound.ip(), self.addrs().inbound, destination).await
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) async fn connect_inbound_from(&self, source: IpAddr, destination: SocketAddr) -> TcpStream {
+        self.destinations.connect(source, self.addrs().inbound, destination).await
     }
 
     /// Asks the admin server, and returns status and body.
@@ -195,9 +200,9 @@ pub(crate) async fn http1(mut tcp: TcpStream, request: &str) -> (u16, String) {
 
 impl Destinations {
     /// The address of the client is known before the proxy sees the connection.
-    async fn connect(&self, listener: SocketAddr, destination: SocketAddr) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    async fn connect(&self, source: IpAddr, listener: SocketAddr, destination: SocketAddr) -> TcpStream {
+        let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+        socket.bind((source, 0).into()).unwrap();
         self.0.lock().unwrap().insert(socket.local_addr().unwrap(), destination);
         soon(socket.connect(listener)).await.unwrap()
     }

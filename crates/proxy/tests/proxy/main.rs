@@ -2,9 +2,11 @@
 //!
 //! One binary: add a file per subject and name it here. [`harness`] starts proxies and connects through them.
 
+mod change;
 mod discovery;
 mod env;
 mod harness;
 mod mesh;
 mod pair;
 mod process;
+mod refuse;

@@ -33,8 +33,16 @@ pub(crate) struct Service {
 
 impl Mesh {
     pub(crate) async fn start() -> Self {
+        Self::with(&[], &[]).await
+    }
+
+    /// With variables of `web`'s proxy and of `app`'s.
+    pub(crate) async fn with(web: &[(&str, &str)], app: &[(&str, &str)]) -> Self {
         let control = FakeControl::start().unwrap();
-        let (web, app) = tokio::join!(Setup::new(&control, "web").ready(), Setup::new(&control, "app").ready());
+        let setup = |name, env: &[(&str, &str)]| {
+            env.iter().fold(Setup::new(&control, name), |setup, (name, value)| setup.env(name, value))
+        };
+        let (web, app) = tokio::join!(setup("web", web).ready(), setup("app", app).ready());
         Self { control, web, app }
     }
 
@@ -81,6 +89,7 @@ impl Mesh {
         self.web.connect_outbound(service.addr).await
     }
 
+    /// An HTTP/2 connection of `web`'s application to the service.
     pub(crate) async fn http2(&self, service: &Service) -> http2::Client {
         http2::Client::over(self.connect(service).await).await.unwrap()
     }
@@ -111,4 +120,20 @@ pub(crate) async fn shouting(ip: IpAddr) -> (SocketAddr, JoinHandle<()>) {
         }
     });
     (addr, task)
+}
+
+/// An HTTP/2 origin that answers every request with 200 and its name.
+pub(crate) async fn naming(name: &'static str) -> http2::Origin {
+    http2::Origin::start(move |request| async move {
+        // Whoever does not read the body resets the stream.
+        http2::complete((), request.into_body()).await?;
+        Ok(http::Response::new(http2::full(name)))
+    })
+    .await
+    .unwrap()
+}
+
+/// A request without a body.
+pub(crate) fn get() -> http::Request<http2::Body> {
+    http::Request::get("http://app.ns/").body(http2::full("")).unwrap()
 }

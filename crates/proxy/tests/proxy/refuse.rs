@@ -1,0 +1,250 @@
+//! What must not get through, and what the client is told instead.
+
+use crate::{
+    harness::{eventually, identity, soon},
+    mesh::{Mesh, get, naming},
+};
+use http::Request;
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+use weft_model::{
+    ProtocolHint,
+    policy::{
+        inbound::{DefaultPolicy, RateLimit, ServerProtocol},
+        outbound::{ClientProtocol, Distribution},
+    },
+};
+use weft_testkit::{
+    http2,
+    policy::{balance, detect, inbound, service},
+};
+
+/// So that tests of failing need not wait for the default of three seconds.
+const FAILFAST: (&str, &str) = ("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "300ms");
+
+fn status(message: &http2::Message<http::response::Parts>) -> (u16, String) {
+    let text = message.head.headers.get("l5d-proxy-error").map(|v| v.to_str().unwrap().to_owned());
+    (message.head.status.as_u16(), text.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_server_with_another_identity_gets_no_byte_of_a_request() {
+    let mesh = Mesh::with(&[FAILFAST], &[]).await;
+    let origin = naming("app").await;
+    let mut endpoint = mesh.endpoint(origin.addr(), ProtocolHint::H2);
+    // The server answers to this name, but is not who it should be.
+    endpoint.tls.as_mut().unwrap().identity = identity("somebody-else");
+    let service = mesh.service(&[endpoint]);
+    let (code, text) = status(&soon(mesh.http2(&service).await.call(get())).await.unwrap());
+    assert_eq!(code, 504);
+    assert!(text.contains("is ready: no TLS with") && text.ends_with("[FAILFAST]"), "{text}");
+    assert!(text.contains(identity("somebody-else").as_str()), "{text}");
+    assert_eq!(origin.seen().connections, 0);
+    assert_eq!(mesh.app.metric("tcp_read_bytes_total{"), 0.0, "{}", mesh.app.handle().metrics());
+    assert_eq!(mesh.web.metric("outbound_http_errors_total{error=\"failfast\"}"), 1.0);
+    assert_eq!(mesh.web.metric("weft_proxy_errors_total{direction=\"outbound\",code=\"FAILFAST\"}"), 1.0);
+    assert_eq!(mesh.web.metric("request_total{"), 0.0);
+}
+
+#[tokio::test]
+async fn a_request_may_require_an_identity() {
+    let mesh = Mesh::start().await;
+    let origin = naming("app").await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let mut client = mesh.http2(&service).await;
+    let request = |id: &str| Request::get("http://app.ns/").header("l5d-require-id", id).body(http2::full("")).unwrap();
+    let (code, text) = status(&soon(client.call(request(identity("db").as_str()))).await.unwrap());
+    assert_eq!(code, 502);
+    assert!(text.ends_with("[IDENTITY_MISMATCH]"), "{text}");
+    assert_eq!(origin.seen().requests.len(), 0);
+    let answer = soon(client.call(request(identity("app").as_str()))).await.unwrap();
+    assert_eq!(answer.head.status, 200);
+    assert!(!origin.seen().requests[0].headers.contains_key("l5d-require-id"));
+}
+
+/// An address of this machine other than loopback, whose clients are let in whatever the policy says. The documentation range
+/// is never dialled: connecting a UDP socket sends nothing.
+fn elsewhere() -> IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr())
+        .expect("this test needs a route besides loopback")
+        .ip()
+}
+
+#[tokio::test]
+async fn all_authenticated_refuses_a_client_without_a_certificate() {
+    let mesh = Mesh::start().await;
+    let origin = naming("app").await;
+    let port = origin.addr().port();
+    let deny = inbound(DefaultPolicy::AllAuthenticated);
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    mesh.control.set_inbound(port, deny.clone());
+
+    // Plain HTTP/2, from an address that is not loopback. The first answer comes from the default policy until the control
+    // plane's is known.
+    let refused = "inbound_http_authz_deny_total{";
+    let mut status = None;
+    for _ in 0..200 {
+        let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await;
+        let mut client = http2::Client::over(tcp).await.unwrap();
+        let answer = soon(client.call(get())).await.unwrap();
+        assert!(answer.head.headers.get("l5d-proxy-error").is_none(), "strangers are told nothing");
+        status = Some(answer.head.status.as_u16());
+        if status == Some(403) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(status, Some(403));
+    assert!(mesh.app.metric(refused) >= 1.0, "{}", mesh.app.handle().metrics());
+
+    // gRPC is told in its own way.
+    let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await;
+    let request = Request::post("http://app.ns/a.B/C").header("content-type", "application/grpc").body(http2::full(""));
+    let answer = soon(http2::Client::over(tcp).await.unwrap().call(request.unwrap())).await.unwrap();
+    assert_eq!((answer.head.status.as_u16(), &answer.head.headers["grpc-status"]), (200, &"7".parse().unwrap()));
+
+    // The mesh is let in.
+    let before = origin.seen().requests.len();
+    assert_eq!(soon(mesh.http2(&service).await.call(get())).await.unwrap().head.status, 200);
+    assert_eq!(origin.seen().requests.len(), before + 1);
+
+    // Bytes are refused as well: the connection is reset.
+    let mut opaque = deny;
+    opaque.protocol = ServerProtocol::Opaque;
+    mesh.control.set_inbound(port, opaque);
+    eventually_refused(&mesh, &origin).await;
+    assert!(mesh.app.metric("inbound_tcp_authz_deny_total{") >= 1.0);
+}
+
+async fn eventually_refused(mesh: &Mesh, origin: &http2::Origin) {
+    use tokio::io::AsyncReadExt;
+    let start = Instant::now();
+    loop {
+        let mut tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await;
+        let mut byte = [0];
+        // While the port is still detected the proxy waits for the client's first byte.
+        match tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut byte)).await {
+            Ok(Err(_)) => return,
+            other => assert!(start.elapsed() < Duration::from_secs(10), "{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_denies_later_ends_open_connections() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mesh = Mesh::start().await;
+    let (addr, server) = crate::mesh::shouting(std::net::Ipv4Addr::LOCALHOST.into()).await;
+    mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.app.connect_inbound_from(elsewhere(), addr).await;
+    tcp.write_all(b"\x00").await.unwrap();
+    let mut hello = [0; 6];
+    soon(tcp.read_exact(&mut hello)).await.unwrap();
+    let mut deny = inbound(DefaultPolicy::Deny);
+    deny.protocol = ServerProtocol::Opaque;
+    mesh.control.set_inbound(addr.port(), deny);
+    let mut rest = vec![];
+    assert!(soon(tcp.read_to_end(&mut rest)).await.is_err(), "reset");
+    eventually("it is counted", || mesh.app.metric("inbound_tcp_authz_terminate_total{") == 1.0).await;
+    server.abort();
+}
+
+#[tokio::test]
+async fn requests_wait_for_an_endpoint_and_fail_at_once_after_the_timeout() {
+    let mesh = Mesh::with(&[FAILFAST], &[]).await;
+    let origin = naming("app").await;
+    let endpoint = mesh.endpoint(origin.addr(), ProtocolHint::H2);
+    let service = mesh.service(std::slice::from_ref(&endpoint));
+    mesh.control.set_endpoints(&service.target, vec![]);
+    let start = Instant::now();
+    let (code, text) = status(&soon(mesh.http2(&service).await.call(get())).await.unwrap());
+    assert_eq!((code, text.as_str()), (504, &*format!("{} has no endpoints [FAILFAST]", service.target)));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    let again = Instant::now();
+    assert_eq!(status(&soon(mesh.http2(&service).await.call(get())).await.unwrap()).0, 504);
+    assert!(again.elapsed() < Duration::from_millis(250), "{:?}", again.elapsed());
+    mesh.control.set_endpoints(&service.target, vec![endpoint]);
+    let start = Instant::now();
+    loop {
+        let (code, _) = status(&soon(mesh.http2(&service).await.call(get())).await.unwrap());
+        if code == 200 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_connected_is_passed_over() {
+    let mesh = Mesh::start().await;
+    let origin = naming("app").await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = weft_model::Endpoint::plain(gone);
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2), dead]);
+    for _ in 0..20 {
+        assert_eq!(soon(mesh.http2(&service).await.call(get())).await.unwrap().head.status, 200);
+    }
+    assert_eq!(origin.seen().requests.len(), 20);
+}
+
+#[tokio::test]
+async fn what_is_not_carried_out_is_refused_by_name() {
+    let mesh = Mesh::start().await;
+    let origin = naming("app").await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let meta = service("ns", "app", 80);
+    let mut policy = detect(meta.clone(), balance(meta, known.target.parse().unwrap()));
+    if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
+        http2.routes[0].rules[0].does.timeouts.request = Some(Duration::from_secs(1));
+    }
+    mesh.control.set_outbound(known.addr, policy.clone());
+    let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
+    assert_eq!(code, 500);
+    assert!(text.ends_with("what this proxy does not carry out: timeout [POLICY_UNSUPPORTED]"), "{text}");
+
+    // The connection's next request follows the policy that holds then.
+    let mut client = mesh.http2(&known).await;
+    if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
+        http2.routes[0].rules[0].does.timeouts.request = None;
+    }
+    mesh.control.set_outbound(known.addr, policy.clone());
+    let start = Instant::now();
+    while status(&soon(client.call(get())).await.unwrap()).0 != 200 {
+        // The refusal closes the connection.
+        client = mesh.http2(&known).await;
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
+        http2.routes[0].rules[0].does.backends = Distribution::Empty;
+    }
+    mesh.control.set_outbound(known.addr, policy);
+    while status(&soon(client.call(get())).await.unwrap()).0 != 503 {
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    let mut limited = inbound(DefaultPolicy::AllUnauthenticated);
+    if let ServerProtocol::Detect { rate_limit, .. } = &mut limited.protocol {
+        *rate_limit =
+            Some(RateLimit { meta: service("ns", "limit", 0), total: Some(1), identity: None, overrides: vec![] });
+    }
+    mesh.control.set_inbound(origin.addr().port(), limited);
+    let known = mesh.service(&[]);
+    mesh.control.set_endpoints(&known.target, vec![mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let start = Instant::now();
+    loop {
+        let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
+        if code == 500 {
+            // Headers of the mesh are not for the application: the code stands in the metrics of the server's proxy.
+            assert_eq!(text, "");
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+    assert!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"POLICY_UNSUPPORTED\"}") >= 1.0);
+}
