@@ -2,7 +2,7 @@
 
 use crate::{
     Error, GrpcServer, Transport,
-    error::{Invalid, require},
+    error::{Invalid, here, required},
     stream::{cannot_say, refused},
 };
 use bytes::Bytes;
@@ -13,6 +13,9 @@ use linkerd2_proxy_api::identity::{
 };
 use std::{future::Future, time::SystemTime};
 use tonic::{Request, Response, Status, async_trait};
+
+/// Seconds from 1970 to the end of 9999, which is as far as the protocol's timestamps go.
+const TIMES: std::ops::RangeInclusive<i64> = 0..=253_402_300_799;
 
 /// What a proxy asks for.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,7 +82,7 @@ impl<S: Identity> identity_server::Identity for Adapter<S> {
     }
 }
 
-fn decode_request(request: proto::CertifyRequest) -> Result<CertifyRequest, Invalid> {
+pub(crate) fn decode_request(request: proto::CertifyRequest) -> Result<CertifyRequest, Invalid> {
     let proto::CertifyRequest { identity, token, certificate_signing_request } = request;
     Ok(CertifyRequest {
         identity: identity.parse().map_err(|e| Invalid::new("identity", e))?,
@@ -88,7 +91,7 @@ fn decode_request(request: proto::CertifyRequest) -> Result<CertifyRequest, Inva
     })
 }
 
-fn encode_request(request: CertifyRequest) -> proto::CertifyRequest {
+pub(crate) fn encode_request(request: CertifyRequest) -> proto::CertifyRequest {
     let CertifyRequest { identity, token, csr } = request;
     proto::CertifyRequest {
         identity: identity.to_string(),
@@ -97,17 +100,24 @@ fn encode_request(request: CertifyRequest) -> proto::CertifyRequest {
     }
 }
 
-fn decode_certificate(response: proto::CertifyResponse) -> Result<Certificate, Invalid> {
+pub(crate) fn decode_certificate(response: proto::CertifyResponse) -> Result<Certificate, Invalid> {
     let proto::CertifyResponse { leaf_certificate, intermediate_certificates, valid_until } = response;
     Ok(Certificate {
         leaf: filled("leaf_certificate", leaf_certificate)?,
         intermediates: intermediate_certificates.into_iter().map(Bytes::from).collect(),
-        valid_until: SystemTime::try_from(require("valid_until", valid_until)?)
-            .map_err(|e| Invalid::new("valid_until", e))?,
+        valid_until: required("valid_until", valid_until, decode_time)?,
     })
 }
 
-fn encode_certificate(certificate: Certificate) -> Result<proto::CertifyResponse, Invalid> {
+/// A time that can be reckoned with.
+fn decode_time(time: prost_types::Timestamp) -> Result<SystemTime, Invalid> {
+    if !TIMES.contains(&time.seconds) {
+        return Err(here(format_args!("{} s after 1970 is no time between 1970 and 9999", time.seconds)));
+    }
+    SystemTime::try_from(time).map_err(here)
+}
+
+pub(crate) fn encode_certificate(certificate: Certificate) -> Result<proto::CertifyResponse, Invalid> {
     let Certificate { leaf, intermediates, valid_until } = certificate;
     Ok(proto::CertifyResponse {
         leaf_certificate: filled("leaf_certificate", leaf.into())?.into(),

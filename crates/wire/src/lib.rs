@@ -26,5 +26,8 @@ mod time;
 pub use error::{Error, Invalid};
 pub use stream::{GrpcServer, Incoming, Outgoing, Transport};
 
+#[cfg(test)]
+mod tests;
+
 /// The largest message that is accepted, in bytes: some ten thousand endpoints.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

@@ -63,7 +63,7 @@ impl<S: TrustBundles> proto::trust_bundle_server::TrustBundle for Adapter<S> {
     }
 }
 
-fn decode(bundle: proto::Bundle) -> Result<TrustBundle, Invalid> {
+pub(crate) fn decode(bundle: proto::Bundle) -> Result<TrustBundle, Invalid> {
     let proto::Bundle { pem, version } = bundle;
     if pem.is_empty() {
         return Err(Invalid::missing("pem"));
@@ -71,7 +71,7 @@ fn decode(bundle: proto::Bundle) -> Result<TrustBundle, Invalid> {
     Ok(TrustBundle { pem, version })
 }
 
-fn encode(bundle: &TrustBundle) -> Result<proto::Bundle, Invalid> {
+pub(crate) fn encode(bundle: &TrustBundle) -> Result<proto::Bundle, Invalid> {
     let TrustBundle { pem, version } = bundle.clone();
     if pem.is_empty() {
         return Err(Invalid::missing("pem"));

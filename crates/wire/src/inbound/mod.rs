@@ -1,7 +1,7 @@
 //! How a workload's ports are served: `io.linkerd.proxy.inbound.InboundServerPolicies`.
 
 mod authorization;
-mod policy;
+pub(crate) mod policy;
 
 use crate::{
     Error, GrpcServer, Incoming, MAX_MESSAGE_BYTES, Outgoing, Transport, net,

@@ -75,7 +75,7 @@ routes!(
     filter::encode_inbound_grpc
 );
 
-pub(super) fn decode(server: proto::Server) -> Result<ServerPolicy, Invalid> {
+pub(crate) fn decode(server: proto::Server) -> Result<ServerPolicy, Invalid> {
     let proto::Server { protocol, server_ips: _, authorizations, labels } = server;
     Ok(ServerPolicy {
         meta: authorization::decode_labels(labels, "server")?,
@@ -84,7 +84,7 @@ pub(super) fn decode(server: proto::Server) -> Result<ServerPolicy, Invalid> {
     })
 }
 
-pub(super) fn encode(policy: &ServerPolicy) -> Result<proto::Server, Invalid> {
+pub(crate) fn encode(policy: &ServerPolicy) -> Result<proto::Server, Invalid> {
     let ServerPolicy { meta, protocol, authorizations } = policy;
     Ok(proto::Server {
         protocol: Some(proto::ProxyProtocol { kind: Some(encode_protocol(protocol).within("protocol")?) }),

@@ -3,7 +3,7 @@
 mod backend;
 mod breaker;
 mod distribution;
-mod policy;
+pub(crate) mod policy;
 mod rule;
 
 use crate::{

@@ -15,7 +15,7 @@ use weft_model::{
     },
 };
 
-pub(super) fn decode(policy: proto::OutboundPolicy) -> Result<ClientPolicy, Invalid> {
+pub(crate) fn decode(policy: proto::OutboundPolicy) -> Result<ClientPolicy, Invalid> {
     let proto::OutboundPolicy { protocol, metadata } = policy;
     Ok(ClientPolicy {
         meta: required("metadata", metadata, meta::decode_complete)?,
@@ -23,7 +23,7 @@ pub(super) fn decode(policy: proto::OutboundPolicy) -> Result<ClientPolicy, Inva
     })
 }
 
-pub(super) fn encode(policy: &ClientPolicy) -> Result<proto::OutboundPolicy, Invalid> {
+pub(crate) fn encode(policy: &ClientPolicy) -> Result<proto::OutboundPolicy, Invalid> {
     let ClientPolicy { meta, protocol } = policy;
     Ok(proto::OutboundPolicy {
         protocol: Some(proto::ProxyProtocol { kind: Some(encode_protocol(protocol).within("protocol")?) }),

@@ -1,0 +1,71 @@
+//! Identity, trust and the transport header.
+
+use super::check;
+use crate::{
+    identity,
+    transport_header::{Error, MAX_BYTES, PREFACE, TransportHeader},
+    trust,
+};
+use linkerd2_proxy_api::identity as proto;
+
+#[test]
+fn certificate_requests() {
+    let complete =
+        proto::CertifyRequest { identity: "a.b".to_owned(), token: vec![1], certificate_signing_request: vec![1] };
+    check(
+        &complete,
+        identity::decode_request,
+        &[
+            (|m| m.identity.clear(), Some("identity")),
+            (|m| m.identity = "a b".to_owned(), Some("identity")),
+            (|m| m.token.clear(), Some("token")),
+            (|m| m.certificate_signing_request.clear(), Some("certificate_signing_request")),
+        ],
+    );
+}
+
+#[test]
+fn certificates() {
+    let complete = proto::CertifyResponse {
+        leaf_certificate: vec![1],
+        intermediate_certificates: vec![],
+        valid_until: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+    };
+    check(
+        &complete,
+        identity::decode_certificate,
+        &[
+            (|m| m.leaf_certificate.clear(), Some("leaf_certificate")),
+            (|m| m.valid_until = None, Some("valid_until")),
+            (|m| m.valid_until = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }), Some("valid_until")),
+            (|m| m.valid_until = Some(prost_types::Timestamp { seconds: -1, nanos: 0 }), Some("valid_until")),
+        ],
+    );
+}
+
+#[test]
+fn trust_bundles() {
+    let empty = trust::TrustBundle { pem: String::new(), version: String::new() };
+    assert_eq!(trust::encode(&empty).unwrap_err().field, "pem");
+    assert_eq!(trust::decode(Default::default()).unwrap_err().field, "pem");
+}
+
+#[test]
+fn transport_headers() {
+    let header = |message: &[u8]| {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        TransportHeader::decode(&[PREFACE.as_slice(), &length, message].concat())
+    };
+    assert_eq!(TransportHeader::decode(b"GET / HTTP/1.1\r\n"), Err(Error::Preface));
+    assert_eq!(TransportHeader::decode(b"transport.l5d.io/v2"), Err(Error::Preface));
+    assert_eq!(header(&[]), Err(Error::Port(0)), "a port that is not sent is 0");
+    assert_eq!(header(&[0x08, 0]), Err(Error::Port(0)));
+    assert_eq!(header(&[0x08, 0x80, 0x80, 0x04]), Err(Error::Port(65536)));
+    let minus_one = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    assert_eq!(header(&minus_one), Err(Error::Port(-1)));
+    assert_eq!(header(&[0x08, 80, 0x12, 3, b'a', b' ', b'b']), Err(Error::Name));
+    assert_eq!(header(&[0x08]), Err(Error::Message));
+    let too_long = u32::try_from(MAX_BYTES).unwrap().to_be_bytes();
+    let refused = TransportHeader::decode(&[PREFACE.as_slice(), &too_long].concat());
+    assert!(matches!(refused, Err(Error::TooLong(_))), "{refused:?}");
+}
