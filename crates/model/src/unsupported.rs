@@ -132,3 +132,116 @@ fn named(filter: &Filter) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Endpoint, Meta,
+        policy::{
+            outbound::{Backoff, Load, Penalty, Queue, Retry, RetryOn, RouteBackend},
+            route::{HeaderEdits, HttpMatch, HttpRoute, Ratio},
+        },
+    };
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn meta() -> Meta {
+        Meta::default_named("m")
+    }
+
+    fn plain() -> RouteBackend {
+        let kind = BackendKind::Forward(Endpoint::plain(([10, 0, 0, 1], 80).into()));
+        let queue = Queue { capacity: 1, failfast: SECOND };
+        RouteBackend { backend: Backend { meta: meta(), kind, queue }, filters: vec![] }
+    }
+
+    /// A plain policy of HTTP, changed.
+    fn http(change: impl FnOnce(&mut HttpRoutes)) -> Option<String> {
+        let does = OutboundRule {
+            backends: Distribution::RandomAvailable(vec![(plain(), 1), (plain(), 2)]),
+            timeouts: Timeouts::default(),
+            retry: None,
+            allow_l5d_headers: true,
+        };
+        let rule = Rule { matches: vec![HttpMatch::default()], filters: vec![], does };
+        let route = HttpRoute { meta: meta(), hosts: vec![], rules: vec![rule] };
+        let mut routes = HttpRoutes { routes: vec![route], breaker: None };
+        change(&mut routes);
+        let protocol = ClientProtocol::Detect {
+            timeout: SECOND,
+            http1: HttpRoutes { routes: vec![], breaker: None },
+            http2: routes,
+            opaque: None,
+        };
+        ClientPolicy { meta: meta(), protocol }.unsupported()
+    }
+
+    fn rule(routes: &mut HttpRoutes) -> &mut Rule<HttpMatch, OutboundRule> {
+        &mut routes.routes[0].rules[0]
+    }
+
+    fn last_backend(routes: &mut HttpRoutes) -> &mut RouteBackend {
+        match &mut rule(routes).does.backends {
+            Distribution::RandomAvailable(all) => &mut all.last_mut().unwrap().0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_thing_out_of_reach_is_named() {
+        let backoff = Backoff { min: SECOND, max: SECOND, jitter: 0.0 };
+        let edits = || Filter::RequestHeaders(HeaderEdits::default());
+        assert_eq!(http(|_| {}), None);
+        assert_eq!(http(|r| rule(r).filters = vec![edits()]).unwrap(), "filter that edits request headers");
+        assert_eq!(http(|r| last_backend(r).filters = vec![edits()]).unwrap(), "filter that edits request headers");
+        assert_eq!(http(|r| rule(r).does.timeouts.idle = Some(SECOND)).unwrap(), "timeout");
+        let on = RetryOn::Statuses(vec![]);
+        let retry = Retry { max_retries: 1, max_request_bytes: 1, on, timeout: None, backoff: None };
+        assert_eq!(http(|r| rule(r).does.retry = Some(retry)).unwrap(), "retry");
+        let breaker = |max_failures| Some(Breaker::Consecutive { max_failures, backoff });
+        assert_eq!(http(|r| r.breaker = breaker(7)).unwrap(), "circuit breaker");
+        assert_eq!(http(|r| r.breaker = breaker(0)), None, "it never trips");
+        let balance = |penalty| BackendKind::Balance {
+            target: "a:80".parse().unwrap(),
+            load: Load { default_rtt: SECOND, decay: SECOND, penalty },
+        };
+        assert_eq!(http(|r| last_backend(r).backend.kind = balance(None)), None);
+        let penalty = Some(Penalty { rtt: SECOND, max_retry_after: SECOND });
+        let refused = http(|r| last_backend(r).backend.kind = balance(penalty));
+        assert_eq!(refused.unwrap(), "load estimate with a penalty for failures");
+    }
+
+    #[test]
+    fn connections_may_be_forbidden() {
+        let opaque = |filter| {
+            let route = TcpRoute { meta: meta(), backends: Distribution::Empty, filters: vec![filter] };
+            ClientPolicy { meta: meta(), protocol: ClientProtocol::Opaque(Some(route)) }.unsupported()
+        };
+        assert_eq!(opaque(Filter::Forbidden), None);
+        assert_eq!(opaque(Filter::Invalid(String::new())), None);
+        assert!(opaque(Filter::Redirect(Default::default())).is_some());
+        assert!(ClientPolicy { meta: meta(), protocol: ClientProtocol::Tls(vec![]) }.unsupported().is_some());
+    }
+
+    #[test]
+    fn servers_and_profiles() {
+        let limit = RateLimit { meta: meta(), total: None, identity: None, overrides: vec![] };
+        let server = |filters, rate_limit| {
+            let rule = Rule { matches: vec![], filters, does: InboundRule::default() };
+            let route = HttpRoute { meta: meta(), hosts: vec![], rules: vec![rule] };
+            let protocol = ServerProtocol::Http1 { routes: vec![route], rate_limit };
+            ServerPolicy { meta: meta(), protocol, authorizations: vec![] }.unsupported()
+        };
+        assert_eq!(server(vec![], None), None);
+        assert_eq!(server(vec![], Some(limit)).unwrap(), "rate limit");
+        let ratio = Ratio { numerator: 1, denominator: 1 };
+        let failure = Filter::HttpFailure { status: 500, message: String::new(), ratio };
+        assert_eq!(server(vec![failure], None).unwrap(), "filter that fails HTTP requests");
+
+        assert_eq!(Profile { opaque: true, ..Profile::default() }.unsupported(), None);
+        let target = crate::profile::WeightedTarget { target: "a:80".parse().unwrap(), weight: 1 };
+        assert!(Profile { targets: vec![target], ..Profile::default() }.unsupported().is_some());
+    }
+}
