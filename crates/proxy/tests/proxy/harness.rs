@@ -146,16 +146,16 @@ impl Proxy {
 
     /// Connects as this proxy's application would to `destination`.
     pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().outbound[0].ip(), self.addrs().outbound[0], destination).await
+        self.destinations.connect(self.addrs().outbound[0].ip(), self.addrs().outbound[0], destination).await.unwrap()
     }
 
     /// Connects as somebody would to `destination` at this proxy's application.
     pub(crate) async fn connect_inbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().inbound.ip(), self.addrs().inbound, destination).await
+        self.destinations.connect(self.addrs().inbound.ip(), self.addrs().inbound, destination).await.unwrap()
     }
 
-    /// The same from another address of this machine.
-    pub(crate) async fn connect_inbound_from(&self, source: IpAddr, destination: SocketAddr) -> TcpStream {
+    /// The same from another address of this machine. A connection that is refused may be reset before it is seen to stand.
+    pub(crate) async fn connect_inbound_from(&self, source: IpAddr, destination: SocketAddr) -> io::Result<TcpStream> {
         self.destinations.connect(source, self.addrs().inbound, destination).await
     }
 
@@ -200,11 +200,11 @@ pub(crate) async fn http1(mut tcp: TcpStream, request: &str) -> (u16, String) {
 
 impl Destinations {
     /// The address of the client is known before the proxy sees the connection.
-    async fn connect(&self, source: IpAddr, listener: SocketAddr, destination: SocketAddr) -> TcpStream {
+    async fn connect(&self, source: IpAddr, listener: SocketAddr, destination: SocketAddr) -> io::Result<TcpStream> {
         let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
         socket.bind((source, 0).into()).unwrap();
         self.0.lock().unwrap().insert(socket.local_addr().unwrap(), destination);
-        soon(socket.connect(listener)).await.unwrap()
+        soon(socket.connect(listener)).await
     }
 
     /// Who is not known connects to the inbound port itself, as another proxy does.

@@ -89,7 +89,7 @@ async fn all_authenticated_refuses_a_client_without_a_certificate() {
     let refused = "inbound_http_authz_deny_total{";
     let mut status = None;
     for _ in 0..200 {
-        let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await;
+        let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await.unwrap();
         let mut client = http2::Client::over(tcp).await.unwrap();
         let answer = soon(client.call(get())).await.unwrap();
         assert!(answer.head.headers.get("l5d-proxy-error").is_none(), "strangers are told nothing");
@@ -103,7 +103,7 @@ async fn all_authenticated_refuses_a_client_without_a_certificate() {
     assert!(mesh.app.metric(refused) >= 1.0, "{}", mesh.app.handle().metrics());
 
     // gRPC is told in its own way.
-    let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await;
+    let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await.unwrap();
     let request = Request::post("http://app.ns/a.B/C").header("content-type", "application/grpc").body(http2::full(""));
     let answer = soon(http2::Client::over(tcp).await.unwrap().call(request.unwrap())).await.unwrap();
     assert_eq!((answer.head.status.as_u16(), &answer.head.headers["grpc-status"]), (200, &"7".parse().unwrap()));
@@ -125,7 +125,7 @@ async fn eventually_refused(mesh: &Mesh, origin: &http2::Origin) {
     use tokio::io::AsyncReadExt;
     let start = Instant::now();
     loop {
-        let mut tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await;
+        let Ok(mut tcp) = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await else { return };
         let mut byte = [0];
         // While the port is still detected the proxy waits for the client's first byte.
         match tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut byte)).await {
@@ -141,7 +141,7 @@ async fn a_policy_that_denies_later_ends_open_connections() {
     let mesh = Mesh::start().await;
     let (addr, server) = crate::mesh::shouting(std::net::Ipv4Addr::LOCALHOST.into()).await;
     mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
-    let mut tcp = mesh.app.connect_inbound_from(elsewhere(), addr).await;
+    let mut tcp = mesh.app.connect_inbound_from(elsewhere(), addr).await.unwrap();
     tcp.write_all(b"\x00").await.unwrap();
     let mut hello = [0; 6];
     soon(tcp.read_exact(&mut hello)).await.unwrap();
