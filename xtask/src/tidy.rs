@@ -48,7 +48,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut faults = vec![];
     let members = members(&metadata);
     arrows(&members, &mut faults);
-    one_provider(&metadata, &mut faults);
+    one_provider(&mut faults)?;
     sizes(&mut faults)?;
     forgotten_tests(&mut faults)?;
     described(&members, &mut faults)?;
@@ -103,16 +103,18 @@ fn arrows(members: &Members, faults: &mut Vec<String>) {
 }
 
 /// With two crypto providers in the tree rustls refuses to pick one at run time.
-fn one_provider(metadata: &Value, faults: &mut Vec<String>) {
-    let nodes = metadata["resolve"]["nodes"].as_array().cloned().unwrap_or_default();
-    for banned in ["ring@", "openssl@", "openssl-sys@", "native-tls@"] {
-        if nodes.iter().any(|n| n["id"].as_str().is_some_and(|id| id.contains(&format!("#{banned}")))) {
-            faults.push(format!(
-                "{} is in the tree: aws-lc-rs is the only crypto provider",
-                banned.trim_end_matches('@')
-            ));
+///
+/// Asked of `cargo tree`: `cargo metadata` also lists what a weak feature (`ring?/std`) names and nobody turned on.
+fn one_provider(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    for banned in ["ring", "openssl", "openssl-sys", "native-tls"] {
+        let args = ["tree", "--workspace", "--target", "all", "--prefix", "none", "--invert", banned];
+        let tree = cargo().args(args).output().context("running cargo tree")?;
+        // A package that Cargo.lock does not have at all is an error of the command.
+        if tree.status.success() && !tree.stdout.is_empty() {
+            faults.push(format!("{banned} is in the tree: aws-lc-rs is the only crypto provider"));
         }
     }
+    Ok(())
 }
 
 fn sizes(faults: &mut Vec<String>) -> anyhow::Result<()> {
