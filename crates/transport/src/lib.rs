@@ -6,6 +6,8 @@
 //! (in `weft-proxy`) or `copy` reads and writes the `stream`, `drain` ends it. `redirect` and `netns` prepare the ground.
 //! It knows nothing of HTTP beyond recognising it. It is the only crate that names rustls, and the only one with unsafe code.
 
+mod buffer;
+
 pub mod copy;
 pub mod detect;
 pub mod drain;

@@ -3,6 +3,7 @@
 //! Made from an accepted or connected socket, or by `tls`; read and written by `copy` and by the protocols. It must not
 //! look into the bytes.
 
+use crate::tls::Session;
 use bytes::Bytes;
 use std::{
     io,
@@ -14,7 +15,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::TlsStream;
 
 /// A connection in both directions.
 ///
@@ -37,8 +37,8 @@ pub trait Meter: Send + Sync {
 #[derive(Debug)]
 enum Io {
     Tcp(TcpStream),
-    /// Boxed, since a session is several KiB.
-    Tls(Box<TlsStream<TcpStream>>),
+    /// Boxed, since a session is larger than a socket.
+    Tls(Box<Session>),
 }
 
 impl Stream {
@@ -46,8 +46,8 @@ impl Stream {
         Self { unread: Bytes::new(), meter: None, io: Io::Tcp(tcp) }
     }
 
-    pub(crate) fn tls(tls: impl Into<TlsStream<TcpStream>>) -> Self {
-        Self { unread: Bytes::new(), meter: None, io: Io::Tls(Box::new(tls.into())) }
+    pub(crate) fn tls(session: Session) -> Self {
+        Self { unread: Bytes::new(), meter: None, io: Io::Tls(Box::new(session)) }
     }
 
     /// Puts `bytes` in front of what is read next, as if they had never been read.
@@ -72,10 +72,10 @@ impl Stream {
     }
 
     #[cfg(test)]
-    pub(crate) fn tls_ref(&self) -> Option<(&TcpStream, &rustls::CommonState)> {
-        match &self.io {
+    pub(crate) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.io {
             Io::Tcp(_) => None,
-            Io::Tls(tls) => Some(tls.get_ref()),
+            Io::Tls(session) => Some(session),
         }
     }
 
@@ -83,7 +83,7 @@ impl Stream {
     pub fn socket(&self) -> &TcpStream {
         match &self.io {
             Io::Tcp(tcp) => tcp,
-            Io::Tls(tls) => tls.get_ref().0,
+            Io::Tls(session) => session.socket(),
         }
     }
 
@@ -127,7 +127,7 @@ impl Stream {
         }
         match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Io::Tls(session) => session.poll_read(cx, buf),
         }
     }
 
@@ -164,7 +164,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let outcome = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Io::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Io::Tls(session) => session.poll_write(cx, &[io::IoSlice::new(buf)]),
         };
         this.written(outcome)
     }
@@ -177,7 +177,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let outcome = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Io::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Io::Tls(session) => session.poll_write(cx, bufs),
         };
         this.written(outcome)
     }
@@ -189,14 +189,14 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
-            Io::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Io::Tls(session) => session.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Io::Tls(session) => session.poll_shutdown(cx),
         }
     }
 }

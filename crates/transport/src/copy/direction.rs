@@ -1,9 +1,7 @@
 //! One direction: fill the buffer while there is something to read, empty it, pass the end on.
 
-use super::{
-    Operation,
-    buffer::{Buffer, Size},
-};
+use super::Operation;
+use crate::buffer::{Buffer, Size};
 use std::{
     io,
     pin::Pin,

@@ -2,7 +2,6 @@
 //!
 //! The last stage of an opaque connection. It must not look into the bytes.
 
-mod buffer;
 mod direction;
 
 use crate::Stream;

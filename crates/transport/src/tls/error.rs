@@ -122,7 +122,7 @@ impl From<rustls::Error> for TlsError {
     }
 }
 
-/// tokio-rustls wraps what rustls says into an I/O error.
+/// A session wraps what rustls says into an I/O error.
 impl From<io::Error> for TlsError {
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {

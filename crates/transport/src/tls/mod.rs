@@ -7,15 +7,21 @@
 //! Anchors and certificate are swapped while connections are made; a handshake uses what was in force when it began.
 //! It must not know what a connection carries; the only protocol it negotiates is the transport header.
 
+mod control;
 mod error;
 mod handshake;
 mod key;
+mod record;
+mod session;
 mod store;
 mod verify;
 
+#[cfg(test)]
+mod interop;
 #[cfg(test)]
 pub(crate) mod test;
 
 pub use error::{AnchorsError, CertificateError, KeyError, TlsError};
 pub use key::Key;
+pub(crate) use session::Session;
 pub use store::{Peer, Store};

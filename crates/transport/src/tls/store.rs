@@ -210,6 +210,8 @@ impl Current {
             };
             // The identity is checked in full on every connection.
             config.resumption = Resumption::disabled();
+            // Records are sealed and opened by `session`, with the keys that the handshake ends with.
+            config.enable_secret_extraction = true;
             Ok(config)
         };
         let mut client_transport = client()?;
@@ -227,6 +229,7 @@ impl Current {
                         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
                     config.session_storage = Arc::new(NoServerSessionStorage {});
                     config.send_tls13_tickets = 0;
+                    config.enable_secret_extraction = true;
                     Ok(config)
                 };
                 let mut transport = server()?;
