@@ -15,10 +15,7 @@ pub struct BuildInfo {
 pub fn build_info() -> BuildInfo {
     BuildInfo {
         version: env!("CARGO_PKG_VERSION"),
-        git_sha: match option_env!("WEFT_GIT_SHA") {
-            Some(sha) => sha,
-            None => "",
-        },
+        git_sha: option_env!("WEFT_GIT_SHA").unwrap_or_default(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
     }
 }

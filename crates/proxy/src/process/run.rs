@@ -17,10 +17,9 @@ use std::{
 use weft_telemetry::{Readiness, Registry};
 use weft_transport::drain::{self, Drained};
 
-/// How often workers are asked for a sign of life, and how many asks in a row they may leave unanswered. Counted in asks,
-/// not in time: a process that was stopped as a whole has missed none.
-const ASK: Duration = Duration::from_secs(1);
-const UNANSWERED: u64 = 10;
+/// How many asks for a sign of life in a row a worker may leave unanswered. Counted in asks, not in time: a process that was
+/// stopped as a whole has missed none.
+const UNANSWERED: u32 = 10;
 
 /// What the threads tell the one that waits.
 pub(super) enum Event {
@@ -34,8 +33,8 @@ pub(super) enum Event {
 pub enum ProcessError {
     #[error("worker {0} has died")]
     WorkerDied(usize),
-    #[error("worker {0} has not answered for 10 seconds")]
-    WorkerHangs(usize),
+    #[error("worker {worker} has not answered for {limit:?}")]
+    WorkerHangs { worker: usize, limit: Duration },
     #[error("the admin server has ended: {0}")]
     AdminEnded(String),
     #[error("the admin thread has died")]
@@ -50,6 +49,8 @@ pub struct Handle {
     registry: Registry,
     shared: Arc<Shared>,
     inbox: Receiver<Event>,
+    /// How often workers are asked for a sign of life.
+    ask: Duration,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -62,11 +63,12 @@ impl Handle {
         registry: Registry,
         shared: Arc<Shared>,
         inbox: Receiver<Event>,
+        ask: Duration,
         admin: JoinHandle<()>,
         mut threads: Vec<JoinHandle<()>>,
     ) -> Self {
         threads.push(admin);
-        Self { addrs, trigger, readiness, registry, shared, inbox, threads }
+        Self { addrs, trigger, readiness, registry, shared, inbox, ask, threads }
     }
 
     /// Where it listens.
@@ -100,7 +102,7 @@ impl Handle {
     /// A thread has died or hangs: the process must end.
     pub fn wait(mut self) -> Result<Drained, ProcessError> {
         let drained = loop {
-            match self.inbox.recv_timeout(ASK) {
+            match self.inbox.recv_timeout(self.ask) {
                 Ok(Event::Drained(drained)) => break drained,
                 Ok(Event::WorkerDied(worker)) => return Err(ProcessError::WorkerDied(worker)),
                 Ok(Event::AdminEnded(error)) => {
@@ -110,8 +112,8 @@ impl Handle {
                 Err(RecvTimeoutError::Disconnected) => return Err(ProcessError::AdminDied),
                 Err(RecvTimeoutError::Timeout) => {
                     let (worker, unanswered) = self.shared.ask();
-                    if unanswered >= UNANSWERED {
-                        return Err(ProcessError::WorkerHangs(worker));
+                    if unanswered >= u64::from(UNANSWERED) {
+                        return Err(ProcessError::WorkerHangs { worker, limit: self.ask.saturating_mul(UNANSWERED) });
                     }
                     if self.threads.last().is_some_and(JoinHandle::is_finished) {
                         return Err(ProcessError::AdminDied);
@@ -129,6 +131,12 @@ impl Handle {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.trigger.abandon();
+    }
+}
+
 /// The main task of the admin thread: when the trigger is pulled it drains, and then the thread ends.
 pub(super) struct Ending {
     pub(super) pulled: Pulled,
@@ -138,18 +146,20 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) async fn run(mut self, events: Sender<Event>) {
-        self.pulled.wait().await;
+    pub(super) async fn run(self, events: Sender<Event>) {
+        let Self { pulled, drain, shared, grace } = self;
+        pulled.wait().await;
         // Whichever comes first: what is dropped here is only the waiting. Connections are counted by the workers, since
         // tasks that serve several of them may hold a watch for longer.
         let drained = tokio::select! {
-            drained = self.drain.drain(self.grace) => drained,
-            () = self.shared.all_closed() => Drained::Done,
+            drained = drain.drain(grace) => drained,
+            () = shared.all_closed() => Drained::Done,
+            () = pulled.abandoned() => Drained::Deadline { remaining: shared.open() },
         };
         match drained {
             Drained::Done => tracing::info!("All connections are closed"),
             Drained::Deadline { .. } => {
-                tracing::warn!(open = self.shared.open(), "The grace period is over: open connections are cut off");
+                tracing::warn!(open = shared.open(), "The grace period is over: open connections are cut off");
             }
         }
         // Nobody listens if the process ends for another reason.

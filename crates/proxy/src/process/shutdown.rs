@@ -5,36 +5,72 @@ use tokio::{
     sync::watch,
 };
 
+/// How far the end has come. It only goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Open connections may finish.
+    Draining,
+    /// They may not.
+    Abandoned,
+}
+
 /// Ends the process when pulled. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Trigger(watch::Sender<bool>);
+pub(super) struct Trigger(watch::Sender<Phase>);
 
 /// Waits for the trigger.
 #[derive(Clone)]
-pub(super) struct Pulled(watch::Receiver<bool>);
+pub(super) struct Pulled(watch::Receiver<Phase>);
 
 pub(super) fn channel() -> (Trigger, Pulled) {
-    let (sender, receiver) = watch::channel(false);
+    let (sender, receiver) = watch::channel(Phase::Serving);
     (Trigger(sender), Pulled(receiver))
 }
 
 impl Trigger {
+    /// Begins to end.
     pub(super) fn pull(&self, why: &str) {
-        if !self.0.send_replace(true) {
+        if self.advance(Phase::Draining) {
             tracing::info!(why, "Ending: no new connections, open ones may finish");
         }
+    }
+
+    /// Ends without waiting for anybody.
+    pub(super) fn abandon(&self) {
+        self.advance(Phase::Abandoned);
+    }
+
+    fn advance(&self, to: Phase) -> bool {
+        self.0.send_if_modified(|phase| {
+            let forward = *phase < to;
+            if forward {
+                *phase = to;
+            }
+            forward
+        })
     }
 }
 
 impl Pulled {
     #[cfg(test)]
     pub(super) fn is_pulled(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() != Phase::Serving
+    }
+
+    /// Waits until the process shall end. Cancel-safe.
+    pub(super) async fn wait(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits until it shall end at once. Cancel-safe.
+    pub(super) async fn abandoned(&self) {
+        self.reached(Phase::Abandoned).await;
     }
 
     /// Nobody left who could pull it counts as pulled.
-    pub(super) async fn wait(&mut self) {
-        let _ = self.0.wait_for(|pulled| *pulled).await;
+    async fn reached(&self, phase: Phase) {
+        let _ = self.0.clone().wait_for(|now| *now >= phase).await;
     }
 }
 

@@ -18,6 +18,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, mpsc},
+    time::Duration,
 };
 use weft_telemetry::{LogHandle, Readiness, Registry, Shard, build, process};
 use weft_transport::{drain, socket, tls::Store};
@@ -25,7 +26,7 @@ use weft_transport::{drain, socket, tls::Store};
 /// The kernel's own limit (`somaxconn`) applies besides.
 const BACKLOG: u32 = 4096;
 /// How often metrics that nobody holds are looked for.
-const METRICS_SWEEP: std::time::Duration = std::time::Duration::from_secs(30);
+const METRICS_SWEEP: Duration = Duration::from_secs(30);
 
 /// What a caller may replace.
 pub struct Options {
@@ -33,6 +34,8 @@ pub struct Options {
     pub logs: LogHandle,
     /// End on SIGTERM and SIGINT.
     pub signals: bool,
+    /// How often workers are asked for a sign of life; ten asks without one end the process.
+    pub ask: Duration,
 }
 
 /// Why the proxy did not start.
@@ -50,7 +53,12 @@ pub enum StartError {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { original_dst: Arc::new(|_, tcp| socket::original_dst(tcp)), logs: LogHandle::off(), signals: false }
+        Self {
+            original_dst: Arc::new(|_, tcp| socket::original_dst(tcp)),
+            logs: LogHandle::off(),
+            signals: false,
+            ask: Duration::from_secs(1),
+        }
     }
 }
 
@@ -131,7 +139,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         .name("admin".into())
         .spawn(move || runtime.block_on(ending.run(events)))
         .map_err(StartError::Thread)?;
-    Ok(Handle::new(addrs, trigger, readiness, registry, shared, inbox, admin, threads))
+    Ok(Handle::new(addrs, trigger, readiness, registry, shared, inbox, options.ask, admin, threads))
 }
 
 /// Where the proxy really listens.
@@ -233,7 +241,7 @@ fn announce(config: &Config, addrs: &Addrs) {
     }
 }
 
-async fn sweep_metrics(registry: Registry, retain: std::time::Duration) {
+async fn sweep_metrics(registry: Registry, retain: Duration) {
     loop {
         tokio::time::sleep(METRICS_SWEEP.min(retain)).await;
         registry.evict_idle(std::time::Instant::now(), retain);

@@ -193,3 +193,13 @@ async fn all_workers_share_one_watch_and_it_ends_when_unused() {
     soon(control.opened(Service::Endpoints, 0)).await.unwrap();
     assert_eq!(proxy.metric("weft_discovery_watches{kind=\"outbound\"}"), 0.0);
 }
+
+#[tokio::test]
+async fn a_profile_that_fails_at_first_is_still_awaited() {
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    control.set_profile(SERVICE, Profile { opaque: true, endpoint: Some(a.endpoint()), ..Profile::default() });
+    control.fail_next(Service::Profile, Code::Unavailable);
+    let proxy = Setup::new(&control, "client").ready().await;
+    assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
+}

@@ -19,10 +19,12 @@ use weft_model::Identity;
 use weft_proxy::{
     Handle, Options,
     config::{self, Checked},
-    process::{Addrs, worker::Direction},
+    process::{Addrs, ProcessError, worker::Direction},
 };
 use weft_testkit::control::FakeControl;
 
+/// Asking for the original destination of a connection to here never ends.
+const HANG: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 1);
 /// Nothing in a test takes longer.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -31,6 +33,7 @@ pub(crate) struct Setup {
     env: Vec<(String, String)>,
     dir: Dir,
     name: String,
+    ask: Duration,
 }
 
 /// A running proxy. Dropping it ends it without waiting for connections.
@@ -92,13 +95,19 @@ impl Setup {
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
-        Self { env: vars.to_vec(), dir, name: name.to_owned() }
+        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask: Duration::from_secs(1) }
     }
 
     /// Sets a variable by its whole name.
     pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.retain(|(n, _)| n != name);
         self.env.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Ten asks in a row without a sign of life of a worker end the process.
+    pub(crate) fn ask(mut self, interval: Duration) -> Self {
+        self.ask = interval;
         self
     }
 
@@ -117,6 +126,7 @@ impl Setup {
                 let destinations = destinations.clone();
                 Arc::new(move |direction, tcp: &TcpStream| destinations.of(direction, tcp))
             },
+            ask: self.ask,
             ..Options::default()
         };
         let handle = weft_proxy::start(config, options).expect("the proxy starts");
@@ -170,6 +180,17 @@ impl Proxy {
         metric(&self.handle().metrics(), series)
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(mut self) -> Result<weft_transport::drain::Drained, ProcessError> {
+        let handle = self.handle.take().unwrap();
+        soon(tokio::task::spawn_blocking(|| handle.wait())).await.unwrap()
+    }
+
+    /// Makes the worker that accepts this connection stand still for good.
+    pub(crate) async fn hang_worker(&self) -> TcpStream {
+        self.connect_outbound(HANG).await
+    }
+
     /// Ends it in order and returns how the drain went.
     pub(crate) async fn shutdown(mut self) -> weft_transport::drain::Drained {
         let handle = self.handle.take().unwrap();
@@ -210,6 +231,9 @@ impl Destinations {
     /// Who is not known connects to the inbound port itself, as another proxy does.
     fn of(&self, direction: Direction, tcp: &TcpStream) -> io::Result<SocketAddr> {
         match (self.0.lock().unwrap().remove(&tcp.peer_addr()?), direction) {
+            (Some(HANG), _) => loop {
+                std::thread::park();
+            },
             (Some(destination), _) => Ok(destination),
             (None, Direction::Inbound) => tcp.local_addr(),
             (None, Direction::Outbound) => Err(io::Error::other("the test has named no destination")),

@@ -2,6 +2,8 @@
 //!
 //! One binary: add a file per subject and name it here. [`harness`] starts proxies and connects through them.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod change;
 mod discovery;
 mod env;

@@ -1,9 +1,17 @@
 //! Start, identity, admin server and end of the process.
 
-use crate::harness::{LONG, Setup, eventually, identity, soon};
+use crate::harness::{LONG, Proxy, Setup, eventually, identity, soon};
 use std::time::Duration;
-use tokio::{io::AsyncReadExt, net::TcpStream};
-use weft_testkit::control::{Call, FakeControl, Service};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_model::{Endpoint, Meta};
+use weft_proxy::process::ProcessError;
+use weft_testkit::{
+    control::{Call, FakeControl, Service},
+    policy,
+};
 use weft_transport::drain::Drained;
 
 #[tokio::test]
@@ -116,4 +124,77 @@ async fn trust_anchors_follow_the_control_plane() {
         proxy.metric("weft_identity_trust_updates_total{result=\"success\"}") >= 1.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_ends_the_process() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_CORES", 2).ask(Duration::from_millis(50)).ready().await;
+    let _client = proxy.hang_worker().await;
+    let ended = proxy.ended().await;
+    assert!(matches!(ended, Err(ProcessError::WorkerHangs { worker: 0, .. })), "{ended:?}");
+}
+
+/// An opaque connection through `proxy` to an echo server, open and used.
+async fn open(control: &FakeControl, proxy: &Proxy) -> TcpStream {
+    let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = "10.1.2.3:7".parse().unwrap();
+    let endpoint = Endpoint::plain(echo.local_addr().unwrap());
+    control.set_outbound(service, policy::opaque(Meta::default_named("echo"), policy::forward(endpoint)));
+    tokio::spawn(async move {
+        let (mut tcp, _) = echo.accept().await?;
+        let (mut read, mut write) = tcp.split();
+        tokio::io::copy(&mut read, &mut write).await
+    });
+    let mut tcp = proxy.connect_outbound(service).await;
+    tcp.write_all(b"x").await.unwrap();
+    assert_eq!(soon(tcp.read_u8()).await.unwrap(), b'x');
+    tcp
+}
+
+#[tokio::test]
+async fn draining_waits_for_open_connections_and_takes_no_new_ones() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").ready().await;
+    let addr = proxy.addrs().outbound[0];
+    let mut tcp = open(&control, &proxy).await;
+    assert_eq!(proxy.handle().open_connections(), 1);
+    proxy.handle().shutdown();
+    let start = std::time::Instant::now();
+    while TcpStream::connect(addr).await.is_ok() {
+        assert!(start.elapsed() < LONG, "it still takes new connections");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tcp.write_all(b"y").await.unwrap();
+    assert_eq!(soon(tcp.read_u8()).await.unwrap(), b'y');
+    let ended = tokio::spawn(proxy.ended());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!ended.is_finished());
+    drop(tcp);
+    assert_eq!(soon(ended).await.unwrap().unwrap(), Drained::Done);
+}
+
+#[tokio::test]
+async fn the_grace_period_ends_the_drain() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", "100ms").ready().await;
+    let mut tcp = open(&control, &proxy).await;
+    assert!(matches!(proxy.shutdown().await, Drained::Deadline { .. }));
+    assert!(!matches!(soon(tcp.read(&mut [0])).await, Ok(1..)), "the connection outlives the proxy");
+}
+
+#[tokio::test]
+async fn dropping_the_handle_cuts_everything_off() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").ready().await;
+    let mut tcp = open(&control, &proxy).await;
+    drop(proxy);
+    assert!(!matches!(soon(tcp.read(&mut [0])).await, Ok(1..)), "the connection outlives the proxy");
+}
+
+#[tokio::test]
+async fn the_log_level_is_not_there_without_logs() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").ready().await;
+    assert_eq!(proxy.admin("GET", "/proxy-log-level").await, (404, "logging is off\n".into()));
 }

@@ -38,8 +38,11 @@ struct Inner {
     series: AtomicUsize,
     dropped: AtomicU64,
     families: Mutex<BTreeMap<&'static str, Arc<Family>>>,
-    collectors: Mutex<Vec<Box<dyn Fn(&mut Vec<Sample>) + Send + Sync>>>,
+    collectors: Mutex<Vec<Box<Collect>>>,
 }
+
+/// Reads numbers at scrape time.
+type Collect = dyn Fn(&mut Vec<Sample>) + Send + Sync;
 
 pub(super) struct Family {
     pub(super) name: &'static str,

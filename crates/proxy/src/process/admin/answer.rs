@@ -36,15 +36,15 @@ fn metrics(state: &State) -> Response<Full<Bytes>> {
 }
 
 fn shutdown(state: &State, local: bool, method: &Method) -> Response<Full<Bytes>> {
-    match method {
-        _ if !state.shutdown_enabled => {
-            text(StatusCode::NOT_FOUND, "disabled: set LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED=true\n")
-        }
-        &Method::POST if local => {
+    if !state.shutdown_enabled {
+        return text(StatusCode::NOT_FOUND, "disabled: set LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED=true\n");
+    }
+    match *method {
+        Method::POST if local => {
             state.shutdown.pull("POST /shutdown");
             text(StatusCode::OK, "shutdown\n")
         }
-        &Method::POST => only_loopback(),
+        Method::POST => only_loopback(),
         _ => not_allowed("POST"),
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     async fn shutdown_is_for_loopback_and_where_enabled() {
         let (off, _pulled) = state(false);
         assert_eq!(ask(&off, "127.0.0.1", Method::POST, "/shutdown").await.0, 404);
-        let (on, mut pulled) = state(true);
+        let (on, pulled) = state(true);
         assert_eq!(ask(&on, "127.0.0.1", Method::GET, "/shutdown").await.0, 405);
         assert_eq!(ask(&on, "10.0.0.1", Method::POST, "/shutdown").await.0, 403);
         assert!(!pulled.is_pulled());

@@ -122,3 +122,83 @@ impl Dialer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ControlClients, HostPort, SocketOptions, StreamLimits};
+    use tokio::net::{TcpListener, TcpStream};
+    use weft_model::{DnsName, policy::outbound::Backoff};
+    use weft_telemetry::Registry;
+    use weft_testkit::{ca::Ca, control::FakeControl};
+    use weft_transport::tls::Key;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn name(account: &str) -> DnsName {
+        format!("{account}.linkerd.serviceaccount.identity.linkerd.cluster.local").parse().unwrap()
+    }
+
+    fn certified(ca: &Ca, name: &DnsName) -> Store {
+        let id = Identity::Dns(name.clone());
+        let issued = ca.issue(&id, DAY).unwrap();
+        let store = Store::new(ca.anchors_pem(), name.clone(), id).unwrap();
+        let key = Key::from_pkcs8(&issued.key_pkcs8).unwrap();
+        let intermediates: Vec<_> = issued.certificate.intermediates.iter().map(|i| i.to_vec()).collect();
+        store.set_certificate(&key, &issued.certificate.leaf, &intermediates).unwrap();
+        store
+    }
+
+    /// Terminates TLS in front of `control`, as the control plane's own proxy does.
+    async fn front(control: &FakeControl, store: Store) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, control) = (listener.local_addr().unwrap(), control.addr());
+        tokio::spawn(async move {
+            while let Ok((accepted, _)) = listener.accept().await {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let (mut tls, _) = store.accept(accepted, bytes::Bytes::new(), false).await?;
+                    let mut plain = TcpStream::connect(control).await?;
+                    tokio::io::copy_bidirectional(&mut tls, &mut plain).await?;
+                    anyhow::Ok(())
+                });
+            }
+        });
+        addr
+    }
+
+    fn services(ca: &Ca) -> Services {
+        let id = name("web");
+        let connect = Connect {
+            timeout: Duration::from_secs(5),
+            socket: SocketOptions::default(),
+            backoff: Backoff { min: Duration::from_millis(1), max: Duration::from_millis(10), jitter: 0.0 },
+            mark: None,
+        };
+        let control =
+            ControlClients { connect, streams: StreamLimits::default(), dns_min_ttl: None, dns_max_ttl: None };
+        let tls = Store::new(ca.anchors_pem(), id.clone(), Identity::Dns(id)).unwrap();
+        Services { resolver: Resolver::new(&control, &Registry::new(1, 10)), tls, connect }
+    }
+
+    async fn profile(services: &Services, addr: SocketAddr, identity: DnsName) -> Result<(), weft_wire::Error> {
+        let service = ControlAddr { addr: HostPort::Addr(addr), identity: Some(identity) };
+        let channel = services.channel("destination", &service).unwrap();
+        weft_wire::destination::Client::new(channel).get_profile("10.0.0.1:80", "").await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn only_the_named_identity_is_asked() {
+        let control = FakeControl::start().unwrap();
+        control.set_profile("10.0.0.1:80", weft_model::Profile::default());
+        let addr = front(&control, certified(control.ca(), &name("linkerd-destination"))).await;
+        let services = services(control.ca());
+        profile(&services, addr, name("linkerd-destination")).await.unwrap();
+        assert_eq!(control.calls().len(), 1);
+        profile(&services, addr, name("somebody-else")).await.unwrap_err();
+        assert_eq!(control.calls().len(), 1, "the wrong server was asked");
+        let stranger = front(&control, certified(&Ca::new().unwrap(), &name("linkerd-destination"))).await;
+        profile(&services, stranger, name("linkerd-destination")).await.unwrap_err();
+        assert_eq!(control.calls().len(), 1, "a server of another authority was asked");
+    }
+}

@@ -9,6 +9,9 @@ use tonic::Code;
 use weft_model::{ClientPolicy, Profile};
 use weft_wire::{Error, destination, outbound};
 
+/// How many calls for a profile may fail in a row, by no fault of the target, until the connection goes on without one: a
+/// control plane that is just starting shall not make an opaque port look like another.
+const PATIENCE: u32 = 3;
 /// When the control plane said that it knows no policy, it is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -139,9 +142,13 @@ async fn watch_profile(published: &Published, sources: &Sources, addr: SocketAdd
         let (mut client, path, context) = (client.clone(), path.clone(), sources.destination_context.clone());
         async move { client.get_profile(&path, &context).await }
     };
+    let mut failures = 0;
     follow(sources.destination_following, open, |event| {
         match event {
-            Event::Message { value, .. } => published.profile_answer(Answer::Known(value)),
+            Event::Message { value, .. } => {
+                failures = 0;
+                published.profile_answer(Answer::Known(value));
+            }
             Event::Invalid(reason) => {
                 tracing::warn!(%addr, reason, "A profile is ignored: it cannot be used");
                 published.profile_answer(Answer::None);
@@ -149,7 +156,10 @@ async fn watch_profile(published: &Published, sources: &Sources, addr: SocketAdd
             // Whatever the failure is, it means that there is no profile, until one comes.
             Event::Failed(error) => {
                 tracing::debug!(%addr, %error, "There is no profile");
-                published.profile_answer(Answer::None);
+                failures += 1;
+                if is_absent(&error) || error.is_final() || failures >= PATIENCE {
+                    published.profile_answer(Answer::None);
+                }
                 if error.is_final() {
                     return ControlFlow::Break(());
                 }
@@ -160,7 +170,7 @@ async fn watch_profile(published: &Published, sources: &Sources, addr: SocketAdd
     .await;
 }
 
-/// The control plane says that it has no policy for the target, or for any.
+/// The control plane says that it has nothing for the target, or for any.
 fn is_absent(error: &Error) -> bool {
     matches!(error, Error::Rpc(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented))
 }

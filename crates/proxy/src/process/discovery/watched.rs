@@ -76,3 +76,27 @@ impl<T: PartialEq> Watched<T> {
         differs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_change_has_a_version_and_wakes_who_waits() {
+        let watched = Arc::new(Watched::new("a"));
+        assert_eq!((watched.version(), watched.load().value), (1, "a"));
+        assert!(!watched.set_if_changed("a"));
+        assert_eq!(watched.version(), 1);
+        let waiter = tokio::spawn({
+            let watched = watched.clone();
+            async move { watched.changed(1).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        assert!(watched.set_if_changed("b"));
+        let seen = waiter.await.unwrap();
+        assert_eq!((seen.version, seen.value), (2, "b"));
+        // Who asks with an old version does not wait.
+        assert_eq!(watched.changed(1).await.version, 2);
+    }
+}

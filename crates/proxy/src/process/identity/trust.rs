@@ -24,12 +24,16 @@ pub(in crate::process) async fn follow_anchors(
         let mut client = client.clone();
         async move { client.watch().await }
     };
+    let mut version = None;
     follow(following, open, |event| {
         match event {
+            // A stream that was opened again begins with what is in force already.
+            Event::Message { value, .. } if version.as_ref() == Some(&value.version) => {}
             Event::Message { value, .. } => match store.set_anchors(&value.pem) {
                 Ok(()) => {
                     tracing::info!(version = value.version, "Trust anchors are in force");
                     count(&updates, "success");
+                    version = Some(value.version);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "A trust bundle is refused: the present anchors stay");
