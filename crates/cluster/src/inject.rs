@@ -107,3 +107,59 @@ pub fn proxy_env(injection: &Injection<'_>) -> Vec<(String, String)> {
 fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn env(ipv6: bool, annotations: &[(&str, &str)]) -> String {
+        let annotations: BTreeMap<String, String> =
+            annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let control = ControlPlane {
+            identity_addr: "linkerd-identity-headless.linkerd.svc.cluster.local.:8080".to_owned(),
+            destination_addr: "linkerd-dst-headless.linkerd.svc.cluster.local.:8086".to_owned(),
+            policy_addr: "linkerd-policy.linkerd.svc.cluster.local.:8090".to_owned(),
+            namespace: "linkerd".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            default_policy: DefaultPolicy::AllUnauthenticated,
+            ipv6,
+        };
+        let injection = Injection {
+            namespace: "emojivoto",
+            pod: "web-6d5f-x2x4z",
+            service_account: "web",
+            node: "",
+            pod_ips: &["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            inbound_ports: &[8080, 9990],
+            mesh: &Mesh::from_annotations(&annotations),
+            control: &control,
+            trust_anchors: "-----BEGIN CERTIFICATE-----\nMII…\n-----END CERTIFICATE-----\n",
+            identity_dir: Path::new("/run/weft/identity"),
+            token_file: Path::new("/run/weft/token"),
+        };
+        proxy_env(&injection).into_iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+    }
+
+    #[test]
+    fn the_environment_is_linkerds() {
+        insta::assert_snapshot!("ipv4", env(false, &[]));
+        let annotations = [
+            ("config.linkerd.io/opaque-ports", "9990,4000-4002,grpc"),
+            ("config.linkerd.io/default-inbound-policy", "deny"),
+        ];
+        insta::assert_snapshot!("dual-stack-annotated", env(true, &annotations));
+    }
+
+    #[test]
+    fn every_name_stands_once() {
+        let env = env(true, &[]);
+        let mut names: Vec<&str> = env.lines().filter_map(|l| l.split_once("=")).map(|(n, _)| n).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

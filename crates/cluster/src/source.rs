@@ -74,3 +74,54 @@ impl Resync {
         Ok(vec![event])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, Object, Token};
+
+    fn token(name: &str) -> Object {
+        Object::Token(Token {
+            sha256: name.to_owned(),
+            namespace: "ns".to_owned(),
+            service_account: "sa".to_owned(),
+            pod: "pod".to_owned(),
+        })
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(Kind::Token, "ns", name)
+    }
+
+    #[test]
+    fn what_a_new_list_leaves_out_is_deleted() {
+        let mut resync = Resync::default();
+        let mut feed = |event: &Event| resync.line(encode(event).trim_end()).unwrap();
+        assert_eq!(feed(&Event::Apply(token("early"))), [Event::Apply(token("early"))]);
+        let mut resync = Resync::default();
+        resync.connected();
+        for name in ["a", "b", "c"] {
+            resync.line(encode(&Event::Apply(token(name))).trim_end()).unwrap();
+        }
+        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Synced]);
+        resync.line(encode(&Event::Delete(key("c"))).trim_end()).unwrap();
+        // The stream breaks in the middle of the next list: nothing is deleted yet.
+        resync.connected();
+        resync.line(encode(&Event::Apply(token("b"))).trim_end()).unwrap();
+        resync.connected();
+        resync.line(encode(&Event::Apply(token("b"))).trim_end()).unwrap();
+        resync.line(encode(&Event::Apply(token("d"))).trim_end()).unwrap();
+        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Delete(key("a")), Event::Synced]);
+        // A second mark without a new connection deletes nothing.
+        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Synced]);
+    }
+
+    #[test]
+    fn other_lines_are_refused() {
+        let mut resync = Resync::default();
+        for line in ["", "{}", "synced", "{\"apply\":{\"Widget\":{}}}", "[1]"] {
+            assert!(matches!(resync.line(line), Err(InvalidEvent::Json(_))), "{line}");
+        }
+        assert!(matches!(resync.line(&" ".repeat(MAX_LINE_BYTES + 1)), Err(InvalidEvent::TooLong)));
+    }
+}

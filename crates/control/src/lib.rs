@@ -22,3 +22,6 @@ mod start;
 pub use config::{Config, Lifetimes, Ports};
 pub use services::token_sha256;
 pub use start::{Addresses, Error, Running, run, start};
+
+#[cfg(test)]
+mod tests;

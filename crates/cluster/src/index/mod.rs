@@ -88,3 +88,6 @@ impl Index {
         self.store.token(sha256)
     }
 }
+
+#[cfg(test)]
+mod tests;

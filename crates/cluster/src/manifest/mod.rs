@@ -170,3 +170,6 @@ impl From<files::Unread> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,7 @@ pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
         message,
         remedy: remedy.to_owned(),
     };
+    let (problems, ignored) = (loaded.problems.len(), loaded.ignored.len());
     let chunks = document::split(text);
     if chunks.len() > document::MAX_DOCUMENTS {
         let message = format!("the file has more than {} documents", document::MAX_DOCUMENTS);
@@ -75,6 +76,9 @@ pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
             Ok(node) => object(file, &node, Path::default(), loaded),
         }
     }
+    // People read a file from its top.
+    loaded.problems.get_mut(problems..).unwrap_or_default().sort_by_key(|p| p.line);
+    loaded.ignored.get_mut(ignored..).unwrap_or_default().sort_by_key(|i| i.line);
 }
 
 fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
@@ -107,7 +111,10 @@ fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
 }
 
 fn list(file: &FilePath, node: &Node, at: &Path, loaded: &mut Loaded) {
-    let Some(Value::List(items)) = node.get("items").map(|n| &n.value) else { return };
+    let Some(Value::List(items)) = node.get("items").map(|n| &n.value) else {
+        let mut reading = Reading { file, node, at: at.clone(), key: None, loaded, refused: false };
+        return reading.problem(&Path::default().key("kind"), "the List has no items", "give items, or remove it");
+    };
     for (i, item) in items.iter().enumerate() {
         // A list in a list is no Kubernetes: it ends here and cannot recurse.
         if item.text("kind") == Some("List") {

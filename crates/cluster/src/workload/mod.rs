@@ -55,3 +55,6 @@ pub fn changes(running: &[Desired], desired: &[Desired]) -> Changes {
     let start = desired.iter().filter(|pod| !running.contains(pod)).cloned().collect();
     Changes { start, stop, keep }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,8 @@ impl Steps {
         match answer {
             Ok(Answer::Destination(newest)) => {
                 match &self.held {
-                    Some(held) => self.pending.extend(EndpointUpdate::between(held, newest)),
+                    // Who comes before who goes: while pods are replaced there is always somebody.
+                    Some(held) => self.pending.extend(EndpointUpdate::between(held, newest).into_iter().rev()),
                     // The client waits for a first word even if there is nobody.
                     None if newest.is_empty() => self.pending.push_back(EndpointUpdate::NoEndpoints { exists: true }),
                     None => self.pending.push_back(EndpointUpdate::Add(newest.values().cloned().collect())),

@@ -1,0 +1,94 @@
+use super::*;
+use crate::Kind;
+use std::fmt::Write;
+
+const GOOD: &str = include_str!("testdata/emojivoto.yaml");
+const BAD: &str = include_str!("testdata/mistakes.yaml");
+
+fn read(text: &str) -> Loaded {
+    load_text(Path::new("m.yaml"), text)
+}
+
+/// What a person is told.
+fn report(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    for located in &loaded.objects {
+        writeln!(text, "{}: {}", located.line, located.object.key()).unwrap();
+    }
+    for p in &loaded.problems {
+        let object = p.object.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        writeln!(text, "{}: {object}: {}: {} ({})", p.line, p.field, p.message, p.remedy).unwrap();
+    }
+    for i in &loaded.ignored {
+        writeln!(text, "{}: {}: {} ignored: {}", i.line, i.object, i.field, i.note).unwrap();
+    }
+    text
+}
+
+#[test]
+fn ordinary_manifests_are_accepted() {
+    insta::assert_snapshot!(report(&read(GOOD)));
+}
+
+#[test]
+fn every_mistake_is_named_with_its_line_and_remedy() {
+    insta::assert_snapshot!(report(&read(BAD)));
+}
+
+#[test]
+fn json_is_read_too() {
+    let text = "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Service\",\n\t\"metadata\": {\"name\": \"web\"},\n\t\"spec\": {\n\t\t\"selector\": {\"a\": \"b\"},\n\t\t\"ports\": [{\"port\": 0}]\n\t}\n}\n";
+    let loaded = read(text);
+    assert_eq!(loaded.problems.len(), 1, "{}", report(&loaded));
+    assert_eq!((loaded.problems[0].line, loaded.problems[0].field.as_str()), (7, "spec.ports[0].port"));
+}
+
+#[test]
+fn a_mistake_does_not_stop_what_runs() {
+    let before = read(GOOD);
+    // One object refused, one renamed.
+    let after = read(&GOOD.replace("replicas: 2", "replicas: -2").replace("name: web-headless", "name: web-other"));
+    let keys = |located: &[Located]| located.iter().map(|l| l.object.key().to_string()).collect::<Vec<_>>();
+    let kept = after.keeping(&before.objects);
+    assert!(keys(&kept).contains(&"Deployment emojivoto/web".to_owned()));
+    assert!(!keys(&kept).contains(&"Service emojivoto/web-headless".to_owned()));
+    assert!(keys(&kept).contains(&"Service emojivoto/web-other".to_owned()));
+    // Where the file cannot be read as a whole, everything of it stays.
+    assert_eq!(keys(&read("a: [").keeping(&before.objects)), keys(&before.objects));
+    // What is removed in good order goes.
+    assert!(read("").keeping(&before.objects).is_empty());
+}
+
+#[test]
+fn folders_are_read_in_order_and_files_once() {
+    let dir = std::env::temp_dir().join(format!("weft-manifest-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(dir.join("sub.yaml")).unwrap();
+    let namespace = |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+    for (file, name) in [("b.yml", "b"), ("a.yaml", "a"), ("c.json", "c"), ("d.txt", "d"), (".e.yaml", "e")] {
+        std::fs::write(dir.join(file), namespace(name)).unwrap();
+    }
+    std::fs::write(dir.join("f.yaml"), [0xff, 0xfe]).unwrap();
+    let loaded = load(&[dir.clone(), dir.join("a.yaml"), dir.join("none.yaml")]);
+    std::fs::remove_dir_all(&dir).unwrap();
+    let names: Vec<_> = loaded.objects.iter().map(|l| l.object.key()).collect();
+    assert_eq!(names, ["a", "b", "c"].map(|n| Key::new(Kind::Namespace, "", n)));
+    let messages: Vec<_> = loaded.problems.iter().map(|p| p.message.as_str()).collect();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(messages[0].contains("UTF-8") && messages[1].contains("No such file"), "{messages:?}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,200}|[-a: \\n\\[\\]{}&*!|>'\"#]{0,200}") {
+        let _ = read(&text);
+    }
+
+    /// Cutting lines out of a good manifest never panics, and never loses an object without a word.
+    #[test]
+    fn damaged_manifests_are_refused_by_name(cut in 0usize..82) {
+        let text: String = GOOD.lines().enumerate().filter(|(i, _)| *i != cut).map(|(_, l)| format!("{l}\n")).collect();
+        let loaded = read(&text);
+        proptest::prop_assert!(loaded.objects.len() >= 5 || !loaded.problems.is_empty());
+    }
+}

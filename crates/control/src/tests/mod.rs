@@ -1,0 +1,5 @@
+//! The whole control plane over real sockets: a fake API server on one side, `wire`'s clients over mTLS on the other.
+
+mod answers;
+mod certificates;
+mod lab;
