@@ -6,6 +6,8 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod http1_pump;
+mod http1_to_http1;
 mod http2_body;
 mod http2_head;
 mod http2_reply;
