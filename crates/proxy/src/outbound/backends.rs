@@ -102,7 +102,7 @@ impl<C: Connections> Backends<C> {
         let settings = Settings {
             load,
             gate: GateLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
-            backoff: self.wiring.context.config.outbound.connect.backoff,
+            backoff: self.wiring.context.config.outbound.backoff,
         };
         let watch = self.wiring.context.discovery.endpoints(target);
         let (wiring, connections, authority) = (Rc::clone(&self.wiring), self.connections, target.to_string());

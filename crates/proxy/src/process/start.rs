@@ -222,7 +222,7 @@ fn discovery(
 /// Limits on streams are for control planes that may sit behind something that hangs; loopback does not.
 fn following(config: &Config, service: &ControlAddr) -> Following {
     let limits = if service.addr.is_loopback() { StreamLimits::default() } else { config.control.streams };
-    Following { backoff: config.control.connect.backoff, limits }
+    Following { backoff: config.control.backoff, limits }
 }
 
 /// The lines that operators look for at start.

@@ -10,7 +10,7 @@ use super::{
     identity::Certified,
     worker::{Context, Direction},
 };
-use crate::{config::SocketOptions, inbound::Inbound, outbound::Outbound};
+use crate::{inbound::Inbound, outbound::Outbound};
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -28,10 +28,7 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 use weft_telemetry::{CounterFamily, Labels, Registry};
-use weft_transport::{
-    drain,
-    socket::{self, AcceptOptions},
-};
+use weft_transport::drain;
 
 /// Connections on their way to another worker; when it is full the accepting worker serves them itself.
 const HAND_OFF: usize = 1024;
@@ -275,13 +272,6 @@ impl Acceptor {
 
 impl Sides {
     fn serve(&self, direction: Direction, tcp: TcpStream, client: SocketAddr, counted: Counted) {
-        let SocketOptions { keepalive, user_timeout } = match direction {
-            Direction::Inbound => self.context.config.inbound.accept,
-            Direction::Outbound => self.context.config.outbound.accept,
-        };
-        if socket::accepted(&tcp, &AcceptOptions { keepalive, user_timeout }).is_err() {
-            return; // The client has reset it already.
-        }
         match direction {
             Direction::Inbound => {
                 let served = self.inbound.clone().serve(tcp, client);
