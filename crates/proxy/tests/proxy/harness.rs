@@ -156,7 +156,10 @@ impl Proxy {
 
     /// Connects as this proxy's application would to `destination`.
     pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().outbound[0].ip(), self.addrs().outbound[0], destination).await.unwrap()
+        let listeners = &self.addrs().outbound;
+        let same_family = listeners.iter().find(|l| l.is_ipv4() == destination.is_ipv4());
+        let listener = *same_family.unwrap_or(&listeners[0]);
+        self.destinations.connect(listener.ip(), listener, destination).await.unwrap()
     }
 
     /// Connects as somebody would to `destination` at this proxy's application.

@@ -12,3 +12,4 @@ mod mesh;
 mod pair;
 mod process;
 mod refuse;
+mod series;
