@@ -70,6 +70,7 @@ async fn serve_stream<D: Director>(
         }
     };
     if let Err(error) = exchanged {
+        director.refused(&error);
         let (status, grpc) = reply(&mut respond, &error, audience);
         record.response_head(status);
         record.first_byte();

@@ -132,13 +132,12 @@ impl<C: Connections> Spread<C> {
         }
     }
 
-    pub(super) fn choices(&self) -> impl Iterator<Item = &Choice<C>> {
-        let (first, weighted): (&[Choice<C>], &[(Choice<C>, u32)]) = match self {
-            Self::Empty => (&[], &[]),
-            Self::First(all) => (all, &[]),
-            Self::Weighted(all) => (&[], all),
-        };
-        first.iter().chain(weighted.iter().map(|(choice, _)| choice))
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
+        match self {
+            Self::Empty => {}
+            Self::First(all) => all.iter().for_each(visit),
+            Self::Weighted(all) => all.iter().for_each(|(choice, _)| visit(choice)),
+        }
     }
 }
 

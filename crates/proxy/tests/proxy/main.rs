@@ -8,6 +8,7 @@ mod change;
 mod discovery;
 mod env;
 mod harness;
+mod inbound;
 mod mesh;
 mod pair;
 mod process;
