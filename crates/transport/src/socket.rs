@@ -90,6 +90,19 @@ fn set(socket: SockRef<'_>, keepalive: Option<Duration>, user_timeout: Option<Du
     Ok(())
 }
 
+/// Raises the number of files and sockets that this process may have open to what the system allows it, and returns that.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_open_files() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
 /// Where the client wanted to go before the connection was redirected here (`SO_ORIGINAL_DST`).
 ///
 /// The table to ask is chosen by the client's address family; a v4 client mapped to v6 is a v4 client.

@@ -103,6 +103,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
 
     announce(&config, &addrs);
     let shared = Shared::new(workers);
+    shared.register(&registry);
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),
         workers,

@@ -27,7 +27,7 @@ use tokio::{
     sync::{Notify, mpsc},
     task::{LocalSet, spawn_local},
 };
-use weft_telemetry::{CounterFamily, Labels, Registry};
+use weft_telemetry::{CounterFamily, Labels, Registry, metrics::Sample};
 use weft_transport::drain;
 
 /// Connections on their way to another worker; when it is full the accepting worker serves them itself.
@@ -99,6 +99,18 @@ impl Shared {
             }
             closed.await;
         }
+    }
+
+    /// Adds how many connections each worker has open.
+    pub(super) fn register(self: &Arc<Self>, registry: &Registry) {
+        let shared = self.clone();
+        registry.collector(move |out| {
+            out.extend(shared.workers.iter().enumerate().map(|(index, worker)| {
+                let open = worker.open.load(Relaxed) as f64;
+                Sample::gauge("weft_proxy_worker_connections", "Accepted connections that a worker has open", open)
+                    .labels(Labels::new().with("worker", index))
+            }));
+        });
     }
 
     /// Asks each worker for a sign of life. The result is the most asks that any of them has left unanswered.

@@ -116,6 +116,11 @@ impl Setup {
         self.dir.0.clone()
     }
 
+    /// The environment for a process of its own. The folder lives as long as this.
+    pub(crate) fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Starts the proxy. It may not be certified yet.
     pub(crate) fn start(self) -> Proxy {
         let Checked { config, unknown, .. } = config::check(self.env, 8).expect("the configuration is valid");

@@ -101,7 +101,11 @@ async fn several_workers_start_and_end() {
         }
         clients
     };
-    assert_eq!(proxy.admin("GET", "/live").await.0, 200);
+    // Two for each: the worker with the fewest open connections gets the next.
+    eventually("all are taken", || proxy.handle().open_connections() == 6).await;
+    for worker in 0..3 {
+        assert_eq!(proxy.metric(&format!("weft_proxy_worker_connections{{worker=\"{worker}\"}}")), 2.0);
+    }
     drop(clients);
     assert_eq!(proxy.shutdown().await, Drained::Done);
 }
