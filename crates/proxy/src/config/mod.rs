@@ -43,6 +43,7 @@ pub struct Inbound {
     pub connect: Connect,
     pub http1_pool: Http1Pool,
     pub http2_server: Http2Server,
+    pub max_in_flight: usize,
     pub detect_timeout: Duration,
     pub discovery_idle: Duration,
     /// Ports whose policy is watched from the start and never forgotten.
@@ -68,6 +69,7 @@ pub struct Outbound {
     pub http2_server: Http2Server,
     pub http_queue: Queue,
     pub tcp_queue: Queue,
+    pub max_in_flight: usize,
     pub detect_timeout: Duration,
     pub discovery_idle: Duration,
     /// Whether the application is shown `l5d-proxy-error` and `l5d-proxy-connection`.
