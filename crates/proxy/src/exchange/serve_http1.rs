@@ -6,8 +6,9 @@
 //! ```
 
 use super::{
-    Director, Observe, ServerConnection, Version,
+    Carrier, Director, Observe, ServerConnection, Version,
     http1_to_http1::{After, Exchange, Failed},
+    http1_to_http2::Upgrade,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -159,11 +160,14 @@ async fn request<D: Director>(
             return if keep { After::Keep } else { After::Close };
         }
         Ok(directed) => {
-            let super::Directed { endpoint, carrier: _, edits, mut record } = directed;
-            let record_ref = &mut record;
-            let exchange =
-                Exchange { client, head, response, endpoint: &endpoint, edits: &edits, record: record_ref, drain };
-            match exchange.run().await {
+            let super::Directed { endpoint, carrier, edits, mut record } = directed;
+            let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
+            let exchanged = if carrier == Carrier::Http2 && !head.is_upgrade() {
+                Upgrade { client, head, endpoint, edits, record: recorded, drain }.run().await
+            } else {
+                Exchange { client, head, response, endpoint, edits, record: recorded, drain }.run().await
+            };
+            match exchanged {
                 Ok(after) => return after,
                 Err(Failed::ClientGone) => return After::Close,
                 Err(Failed::Reply { error, .. }) => {
