@@ -38,7 +38,7 @@ pub struct AcceptOptions {
 
 /// A listening socket, non-blocking, so that `tokio::net::TcpListener::from_std` takes it.
 ///
-/// A v6 address listens for v6 alone: v4 needs a socket of its own.
+/// `[::]` listens for both families, v4 clients having mapped addresses; any other v6 address listens for v6 alone.
 ///
 /// # Errors
 /// The address is in use or not of this machine.
@@ -47,7 +47,7 @@ pub fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;

@@ -254,7 +254,11 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, mut ce
             () = drain.signaled() => return,
         };
         match accepted {
-            Ok((tcp, client)) => acceptor.hand(direction, tcp, client, &sides),
+            Ok((tcp, client)) => {
+                // A socket for both families shows v4 clients as mapped addresses.
+                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                acceptor.hand(direction, tcp, client, &sides);
+            }
             Err(error) => {
                 failed.inc();
                 tracing::debug!(%error, direction = direction.as_str(), "A connection cannot be accepted");

@@ -202,3 +202,14 @@ async fn the_log_level_is_not_there_without_logs() {
     let proxy = Setup::new(&control, "web").ready().await;
     assert_eq!(proxy.admin("GET", "/proxy-log-level").await, (404, "logging is off\n".into()));
 }
+
+#[tokio::test]
+async fn one_socket_takes_both_families() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "[::]:0").ready().await;
+    let port = proxy.addrs().inbound.port();
+    let four = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let six = TcpStream::connect(("::1", port)).await.unwrap();
+    eventually("both are taken", || proxy.handle().open_connections() == 2).await;
+    drop((four, six));
+}
