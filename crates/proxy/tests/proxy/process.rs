@@ -213,3 +213,29 @@ async fn one_socket_takes_both_families() {
     eventually("both are taken", || proxy.handle().open_connections() == 2).await;
     drop((four, six));
 }
+
+#[tokio::test]
+async fn who_is_connected_when_the_drain_begins_is_served() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", "20s").ready().await;
+    let first = open(&control, &proxy).await;
+    let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = "10.1.2.4:7".parse().unwrap();
+    let endpoint = Endpoint::plain(echo.local_addr().unwrap());
+    control.set_outbound(service, policy::opaque(Meta::default_named("echo"), policy::forward(endpoint)));
+    // The test's runtime and the workers are different threads: some of these are accepted, the rest are queued.
+    let mut clients = vec![];
+    for _ in 0..50 {
+        clients.push(proxy.connect_outbound(service).await);
+    }
+    proxy.handle().shutdown();
+    for client in &mut clients {
+        client.write_all(b"x").await.unwrap();
+    }
+    for _ in &clients {
+        let (mut server, _) = soon(echo.accept()).await.unwrap();
+        assert_eq!(soon(server.read_u8()).await.unwrap(), b'x');
+    }
+    drop((first, clients));
+    assert_eq!(proxy.shutdown().await, Drained::Done);
+}
