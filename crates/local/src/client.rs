@@ -1,12 +1,22 @@
 //! Asks a running mesh, over the unix socket in its state folder.
 
-use crate::{Error, Status};
+use crate::{
+    Error, Status,
+    protocol::{Answer, Question},
+    supervisor::state,
+};
 use serde::{Deserialize, Serialize};
 use std::{
+    io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::mpsc,
+};
+use weft_transport::fdpass;
 
 /// Asks a mesh; each call is a connection of its own.
 #[derive(Clone, Debug)]
@@ -57,13 +67,16 @@ pub struct Logs {
     pub source: Option<Source>,
 }
 
+/// Lines that wait for who asked.
+const BACKLOG: usize = 256;
+
 impl Client {
     /// For the mesh of a state folder; `None` is the usual one.
     ///
     /// # Errors
     /// There is no usual folder. Whether a mesh runs shows with the first question.
     pub fn new(state_dir: Option<PathBuf>) -> Result<Self, Error> {
-        Ok(Self { state_dir: state_dir.ok_or(Error::NoStateFolder)? })
+        Ok(Self { state_dir: state_dir.map_or_else(state::usual, Ok)? })
     }
 
     pub fn state_dir(&self) -> &Path {
@@ -73,7 +86,10 @@ impl Client {
     /// # Errors
     /// No mesh runs.
     pub async fn status(&self) -> Result<Status, Error> {
-        Err(self.not_running())
+        match self.ask(&Question::Status).await? {
+            (_, Answer::Status(status), _) => Ok(*status),
+            (_, other, _) => Err(unexpected(other)),
+        }
     }
 
     /// The lines that are kept, then, if asked, those that come; ends when the receiver is dropped.
@@ -81,8 +97,24 @@ impl Client {
     /// # Errors
     /// No mesh runs, or it knows no such workload.
     pub async fn logs(&self, logs: Logs) -> Result<mpsc::Receiver<LogLine>, Error> {
-        let _ = logs;
-        Err(self.not_running())
+        let (stream, mut answer, _) = self.ask(&Question::Logs(logs)).await?;
+        let (sender, lines) = mpsc::channel(BACKLOG);
+        if let Answer::Refused(text) = answer {
+            return Err(Error::Refused(text));
+        }
+        tokio::spawn(async move {
+            while let Answer::Line(line) = answer {
+                if sender.send(line).await.is_err() {
+                    return;
+                }
+                answer = match hear(&stream).await {
+                    Ok((next, _)) => next,
+                    // The mesh has ended, and with it what it writes.
+                    Err(_) => return,
+                };
+            }
+        });
+        Ok(lines)
     }
 
     /// Adds a program, or replaces the one that was added under this name.
@@ -90,8 +122,7 @@ impl Client {
     /// # Errors
     /// No mesh runs, or a manifest has a workload of this name.
     pub async fn run(&self, run: Run) -> Result<(), Error> {
-        let _ = run;
-        Err(self.not_running())
+        self.done(&Question::Run(run)).await.map(drop)
     }
 
     /// Ends the mesh and waits until it has ended.
@@ -99,7 +130,10 @@ impl Client {
     /// # Errors
     /// No mesh runs.
     pub async fn down(&self) -> Result<(), Error> {
-        Err(self.not_running())
+        let (stream, _) = self.done(&Question::Down).await?;
+        // Nothing more is said; the end of the connection is the end of the mesh.
+        let _ = hear(&stream).await;
+        Ok(())
     }
 
     /// A connection to an address inside the mesh, made from the node: proxies' port 4191, the control plane's admin port.
@@ -107,11 +141,40 @@ impl Client {
     /// # Errors
     /// No mesh runs, or the address refuses.
     pub async fn dial(&self, addr: SocketAddr) -> Result<TcpStream, Error> {
-        let _ = addr;
-        Err(self.not_running())
+        let (_, fds) = self.done(&Question::Dial(addr)).await?;
+        let socket = fds.into_iter().next().ok_or_else(|| Error::Answer("no socket".into()))?;
+        TcpStream::from_std(socket.into()).map_err(Error::io("using a socket of the mesh"))
     }
 
-    fn not_running(&self) -> Error {
-        Error::NotRunning { state_dir: self.state_dir.clone() }
+    async fn done(&self, question: &Question) -> Result<(UnixStream, Vec<OwnedFd>), Error> {
+        match self.ask(question).await? {
+            (stream, Answer::Done, fds) => Ok((stream, fds)),
+            (_, other, _) => Err(unexpected(other)),
+        }
+    }
+
+    async fn ask(&self, question: &Question) -> Result<(UnixStream, Answer, Vec<OwnedFd>), Error> {
+        let stream = UnixStream::connect(state::api_socket(&self.state_dir)).await.map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => Error::Io { what: "asking the mesh".into(), error: e },
+            _ => Error::NotRunning { state_dir: self.state_dir.clone() },
+        })?;
+        let bytes = serde_json::to_vec(question).map_err(|e| Error::Answer(e.to_string()))?;
+        fdpass::send_async(&stream, &bytes, &[]).await.map_err(Error::io("asking the mesh"))?;
+        let (answer, fds) = hear(&stream).await?;
+        Ok((stream, answer, fds))
+    }
+}
+
+async fn hear(stream: &UnixStream) -> Result<(Answer, Vec<OwnedFd>), Error> {
+    let message = fdpass::recv_async(stream).await.map_err(Error::io("hearing from the mesh"))?;
+    let message = message.ok_or_else(|| Error::Answer("nothing: it has ended".into()))?;
+    let answer = serde_json::from_slice(&message.bytes).map_err(|e| Error::Answer(e.to_string()))?;
+    Ok((answer, message.fds))
+}
+
+fn unexpected(answer: Answer) -> Error {
+    match answer {
+        Answer::Refused(text) => Error::Refused(text),
+        other => Error::Answer(format!("{other:?}")),
     }
 }

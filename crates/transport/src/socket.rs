@@ -38,7 +38,7 @@ pub struct AcceptOptions {
 
 /// A listening socket, non-blocking, so that `tokio::net::TcpListener::from_std` takes it.
 ///
-/// `[::]` listens for both families, v4 clients having mapped addresses; any other v6 address listens for v6 alone.
+/// A v6 address listens for v6 alone: v4 needs a socket of its own.
 ///
 /// # Errors
 /// The address is in use or not of this machine.
@@ -47,7 +47,7 @@ pub fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
-        socket.set_only_v6(!addr.ip().is_unspecified())?;
+        socket.set_only_v6(true)?;
     }
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -88,19 +88,6 @@ fn set(socket: SockRef<'_>, keepalive: Option<Duration>, user_timeout: Option<Du
         socket.set_tcp_user_timeout(user_timeout)?;
     }
     Ok(())
-}
-
-/// Raises the number of files and sockets that this process may have open to what the system allows it, and returns that.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn raise_open_files() -> io::Result<u64> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
-    Ok(hard)
 }
 
 /// Where the client wanted to go before the connection was redirected here (`SO_ORIGINAL_DST`).

@@ -29,7 +29,7 @@ pub(super) struct App {
 }
 
 /// The application as one request holds it.
-pub(super) struct Lease(Rc<App>);
+pub struct Lease(Rc<App>);
 
 impl App {
     pub(super) fn new(wiring: &Wiring, addr: SocketAddr) -> Rc<Self> {

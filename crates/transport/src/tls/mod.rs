@@ -17,8 +17,6 @@ mod store;
 mod verify;
 
 #[cfg(test)]
-mod hostile;
-#[cfg(test)]
 mod interop;
 #[cfg(test)]
 pub(crate) mod test;

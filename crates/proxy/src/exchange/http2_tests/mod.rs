@@ -3,6 +3,4 @@
 
 mod attacks;
 mod fake;
-mod from_http1;
-mod to_http1;
 mod to_http2;

@@ -1,0 +1,28 @@
+//! What other processes ask a running mesh, over the unix socket in its state folder: one question per connection.
+
+use crate::{
+    Status,
+    client::{LogLine, Logs, Run},
+};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    Status,
+    Logs(Logs),
+    Run(Run),
+    /// Answered before the mesh ends; the connection closes with it.
+    Down,
+    /// The answer has the socket.
+    Dial(SocketAddr),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Done,
+    Status(Box<Status>),
+    /// Any number of them.
+    Line(LogLine),
+    Refused(String),
+}

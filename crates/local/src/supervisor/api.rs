@@ -1,0 +1,151 @@
+//! Answers other processes of the same user, over the unix socket in the state folder.
+
+use super::{logs::Follow, start::Answers};
+use crate::{
+    Error, Status,
+    client::Logs,
+    node::protocol::Net,
+    protocol::{Answer, Question},
+};
+use std::{
+    collections::BTreeSet,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::{UnixListener, UnixStream};
+use weft_transport::fdpass;
+
+const CONNECT: Duration = Duration::from_secs(5);
+
+pub(crate) fn listen(path: &Path) -> Result<UnixListener, Error> {
+    UnixListener::bind(path).map_err(Error::io(format!("listening on {}", path.display())))
+}
+
+/// Serves until dropped.
+pub(crate) async fn serve(answers: Arc<Answers>, listener: UnixListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answers = answers.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answers.connection(stream).await {
+                        tracing::debug!(%error, "a question was not answered");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a question was not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Answers {
+    async fn connection(&self, stream: UnixStream) -> io::Result<()> {
+        // The folder keeps other users out already; root may ask everybody.
+        let peer = stream.peer_cred()?.uid();
+        if peer != nix::unistd::geteuid().as_raw() && peer != 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let Some(message) = fdpass::recv_async(&stream).await? else { return Ok(()) };
+        let question = match serde_json::from_slice(&message.bytes) {
+            Ok(question) => question,
+            Err(error) => {
+                return say(&stream, &Answer::Refused(format!("the question is not understood: {error}"))).await;
+            }
+        };
+        match question {
+            Question::Status => say(&stream, &Answer::Status(Box::new(self.status()))).await,
+            Question::Logs(asked) => self.logs(&stream, &asked).await,
+            Question::Run(run) => say(&stream, &answer(self.desired.add(&run))).await,
+            Question::Down => {
+                say(&stream, &Answer::Done).await?;
+                self.stop.cancel();
+                // Closed by the end of the mesh: that is how the other side knows.
+                std::future::pending().await
+            }
+            Question::Dial(to) => match self.context.node.dial_fd(Net::Bridge, to, CONNECT).await {
+                Ok(fd) => give(&stream, &Answer::Done, &fd).await,
+                Err(error) => say(&stream, &Answer::Refused(error.to_string())).await,
+            },
+        }
+    }
+
+    fn status(&self) -> Status {
+        let (problems, ignored) = self.desired.problems();
+        Status {
+            state_dir: self.context.state.path().to_owned(),
+            workloads: self.desired.workloads(),
+            services: self.desired.services(),
+            published: self.published.clone(),
+            control_plane: self.control_plane.status(&self.context),
+            problems,
+            ignored,
+            egress: self.egress.status(),
+        }
+    }
+
+    async fn logs(&self, stream: &UnixStream, asked: &Logs) -> io::Result<()> {
+        let workloads = self.workloads(asked);
+        let mut follows: Vec<Follow> = Vec::new();
+        let workload = match workloads.as_slice() {
+            [] => {
+                let text = format!("there is no workload or pod {:?}; `weft ps` lists them", asked.name);
+                return say(stream, &Answer::Refused(text)).await;
+            }
+            [one] => one,
+            several => {
+                let names: Vec<String> = several.iter().map(|(ns, n)| format!("{ns}/{n}")).collect();
+                let text = format!("{:?} is in several namespaces: {}", asked.name, names.join(", "));
+                return say(stream, &Answer::Refused(text)).await;
+            }
+        };
+        let (lines, follow) = self.context.logs.read(workload, asked);
+        for line in lines {
+            say(stream, &Answer::Line(line)).await?;
+        }
+        if asked.follow {
+            follows.push(follow);
+        }
+        for mut follow in follows {
+            while let Some(line) = follow.next().await {
+                say(stream, &Answer::Line(line)).await?;
+            }
+        }
+        say(stream, &Answer::Done).await
+    }
+
+    /// The workloads that are meant by a name, which may be a pod's.
+    fn workloads(&self, asked: &Logs) -> Vec<(String, String)> {
+        let control = (self.context.settings.control_namespace.clone(), super::CONTROL_PLANE.to_owned());
+        let mut found = BTreeSet::new();
+        if asked.name == control.1 {
+            found.insert(control);
+        }
+        for workload in self.desired.workloads() {
+            if workload.name == asked.name || workload.pods.iter().any(|p| p.name == asked.name) {
+                found.insert((workload.namespace, workload.name));
+            }
+        }
+        found.into_iter().filter(|(ns, _)| asked.namespace.as_ref().is_none_or(|n| n == ns)).collect()
+    }
+}
+
+fn answer(result: Result<(), Error>) -> Answer {
+    match result {
+        Ok(()) => Answer::Done,
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+async fn say(stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+    fdpass::send_async(stream, &serde_json::to_vec(answer)?, &[]).await
+}
+
+async fn give(stream: &UnixStream, answer: &Answer, fd: &OwnedFd) -> io::Result<()> {
+    fdpass::send_async(stream, &serde_json::to_vec(answer)?, &[fd.as_fd()]).await
+}

@@ -1,0 +1,308 @@
+//! From objects to pods: looks at what should run and what runs, and starts and stops what differs.
+//!
+//! Takes no input: a wake-up only makes it look at the present state again.
+
+use super::{context::Shared, endpoints, manifests::Manifests, names::Zone, plan::ServiceNumbers, pod::Pod};
+use crate::{Error, HostService, client::Run, status};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+use weft_cluster::{
+    Key, Kind, Object,
+    k8s::api::core::v1::{Namespace, Service},
+    manifest::{Ignored, Problem},
+    object::DEFAULT_NAMESPACE,
+    workload::{Template, changes, template},
+};
+
+/// What should run and what does.
+#[derive(Debug)]
+pub(crate) struct Desired {
+    context: Shared,
+    host_services: Vec<HostService>,
+    zone: super::dns::Current,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    manifests: Manifests,
+    /// Of the options, which stay, and of `weft run`.
+    given: Vec<Object>,
+    added: BTreeMap<Key, Object>,
+    services: ServiceNumbers,
+    templates: BTreeMap<Key, Arc<Template>>,
+    pods: BTreeMap<Key, Vec<Pod>>,
+    zone_version: Option<u64>,
+}
+
+impl Desired {
+    pub(crate) fn new(
+        context: Shared,
+        manifests: Manifests,
+        given: Vec<Object>,
+        host_services: Vec<HostService>,
+        zone: super::dns::Current,
+    ) -> Self {
+        let inner = Inner { manifests, given, ..Inner::default() };
+        Self { context, host_services, zone, inner: Mutex::new(inner) }
+    }
+
+    /// Reads the manifests again.
+    pub(crate) fn reload(&self) {
+        let mut inner = self.inner.lock();
+        inner.manifests.reload();
+        for problem in &inner.manifests.last().problems {
+            tracing::warn!("{problem}");
+        }
+        drop(inner);
+        self.reconcile();
+    }
+
+    /// Adds a program.
+    pub(crate) fn add(&self, run: &Run) -> Result<(), Error> {
+        let objects = objects_of(run).map_err(|e| Error::Refused(format!("the program cannot be described: {e}")))?;
+        let mut inner = self.inner.lock();
+        let from_files: HashSet<Key> = inner.manifests.in_force().iter().map(|l| l.object.key()).collect();
+        if let Some(taken) = objects.iter().map(Object::key).find(|key| from_files.contains(key)) {
+            return Err(Error::Refused(format!("{taken} is in a manifest; take another name")));
+        }
+        inner.added.extend(objects.into_iter().map(|o| (o.key(), o)));
+        drop(inner);
+        self.reconcile();
+        Ok(())
+    }
+
+    /// Makes what runs what should run, as far as that is possible now.
+    pub(crate) fn reconcile(&self) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let objects = inner.objects();
+        inner.tell(&self.context, &objects);
+        let namespaces: BTreeMap<&str, &Namespace> = objects
+            .iter()
+            .filter_map(|o| match o {
+                Object::Namespace(n) => Some((n.metadata.name.as_deref()?, &**n)),
+                _ => None,
+            })
+            .collect();
+        let control = &self.context.settings.control_namespace;
+        inner.templates = objects
+            .iter()
+            .filter_map(|object| match object {
+                Object::Deployment(deployment) => {
+                    let key = object.key();
+                    let namespace = namespaces.get(key.namespace.as_str()).copied();
+                    Some((key, Arc::new(template(deployment, namespace, control))))
+                }
+                _ => None,
+            })
+            .collect();
+        let keys: BTreeSet<Key> = inner.templates.keys().chain(inner.pods.keys()).cloned().collect();
+        for key in keys {
+            let template = inner.templates.get(&key).cloned();
+            let pods = inner.pods.entry(key).or_default();
+            pods.retain(|pod| !pod.has_ended());
+            roll(&self.context, template.as_ref(), pods);
+        }
+        inner.pods.retain(|_, pods| !pods.is_empty());
+        self.name(inner);
+    }
+
+    /// Puts the names in force that follow from the objects.
+    fn name(&self, inner: &mut Inner) {
+        let version = self.context.store.version();
+        if inner.zone_version != Some(version) {
+            let objects = self.context.store.objects();
+            let domain = &self.context.settings.cluster_domain;
+            *self.zone.write() = Arc::new(Zone::new(&objects, &self.host_services, self.context.plan, domain));
+            inner.zone_version = Some(version);
+        }
+    }
+
+    /// All pods, those that end as well.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        self.inner.lock().pods.values().flatten().cloned().collect()
+    }
+
+    pub(crate) fn problems(&self) -> (Vec<Problem>, Vec<Ignored>) {
+        let inner = self.inner.lock();
+        (inner.manifests.last().problems.clone(), inner.manifests.last().ignored.clone())
+    }
+
+    pub(crate) fn workloads(&self) -> Vec<status::Workload> {
+        let inner = self.inner.lock();
+        let keys: BTreeSet<&Key> = inner.templates.keys().chain(inner.pods.keys()).collect();
+        let mut workloads: Vec<status::Workload> = keys
+            .into_iter()
+            .map(|key| {
+                let mut pods: Vec<status::Pod> = inner.pods.get(key).into_iter().flatten().map(Pod::status).collect();
+                pods.sort_by(|a, b| a.name.cmp(&b.name));
+                status::Workload {
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    replicas: inner.templates.get(key).map_or(0, |t| t.replicas),
+                    ready: u32::try_from(pods.iter().filter(|p| p.ready).count()).unwrap_or(u32::MAX),
+                    pods,
+                }
+            })
+            .collect();
+        workloads.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        workloads
+    }
+
+    pub(crate) fn services(&self) -> Vec<status::Service> {
+        let of = |service: &Service| status::Service {
+            namespace: service.metadata.namespace.clone().unwrap_or_default(),
+            name: service.metadata.name.clone().unwrap_or_default(),
+            cluster_ips: endpoints::cluster_ips(service),
+            ports: service
+                .spec
+                .iter()
+                .flat_map(|s| s.ports.iter().flatten())
+                .filter_map(|p| u16::try_from(p.port).ok())
+                .collect(),
+        };
+        let objects = self.context.store.objects();
+        let services = objects.iter().filter_map(|o| match o {
+            Object::Service(service) => Some(of(service)),
+            _ => None,
+        });
+        services.collect()
+    }
+}
+
+/// Starts what is missing and stops what is too much. Old pods stay until all new ones are ready.
+fn roll(context: &Shared, template: Option<&Arc<Template>>, pods: &mut Vec<Pod>) {
+    let wanted = template.map(|t| t.pods()).unwrap_or_default();
+    let running: Vec<_> = pods.iter().filter(|p| !p.is_stopping()).map(Pod::desired).collect();
+    let changes = changes(&running, &wanted);
+    if let Some(template) = template {
+        pods.iter().filter(|p| changes.keep.contains(&p.desired())).for_each(|p| p.update(context, template));
+        for desired in &changes.start {
+            // One of this name that still ends goes first; its end wakes us.
+            if !pods.iter().any(|p| p.desired().name == desired.name) {
+                pods.push(Pod::start(context, template.clone(), desired));
+            }
+        }
+    }
+    let ready = |d: &weft_cluster::workload::Desired| pods.iter().any(|p| p.desired() == *d && p.is_ready());
+    let replaced = wanted.iter().all(ready);
+    for pod in pods.iter() {
+        let desired = pod.desired();
+        let outdated = template.is_some_and(|t| t.hash != desired.template_hash);
+        if changes.stop.contains(&desired) && (replaced || !outdated) {
+            pod.stop();
+        }
+    }
+}
+
+impl Inner {
+    /// Everything that was given, each key once; Services with their addresses.
+    fn objects(&mut self) -> Vec<Object> {
+        let files = self.manifests.in_force().iter().map(|l| l.object.clone());
+        let mut objects: BTreeMap<Key, Object> = BTreeMap::new();
+        for object in self.added.values().cloned().chain(self.given.iter().cloned()).chain(files) {
+            objects.insert(object.key(), object);
+        }
+        objects.into_values().collect()
+    }
+
+    /// Tells the control plane what was given, and takes back what is not given any more.
+    fn tell(&mut self, context: &Shared, objects: &[Object]) {
+        let mut told = HashSet::new();
+        let mut names = HashSet::new();
+        for object in objects {
+            let mut object = object.clone();
+            if let Object::Service(service) = &mut object {
+                let key = object_key(service);
+                names.insert(key.clone());
+                give_addresses(service, context, &mut self.services, &key);
+            }
+            told.insert(object.key());
+            context.store.apply(with_namespace(object));
+        }
+        self.services.keep(&names);
+        for object in context.store.objects() {
+            let key = object.key();
+            if !matches!(key.kind, Kind::Pod | Kind::Token) && !told.contains(&key) {
+                context.store.delete(&key);
+            }
+        }
+    }
+}
+
+fn object_key(service: &Service) -> (String, String) {
+    let namespace = service.metadata.namespace.clone().filter(|n| !n.is_empty());
+    (namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.into()), service.metadata.name.clone().unwrap_or_default())
+}
+
+/// The namespace that an object is in is written into it, as Kubernetes does.
+fn with_namespace(mut object: Object) -> Object {
+    let namespace = object.key().namespace;
+    let metadata = match &mut object {
+        Object::ServiceAccount(o) => &mut o.metadata,
+        Object::Deployment(o) => &mut o.metadata,
+        Object::Service(o) => &mut o.metadata,
+        Object::Pod(o) => &mut o.metadata,
+        Object::Namespace(_) | Object::Token(_) => return object,
+    };
+    metadata.namespace = Some(namespace);
+    object
+}
+
+/// Gives a Service its cluster IPs, unless it is headless or names its own.
+fn give_addresses(service: &mut Service, context: &Shared, numbers: &mut ServiceNumbers, key: &(String, String)) {
+    let families = [endpoints::has_family(service, false), endpoints::has_family(service, true)];
+    let Some(spec) = service.spec.as_mut() else { return };
+    let own = spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty());
+    if own || spec.type_.as_deref() == Some("ExternalName") {
+        return;
+    }
+    let Some(number) = numbers.of(&key.0, &key.1) else { return };
+    let ips = context.plan.both(number);
+    let of_family = |ip: &&std::net::IpAddr| if ip.is_ipv6() { families[1] } else { families[0] };
+    let ips: Vec<String> = ips.iter().filter(of_family).map(ToString::to_string).collect();
+    spec.ip_families = Some(ips.iter().map(|ip| if ip.contains(':') { "IPv6" } else { "IPv4" }.to_owned()).collect());
+    spec.cluster_ip = ips.first().cloned();
+    spec.cluster_ips = Some(ips);
+}
+
+/// The Deployment and Service that `weft run` stands for.
+fn objects_of(run: &Run) -> serde_json::Result<Vec<Object>> {
+    use serde_json::json;
+    let labels = json!({ "app": run.name });
+    let mut container = json!({
+        "name": run.name,
+        "image": "none",
+        "command": run.command,
+        "env": run.env.iter().map(|(n, v)| json!({ "name": n, "value": v })).collect::<Vec<_>>(),
+    });
+    if let Some(dir) = &run.working_dir {
+        container["workingDir"] = json!(dir);
+    }
+    if let Some(port) = run.port {
+        container["ports"] = json!([{ "containerPort": port }]);
+        container["readinessProbe"] = json!({ "tcpSocket": { "port": port }, "periodSeconds": 2 });
+    }
+    let metadata = json!({ "name": run.name, "namespace": run.namespace });
+    let deployment = json!({
+        "metadata": metadata,
+        "spec": {
+            "replicas": run.replicas,
+            "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": { "containers": [container] } },
+        },
+    });
+    let mut objects = vec![Object::Deployment(serde_json::from_value(deployment)?)];
+    if let Some(port) = run.port {
+        let service = json!({
+            "metadata": metadata,
+            "spec": { "selector": labels, "ports": [{ "port": port }] },
+        });
+        objects.push(Object::Service(serde_json::from_value(service)?));
+    }
+    Ok(objects)
+}

@@ -1,0 +1,299 @@
+//! Starts every part in its order, keeps them going, ends them in the opposite order.
+
+use super::{
+    api,
+    context::{Context, Shared, User},
+    control_plane::ControlPlane,
+    desired::Desired,
+    dns,
+    egress::{self, Egress},
+    hands::{self, Body},
+    logs::LogBook,
+    manifests::{self, Manifests},
+    plan::Plan,
+    pod::Pod,
+    publish, rules,
+    state::StateDir,
+    store::{self, Store},
+};
+use crate::{Error, Options, launch::Ids, node::protocol::Bridge, program::find_program, status};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::{Notify, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use weft_cluster::{index::Settings, inject};
+use weft_control::{Lifetimes, Ports};
+
+/// Until everything is ended by force.
+const END: Duration = Duration::from_millis(2500);
+/// Between looks at what should run, besides those that a change asks for.
+const LOOK: Duration = Duration::from_secs(5);
+/// Where Debian keeps nft, which an ordinary user's PATH lacks.
+const TOOLS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// What `up` returns with.
+pub(crate) type Started = Result<PathBuf, Error>;
+
+/// Runs a mesh until `stop`; `started` hears when its first objects are in force, or why they are not.
+pub(crate) async fn run(
+    options: Options,
+    started: oneshot::Sender<Started>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mesh = match Supervisor::start(options, stop.clone()).await {
+        Ok(mesh) => mesh,
+        Err(error) => {
+            // Who started it has gone.
+            let _ = started.send(Err(error));
+            return Ok(());
+        }
+    };
+    let _ = started.send(Ok(mesh.context.state.path().to_owned()));
+    mesh.run(stop).await
+}
+
+/// All parts.
+struct Supervisor {
+    context: Shared,
+    desired: Arc<Desired>,
+    body: Body,
+    control_plane: tokio::task::JoinHandle<Result<(), Error>>,
+    control_stop: CancellationToken,
+    files: Arc<Notify>,
+    tasks: JoinSet<()>,
+    /// Held for what they do when dropped.
+    _watcher: Option<notify::RecommendedWatcher>,
+    _dns: Box<dyn std::any::Any + Send>,
+}
+
+/// What the API answers from.
+pub(crate) struct Answers {
+    pub(crate) context: Shared,
+    pub(crate) desired: Arc<Desired>,
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) egress: Arc<Egress>,
+    pub(crate) published: Vec<status::Published>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Supervisor {
+    async fn start(options: Options, stop: CancellationToken) -> Result<Self, Error> {
+        let state_dir = match &options.state_dir {
+            Some(dir) => dir.clone(),
+            None => super::state::usual()?,
+        };
+        let weft = match options.programs.weft {
+            Some(weft) => weft,
+            None => std::env::current_exe().map_err(Error::io("finding weft itself"))?,
+        };
+        let proxy = match options.programs.proxy {
+            Some(proxy) => proxy,
+            None => find_program("weft-proxy")?,
+        };
+        let path = search_path(&weft);
+        if !std::env::split_paths(&path).any(|dir| dir.join("nft").is_file()) {
+            return Err(Error::NoNft);
+        }
+        let state = StateDir::take(&state_dir)?;
+        let ca = weft_control::ca::ensure(state.path(), &Lifetimes::default(), SystemTime::now())?;
+        drop(ca);
+
+        let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+        let plan = Plan::pick(&routes, std::path::Path::new("/proc/net/if_inet6").exists());
+        let (node, body) = hands::start(&weft, &path).await?;
+        let sockets = node.bridge(bridge(plan)).await?;
+        let Sockets { dns_tcp, egress_tcp, dns_udp } = Sockets::new(sockets, plan)?;
+
+        let settings = Settings { cluster_networks: plan.networks(), ..Settings::default() };
+        let uid = nix::unistd::geteuid();
+        let user = if uid.is_root() {
+            User::Root
+        } else {
+            User::Ordinary(Ids { uid: uid.as_raw(), gid: nix::unistd::getegid().as_raw() })
+        };
+        let context = Arc::new(Context {
+            node,
+            store: Store::new(),
+            logs: LogBook::new(state.logs()),
+            state,
+            plan,
+            control: control(&settings, plan),
+            settings,
+            weft,
+            proxy,
+            proxy_log: options.proxy_log,
+            user,
+            path,
+            working_dir: std::env::current_dir().map_err(Error::io("reading the working folder"))?,
+            numbers: Default::default(),
+            changed: Notify::new(),
+        });
+
+        let mut tasks = JoinSet::new();
+        let events = context.state.events_socket();
+        let events = store::listen(&events).map_err(Error::io(format!("listening on {}", events.display())))?;
+        tasks.spawn(store::serve(context.store.clone(), events));
+        let egress = Arc::new(Egress::new(plan, options.egress, options.host_services.clone()));
+        for listener in egress_tcp {
+            tasks.spawn(egress::serve(egress.clone(), listener));
+        }
+        let zone: dns::Current = Default::default();
+        let served = dns::serve(zone.clone(), options.egress, dns_udp, dns_tcp);
+
+        let files = Arc::new(Notify::new());
+        let watcher = match manifests::watch(&options.manifests, files.clone()) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(%error, "manifests are not watched: changes on disk are not applied");
+                None
+            }
+        };
+        let read = Manifests::read(options.manifests);
+        let desired = Arc::new(Desired::new(context.clone(), read, options.objects, options.host_services, zone));
+        desired.reconcile();
+
+        let mut published = Vec::new();
+        for publish in options.publish {
+            let what = || format!("publishing {}", publish.listen);
+            let listener = TcpListener::bind(publish.listen).await.map_err(|e| Error::io(what())(e))?;
+            published.push(status::Published {
+                listen: listener.local_addr().map_err(|e| Error::io(what())(e))?,
+                namespace: publish.namespace.clone(),
+                service: publish.service.clone(),
+                port: publish.port,
+            });
+            tasks.spawn(publish::serve(publish, listener, context.store.clone(), context.node.clone()));
+        }
+
+        let control_stop = CancellationToken::new();
+        let control_plane = ControlPlane::default();
+        let running = tokio::spawn(control_plane.clone().run(context.clone(), control_stop.clone()));
+        let answers =
+            Answers { context: context.clone(), desired: desired.clone(), control_plane, egress, published, stop };
+        tasks.spawn(api::serve(Arc::new(answers), api::listen(&context.state.api_socket())?));
+        Ok(Self {
+            context,
+            desired,
+            body,
+            control_plane: running,
+            control_stop,
+            files,
+            tasks,
+            _watcher: watcher,
+            _dns: Box::new(served),
+        })
+    }
+
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut look = tokio::time::interval(LOOK);
+        let ended = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                () = self.body.ended() => break Err(Error::Node("ended, and everything in it".into())),
+                // Every change is a reason to look again, none is an instruction.
+                () = self.context.changed.notified() => self.desired.reconcile(),
+                _ = look.tick() => self.desired.reconcile(),
+                () = self.files.notified() => self.desired.reload(),
+                ended = &mut self.control_plane => match ended {
+                    Ok(Err(error)) => break Err(error),
+                    _ => break Err(Error::Refused("the control plane is not kept running any more".into())),
+                },
+            }
+        };
+        if ended.is_ok() {
+            // What does not end in time is ended by force below.
+            let _ = tokio::time::timeout(END, self.end()).await;
+        }
+        self.tasks.abort_all();
+        self.body.kill().await;
+        self.context.state.clear();
+        ended
+    }
+
+    /// Programs first, then their proxies, then the control plane.
+    async fn end(&mut self) {
+        let pods = self.desired.pods();
+        pods.iter().for_each(Pod::stop_now);
+        for pod in pods {
+            pod.ended().await;
+        }
+        self.control_stop.cancel();
+        let _ = (&mut self.control_plane).await;
+    }
+}
+
+/// The sockets that the node made on the bridge.
+struct Sockets {
+    dns_tcp: Vec<TcpListener>,
+    egress_tcp: Vec<TcpListener>,
+    dns_udp: Vec<UdpSocket>,
+}
+
+/// The port of DNS.
+const DNS: u16 = 53;
+
+fn bridge(plan: Plan) -> Bridge {
+    let gateways = plan.gateways();
+    let at = |port: u16| gateways.iter().map(move |ip| SocketAddr::new(*ip, port));
+    Bridge {
+        addresses: Plan::on_link(&gateways),
+        listen: at(DNS).chain(at(rules::EGRESS_PORT)).collect(),
+        udp: at(DNS).collect(),
+        ruleset: rules::bridge(plan),
+    }
+}
+
+impl Sockets {
+    fn new(sockets: Vec<OwnedFd>, plan: Plan) -> Result<Self, Error> {
+        let families = plan.gateways().len();
+        let mut listeners = sockets.into_iter();
+        let tcp = |fd: OwnedFd| TcpListener::from_std(fd.into()).map_err(Error::io("using a socket of the node"));
+        let udp = |fd: OwnedFd| UdpSocket::from_std(fd.into()).map_err(Error::io("using a socket of the node"));
+        Ok(Self {
+            dns_tcp: listeners.by_ref().take(families).map(tcp).collect::<Result<_, _>>()?,
+            egress_tcp: listeners.by_ref().take(families).map(tcp).collect::<Result<_, _>>()?,
+            dns_udp: listeners.map(udp).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// What proxies are told of the control plane.
+fn control(settings: &Settings, plan: Plan) -> inject::ControlPlane {
+    let ip = plan.control().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let ports = Ports::default();
+    let at = |port| SocketAddr::new(ip, port).to_string();
+    inject::ControlPlane {
+        identity_addr: at(ports.identity),
+        destination_addr: at(ports.destination),
+        policy_addr: at(ports.policy),
+        namespace: settings.control_namespace.clone(),
+        trust_domain: settings.trust_domain.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        cluster_networks: settings.cluster_networks.clone(),
+        default_policy: settings.default_policy.0,
+        ipv6: plan.ipv6,
+    }
+}
+
+/// Of the node and of programs: `weft`'s own folder, tools that were unpacked for it, the caller's, Debian's.
+fn search_path(weft: &std::path::Path) -> String {
+    let own = weft.parent().map(PathBuf::from);
+    let tools = std::env::var_os("WEFT_TOOLS_PATH").unwrap_or_default();
+    let callers = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = own
+        .into_iter()
+        .chain(std::env::split_paths(&tools))
+        .chain(std::env::split_paths(&callers))
+        .chain(TOOLS.map(PathBuf::from))
+        .filter(|dir| dir.is_absolute());
+    std::env::join_paths(dirs).unwrap_or(callers).to_string_lossy().into_owned()
+}
