@@ -4,7 +4,9 @@
 //!
 //! The order of a connection: `socket` accepts it, `detect` looks at its first bytes, `tls` terminates it, a protocol
 //! (in `weft-proxy`) or `copy` reads and writes the `stream`, `drain` ends it. `redirect` and `netns` prepare the ground.
-//! It knows nothing of HTTP beyond recognising it. It is the only crate that names rustls, and the only one with unsafe code.
+//! It knows nothing of HTTP beyond recognising it. It is the only crate that names rustls.
+
+#![forbid(unsafe_code)]
 
 mod buffer;
 

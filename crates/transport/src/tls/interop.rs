@@ -409,8 +409,6 @@ async fn an_idle_session_holds_no_buffer() {
         ours.write_all(&pattern(n)).await.unwrap();
         ours.flush().await.unwrap();
         theirs.read_exact(&mut vec![0; n]).await.unwrap();
-        let waiting = tokio::time::timeout(std::time::Duration::ZERO, ours.read_u8()).await;
-        assert!(waiting.is_err());
         assert!(ours.session().unwrap().is_released());
     }
     assert!(size_of::<Session>() <= 1024, "{}", size_of::<Session>());

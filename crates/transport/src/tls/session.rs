@@ -138,10 +138,19 @@ impl Session {
     fn take_opened(&mut self, buf: &mut ReadBuf<'_>) {
         let n = self.opened.min(buf.remaining());
         buf.put_slice(self.incoming.bytes().get(..n).unwrap_or_default());
-        self.incoming.taken(n);
+        self.consume(n);
         self.opened -= n;
         if self.opened == 0 {
-            self.incoming.taken(std::mem::take(&mut self.skip));
+            let skip = std::mem::take(&mut self.skip);
+            self.consume(skip);
+        }
+    }
+
+    /// An empty buffer is given back at once: the reader may not come back for long.
+    fn consume(&mut self, n: usize) {
+        self.incoming.taken(n);
+        if self.incoming.is_empty() {
+            self.incoming.release();
         }
     }
 
@@ -160,20 +169,21 @@ impl Session {
         if kind == Kind::Data as u8 {
             self.control.data_received()?;
             if direct {
-                self.incoming.taken(record.total());
+                self.consume(record.total());
                 return Ok(Step::Read(content));
             }
-            self.incoming.taken(HEADER);
+            self.consume(HEADER);
             self.opened = content;
             self.skip = record.total() - HEADER - content;
             if content == 0 {
-                self.incoming.taken(std::mem::take(&mut self.skip));
+                let skip = std::mem::take(&mut self.skip);
+                self.consume(skip);
             }
             return Ok(Step::Again);
         }
         let plain: &[u8] = if direct { buf.initialize_unfilled_to(record.plain_len()) } else { ciphertext };
         let event = self.control.received(kind, plain.get(..content).unwrap_or_default())?;
-        self.incoming.taken(record.total());
+        self.consume(record.total());
         if event == Event::Ended {
             self.reading = Reading::Ended;
         }
