@@ -97,8 +97,8 @@ impl Inbound {
 
     async fn connection(self: &Rc<Self>, tcp: TcpStream, client: SocketAddr) -> Result<(), ProxyError> {
         let known = match accept::dialled(&self.wiring.context, &tcp)? {
-            Dialled::Port(target) => self.redirected(tcp, client, target).await?,
-            Dialled::Direct(local) => self.direct(tcp, client, local).await?,
+            Dialled::Port(target) => Box::pin(self.redirected(tcp, client, target)).await?,
+            Dialled::Direct(local) => Box::pin(self.direct(tcp, client, local)).await?,
         };
         match known {
             Some(known) => self.carry(known).await,
@@ -158,15 +158,16 @@ impl Inbound {
         let drain = self.wiring.context.drain.clone();
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
-            return forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain).await;
+            return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, app);
         if protocol == Protocol::Http1 {
             let connection = ServerConnection { stream, prefix: Bytes::new() };
-            exchange::serve_http1(connection, &requests, drain).await;
+            Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         } else {
             let settings = ServerSettings::new(&self.wiring.context.config.inbound.http2_server);
-            exchange::serve_http2(stream, &settings, Rc::new(requests), async move { drain.signaled().await }).await;
+            let ending = async move { drain.signaled().await };
+            Box::pin(exchange::serve_http2(stream, &settings, Rc::new(requests), ending)).await;
         }
         Ok(())
     }
@@ -204,5 +205,19 @@ async fn sweep(inbound: Weak<Inbound>) {
             app.expire(now);
             now.duration_since(app.used.get()) < idle
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each protocol needs is allocated when it is known, so that no connection carries the room for all of them.
+    #[test]
+    fn a_connection_is_small() {
+        fn size<F>(_: fn(Rc<Inbound>, TcpStream, SocketAddr) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(Inbound::serve) <= 1536, "{}", size(Inbound::serve));
     }
 }

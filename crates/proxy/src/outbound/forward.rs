@@ -44,7 +44,7 @@ pub(super) async fn forward(
     mut stream: Stream,
     drain: &drain::Watch,
 ) -> Result<(), ProxyError> {
-    let (mut server, _pending) = match connect(outbound, target).await {
+    let (mut server, _pending) = match Box::pin(connect(outbound, target)).await {
         Ok(connected) => connected,
         Err(error) => {
             stream.reset_on_close();

@@ -88,11 +88,11 @@ impl Outbound {
     async fn connection(self: &Rc<Self>, tcp: TcpStream) -> Result<(), ProxyError> {
         let drain = self.wiring.context.drain.clone();
         let addr = accept::target(&self.wiring.context, &tcp)?;
-        let target = self.targets.get(addr).await?;
+        let target = Box::pin(self.targets.get(addr)).await?;
         let mut stream = Stream::tcp(tcp);
         stream.meter(target.accepted.open());
         let timeout = self.wiring.context.config.outbound.detect_timeout;
-        let detected = detect::protocol(&mut stream, &target.snapshot(), timeout).await;
+        let detected = Box::pin(detect::protocol(&mut stream, &target.snapshot(), timeout)).await;
         let Some((protocol, prefix)) = detected.map_err(|error| {
             ProxyError::new(Code::BadRequest, format!("the application's connection to {addr} broke: {error}"))
         })?
@@ -101,15 +101,16 @@ impl Outbound {
         };
         stream.unread(prefix);
         if protocol == Protocol::Opaque {
-            return forward::forward(self, &target, stream, &drain).await;
+            return Box::pin(forward::forward(self, &target, stream, &drain)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), target, protocol);
         if protocol == Protocol::Http1 {
             let connection = ServerConnection { stream, prefix: Bytes::new() };
-            exchange::serve_http1(connection, &requests, drain).await;
+            Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         } else {
             let settings = ServerSettings::new(&self.wiring.context.config.outbound.http2_server);
-            exchange::serve_http2(stream, &settings, Rc::new(requests), async move { drain.signaled().await }).await;
+            let ending = async move { drain.signaled().await };
+            Box::pin(exchange::serve_http2(stream, &settings, Rc::new(requests), ending)).await;
         }
         Ok(())
     }
@@ -140,5 +141,19 @@ async fn sweep(outbound: Weak<Outbound>) {
         });
         outbound.http.for_each(|connections| connections.expire(now));
         outbound.tcp.for_each(|_| {});
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each protocol needs is allocated when it is known, so that no connection carries the room for all of them.
+    #[test]
+    fn a_connection_is_small() {
+        fn size<F>(_: fn(Rc<Outbound>, TcpStream, SocketAddr) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(Outbound::serve) <= 1536, "{}", size(Outbound::serve));
     }
 }

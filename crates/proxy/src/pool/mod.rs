@@ -36,7 +36,8 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        Ok(http1::Connection::new(connect().await?))
+        // Boxed: most requests find a connection, and need not carry the room for making one.
+        Ok(http1::Connection::new(Box::pin(connect()).await?))
     }
 
     pub(crate) fn keep(&self, connection: http1::Connection) {
@@ -53,7 +54,7 @@ impl Pool {
             let fresh = open.is_none();
             let mut sender = match open {
                 Some(sender) => sender,
-                None => self.establish(&connect).await?,
+                None => Box::pin(self.establish(&connect)).await?,
             };
             match sender.ready().await {
                 Ok(()) => return Ok(sender),
