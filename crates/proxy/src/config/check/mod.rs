@@ -1,18 +1,15 @@
 //! Raw text → checked configuration. Goes on after a problem, so that all are reported at once.
 
+mod reader;
+
 use super::{
     Admin, Config, Connect, ControlAddr, ControlClients, Destination, Http1Pool, Http2Client, Http2Server,
     IdentityConfig, Inbound, Outbound, Policy, Process, Queue, SocketOptions, StreamLimits,
-    table::{self, Acts, Default as VarDefault},
-    value::{self, Parsed},
+    table::{self, Acts},
+    value,
 };
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::PathBuf,
-    time::Duration,
-};
+use reader::{Reader, dns_name, one_of, positive, positive_number, text, window};
+use std::{fmt, path::PathBuf, time::Duration};
 use weft_model::{
     DnsName, Identity,
     policy::{inbound::DefaultPolicy, outbound::Backoff},
@@ -60,20 +57,7 @@ pub fn check(env: impl IntoIterator<Item = (String, String)>, cpus: usize) -> Re
     Ok(checked)
 }
 
-struct Reader {
-    /// What is set and not empty.
-    env: BTreeMap<String, String>,
-    problems: RefCell<Vec<Problem>>,
-    /// Names that were asked for, for the test that the table and this file agree.
-    asked: RefCell<BTreeSet<&'static str>>,
-}
-
 impl Reader {
-    fn new(env: impl IntoIterator<Item = (String, String)>) -> Self {
-        let env = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        Self { env, problems: RefCell::default(), asked: RefCell::default() }
-    }
-
     fn config(&self, cpus: usize) -> Option<Config> {
         // All parts are read before the first `?`, so that no problem hides another.
         let (inbound, outbound) = (self.inbound(), self.outbound());
@@ -431,36 +415,6 @@ impl Reader {
         }
         Some(ControlAddr { addr: host, identity: Some(identity?) })
     }
-
-    /// A value that the table has no default for.
-    fn optional<T>(&self, name: &'static str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
-        self.asked.borrow_mut().insert(name);
-        let text = self.env.get(name)?;
-        parse(text).map_err(|message| self.problem(name, message)).ok()
-    }
-
-    /// The value, or the table's default. `T::default()` stands in after a problem, and is then thrown away with the rest.
-    fn or_default<T: Default>(&self, name: &'static str, parse: impl FnOnce(&str) -> Parsed<T>) -> T {
-        self.required(name, parse).unwrap_or_default()
-    }
-
-    /// The value or the table's default; a problem if there is neither.
-    fn required<T>(&self, name: &'static str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
-        self.asked.borrow_mut().insert(name);
-        let default = match table::find(name).map(|var| var.default) {
-            Some(VarDefault::Value(text)) => Some(text),
-            _ => None,
-        };
-        let Some(text) = self.env.get(name).map(String::as_str).or(default) else {
-            self.problem(name, "must be set");
-            return None;
-        };
-        parse(text).map_err(|message| self.problem(name, message)).ok()
-    }
-
-    fn problem(&self, name: &str, message: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { name: name.to_owned(), message: message.into() });
-    }
 }
 
 /// The maximum if given, else the part of the processors if given, else 1; at least `min`, at most what is there.
@@ -468,34 +422,6 @@ fn workers(cpus: usize, min: usize, max: Option<usize>, ratio: Option<f64>) -> u
     let cpus = cpus.max(1);
     let by_ratio = ratio.map(|ratio| (cpus as f64 * ratio).round() as usize);
     max.or(by_ratio).unwrap_or(1).max(min).clamp(1, cpus)
-}
-
-fn text(text: &str) -> Parsed<String> {
-    Ok(text.to_owned())
-}
-
-fn dns_name(text: &str) -> Parsed<DnsName> {
-    text.parse::<DnsName>().map_err(|e| e.to_string())
-}
-
-fn one_of<'a>(text: &str, allowed: &[&'a str]) -> Parsed<&'a str> {
-    let found = allowed.iter().find(|a| **a == text);
-    found.copied().ok_or_else(|| format!("{text:?} is not one of: {}", allowed.join(", ")))
-}
-
-fn positive(text: &str) -> Parsed<Duration> {
-    let duration = value::duration(text)?;
-    if duration.is_zero() { Err("must be longer than 0".into()) } else { Ok(duration) }
-}
-
-fn positive_number<T: std::str::FromStr + PartialEq + Default>(text: &str) -> Parsed<T> {
-    let number = value::number::<T>(text)?;
-    if number == T::default() { Err("must be greater than 0".into()) } else { Ok(number) }
-}
-
-fn window(text: &str) -> Parsed<u32> {
-    let size: u32 = value::number(text)?;
-    if (1..1 << 31).contains(&size) { Ok(size) } else { Err(format!("{text:?} is not a window: 1 to 2147483647")) }
 }
 
 impl fmt::Display for Problem {
@@ -507,6 +433,7 @@ impl fmt::Display for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_table_and_the_check_know_the_same_names() {
