@@ -66,9 +66,11 @@ impl Control {
         &mut self.sealer
     }
 
-    /// Data may not come within a message.
-    pub(super) fn data_received(&mut self) -> Result<(), Error> {
-        self.updates = 0;
+    /// Data may not come within a message. Empty records are no data: they do not excuse another key update.
+    pub(super) fn data_received(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > 0 {
+            self.updates = 0;
+        }
         if self.message.is_empty() {
             Ok(())
         } else {

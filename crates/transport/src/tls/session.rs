@@ -128,7 +128,7 @@ impl Session {
                 Ok(Step::NeedMore) if any => return Poll::Ready(Ok(())),
                 Ok(Step::NeedMore) => ready!(self.poll_fill(cx))?,
                 Err(error) => {
-                    self.refuse(cx, alert(&error));
+                    self.refuse(cx, &error);
                     self.reading = Reading::Failed(error);
                 }
             }
@@ -167,7 +167,7 @@ impl Session {
             self.control.opener().open_in_place(&record, ciphertext)?
         };
         if kind == Kind::Data as u8 {
-            self.control.data_received()?;
+            self.control.data_received(content)?;
             if direct {
                 self.consume(record.total());
                 return Ok(Step::Read(content));
@@ -300,12 +300,13 @@ impl Session {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 
-    /// Tells the peer why the connection ends, as far as that is possible without waiting.
-    fn refuse(&mut self, cx: &mut Context<'_>, description: AlertDescription) {
-        if self.writing == Writing::Open && self.outgoing.is_empty() {
-            self.seal_alert(description);
+    /// Ends writing, and tells the peer why as far as that is possible without waiting. An alert is not answered.
+    fn refuse(&mut self, cx: &mut Context<'_>, error: &Error) {
+        if self.writing == Writing::Open && self.outgoing.is_empty() && !matches!(error, Error::AlertReceived(_)) {
+            self.seal_alert(alert(error));
             let _ = self.poll_send(cx);
         }
+        self.writing = Writing::Ended;
     }
 
     /// The last record. Nothing may be sealed after it, so a failure is as good.
@@ -337,7 +338,6 @@ fn alert(error: &Error) -> AlertDescription {
         Error::DecryptError => AlertDescription::BadRecordMac,
         Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
         Error::InvalidMessage(_) => AlertDescription::DecodeError,
-        Error::AlertReceived(_) => AlertDescription::CloseNotify,
         _ => AlertDescription::UnexpectedMessage,
     }
 }
