@@ -18,6 +18,14 @@ const INSIDE: &str = "eth0";
 /// Of listening sockets; bursts of connections to the outside wait here.
 const BACKLOG: u32 = 1024;
 
+/// Of the node's namespace alone: it routes nothing, and rules do not look at what passes between pods.
+const SETTINGS: [(&str, &str); 4] = [
+    ("net.ipv4.ip_forward", "0"),
+    ("net.ipv6.conf.all.forwarding", "0"),
+    ("net.bridge.bridge-nf-call-iptables", "0"),
+    ("net.bridge.bridge-nf-call-ip6tables", "0"),
+];
+
 /// All network namespaces of the node. Blocking: to be used off the runtime's thread.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -34,6 +42,10 @@ impl Network {
     pub(super) fn bridge(&self, bridge: &Bridge) -> io::Result<Vec<OwnedFd>> {
         let mut netlink = self.own.netlink()?;
         netlink.set_loopback_up()?;
+        for (name, value) in SETTINGS {
+            // Where there is no such setting there is nothing to switch off.
+            let _ = self.own.sysctl(name, value);
+        }
         let link = netlink.add_bridge(BRIDGE)?;
         netlink.set_up(link)?;
         for address in &bridge.addresses {

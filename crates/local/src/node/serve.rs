@@ -92,6 +92,9 @@ async fn serve() -> Result<(), Failure> {
     while let Some(message) = fdpass::recv_async(&socket).await.map_err(failed("receiving a request"))? {
         let Message { bytes, fds } = message;
         let request: Request = serde_json::from_slice(&bytes).map_err(failed("reading a request"))?;
+        if matches!(request.what, What::End) {
+            return Ok(());
+        }
         tokio::spawn(answer(node.clone(), request, fds, answers.clone()));
     }
     Ok(())
@@ -142,8 +145,8 @@ impl Node {
             What::Dial { net, addr, timeout_ms } => {
                 return Ok(vec![self.network.dial(net, addr, Duration::from_millis(timeout_ms))?]);
             }
-            // Answered where its end is awaited.
-            What::Spawn { .. } => {}
+            // Acted on before.
+            What::Spawn { .. } | What::End => {}
         }
         Ok(vec![])
     }

@@ -229,6 +229,15 @@ impl Node {
         fds.into_iter().next().ok_or_else(|| Error::Node("gave no socket".into()))
     }
 
+    /// Ends everything inside at once.
+    pub(crate) async fn end(&self) {
+        let request = Request { number: self.number(), what: What::End };
+        if let Ok(bytes) = serde_json::to_vec(&request) {
+            // A node that takes no requests has ended.
+            let _ = self.requests.send(bytes).await;
+        }
+    }
+
     async fn ask(&self, what: What, fd: Option<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>), Error> {
         let gone = || Error::Node("is gone".into());
         let number = self.number();

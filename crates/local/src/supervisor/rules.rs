@@ -14,12 +14,13 @@ pub(crate) const MARK: u32 = 0x5745;
 pub(crate) const EGRESS_PORT: u16 = 4150;
 const DNS_PORT: u16 = 53;
 
-/// Of the bridge: what leaves the mesh goes to the supervisor, everything else is refused at once.
+/// Of the bridge: what leaves the mesh goes to the supervisor, everything else is refused at once. Some kernels show it what
+/// passes between pods as well, which it must let through.
 pub(crate) fn bridge(plan: Plan) -> String {
     let hosts = format!("{}/24", plan.v4(0xff00));
     let (v4, v6) = (format!("{}/16", plan.v4(0)), format!("{}/112", plan.v6(0)));
-    let (hosts6, gateway) = (format!("{}/120", plan.v6(0xff00)), plan.v4(1));
-    let gateway6 = plan.v6(1);
+    let (hosts6, links, links6) =
+        (format!("{}/120", plan.v6(0xff00)), format!("{}/17", plan.v4(0)), format!("{}/113", plan.v6(0)));
     format!(
         "table inet weft {{
 \tchain egress {{
@@ -34,8 +35,8 @@ pub(crate) fn bridge(plan: Plan) -> String {
 \t\ttype filter hook prerouting priority filter; policy accept;
 \t\tiifname \"lo\" accept
 \t\tmeta l4proto {{ icmp, ipv6-icmp }} accept
-\t\tip daddr {gateway} accept
-\t\tip6 daddr {gateway6} accept
+\t\tip daddr {links} accept
+\t\tip6 daddr {links6} accept
 \t\tct state established,related accept
 \t\tmeta l4proto tcp reject with tcp reset
 \t\treject
@@ -49,9 +50,6 @@ pub(crate) fn bridge(plan: Plan) -> String {
 \t\tudp dport {DNS_PORT} accept
 \t\tmeta l4proto tcp reject with tcp reset
 \t\treject
-\t}}
-\tchain forward {{
-\t\ttype filter hook forward priority filter; policy drop;
 \t}}
 }}
 "

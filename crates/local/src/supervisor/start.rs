@@ -35,6 +35,8 @@ use weft_control::{Lifetimes, Ports};
 
 /// Until everything is ended by force.
 const END: Duration = Duration::from_millis(2500);
+/// For what the kernel has to clear away then.
+const LAST: Duration = Duration::from_millis(300);
 /// Between looks at what should run, besides those that a change asks for.
 const LOOK: Duration = Duration::from_secs(5);
 /// Where Debian keeps nft, which an ordinary user's PATH lacks.
@@ -214,7 +216,10 @@ impl Supervisor {
             let _ = tokio::time::timeout(END, self.end()).await;
         }
         self.tasks.abort_all();
-        self.body.kill().await;
+        self.context.node.end().await;
+        if tokio::time::timeout(LAST, self.body.ended()).await.is_err() {
+            self.body.kill().await;
+        }
         self.context.state.clear();
         ended
     }
