@@ -38,7 +38,7 @@ pub struct AcceptOptions {
 
 /// A listening socket, non-blocking, so that `tokio::net::TcpListener::from_std` takes it.
 ///
-/// A v6 address listens for v6 alone: v4 needs a socket of its own.
+/// `[::]` listens for v4 as well, as Linkerd's proxy does where there is v6; another v6 address for v6 alone.
 ///
 /// # Errors
 /// The address is in use or not of this machine.
@@ -47,7 +47,7 @@ pub fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -134,13 +134,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn v6_does_not_take_v4() {
-        let listener = listen("[::]:0".parse().unwrap(), 16).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let v4 = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
-        let refused = connect(v4, &ConnectOptions::default()).await.unwrap_err();
+    async fn only_the_whole_of_v6_takes_v4_too() {
+        let v4 = |port| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+        let all = listen("[::]:0".parse().unwrap(), 16).unwrap();
+        connect(v4(all.local_addr().unwrap().port()), &ConnectOptions::default()).await.unwrap();
+        let one = listen("[::1]:0".parse().unwrap(), 16).unwrap();
+        let port = one.local_addr().unwrap().port();
+        let refused = connect(v4(port), &ConnectOptions::default()).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        listen(v4, 16).unwrap();
+        listen(v4(port), 16).unwrap();
     }
 
     #[tokio::test]

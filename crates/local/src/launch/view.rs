@@ -44,14 +44,15 @@ pub(super) fn make(launch: &Launch, program: &Path) -> io::Result<()> {
     let mut hide: Vec<PathBuf> = launch.view.hide.iter().filter_map(|d| d.canonicalize().ok()).collect();
     if let Who::Program { id: Some(_), .. } | Who::Proxy { id: Some(_) } = launch.who {
         // Another user could not pass some folders above its program; it sees empty ones with just that program.
-        hide.extend([program, &launch.working_dir].into_iter().filter_map(closed_ancestor));
+        let needed = launch.view.keep.iter().map(PathBuf::as_path).chain([program, &launch.working_dir]);
+        hide.extend(needed.filter_map(closed_ancestor));
     }
     hide.sort();
     hide.dedup();
     // A hidden folder hides what is below it as well.
     let mut outermost: Vec<PathBuf> = Vec::new();
     for dir in hide {
-        let shown_whole = keep.iter().any(|k| dir.starts_with(k));
+        let shown_whole = keep.contains(&dir);
         if !shown_whole && !outermost.iter().any(|o| dir.starts_with(o)) {
             outermost.push(dir);
         }

@@ -44,6 +44,8 @@ pub(crate) enum What {
         addr: SocketAddr,
         timeout_ms: u64,
     },
+    /// Ends PID 1, and with it everything at once. There is no answer.
+    End,
 }
 
 /// A network namespace.
