@@ -1,13 +1,16 @@
 //! The index, and one snapshot per question, shared by all streams that ask it.
 //!
 //! A stream holds only its place: a snapshot that was superseded before the stream came to it is never sent, and a reader that
-//! does not read holds up nobody.
+//! does not read holds up nobody. Who lags behind for long is cut off: it connects again and begins with the newest.
 
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +25,10 @@ use weft_telemetry::{Counter, Gauge, Labels, Registry, Shard};
 const SYNC_WAIT: Duration = Duration::from_secs(2);
 /// Questions asked at one moment, by all proxies together.
 const MAX_QUESTIONS: usize = 100_000;
+/// How long a stream may lag behind, …
+const MAX_LAG: Duration = Duration::from_secs(30);
+/// … and how often that is looked at.
+const SWEEP: Duration = Duration::from_secs(5);
 
 pub(crate) struct Hub {
     state: Mutex<State>,
@@ -40,12 +47,23 @@ struct State {
 struct Topic {
     newest: watch::Sender<Arc<Versioned>>,
     subjects: Vec<Subject>,
+    places: Vec<Weak<Place>>,
+}
+
+/// How far a stream has come.
+struct Place {
+    /// The version that it took last.
+    taken: AtomicU64,
+    /// Since when the sweep sees it behind.
+    behind_since: Mutex<Option<Instant>>,
+    connection: CancellationToken,
 }
 
 struct Metrics {
     events: Counter,
     published: Counter,
     questions: Gauge,
+    cut: Counter,
 }
 
 /// A stream's place. Dropping the last one of a question forgets the question.
@@ -53,6 +71,7 @@ pub(crate) struct Subscription {
     newest: watch::Receiver<Arc<Versioned>>,
     question: Question,
     hub: Arc<Hub>,
+    place: Arc<Place>,
     first: bool,
 }
 
@@ -66,6 +85,9 @@ impl Hub {
                 .with(Shard::ADMIN, &none),
             questions: registry
                 .gauge("weft_control_questions", "Different questions that streams ask now.")
+                .with(Shard::ADMIN, &none),
+            cut: registry
+                .counter("weft_control_streams_cut_total", "Streams cut off because they were not read.")
                 .with(Shard::ADMIN, &none),
         };
         Self {
@@ -107,11 +129,15 @@ impl Hub {
         }
     }
 
-    /// Begins to follow the answer to `question`.
+    /// Begins to follow the answer to `question`. `connection` is cancelled if the stream is not read.
     ///
     /// # Errors
     /// The objects are not known yet, or there are too many questions.
-    pub(crate) async fn subscribe(self: &Arc<Self>, question: Question) -> Result<Subscription, Status> {
+    pub(crate) async fn subscribe(
+        self: &Arc<Self>,
+        question: Question,
+        connection: CancellationToken,
+    ) -> Result<Subscription, Status> {
         self.synced().await?;
         let mut state = self.state.lock();
         let State { index, topics, by_subject } = &mut *state;
@@ -124,11 +150,14 @@ impl Hub {
                 by_subject.entry(subject.clone()).or_default().insert(question.clone());
             }
             let newest = watch::Sender::new(Arc::new(index.answer(&question)));
-            topics.insert(question.clone(), Topic { newest, subjects });
+            topics.insert(question.clone(), Topic { newest, subjects, places: vec![] });
             self.metrics.questions.inc();
         }
-        let Some(topic) = topics.get(&question) else { return Err(Status::internal("the question was lost")) };
-        Ok(Subscription { newest: topic.newest.subscribe(), question, hub: self.clone(), first: true })
+        let Some(topic) = topics.get_mut(&question) else { return Err(Status::internal("the question was lost")) };
+        let taken = AtomicU64::new(topic.newest.borrow().version);
+        let place = Arc::new(Place { taken, behind_since: Mutex::new(None), connection });
+        topic.places.push(Arc::downgrade(&place));
+        Ok(Subscription { newest: topic.newest.subscribe(), question, hub: self.clone(), place, first: true })
     }
 
     /// Waits for the first list of objects: before it, "there is none" would be a guess.
@@ -147,6 +176,34 @@ impl Hub {
     pub(crate) async fn token(&self, sha256: &str) -> Result<Option<Token>, Status> {
         self.synced().await?;
         Ok(self.state.lock().index.token(sha256).cloned())
+    }
+
+    /// Sweeps until the end.
+    pub(crate) async fn watch_readers(self: Arc<Self>) {
+        while self.stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+            self.sweep(Instant::now());
+        }
+    }
+
+    /// Cuts off who has been behind since long before `now`.
+    fn sweep(&self, now: Instant) {
+        let mut state = self.state.lock();
+        for (question, topic) in &mut state.topics {
+            let newest = topic.newest.borrow().version;
+            topic.places.retain(|place| {
+                let Some(place) = place.upgrade() else { return false };
+                let mut behind = place.behind_since.lock();
+                if place.taken.load(Relaxed) == newest {
+                    *behind = None;
+                } else if now.saturating_duration_since(*behind.get_or_insert(now)) >= MAX_LAG {
+                    tracing::warn!(?question, "stream is not read; its connection is cut off");
+                    self.metrics.cut.inc();
+                    place.connection.cancel();
+                    return false;
+                }
+                true
+            });
+        }
     }
 
     fn forget(&self, question: &Question) {
@@ -176,7 +233,10 @@ impl Subscription {
             let changed = self.hub.stop.run_until_cancelled(self.newest.changed()).await;
             changed?.ok()?;
         }
-        Some(self.newest.borrow_and_update().clone())
+        let newest = self.newest.borrow_and_update().clone();
+        self.place.taken.store(newest.version, Relaxed);
+        *self.place.behind_since.lock() = None;
+        Some(newest)
     }
 }
 
@@ -192,5 +252,39 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
         Refusal::NotFound(text) => Status::not_found(text),
         Refusal::Invalid(text) => Status::invalid_argument(text),
         Refusal::Ambiguous(text) => Status::failed_precondition(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_cluster::index::Target;
+    use weft_cluster::{Object, k8s};
+
+    #[tokio::test]
+    async fn who_does_not_read_is_cut_off() {
+        let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
+        hub.apply(Event::Synced);
+        let question = Question::Profile(Target::Addr("10.0.0.1:80".parse().unwrap()));
+        let (reads, sleeps) = (CancellationToken::new(), CancellationToken::new());
+        let mut reader = hub.subscribe(question.clone(), reads.clone()).await.unwrap();
+        let mut sleeper = hub.subscribe(question, sleeps.clone()).await.unwrap();
+        for stream in [&mut reader, &mut sleeper] {
+            stream.next().await.unwrap();
+        }
+        let start = Instant::now();
+        hub.sweep(start);
+        let service: k8s::api::core::v1::Service = serde_json::from_value(serde_json::json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"},
+            "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]},
+        }))
+        .unwrap();
+        hub.apply(Event::Apply(Object::Service(Box::new(service))));
+        hub.sweep(start);
+        reader.next().await.unwrap();
+        hub.sweep(start + MAX_LAG - Duration::from_millis(1));
+        assert!(!reads.is_cancelled() && !sleeps.is_cancelled());
+        hub.sweep(start + MAX_LAG);
+        assert!(!reads.is_cancelled() && sleeps.is_cancelled());
     }
 }

@@ -44,6 +44,14 @@ pub(crate) struct Listener {
     failed: CounterFamily,
 }
 
+/// Who calls, in the extensions of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) peer: Peer,
+    /// Ends the caller's connection.
+    pub(crate) connection: CancellationToken,
+}
+
 /// A bound socket and its address.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = TcpListener::from_std(socket::listen(addr, BACKLOG)?)?;
@@ -113,8 +121,10 @@ impl Listener {
             Ok(Err(error)) => return self.refused(error.label(), &error, addr),
             Err(elapsed) => return self.refused("timeout", &elapsed, addr),
         };
+        let cut = CancellationToken::new();
+        let caller = Caller { peer, connection: cut.clone() };
         let service = self.routes.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert::<Peer>(peer.clone());
+            request.extensions_mut().insert(caller.clone());
             request.map(tonic::body::Body::new)
         });
         let mut server = http2::Builder::new(TokioExecutor::new());
@@ -129,6 +139,7 @@ impl Listener {
         // The hub ends every stream on `stop`, so that a graceful end is near.
         let ended = tokio::select! {
             ended = &mut serving => ended,
+            () = cut.cancelled() => return,
             () = stop.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 serving.await

@@ -74,10 +74,12 @@ pub fn start(config: Config) -> Result<Running, Error> {
     let hub = Arc::new(Hub::new(config.settings.clone(), &registry, stop.clone()));
     tasks.spawn(events::follow(config.events.clone(), hub.clone(), readiness.task("events"), stop.clone()));
 
+    tasks.spawn(hub.clone().watch_readers());
+
     let Ports { identity, destination, policy, admin } = config.ports;
     let identities = Identities::new(hub.clone(), authority.clone(), config.settings.clone(), &registry);
     let identity_routes = Routes::new(weft_wire::identity::server(identities))
-        .add_service(weft_wire::trust::server(TrustBundles::new(authority.clone())));
+        .add_service(weft_wire::trust::server(TrustBundles::new(authority.clone(), stop.clone())));
     let destination_routes = Routes::new(weft_wire::destination::server(Destinations::new(hub.clone())));
     let policy_routes = Routes::new(weft_wire::inbound::server(Inbounds::new(hub.clone())))
         .add_service(weft_wire::outbound::server(Outbounds::new(hub)));

@@ -8,6 +8,7 @@ use weft_proxy::{
     process::{self, Options},
 };
 use weft_telemetry::logs;
+use weft_transport::socket;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -29,6 +30,11 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     config::warn(&unknown, &not_built);
+    tracing::debug!(?config, "Configured");
+    match socket::raise_open_files() {
+        Ok(limit) => tracing::debug!(limit, "Raised the limit of open files"),
+        Err(error) => tracing::warn!(%error, "The limit of open files cannot be raised"),
+    }
     let handle = match process::start(config, Options { logs, signals: true, ..Options::default() }) {
         Ok(handle) => handle,
         Err(error) => return fail(&error),

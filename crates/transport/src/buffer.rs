@@ -35,7 +35,7 @@ impl Size {
 
     /// Learns from how far the last buffer was filled.
     pub(crate) fn adapt(&mut self, filled: usize) {
-        if filled >= self.bytes() {
+        if filled >= self.bytes() - RECORDS {
             self.0 = (self.0 + 1).min(SIZES.len() - 1);
         } else if filled < self.bytes() / 8 {
             self.0 = self.0.saturating_sub(1);
@@ -74,6 +74,13 @@ impl Buffer {
         lease.bytes.get_mut(self.end..).unwrap_or_default()
     }
 
+    /// As [`Buffer::room`], without what is meant for records: content in whole records is read and written best.
+    pub(crate) fn content_room(&mut self, size: Size) -> &mut [u8] {
+        let room = self.room(size);
+        let content = room.len().saturating_sub(RECORDS);
+        room.get_mut(..content).unwrap_or_default()
+    }
+
     /// Moves what is held to the front of a buffer of at least `size`.
     pub(crate) fn make_room(&mut self, size: Size) {
         match &mut self.lease {
@@ -94,10 +101,6 @@ impl Buffer {
         }
         self.end -= self.start;
         self.start = 0;
-    }
-
-    pub(crate) fn has_room(&self) -> bool {
-        self.lease.as_ref().is_none_or(|lease| self.end < lease.bytes.len())
     }
 
     pub(crate) fn added(&mut self, n: usize) {
@@ -158,7 +161,7 @@ mod tests {
     fn sizes_follow_the_traffic() {
         let mut size = Size::default();
         let mut seen = Vec::new();
-        for filled in [10, 5_000, 17_000, 66_048, 262_656, 262_656, 100_000, 10_000, 10_000, 3_000, 300, 300] {
+        for filled in [10, 4_096, 17_000, 65_536, 262_144, 262_656, 100_000, 10_000, 10_000, 3_000, 300, 300] {
             size.adapt(filled);
             seen.push(size.bytes() / KIB);
         }

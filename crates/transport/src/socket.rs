@@ -38,7 +38,7 @@ pub struct AcceptOptions {
 
 /// A listening socket, non-blocking, so that `tokio::net::TcpListener::from_std` takes it.
 ///
-/// `[::]` listens for v4 as well, as Linkerd's proxy does where there is v6; another v6 address for v6 alone.
+/// `[::]` listens for both families, v4 clients having mapped addresses; any other v6 address listens for v6 alone.
 ///
 /// # Errors
 /// The address is in use or not of this machine.
@@ -88,6 +88,19 @@ fn set(socket: SockRef<'_>, keepalive: Option<Duration>, user_timeout: Option<Du
         socket.set_tcp_user_timeout(user_timeout)?;
     }
     Ok(())
+}
+
+/// Raises the number of files and sockets that this process may have open to what the system allows it, and returns that.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_open_files() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
 }
 
 /// Where the client wanted to go before the connection was redirected here (`SO_ORIGINAL_DST`).

@@ -1,21 +1,22 @@
 //! What callers say: who they are, and what they ask for, from text to types.
 
+use crate::serve::Caller;
 use std::net::{IpAddr, SocketAddr};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use weft_cluster::index::Target;
 use weft_model::NameAddr;
-use weft_transport::tls::Peer;
 
 /// The port of a path that names none.
 const DEFAULT_PORT: u16 = 80;
 /// Bytes of a path or a workload: names are shorter.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// Refuses who did not prove to be of the mesh.
-pub(super) fn require_identity<T>(request: &Request<T>) -> Result<(), Status> {
-    match request.extensions().get::<Peer>().and_then(|p| p.identity.as_ref()) {
-        Some(_) => Ok(()),
-        None => Err(Status::unauthenticated("this service wants a certificate of the mesh, and none was presented")),
+/// The caller's connection, if the caller proved to be of the mesh.
+pub(super) fn require_identity<T>(request: &Request<T>) -> Result<CancellationToken, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller { peer, connection }) if peer.identity.is_some() => Ok(connection.clone()),
+        _ => Err(Status::unauthenticated("this service wants a certificate of the mesh, and none was presented")),
     }
 }
 

@@ -26,11 +26,11 @@ impl Destinations {
 
 impl Destination for Destinations {
     async fn get(&self, request: Request<Lookup>) -> Result<Outgoing<EndpointUpdate>, Status> {
-        ask::require_identity(&request)?;
+        let connection = ask::require_identity(&request)?;
         let Target::Name(target) = ask::target(&request.get_ref().path)? else {
             return Err(Status::invalid_argument("an address has no endpoints: ask for its profile"));
         };
-        let mut subscription = self.0.subscribe(Question::Destination(target)).await?;
+        let mut subscription = self.0.subscribe(Question::Destination(target), connection).await?;
         let mut steps = Steps::default();
         let Some(first) = subscription.next().await else { return Err(ended()) };
         if let Err(refusal) = &first.answer {
@@ -44,9 +44,9 @@ impl Destination for Destinations {
     }
 
     async fn get_profile(&self, request: Request<Lookup>) -> Result<Outgoing<Profile>, Status> {
-        ask::require_identity(&request)?;
+        let connection = ask::require_identity(&request)?;
         let target = ask::target(&request.get_ref().path)?;
-        let subscription = self.0.subscribe(Question::Profile(target)).await?;
+        let subscription = self.0.subscribe(Question::Profile(target), connection).await?;
         super::policy::whole(subscription, |answer| match answer {
             Answer::Profile(profile) => Some(profile.clone()),
             _ => None,

@@ -30,10 +30,10 @@ impl Outbounds {
 
 impl InboundPolicies for Inbounds {
     async fn watch_port(&self, request: Request<PortSpec>) -> Result<Outgoing<ServerPolicy>, Status> {
-        ask::require_identity(&request)?;
+        let connection = ask::require_identity(&request)?;
         let PortSpec { workload, port } = request.into_inner();
         let (namespace, pod) = ask::workload(&workload)?;
-        let subscription = self.0.subscribe(Question::Inbound { namespace, pod, port }).await?;
+        let subscription = self.0.subscribe(Question::Inbound { namespace, pod, port }, connection).await?;
         whole(subscription, |answer| match answer {
             Answer::Inbound(policy) => Some(policy.clone()),
             _ => None,
@@ -44,7 +44,7 @@ impl InboundPolicies for Inbounds {
 
 impl OutboundPolicies for Outbounds {
     async fn watch(&self, request: Request<TrafficSpec>) -> Result<Outgoing<ClientPolicy>, Status> {
-        ask::require_identity(&request)?;
+        let connection = ask::require_identity(&request)?;
         let TrafficSpec { workload, target } = request.into_inner();
         ask::workload(&workload)?;
         let target = match target {
@@ -55,7 +55,7 @@ impl OutboundPolicies for Outbounds {
                 _ => return Err(Status::not_found("the authority is no name of a Service")),
             },
         };
-        let subscription = self.0.subscribe(Question::Outbound(target)).await?;
+        let subscription = self.0.subscribe(Question::Outbound(target), connection).await?;
         whole(subscription, |answer| match answer {
             Answer::Outbound(policy) => Some(policy.clone()),
             _ => None,

@@ -4,29 +4,33 @@ use super::destination::ended;
 use crate::authority::Authority;
 use futures_util::stream;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use weft_wire::{Outgoing, trust};
 
-pub(crate) struct TrustBundles(Arc<Authority>);
+pub(crate) struct TrustBundles {
+    authority: Arc<Authority>,
+    stop: CancellationToken,
+}
 
 impl TrustBundles {
-    pub(crate) fn new(authority: Arc<Authority>) -> Self {
-        Self(authority)
+    pub(crate) fn new(authority: Arc<Authority>, stop: CancellationToken) -> Self {
+        Self { authority, stop }
     }
 }
 
 impl trust::TrustBundles for TrustBundles {
     async fn watch(&self, _: Request<()>) -> Result<Outgoing<trust::TrustBundle>, Status> {
-        let mut anchors = self.0.anchors();
+        let mut anchors = self.authority.anchors();
         anchors.mark_changed();
-        Ok(Box::pin(stream::unfold(Some(anchors), |anchors| async move {
-            let mut anchors = anchors?;
-            if anchors.changed().await.is_err() {
+        Ok(Box::pin(stream::unfold(Some((anchors, self.stop.clone())), |state| async move {
+            let (mut anchors, stop) = state?;
+            let Some(Ok(())) = stop.run_until_cancelled(anchors.changed()).await else {
                 return Some((Err(ended()), None));
-            }
+            };
             let pem = anchors.borrow_and_update().clone();
             let version = super::certify::sha256(pem.as_bytes());
-            Some((Ok(trust::TrustBundle { pem, version }), Some(anchors)))
+            Some((Ok(trust::TrustBundle { pem, version }), Some((anchors, stop))))
         })))
     }
 }

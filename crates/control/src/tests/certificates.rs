@@ -81,3 +81,16 @@ async fn certificates_and_anchors_are_renewed_without_a_gap() {
     assert_eq!(counts.last(), Some(&1));
     assert!(lab.admin("/metrics").await.1.contains("weft_ca_not_after_seconds{certificate=\"root\"}"));
 }
+
+#[tokio::test]
+async fn who_slept_too_long_gets_a_new_certificate() {
+    let mut lab = Lab::unsynced("slept", |config| config.lifetimes = hasty());
+    lab.serve_events();
+    lab.apply(token("web"));
+    lab.ready().await;
+    let store = lab.member("web").await;
+    let end = store.expiry().unwrap();
+    patiently(tokio::time::sleep(end.duration_since(std::time::SystemTime::now()).unwrap())).await;
+    let key = Key::generate().unwrap();
+    lab.certify(&store, &key, "web", &secret("web")).await.unwrap();
+}

@@ -43,7 +43,6 @@ pub struct Inbound {
     pub connect: Connect,
     pub http1_pool: Http1Pool,
     pub http2_server: Http2Server,
-    pub queue: Queue,
     pub max_in_flight: usize,
     pub detect_timeout: Duration,
     pub discovery_idle: Duration,
@@ -53,8 +52,6 @@ pub struct Inbound {
     pub opaque_ports: PortSet,
     pub default_policy: DefaultPolicy,
     pub cluster_networks: Vec<Cidr>,
-    /// `INBOUND_METRICS_AUTHORITY_LABELS=unsafe`.
-    pub authority_labels: bool,
 }
 
 /// The side that faces the application.
@@ -65,6 +62,8 @@ pub struct Outbound {
     pub backlog: Option<u32>,
     pub accept: SocketOptions,
     pub connect: Connect,
+    /// Between attempts to connect an endpoint.
+    pub backoff: Backoff,
     pub http1_pool: Http1Pool,
     pub http2_client: Http2Client,
     pub http2_server: Http2Server,
@@ -75,8 +74,6 @@ pub struct Outbound {
     pub discovery_idle: Duration,
     /// Whether the application is shown `l5d-proxy-error` and `l5d-proxy-connection`.
     pub informational_headers: bool,
-    /// Fills the `hostname` label of route metrics.
-    pub hostname_labels: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +86,6 @@ pub struct SocketOptions {
 pub struct Connect {
     pub timeout: Duration,
     pub socket: SocketOptions,
-    pub backoff: Backoff,
     /// The packet mark that exempts dialled connections from redirection.
     pub mark: Option<u32>,
 }
@@ -112,7 +108,6 @@ pub struct Http2Client {
 /// `None` leaves the proxy's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Http2Server {
-    pub adaptive_flow_control: Option<bool>,
     /// Bytes, stream and connection.
     pub windows: Option<(u32, u32)>,
     pub keep_alive_interval: Option<Duration>,
@@ -172,6 +167,7 @@ pub struct Policy {
 #[derive(Clone, Debug)]
 pub struct ControlClients {
     pub connect: Connect,
+    pub backoff: Backoff,
     pub streams: StreamLimits,
     pub dns_min_ttl: Option<Duration>,
     pub dns_max_ttl: Option<Duration>,

@@ -6,10 +6,16 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod http1_fields;
+mod http1_pump;
+mod http1_to_http1;
+mod http1_to_http2;
 mod http2_body;
 mod http2_head;
 mod http2_reply;
+mod http2_to_http1;
 mod http2_to_http2;
+mod orig_proto;
 mod serve_http1;
 mod serve_http2;
 

@@ -1,14 +1,262 @@
 //! Serves one accepted HTTP/1 connection: request after request, until it closes.
+//!
+//! ```text
+//! idle ─► head ─► direct ─► exchange (http1_to_http1 | http1_to_http2) ─► idle | close
+//!           └────────┴─────────┴─► the proxy's own reply ───────────────────┘
+//! ```
 
-use super::{Director, ServerConnection};
+use super::{
+    Carrier, Director, Observe, ServerConnection, Version,
+    http1_to_http1::{After, Exchange, Failed},
+    http1_to_http2::Upgrade,
+};
 use crate::{
     error::{Code, ProxyError},
-    http1::io::Io,
+    http1::{
+        HeadError,
+        body::{Decoder, Step},
+        buffer::ReadBuffer,
+        framing::Body,
+        io::Io,
+        limits::MAX_HEAD,
+        request::RequestHead,
+        response::{self, ResponseHead},
+    },
 };
-use weft_transport::drain;
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use weft_transport::{drain, stream::Stream};
+
+/// How long a connection that closes waits for a client that is still sending: closing at once would reset it, and the reply
+/// could be lost.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much of what it is still sending is read meanwhile.
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves `connection` until either side closes it, or the drain lets it end between two requests.
 pub async fn serve_http1<D: Director>(connection: ServerConnection, director: &D, drain: drain::Watch) {
-    let _ = (Io::new(connection.stream, &connection.prefix), drain);
-    director.refused(&ProxyError::new(Code::Internal, "HTTP/1 is not served yet"));
+    let mut client = Io::new(connection.stream, &connection.prefix);
+    let after = serve(&mut client, director, &drain).await;
+    Box::pin(close(client, after)).await;
+}
+
+async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch) -> After {
+    let mut head = RequestHead::default();
+    let mut response = ResponseHead::default();
+    let mut draining = pin!(drain.signaled());
+    let mut waiting = Waiting::default();
+    loop {
+        let read = poll_fn(|cx| poll_head(cx, client, &mut head, drain, draining.as_mut(), &mut waiting)).await;
+        let after = match read {
+            Ok(true) => request(client, &head, &mut response, director, drain).await,
+            Ok(false) => return After::Close,
+            Err(error) => {
+                director.refused(&error);
+                write_reply(client, &error, Version::Http11, true, director).await;
+                After::Close
+            }
+        };
+        client.out.release();
+        if after != After::Keep {
+            return after;
+        }
+    }
+}
+
+/// The task's waker, once the drain knows it.
+#[derive(Default)]
+struct Waiting(Option<Waker>);
+
+impl Waiting {
+    /// Registers with the drain, unless it knows this task already: once per connection instead of once per request.
+    fn register(&mut self, cx: &mut Context<'_>, draining: Pin<&mut impl Future<Output = ()>>) {
+        if self.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) && draining.poll(cx).is_pending() {
+            self.0 = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// Reads a request's head; false if the connection is to end instead.
+fn poll_head(
+    cx: &mut Context<'_>,
+    client: &mut Io,
+    head: &mut RequestHead,
+    drain: &drain::Watch,
+    draining: Pin<&mut impl Future<Output = ()>>,
+    waiting: &mut Waiting,
+) -> Poll<Result<bool, ProxyError>> {
+    loop {
+        // Some clients end a body with a line of its own.
+        while client.read.filled().starts_with(b"\r\n") {
+            client.read.consume(2);
+        }
+        if client.has_new_line() {
+            match head.parse(client.read.filled()) {
+                Ok(true) => return Poll::Ready(Ok(true)),
+                Ok(false) => {}
+                Err(HeadError::TooLarge) => return Poll::Ready(Err(too_large())),
+                Err(HeadError::Malformed(what)) => return Poll::Ready(Err(ProxyError::new(Code::BadRequest, what))),
+            }
+        }
+        match client.poll_fill(cx, MAX_HEAD) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+                return Poll::Ready(Err(too_large()));
+            }
+            Poll::Ready(Err(_)) => return Poll::Ready(Ok(false)),
+            Poll::Pending => break,
+        }
+    }
+    if client.read.is_empty() {
+        waiting.register(cx, draining);
+        if drain.is_signaled() {
+            return Poll::Ready(Ok(false));
+        }
+    }
+    Poll::Pending
+}
+
+fn too_large() -> ProxyError {
+    ProxyError::new(Code::HeadTooLarge, format!("the head of the request exceeds {MAX_HEAD} bytes"))
+}
+
+/// One request whose head has come.
+async fn request<D: Director>(
+    client: &mut Io,
+    head: &RequestHead,
+    response: &mut ResponseHead,
+    director: &D,
+    drain: &drain::Watch,
+) -> After {
+    response.status = 0;
+    let directed = {
+        let Io { stream, read, ended, .. } = client;
+        let mut ahead = Ahead { stream, buffer: ReadBuffer::default(), ended };
+        let directed = {
+            let view = head.view(read.filled());
+            let mut directing = pin!(director.direct(&view, head.version));
+            poll_fn(|cx| match directing.as_mut().poll(cx) {
+                Poll::Ready(directed) => Poll::Ready(Some(directed)),
+                Poll::Pending => ahead.poll_gone(cx).map(|()| None),
+            })
+            .await
+        };
+        read.extend(ahead.buffer.filled());
+        directed
+    };
+    let Some(directed) = directed else { return After::Close };
+    let error = match directed {
+        Err(error) => {
+            let keep = !error.code.closes() && head.keeps_alive() && !drain.is_signaled() && skip_body(client, head);
+            director.refused(&error);
+            write_reply(client, &error, head.version, !keep, director).await;
+            return if keep { After::Keep } else { After::Close };
+        }
+        Ok(directed) => {
+            let super::Directed { endpoint, carrier, edits, mut record } = directed;
+            let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
+            let exchanged = if carrier == Carrier::Http2 && !head.is_upgrade() {
+                Upgrade { client, head, endpoint, edits, record: recorded, drain }.run().await
+            } else {
+                Exchange { client, head, response, endpoint, edits, record: recorded, drain }.run().await
+            };
+            match exchanged {
+                Ok(after) => return after,
+                Err(Failed::ClientGone) => return After::Close,
+                Err(Failed::Reply { error, .. }) => {
+                    record.response_head(error.code.status());
+                    record.first_byte();
+                    record.end(None, Some(&error));
+                    error
+                }
+            }
+        }
+    };
+    director.refused(&error);
+    write_reply(client, &error, head.version, true, director).await;
+    After::Close
+}
+
+/// Reads ahead of a head that is still being looked at, only to notice that the client goes away.
+struct Ahead<'a> {
+    stream: &'a mut Stream,
+    buffer: ReadBuffer,
+    ended: &'a mut bool,
+}
+
+impl Ahead<'_> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.buffer.is_empty() && !*self.ended {
+            let Some(room) = self.buffer.room(MAX_HEAD) else { return Poll::Pending };
+            let mut buf = ReadBuf::new(room);
+            match Pin::new(&mut *self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    let n = buf.filled().len();
+                    self.buffer.advance(n);
+                }
+                Poll::Ready(_) => *self.ended = true,
+                Poll::Pending => {
+                    self.buffer.release();
+                    return Poll::Pending;
+                }
+            }
+        }
+        if *self.ended && self.buffer.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Takes the head and its body off the buffer if both are there in whole: then the connection can go on.
+fn skip_body(client: &mut Io, head: &RequestHead) -> bool {
+    let buf = client.read.filled();
+    let mut at = head.len;
+    if head.body != Body::Empty {
+        let mut decoder = Decoder::new(head.body);
+        loop {
+            match decoder.next(buf.get(at..).unwrap_or_default()) {
+                Ok(Step::Data(n) | Step::Framing(n) | Step::Trailers(n)) => at += n,
+                Ok(Step::End) => break,
+                Ok(Step::More) | Err(_) => return false,
+            }
+        }
+    }
+    client.take_head(at);
+    true
+}
+
+async fn write_reply<D: Director>(client: &mut Io, error: &ProxyError, version: Version, close: bool, director: &D) {
+    let informational = director.informational_headers();
+    client.out.clear();
+    response::write_failure(client.out.bytes(), error, version, close, informational);
+    // A client that is gone needs no reply.
+    let _ = poll_fn(|cx| client.poll_write_out(cx)).await;
+}
+
+async fn close(mut client: Io, after: After) {
+    if after == After::Reset {
+        client.stream.reset_on_close();
+        return;
+    }
+    if client.stream.shutdown().await.is_err() || client.ended {
+        return;
+    }
+    let mut left = LINGER_BYTES;
+    let drained = poll_fn(|cx| {
+        loop {
+            let unread = client.read.len();
+            client.read.consume(unread);
+            match client.poll_fill(cx, MAX_HEAD) {
+                Poll::Ready(Ok(n)) if n > 0 && n < left => left -= n,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    let _ = tokio::time::timeout(LINGER, drained).await;
 }

@@ -5,6 +5,7 @@ use super::{
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
     http2_reply::{Audience, reply},
+    http2_to_http1::Downgrade,
     http2_to_http2::Forward,
 };
 use crate::{
@@ -63,13 +64,19 @@ async fn serve_stream<D: Director>(
     };
     let Directed { endpoint, carrier, edits, mut record } = directed;
     let exchanged = match carrier {
-        Carrier::Http1 => Err(ProxyError::new(Code::Internal, "not yet")),
+        Carrier::Http1 => {
+            let (endpoint, edits, record, sent) = (&endpoint, &edits, &mut record, Instant::now());
+            let (respond, driver) = (&mut respond, &*driver);
+            let downgrade = Downgrade { respond, driver, endpoint, edits, record, audience, sent };
+            downgrade.run(head, body).await
+        }
         Carrier::Http2 => {
             let stream = Stream { head, body, respond: &mut respond, driver: &driver, audience };
             stream.carry_on_http2(&endpoint, &edits, &mut record).await
         }
     };
     if let Err(error) = exchanged {
+        director.refused(&error);
         let (status, grpc) = reply(&mut respond, &error, audience);
         record.response_head(status);
         record.first_byte();
@@ -130,7 +137,7 @@ impl Stream<'_> {
 }
 
 /// Waits for `future`; `None` if the client resets the stream or goes before.
-async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         if let Poll::Ready(value) = future.as_mut().poll(cx) {

@@ -178,6 +178,10 @@ impl OutBuffer {
         self.written = (self.written + n).min(self.data.len());
     }
 
+    pub(crate) fn nothing_written(&self) -> bool {
+        self.written == 0
+    }
+
     /// Nothing of it was seen by the peer: all is to be written again, elsewhere.
     pub(crate) fn rewind(&mut self) {
         self.written = 0;

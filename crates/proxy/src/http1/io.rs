@@ -21,6 +21,8 @@ pub(crate) struct Io {
     pub(crate) out: OutBuffer,
     /// The peer has ended its side.
     pub(crate) ended: bool,
+    /// How much of what is unread was looked at for a head, in vain.
+    scanned: usize,
     /// TLS may hold back what was written.
     unflushed: bool,
 }
@@ -43,7 +45,21 @@ impl Io {
     pub(crate) fn new(stream: Stream, prefix: &Bytes) -> Self {
         let mut read = ReadBuffer::default();
         read.extend(prefix);
-        Self { stream, read, out: OutBuffer::default(), ended: false, unflushed: false }
+        Self { stream, read, out: OutBuffer::default(), ended: false, scanned: 0, unflushed: false }
+    }
+
+    /// Whether a line has been completed since the last time: only then does it pay to parse the head again.
+    pub(crate) fn has_new_line(&mut self) -> bool {
+        let unread = self.read.filled();
+        let found = unread.get(self.scanned..).unwrap_or(unread).contains(&b'\n');
+        self.scanned = unread.len();
+        found
+    }
+
+    /// Takes a head of `n` bytes, which was parsed, off what is unread; and, where it is still there, the body with it.
+    pub(crate) fn take_head(&mut self, n: usize) {
+        self.read.consume(n);
+        self.scanned = 0;
     }
 
     /// Reads once, behind what is unread. `Ready(0)` is the end; more than `limit` unread bytes are an error of kind

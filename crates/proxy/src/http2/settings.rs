@@ -58,7 +58,6 @@ impl Default for ServerSettings {
 impl ServerSettings {
     pub fn new(config: &config::Http2Server) -> Self {
         let config::Http2Server {
-            adaptive_flow_control: _, // The windows stay as they are.
             windows,
             keep_alive_interval,
             keep_alive_timeout,

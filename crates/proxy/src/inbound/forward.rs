@@ -29,7 +29,7 @@ pub(super) struct App {
 }
 
 /// The application as one request holds it.
-pub struct Lease(Rc<App>);
+pub(super) struct Lease(Rc<App>);
 
 impl App {
     pub(super) fn new(wiring: &Wiring, addr: SocketAddr) -> Rc<Self> {

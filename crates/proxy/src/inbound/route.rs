@@ -178,6 +178,7 @@ impl Director for Requests {
         version: Version,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
+        let in_flight = self.inbound.wiring.metrics.in_flight.admit()?;
         let permitted = self.permit(request)?;
         let meshed = self.connected.tls.is_meshed();
         let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
@@ -191,7 +192,7 @@ impl Director for Requests {
                 restore_orig_proto: carried,
                 ..Edits::default()
             },
-            record: permitted.series.begin(start),
+            record: permitted.series.begin(start, in_flight),
         })
     }
 

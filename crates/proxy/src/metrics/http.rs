@@ -1,8 +1,15 @@
 //! Requests and responses of one endpoint, or of one route and client.
 
 use super::{counter, latency};
-use crate::{error::ProxyError, exchange::Observe};
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use crate::{
+    error::{Code, ProxyError},
+    exchange::Observe,
+};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Instant,
+};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
 
 /// Handles that a series keeps by status. A server that makes up statuses is looked up in the registry each time beyond that.
@@ -36,9 +43,20 @@ struct Outcome {
     error: Option<&'static str>,
 }
 
+/// The requests of one worker's direction that wait for their responses.
+pub(crate) struct InFlight {
+    limit: usize,
+    now: Cell<usize>,
+}
+
+/// Counts a request as in flight until dropped.
+pub(crate) struct Permit(Rc<InFlight>);
+
 /// Follows one request.
 pub(crate) struct Recorder {
     series: Rc<Series>,
+    /// Given back when the head of the response comes.
+    permit: Option<Permit>,
     start: Instant,
     status: Option<u16>,
     first_byte: bool,
@@ -70,11 +88,35 @@ impl Families {
     }
 }
 
+impl InFlight {
+    /// `limit` is the whole process's, of which each of `workers` has its part.
+    pub(crate) fn new(limit: usize, workers: usize) -> Rc<Self> {
+        Rc::new(Self { limit: limit.div_ceil(workers.max(1)), now: Cell::new(0) })
+    }
+
+    /// # Errors
+    /// As many requests as allowed are in flight.
+    pub(crate) fn admit(self: &Rc<Self>) -> Result<Permit, ProxyError> {
+        let now = self.now.get();
+        if now >= self.limit {
+            return Err(ProxyError::new(Code::LoadShed, format!("more than {} requests are in flight", self.limit)));
+        }
+        self.now.set(now + 1);
+        Ok(Permit(Rc::clone(self)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.now.set(self.0.now.get().saturating_sub(1));
+    }
+}
+
 impl Series {
     /// A request is sent. `start` is when its head came.
-    pub(crate) fn begin(self: &Rc<Self>, start: Instant) -> Recorder {
+    pub(crate) fn begin(self: &Rc<Self>, start: Instant, permit: Permit) -> Recorder {
         self.requests.inc();
-        Recorder { series: Rc::clone(self), start, status: None, first_byte: false, ended: false }
+        Recorder { series: Rc::clone(self), permit: Some(permit), start, status: None, first_byte: false, ended: false }
     }
 
     fn latency(&self, status: u16, millis: f64) {
@@ -150,6 +192,7 @@ impl Recorder {
 impl Observe for Recorder {
     fn response_head(&mut self, status: u16) {
         self.status = Some(status);
+        self.permit = None;
     }
 
     fn first_byte(&mut self) {
@@ -173,7 +216,6 @@ impl Drop for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
 
     fn scrape(requests: impl FnOnce(&Rc<Series>)) -> Vec<String> {
         let registry = Registry::new(1, 100);
@@ -187,13 +229,29 @@ mod tests {
             .collect()
     }
 
+    fn permit() -> Permit {
+        InFlight::new(1, 1).admit().unwrap()
+    }
+
+    #[test]
+    fn requests_are_in_flight_until_their_head() {
+        let in_flight = InFlight::new(3, 2);
+        let registry = Registry::new(1, 100);
+        let series = Families::new(&registry).series(Shard::worker(0), Labels::new());
+        let mut first = series.begin(Instant::now(), in_flight.admit().unwrap());
+        let _second = in_flight.admit().unwrap();
+        assert_eq!(in_flight.admit().err().map(|e| e.code), Some(Code::LoadShed), "half of three, rounded up");
+        first.response_head(200);
+        assert!(in_flight.admit().is_ok(), "the body does not count");
+    }
+
     #[test]
     fn a_response_counts_once_with_its_class() {
         let lines = scrape(|series| {
             for (status, grpc) in
                 [(200, None), (503, None), (404, None), (200, Some(0)), (200, Some(13)), (200, Some(5))]
             {
-                let mut recorder = series.begin(Instant::now());
+                let mut recorder = series.begin(Instant::now(), permit());
                 recorder.response_head(status);
                 recorder.first_byte();
                 recorder.end(grpc, None);
@@ -219,10 +277,10 @@ mod tests {
     #[test]
     fn a_broken_response_is_a_failure_and_one_without_a_head_is_none() {
         let lines = scrape(|series| {
-            let mut broken = series.begin(Instant::now());
+            let mut broken = series.begin(Instant::now(), permit());
             broken.response_head(200);
             broken.end(None, Some(&ProxyError::new(Code::UpstreamProtocol, "reset")));
-            drop(series.begin(Instant::now()));
+            drop(series.begin(Instant::now(), permit()));
         });
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(
@@ -235,7 +293,7 @@ mod tests {
     fn made_up_statuses_do_not_grow_what_is_held() {
         scrape(|series| {
             for status in 100..999 {
-                let mut recorder = series.begin(Instant::now());
+                let mut recorder = series.begin(Instant::now(), permit());
                 recorder.response_head(status);
                 recorder.end(None, None);
             }

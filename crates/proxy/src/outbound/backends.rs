@@ -102,7 +102,7 @@ impl<C: Connections> Backends<C> {
         let settings = Settings {
             load,
             gate: GateLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
-            backoff: self.wiring.context.config.outbound.connect.backoff,
+            backoff: self.wiring.context.config.outbound.backoff,
         };
         let watch = self.wiring.context.discovery.endpoints(target);
         let (wiring, connections, authority) = (Rc::clone(&self.wiring), self.connections, target.to_string());
@@ -132,13 +132,12 @@ impl<C: Connections> Spread<C> {
         }
     }
 
-    pub(super) fn choices(&self) -> impl Iterator<Item = &Choice<C>> {
-        let (first, weighted): (&[Choice<C>], &[(Choice<C>, u32)]) = match self {
-            Self::Empty => (&[], &[]),
-            Self::First(all) => (all, &[]),
-            Self::Weighted(all) => (&[], all),
-        };
-        first.iter().chain(weighted.iter().map(|(choice, _)| choice))
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
+        match self {
+            Self::Empty => {}
+            Self::First(all) => all.iter().for_each(visit),
+            Self::Weighted(all) => all.iter().for_each(|(choice, _)| visit(choice)),
+        }
     }
 }
 

@@ -45,9 +45,12 @@ pub(super) struct Snapshot {
     /// Why traffic to this target is refused: something asked for is not carried out.
     pub(super) refusal: Option<ProxyError>,
     /// By the address of the distribution inside `policy`, which does not move while the snapshot holds it.
-    http: RefCell<Vec<(*const Distribution, Rc<Spread<Http>>)>>,
-    tcp: RefCell<Option<(*const Distribution, Rc<Spread<Tcp>>)>>,
+    http: RefCell<Vec<Made<Http>>>,
+    tcp: RefCell<Option<Made<Tcp>>>,
 }
+
+/// A distribution and what was made of it.
+type Made<C> = (*const Distribution, Rc<Spread<C>>);
 
 /// The targets of one worker.
 pub(super) struct Targets {
@@ -108,8 +111,8 @@ impl Target {
         next
     }
 
-    /// Visits the fixed endpoints that requests have used.
-    pub(super) fn for_each_spread(&self, mut visit: impl FnMut(&Spread<Http>)) {
+    /// Visits what was made of rules that requests have followed.
+    pub(super) fn for_each_http(&self, mut visit: impl FnMut(&Spread<Http>)) {
         self.current.borrow().http.borrow().iter().for_each(|(_, spread)| visit(spread));
     }
 }

@@ -131,12 +131,12 @@ async fn sweep(outbound: Weak<Outbound>) {
         let now = Instant::now();
         let idle = outbound.wiring.context.config.outbound.discovery_idle;
         outbound.targets.expire(now, idle, |target| {
-            target.for_each_spread(|spread| {
-                for choice in spread.choices() {
+            target.for_each_http(|spread| {
+                spread.for_each(|choice| {
                     if let Choice::Forward(member) = choice {
                         member.connections.expire(now);
                     }
-                }
+                });
             });
         });
         outbound.http.for_each(|connections| connections.expire(now));

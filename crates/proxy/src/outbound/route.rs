@@ -94,6 +94,7 @@ impl Director for Requests {
         version: Version,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
+        let permit = self.outbound.wiring.metrics.in_flight.admit()?;
         let spread = self.route(request)?;
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
@@ -112,7 +113,7 @@ impl Director for Requests {
                 strip_mesh_response: member.endpoint.tls.is_some(),
                 ..Edits::default()
             },
-            record: member.connections.series().begin(start),
+            record: member.connections.series().begin(start, permit),
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use weft_telemetry::{Readiness, Registry};
 use weft_transport::drain::{self, Drained};
@@ -20,6 +20,9 @@ use weft_transport::drain::{self, Drained};
 /// How many asks for a sign of life in a row a worker may leave unanswered. Counted in asks, not in time: a process that was
 /// stopped as a whole has missed none.
 const UNANSWERED: u32 = 10;
+
+/// How long threads may take to leave their loops when all is done.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// What the threads tell the one that waits.
 pub(super) enum Event {
@@ -100,7 +103,7 @@ impl Handle {
     ///
     /// # Errors
     /// A thread has died or hangs: the process must end.
-    pub fn wait(mut self) -> Result<Drained, ProcessError> {
+    pub fn wait(self) -> Result<Drained, ProcessError> {
         let drained = loop {
             match self.inbox.recv_timeout(self.ask) {
                 Ok(Event::Drained(drained)) => break drained,
@@ -121,11 +124,10 @@ impl Handle {
                 }
             }
         };
-        // The drain is over: workers leave their loops by themselves.
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                return Err(ProcessError::AdminDied);
-            }
+        // The drain is over: threads leave their loops by themselves. One that hangs must not keep the process.
+        let deadline = Instant::now() + LEAVE;
+        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(drained)
     }

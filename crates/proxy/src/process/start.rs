@@ -103,6 +103,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
 
     announce(&config, &addrs);
     let shared = Shared::new(workers);
+    shared.register(&registry);
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),
         workers,
@@ -222,7 +223,7 @@ fn discovery(
 /// Limits on streams are for control planes that may sit behind something that hangs; loopback does not.
 fn following(config: &Config, service: &ControlAddr) -> Following {
     let limits = if service.addr.is_loopback() { StreamLimits::default() } else { config.control.streams };
-    Following { backoff: config.control.connect.backoff, limits }
+    Following { backoff: config.control.backoff, limits }
 }
 
 /// The lines that operators look for at start.

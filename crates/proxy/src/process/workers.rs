@@ -10,7 +10,8 @@ use super::{
     identity::Certified,
     worker::{Context, Direction},
 };
-use crate::{config::SocketOptions, inbound::Inbound, outbound::Outbound};
+use crate::{inbound::Inbound, outbound::Outbound};
+use futures_util::FutureExt;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -27,21 +28,23 @@ use tokio::{
     sync::{Notify, mpsc},
     task::{LocalSet, spawn_local},
 };
-use weft_telemetry::{CounterFamily, Labels, Registry};
-use weft_transport::{
-    drain,
-    socket::{self, AcceptOptions},
-};
+use weft_telemetry::{CounterFamily, Labels, Registry, metrics::Sample};
+use weft_transport::drain;
 
 /// Connections on their way to another worker; when it is full the accepting worker serves them itself.
 const HAND_OFF: usize = 1024;
 /// How long accepting pauses after a failure, such as having no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long the sockets stay open for those who are connecting when the drain begins.
+const LAST_LOOK: Duration = Duration::from_millis(5);
+
 /// What all workers and their watcher see.
 pub(super) struct Shared {
     workers: Vec<Slot>,
-    /// A connection has ended.
+    /// Listeners that still take connections.
+    accepting: AtomicUsize,
+    /// A connection or a listener has ended.
     closed: Notify,
 }
 
@@ -55,6 +58,9 @@ struct Slot {
     answered: AtomicU64,
     wake: Notify,
 }
+
+/// Counts one listener that takes connections as long as it lives.
+struct Accepting(Arc<Shared>);
 
 /// A listener of one direction.
 pub(super) struct Listener {
@@ -78,7 +84,11 @@ struct Counted {
 
 impl Shared {
     pub(super) fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers: (0..workers).map(|_| Slot::default()).collect(), closed: Notify::new() })
+        Arc::new(Self {
+            workers: (0..workers).map(|_| Slot::default()).collect(),
+            accepting: AtomicUsize::new(0),
+            closed: Notify::new(),
+        })
     }
 
     /// The worker with the fewest open connections, the first of several; it counts one more from now on.
@@ -91,17 +101,29 @@ impl Shared {
         self.workers.iter().map(|w| w.open.load(Relaxed)).sum()
     }
 
-    /// Waits until no connection is open.
+    /// Waits until nothing is accepted any more and no connection is open.
     pub(super) async fn all_closed(&self) {
         loop {
             let closed = self.closed.notified();
             tokio::pin!(closed);
             closed.as_mut().enable();
-            if self.open() == 0 {
+            if self.accepting.load(Relaxed) == 0 && self.open() == 0 {
                 return;
             }
             closed.await;
         }
+    }
+
+    /// Adds how many connections each worker has open.
+    pub(super) fn register(self: &Arc<Self>, registry: &Registry) {
+        let shared = self.clone();
+        registry.collector(move |out| {
+            out.extend(shared.workers.iter().enumerate().map(|(index, worker)| {
+                let open = worker.open.load(Relaxed) as f64;
+                Sample::gauge("weft_proxy_worker_connections", "Accepted connections that a worker has open", open)
+                    .labels(Labels::new().with("worker", index))
+            }));
+        });
     }
 
     /// Asks each worker for a sign of life. The result is the most asks that any of them has left unanswered.
@@ -133,6 +155,20 @@ impl Drop for Counted {
     }
 }
 
+impl Accepting {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.accepting.fetch_add(1, Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Relaxed);
+        self.0.closed.notify_waiters();
+    }
+}
+
 /// Starts one thread per context. The first one accepts. `died` is called by a thread that unwinds.
 pub(super) fn spawn(
     contexts: Vec<Context>,
@@ -143,6 +179,8 @@ pub(super) fn spawn(
     died: impl Fn(usize) + Clone + Send + 'static,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let (senders, receivers): (Vec<_>, Vec<_>) = contexts.iter().map(|_| mpsc::channel(HAND_OFF)).unzip();
+    // Counted from now on, so that a drain that begins at once waits for them.
+    let listeners: Vec<_> = listeners.into_iter().map(|listener| (listener, Accepting::new(shared))).collect();
     let mut listeners = Some(listeners);
     let failures = registry.counter("weft_proxy_accept_errors_total", "Failures to accept a connection");
     let mut threads = vec![];
@@ -193,7 +231,7 @@ struct Sides {
 async fn run(
     context: Context,
     acceptor: Acceptor,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Accepting)>,
     mut handed: mpsc::Receiver<Accepted>,
     certified: Certified,
 ) {
@@ -202,8 +240,12 @@ async fn run(
         Rc::new(Sides { inbound: Inbound::new(context.clone()), outbound: Outbound::new(context.clone()), context });
     let (shared, index) = (acceptor.shared.clone(), acceptor.index);
     spawn_local(async move { answer_asks(&shared, index).await });
-    for listener in listeners {
-        spawn_local(accept(listener, acceptor.clone(), sides.clone(), certified.clone()));
+    for (listener, accepting) in listeners {
+        let accept = accept(listener, acceptor.clone(), sides.clone(), certified.clone());
+        spawn_local(async move {
+            accept.await;
+            drop(accepting);
+        });
     }
     spawn_local(async move {
         while let Some(Accepted { direction, tcp, client, counted }) = handed.recv().await {
@@ -238,11 +280,13 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, mut ce
         Err(error) => return tracing::error!(%error, "A listening socket cannot be used"),
     };
     let failed = acceptor.failures.pinned(sides.context.shard, &Labels::new().with("direction", direction.as_str()));
+    let signaled = drain.signaled();
+    tokio::pin!(signaled);
     loop {
-        // Both arms may be dropped: a connection that was not taken stays in the kernel's queue.
+        // Dropping the accept is safe: a connection that was not taken stays in the kernel's queue.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.signaled() => return,
+            () = &mut signaled => break,
         };
         match accepted {
             Ok((tcp, client)) => acceptor.hand(direction, tcp, client, &sides),
@@ -253,10 +297,17 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, mut ce
             }
         }
     }
+    // The kernel has connected some clients that nobody has accepted: closing the socket would reset them.
+    tokio::time::sleep(LAST_LOOK).await;
+    while let Some(Ok((tcp, client))) = listener.accept().now_or_never() {
+        acceptor.hand(direction, tcp, client, &sides);
+    }
 }
 
 impl Acceptor {
     fn hand(&self, direction: Direction, tcp: TcpStream, client: SocketAddr, here: &Sides) {
+        // A socket for both families shows v4 clients as mapped addresses.
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let counted = self.shared.choose();
         if counted.worker == self.index {
             return here.serve(direction, tcp, client, counted);
@@ -275,13 +326,6 @@ impl Acceptor {
 
 impl Sides {
     fn serve(&self, direction: Direction, tcp: TcpStream, client: SocketAddr, counted: Counted) {
-        let SocketOptions { keepalive, user_timeout } = match direction {
-            Direction::Inbound => self.context.config.inbound.accept,
-            Direction::Outbound => self.context.config.outbound.accept,
-        };
-        if socket::accepted(&tcp, &AcceptOptions { keepalive, user_timeout }).is_err() {
-            return; // The client has reset it already.
-        }
         match direction {
             Direction::Inbound => {
                 let served = self.inbound.clone().serve(tcp, client);

@@ -1,19 +1,100 @@
 //! Changes under load that no client may notice.
 
 use crate::{
-    harness::{eventually, soon},
+    harness::{Setup, eventually, soon},
     mesh::{Mesh, Service, get, naming},
 };
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::task::JoinSet;
-use weft_model::ProtocolHint;
-use weft_testkit::{control, http2};
+use tokio::{net::TcpStream, task::JoinSet};
+use weft_model::{Endpoint, ProtocolHint};
+use weft_testkit::{control, http1, http2};
+use weft_transport::drain::Drained;
+
+/// What the clients speak, and what carries it between the proxies.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// HTTP/1 on pooled connections.
+    Http1,
+    /// HTTP/1 carried on HTTP/2.
+    Http1OnHttp2,
+    Http2,
+}
+
+impl Kind {
+    fn hint(self) -> ProtocolHint {
+        match self {
+            Self::Http1 => ProtocolHint::Unknown,
+            Self::Http1OnHttp2 | Self::Http2 => ProtocolHint::H2,
+        }
+    }
+}
+
+enum Origin {
+    Http1(http1::Origin),
+    Http2(http2::Origin),
+}
+
+impl Origin {
+    async fn start(kind: Kind) -> Self {
+        match kind {
+            Kind::Http1 | Kind::Http1OnHttp2 => {
+                Self::Http1(http1::Origin::start(|_| http1::Reply::ok("ok")).await.unwrap())
+            }
+            Kind::Http2 => Self::Http2(naming("ok").await),
+        }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Http1(origin) => origin.addr(),
+            Self::Http2(origin) => origin.addr(),
+        }
+    }
+
+    fn served(&self) -> usize {
+        match self {
+            Self::Http1(origin) => origin.seen().requests.len(),
+            Self::Http2(origin) => origin.seen().requests.len(),
+        }
+    }
+}
+
+/// A client on a connection that it keeps.
+enum Client {
+    Http1(http1::Client<TcpStream>),
+    Http2(http2::Client),
+}
+
+impl Client {
+    async fn connect(mesh: &Mesh, service: &Service, kind: Kind) -> Self {
+        match kind {
+            Kind::Http1 | Kind::Http1OnHttp2 => Self::Http1(http1::Client::over(mesh.connect(service).await)),
+            Kind::Http2 => Self::Http2(mesh.http2(service).await),
+        }
+    }
+
+    async fn call(&mut self) -> Result<(), String> {
+        let failed = |e: anyhow::Error| format!("{e:#}");
+        let (status, head) = match self {
+            Self::Http1(client) => {
+                let answer = client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n").await.map_err(failed)?;
+                (answer.status(), answer.head_text())
+            }
+            Self::Http2(client) => {
+                let answer = client.call(get()).await.map_err(failed)?;
+                (Some(answer.head.status.as_u16()), format!("{:?}", answer.head))
+            }
+        };
+        if status == Some(200) { Ok(()) } else { Err(head) }
+    }
+}
 
 /// Clients that call until told to stop; every answer must be a 200.
 struct Load {
@@ -23,18 +104,15 @@ struct Load {
 }
 
 impl Load {
-    async fn on(mesh: &Mesh, service: &Service) -> Self {
+    async fn on(mesh: &Mesh, service: &Service, kind: Kind) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut clients = JoinSet::new();
         for _ in 0..4 {
-            let mut client = mesh.http2(service).await;
+            let mut client = Client::connect(mesh, service, kind).await;
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
             clients.spawn(async move {
                 while !stop.load(Relaxed) {
-                    let answer = client.call(get()).await.map_err(|e| format!("{e:#}"))?;
-                    if answer.head.status != 200 {
-                        return Err(format!("{:?}", answer.head));
-                    }
+                    client.call().await?;
                     answered.fetch_add(1, Relaxed);
                 }
                 Ok(())
@@ -56,35 +134,84 @@ impl Load {
     }
 }
 
-fn served(origin: &http2::Origin) -> usize {
-    origin.seen().requests.len()
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_come_and_go_under_http1() {
+    endpoints_come_and_go(Kind::Http1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endpoints_come_and_go() {
+async fn endpoints_come_and_go_under_http1_on_http2() {
+    endpoints_come_and_go(Kind::Http1OnHttp2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_come_and_go_under_http2() {
+    endpoints_come_and_go(Kind::Http2).await;
+}
+
+async fn endpoints_come_and_go(kind: Kind) {
     let mesh = Mesh::start().await;
-    let (a, b) = (naming("a").await, naming("b").await);
-    let [one, two] = [&a, &b].map(|origin| mesh.endpoint(origin.addr(), ProtocolHint::H2));
+    let (a, b) = (Origin::start(kind).await, Origin::start(kind).await);
+    let [one, two] = [&a, &b].map(|origin| mesh.endpoint(origin.addr(), kind.hint()));
     let service = mesh.service(&[one.clone(), two.clone()]);
     mesh.control.set_endpoints(&service.target, vec![one.clone()]);
-    let load = Load::on(&mesh, &service).await;
+    let load = Load::on(&mesh, &service, kind).await;
     load.more(50).await;
-    let open = a.seen().connections;
+    let to_one = format!(
+        "tcp_open_total{{direction=\"outbound\",peer=\"dst\",authority=\"{}\",target_addr=\"{}\"",
+        service.target,
+        a.addr()
+    );
+    let open = mesh.web.metric(&to_one);
     for _ in 0..5 {
         mesh.control.set_endpoints(&service.target, vec![one.clone(), two.clone()]);
-        let before = served(&b);
-        eventually("the new endpoint is used", || served(&b) > before).await;
+        let before = b.served();
+        eventually("the new endpoint is used", || b.served() > before).await;
         load.more(20).await;
         mesh.control.set_endpoints(&service.target, vec![one.clone()]);
         load.more(20).await;
     }
-    assert_eq!(a.seen().connections, open, "the endpoint that stayed kept its connection");
+    assert!(open > 0.0);
+    assert!(mesh.web.metric(&to_one) <= open.max(4.0), "the endpoint that stayed kept its connections");
     // The whole set changes at once.
     mesh.control.set_endpoints(&service.target, vec![two]);
     load.more(20).await;
-    let (before, so_far) = (served(&a), served(&b));
-    eventually("only the other one is used", || served(&b) > so_far + 50).await;
-    assert!(served(&a) <= before + 8, "what was under way has ended");
+    let (before, so_far) = (a.served(), b.served());
+    eventually("only the other one is used", || b.served() > so_far + 50).await;
+    assert!(a.served() <= before + 8, "what was under way has ended");
+    load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_servers_proxy_drains_under_http1() {
+    a_servers_proxy_drains(Kind::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_servers_proxy_drains_under_http1_on_http2() {
+    a_servers_proxy_drains(Kind::Http1OnHttp2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_servers_proxy_drains_under_http2() {
+    a_servers_proxy_drains(Kind::Http2).await;
+}
+
+/// One of two replicas ends in order while it is in use; the control plane notices later than the clients.
+async fn a_servers_proxy_drains(kind: Kind) {
+    let mesh = Mesh::start().await;
+    let other = Setup::new(&mesh.control, "app").ready().await;
+    let (a, b) = (Origin::start(kind).await, Origin::start(kind).await);
+    let one = mesh.endpoint(a.addr(), kind.hint());
+    let two = Endpoint { transport_port: Some(other.addrs().inbound.port()), ..mesh.endpoint(b.addr(), kind.hint()) };
+    let service = mesh.service(&[one, two]);
+    let load = Load::on(&mesh, &service, kind).await;
+    load.more(100).await;
+    assert!(a.served() > 0 && b.served() > 0);
+    assert_eq!(other.shutdown().await, Drained::Done);
+    let so_far = b.served();
+    load.more(200).await;
+    assert_eq!(b.served(), so_far);
     load.stop().await;
 }
 
@@ -92,10 +219,10 @@ async fn endpoints_come_and_go() {
 async fn the_control_plane_dies_and_comes_back() {
     let idle = [("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "200ms")];
     let mesh = Mesh::with(&idle, &[]).await;
-    let (a, b) = (naming("a").await, naming("b").await);
+    let (a, b) = (Origin::start(Kind::Http2).await, Origin::start(Kind::Http2).await);
     let [one, two] = [&a, &b].map(|origin| mesh.endpoint(origin.addr(), ProtocolHint::H2));
     let service = mesh.service(&[one, two.clone()]);
-    let load = Load::on(&mesh, &service).await;
+    let load = Load::on(&mesh, &service, Kind::Http2).await;
     load.more(50).await;
     mesh.control.kill();
     // Caches are looked through every second: what is used stays though nobody refreshes it.
@@ -107,7 +234,7 @@ async fn the_control_plane_dies_and_comes_back() {
     mesh.control.restart().unwrap();
     mesh.control.opened(control::Service::Endpoints, 1).await.unwrap();
     load.more(50).await;
-    let so_far = served(&b);
-    eventually("what changed meanwhile is in force", || served(&b) > so_far + 100).await;
+    let so_far = b.served();
+    eventually("what changed meanwhile is in force", || b.served() > so_far + 100).await;
     load.stop().await;
 }

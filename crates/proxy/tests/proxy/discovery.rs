@@ -203,3 +203,16 @@ async fn a_profile_that_fails_at_first_is_still_awaited() {
     let proxy = Setup::new(&control, "client").ready().await;
     assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
 }
+
+#[tokio::test]
+async fn a_port_may_be_opaque_before_its_policy_comes() {
+    let control = FakeControl::start().unwrap();
+    control.stall(Service::Inbound, true);
+    let a = Origin::start("a").await;
+    let proxy = Setup::new(&control, "server")
+        .env("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", a.addr.port())
+        .ready()
+        .await;
+    let mut tcp = proxy.connect_inbound(a.addr).await;
+    assert_eq!(soon(tcp.read_u8()).await.unwrap(), b'a');
+}

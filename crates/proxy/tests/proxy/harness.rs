@@ -116,6 +116,11 @@ impl Setup {
         self.dir.0.clone()
     }
 
+    /// The environment for a process of its own. The folder lives as long as this.
+    pub(crate) fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Starts the proxy. It may not be certified yet.
     pub(crate) fn start(self) -> Proxy {
         let Checked { config, unknown, .. } = config::check(self.env, 8).expect("the configuration is valid");
@@ -156,7 +161,10 @@ impl Proxy {
 
     /// Connects as this proxy's application would to `destination`.
     pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().outbound[0].ip(), self.addrs().outbound[0], destination).await.unwrap()
+        let listeners = &self.addrs().outbound;
+        let same_family = listeners.iter().find(|l| l.is_ipv4() == destination.is_ipv4());
+        let listener = *same_family.unwrap_or(&listeners[0]);
+        self.destinations.connect(listener.ip(), listener, destination).await.unwrap()
     }
 
     /// Connects as somebody would to `destination` at this proxy's application.

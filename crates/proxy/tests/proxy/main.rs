@@ -4,11 +4,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod binary;
 mod change;
 mod discovery;
 mod env;
 mod harness;
+mod inbound;
 mod mesh;
 mod pair;
 mod process;
 mod refuse;
+mod series;

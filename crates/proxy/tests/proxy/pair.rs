@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response};
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weft_model::ProtocolHint;
-use weft_testkit::http2;
+use weft_testkit::{http1, http2};
 
 #[tokio::test]
 async fn http2_end_to_end() {
@@ -63,6 +63,32 @@ async fn grpc_keeps_its_trailers() {
             })
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn http1_end_to_end_on_both_carriers() {
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|request| http1::Reply::ok(&request.body)).await.unwrap();
+    for hint in [ProtocolHint::Unknown, ProtocolHint::H2] {
+        let service = mesh.service(&[mesh.endpoint(origin.addr(), hint)]);
+        let mut client = http1::Client::over(mesh.connect(&service).await);
+        for n in 0..3 {
+            let request = format!(
+                "POST /path?q=1 HTTP/1.1\r\nHost: app.ns\r\nL5d-Client-Id: forged\r\nContent-Length: 1\r\n\r\n{n}"
+            );
+            let response = soon(client.call(request)).await.unwrap();
+            assert_eq!((response.status(), &response.body[..]), (Some(200), n.to_string().as_bytes()), "{hint:?}");
+            assert_eq!(response.header("l5d-orig-proto"), None);
+        }
+    }
+    let seen = origin.seen();
+    assert_eq!(seen.requests.len(), 6);
+    for request in &seen.requests {
+        assert_eq!(request.first_line(), "POST /path?q=1 HTTP/1.1");
+        assert_eq!(request.header("host").as_deref(), Some("app.ns"));
+        assert_eq!(request.header("l5d-client-id").as_deref(), Some(mesh.web.identity().as_str()));
+        assert_eq!(request.header("l5d-orig-proto"), None);
     }
 }
 

@@ -101,7 +101,11 @@ async fn several_workers_start_and_end() {
         }
         clients
     };
-    assert_eq!(proxy.admin("GET", "/live").await.0, 200);
+    // Two for each: the worker with the fewest open connections gets the next.
+    eventually("all are taken", || proxy.handle().open_connections() == 6).await;
+    for worker in 0..3 {
+        assert_eq!(proxy.metric(&format!("weft_proxy_worker_connections{{worker=\"{worker}\"}}")), 2.0);
+    }
     drop(clients);
     assert_eq!(proxy.shutdown().await, Drained::Done);
 }
@@ -197,4 +201,41 @@ async fn the_log_level_is_not_there_without_logs() {
     let control = FakeControl::start().unwrap();
     let proxy = Setup::new(&control, "web").ready().await;
     assert_eq!(proxy.admin("GET", "/proxy-log-level").await, (404, "logging is off\n".into()));
+}
+
+#[tokio::test]
+async fn one_socket_takes_both_families() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "[::]:0").ready().await;
+    let port = proxy.addrs().inbound.port();
+    let four = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let six = TcpStream::connect(("::1", port)).await.unwrap();
+    eventually("both are taken", || proxy.handle().open_connections() == 2).await;
+    drop((four, six));
+}
+
+#[tokio::test]
+async fn who_is_connected_when_the_drain_begins_is_served() {
+    let control = FakeControl::start().unwrap();
+    let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", "20s").ready().await;
+    let first = open(&control, &proxy).await;
+    let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = "10.1.2.4:7".parse().unwrap();
+    let endpoint = Endpoint::plain(echo.local_addr().unwrap());
+    control.set_outbound(service, policy::opaque(Meta::default_named("echo"), policy::forward(endpoint)));
+    // The test's runtime and the workers are different threads: some of these are accepted, the rest are queued.
+    let mut clients = vec![];
+    for _ in 0..50 {
+        clients.push(proxy.connect_outbound(service).await);
+    }
+    proxy.handle().shutdown();
+    for client in &mut clients {
+        client.write_all(b"x").await.unwrap();
+    }
+    for _ in &clients {
+        let (mut server, _) = soon(echo.accept()).await.unwrap();
+        assert_eq!(soon(server.read_u8()).await.unwrap(), b'x');
+    }
+    drop((first, clients));
+    assert_eq!(proxy.shutdown().await, Drained::Done);
 }

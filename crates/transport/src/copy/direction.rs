@@ -67,7 +67,7 @@ impl Direction {
             return Poll::Ready(Ok(()));
         }
         loop {
-            let read = if self.state == State::Copying && self.buffer.has_room() {
+            let read = if self.state == State::Copying {
                 self.fill(cx, from).map_err(|e| (Operation::Read, e))?
             } else {
                 Poll::Ready(())
@@ -96,7 +96,7 @@ impl Direction {
     /// Reads until the buffer is full (ready), the end has come (ready), or there is nothing more (pending).
     fn fill(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Poll<()>> {
         loop {
-            let mut room = ReadBuf::new(self.buffer.room(self.size));
+            let mut room = ReadBuf::new(self.buffer.content_room(self.size));
             if room.remaining() == 0 {
                 return Ok(Poll::Ready(()));
             }

@@ -223,5 +223,5 @@ async fn an_idle_direction_holds_no_buffer() {
         far.read_exact(&mut vec![0; n]).await.unwrap();
         sizes.push(largest);
     }
-    assert_eq!(sizes, [0, 1, 262_656, 262_656, 10, 10, 10, 10]);
+    assert_eq!(sizes, [0, 1, 262_144, 262_144, 10, 10, 10, 10]);
 }

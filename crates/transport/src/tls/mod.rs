@@ -17,6 +17,8 @@ mod store;
 mod verify;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 pub(crate) mod test;

@@ -8,8 +8,8 @@ use crate::Stream;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    client::Resumption,
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
     crypto::CryptoProvider,
     pki_types::CertificateDer,
     server::NoServerSessionStorage,
@@ -185,9 +185,28 @@ impl Store {
             let mut config = current.client.choose(transport).clone();
             let expected = ServerIdentity::new(current.anchors.clone(), &self.0.provider, server.identity.clone());
             config.dangerous().set_certificate_verifier(Arc::new(expected));
+            // After a long sleep of the machine the certificate is over. Presenting it would end every handshake, also the
+            // one in which a new certificate is asked for.
+            if self.expiry().is_some_and(|end| end <= SystemTime::now()) {
+                config.client_auth_cert_resolver = Arc::new(NoCertificate);
+            }
             config
         };
         handshake::connect(Arc::new(config), tcp, server).await
+    }
+}
+
+/// Presents nothing.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

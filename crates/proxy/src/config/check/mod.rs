@@ -108,7 +108,6 @@ impl Reader {
                     .or_default("LINKERD2_PROXY_INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", value::duration),
             },
             http2_server: self.http2_server([
-                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL",
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE",
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
@@ -119,10 +118,6 @@ impl Reader {
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
             ]),
-            queue: Queue {
-                capacity: self.or_default("LINKERD2_PROXY_INBOUND_HTTP_QUEUE_CAPACITY", value::number),
-                failfast: self.or_default("LINKERD2_PROXY_INBOUND_HTTP_FAILFAST_TIMEOUT", value::duration),
-            },
             max_in_flight: self.or_default("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", value::number),
             detect_timeout: self.or_default("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
@@ -130,9 +125,6 @@ impl Reader {
             opaque_ports: self.or_default("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", value::ports),
             default_policy: default_policy?,
             cluster_networks,
-            authority_labels: self
-                .optional("LINKERD2_PROXY_INBOUND_METRICS_AUTHORITY_LABELS", |text| one_of(text, &["unsafe"]))
-                .is_some(),
         })
     }
 
@@ -148,6 +140,7 @@ impl Reader {
             accept: self
                 .socket("LINKERD2_PROXY_OUTBOUND_ACCEPT_KEEPALIVE", "LINKERD2_PROXY_OUTBOUND_ACCEPT_USER_TIMEOUT"),
             connect: self.outbound_connect(),
+            backoff: self.outbound_backoff(),
             http1_pool: Http1Pool {
                 max_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT", value::number),
                 idle_timeout: self
@@ -158,7 +151,6 @@ impl Reader {
                 connection_window: self.or_default("LINKERD2_PROXY_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE", window),
             },
             http2_server: self.http2_server([
-                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL",
                 "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE",
                 "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
                 "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
@@ -181,7 +173,6 @@ impl Reader {
             detect_timeout: self.or_default("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
             informational_headers: !hidden.unwrap_or(ingress),
-            hostname_labels: self.or_default("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", value::bool),
         })
     }
 
@@ -306,7 +297,13 @@ impl Reader {
         {
             self.problem("LINKERD2_PROXY_DNS_MIN_TTL", "is longer than LINKERD2_PROXY_DNS_MAX_TTL");
         }
-        ControlClients { connect: self.outbound_connect(), streams, dns_min_ttl, dns_max_ttl }
+        ControlClients {
+            connect: self.outbound_connect(),
+            backoff: self.outbound_backoff(),
+            streams,
+            dns_min_ttl,
+            dns_max_ttl,
+        }
     }
 
     fn process(&self, cpus: usize) -> Process {
@@ -333,11 +330,6 @@ impl Reader {
             timeout: self.or_default("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", positive),
             socket: self
                 .socket("LINKERD2_PROXY_INBOUND_CONNECT_KEEPALIVE", "LINKERD2_PROXY_INBOUND_CONNECT_USER_TIMEOUT"),
-            backoff: self.backoff([
-                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MIN",
-                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX",
-                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_JITTER",
-            ]),
             mark: self.optional("WEFT_PROXY_MARK", positive_number),
         }
     }
@@ -347,13 +339,16 @@ impl Reader {
             timeout: self.or_default("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", positive),
             socket: self
                 .socket("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", "LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT"),
-            backoff: self.backoff([
-                "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MIN",
-                "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MAX",
-                "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_JITTER",
-            ]),
             mark: self.optional("WEFT_PROXY_MARK", positive_number),
         }
+    }
+
+    fn outbound_backoff(&self) -> Backoff {
+        self.backoff([
+            "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MIN",
+            "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MAX",
+            "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_JITTER",
+        ])
     }
 
     fn backoff(&self, [min_name, max_name, jitter]: [&'static str; 3]) -> Backoff {
@@ -377,12 +372,11 @@ impl Reader {
         }
     }
 
-    fn http2_server(&self, names: [&'static str; 10]) -> Http2Server {
-        let [adaptive, stream, connection, interval, timeout, streams, frame, headers, resets, send] = names;
+    fn http2_server(&self, names: [&'static str; 9]) -> Http2Server {
+        let [stream, connection, interval, timeout, streams, frame, headers, resets, send] = names;
         let stream = self.optional(stream, window);
         let connection = self.optional(connection, window);
         Http2Server {
-            adaptive_flow_control: self.optional(adaptive, value::bool),
             // Linkerd's rule: one without the other has no effect.
             windows: stream.zip(connection),
             keep_alive_interval: self.optional(interval, positive),

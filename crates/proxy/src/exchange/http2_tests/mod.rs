@@ -3,4 +3,6 @@
 
 mod attacks;
 mod fake;
+mod from_http1;
+mod to_http1;
 mod to_http2;

@@ -109,7 +109,7 @@ impl Dialer {
     }
 
     async fn dial(&self, addr: SocketAddr) -> io::Result<Stream> {
-        let Connect { timeout, socket, mark, backoff: _ } = self.services.connect;
+        let Connect { timeout, socket, mark } = self.services.connect;
         let options = ConnectOptions { timeout, keepalive: socket.keepalive, user_timeout: socket.user_timeout, mark };
         let tcp = socket::connect(addr, &options).await?;
         let Some(name) = &self.service.identity else { return Ok(Stream::tcp(tcp)) };
@@ -169,14 +169,10 @@ mod tests {
 
     fn services(ca: &Ca) -> Services {
         let id = name("web");
-        let connect = Connect {
-            timeout: Duration::from_secs(5),
-            socket: SocketOptions::default(),
-            backoff: Backoff { min: Duration::from_millis(1), max: Duration::from_millis(10), jitter: 0.0 },
-            mark: None,
-        };
+        let connect = Connect { timeout: Duration::from_secs(5), socket: SocketOptions::default(), mark: None };
+        let backoff = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(10), jitter: 0.0 };
         let control =
-            ControlClients { connect, streams: StreamLimits::default(), dns_min_ttl: None, dns_max_ttl: None };
+            ControlClients { connect, backoff, streams: StreamLimits::default(), dns_min_ttl: None, dns_max_ttl: None };
         let tls = Store::new(ca.anchors_pem(), id.clone(), Identity::Dns(id)).unwrap();
         Services { resolver: Resolver::new(&control, &Registry::new(1, 10)), tls, connect }
     }

@@ -123,7 +123,7 @@ pub(in crate::process) async fn run(certifier: Certifier, task: Task) {
         let (min, max) = (certifier.config.min_refresh, certifier.config.max_refresh);
         if expiry.is_none() {
             // Nothing works yet: do not wait as long as a renewal may.
-            sleep(FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(min.max(FIRST_RETRY))).await;
+            sleep(FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(min.max(FIRST_RETRY))).await;
             continue;
         }
         wait_until(now, schedule::renew_at(now, expiry, min, max)).await;

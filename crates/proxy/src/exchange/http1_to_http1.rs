@@ -1,0 +1,412 @@
+//! An HTTP/1 request carried on an HTTP/1 connection.
+//!
+//! ```text
+//! head ─► connection ─► [head + body] ─► interim heads ─► head ─► bodies, both ways ─► keep both connections
+//!              ▲             │
+//!              └─ once more, if a pooled connection turns out closed and nothing can have happened
+//! ```
+//! The common request is one write and one read on the endpoint's connection, and one read and one write on the client's.
+
+use super::{
+    Edits, Endpoint, Observe, Version,
+    http1_pump::{Broken, Pump},
+};
+use crate::{
+    error::{Code, ProxyError},
+    http1::{
+        Connection, HeadError,
+        framing::{Asked, Body},
+        io::{Io, Run},
+        limits::{MAX_HEAD, MAX_INTERIM},
+        request::RequestHead,
+        response::{Reframe, ResponseHead, Rewrite},
+    },
+};
+use std::{
+    future::poll_fn,
+    io,
+    pin::pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+use weft_transport::{copy, drain};
+
+/// A request body up to this size is sent in one piece with the head, and again on another connection if need be.
+const JOINED_BODY: u64 = 4096;
+/// How often a request moves on from a pooled connection that turned out closed.
+const MAX_STALE: usize = 4;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    Keep,
+    Close,
+    /// What was announced did not come to its end, and the client must be able to tell.
+    Reset,
+}
+
+/// Why an exchange ended without an answer from the endpoint.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// To be answered by the proxy; the request body was not read to its end if `unread`.
+    Reply { error: ProxyError, unread: bool },
+    /// Nobody is left to answer.
+    ClientGone,
+}
+
+/// The request and what was decided for it.
+pub(super) struct Exchange<'a, E, R> {
+    pub(super) client: &'a mut Io,
+    pub(super) head: &'a RequestHead,
+    /// Scratch, reused from request to request.
+    pub(super) response: &'a mut ResponseHead,
+    pub(super) endpoint: &'a E,
+    pub(super) edits: &'a Edits,
+    pub(super) record: &'a mut R,
+    pub(super) drain: &'a drain::Watch,
+}
+
+impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
+    pub(super) async fn run(mut self) -> Result<After, Failed> {
+        let asked = self.head.asked(self.client.read.filled());
+        let idempotent = self.head.is_idempotent(self.client.read.filled());
+        let mut upstream = self.connect().await?;
+        let mut request = self.write_request(&mut upstream);
+        let start = Instant::now();
+        let mut stale = 0;
+        let mut interim = 0;
+        loop {
+            match poll_fn(|cx| self.poll_head(cx, &mut upstream, &mut request, asked)).await {
+                Ok(()) if !self.response.is_interim() => break,
+                Ok(()) => {
+                    interim += 1;
+                    self.pass_interim(&mut upstream, interim).await?;
+                }
+                Err(NoHead::Client(failed)) => return Err(failed),
+                Err(NoHead::Silent(_)) if stale < MAX_STALE && may_repeat(&upstream, &request, idempotent) => {
+                    stale += 1;
+                    let mut next = self.connect().await?;
+                    std::mem::swap(&mut next.io.out, &mut upstream.io.out);
+                    next.io.out.rewind();
+                    upstream = next;
+                    request.restart();
+                }
+                Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(reply(error, &request)),
+            }
+        }
+        let status = self.response.status;
+        if status == 101 && (asked.connect || !self.head.is_upgrade()) {
+            return Err(reply(protocol("the server switched protocols unasked"), &request));
+        }
+        if status == 101 || (asked.connect && (200..300).contains(&status)) {
+            return Ok(Box::pin(self.tunnel(upstream)).await);
+        }
+        let (mut response, close) = self.write_response(&mut upstream, &request);
+        let mut grpc_status = self.response.grpc_status(upstream.io.read.filled());
+        upstream.io.take_head(self.response.len);
+        let mut reported = false;
+        let ended = poll_fn(|cx| {
+            let polled = self.poll_bodies(cx, &mut upstream.io, &mut request, &mut response);
+            if !reported && (response.moved() || polled.is_ready()) {
+                reported = true;
+                self.record.first_byte();
+                self.endpoint.responded(start.elapsed());
+            }
+            polled
+        })
+        .await;
+        match ended {
+            Ok(()) => {}
+            Err(Ended::ClientGone) => return Err(Failed::ClientGone),
+            Err(Ended::Cut(error)) => {
+                self.record.end(None, Some(&error));
+                return Ok(After::Reset);
+            }
+        }
+        grpc_status = response.grpc_status.or(grpc_status);
+        self.record.end(grpc_status, None);
+        let complete = request.pump.is_done() && request.broken.is_none();
+        if complete && self.head.version == Version::Http11 && self.response.keeps_alive() {
+            upstream.io.out.release();
+            upstream.completed += 1;
+            if upstream.io.read.is_empty() && !upstream.io.ended {
+                upstream.io.read.release();
+                self.endpoint.keep_http1(upstream);
+            }
+        }
+        Ok(if close || !request.pump.is_read() { After::Close } else { After::Keep })
+    }
+
+    /// A connection to the endpoint, unless the client goes away first.
+    async fn connect(&mut self) -> Result<Connection, Failed> {
+        let mut connecting = pin!(self.endpoint.http1());
+        let client = &mut *self.client;
+        poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected.map_err(|error| Failed::Reply { error, unread: true }));
+            }
+            // The head is unread still, so that the room behind it bounds what is read ahead.
+            if client.read.len() < MAX_HEAD && gone(client.poll_fill(cx, MAX_HEAD)) {
+                return Poll::Ready(Err(Failed::ClientGone));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Lays out the head, with a small body, and takes it off the client's buffer.
+    fn write_request(&mut self, upstream: &mut Connection) -> Sending {
+        let out = upstream.io.out.bytes();
+        self.head.write(self.client.read.filled(), self.edits, out);
+        self.client.take_head(self.head.len);
+        let mut body = self.head.body;
+        if let Body::Length(n) = body
+            && n <= JOINED_BODY
+            && let Some(whole) = usize::try_from(n).ok().and_then(|n| self.client.read.filled().get(..n))
+        {
+            out.extend_from_slice(whole);
+            let n = whole.len();
+            self.client.read.consume(n);
+            body = Body::Empty;
+        }
+        Sending { pump: Pump::new(body, Reframe::Keep), broken: None, whole: body == Body::Empty }
+    }
+
+    /// Sends the request and reads until a head has come.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Connection,
+        request: &mut Sending,
+        asked: Asked,
+    ) -> Poll<Result<(), NoHead>> {
+        if let Poll::Ready(Err(error)) = request.poll(cx, self.client, &mut upstream.io) {
+            return Poll::Ready(Err(NoHead::Client(error)));
+        }
+        let io = &mut upstream.io;
+        loop {
+            if io.has_new_line() {
+                match self.response.parse(io.read.filled(), asked) {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(error) => return Poll::Ready(Err(NoHead::Broken(malformed(error)))),
+                }
+            }
+            match io.poll_fill(cx, MAX_HEAD) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    return Poll::Ready(Err(NoHead::Broken(malformed(HeadError::TooLarge))));
+                }
+                Poll::Ready(ended) => {
+                    let cause = request.broken.take().or(ended.err());
+                    let error = closed(cause.as_ref());
+                    let silent = io.read.is_empty() && self.response.status == 0;
+                    return Poll::Ready(Err(if silent { NoHead::Silent(error) } else { NoHead::Broken(error) }));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if request.pump.is_read() && self.poll_gone(cx) {
+            return Poll::Ready(Err(NoHead::Client(Failed::ClientGone)));
+        }
+        Poll::Pending
+    }
+
+    /// Whether the client has gone while it has nothing more to say.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        self.client.read.is_empty() && gone(self.client.poll_fill(cx, MAX_HEAD))
+    }
+
+    /// Passes an interim response on (1xx); an HTTP/1.0 client knows none.
+    async fn pass_interim(&mut self, upstream: &mut Connection, count: usize) -> Result<(), Failed> {
+        if count > MAX_INTERIM {
+            let error = protocol("too many interim responses");
+            return Err(Failed::Reply { error, unread: true });
+        }
+        if self.head.version == Version::Http11 {
+            let rewrite = self.rewrite(Reframe::Bare, false);
+            self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
+        }
+        upstream.io.take_head(self.response.len);
+        let written = poll_fn(|cx| self.client.poll_write_out(cx)).await;
+        self.client.out.clear();
+        written.map_err(|_| Failed::ClientGone)
+    }
+
+    fn rewrite(&self, framing: Reframe, close: bool) -> Rewrite {
+        Rewrite {
+            version: self.head.version,
+            framing,
+            close,
+            keep_alive: self.head.version == Version::Http10,
+            upgrade: false,
+            strip_mesh: self.edits.strip_mesh_response,
+        }
+    }
+
+    /// Lays out the response's head; whether the client's connection closes behind the response.
+    fn write_response(&mut self, upstream: &mut Connection, request: &Sending) -> (Pump, bool) {
+        self.record.response_head(self.response.status);
+        let body = self.response.body;
+        let (framing, ends_with_connection) = match (body, self.head.version) {
+            (Body::UntilClose, Version::Http10) => (Reframe::Keep, true),
+            (Body::UntilClose, _) => (Reframe::AddChunks, false),
+            (Body::Chunked, Version::Http10) => (Reframe::RemoveChunks, true),
+            _ if self.response.status == 204 => (Reframe::Bare, false),
+            _ => (Reframe::Keep, false),
+        };
+        // A client that waits for 100 may now send its body or not: nobody can tell what comes next.
+        let unsure = self.head.expects_continue && !request.pump.is_read();
+        let close = ends_with_connection || unsure || !self.head.keeps_alive() || self.drain.is_signaled();
+        let rewrite = self.rewrite(framing, close);
+        self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
+        (Pump::new(body, framing), close)
+    }
+
+    /// Moves both bodies until the response is complete.
+    fn poll_bodies(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Io,
+        request: &mut Sending,
+        response: &mut Pump,
+    ) -> Poll<Result<(), Ended>> {
+        match response.poll(cx, upstream, self.client) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(Broken::To(_))) => return Poll::Ready(Err(Ended::ClientGone)),
+            Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Err(Ended::Cut(closed(Some(&error))))),
+            Poll::Ready(Err(Broken::Framing(error))) => return Poll::Ready(Err(Ended::Cut(protocol(error.0)))),
+            Poll::Pending => {}
+        }
+        match request.poll(cx, self.client, upstream) {
+            Poll::Ready(Err(Failed::ClientGone)) => return Poll::Ready(Err(Ended::ClientGone)),
+            Poll::Ready(Err(Failed::Reply { error, .. })) => return Poll::Ready(Err(Ended::Cut(error))),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if request.pump.is_read() && self.poll_gone(cx) {
+            return Poll::Ready(Err(Ended::ClientGone));
+        }
+        Poll::Pending
+    }
+
+    /// Leaves HTTP: passes the head on, then bytes in both directions.
+    async fn tunnel(self, mut upstream: Connection) -> After {
+        let Self { client, response, record, .. } = self;
+        record.response_head(response.status);
+        let rewrite = Rewrite {
+            version: Version::Http11,
+            framing: Reframe::Bare,
+            close: false,
+            keep_alive: false,
+            upgrade: response.status == 101,
+            strip_mesh: self.edits.strip_mesh_response,
+        };
+        response.write(upstream.io.read.filled(), rewrite, client.out.bytes());
+        upstream.io.take_head(response.len);
+        let mut down = Run { bytes: upstream.io.read.len(), chunk_end: 0 };
+        let mut up = Run { bytes: client.read.len(), chunk_end: 0 };
+        let begun = async {
+            poll_fn(|cx| client.poll_write(cx, &mut upstream.io.read, &mut down)).await?;
+            poll_fn(|cx| upstream.io.poll_write(cx, &mut client.read, &mut up)).await
+        };
+        if begun.await.is_err() {
+            return After::Reset;
+        }
+        for io in [&mut *client, &mut upstream.io] {
+            io.out.release();
+            io.read.release();
+        }
+        record.first_byte();
+        let outcome = copy::duplex(&mut client.stream, &mut upstream.io.stream, |_, _| {}).await;
+        record.end(None, None);
+        if outcome.result.is_ok() { After::Close } else { After::Reset }
+    }
+}
+
+/// The request on its way to the endpoint.
+#[derive(Debug)]
+struct Sending {
+    pump: Pump,
+    /// The endpoint takes no more; its answer may still come.
+    broken: Option<io::Error>,
+    /// All of it lies in the out buffer, so it can be sent again.
+    whole: bool,
+}
+
+impl Sending {
+    /// Ready when there is nothing more to do, or with what ends the exchange.
+    fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, upstream: &mut Io) -> Poll<Result<(), Failed>> {
+        if self.pump.is_done() || self.broken.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.pump.poll(cx, client, upstream) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(Broken::To(error))) => {
+                self.broken = Some(error);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(Broken::From(_))) => Poll::Ready(Err(Failed::ClientGone)),
+            Poll::Ready(Err(Broken::Framing(_))) if client.ended => Poll::Ready(Err(Failed::ClientGone)),
+            Poll::Ready(Err(Broken::Framing(error))) => {
+                let error = ProxyError::new(Code::BadRequest, error.0);
+                Poll::Ready(Err(Failed::Reply { error, unread: true }))
+            }
+        }
+    }
+
+    /// The out buffer goes to another connection.
+    fn restart(&mut self) {
+        self.pump = Pump::new(Body::Empty, Reframe::Keep);
+        self.broken = None;
+    }
+}
+
+/// Whether a request may go to another connection: this one was closed while it lay in the pool, and no server can have acted
+/// on the request, or acting twice is harmless.
+fn may_repeat(upstream: &Connection, request: &Sending, idempotent: bool) -> bool {
+    upstream.completed > 0 && request.whole && (idempotent || upstream.io.out.nothing_written())
+}
+
+/// Why no head came.
+#[derive(Debug)]
+enum NoHead {
+    Client(Failed),
+    /// The endpoint closed without a byte.
+    Silent(ProxyError),
+    Broken(ProxyError),
+}
+
+/// Why the bodies did not come to their ends.
+#[derive(Debug)]
+enum Ended {
+    ClientGone,
+    /// The response broke off.
+    Cut(ProxyError),
+}
+
+fn reply(error: ProxyError, request: &Sending) -> Failed {
+    Failed::Reply { error, unread: !request.pump.is_read() }
+}
+
+fn gone(read: Poll<io::Result<usize>>) -> bool {
+    matches!(read, Poll::Ready(Ok(0) | Err(_)))
+}
+
+fn protocol(what: &str) -> ProxyError {
+    ProxyError::new(Code::UpstreamProtocol, what)
+}
+
+fn malformed(error: HeadError) -> ProxyError {
+    match error {
+        HeadError::TooLarge => protocol("the head of the response is too large"),
+        HeadError::Malformed(what) => protocol(what),
+    }
+}
+
+fn closed(cause: Option<&io::Error>) -> ProxyError {
+    match cause {
+        Some(error) => ProxyError::new(Code::UpstreamProtocol, format!("the server's connection failed: {error}")),
+        None => protocol("the server closed the connection without an answer"),
+    }
+}

@@ -1,0 +1,500 @@
+//! An HTTP/1 request that is carried on HTTP/2 to another proxy (data plane 4.8).
+//!
+//! The head is copied once and its values share that copy; `l5d-orig-proto` says what it was. The response is written as the
+//! client's version of HTTP. Upgrades are not carried: they need a connection of their own.
+
+use super::{
+    Edits, Endpoint, Observe, Version,
+    http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
+    http1_to_http1::{After, Failed},
+    http2_body::room,
+    http2_head::{check_fields, edit_fields, edit_response, grpc_status},
+    orig_proto::OrigProto,
+};
+use crate::{
+    error::{Code, ProxyError},
+    http1::{
+        body::{Decoder, Step},
+        framing::Body,
+        io::Io,
+        limits::MAX_INTERIM,
+        request::RequestHead,
+        target::Form,
+    },
+};
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, Uri, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+use weft_model::{decide::route::RequestView, names};
+use weft_transport::drain;
+
+/// How far the client's connection is read ahead, in bytes.
+const READ_AHEAD: usize = 64 * 1024;
+/// Bytes of a response that are gathered for one write.
+const WRITE_AT_ONCE: usize = 64 * 1024;
+
+pub(super) struct Upgrade<'a, E, R> {
+    /// Begins with the head.
+    pub(super) client: &'a mut Io,
+    pub(super) head: &'a RequestHead,
+    pub(super) endpoint: &'a E,
+    pub(super) edits: &'a Edits,
+    pub(super) record: &'a mut R,
+    pub(super) drain: &'a drain::Watch,
+}
+
+/// The request's body on its way to the endpoint.
+struct Outgoing {
+    decoder: Decoder,
+    /// Content at the front of what was read.
+    data: usize,
+    /// Some of it was taken off: the request cannot be sent again.
+    touched: bool,
+    whole: bool,
+    /// The endpoint reads no more.
+    stopped: bool,
+    /// The client waits for `100 Continue`.
+    asks: bool,
+    /// The method is HEAD.
+    only_head: bool,
+}
+
+/// The response on its way to the client.
+struct Incoming {
+    body: RecvStream,
+    framing: Framing,
+    /// Bytes of the body that are not yet written.
+    unwritten: usize,
+    moved: bool,
+    grpc_status: Option<u16>,
+    /// All of it stands in the out buffer.
+    whole: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length,
+    Chunked,
+    UntilClose,
+    NoBody,
+}
+
+enum Cut {
+    Client,
+    /// The client's body is malformed.
+    Body(&'static str),
+    Upstream(h2::Error),
+    /// The response cannot be passed on.
+    Response(&'static str),
+}
+
+impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
+    /// Carries the exchange to its end.
+    pub(super) async fn run(mut self) -> Result<After, Failed> {
+        let block = Bytes::copy_from_slice(self.client.read.filled().get(..self.head.len).unwrap_or_default());
+        self.client.take_head(self.head.len);
+        let decoder = Decoder::new(self.head.body);
+        let whole = decoder.is_end();
+        let asks = self.head.expects_continue && self.head.version == Version::Http11;
+        let only_head = self.head.asked(&block).head;
+        let mut outgoing = Outgoing { decoder, data: 0, touched: false, whole, stopped: false, asks, only_head };
+        let mut again = true;
+        loop {
+            let no_response = |error| Failed::Reply { error, unread: !whole };
+            let mut sender = self.endpoint.http2().await.map_err(no_response)?;
+            let request = request(self.head, &block, self.edits).map_err(no_response)?;
+            let sent = Instant::now();
+            let (mut response, mut upstream, open) = match sender.send(request, whole) {
+                Ok(stream) => stream,
+                Err(_) if std::mem::take(&mut again) => continue,
+                Err(error) => return Err(no_response(no_answer(&error))),
+            };
+            drop(sender);
+            let mut interim = 0;
+            let head =
+                poll_fn(|cx| self.poll_head(cx, &mut outgoing, &mut response, &mut upstream, &mut interim)).await;
+            let response = match head {
+                Ok(response) => response,
+                Err(Cut::Upstream(error)) if again && !outgoing.touched && unprocessed(&error) => {
+                    again = false;
+                    outgoing.stopped = false;
+                    continue;
+                }
+                Err(failed) => return self.no_head(failed, &outgoing, &mut upstream),
+            };
+            let after = self.respond(response, &mut outgoing, &mut upstream, sent).await;
+            drop(open);
+            return Ok(after);
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &mut Outgoing,
+        response: &mut ResponseFuture,
+        upstream: &mut SendStream<Bytes>,
+        interim: &mut usize,
+    ) -> Poll<Result<Response<RecvStream>, Cut>> {
+        if let Poll::Ready(Err(failed)) = outgoing.poll(cx, self.client, upstream) {
+            return Poll::Ready(Err(failed));
+        }
+        while let Poll::Ready(Some(Ok(early))) = response.poll_informational(cx) {
+            *interim += 1;
+            if *interim > MAX_INTERIM {
+                return Poll::Ready(Err(Cut::Response("it has too many interim responses")));
+            }
+            self.write_interim(early);
+        }
+        let head = Pin::new(response).poll(cx).map_err(Cut::Upstream);
+        if head.is_pending() {
+            // Interim responses, `100 Continue` among them. An error shows when the response is written.
+            let _ = self.client.poll_write_out(cx);
+            if outgoing.whole && watch(cx, self.client).is_err() {
+                return Poll::Ready(Err(Cut::Client));
+            }
+        }
+        head
+    }
+
+    fn write_interim(&mut self, early: Response<()>) {
+        // 100 was answered where the body was asked for.
+        if self.head.version != Version::Http11 || early.status() == 100 {
+            return;
+        }
+        let (mut head, ()) = early.into_parts();
+        edit_response(&mut head.headers, self.edits);
+        let out = self.client.out.bytes();
+        write_status(out, self.head.version, head.status);
+        write_fields(&head.headers, out, |_| false);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn no_head(&mut self, failed: Cut, outgoing: &Outgoing, upstream: &mut SendStream<Bytes>) -> Result<After, Failed> {
+        let error = match failed {
+            Cut::Client => {
+                upstream.send_reset(Reason::CANCEL);
+                return Err(Failed::ClientGone);
+            }
+            Cut::Body(what) => {
+                upstream.send_reset(Reason::CANCEL);
+                ProxyError::new(Code::BadRequest, what)
+            }
+            Cut::Upstream(error) => no_answer(&error),
+            Cut::Response(what) => {
+                upstream.send_reset(Reason::CANCEL);
+                ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"))
+            }
+        };
+        Err(Failed::Reply { error, unread: !outgoing.whole })
+    }
+
+    async fn respond(
+        &mut self,
+        response: Response<RecvStream>,
+        outgoing: &mut Outgoing,
+        upstream: &mut SendStream<Bytes>,
+        sent: Instant,
+    ) -> After {
+        let (head, body) = response.into_parts();
+        self.record.response_head(head.status.as_u16());
+        let grpc = grpc_status(&head.headers);
+        // A request that is not read yet may never be.
+        let read = outgoing.whole && !outgoing.stopped;
+        let may_keep = read && self.head.keeps_alive() && !self.drain.is_signaled();
+        let framing = self.write_head(head, body.is_end_stream(), outgoing.only_head, may_keep);
+        let whole = framing == Framing::NoBody || body.is_end_stream();
+        let mut incoming = Incoming { body, framing, unwritten: 0, moved: false, grpc_status: grpc, whole };
+        if whole && framing == Framing::Chunked {
+            write_last_chunk(self.client.out.bytes(), None);
+        }
+        let mut noted = false;
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(Err(failed)) = outgoing.poll(cx, self.client, upstream) {
+                return Poll::Ready(Err(failed));
+            }
+            let moved = incoming.poll(cx, self.client, outgoing.whole);
+            if !noted && (incoming.moved || incoming.whole || moved.is_ready()) {
+                noted = true;
+                self.record.first_byte();
+                self.endpoint.responded(sent.elapsed());
+            }
+            moved
+        })
+        .await;
+        let keep = may_keep && framing != Framing::UntilClose;
+        match ended {
+            Ok(()) => {
+                self.record.end(incoming.grpc_status, None);
+                if keep { After::Keep } else { After::Close }
+            }
+            Err(Cut::Client) => {
+                upstream.send_reset(Reason::CANCEL);
+                After::Reset
+            }
+            Err(Cut::Upstream(error)) => self.cut(&format!("endpoint's response broke off: {error}")),
+            Err(Cut::Body(what) | Cut::Response(what)) => {
+                upstream.send_reset(Reason::CANCEL);
+                self.cut(what)
+            }
+        }
+    }
+
+    /// A response that has begun cannot be taken back: the client sees that it is incomplete.
+    fn cut(&mut self, what: &str) -> After {
+        self.record.end(None, Some(&ProxyError::new(Code::UpstreamProtocol, what)));
+        After::Reset
+    }
+
+    /// Appends the response's head; how its body is framed.
+    fn write_head(&mut self, mut head: http::response::Parts, empty: bool, only_head: bool, keep: bool) -> Framing {
+        edit_response(&mut head.headers, self.edits);
+        head.headers.remove(names::header::ORIG_PROTO);
+        let version = self.head.version;
+        let no_body = only_head || matches!(head.status.as_u16(), 204 | 304);
+        let framing = if no_body {
+            Framing::NoBody
+        } else if head.headers.contains_key(header::CONTENT_LENGTH) {
+            Framing::Length
+        } else if empty {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            Framing::Length
+        } else if version == Version::Http11 {
+            Framing::Chunked
+        } else {
+            Framing::UntilClose
+        };
+        let out = self.client.out.bytes();
+        write_status(out, version, head.status);
+        write_fields(&head.headers, out, |_| false);
+        if framing == Framing::Chunked {
+            write_field(out, "transfer-encoding", b"chunked");
+        }
+        if !keep || framing == Framing::UntilClose {
+            write_field(out, "connection", b"close");
+        } else if version == Version::Http10 {
+            write_field(out, "connection", b"keep-alive");
+        }
+        out.extend_from_slice(b"\r\n");
+        framing
+    }
+}
+
+impl Outgoing {
+    /// Sends what of the body can be sent.
+    fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, to: &mut SendStream<Bytes>) -> Poll<Result<(), Cut>> {
+        if self.whole || self.stopped {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(self.poll_move(cx, client, to)) {
+            // What this means the response says.
+            Ok(false) => self.stopped = true,
+            Ok(true) => self.whole = true,
+            Err(failed) => return Poll::Ready(Err(failed)),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready with whether the body has ended, or the endpoint reads no more.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Io,
+        to: &mut SendStream<Bytes>,
+    ) -> Poll<Result<bool, Cut>> {
+        loop {
+            while self.data > 0 {
+                let Ok(room) = ready!(room(cx, to, self.data)) else { return Poll::Ready(Ok(false)) };
+                let n = room.min(self.data);
+                let data = Bytes::copy_from_slice(client.read.filled().get(..n).unwrap_or_default());
+                client.read.consume(n);
+                self.data -= n;
+                let end = self.data == 0 && self.decoder.is_end();
+                if to.send_data(data, end).is_err() || end {
+                    return Poll::Ready(Ok(end));
+                }
+            }
+            match self.decoder.next(client.read.filled()).map_err(|error| Cut::Body(error.0))? {
+                Step::Data(n) => {
+                    self.touched = true;
+                    self.data = n;
+                }
+                Step::Framing(n) => {
+                    self.touched = true;
+                    client.read.consume(n);
+                }
+                Step::Trailers(n) => {
+                    self.touched = true;
+                    let fields = trailers_of(client.read.filled().get(..n).unwrap_or_default());
+                    client.read.consume(n);
+                    let sent =
+                        if fields.is_empty() { to.send_data(Bytes::new(), true) } else { to.send_trailers(fields) };
+                    return Poll::Ready(Ok(sent.is_ok()));
+                }
+                Step::End => return Poll::Ready(Ok(to.send_data(Bytes::new(), true).is_ok())),
+                Step::More => {
+                    if std::mem::take(&mut self.asks) {
+                        client.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                        // Waits for the client only in what follows; an error shows there.
+                        let _ = client.poll_write_out(cx);
+                    }
+                    if self.decoder.expected() > READ_AHEAD as u64 / 8 {
+                        client.read.enlarge();
+                    }
+                    match ready!(client.poll_fill(cx, READ_AHEAD)) {
+                        Ok(n) if n > 0 => {}
+                        _ => return Poll::Ready(Err(Cut::Client)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Incoming {
+    /// Writes what can be written. Ready when all of the response is. `idle` says that nobody else reads from the client.
+    fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, idle: bool) -> Poll<Result<(), Cut>> {
+        loop {
+            let mut waits = false;
+            while !self.whole && !waits && self.unwritten < WRITE_AT_ONCE {
+                match self.take(cx, client) {
+                    Poll::Ready(taken) => taken?,
+                    Poll::Pending => waits = true,
+                }
+            }
+            ready!(client.poll_write_out(cx)).map_err(|_| Cut::Client)?;
+            client.out.clear();
+            if self.unwritten > 0 {
+                // Fails only for more than was received.
+                let _ = self.body.flow_control().release_capacity(std::mem::take(&mut self.unwritten));
+            }
+            if self.whole {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                let gone = idle && watch(cx, client).is_err();
+                return if gone { Poll::Ready(Err(Cut::Client)) } else { Poll::Pending };
+            }
+        }
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>, client: &mut Io) -> Poll<Result<(), Cut>> {
+        match ready!(self.body.poll_data(cx)) {
+            Some(Err(error)) => return Poll::Ready(Err(Cut::Upstream(error))),
+            Some(Ok(data)) => {
+                self.moved = true;
+                self.unwritten += data.len();
+                let out = client.out.bytes();
+                match self.framing {
+                    Framing::Chunked if !data.is_empty() => write_chunk(out, &data),
+                    Framing::Length | Framing::UntilClose => out.extend_from_slice(&data),
+                    Framing::Chunked | Framing::NoBody => {}
+                }
+                if self.body.is_end_stream() {
+                    self.end(client, None);
+                }
+            }
+            None => {
+                let trailers = ready!(self.body.poll_trailers(cx)).map_err(Cut::Upstream)?;
+                if let Some(trailers) = &trailers {
+                    check_fields(trailers).map_err(Cut::Response)?;
+                    self.grpc_status = grpc_status(trailers);
+                }
+                self.end(client, trailers.as_ref());
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn end(&mut self, client: &mut Io, trailers: Option<&http::HeaderMap>) {
+        self.whole = true;
+        if self.framing == Framing::Chunked {
+            write_last_chunk(client.out.bytes(), trailers);
+        }
+    }
+}
+
+/// The request as HTTP/2. `block` is the head's bytes.
+fn request(head: &RequestHead, block: &Bytes, edits: &Edits) -> Result<Request<()>, ProxyError> {
+    let unfit = |_| ProxyError::new(Code::BadRequest, "request target cannot be carried on HTTP/2");
+    let view = head.view(block);
+    let mut uri = http::uri::Parts::default();
+    let target = &head.target;
+    let to = target.query.map_or(target.path.end(), |query| query.end());
+    let path = match block.get(target.path.start()..to).unwrap_or_default() {
+        path @ ([b'/', ..] | b"*") => PathAndQuery::from_maybe_shared(block.slice_ref(path)),
+        path => PathAndQuery::from_maybe_shared(Bytes::from([b"/", path].concat())),
+    };
+    uri.path_and_query = Some(path.map_err(|_| unfit(()))?);
+    let authority = match (edits.authority.as_deref(), view.authority()) {
+        (Some(authority), _) => Some(Bytes::copy_from_slice(authority.as_bytes())),
+        (None, Some(authority)) => Some(block.slice_ref(authority.as_bytes())),
+        (None, None) => None,
+    };
+    let named = authority.is_some();
+    if let Some(authority) = authority {
+        uri.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| unfit(()))?);
+        uri.scheme = Some(Scheme::HTTP);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(head.method(block)).map_err(|_| unfit(()))?;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| unfit(()))?;
+    // The version stays HTTP/1.1: `h2` sends a request without authority only if it was HTTP/1.
+    let headers = request.headers_mut();
+    *headers = headers_of(block, head.forwarded(block));
+    if named {
+        headers.remove(header::HOST);
+    }
+    match head.body {
+        Body::Length(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        Body::Empty if view.header("content-length", &mut |_| true) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        _ => {}
+    }
+    if head.expects_continue {
+        headers.remove(header::EXPECT);
+    }
+    edit_fields(headers, edits);
+    let orig = OrigProto { version: head.version, absolute: target.form == Form::Absolute };
+    headers.insert(HeaderName::from_static(names::header::ORIG_PROTO), HeaderValue::from_static(orig.as_str()));
+    Ok(request)
+}
+
+fn write_status(out: &mut Vec<u8>, version: Version, status: http::StatusCode) {
+    out.extend_from_slice(if version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the client is still there, as far as it says; what it sends meanwhile is its next request.
+fn watch(cx: &mut Context<'_>, client: &mut Io) -> Result<(), ()> {
+    match client.poll_fill(cx, READ_AHEAD) {
+        // It has sent too much to be watched further.
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => Ok(()),
+        Poll::Ready(Err(_)) => Err(()),
+        // It may have closed its side only.
+        Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+    }
+}
+
+/// Whether the endpoint says that it has not looked at the request.
+fn unprocessed(error: &h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+fn no_answer(error: &h2::Error) -> ProxyError {
+    ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}"))
+}

@@ -1,0 +1,311 @@
+//! HTTP/1 that came on HTTP/2, given to the application as what it was.
+
+use super::fake::{Fake, Seen, get, grpc, local, read, until, write};
+use crate::{
+    error::Code,
+    exchange::{Carrier, Edits},
+};
+use bytes::Bytes;
+use h2::Reason;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// An HTTP/1 application: each connection is given to `handle`.
+async fn application<F, Fut>(handle: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> Fut + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::task::spawn_local(handle(tcp));
+        }
+    });
+    addr
+}
+
+/// Reads until what was read ends with `end`.
+async fn until_end(tcp: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let byte = tcp.read_u8().await.unwrap_or_else(|error| panic!("{error} after {text:?}"));
+        text.push(byte);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn to_http1(server: SocketAddr) -> Rc<Fake> {
+    let fake = Fake::new(server, Carrier::Http1);
+    fake.edits.replace(Edits { restore_orig_proto: true, ..Edits::default() });
+    fake
+}
+
+/// An application that expects `request` and answers with `response`, over and over.
+async fn exactly(request: &'static str, response: &'static str) -> SocketAddr {
+    application(move |mut tcp| async move {
+        loop {
+            let mut got = vec![0; request.len()];
+            if tcp.read_exact(&mut got).await.is_err() {
+                return;
+            }
+            assert_eq!(String::from_utf8(got).unwrap(), request);
+            tcp.write_all(response.as_bytes()).await.unwrap();
+        }
+    })
+    .await
+}
+
+fn with(mut request: Request<()>, headers: &[(&'static str, &'static str)]) -> Request<()> {
+    for (name, value) in headers {
+        request.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+#[test]
+fn the_request_is_what_it_was() {
+    let cases = [
+        (
+            with(get("/a?b"), &[("l5d-orig-proto", "HTTP/1.1"), ("x", "1")]),
+            "GET /a?b HTTP/1.1\r\nhost: web.test\r\nx: 1\r\n\r\n",
+        ),
+        (with(get("/a"), &[("l5d-orig-proto", "HTTP/1.0")]), "GET /a HTTP/1.0\r\nhost: web.test\r\n\r\n"),
+        (
+            with(get("/a"), &[("l5d-orig-proto", "HTTP/1.1; absolute-form")]),
+            "GET http://web.test/a HTTP/1.1\r\nhost: web.test\r\n\r\n",
+        ),
+        (
+            with(get("/"), &[("l5d-orig-proto", "HTTP/1.1"), ("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")]),
+            "GET / HTTP/1.1\r\nhost: web.test\r\nte: trailers\r\ncookie: a=1; b=2\r\n\r\n",
+        ),
+        (
+            with(get("/"), &[("l5d-orig-proto", "HTTP/1.1"), ("content-length", "0")]),
+            "GET / HTTP/1.1\r\nhost: web.test\r\ncontent-length: 0\r\n\r\n",
+        ),
+    ];
+    for (request, expected) in cases {
+        local(async move {
+            let server = exactly(
+                expected,
+                "HTTP/1.1 201 Made\r\ncontent-length: 2\r\nX-Y: z\r\nconnection: keep-alive\r\n\r\nok",
+            );
+            let fake = to_http1(server.await);
+            let (response, _send) = fake.client().await.send_request(request, true).unwrap();
+            let mut response = response.await.unwrap();
+            assert_eq!(response.status(), StatusCode::CREATED);
+            assert_eq!(response.headers()["l5d-orig-proto"], "HTTP/1.1");
+            assert_eq!(response.headers()["x-y"], "z");
+            assert_eq!(response.headers()["content-length"], "2");
+            assert_eq!(response.headers().get("connection"), None);
+            assert_eq!(read(response.body_mut()).await.unwrap(), ("ok".into(), None));
+            assert_eq!(fake.record().await, [Seen::Head(201), Seen::FirstByte, Seen::End(None, None)]);
+        });
+    }
+}
+
+#[test]
+fn the_response_says_which_version_it_was() {
+    local(async {
+        let request = "GET / HTTP/1.1\r\nhost: web.test\r\n\r\n";
+        let server = application(move |mut tcp| async move {
+            until_end(&mut tcp, request).await;
+            tcp.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await.unwrap();
+        });
+        let fake = to_http1(server.await);
+        let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+        let mut response = response.await.unwrap();
+        assert_eq!(response.headers()["l5d-orig-proto"], "HTTP/1.0");
+        assert_eq!(read(response.body_mut()).await.unwrap().0, "until the end");
+    });
+}
+
+#[test]
+fn bodies_and_trailers_are_chunked_both_ways() {
+    local(async {
+        let server = application(|mut tcp| async move {
+            let request = until_end(&mut tcp, "0\r\nx-sum: 7\r\n\r\n").await;
+            assert!(request.contains("\r\ntransfer-encoding: chunked\r\n"), "{request}");
+            assert!(request.ends_with("\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n"), "{request}");
+            tcp.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n3\r\nabc\r\n")
+                .await
+                .unwrap();
+            tokio::task::yield_now().await;
+            tcp.write_all(b"2;x=y\r\nde\r\n0\r\nGrpc-Status: 9\r\nHost: x\r\n\r\n").await.unwrap();
+        });
+        let fake = to_http1(server.await);
+        let (response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+        send.send_data("hello".into(), false).unwrap();
+        let trailers: HeaderMap = [("x-sum".parse().unwrap(), HeaderValue::from_static("7"))].into_iter().collect();
+        send.send_trailers(trailers).unwrap();
+        let mut response = response.await.unwrap();
+        assert_eq!(response.headers().get("transfer-encoding"), None);
+        let (body, trailers) = read(response.body_mut()).await.unwrap();
+        let trailers = trailers.unwrap();
+        assert_eq!((body, trailers.len(), &trailers["grpc-status"]), ("abcde".into(), 1, &HeaderValue::from(9)));
+        assert_eq!(fake.record().await.last(), Some(&Seen::End(Some(9), None)));
+    });
+}
+
+#[test]
+fn ten_megabytes_go_both_ways_unchanged() {
+    local(async {
+        const LENGTH: usize = 10_000_000;
+        let server = application(|mut tcp| async move {
+            let head = until_end(&mut tcp, "\r\n\r\n").await;
+            assert!(head.contains("content-length: 10000000\r\n"), "{head}");
+            let mut body = vec![0; LENGTH];
+            tcp.read_exact(&mut body).await.unwrap();
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n").await.unwrap();
+            tcp.write_all(&body).await.unwrap();
+        });
+        let fake = to_http1(server.await);
+        let request = with(grpc(), &[("content-length", "10000000")]);
+        let (response, mut send) = fake.client().await.send_request(request, false).unwrap();
+        let data: Bytes = (0..LENGTH).map(|n| (n % 251) as u8).collect();
+        write(&mut send, data.clone(), true).await.unwrap();
+        let (got, _) = read(response.await.unwrap().body_mut()).await.unwrap();
+        assert!(got == data);
+    });
+}
+
+#[test]
+fn connections_are_kept_and_a_stale_one_is_replaced() {
+    local(async {
+        let request = "GET / HTTP/1.1\r\nhost: web.test\r\n\r\n";
+        let connections = Rc::new(Cell::new(0));
+        let count = connections.clone();
+        // Each connection closes, without saying so, once it has served two requests and seen a third.
+        let server = application(move |mut tcp| {
+            count.set(count.get() + 1);
+            async move {
+                for _ in 0..2 {
+                    until_end(&mut tcp, request).await;
+                    tcp.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                }
+                until_end(&mut tcp, request).await;
+            }
+        });
+        let fake = to_http1(server.await);
+        let mut client = fake.client().await;
+        for _ in 0..10 {
+            let (response, _send) = client.send_request(get("/"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 204);
+            client = client.ready().await.unwrap();
+        }
+        assert_eq!(connections.get(), 5);
+    });
+}
+
+#[test]
+fn interim_responses_are_passed_on() {
+    local(async {
+        let server = application(|mut tcp| async move {
+            until_end(&mut tcp, "\r\n\r\n").await;
+            tcp.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+        });
+        let fake = to_http1(server.await);
+        let (mut response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+        let early = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!(
+            (early.status(), &early.headers()["link"]),
+            (StatusCode::EARLY_HINTS, &HeaderValue::from_static("x"))
+        );
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+}
+
+#[test]
+fn answers_to_head_have_a_length_and_no_body() {
+    local(async {
+        let server =
+            exactly("HEAD / HTTP/1.1\r\nhost: web.test\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+        let fake = to_http1(server.await);
+        let request = Request::head("http://web.test/").body(()).unwrap();
+        let (response, _send) = fake.client().await.send_request(request, true).unwrap();
+        let mut response = response.await.unwrap();
+        assert_eq!(response.headers()["content-length"], "5");
+        assert_eq!(read(response.body_mut()).await.unwrap().0, "");
+    });
+}
+
+#[test]
+fn what_is_no_response_is_a_502() {
+    for answer in [
+        "",
+        "HTTP/1.1 2",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+    ] {
+        local(async move {
+            let server = application(move |mut tcp| async move {
+                until_end(&mut tcp, "\r\n\r\n").await;
+                tcp.write_all(answer.as_bytes()).await.unwrap();
+            });
+            let fake = to_http1(server.await);
+            let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 502, "{answer:?}");
+            assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::UpstreamProtocol))));
+        });
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_a_reset() {
+    local(async {
+        let server = application(|mut tcp| async move {
+            until_end(&mut tcp, "\r\n\r\n").await;
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+        });
+        let fake = to_http1(server.await);
+        let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+        // The reset may overtake the head.
+        let error = match response.await {
+            Ok(mut response) => read(response.body_mut()).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::UpstreamProtocol))));
+    });
+}
+
+#[test]
+fn a_client_that_resets_closes_the_connection() {
+    local(async {
+        let closed = Rc::new(Cell::new(false));
+        let told = closed.clone();
+        let server = application(move |mut tcp| {
+            let told = told.clone();
+            async move {
+                until_end(&mut tcp, "\r\n\r\n").await;
+                assert_eq!(tcp.read(&mut [0]).await.unwrap_or(0), 0);
+                told.set(true);
+            }
+        });
+        let fake = to_http1(server.await);
+        let (_response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+        until(|| fake.connections.get() == 1).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        send.send_reset(Reason::CANCEL);
+        until(|| closed.get()).await;
+        assert_eq!(fake.record().await, [Seen::Aborted]);
+    });
+}
+
+#[test]
+fn connect_is_refused() {
+    local(async {
+        let fake = to_http1(([127, 0, 0, 1], 1).into());
+        let request = Request::connect("web.test:80").body(()).unwrap();
+        let (response, _send) = fake.client().await.send_request(request, false).unwrap();
+        assert_eq!(response.await.unwrap().status(), 400);
+    });
+}

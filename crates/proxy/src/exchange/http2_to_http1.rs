@@ -1,0 +1,422 @@
+//! An HTTP/2 request that goes on as HTTP/1: the inbound side of HTTP/1 carried between two proxies (data plane 3.6, 3.7).
+//!
+//! The request gets back the version and target form that `l5d-orig-proto` names; the response says which version the
+//! application really spoke. Both bodies move at once, and nothing is read for which the other side has no room.
+
+use super::{
+    Edits, Endpoint, Observe,
+    http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
+    http2_body::room,
+    http2_head::{check_fields, edit_fields, edit_response, grpc_status},
+    http2_reply::{Audience, break_off},
+    orig_proto::OrigProto,
+    serve_http2::unless_reset,
+};
+use crate::{
+    error::{Code, ProxyError},
+    exchange::Version,
+    http1::{
+        Connection,
+        body::{Decoder, Step},
+        buffer::OutBuffer,
+        framing::Asked,
+        limits::{MAX_HEAD, MAX_INTERIM},
+        response::ResponseHead,
+        trailers,
+    },
+    http2::server::Driver,
+};
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+use weft_model::names;
+
+/// How far the endpoint's connection is read ahead, in bytes.
+const READ_AHEAD: usize = 64 * 1024;
+
+pub(super) struct Downgrade<'a, E, R> {
+    pub(super) respond: &'a mut SendResponse<Bytes>,
+    pub(super) driver: &'a Driver,
+    pub(super) endpoint: &'a E,
+    pub(super) edits: &'a Edits,
+    pub(super) record: &'a mut R,
+    pub(super) audience: Audience,
+    pub(super) sent: Instant,
+}
+
+/// The request on its way into the connection.
+struct Outgoing {
+    body: RecvStream,
+    chunked: bool,
+    /// Bytes of the body that were taken and are not yet written.
+    unwritten: usize,
+    /// All of the request has been taken.
+    whole: bool,
+    /// The endpoint reads no more.
+    stopped: bool,
+    /// No body was taken yet, so that all can be written again.
+    only_head: bool,
+    idempotent: bool,
+}
+
+/// The response on its way out of the connection.
+struct Incoming {
+    head: ResponseHead,
+    asked: Asked,
+    interim: usize,
+    body: Option<Sending>,
+}
+
+struct Sending {
+    decoder: Decoder,
+    /// Content at the front of what was read.
+    data: usize,
+    to: SendStream<Bytes>,
+    /// The first byte was noted.
+    noted: bool,
+    done: bool,
+}
+
+enum Failed {
+    /// The client has reset the stream or is gone.
+    Client,
+    /// The connection ended without a word of response: a kept one may only have been closed meanwhile.
+    Silent(ProxyError),
+    Endpoint(ProxyError),
+}
+
+impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
+    /// Carries the exchange to its end.
+    ///
+    /// # Errors
+    /// There is no response; the client still waits for a reply.
+    pub(super) async fn run(mut self, mut head: request::Parts, body: RecvStream) -> Result<(), ProxyError> {
+        if head.method == Method::CONNECT {
+            return Err(ProxyError::new(Code::BadRequest, "connect is not carried from HTTP/2 to HTTP/1"));
+        }
+        let orig = OrigProto::take(&mut head.headers);
+        edit_fields(&mut head.headers, self.edits);
+        let whole = body.is_end_stream();
+        let chunked = !whole && !head.headers.contains_key(header::CONTENT_LENGTH);
+        let mut written = OutBuffer::default();
+        write_head(&head, self.edits, orig, chunked, written.bytes());
+        let asked = Asked { head: head.method == Method::HEAD, connect: false };
+        let idempotent = head.method.is_idempotent();
+        drop(head);
+        let mut outgoing = Outgoing { body, chunked, unwritten: 0, whole, stopped: false, only_head: true, idempotent };
+        loop {
+            let Some(connection) = unless_reset(self.respond, self.endpoint.http1()).await else { return Ok(()) };
+            let mut connection = connection?;
+            self.driver.handed_on();
+            connection.io.out = std::mem::take(&mut written);
+            connection.io.out.rewind();
+            let mut incoming = Incoming { head: ResponseHead::default(), asked, interim: 0, body: None };
+            match poll_fn(|cx| self.poll(cx, &mut connection, &mut outgoing, &mut incoming)).await {
+                Ok(()) => {
+                    self.keep(connection, &outgoing, &incoming.head);
+                    return Ok(());
+                }
+                Err(Failed::Client) => return Ok(()),
+                Err(Failed::Silent(_)) if connection.completed > 0 && outgoing.may_repeat(&connection) => {
+                    written = std::mem::take(&mut connection.io.out);
+                    outgoing.stopped = false;
+                }
+                Err(Failed::Silent(error) | Failed::Endpoint(error)) => return self.fail(error, incoming.body),
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        outgoing: &mut Outgoing,
+        incoming: &mut Incoming,
+    ) -> Poll<Result<(), Failed>> {
+        outgoing.poll(cx, connection)?;
+        while incoming.body.is_none() {
+            match self.poll_head(cx, connection, incoming) {
+                Poll::Ready(head) => head?,
+                Poll::Pending => return self.respond.poll_reset(cx).map(|_| Err(Failed::Client)),
+            }
+        }
+        let Some(body) = &mut incoming.body else { return Poll::Pending };
+        if body.done {
+            return Poll::Ready(Ok(()));
+        }
+        let before = connection.io.read.len();
+        let moved = body.poll(cx, connection);
+        if !body.noted && (moved.is_ready() || body.data > 0 || connection.io.read.len() != before) {
+            body.noted = true;
+            self.record.first_byte();
+            self.endpoint.responded(self.sent.elapsed());
+        }
+        match moved {
+            Poll::Ready(Ok(status)) => {
+                self.record.end(status, None);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => body.to.poll_reset(cx).map(|_| Err(Failed::Client)),
+        }
+    }
+
+    /// Reads the head of a response and passes it on. An interim one leaves `incoming` as it was.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        incoming: &mut Incoming,
+    ) -> Poll<Result<(), Failed>> {
+        let io = &mut connection.io;
+        while !incoming.head.parse(io.read.filled(), incoming.asked).map_err(|_| malformed())? {
+            let read = ready!(io.poll_fill(cx, MAX_HEAD));
+            if !io.read.is_empty() {
+                if !matches!(read, Ok(n) if n > 0) {
+                    return Poll::Ready(Err(malformed()));
+                }
+                continue;
+            }
+            let text = match read {
+                Ok(_) => "endpoint closed the connection without a response".to_owned(),
+                Err(error) => format!("endpoint gave no response: {error}"),
+            };
+            return Poll::Ready(Err(Failed::Silent(ProxyError::new(Code::UpstreamProtocol, text))));
+        }
+        let head = &incoming.head;
+        let block = Bytes::copy_from_slice(io.read.filled().get(..head.len).unwrap_or_default());
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| malformed())?;
+        *response.headers_mut() = headers_of(&block, head.forwarded(&block));
+        io.read.consume(head.len);
+        if head.is_interim() {
+            incoming.interim += 1;
+            if incoming.interim > MAX_INTERIM {
+                return Poll::Ready(Err(malformed()));
+            }
+            edit_response(response.headers_mut(), self.edits);
+            // Fails only if the client has gone, which is noticed later.
+            let _ = self.respond.send_informational(response);
+            return Poll::Ready(Ok(()));
+        }
+        if head.status == 101 {
+            // Nobody asked for it: HTTP/2 requests carry no `upgrade`.
+            return Poll::Ready(Err(malformed()));
+        }
+        Poll::Ready(self.start(response, incoming))
+    }
+
+    fn start(&mut self, mut response: Response<()>, incoming: &mut Incoming) -> Result<(), Failed> {
+        let head = &incoming.head;
+        let headers = response.headers_mut();
+        if matches!(head.status, 204 | 304) {
+            // HTTP/2 would take the length for that of the body.
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        edit_response(headers, self.edits);
+        if self.edits.restore_orig_proto {
+            let orig = OrigProto { version: head.version, absolute: false };
+            headers.insert(names::header::ORIG_PROTO, HeaderValue::from_static(orig.as_str()));
+        }
+        let status = grpc_status(headers);
+        self.record.response_head(head.status);
+        let decoder = Decoder::new(head.body);
+        let done = decoder.is_end();
+        let to = self.respond.send_response(response, done).map_err(|_| Failed::Client)?;
+        if done {
+            self.record.first_byte();
+            self.endpoint.responded(self.sent.elapsed());
+            self.record.end(status, None);
+        }
+        incoming.body = Some(Sending { decoder, data: 0, to, noted: done, done });
+        Ok(())
+    }
+
+    fn keep(&self, mut connection: Connection, outgoing: &Outgoing, head: &ResponseHead) {
+        let request_done = outgoing.whole && !outgoing.stopped && outgoing.unwritten == 0;
+        if request_done && head.keeps_alive() && connection.io.read.is_empty() {
+            connection.completed += 1;
+            connection.io.out.release();
+            connection.io.read.release();
+            self.endpoint.keep_http1(connection);
+        }
+    }
+
+    fn fail(&mut self, error: ProxyError, body: Option<Sending>) -> Result<(), ProxyError> {
+        let Some(mut body) = body else { return Err(error) };
+        let status = break_off(&mut body.to, &error, self.audience);
+        self.record.end(status, Some(&error));
+        Ok(())
+    }
+}
+
+impl Outgoing {
+    /// Whether sending all of it again does no more than sending it once.
+    fn may_repeat(&self, connection: &Connection) -> bool {
+        self.only_head && (self.idempotent || connection.io.out.nothing_written())
+    }
+
+    /// Writes what can be written. An error says that the client has gone.
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Result<(), Failed> {
+        while !self.stopped {
+            let taken = self.take(cx, connection)?;
+            match connection.io.poll_write_out(cx) {
+                Poll::Ready(Ok(())) => {}
+                // The response, or that there is none, says what this means.
+                Poll::Ready(Err(_)) => self.stopped = true,
+                Poll::Pending => break,
+            }
+            if self.unwritten > 0 {
+                // Fails only for more than was received.
+                let _ = self.body.flow_control().release_capacity(std::mem::take(&mut self.unwritten));
+            }
+            if !taken {
+                break;
+            }
+            if !self.only_head {
+                connection.io.out.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next part of the body once the last is written; true if there was one.
+    fn take(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Result<bool, Failed> {
+        if self.whole || self.unwritten > 0 {
+            return Ok(false);
+        }
+        let data = match self.body.poll_data(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Some(Ok(data))) => Some(data),
+            Poll::Ready(Some(Err(_))) => return Err(Failed::Client),
+            Poll::Ready(None) => None,
+        };
+        let Some(data) = data else {
+            let trailers = match self.body.poll_trailers(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(trailers) => trailers.map_err(|_| Failed::Client)?,
+            };
+            self.whole = true;
+            self.only_head = false;
+            if self.chunked {
+                let trailers = trailers.filter(|trailers| check_fields(trailers).is_ok());
+                write_last_chunk(connection.io.out.bytes(), trailers.as_ref());
+            }
+            return Ok(true);
+        };
+        if !data.is_empty() {
+            self.only_head = false;
+            self.unwritten = data.len();
+            let out = connection.io.out.bytes();
+            if self.chunked { write_chunk(out, &data) } else { out.extend_from_slice(&data) }
+        }
+        Ok(true)
+    }
+}
+
+impl Sending {
+    /// Moves the body. Ready at its end, with the trailers' gRPC status if they carry one.
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Result<Option<u16>, Failed>> {
+        let io = &mut connection.io;
+        loop {
+            while self.data > 0 {
+                let n = ready!(room(cx, &mut self.to, self.data)).map_err(|_| Failed::Client)?.min(self.data);
+                let data = Bytes::copy_from_slice(io.read.filled().get(..n).unwrap_or_default());
+                io.read.consume(n);
+                self.data -= n;
+                let end = self.data == 0 && self.decoder.is_end();
+                self.to.send_data(data, end).map_err(|_| Failed::Client)?;
+                if end {
+                    self.done = true;
+                    return Poll::Ready(Ok(None));
+                }
+            }
+            match self.decoder.next(io.read.filled()).map_err(|error| broke_off(error.0))? {
+                Step::Data(n) => self.data = n,
+                Step::Framing(n) => io.read.consume(n),
+                Step::Trailers(n) => {
+                    let section = io.read.filled().get(..n).unwrap_or_default();
+                    let (fields, status) = (trailers_of(section), trailers::grpc_status(section));
+                    io.read.consume(n);
+                    self.end(fields)?;
+                    return Poll::Ready(Ok(status));
+                }
+                Step::End => {
+                    self.end(http::HeaderMap::new())?;
+                    return Poll::Ready(Ok(None));
+                }
+                Step::More => {
+                    if self.decoder.expected() > READ_AHEAD as u64 / 8 {
+                        io.read.enlarge();
+                    }
+                    match ready!(io.poll_fill(cx, READ_AHEAD)) {
+                        Ok(0) => self.decoder.closed().map_err(|error| broke_off(error.0))?,
+                        Ok(_) => {}
+                        Err(error) => return Poll::Ready(Err(broke_off(&error.to_string()))),
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, fields: http::HeaderMap) -> Result<(), Failed> {
+        self.done = true;
+        let sent =
+            if fields.is_empty() { self.to.send_data(Bytes::new(), true) } else { self.to.send_trailers(fields) };
+        sent.map_err(|_| Failed::Client)
+    }
+}
+
+/// Appends the request's head.
+fn write_head(head: &request::Parts, edits: &Edits, orig: OrigProto, chunked: bool, out: &mut Vec<u8>) {
+    let authority = edits.authority.as_deref().or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    if orig.absolute
+        && let Some(authority) = authority
+    {
+        out.extend_from_slice(b"http://");
+        out.extend_from_slice(authority.as_bytes());
+    }
+    out.extend_from_slice(head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    // A body of unknown length cannot be told to HTTP/1.0, whose clients cannot have sent one.
+    let old = orig.version == Version::Http10 && !chunked;
+    out.extend_from_slice(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
+    match authority {
+        Some(authority) => write_field(out, "host", authority.as_bytes()),
+        None if !old && !head.headers.contains_key(header::HOST) => write_field(out, "host", b""),
+        None => {}
+    }
+    write_fields(&head.headers, out, |name| *name == header::COOKIE || (*name == header::HOST && authority.is_some()));
+    write_cookies(head, out);
+    if chunked {
+        write_field(out, "transfer-encoding", b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// HTTP/2 may cut cookies into several fields; HTTP/1 has one line (RFC 9113 8.2.3).
+fn write_cookies(head: &request::Parts, out: &mut Vec<u8>) {
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(first.as_bytes());
+    for crumb in crumbs {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(crumb.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn malformed() -> Failed {
+    Failed::Endpoint(ProxyError::new(Code::UpstreamProtocol, "endpoint's response is malformed"))
+}
+
+fn broke_off(what: &str) -> Failed {
+    Failed::Endpoint(ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response broke off: {what}")))
+}

@@ -1,0 +1,16 @@
+//! What a peer may send before it is refused.
+
+/// The largest head, in bytes, of a request or a response.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+/// The most header lines of a head.
+pub(crate) const MAX_FIELDS: usize = 128;
+/// The longest line with a chunk's size, extensions included.
+pub(crate) const MAX_CHUNK_LINE: usize = 256;
+/// The most bytes of extensions in one body.
+pub(crate) const MAX_EXTENSIONS: usize = 16 * 1024;
+/// The largest trailer section, in bytes.
+pub(crate) const MAX_TRAILERS: usize = 16 * 1024;
+/// The most trailer lines.
+pub(crate) const MAX_TRAILER_FIELDS: usize = 32;
+/// The most interim responses (1xx) to one request.
+pub(crate) const MAX_INTERIM: usize = 32;

@@ -1,0 +1,78 @@
+//! The series that dashboards and the CLI select by: names and labels are Linkerd's, and what they count adds up.
+
+use crate::{
+    harness::{Proxy, eventually, soon},
+    mesh::{Mesh, get, naming, shouting},
+};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weft_model::ProtocolHint;
+use weft_testkit::policy::{balance, opaque};
+
+/// The families of traffic without their values, each line once, with ports and buckets left out.
+fn series(proxy: &Proxy) -> String {
+    let text = proxy.handle().metrics();
+    let families = ["request_", "response_", "tcp_", "inbound_", "outbound_", "weft_proxy_errors"];
+    let lines: BTreeSet<&str> = text
+        .lines()
+        .filter(|line| families.iter().any(|f| line.starts_with(f)) && !line.contains("_bucket"))
+        .filter_map(|line| line.rsplit_once(' ').map(|(series, _)| series))
+        .collect();
+    lines.into_iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+#[tokio::test]
+async fn labels_are_linkerds() {
+    let mesh = Mesh::start().await;
+    let origin = naming("app").await;
+    let web = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    assert_eq!(soon(mesh.http2(&web).await.call(get())).await.unwrap().head.status, 200);
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let bytes = mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.connect(&bytes).await;
+    tcp.shutdown().await.unwrap();
+    soon(tcp.read_to_string(&mut String::new())).await.unwrap();
+    for proxy in [&mesh.web, &mesh.app] {
+        eventually("both connections are closed and the response has ended", || {
+            proxy.metric("tcp_close_total{") >= 2.0 && proxy.metric("response_total{") == 1.0
+        })
+        .await;
+        assert_eq!(proxy.metric("response_latency_ms_count{"), 1.0);
+    }
+    let filters = vec![
+        (r"127\.0\.0\.1:\d+", "IP:PORT"),
+        (r"127\.0\.0\.1", "IP"),
+        (r"10\.96\.0\.\d+", "VIP"),
+        (r#"(target|srv)_port="\d{3,}""#, r#"${1}_port="PORT""#),
+        (r"app-\d+\.ns\.svc", "app.ns.svc"),
+    ];
+    insta::with_settings!({filters => filters}, {
+        insta::assert_snapshot!("outbound", series(&mesh.web));
+        insta::assert_snapshot!("inbound", series(&mesh.app));
+    });
+    server.abort();
+}
+
+#[tokio::test]
+async fn version_six_end_to_end() {
+    let listen = ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "[::1]:0");
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", "127.0.0.1:0,[::1]:0")], &[listen]).await;
+    let (addr, server) = shouting(Ipv6Addr::LOCALHOST.into()).await;
+    let mut service = mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+    service.addr = "[fd00::10]:80".parse().unwrap();
+    let meta = weft_testkit::policy::service("ns", "app", 80);
+    mesh.control.set_outbound(service.addr, opaque(meta.clone(), balance(meta, service.target.parse().unwrap())));
+    let mut tcp = mesh.connect(&service).await;
+    let mut hello = [0; 6];
+    soon(tcp.read_exact(&mut hello)).await.unwrap();
+    assert_eq!(&hello, b"hello\n");
+    assert_eq!(
+        mesh.web.metric("tcp_open_total{direction=\"outbound\",peer=\"src\",target_addr=\"[fd00::10]:80\""),
+        1.0
+    );
+    assert!(mesh.app.metric("tcp_open_total{direction=\"inbound\",peer=\"src\",target_addr=\"[::1]:") >= 1.0);
+    server.abort();
+}
