@@ -116,4 +116,6 @@ pub struct ServerConnection {
 }
 
 #[cfg(test)]
+mod http1_tests;
+#[cfg(test)]
 mod http2_tests;

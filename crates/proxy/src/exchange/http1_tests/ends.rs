@@ -1,0 +1,305 @@
+//! How exchanges end other than well: aborts, stale connections, early answers, drain, upgrades, refusals.
+
+use super::{
+    GET, OK,
+    fake::{Origin, Seen, local},
+};
+use crate::error::{Code, ProxyError};
+
+#[test]
+fn a_stale_pooled_connection_is_left_for_another() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        drop(server);
+        // The pool hands it out all the same.
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        // One that may have acted on a request is not asked again elsewhere.
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+        client.say(post).await;
+        server.hear(post).await;
+        drop(server);
+        assert!(client.head().await.starts_with("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n"));
+        client.end().await;
+        assert_eq!(*proxy.refused.borrow(), [Code::UpstreamProtocol]);
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_asked_for_again() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        client.say(GET).await;
+        server.hear(GET).await;
+        server.say("HTTP/1.1 2").await;
+        drop(server);
+        assert!(client.head().await.contains("l5d-proxy-error: the server closed the connection without an answer [UPSTREAM_PROTOCOL]\r\nl5d-proxy-connection: close\r\nconnection: close\r\n"));
+        client.end().await;
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_resets_the_client() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
+        client.hear("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
+        drop(server);
+        client.cut().await;
+        let seen = proxy.record().await;
+        assert_eq!(seen, [Seen::Head(200), Seen::FirstByte, Seen::End(None, Some(Code::UpstreamProtocol))]);
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_is_noticed_while_the_server_is_silent() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        drop(client);
+        server.end().await;
+        assert_eq!(proxy.record().await, [Seen::Aborted]);
+    });
+}
+
+#[test]
+fn a_client_that_resets_amid_its_body_ends_the_request() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab";
+        client.say(part).await;
+        let mut server = origin.accept().await;
+        server.hear(part).await;
+        client.reset();
+        server.end().await;
+        assert_eq!(proxy.record().await, [Seen::Aborted]);
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_is_noticed_while_nothing_is_decided() {
+    local(async {
+        let (_origin, proxy) = Origin::start().await;
+        proxy.stuck.set(true);
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        proxy.directing.notified().await;
+        drop(client);
+        assert_eq!(proxy.record().await, [Seen::Aborted]);
+    });
+}
+
+#[test]
+fn what_is_said_while_nothing_is_decided_is_kept() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        proxy.stuck.set(true);
+        let mut client = proxy.client().await;
+        client.say(&GET[..10]).await;
+        client.say(&GET[10..]).await;
+        proxy.directing.notified().await;
+        client.say(GET).await;
+        proxy.stuck.set(false);
+        proxy.released.notify_one();
+        let mut server = origin.accept().await;
+        for _ in 0..2 {
+            server.hear(GET).await;
+            server.say(OK).await;
+            client.hear(OK).await;
+        }
+    });
+}
+
+#[test]
+fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\nab";
+        client.say(part).await;
+        let mut server = origin.accept().await;
+        server.hear(part).await;
+        server.say("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        drop(server);
+        assert!(client.head().await.starts_with("HTTP/1.1 413 Too Large\r\n"));
+        client.end().await;
+        assert!(proxy.kept.borrow().is_empty());
+    });
+}
+
+#[test]
+fn refusals_that_do_not_close_leave_the_connection() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        *proxy.refusal.borrow_mut() = Some(ProxyError::new(Code::Unauthorized, "unauthorized\r\nforged: 1"));
+        let mut client = proxy.client().await;
+        client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").await;
+        client
+            .hear("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nl5d-proxy-error: unauthorized  forged: 1 [UNAUTHORIZED]\r\n\r\n")
+            .await;
+        proxy.informational.set(false);
+        client.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n").await;
+        client.hear("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+        proxy.refusal.borrow_mut().take();
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        *proxy.refusal.borrow_mut() = Some(ProxyError::new(Code::Failfast, "no endpoint"));
+        client.say(GET).await;
+        client.hear("HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        client.end().await;
+        assert_eq!(*proxy.refused.borrow(), [Code::Unauthorized, Code::Unauthorized, Code::Failfast]);
+    });
+}
+
+#[test]
+fn a_server_that_refuses_connections_is_a_502() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        drop(origin);
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
+        client.end().await;
+        let seen = proxy.record().await;
+        assert_eq!(seen, [Seen::Head(502), Seen::FirstByte, Seen::End(None, Some(Code::ConnectFailed))]);
+    });
+}
+
+#[test]
+fn a_drain_ends_idle_connections_and_lets_others_finish() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut idle = proxy.client().await;
+        let mut used = proxy.client().await;
+        let mut busy = proxy.client().await;
+        used.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        used.hear(OK).await;
+        busy.say(GET).await;
+        server.hear(GET).await;
+        let drained = tokio::task::spawn_local(proxy.drain());
+        idle.end().await;
+        used.end().await;
+        server.say(OK).await;
+        busy.hear("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\nhi").await;
+        busy.end().await;
+        drop((idle, used, busy));
+        assert_eq!(drained.await.unwrap(), weft_transport::drain::Drained::Done);
+    });
+}
+
+#[test]
+fn connection_close_is_kept_on_either_side() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi").await;
+        client.hear(OK).await;
+        server.end().await;
+        client.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        let mut server = origin.accept().await;
+        server.hear("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        server.say(OK).await;
+        client.hear("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\nhi").await;
+        client.end().await;
+        assert_eq!(proxy.kept.borrow().len(), 1, "the endpoint's connection lives on");
+    });
+}
+
+#[test]
+fn upgrades_and_connect_become_tunnels_only_when_the_server_agrees() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        let mut client = proxy.client().await;
+        // What comes behind waits for the answer, and is a request if that is no.
+        client.say([upgrade, GET].concat()).await;
+        let mut server = origin.accept().await;
+        server.hear(upgrade).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        assert_eq!(proxy.views.borrow().len(), 2, "the second request was decided too");
+        client.say([upgrade, "early"].concat()).await;
+        server.hear(upgrade).await;
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        server.say([switch, "first"].concat()).await;
+        client.hear([switch, "first"].concat()).await;
+        server.hear("early").await;
+        client.say("up").await;
+        server.hear("up").await;
+        client.finish().await;
+        server.end().await;
+        server.say("down").await;
+        drop(server);
+        client.hear("down").await;
+        client.end().await;
+        assert!(proxy.kept.borrow().is_empty(), "a tunnel never returns to the pool");
+
+        let mut client = proxy.client().await;
+        client.say("CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\n").await;
+        let mut server = origin.accept().await;
+        server.hear("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n").await;
+        server.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502"), "ambiguous even where it has no meaning");
+
+        let mut client = proxy.client().await;
+        client.say("CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\n").await;
+        let mut server = origin.accept().await;
+        server.hear("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n").await;
+        server.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbytes").await;
+        client.hear("HTTP/1.1 200 OK\r\n\r\nbytes").await;
+        client.say("x").await;
+        server.hear("x").await;
+    });
+}
+
+#[test]
+fn upgrades_that_would_hide_requests_are_not_offered() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client
+            .say("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n")
+            .await;
+        let mut server = origin.accept().await;
+        server.hear("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        server.say("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502"));
+        client.end().await;
+        server.end().await;
+    });
+}
