@@ -1,7 +1,7 @@
 //! The backends that a rule names, as this worker holds them.
 //!
-//! Balancers are shared by all rules and targets that name the same one, so that a policy that changes keeps connections and
-//! load estimates. They live as long as a rule holds them.
+//! Balancers are shared by all rules and targets that name the same one. They outlive the last rule that held them by the idle
+//! time, so that a policy that changes keeps connections and load estimates.
 
 use super::{
     Wiring,
@@ -11,12 +11,8 @@ use crate::{
     config::Queue,
     error::{Code, ProxyError},
 };
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    rc::{Rc, Weak},
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+use tokio::time::Instant;
 use weft_model::{
     Endpoint, NameAddr,
     policy::outbound::{Backend, BackendKind, Distribution, Load, RouteBackend},
@@ -27,7 +23,12 @@ pub(super) struct Backends<C> {
     wiring: Rc<Wiring>,
     queue: Queue,
     connections: fn(&Rc<Wiring>, &Endpoint, Option<&str>) -> C,
-    balancers: RefCell<HashMap<Key, Weak<Balancer<C>>>>,
+    balancers: RefCell<HashMap<Key, Held<C>>>,
+}
+
+struct Held<C> {
+    balancer: Rc<Balancer<C>>,
+    used: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,14 +73,14 @@ impl<C: Connections> Backends<C> {
         }
     }
 
-    /// Visits what is held per endpoint of every balancer in use, and forgets the others.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(&C)) {
-        self.balancers.borrow_mut().retain(|_, balancer| match balancer.upgrade() {
-            Some(balancer) => {
-                balancer.for_each(|member| visit(&member.connections));
-                true
+    /// Visits what is held per endpoint, and forgets balancers that no rule has held for `idle`.
+    pub(super) fn expire(&self, now: Instant, idle: Duration, mut visit: impl FnMut(&C)) {
+        self.balancers.borrow_mut().retain(|_, held| {
+            held.balancer.for_each(|member| visit(&member.connections));
+            if Rc::strong_count(&held.balancer) > 1 {
+                held.used = now;
             }
-            None => false,
+            now.duration_since(held.used) < idle
         });
     }
 
@@ -87,7 +88,7 @@ impl<C: Connections> Backends<C> {
         match &backend.kind {
             BackendKind::Forward(endpoint) => {
                 let connections = (self.connections)(&self.wiring, endpoint, None);
-                Choice::Forward(Member::new(endpoint.clone(), connections, FIXED, Instant::now()))
+                Choice::Forward(Member::new(endpoint.clone(), connections, FIXED, Instant::now().into_std()))
             }
             BackendKind::Balance { target, load } => Choice::Balance(self.balancer(target, *load)),
             BackendKind::Missing => Choice::Missing,
@@ -96,8 +97,8 @@ impl<C: Connections> Backends<C> {
 
     fn balancer(&self, target: &NameAddr, load: Load) -> Rc<Balancer<C>> {
         let key = Key { target: target.clone(), default_rtt: load.default_rtt, decay: load.decay };
-        if let Some(held) = self.balancers.borrow().get(&key).and_then(Weak::upgrade) {
-            return held;
+        if let Some(held) = self.balancers.borrow().get(&key) {
+            return Rc::clone(&held.balancer);
         }
         let settings = Settings {
             load,
@@ -108,7 +109,8 @@ impl<C: Connections> Backends<C> {
         let (wiring, connections, authority) = (Rc::clone(&self.wiring), self.connections, target.to_string());
         let make = move |endpoint: &Endpoint| connections(&wiring, endpoint, Some(&authority));
         let balancer = Balancer::new(settings, watch, Box::new(make));
-        self.balancers.borrow_mut().insert(key, Rc::downgrade(&balancer));
+        let held = Held { balancer: Rc::clone(&balancer), used: Instant::now() };
+        self.balancers.borrow_mut().insert(key, held);
         balancer
     }
 }

@@ -106,7 +106,7 @@ impl Target {
             return current;
         }
         let next = Rc::new(Snapshot::new(&self.found));
-        // Whoever holds the old one goes on with it; its balancers are taken over by name.
+        // Whoever holds the old one goes on with it; its balancers are found again by name.
         *self.current.borrow_mut() = Rc::clone(&next);
         next
     }

@@ -139,8 +139,8 @@ async fn sweep(outbound: Weak<Outbound>) {
                 });
             });
         });
-        outbound.http.for_each(|connections| connections.expire(now));
-        outbound.tcp.for_each(|_| {});
+        outbound.http.expire(now, idle, |connections| connections.expire(now));
+        outbound.tcp.expire(now, idle, |_| {});
     }
 }
 

@@ -14,7 +14,10 @@ use std::{
 };
 use tokio::{net::TcpStream, task::JoinSet};
 use weft_model::{Endpoint, ProtocolHint};
-use weft_testkit::{control, http1, http2};
+use weft_testkit::{
+    control, http1, http2,
+    policy::{balance, detect, service},
+};
 use weft_transport::drain::Drained;
 
 /// What the clients speak, and what carries it between the proxies.
@@ -180,6 +183,23 @@ async fn endpoints_come_and_go(kind: Kind) {
     eventually("only the other one is used", || b.served() > so_far + 50).await;
     assert!(a.served() <= before + 8, "what was under way has ended");
     load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_changes_keeps_connections() {
+    let mesh = Mesh::start().await;
+    let origin = Origin::start(Kind::Http2).await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let load = Load::on(&mesh, &known, Kind::Http2).await;
+    load.more(50).await;
+    for n in 1..=5 {
+        // Another object behind the same target: only the routes are made anew.
+        let backend = balance(service("ns", "app", n), known.target.parse().unwrap());
+        mesh.control.set_outbound(known.addr, detect(service("ns", "app", n), backend));
+        load.more(50).await;
+    }
+    load.stop().await;
+    assert_eq!(mesh.web.metric("tcp_open_total{direction=\"outbound\",peer=\"dst\""), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
