@@ -146,7 +146,11 @@ fn supported(kind: Kind, mut reading: Reading<'_>) {
         }
     }
     match typed::read(kind, node) {
-        Err(wrong) => reading.problem(&wrong.path, wrong.message, "give a value of the right type"),
+        Err(wrong) => {
+            let text_wanted = wrong.message.ends_with("expected a string");
+            let remedy = if text_wanted { "put the value in quotes" } else { "give a value of the right type" };
+            reading.problem(&wrong.path, wrong.message, remedy);
+        }
         Ok((object, unknown)) => {
             for path in unknown {
                 reading.problem(
