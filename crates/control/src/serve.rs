@@ -48,8 +48,10 @@ pub(crate) struct Listener {
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) peer: Peer,
-    /// Ends the caller's connection.
+    /// Ends the caller's connection at once.
     pub(crate) connection: CancellationToken,
+    /// Ends it when its calls have ended.
+    pub(crate) farewell: CancellationToken,
 }
 
 /// A bound socket and its address.
@@ -121,8 +123,8 @@ impl Listener {
             Ok(Err(error)) => return self.refused(error.label(), &error, addr),
             Err(elapsed) => return self.refused("timeout", &elapsed, addr),
         };
-        let cut = CancellationToken::new();
-        let caller = Caller { peer, connection: cut.clone() };
+        let (cut, farewell) = (CancellationToken::new(), CancellationToken::new());
+        let caller = Caller { peer, connection: cut.clone(), farewell: farewell.clone() };
         let service = self.routes.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(caller.clone());
             request.map(tonic::body::Body::new)
@@ -141,6 +143,10 @@ impl Listener {
             ended = &mut serving => ended,
             () = cut.cancelled() => return,
             () = stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+            () = farewell.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }

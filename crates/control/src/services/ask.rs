@@ -13,11 +13,17 @@ const DEFAULT_PORT: u16 = 80;
 const MAX_TEXT_BYTES: usize = 4096;
 
 /// The caller's connection, if the caller proved to be of the mesh.
+///
+/// A proxy that connected before it had a certificate would go on without one for as long as the connection lives: it is
+/// told to connect again.
 pub(super) fn require_identity<T>(request: &Request<T>) -> Result<CancellationToken, Status> {
-    match request.extensions().get::<Caller>() {
-        Some(Caller { peer, connection }) if peer.identity.is_some() => Ok(connection.clone()),
-        _ => Err(Status::unauthenticated("this service wants a certificate of the mesh, and none was presented")),
+    let caller = request.extensions().get::<Caller>();
+    match caller {
+        Some(Caller { peer, connection, farewell: _ }) if peer.identity.is_some() => return Ok(connection.clone()),
+        Some(Caller { farewell, .. }) => farewell.cancel(),
+        None => {}
     }
+    Err(Status::unauthenticated("this service wants a certificate of the mesh, and none was presented"))
 }
 
 /// `name`, `name:port`, `ip`, `ip:port`, `[ip]:port`.

@@ -126,6 +126,24 @@ async fn only_the_mesh_is_answered() {
 }
 
 #[tokio::test]
+async fn who_connects_too_early_connects_again() {
+    let lab = Lab::new("early", vec![token("web"), service("web", "10.96.0.1", 80)]).await;
+    let (store, key) = (lab.stranger("web"), weft_transport::tls::Key::generate().unwrap());
+    // A channel that lives on, as a proxy's does.
+    let mut destination = lab.destination(&store).await;
+    assert_eq!(code(destination.get(WEB, "").await), Code::Unauthenticated);
+    let certificate = lab.certify(&store, &key, "web", &super::lab::secret("web")).await.unwrap();
+    let intermediates: Vec<Vec<u8>> = certificate.intermediates.iter().map(|i| i.to_vec()).collect();
+    store.set_certificate(&key, &certificate.leaf, &intermediates).unwrap();
+    patiently(async {
+        while destination.get(WEB, "").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_is_guessed_before_the_first_list() {
     let mut lab = Lab::unsynced("unsynced", |_| {});
     let (status, text) = lab.admin("/ready").await;
