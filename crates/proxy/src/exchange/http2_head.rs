@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_malformed() {
-        let cases: &[(&str, &[(&'static str, &str)], bool)] = &[
+        type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+        let cases: &[Case] = &[
             ("http://web/", &[], true),
             ("http://web/", &[("host", "WEB")], true),
             ("http://web/", &[("host", "other")], false),

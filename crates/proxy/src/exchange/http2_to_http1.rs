@@ -95,7 +95,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     ///
     /// # Errors
     /// There is no response; the client still waits for a reply.
-    pub(super) async fn run(mut self, mut head: request::Parts, body: RecvStream) -> Result<(), ProxyError> {
+    pub(super) async fn run(&mut self, head: &mut request::Parts, body: RecvStream) -> Result<(), ProxyError> {
         if head.method == Method::CONNECT {
             return Err(ProxyError::new(Code::BadRequest, "connect is not carried from HTTP/2 to HTTP/1"));
         }
@@ -104,10 +104,10 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         let whole = body.is_end_stream();
         let chunked = !whole && !head.headers.contains_key(header::CONTENT_LENGTH);
         let mut written = OutBuffer::default();
-        write_head(&head, self.edits, orig, chunked, written.bytes());
+        write_head(head, self.edits, orig, chunked, written.bytes());
         let asked = Asked { head: head.method == Method::HEAD, connect: false };
         let idempotent = head.method.is_idempotent();
-        drop(head);
+        head.headers.clear();
         let mut outgoing = Outgoing { body, chunked, unwritten: 0, whole, stopped: false, only_head: true, idempotent };
         loop {
             let Some(connection) = unless_reset(self.respond, self.endpoint.http1()).await else { return Ok(()) };

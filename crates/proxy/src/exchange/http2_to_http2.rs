@@ -30,7 +30,8 @@ pub(super) struct Forward<'a, E, R> {
     pub(super) record: &'a mut R,
     pub(super) audience: Audience,
     pub(super) sent: Instant,
-    pub(super) open: OpenStream,
+    /// Held until the exchange has ended.
+    pub(super) _open: OpenStream,
 }
 
 /// How waiting for the head of a response ends, if not with the head.
@@ -38,6 +39,14 @@ enum NoHead {
     /// The client has gone, with its code if it gave one.
     Client(Option<Reason>),
     Upstream(h2::Error),
+}
+
+/// A response that has begun.
+struct Sending {
+    response: Pump,
+    to: SendStream<Bytes>,
+    /// The first byte was noted.
+    noted: bool,
 }
 
 /// How a response that began ends early.
@@ -51,18 +60,26 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     ///
     /// # Errors
     /// The endpoint failed before its response began: the client still waits for a reply.
-    pub(super) async fn run(mut self, mut response: ResponseFuture) -> Result<(), ProxyError> {
+    pub(super) async fn run(&mut self, mut response: ResponseFuture) -> Result<(), ProxyError> {
         let head = poll_fn(|cx| self.poll_head(cx, &mut response)).await;
-        let response = match head {
-            Ok(response) => response,
+        let Some(mut body) = self.take_head(head)? else { return Ok(()) };
+        let cut = poll_fn(|cx| self.poll_bodies(cx, &mut body)).await;
+        if let Err(cut) = cut {
+            self.cut_off(cut, &mut body.to);
+        }
+        Ok(())
+    }
+
+    /// What to do with the head, or that there is none.
+    fn take_head(&mut self, head: Result<Response<RecvStream>, NoHead>) -> Result<Option<Sending>, ProxyError> {
+        match head {
+            Ok(response) => Ok(self.begin(response)),
             Err(NoHead::Client(reason)) => {
                 self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL));
-                return Ok(());
+                Ok(None)
             }
-            Err(NoHead::Upstream(error)) => return self.no_response(&error),
-        };
-        drop(self.open_response(response).await);
-        Ok(())
+            Err(NoHead::Upstream(error)) => self.no_response(&error).map(|()| None),
+        }
     }
 
     fn poll_head(
@@ -121,23 +138,24 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         Ok(())
     }
 
-    async fn open_response(mut self, response: Response<RecvStream>) -> OpenStream {
+    /// Passes the head on; `None` if the exchange is over thereby.
+    fn begin(&mut self, response: Response<RecvStream>) -> Option<Sending> {
         let (mut head, body) = response.into_parts();
         if let Err(what) = check_fields(&head.headers) {
             let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"));
             self.upstream.send_reset(Reason::PROTOCOL_ERROR);
             self.respond.send_reset(Reason::INTERNAL_ERROR);
             self.record.end(None, Some(&failure));
-            return self.open;
+            return None;
         }
         edit_response(&mut head.headers, self.edits);
         head.version = Version::HTTP_2;
         self.record.response_head(head.status.as_u16());
         let whole = body.is_end_stream();
         let status = grpc_status(&head.headers);
-        let Ok(mut to_client) = self.respond.send_response(Response::from_parts(head, ()), whole) else {
+        let Ok(to) = self.respond.send_response(Response::from_parts(head, ()), whole) else {
             self.upstream.send_reset(Reason::CANCEL);
-            return self.open;
+            return None;
         };
         let mut response = Pump::new(body);
         if whole {
@@ -145,37 +163,32 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             self.first_byte();
             self.record.end(status, None);
         }
-        let mut timed = whole;
-        let cut = poll_fn(|cx| self.poll_bodies(cx, &mut response, &mut to_client, &mut timed)).await;
+        Some(Sending { response, to, noted: whole })
+    }
+
+    fn cut_off(&mut self, cut: Cut, to: &mut SendStream<Bytes>) {
         match cut {
-            Ok(()) => {}
-            Err(Cut::Client(reason)) => self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL)),
-            Err(Cut::Upstream(failure, Some(reason))) => {
-                to_client.send_reset(reason);
+            Cut::Client(reason) => self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL)),
+            Cut::Upstream(failure, Some(reason)) => {
+                to.send_reset(reason);
                 self.record.end(None, Some(&failure));
             }
-            Err(Cut::Upstream(failure, None)) => {
-                let status = break_off(&mut to_client, &failure, self.audience);
+            Cut::Upstream(failure, None) => {
+                let status = break_off(to, &failure, self.audience);
                 self.record.end(status, Some(&failure));
             }
         }
-        self.open
     }
 
-    fn poll_bodies(
-        &mut self,
-        cx: &mut Context<'_>,
-        response: &mut Pump,
-        to_client: &mut SendStream<Bytes>,
-        timed: &mut bool,
-    ) -> Poll<Result<(), Cut>> {
+    fn poll_bodies(&mut self, cx: &mut Context<'_>, body: &mut Sending) -> Poll<Result<(), Cut>> {
+        let Sending { response, to, noted } = body;
         if let Err(gone) = self.poll_request(cx) {
             return Poll::Ready(Err(Cut::Client(gone)));
         }
         if !response.done() {
-            let moved = response.poll(cx, to_client);
-            if !*timed && (response.moved() || moved.is_ready()) {
-                *timed = true;
+            let moved = response.poll(cx, to);
+            if !*noted && (response.moved() || moved.is_ready()) {
+                *noted = true;
                 self.first_byte();
             }
             match moved {
@@ -197,7 +210,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             return Poll::Ready(Ok(()));
         }
         // The response has ended before the request. The rest is carried on until the endpoint does not want it.
-        match to_client.poll_reset(cx) {
+        match to.poll_reset(cx) {
             Poll::Ready(reset) => Poll::Ready(Err(Cut::Client(reset.ok()))),
             Poll::Pending => Poll::Pending,
         }

@@ -1,7 +1,7 @@
 //! Serves an accepted HTTP/2 connection: one local task per stream, from the head to the end of the exchange.
 
 use super::{
-    Carrier, Directed, Director, Edits, Endpoint, Observe, Version,
+    Carrier, Directed, Director, Endpoint, Observe, Version,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
     http2_reply::{Audience, reply},
@@ -29,33 +29,47 @@ where
     D: Director + 'static,
 {
     let served = server::serve(io, settings, drain, |request, respond, driver| {
-        tokio::task::spawn_local(serve_stream(request, respond, director.clone(), driver.clone()));
+        tokio::task::spawn_local(stream(request, respond, director.clone(), driver.clone()));
     });
     if let Err(error) = served.await {
         tracing::debug!(%error, "http/2 connection of a client ended");
     }
 }
 
-async fn serve_stream<D: Director>(
+/// The task of one stream. It owns what [`serve_stream`] borrows: an `async fn` would hold its arguments twice.
+fn stream<D: Director>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     director: Rc<D>,
     driver: Rc<Driver>,
+) -> impl Future<Output = ()> {
+    let (mut head, body) = request.into_parts();
+    async move { serve_stream(&mut head, body, &mut respond, &*director, &driver).await }
+}
+
+async fn serve_stream<D: Director>(
+    head: &mut request::Parts,
+    body: RecvStream,
+    respond: &mut SendResponse<Bytes>,
+    director: &D,
+    driver: &Driver,
 ) {
-    let (head, body) = request.into_parts();
-    if let Err(what) = check_request(&head) {
+    if let Err(what) = check_request(head) {
         director.refused(&ProxyError::new(Code::BadRequest, what));
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
     }
     let audience = Audience { grpc: is_grpc(&head.headers), informational: director.informational_headers() };
-    let view = HeadView(&head);
-    let Some(directed) = unless_reset(&mut respond, director.direct(&view, Version::Http2)).await else { return };
+    let directed = {
+        let view = HeadView(head);
+        unless_reset(respond, director.direct(&view, Version::Http2)).await
+    };
     let directed = match directed {
-        Ok(directed) => directed,
-        Err(error) => {
+        None => return,
+        Some(Ok(directed)) => directed,
+        Some(Err(error)) => {
             director.refused(&error);
-            reply(&mut respond, &error, audience);
+            reply(respond, &error, audience);
             if error.code.closes() {
                 driver.close();
             }
@@ -63,21 +77,52 @@ async fn serve_stream<D: Director>(
         }
     };
     let Directed { endpoint, carrier, edits, mut record } = directed;
+    let (endpoint, edits) = (&endpoint, &edits);
     let exchanged = match carrier {
         Carrier::Http1 => {
-            let (endpoint, edits, record, sent) = (&endpoint, &edits, &mut record, Instant::now());
-            let (respond, driver) = (&mut respond, &*driver);
-            let downgrade = Downgrade { respond, driver, endpoint, edits, record, audience, sent };
+            let (respond, record, sent) = (&mut *respond, &mut record, Instant::now());
+            let mut downgrade = Downgrade { respond, driver, endpoint, edits, record, audience, sent };
             downgrade.run(head, body).await
         }
-        Carrier::Http2 => {
-            let stream = Stream { head, body, respond: &mut respond, driver: &driver, audience };
-            stream.carry_on_http2(&endpoint, &edits, &mut record).await
-        }
+        Carrier::Http2 => match unless_reset(respond, endpoint.http2()).await {
+            None => return,
+            Some(Err(error)) => Err(error),
+            Some(Ok(mut sender)) => {
+                edit_request(head, edits);
+                let end = body.is_end_stream();
+                let sent = Instant::now();
+                match sender.send(Request::from_parts(taken(head), ()), end) {
+                    Err(error) => {
+                        Err(ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")))
+                    }
+                    Ok((response, upstream, open)) => {
+                        drop(sender);
+                        driver.handed_on();
+                        let mut request = Pump::new(body);
+                        if end {
+                            request.stop();
+                        }
+                        let (respond, record) = (&mut *respond, &mut record);
+                        let mut forward = Forward {
+                            respond,
+                            request,
+                            upstream,
+                            endpoint,
+                            edits,
+                            record,
+                            audience,
+                            sent,
+                            _open: open,
+                        };
+                        forward.run(response).await
+                    }
+                }
+            }
+        },
     };
     if let Err(error) = exchanged {
         director.refused(&error);
-        let (status, grpc) = reply(&mut respond, &error, audience);
+        let (status, grpc) = reply(respond, &error, audience);
         record.response_head(status);
         record.first_byte();
         record.end(grpc, Some(&error));
@@ -87,53 +132,9 @@ async fn serve_stream<D: Director>(
     }
 }
 
-/// A request with what its answer needs.
-struct Stream<'a> {
-    head: request::Parts,
-    body: RecvStream,
-    respond: &'a mut SendResponse<Bytes>,
-    driver: &'a Driver,
-    audience: Audience,
-}
-
-impl Stream<'_> {
-    /// Sends the request on HTTP/2 and carries the exchange to its end.
-    ///
-    /// # Errors
-    /// There is no response; the client still waits for a reply.
-    async fn carry_on_http2<E: Endpoint, R: Observe>(
-        mut self,
-        endpoint: &E,
-        edits: &Edits,
-        record: &mut R,
-    ) -> Result<(), ProxyError> {
-        let Some(sender) = unless_reset(self.respond, endpoint.http2()).await else { return Ok(()) };
-        let mut sender = sender?;
-        edit_request(&mut self.head, edits);
-        let end = self.body.is_end_stream();
-        let sent = Instant::now();
-        let (response, upstream, open) = sender
-            .send(Request::from_parts(self.head, ()), end)
-            .map_err(|error| ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")))?;
-        drop(sender);
-        self.driver.handed_on();
-        let mut request = Pump::new(self.body);
-        if end {
-            request.stop();
-        }
-        let forward = Forward {
-            respond: self.respond,
-            request,
-            upstream,
-            endpoint,
-            edits,
-            record,
-            audience: self.audience,
-            sent,
-            open,
-        };
-        forward.run(response).await
-    }
+/// Moves the head out of its place, which the stream's task keeps.
+fn taken(head: &mut request::Parts) -> request::Parts {
+    std::mem::replace(head, Request::new(()).into_parts().0)
 }
 
 /// Waits for `future`; `None` if the client resets the stream or goes before.
@@ -146,4 +147,13 @@ pub(super) async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, future: i
         respond.poll_reset(cx).map(|_| None)
     })
     .await
+}
+
+/// What each open stream costs, for a test.
+#[cfg(test)]
+pub(super) fn size_of_stream<D: Director>(_: &Rc<D>) -> usize {
+    fn of<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    of(stream::<D>)
 }

@@ -65,8 +65,9 @@ where
     if let Some(max) = settings.max_concurrent_reset_streams {
         builder.max_concurrent_reset_streams(max as usize);
     }
+    // Boxed: whoever may connect holds this future's room, and hardly anybody does connect.
     let (requests, mut connection) =
-        builder.handshake::<_, Bytes>(io).await.map_err(|error| broken("could not start", &error))?;
+        Box::pin(builder.handshake::<_, Bytes>(io)).await.map_err(|error| broken("could not start", &error))?;
     let shared = Rc::new(Shared::default());
     let keep_alive =
         settings.keep_alive.and_then(|params| Some(KeepAlive::new(params, connection.ping_pong()?, link.clone())));

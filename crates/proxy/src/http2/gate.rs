@@ -236,7 +236,7 @@ impl Gate {
                 on_connection(stream)?;
                 if flags & flag::ACK != 0 {
                     exactly(length, 0)?;
-                } else if length % 6 != 0 {
+                } else if !length.is_multiple_of(6) {
                     return Err(size("settings frame holds a part of a setting"));
                 }
                 // Each holds six bytes; a frame has hardly ever more than ten.
@@ -269,7 +269,7 @@ impl Gate {
         if self.side == Side::Client {
             return Ok(());
         }
-        if stream % 2 == 0 {
+        if stream.is_multiple_of(2) {
             return Err(protocol("client opened a stream with an even number"));
         }
         if stream > self.highest_stream {

@@ -64,7 +64,8 @@ fn verdict(gate: &mut Gate, frames: &[Vec<u8>]) -> Option<Reason> {
 fn each_kind_has_its_rules() {
     let wrong_size = Some(Reason::FRAME_SIZE_ERROR);
     let wrong_place = Some(Reason::PROTOCOL_ERROR);
-    let cases: &[(&str, &[Vec<u8>], Option<Reason>)] = &[
+    type Case<'a> = (&'a str, &'a [Vec<u8>], Option<Reason>);
+    let cases: &[Case<'_>] = &[
         ("request with body", &[frame(HEADERS, END_HEADERS, 1, 20), frame(DATA, END_STREAM, 1, 16_384)], None),
         ("request in parts", &[frame(HEADERS, 0, 1, 20), frame(CONTINUATION, END_HEADERS, 1, 20)], None),
         ("empty end", &[frame(HEADERS, END_HEADERS, 1, 20), frame(DATA, END_STREAM, 1, 0)], None),

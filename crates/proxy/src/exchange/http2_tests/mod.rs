@@ -2,6 +2,7 @@
 //! what the test says, and a real server.
 
 mod attacks;
+mod costs;
 mod fake;
 mod from_http1;
 mod to_http1;

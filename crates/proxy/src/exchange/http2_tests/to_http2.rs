@@ -367,7 +367,7 @@ fn a_server_that_drains_loses_nothing() {
                     let mut connection = h2::server::handshake(tcp).await.unwrap();
                     while let Some(Ok((_, mut respond))) = connection.accept().await {
                         served.set(served.get() + 1);
-                        if served.get() % 50 == 0 {
+                        if served.get().is_multiple_of(50) {
                             connection.graceful_shutdown();
                         }
                         tokio::task::spawn_local(async move {
