@@ -258,3 +258,23 @@ async fn the_control_plane_dies_and_comes_back() {
     eventually("what changed meanwhile is in force", || b.served() > so_far + 100).await;
     load.stop().await;
 }
+
+/// What was under way at the proxy that dies may fail; nothing after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_servers_proxy_dies() {
+    for kind in [Kind::Http1, Kind::Http1OnHttp2, Kind::Http2] {
+        let mesh = Mesh::start().await;
+        let other = Setup::new(&mesh.control, "app").ready().await;
+        let (a, b) = (Origin::start(kind).await, Origin::start(kind).await);
+        let one = mesh.endpoint(a.addr(), kind.hint());
+        let port = Some(other.addrs().inbound.port());
+        let service = mesh.service(&[one, Endpoint { transport_port: port, ..mesh.endpoint(b.addr(), kind.hint()) }]);
+        let load = Load::on(&mesh, &service, kind).await;
+        eventually("both are in use", || a.served() > 10 && b.served() > 10).await;
+        load.stop().await;
+        drop(other);
+        let load = Load::on(&mesh, &service, kind).await;
+        load.more(300).await;
+        load.stop().await;
+    }
+}

@@ -128,3 +128,42 @@ async fn bytes_on_a_detected_port() {
     assert_eq!(String::from_utf8_lossy(&all), "hello\n\x01\x02 NO REQUEST\r\nbye\n");
     server.abort();
 }
+
+/// A request that leaves HTTP travels on HTTP/1 whatever the endpoint's hint, and its bytes pass both ways.
+#[tokio::test]
+async fn an_upgraded_connection_passes_bytes() {
+    let mesh = Mesh::start().await;
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut head = vec![];
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tcp.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+            assert!(head.contains("upgrade: echo") && head.contains("connection: upgrade"), "{head}");
+            tcp.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+                .await
+                .unwrap();
+            let (mut read, mut write) = tcp.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        }
+    });
+    for hint in [ProtocolHint::Unknown, ProtocolHint::H2] {
+        let service = mesh.service(&[mesh.endpoint(addr, hint)]);
+        let mut tcp = mesh.connect(&service).await;
+        tcp.write_all(b"GET / HTTP/1.1\r\nHost: app.ns\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
+        let mut head = vec![];
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(soon(tcp.read_u8()).await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        tcp.write_all(b"\x00\xff bytes").await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let mut rest = vec![];
+        soon(tcp.read_to_end(&mut rest)).await.unwrap();
+        assert_eq!(rest, b"\x00\xff bytes");
+    }
+    server.abort();
+}
