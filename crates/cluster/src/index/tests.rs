@@ -1,3 +1,5 @@
+//! A table for each row of the control plane's parts 6.2 to 6.5, and the index against its own history.
+
 use super::*;
 use crate::{Event, Key, Object};
 use proptest::prelude::*;

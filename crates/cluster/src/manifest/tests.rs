@@ -1,3 +1,5 @@
+//! What people are told of good and bad manifests.
+
 use super::*;
 use crate::Kind;
 use std::fmt::Write;

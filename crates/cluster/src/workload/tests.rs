@@ -1,3 +1,5 @@
+//! From a manifest to programs, and what a change of it touches.
+
 use super::*;
 use crate::{Object, manifest};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};

@@ -1,3 +1,5 @@
+//! The life of roots, issuers and leaves, with time given in.
+
 use super::*;
 use weft_transport::tls::Key;
 
