@@ -25,6 +25,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A TLS handshake that takes longer has failed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The one service that is asked without a certificate, since it gives it.
+pub(in crate::process) const IDENTITY: &str = "identity";
+/// Between looks whether there is a certificate.
+const CERTIFICATE_POLL: Duration = Duration::from_millis(5);
 /// How many addresses one attempt tries before it fails.
 const ADDRESSES_PER_ATTEMPT: usize = 4;
 
@@ -108,11 +112,24 @@ impl Dialer {
         Err(failure)
     }
 
+    /// Waits for our own certificate: a connection made without one would be refused by every service but identity, for as
+    /// long as it is kept.
+    async fn certified(&self) -> io::Result<()> {
+        let certified = async {
+            while self.client != IDENTITY && self.services.tls.expiry().is_none() {
+                tokio::time::sleep(CERTIFICATE_POLL).await;
+            }
+        };
+        let late = |_| io::Error::new(io::ErrorKind::NotConnected, "there is no certificate yet");
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, certified).await.map_err(late)
+    }
+
     async fn dial(&self, addr: SocketAddr) -> io::Result<Stream> {
         let Connect { timeout, socket, mark } = self.services.connect;
         let options = ConnectOptions { timeout, keepalive: socket.keepalive, user_timeout: socket.user_timeout, mark };
         let tcp = socket::connect(addr, &options).await?;
         let Some(name) = &self.service.identity else { return Ok(Stream::tcp(tcp)) };
+        self.certified().await?;
         let server = ServerTls { identity: Identity::Dns(name.clone()), server_name: name.clone() };
         let handshake = self.services.tls.connect(tcp, &server, false);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -173,7 +190,7 @@ mod tests {
         let backoff = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(10), jitter: 0.0 };
         let control =
             ControlClients { connect, backoff, streams: StreamLimits::default(), dns_min_ttl: None, dns_max_ttl: None };
-        let tls = Store::new(ca.anchors_pem(), id.clone(), Identity::Dns(id)).unwrap();
+        let tls = certified(ca, &id);
         Services { resolver: Resolver::new(&control, &Registry::new(1, 10)), tls, connect }
     }
 
