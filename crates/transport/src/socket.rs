@@ -147,10 +147,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn v6_does_not_take_v4() {
-        let listener = listen("[::]:0".parse().unwrap(), 16).unwrap();
+    async fn the_unspecified_v6_address_takes_both_families() {
+        let listener = tokio::net::TcpListener::from_std(listen("[::]:0".parse().unwrap(), 16).unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let v4 = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+        for address in [IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap()] {
+            let _client = connect(SocketAddr::new(address, port), &ConnectOptions::default()).await.unwrap();
+            assert_eq!(listener.accept().await.unwrap().1.ip().to_canonical(), address);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_v6_address_does_not() {
+        let listener = listen("[::1]:0".parse().unwrap(), 16).unwrap();
+        let v4 = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listener.local_addr().unwrap().port());
         let refused = connect(v4, &ConnectOptions::default()).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         listen(v4, 16).unwrap();

@@ -185,6 +185,15 @@ fn inbound_is_redirected() {
             assert_eq!(original_dst(accept(&proxy, &client)).unwrap(), at(to, port), "straight to 4143 is itself");
         }
     }
+    // One socket for both families sees v4 clients as mapped, and their destinations as what they are.
+    let both = listen(&lab.a, "::", 4143);
+    for to in A {
+        let client = connect(&lab.b, at(to, 8080), None).unwrap();
+        let (mut server, _) = both.accept().unwrap();
+        (&client).write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        assert_eq!(original_dst(server).unwrap(), at(to, 8080));
+    }
     // Where no rule looks at connections there is nothing to ask.
     let plain = listen(&lab.b, B[0], 80);
     let client = connect(&lab.b, at(B[0], 80), None).unwrap();
