@@ -202,6 +202,7 @@ impl Director for Requests {
     }
 
     fn refused(&self, error: &ProxyError) {
+        tracing::debug!(target = %self.connected.target, %error, "request failed");
         self.inbound.wiring.metrics.failed(Failed::Request, error);
     }
 }

@@ -124,7 +124,10 @@ impl<C: Connections> Spread<C> {
         let none = || ProxyError::new(Code::LoadShed, "the route has no backend");
         match self {
             Self::Empty => Err(none()),
-            Self::First(all) => all.iter().find(|c| c.is_ready()).or_else(|| all.first()).ok_or_else(none),
+            Self::First(all) => match all.as_slice() {
+                [only] => Ok(only),
+                all => all.iter().find(|c| c.is_ready()).or_else(|| all.first()).ok_or_else(none),
+            },
             Self::Weighted(all) => match all.as_slice() {
                 [(only, _)] => Ok(only),
                 all => weighted(all.iter().filter(|(choice, _)| choice.is_ready()))

@@ -122,6 +122,7 @@ impl Director for Requests {
     }
 
     fn refused(&self, error: &ProxyError) {
+        tracing::debug!(target = %self.target.found.addr, %error, "request failed");
         self.outbound.wiring.metrics.failed(Failed::Request, error);
     }
 }

@@ -153,7 +153,7 @@ async fn endpoints_come_and_go_under_http2() {
 }
 
 async fn endpoints_come_and_go(kind: Kind) {
-    let mesh = Mesh::start().await;
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_CORES", "2")], &[]).await;
     let (a, b) = (Origin::start(kind).await, Origin::start(kind).await);
     let [one, two] = [&a, &b].map(|origin| mesh.endpoint(origin.addr(), kind.hint()));
     let service = mesh.service(&[one.clone(), two.clone()]);

@@ -134,6 +134,8 @@ impl<C: Connections> Balancer<C> {
             new
         };
         if new {
+            let (target, endpoint) = (&self.watch.target, member.endpoint.addr);
+            tracing::warn!(%target, %endpoint, %error, "an endpoint cannot be connected and is left out");
             tokio::task::spawn_local(revive(Rc::downgrade(self), Rc::clone(member)));
         }
     }
@@ -220,6 +222,7 @@ async fn revive<C: Connections>(balancer: Weak<Balancer<C>>, member: Rc<Member<C
                     state.note(Instant::now());
                 }
                 drop(state);
+                tracing::info!(target = %balancer.watch.target, endpoint = %member.endpoint.addr, "an endpoint is back");
                 balancer.wake.notify_waiters();
                 return;
             }
