@@ -89,7 +89,8 @@ async fn who_slept_too_long_gets_a_new_certificate() {
     lab.apply(token("web"));
     lab.ready().await;
     let store = lab.member("web").await;
-    let end = store.expiry().unwrap();
+    // Validity is counted in whole seconds, the last one included.
+    let end = store.expiry().unwrap() + std::time::Duration::from_secs(1);
     patiently(tokio::time::sleep(end.duration_since(std::time::SystemTime::now()).unwrap())).await;
     let key = Key::generate().unwrap();
     lab.certify(&store, &key, "web", &secret("web")).await.unwrap();
