@@ -2,7 +2,7 @@
 
 use super::{
     admin,
-    control::{Following, Resolver, Services},
+    control::{Caller, Following, Resolver, Services},
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
     run::{Ending, Event, Handle},
@@ -84,14 +84,17 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let entered = runtime.enter();
+    let (certifying, certified) = identity::uncertified();
     let services = Services {
         resolver: Resolver::new(&config.control, &registry),
         tls: tls.clone(),
         connect: config.control.connect,
+        certified: certified.clone(),
     };
     let discovery = discovery(&config, &services, addrs.admin.port(), &runtime, &registry)?;
-    let (certifier, certified) = Certifier::new(config.identity.clone(), services.clone(), keys, &registry);
-    let anchors = services.channel("identity", &config.identity.service).map_err(StartError::Control)?;
+    let certifier = Certifier::new(config.identity.clone(), services.clone(), keys, certifying, &registry);
+    let anchors =
+        services.channel("identity", &config.identity.service, Caller::Certified).map_err(StartError::Control)?;
     let state = admin::State {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -203,10 +206,12 @@ fn discovery(
 ) -> Result<Discovery, StartError> {
     let (destination, policy) = (&config.destination, &config.policy);
     let sources = Sources {
-        destination: services.channel("destination", &destination.service).map_err(StartError::Control)?,
+        destination: services
+            .channel("destination", &destination.service, Caller::Certified)
+            .map_err(StartError::Control)?,
         destination_context: destination.context.clone(),
         destination_following: following(config, &destination.service),
-        policy: services.channel("policy", &policy.service).map_err(StartError::Control)?,
+        policy: services.channel("policy", &policy.service, Caller::Certified).map_err(StartError::Control)?,
         workload: policy.workload.clone(),
         policy_following: following(config, &policy.service),
     };

@@ -267,7 +267,7 @@ async fn answer_asks(shared: &Shared, index: usize) {
     }
 }
 
-async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, mut certified: Certified) {
+async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certified: Certified) {
     let Listener { direction, socket } = listener;
     let drain: drain::Watch = sides.context.drain.clone();
     let ready = tokio::select! {

@@ -22,6 +22,8 @@ async fn ready_only_once_certified() {
     soon(control.called(|call| call.service() == Service::Certify)).await.unwrap();
     assert_eq!(proxy.admin("GET", "/ready").await, (503, "not ready\n".into()));
     assert_eq!(proxy.admin("GET", "/live").await, (200, "live\n".into()));
+    // Nobody else of the control plane is called by somebody without a certificate.
+    assert!(control.calls().iter().all(|call| call.service() == Service::Certify), "{:?}", control.calls());
     // The kernel takes the connection, nobody accepts it.
     let mut early = TcpStream::connect(proxy.addrs().outbound[0]).await.unwrap();
     let read = tokio::time::timeout(Duration::from_millis(100), early.read_u8()).await;

@@ -1,7 +1,10 @@
 //! A connection to a service of the control plane, as a tonic channel that connects when it is used.
 
 use super::Resolver;
-use crate::config::{Connect, ControlAddr};
+use crate::{
+    config::{Connect, ControlAddr},
+    process::identity::Certified,
+};
 use hyper_util::rt::TokioIo;
 use std::{
     io,
@@ -25,10 +28,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A TLS handshake that takes longer has failed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The one service that is asked without a certificate, since it gives it.
-pub(in crate::process) const IDENTITY: &str = "identity";
-/// Between looks whether there is a certificate.
-const CERTIFICATE_POLL: Duration = Duration::from_millis(5);
 /// How many addresses one attempt tries before it fails.
 const ADDRESSES_PER_ATTEMPT: usize = 4;
 
@@ -38,12 +37,23 @@ pub(in crate::process) struct Services {
     pub(in crate::process) resolver: Resolver,
     pub(in crate::process) tls: Store,
     pub(in crate::process) connect: Connect,
+    pub(in crate::process) certified: Certified,
+}
+
+/// As whom a service is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::process) enum Caller {
+    /// With this workload's certificate: what connects before there is one waits for it.
+    Certified,
+    /// With the certificate if there is one.
+    Anybody,
 }
 
 struct Dialer {
     services: Services,
     client: &'static str,
     service: ControlAddr,
+    caller: Caller,
     /// Where the next attempt begins in the list of addresses.
     next: AtomicUsize,
     /// The last attempt failed: the change is logged, not each attempt.
@@ -57,6 +67,7 @@ impl Services {
         &self,
         client: &'static str,
         service: &ControlAddr,
+        caller: Caller,
     ) -> Result<Channel, tonic::transport::Error> {
         let authority = service.addr.to_string();
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))?
@@ -67,6 +78,7 @@ impl Services {
             services: self.clone(),
             client,
             service: service.clone(),
+            caller,
             next: AtomicUsize::new(fastrand::usize(..1 << 16)),
             failing: AtomicBool::new(false),
         });
@@ -79,6 +91,10 @@ impl Services {
 
 impl Dialer {
     async fn connect(&self) -> io::Result<Stream> {
+        // A connection made without one would be refused for as long as it is kept.
+        if self.caller == Caller::Certified && !self.services.certified.wait().await {
+            return Err(io::Error::other("the proxy is ending"));
+        }
         let result = self.try_addresses().await;
         let (client, addr) = (self.client, &self.service.addr);
         match &result {
@@ -112,24 +128,11 @@ impl Dialer {
         Err(failure)
     }
 
-    /// Waits for our own certificate: a connection made without one would be refused by every service but identity, for as
-    /// long as it is kept.
-    async fn certified(&self) -> io::Result<()> {
-        let certified = async {
-            while self.client != IDENTITY && self.services.tls.expiry().is_none() {
-                tokio::time::sleep(CERTIFICATE_POLL).await;
-            }
-        };
-        let late = |_| io::Error::new(io::ErrorKind::NotConnected, "there is no certificate yet");
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, certified).await.map_err(late)
-    }
-
     async fn dial(&self, addr: SocketAddr) -> io::Result<Stream> {
         let Connect { timeout, socket, mark } = self.services.connect;
         let options = ConnectOptions { timeout, keepalive: socket.keepalive, user_timeout: socket.user_timeout, mark };
         let tcp = socket::connect(addr, &options).await?;
         let Some(name) = &self.service.identity else { return Ok(Stream::tcp(tcp)) };
-        self.certified().await?;
         let server = ServerTls { identity: Identity::Dns(name.clone()), server_name: name.clone() };
         let handshake = self.services.tls.connect(tcp, &server, false);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -143,7 +146,10 @@ impl Dialer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ControlClients, HostPort, SocketOptions, StreamLimits};
+    use crate::{
+        config::{ControlClients, HostPort, SocketOptions, StreamLimits},
+        process::identity::uncertified,
+    };
     use tokio::net::{TcpListener, TcpStream};
     use weft_model::{DnsName, policy::outbound::Backoff};
     use weft_telemetry::Registry;
@@ -190,13 +196,14 @@ mod tests {
         let backoff = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(10), jitter: 0.0 };
         let control =
             ControlClients { connect, backoff, streams: StreamLimits::default(), dns_min_ttl: None, dns_max_ttl: None };
-        let tls = certified(ca, &id);
-        Services { resolver: Resolver::new(&control, &Registry::new(1, 10)), tls, connect }
+        let tls = Store::new(ca.anchors_pem(), id.clone(), Identity::Dns(id)).unwrap();
+        let (_, certified) = uncertified();
+        Services { resolver: Resolver::new(&control, &Registry::new(1, 10)), tls, connect, certified }
     }
 
     async fn profile(services: &Services, addr: SocketAddr, identity: DnsName) -> Result<(), weft_wire::Error> {
         let service = ControlAddr { addr: HostPort::Addr(addr), identity: Some(identity) };
-        let channel = services.channel("destination", &service).unwrap();
+        let channel = services.channel("destination", &service, Caller::Anybody).unwrap();
         weft_wire::destination::Client::new(channel).get_profile("10.0.0.1:80", "").await.map(drop)
     }
 

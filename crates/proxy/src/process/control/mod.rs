@@ -10,6 +10,6 @@ mod connect;
 mod follow;
 mod resolve;
 
-pub(super) use connect::Services;
+pub(super) use connect::{Caller, Services};
 pub(super) use follow::{Event, Following, follow};
 pub(super) use resolve::Resolver;

@@ -1,7 +1,10 @@
 //! Asks the identity service for certificates, the first one and each that follows.
 
 use super::schedule;
-use crate::{config::IdentityConfig, process::control::Services};
+use crate::{
+    config::IdentityConfig,
+    process::control::{Caller, Services},
+};
 use bytes::Bytes;
 use std::{
     sync::Arc,
@@ -28,6 +31,9 @@ const REMIND: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub(in crate::process) struct Certified(watch::Receiver<bool>);
 
+/// Says that there is a certificate.
+pub(in crate::process) struct Certifying(watch::Sender<bool>);
+
 /// Everything that certifying needs.
 pub(in crate::process) struct Certifier {
     config: IdentityConfig,
@@ -42,9 +48,15 @@ pub(in crate::process) struct Certifier {
 
 impl Certified {
     /// Waits for the first certificate. `false` when there will be none.
-    pub(in crate::process) async fn wait(&mut self) -> bool {
-        self.0.wait_for(|certified| *certified).await.is_ok()
+    pub(in crate::process) async fn wait(&self) -> bool {
+        self.0.clone().wait_for(|certified| *certified).await.is_ok()
     }
+}
+
+/// Not certified yet.
+pub(in crate::process) fn uncertified() -> (Certifying, Certified) {
+    let (sender, receiver) = watch::channel(false);
+    (Certifying(sender), Certified(receiver))
 }
 
 impl Certifier {
@@ -52,9 +64,9 @@ impl Certifier {
         config: IdentityConfig,
         services: Services,
         (key, csr): (Key, Vec<u8>),
+        certified: Certifying,
         registry: &Registry,
-    ) -> (Self, Certified) {
-        let (certified, waits) = watch::channel(false);
+    ) -> Self {
         let refreshed = Arc::new(watch::Sender::new(None));
         let store = services.tls.clone();
         let (expiry, last) = (store.clone(), refreshed.clone());
@@ -72,8 +84,7 @@ impl Certifier {
             ));
         });
         let refreshes = registry.counter("control_identity_cert_refreshes_total", "Attempts to get a certificate");
-        let this = Self { config, services, store, key, csr: csr.into(), refreshes, refreshed, certified };
-        (this, Certified(waits))
+        Self { config, services, store, key, csr: csr.into(), refreshes, refreshed, certified: certified.0 }
     }
 
     /// One attempt over a connection of its own; the token is read anew.
@@ -81,7 +92,7 @@ impl Certifier {
         let token = tokio::fs::read(&self.config.token_file)
             .await
             .map_err(|e| anyhow::anyhow!("the token {} cannot be read: {e}", self.config.token_file.display()))?;
-        let channel = self.services.channel("identity", &self.config.service)?;
+        let channel = self.services.channel("identity", &self.config.service, Caller::Anybody)?;
         let mut client = Client::new(channel);
         let request = client.certify(&self.config.id, token.into(), self.csr.clone());
         let certificate = timeout(ATTEMPT, request)

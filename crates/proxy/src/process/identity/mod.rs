@@ -11,6 +11,6 @@ mod keys;
 mod schedule;
 mod trust;
 
-pub(super) use certify::{Certified, Certifier, run};
+pub(super) use certify::{Certified, Certifier, run, uncertified};
 pub(super) use keys::load_or_make;
 pub(super) use trust::follow_anchors;
