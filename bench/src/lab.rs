@@ -49,6 +49,15 @@ impl Lab {
         command
     }
 
+    /// Removes every redirection from both namespaces.
+    pub(crate) fn forget_rules(&self) -> anyhow::Result<()> {
+        for side in [Side::Client, Side::Server] {
+            let status = self.command(side, "nft").args(["flush", "ruleset"]).status().context("starting nft")?;
+            anyhow::ensure!(status.success(), "nft could not flush the rules of namespace {}", side.name());
+        }
+        Ok(())
+    }
+
     /// Whether something listens there, seen from `side`.
     pub(crate) fn listens(&self, side: Side, addr: SocketAddr) -> bool {
         let probe = format!("exec 3<>/dev/tcp/{}/{}", addr.ip(), addr.port());

@@ -47,6 +47,7 @@ impl Subject {
     }
 
     pub(crate) fn start(self, lab: &Lab, work: Work) -> anyhow::Result<Pair> {
+        lab.forget_rules()?; // those of weft would redirect its peers
         match self {
             Self::Direct => Ok(Pair { target: ORIGIN, proxies: vec![], _controls: vec![] }),
             Self::Weft => weft::start(lab, work),
