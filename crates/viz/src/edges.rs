@@ -92,6 +92,27 @@ impl Edges {
     }
 }
 
+/// Below this success rate an edge counts as failing.
+pub const HEALTHY: f64 = 0.995;
+
+impl Edge {
+    pub fn fails(&self) -> bool {
+        self.success_rate.is_some_and(|rate| rate < HEALTHY)
+    }
+}
+
+impl Edges {
+    /// The failing edges to a workload that is not failed by another itself: there the failures begin, others pass them on.
+    pub fn origins(&self) -> Vec<&Edge> {
+        let failed_by_others = |edge: &Edge| {
+            self.edges
+                .iter()
+                .any(|next| next.fails() && next.from == edge.to && next.from_namespace == edge.to_namespace)
+        };
+        self.edges.iter().filter(|edge| edge.fails() && !failed_by_others(edge)).collect()
+    }
+}
+
 /// The edge of a series: only what a client's proxy counted of a known workload.
 fn key(series: &Series<'_>) -> Option<Key> {
     let label = |name: &str| series.sample.labels.get(name).map(String::as_str);
@@ -220,6 +241,30 @@ response_total{direction="inbound",classification="failure"} 99
         assert_eq!((voting.client_id.as_str(), voting.server_id.as_str()), ("web", "voting"));
         assert_eq!((voting.success_rate, voting.rps), (Some(0.75), 4.0));
         assert_eq!((voting.p50_ms, voting.p99_ms), (Some(1.0), Some(1.98)));
+    }
+
+    #[test]
+    fn failures_have_an_origin() {
+        let edge = |from: &str, to: &str, success_rate| Edge {
+            from: from.into(),
+            from_namespace: "e".into(),
+            to: to.into(),
+            to_namespace: "e".into(),
+            protocol: "http".into(),
+            success_rate,
+            rps: 1.0,
+            p50_ms: None,
+            p95_ms: None,
+            p99_ms: None,
+            mtls: true,
+            client_id: String::new(),
+            server_id: String::new(),
+        };
+        let edges =
+            vec![edge("bot", "web", Some(0.9)), edge("web", "voting", Some(0.8)), edge("web", "emoji", Some(1.0))];
+        let all = Edges { edges, mtls_share: 1.0 };
+        let origins: Vec<_> = all.origins().iter().map(|e| e.to.as_str()).collect();
+        assert_eq!(origins, ["voting"]);
     }
 
     #[test]

@@ -33,14 +33,22 @@ pub fn edges(edges: &Edges, width: u16, colour: bool) -> String {
     table.to_string()
 }
 
+/// A line for each edge where failures begin.
+pub fn origins(edges: &Edges) -> String {
+    let line = |edge: &&Edge| {
+        let failed = edge.success_rate.map_or(0.0, |rate| (1.0 - rate) * 100.0);
+        format!("▲ {} fails {failed:.1} % of the {:.1} req/s from {}\n", edge.to, edge.rps, edge.from)
+    };
+    edges.origins().iter().map(line).collect()
+}
+
 fn row(edge: &Edge) -> Vec<Cell> {
     let success = match edge.success_rate {
         Some(rate) => format!("{:.1} %", rate * 100.0),
         None => "–".into(),
     };
-    let failing = edge.success_rate.is_some_and(|rate| rate < 0.995);
     let millis = |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{v:.0} ms"));
-    let success = if failing { Cell::new(format!("▲ {success}")).fg(Color::Red) } else { Cell::new(success) };
+    let success = if edge.fails() { Cell::new(format!("▲ {success}")).fg(Color::Red) } else { Cell::new(success) };
     let secured = if edge.mtls { Cell::new("mTLS") } else { Cell::new("✗ plain").fg(Color::Yellow) };
     let identities =
         if edge.mtls { format!("{} → {}", short(&edge.client_id), short(&edge.server_id)) } else { "–".into() };

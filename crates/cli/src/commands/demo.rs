@@ -138,9 +138,10 @@ fn draw(status: &Status, live: &Live) {
     let replicas: u32 = status.workloads.iter().map(|w| w.replicas).sum();
     let page = status.published.first().map_or_else(|| "–".to_owned(), |p| format!("http://{}", p.listen));
     let mut text = format!(
-        "weft demo: {ready} of {replicas} replicas ready, {:.0} % of connections between workloads are mTLS\n\n{}\n\nVote at {page} and choose the doughnut: its failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
+        "weft demo: {ready} of {replicas} replicas ready, {:.0} % of connections between workloads are mTLS\n\n{}\n{}\nVote at {page} and choose the doughnut: its failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
         edges.mtls_share * 100.0,
-        table::edges(&edges, width.unwrap_or(140), width.is_some())
+        table::edges(&edges, width.unwrap_or(140), width.is_some()),
+        table::origins(&edges)
     );
     if live.failed() > 0 {
         text.push_str(&format!("{} scrapes of proxies failed.\n", live.failed()));

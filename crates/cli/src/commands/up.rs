@@ -17,9 +17,11 @@ use weft_local::{Options, Status};
 
 /// Longest a detached mesh may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Set in the process that a detached mesh runs in: its words still ask to detach.
+const DETACHED: &str = "WEFT_DETACHED";
 
 pub(crate) fn run(state: Option<PathBuf>, args: args::Up) -> anyhow::Result<ExitCode> {
-    if args.detach {
+    if args.detach && std::env::var_os(DETACHED).is_none() {
         return detach(state, &args);
     }
     let options = Options { manifests: args.files, ..options(state, args.host) };
@@ -56,7 +58,7 @@ fn report(status: &Status) {
     }
 }
 
-/// Starts this program again without `-d`, in a session of its own, and waits until its mesh answers.
+/// Starts this program again, in a process group of its own, and waits until its mesh answers.
 fn detach(state: Option<PathBuf>, args: &args::Up) -> anyhow::Result<ExitCode> {
     let asked = client(state)?;
     let folder = asked.state_dir().to_owned();
@@ -64,8 +66,13 @@ fn detach(state: Option<PathBuf>, args: &args::Up) -> anyhow::Result<ExitCode> {
     let log = folder.join("up.log");
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
-    let words = std::env::args_os().skip(1).filter(|word| word != "-d" && word != "--detach");
-    command.args(words).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+    command
+        .args(std::env::args_os().skip(1))
+        .env(DETACHED, "1")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .process_group(0);
     let mut child = command.spawn().context("starting the mesh")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let start = Instant::now();
