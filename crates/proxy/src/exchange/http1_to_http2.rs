@@ -39,7 +39,7 @@ use weft_model::{decide::route::RequestView, names};
 use weft_transport::drain;
 
 /// How far the client's connection is read ahead, in bytes.
-const READ_AHEAD: usize = 64 * 1024;
+const READ_AHEAD: usize = 128 * 1024;
 /// Bytes of a response that are gathered for one write.
 const WRITE_AT_ONCE: usize = 64 * 1024;
 
@@ -53,13 +53,21 @@ pub(super) struct Upgrade<'a, E, R> {
     pub(super) drain: &'a drain::Watch,
 }
 
+/// Why nothing of a response came.
+pub(super) enum NoResponse {
+    Failed(Failed),
+    /// The request stands unread in the buffer, and the endpoint has not looked at it, or looking at it twice does no harm:
+    /// another may be asked.
+    Repeatable(ProxyError),
+}
+
 /// The request's body on its way to the endpoint.
 struct Outgoing {
     decoder: Decoder,
     /// Content at the front of what was read.
     data: usize,
-    /// Some of it was taken off: the request cannot be sent again.
-    touched: bool,
+    /// Length of the request's head, while it stands in the buffer. Once it is gone the request cannot be sent again.
+    head: usize,
     whole: bool,
     /// The endpoint reads no more.
     stopped: bool,
@@ -67,6 +75,7 @@ struct Outgoing {
     asks: bool,
     /// The method is HEAD.
     only_head: bool,
+    idempotent: bool,
 }
 
 /// The response on its way to the client.
@@ -100,41 +109,30 @@ enum Cut {
 
 impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
     /// Carries the exchange to its end.
-    pub(super) async fn run(mut self) -> Result<After, Failed> {
+    pub(super) async fn run(mut self) -> Result<After, NoResponse> {
         let block = Bytes::copy_from_slice(self.client.read.filled().get(..self.head.len).unwrap_or_default());
-        self.client.take_head(self.head.len);
         let decoder = Decoder::new(self.head.body);
         let whole = decoder.is_end();
         let asks = self.head.expects_continue && self.head.version == Version::Http11;
         let only_head = self.head.asked(&block).head;
-        let mut outgoing = Outgoing { decoder, data: 0, touched: false, whole, stopped: false, asks, only_head };
-        let mut again = true;
-        loop {
-            let no_response = |error| Failed::Reply { error, unread: !whole };
-            let mut sender = self.endpoint.http2().await.map_err(no_response)?;
-            let request = request(self.head, &block, self.edits).map_err(no_response)?;
-            let sent = Instant::now();
-            let (mut response, mut upstream, open) = match sender.send(request, whole) {
-                Ok(stream) => stream,
-                Err(_) if std::mem::take(&mut again) => continue,
-                Err(error) => return Err(no_response(no_answer(&error))),
-            };
-            drop(sender);
-            let mut interim = 0;
-            let head =
-                poll_fn(|cx| self.poll_head(cx, &mut outgoing, &mut response, &mut upstream, &mut interim)).await;
-            let response = match head {
-                Ok(response) => response,
-                Err(Cut::Upstream(error)) if again && !outgoing.touched && unprocessed(&error) => {
-                    again = false;
-                    outgoing.stopped = false;
-                    continue;
-                }
-                Err(failed) => return self.no_head(failed, &outgoing, &mut upstream),
-            };
-            let after = self.respond(response, &mut outgoing, &mut upstream, sent).await;
-            drop(open);
-            return Ok(after);
+        let idempotent = self.head.is_idempotent(&block);
+        let mut outgoing =
+            Outgoing { decoder, data: 0, head: self.head.len, whole, stopped: false, asks, only_head, idempotent };
+        let mut sender = self.endpoint.http2().await.map_err(reply)?;
+        let request = request(self.head, &block, self.edits).map_err(reply)?;
+        drop(block);
+        let sent = Instant::now();
+        let stream = sender.send(request, whole).map_err(|error| NoResponse::Repeatable(no_answer(&error)))?;
+        drop(sender);
+        let (mut response, mut upstream, _open) = stream;
+        let mut interim = 0;
+        let head = poll_fn(|cx| self.poll_head(cx, &mut outgoing, &mut response, &mut upstream, &mut interim)).await;
+        match head {
+            Ok(response) => {
+                outgoing.take_head(self.client);
+                Ok(self.respond(response, &mut outgoing, &mut upstream, sent).await)
+            }
+            Err(failed) => Err(self.no_head(failed, &outgoing, &mut upstream)),
         }
     }
 
@@ -180,15 +178,20 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn no_head(&mut self, failed: Cut, outgoing: &Outgoing, upstream: &mut SendStream<Bytes>) -> Result<After, Failed> {
+    fn no_head(&mut self, failed: Cut, outgoing: &Outgoing, upstream: &mut SendStream<Bytes>) -> NoResponse {
         let error = match failed {
             Cut::Client => {
                 upstream.send_reset(Reason::CANCEL);
-                return Err(Failed::ClientGone);
+                return NoResponse::Failed(Failed::ClientGone);
             }
             Cut::Body(what) => {
                 upstream.send_reset(Reason::CANCEL);
                 ProxyError::new(Code::BadRequest, what)
+            }
+            Cut::Upstream(error)
+                if outgoing.head > 0 && (unprocessed(&error) || outgoing.idempotent && error.is_io()) =>
+            {
+                return NoResponse::Repeatable(no_answer(&error));
             }
             Cut::Upstream(error) => no_answer(&error),
             Cut::Response(what) => {
@@ -196,7 +199,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
                 ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"))
             }
         };
-        Err(Failed::Reply { error, unread: !outgoing.whole })
+        reply(error)
     }
 
     async fn respond(
@@ -291,6 +294,12 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
 }
 
 impl Outgoing {
+    fn take_head(&mut self, client: &mut Io) {
+        if self.head > 0 {
+            client.take_head(std::mem::take(&mut self.head));
+        }
+    }
+
     /// Sends what of the body can be sent.
     fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, to: &mut SendStream<Bytes>) -> Poll<Result<(), Cut>> {
         if self.whole || self.stopped {
@@ -324,17 +333,19 @@ impl Outgoing {
                     return Poll::Ready(Ok(end));
                 }
             }
-            match self.decoder.next(client.read.filled()).map_err(|error| Cut::Body(error.0))? {
+            let unread = client.read.filled().get(self.head..).unwrap_or_default();
+            let step = self.decoder.next(unread).map_err(|error| Cut::Body(error.0))?;
+            if !matches!(step, Step::More) {
+                self.take_head(client);
+            }
+            match step {
                 Step::Data(n) => {
-                    self.touched = true;
                     self.data = n;
                 }
                 Step::Framing(n) => {
-                    self.touched = true;
                     client.read.consume(n);
                 }
                 Step::Trailers(n) => {
-                    self.touched = true;
                     let fields = trailers_of(client.read.filled().get(..n).unwrap_or_default());
                     client.read.consume(n);
                     let sent =
@@ -348,7 +359,7 @@ impl Outgoing {
                         // Waits for the client only in what follows; an error shows there.
                         let _ = client.poll_write_out(cx);
                     }
-                    if self.decoder.expected() > READ_AHEAD as u64 / 8 {
+                    if self.decoder.expected() > READ_AHEAD as u64 / 16 {
                         client.read.enlarge();
                     }
                     match ready!(client.poll_fill(cx, READ_AHEAD)) {
@@ -493,6 +504,10 @@ fn watch(cx: &mut Context<'_>, client: &mut Io) -> Result<(), ()> {
 /// Whether the endpoint says that it has not looked at the request.
 fn unprocessed(error: &h2::Error) -> bool {
     error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+fn reply(error: ProxyError) -> NoResponse {
+    NoResponse::Failed(Failed::Reply { error, unread: true })
 }
 
 fn no_answer(error: &h2::Error) -> ProxyError {

@@ -40,6 +40,11 @@ impl Pump {
         self.done
     }
 
+    /// The stream that is read, for what reads it in another way.
+    pub(super) fn from_mut(&mut self) -> &mut RecvStream {
+        &mut self.from
+    }
+
     /// Nothing more is to be passed on.
     pub(super) fn stop(&mut self) {
         self.done = true;

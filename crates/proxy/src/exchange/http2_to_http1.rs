@@ -50,8 +50,8 @@ pub(super) struct Downgrade<'a, E, R> {
 }
 
 /// The request on its way into the connection.
-struct Outgoing {
-    body: RecvStream,
+struct Outgoing<'a> {
+    body: &'a mut RecvStream,
     chunked: bool,
     /// Bytes of the body that were taken and are not yet written.
     unwritten: usize,
@@ -95,7 +95,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     ///
     /// # Errors
     /// There is no response; the client still waits for a reply.
-    pub(super) async fn run(&mut self, head: &mut request::Parts, body: RecvStream) -> Result<(), ProxyError> {
+    pub(super) async fn run(&mut self, head: &mut request::Parts, body: &mut RecvStream) -> Result<(), ProxyError> {
         if head.method == Method::CONNECT {
             return Err(ProxyError::new(Code::BadRequest, "connect is not carried from HTTP/2 to HTTP/1"));
         }
@@ -135,7 +135,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
-        outgoing: &mut Outgoing,
+        outgoing: &mut Outgoing<'_>,
         incoming: &mut Incoming,
     ) -> Poll<Result<(), Failed>> {
         outgoing.poll(cx, connection)?;
@@ -237,7 +237,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         Ok(())
     }
 
-    fn keep(&self, mut connection: Connection, outgoing: &Outgoing, head: &ResponseHead) {
+    fn keep(&self, mut connection: Connection, outgoing: &Outgoing<'_>, head: &ResponseHead) {
         let request_done = outgoing.whole && !outgoing.stopped && outgoing.unwritten == 0;
         if request_done && head.keeps_alive() && connection.io.read.is_empty() {
             connection.completed += 1;
@@ -255,7 +255,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     }
 }
 
-impl Outgoing {
+impl Outgoing<'_> {
     /// Whether sending all of it again does no more than sending it once.
     fn may_repeat(&self, connection: &Connection) -> bool {
         self.only_head && (self.idempotent || connection.io.out.nothing_written())

@@ -23,15 +23,23 @@ use std::{
 /// An exchange whose request head has been sent.
 pub(super) struct Forward<'a, E, R> {
     pub(super) respond: &'a mut SendResponse<Bytes>,
-    pub(super) request: Pump,
+    pub(super) request: &'a mut Pump,
     pub(super) upstream: SendStream<Bytes>,
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
     pub(super) audience: Audience,
     pub(super) sent: Instant,
-    /// Held until the exchange has ended.
-    pub(super) _open: OpenStream,
+}
+
+/// The endpoint failed before its response began: the client still waits for a reply.
+#[derive(Debug)]
+pub(super) struct NoResponse {
+    pub(super) error: ProxyError,
+    /// The client gets this instead of a reply.
+    pub(super) reset: Option<Reason>,
+    /// Asking again does no harm if the request may be repeated at all.
+    pub(super) repeatable: bool,
 }
 
 /// How waiting for the head of a response ends, if not with the head.
@@ -55,12 +63,35 @@ enum Cut {
     Upstream(ProxyError, Option<Reason>),
 }
 
+impl NoResponse {
+    /// A reset is passed on; one that says that the request was not looked at too, which the client may send again.
+    fn of(error: &h2::Error) -> Self {
+        let unprocessed = error.is_go_away() && error.is_remote();
+        let reset = if unprocessed {
+            Some(Reason::REFUSED_STREAM)
+        } else {
+            error.reason().filter(|_| error.is_reset() && error.is_remote())
+        };
+        Self {
+            error: ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}")),
+            reset,
+            repeatable: reset == Some(Reason::REFUSED_STREAM) || error.is_io(),
+        }
+    }
+}
+
+impl From<ProxyError> for NoResponse {
+    fn from(error: ProxyError) -> Self {
+        Self { error, reset: None, repeatable: false }
+    }
+}
+
 impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     /// Carries the exchange to its end.
     ///
     /// # Errors
     /// The endpoint failed before its response began: the client still waits for a reply.
-    pub(super) async fn run(&mut self, mut response: ResponseFuture) -> Result<(), ProxyError> {
+    pub(super) async fn run(&mut self, mut response: ResponseFuture) -> Result<(), NoResponse> {
         let head = poll_fn(|cx| self.poll_head(cx, &mut response)).await;
         let Some(mut body) = self.take_head(head)? else { return Ok(()) };
         let cut = poll_fn(|cx| self.poll_bodies(cx, &mut body)).await;
@@ -71,14 +102,14 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     }
 
     /// What to do with the head, or that there is none.
-    fn take_head(&mut self, head: Result<Response<RecvStream>, NoHead>) -> Result<Option<Sending>, ProxyError> {
+    fn take_head(&mut self, head: Result<Response<RecvStream>, NoHead>) -> Result<Option<Sending>, NoResponse> {
         match head {
             Ok(response) => Ok(self.begin(response)),
             Err(NoHead::Client(reason)) => {
                 self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL));
                 Ok(None)
             }
-            Err(NoHead::Upstream(error)) => self.no_response(&error).map(|()| None),
+            Err(NoHead::Upstream(error)) => Err(NoResponse::of(&error)),
         }
     }
 
@@ -122,20 +153,6 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             }
             Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
         }
-    }
-
-    /// The stream ended without a response: a reset is passed on, anything else becomes a reply.
-    fn no_response(&mut self, error: &h2::Error) -> Result<(), ProxyError> {
-        let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}"));
-        let reason = match error.reason() {
-            // It says that it has not looked at the request, which the client may send again.
-            _ if error.is_go_away() && error.is_remote() => Reason::REFUSED_STREAM,
-            Some(reason) if error.is_reset() && error.is_remote() => reason,
-            _ => return Err(failure),
-        };
-        self.respond.send_reset(reason);
-        self.record.end(None, Some(&failure));
-        Ok(())
     }
 
     /// Passes the head on; `None` if the exchange is over thereby.

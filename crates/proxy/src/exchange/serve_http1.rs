@@ -6,9 +6,9 @@
 //! ```
 
 use super::{
-    Carrier, Director, Observe, ServerConnection, Version,
+    Carrier, Directed, Director, Observe, ServerConnection, Version,
     http1_to_http1::{After, Exchange, Failed},
-    http1_to_http2::Upgrade,
+    http1_to_http2::{NoResponse, Upgrade},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -38,6 +38,8 @@ use weft_transport::{drain, stream::Stream};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of what it is still sending is read meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
+const MAX_AGAIN: usize = 3;
 
 /// Serves `connection` until either side closes it, or the drain lets it end between two requests.
 pub async fn serve_http1<D: Director>(connection: ServerConnection, director: &D, drain: drain::Watch) {
@@ -136,52 +138,62 @@ async fn request<D: Director>(
     drain: &drain::Watch,
 ) -> After {
     response.status = 0;
-    let directed = {
-        let Io { stream, read, ended, .. } = client;
-        let mut ahead = Ahead { stream, buffer: ReadBuffer::default(), ended };
-        let directed = {
-            let view = head.view(read.filled());
-            let mut directing = pin!(director.direct(&view, head.version));
-            poll_fn(|cx| match directing.as_mut().poll(cx) {
-                Poll::Ready(directed) => Poll::Ready(Some(directed)),
-                Poll::Pending => ahead.poll_gone(cx).map(|()| None),
-            })
-            .await
+    let mut again = MAX_AGAIN;
+    let error = loop {
+        let Some(directed) = direct(client, head, director).await else { return After::Close };
+        let Directed { endpoint, carrier, edits, mut record } = match directed {
+            Ok(directed) => directed,
+            Err(error) => {
+                let keep =
+                    !error.code.closes() && head.keeps_alive() && !drain.is_signaled() && skip_body(client, head);
+                director.refused(&error);
+                write_reply(client, &error, head.version, !keep, director).await;
+                return if keep { After::Keep } else { After::Close };
+            }
         };
-        read.extend(ahead.buffer.filled());
-        directed
-    };
-    let Some(directed) = directed else { return After::Close };
-    let error = match directed {
-        Err(error) => {
-            let keep = !error.code.closes() && head.keeps_alive() && !drain.is_signaled() && skip_body(client, head);
-            director.refused(&error);
-            write_reply(client, &error, head.version, !keep, director).await;
-            return if keep { After::Keep } else { After::Close };
-        }
-        Ok(directed) => {
-            let super::Directed { endpoint, carrier, edits, mut record } = directed;
-            let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
-            let exchanged = if carrier == Carrier::Http2 && !head.is_upgrade() {
-                Upgrade { client, head, endpoint, edits, record: recorded, drain }.run().await
-            } else {
-                Exchange { client, head, response, endpoint, edits, record: recorded, drain }.run().await
-            };
-            match exchanged {
-                Ok(after) => return after,
-                Err(Failed::ClientGone) => return After::Close,
-                Err(Failed::Reply { error, .. }) => {
-                    record.response_head(error.code.status());
-                    record.first_byte();
-                    record.end(None, Some(&error));
-                    error
-                }
+        let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
+        let exchanged = if carrier == Carrier::Http2 && !head.is_upgrade() {
+            Upgrade { client, head, endpoint, edits, record: recorded, drain }.run().await
+        } else {
+            let exchange = Exchange { client, head, response, endpoint, edits, record: recorded, drain };
+            exchange.run().await.map_err(NoResponse::Failed)
+        };
+        match exchanged {
+            Ok(after) => return after,
+            Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
+            Err(NoResponse::Repeatable(_)) if again > 0 => again -= 1,
+            Err(NoResponse::Failed(Failed::Reply { error, .. }) | NoResponse::Repeatable(error)) => {
+                record.response_head(error.code.status());
+                record.first_byte();
+                record.end(None, Some(&error));
+                break error;
             }
         }
     };
     director.refused(&error);
     write_reply(client, &error, head.version, true, director).await;
     After::Close
+}
+
+/// What the direction decides; `None` if the client goes away before.
+async fn direct<D: Director>(
+    client: &mut Io,
+    head: &RequestHead,
+    director: &D,
+) -> Option<Result<Directed<D::Endpoint, D::Record>, ProxyError>> {
+    let Io { stream, read, ended, .. } = client;
+    let mut ahead = Ahead { stream, buffer: ReadBuffer::default(), ended };
+    let directed = {
+        let view = head.view(read.filled());
+        let mut directing = pin!(director.direct(&view, head.version));
+        poll_fn(|cx| match directing.as_mut().poll(cx) {
+            Poll::Ready(directed) => Poll::Ready(Some(directed)),
+            Poll::Pending => ahead.poll_gone(cx).map(|()| None),
+        })
+        .await
+    };
+    read.extend(ahead.buffer.filled());
+    directed
 }
 
 /// Reads ahead of a head that is still being looked at, only to notice that the client goes away.

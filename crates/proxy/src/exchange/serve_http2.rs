@@ -1,25 +1,29 @@
 //! Serves an accepted HTTP/2 connection: one local task per stream, from the head to the end of the exchange.
 
 use super::{
-    Carrier, Directed, Director, Endpoint, Observe, Version,
+    Carrier, Directed, Director, Edits, Endpoint, Observe, Version,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
     http2_reply::{Audience, reply},
     http2_to_http1::Downgrade,
-    http2_to_http2::Forward,
+    http2_to_http2::{Forward, NoResponse},
 };
 use crate::{
     error::{Code, ProxyError},
     http2::{
-        ServerSettings,
+        Sender, ServerSettings,
+        client::OpenStream,
         server::{self, Driver},
     },
 };
 use bytes::Bytes;
-use h2::{Reason, RecvStream, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, request};
 use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
+const MAX_AGAIN: usize = 3;
 
 /// Serves `io`, from the client's preface on, until it closes; after `drain` is ready, until the open streams have ended.
 /// Must be called within a `LocalSet`.
@@ -60,81 +64,88 @@ async fn serve_stream<D: Director>(
         return;
     }
     let audience = Audience { grpc: is_grpc(&head.headers), informational: director.informational_headers() };
-    let directed = {
+    let whole = body.is_end_stream();
+    let mut body = Pump::new(body);
+    if whole {
+        body.stop();
+    }
+    let mut again = if whole && head.method.is_idempotent() { MAX_AGAIN } else { 0 };
+    loop {
         let view = HeadView(head);
-        unless_reset(respond, director.direct(&view, Version::Http2)).await
-    };
-    let directed = match directed {
-        None => return,
-        Some(Ok(directed)) => directed,
-        Some(Err(error)) => {
-            director.refused(&error);
-            reply(respond, &error, audience);
-            if error.code.closes() {
-                driver.close();
+        let Some(directed) = unless_reset(respond, director.direct(&view, Version::Http2)).await else { return };
+        let Directed { endpoint, carrier, edits, mut record } = match directed {
+            Ok(directed) => directed,
+            Err(error) => {
+                director.refused(&error);
+                reply(respond, &error, audience);
+                if error.code.closes() {
+                    driver.close();
+                }
+                return;
             }
-            return;
-        }
-    };
-    let Directed { endpoint, carrier, edits, mut record } = directed;
-    let (endpoint, edits) = (&endpoint, &edits);
-    let exchanged = match carrier {
-        Carrier::Http1 => {
-            let (respond, record, sent) = (&mut *respond, &mut record, Instant::now());
-            let mut downgrade = Downgrade { respond, driver, endpoint, edits, record, audience, sent };
-            downgrade.run(head, body).await
-        }
-        Carrier::Http2 => match unless_reset(respond, endpoint.http2()).await {
-            None => return,
-            Some(Err(error)) => Err(error),
-            Some(Ok(mut sender)) => {
-                edit_request(head, edits);
-                let end = body.is_end_stream();
+        };
+        let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
+        let carried = match carrier {
+            Carrier::Http1 => {
+                let (respond, sent) = (&mut *respond, Instant::now());
+                let mut downgrade = Downgrade { respond, driver, endpoint, edits, record: recorded, audience, sent };
+                downgrade.run(head, body.from_mut()).await.map_err(NoResponse::from)
+            }
+            Carrier::Http2 => {
+                let Some(sender) = unless_reset(respond, endpoint.http2()).await else { return };
                 let sent = Instant::now();
-                match sender.send(Request::from_parts(taken(head), ()), end) {
-                    Err(error) => {
-                        Err(ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")))
-                    }
-                    Ok((response, upstream, open)) => {
-                        drop(sender);
+                match sender.map_err(NoResponse::from).and_then(|sender| send(sender, head, edits, whole, again > 0)) {
+                    Err(failed) => Err(failed),
+                    Ok((response, upstream, _open)) => {
                         driver.handed_on();
-                        let mut request = Pump::new(body);
-                        if end {
-                            request.stop();
-                        }
-                        let (respond, record) = (&mut *respond, &mut record);
-                        let mut forward = Forward {
-                            respond,
-                            request,
-                            upstream,
-                            endpoint,
-                            edits,
-                            record,
-                            audience,
-                            sent,
-                            _open: open,
-                        };
+                        let (respond, request) = (&mut *respond, &mut body);
+                        let mut forward =
+                            Forward { respond, request, upstream, endpoint, edits, record: recorded, audience, sent };
                         forward.run(response).await
                     }
                 }
             }
-        },
-    };
-    if let Err(error) = exchanged {
-        director.refused(&error);
-        let (status, grpc) = reply(respond, &error, audience);
-        record.response_head(status);
-        record.first_byte();
-        record.end(grpc, Some(&error));
-        if error.code.closes() {
-            driver.close();
+        };
+        match carried {
+            Ok(()) => return,
+            Err(NoResponse { repeatable: true, .. }) if again > 0 => again -= 1,
+            Err(NoResponse { error, reset, .. }) => {
+                let mut grpc = None;
+                match reset {
+                    Some(reason) => respond.send_reset(reason),
+                    None => {
+                        director.refused(&error);
+                        let status;
+                        (status, grpc) = reply(respond, &error, audience);
+                        record.response_head(status);
+                        record.first_byte();
+                        if error.code.closes() {
+                            driver.close();
+                        }
+                    }
+                }
+                record.end(grpc, Some(&error));
+                return;
+            }
         }
     }
 }
 
-/// Moves the head out of its place, which the stream's task keeps.
-fn taken(head: &mut request::Parts) -> request::Parts {
-    std::mem::replace(head, Request::new(()).into_parts().0)
+/// Opens a stream with the edited head, or with a copy of it if it may be needed again.
+fn send(
+    mut sender: Sender,
+    head: &mut request::Parts,
+    edits: &Edits,
+    end: bool,
+    again: bool,
+) -> Result<(ResponseFuture, SendStream<Bytes>, OpenStream), NoResponse> {
+    let mut edited = if again { head.clone() } else { std::mem::replace(head, Request::new(()).into_parts().0) };
+    edit_request(&mut edited, edits);
+    sender.send(Request::from_parts(edited, ()), end).map_err(|error| NoResponse {
+        error: ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")),
+        reset: None,
+        repeatable: true,
+    })
 }
 
 /// Waits for `future`; `None` if the client resets the stream or goes before.

@@ -54,6 +54,8 @@ pub(crate) struct Gate {
     /// The header block that has begun: only its CONTINUATION frames may follow.
     block: Option<Block>,
     settled: bool,
+    /// Where in the bytes last received a GOAWAY ends.
+    goaway: Option<usize>,
     highest_stream: u32,
     budgets: [Bucket; Budget::ALL.len()],
 }
@@ -113,6 +115,7 @@ impl Gate {
             sent: Walker::after(sent),
             block: None,
             settled: false,
+            goaway: None,
             highest_stream: 0,
             budgets: Budget::ALL.map(|budget| Bucket::full(budget.rate(), now)),
         }
@@ -129,10 +132,18 @@ impl Gate {
             let start = end.saturating_sub(HEAD);
             let head = Head::parse(&self.received.held);
             self.check(head, &mut now).map_err(|violation| (start, violation))?;
+            if head.kind == kind::GOAWAY {
+                self.goaway = Some(end.saturating_add(head.length as usize));
+            }
             self.received.next(head.length);
             at = end;
         }
         Ok(())
+    }
+
+    /// Where in the bytes received last a GOAWAY ended, if there was one. Behind the end of the bytes if it is not whole.
+    pub(crate) fn take_goaway(&mut self) -> Option<usize> {
+        self.goaway.take()
     }
 
     /// Looks at bytes that this side sends, to know what they earn or cost the peer.

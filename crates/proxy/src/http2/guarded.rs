@@ -1,10 +1,12 @@
 //! A stream behind the frame gate: what `h2` reads has passed it, what `h2` writes is counted by it.
 //!
-//! On a violation it sends GOAWAY with the right code where a frame ends, closes its side, and fails the next read. It copies
-//! nothing and keeps no bytes. It never waits for a peer that it is about to leave.
+//! On a violation it sends GOAWAY with the right code where a frame ends, closes its side, and fails the next read. It never
+//! waits for a peer that it is about to leave. It copies and keeps no bytes but one time: what follows a server's GOAWAY waits
+//! until the requests that were begun have been sent. Otherwise `h2` would answer the PING behind it first, from which the
+//! server concludes that no more requests are on their way, and does not look at those that are.
 
 use super::gate::{Gate, Limits, Side, Violation};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::{
     cell::Cell,
     io::{self, IoSlice},
@@ -36,6 +38,11 @@ pub(crate) struct Guarded<S> {
     link: Rc<Link>,
     /// The time that the gate counts from.
     start: Instant,
+    side: Side,
+    /// What came behind a GOAWAY.
+    held: Bytes,
+    /// The next read waits, once.
+    waits: bool,
 }
 
 impl Link {
@@ -57,7 +64,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     pub(crate) fn new(io: S, side: Side, limits: Limits) -> (Self, Rc<Link>) {
         let link = Rc::new(Link::default());
         let gate = Gate::new(side, limits, std::time::Duration::ZERO);
-        (Self { io, gate, link: link.clone(), start: Instant::now() }, link)
+        let guarded =
+            Self { io, gate, link: link.clone(), start: Instant::now(), side, held: Bytes::new(), waits: false };
+        (guarded, link)
     }
 
     /// Says goodbye as far as that is possible without waiting.
@@ -125,6 +134,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         if let Some(violation) = this.link.violation.get() {
             return Poll::Ready(Err(this.leave(cx, violation)));
         }
+        if std::mem::take(&mut this.waits) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !this.held.is_empty() {
+            // It has passed the gate.
+            let n = this.held.len().min(buf.remaining());
+            buf.put_slice(&this.held.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
@@ -140,6 +159,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             if passed == 0 {
                 return Poll::Ready(Err(this.leave(cx, violation)));
             }
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = this.gate.take_goaway()
+            && this.side == Side::Client
+        {
+            this.waits = true;
+            this.held = Bytes::copy_from_slice(new.get(end..).unwrap_or_default());
+            buf.set_filled((before + end).min(buf.filled().len()));
         }
         Poll::Ready(Ok(()))
     }
@@ -179,5 +206,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+    const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+    fn read(guarded: &mut Guarded<tokio::io::DuplexStream>) -> Poll<Vec<u8>> {
+        let mut bytes = [0; 20];
+        let mut buf = ReadBuf::new(&mut bytes);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let read = Pin::new(guarded).poll_read(&mut cx, &mut buf);
+        read.map(|read| {
+            read.unwrap();
+            buf.filled().to_vec()
+        })
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_goaway_waits_until_the_client_has_sent_what_it_began() {
+        let limits = Limits { frame_size: 16_384, header_block: 1000 };
+        let (mut server, io) = tokio::io::duplex(1000);
+        let (mut guarded, _link) = Guarded::new(io, Side::Client, limits);
+        server.write_all(SETTINGS).await.unwrap();
+        assert_eq!(read(&mut guarded), Poll::Ready(SETTINGS.to_vec()));
+        server.write_all(&[GOAWAY, PING, PING].concat()).await.unwrap();
+        // Twenty bytes: the GOAWAY and three of what follows.
+        assert_eq!(read(&mut guarded), Poll::Ready(GOAWAY.to_vec()));
+        assert_eq!(read(&mut guarded), Poll::Pending);
+        let mut rest = vec![];
+        while let Poll::Ready(bytes) = read(&mut guarded) {
+            rest.extend(bytes);
+        }
+        assert_eq!(rest, [PING, PING].concat());
     }
 }

@@ -219,8 +219,8 @@ fn failures_of_the_stream_are_a_502() {
 }
 
 #[test]
-fn a_refused_stream_is_tried_once_more() {
-    for (refusals, status) in [(1, "200"), (2, "502")] {
+fn a_refused_request_is_asked_elsewhere() {
+    for (refusals, status) in [(1, "200"), (3, "200"), (4, "502")] {
         local(async move {
             let left = Rc::new(Cell::new(refusals));
             let server = server(move |_, mut respond| {

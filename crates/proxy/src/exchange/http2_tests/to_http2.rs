@@ -408,7 +408,7 @@ fn a_goaway_that_names_the_request_as_unprocessed_refuses_it() {
             tcp.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
             std::future::pending::<()>().await;
         });
-        let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+        let (response, _send) = fake.client().await.send_request(grpc(), true).unwrap();
         assert_eq!(response.await.unwrap_err().reason(), Some(Reason::REFUSED_STREAM));
     });
 }
@@ -483,4 +483,31 @@ fn malformed_requests_are_refused_before_policy() {
         assert_eq!(*fake.refused.borrow(), [Code::BadRequest; 3]);
         assert_eq!(fake.connections.get(), 0);
     });
+}
+
+#[test]
+fn what_does_no_harm_is_asked_again() {
+    for (request, status) in [(get("/"), Some(200)), (grpc(), None)] {
+        local(async move {
+            let left = Rc::new(Cell::new(2));
+            let server = server(move |_, mut respond| {
+                let left = left.clone();
+                async move {
+                    if left.get() > 0 {
+                        left.set(left.get() - 1);
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                    } else {
+                        respond.send_response(ok(), true).unwrap();
+                    }
+                }
+            });
+            let fake = Fake::to_http2(server.await);
+            let (response, _send) = fake.client().await.send_request(request, true).unwrap();
+            match (response.await, status) {
+                (Ok(response), Some(status)) => assert_eq!(response.status().as_u16(), status),
+                (Err(error), None) => assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM)),
+                (other, _) => panic!("{other:?}"),
+            }
+        });
+    }
 }
