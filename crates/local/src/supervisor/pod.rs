@@ -272,17 +272,19 @@ impl Pod {
 
     /// Waits until the proxy is ready; false if the pod is to stop before.
     async fn proxied(&self, meshed: bool) -> bool {
-        while meshed {
+        if !meshed {
+            return !self.0.stop.is_cancelled();
+        }
+        loop {
             let changed = self.0.changed.notified();
             if self.0.state.lock().proxy_ready {
-                break;
+                return !self.0.stop.is_cancelled();
             }
             tokio::select! {
                 () = changed => {}
                 () = self.0.stop.cancelled() => return false,
             }
         }
-        !self.0.stop.is_cancelled()
     }
 
     /// Makes the secret by which the proxy proves whose it is.
