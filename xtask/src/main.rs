@@ -46,9 +46,9 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Runs what takes long and writes its report.
+    /// Repeats the suites of the whole stack and runs properties longer; writes docs/soak.md.
     Soak {
-        /// Minutes of load.
+        /// For how long the suites are repeated.
         #[arg(long, default_value_t = 10)]
         minutes: u64,
     },
