@@ -35,12 +35,13 @@ pub(super) fn make(launch: &Launch, program: &Path) -> io::Result<()> {
     }
     let Some(state_dir) = &launch.view.state_dir else { return Ok(()) };
 
-    let mut keep: Vec<PathBuf> = launch.view.keep.clone();
-    keep.push(program.to_owned());
-    keep.push(launch.working_dir.clone());
+    let mut named = vec![program.to_owned(), launch.working_dir.clone()];
     if matches!(launch.who, Who::Program { .. }) {
-        keep.extend(launch.argv.iter().skip(1).filter(|a| a.starts_with('/')).map(PathBuf::from));
+        named.extend(launch.argv.iter().skip(1).filter(|a| a.starts_with('/')).map(PathBuf::from));
     }
+    // Naming a key or a token on its command line does not show it to a program.
+    named.retain(|path| path.canonicalize().is_ok_and(|real| !real.starts_with(state_dir)));
+    let keep: Vec<PathBuf> = launch.view.keep.iter().cloned().chain(named).collect();
     let mut hide: Vec<PathBuf> = launch.view.hide.iter().filter_map(|d| d.canonicalize().ok()).collect();
     if let Who::Program { id: Some(_), .. } | Who::Proxy { id: Some(_) } = launch.who {
         // Another user could not pass some folders above its program; it sees empty ones with just that program.

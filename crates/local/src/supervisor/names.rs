@@ -133,30 +133,16 @@ pub(crate) fn nsswitch(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-
-    const OBJECTS: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  clusterIP: 10.99.128.1
-  selector: {app: web}
-  ports: [{name: http, port: 80}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: db, namespace: shop}
-spec:
-  clusterIP: None
-  selector: {app: db}
-  ports: [{name: sql, port: 5432}]
-"#;
 
     fn zone() -> Zone {
-        let loaded = weft_cluster::manifest::load_text(Path::new("test.yaml"), OBJECTS);
-        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
-        let mut objects: Vec<Object> = loaded.objects.into_iter().map(|l| l.object).collect();
+        let service = |name: &str, ip: &str, port: &str, number: u16| {
+            let service = serde_json::json!({
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"clusterIP": ip, "selector": {"app": name}, "ports": [{"name": port, "port": number}]},
+            });
+            Object::Service(serde_json::from_value(service).unwrap())
+        };
+        let mut objects = vec![service("web", "10.99.128.1", "http", 80), service("db", "None", "sql", 5432)];
         for (name, ip, ready) in [("db-1", "10.99.1.0", "True"), ("db-2", "10.99.1.1", "False")] {
             let pod = serde_json::json!({
                 "metadata": {"name": name, "namespace": "shop", "labels": {"app": "db"}},

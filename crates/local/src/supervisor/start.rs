@@ -122,6 +122,7 @@ impl Supervisor {
         } else {
             User::Ordinary(Ids { uid: uid.as_raw(), gid: nix::unistd::getegid().as_raw() })
         };
+        let own = weft.parent().map(PathBuf::from).unwrap_or_default();
         let context = Arc::new(Context {
             node,
             store: Store::new(),
@@ -134,7 +135,7 @@ impl Supervisor {
             proxy,
             proxy_log: options.proxy_log,
             user,
-            path,
+            path: program_path(&path, &own, user),
             working_dir: std::env::current_dir().map_err(Error::io("reading the working folder"))?,
             numbers: Default::default(),
             changed: Notify::new(),
@@ -301,4 +302,15 @@ fn search_path(weft: &std::path::Path) -> String {
         .chain(TOOLS.map(PathBuf::from))
         .filter(|dir| dir.is_absolute());
     std::env::join_paths(dirs).unwrap_or(callers).to_string_lossy().into_owned()
+}
+
+/// Of programs: where their user may not even look, another program of the same name may be the one that runs.
+fn program_path(path: &str, own: &std::path::Path, user: User) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let open = |dir: &std::path::Path| dir.metadata().is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
+    let may_look = |dir: &PathBuf| {
+        matches!(user, User::Ordinary(_)) || dir == own || dir.canonicalize().is_ok_and(|d| d.ancestors().all(open))
+    };
+    let dirs = std::env::split_paths(path).filter(may_look);
+    std::env::join_paths(dirs).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
 }

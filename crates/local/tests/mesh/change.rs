@@ -1,0 +1,118 @@
+//! Manifests change while the mesh runs.
+
+use crate::{
+    failure::{bad, more},
+    harness::{LOAD, Mesh, SERVER, deployment, service, users},
+};
+use std::time::{Duration, Instant};
+
+fn web(replicas: u32, version: &str) -> String {
+    let container = format!(
+        "env: [{{name: VERSION, value: {version}}}]\n          readinessProbe: {{httpGet: {{path: /, port: 8000}}, periodSeconds: 1}}"
+    );
+    deployment("web", replicas, "", "[python3, DIR/server.py]", &container)
+        + &service("web", "", "ports: [{port: 80, targetPort: 8000}]")
+}
+
+fn load() -> String {
+    deployment("load", 1, "", "[python3, DIR/load.py, web]", "")
+}
+
+const APP: &str = "manifests/app.yaml";
+
+#[test]
+fn a_change_touches_only_what_changed_and_costs_no_request() {
+    for user in users() {
+        let files = [("server.py", SERVER), ("load.py", LOAD)];
+        let mut mesh = Mesh::up(user, &(web(2, "one") + &load()), &files, &[]);
+        mesh.ready(&["web", "load"]);
+        mesh.said("load", "good");
+        let before = mesh.pods("web");
+        let client = mesh.pods("load");
+
+        // One more replica: those that run stay.
+        mesh.write(APP, &(web(3, "one") + &load()));
+        let seen = mesh.until("the change to apply", |mesh| mesh.pods("web").len() == 3);
+        assert!(seen < Duration::from_secs(1), "{user:?}: {seen:?}");
+        mesh.ready(&["web"]);
+        for pod in &before {
+            let now = mesh.pods("web").into_iter().find(|p| p.name == pod.name).unwrap();
+            assert_eq!((now.pid, now.proxy_pid), (pod.pid, pod.proxy_pid), "{user:?}");
+        }
+
+        // Another version: replaced one by one behind the clients' backs.
+        mesh.write(APP, &(web(2, "two") + &load()));
+        mesh.until("the new version", |mesh| {
+            mesh.is_ready("web") && mesh.pods("web").iter().all(|p| before.iter().all(|b| b.name != p.name))
+        });
+        more(&mut mesh, 50);
+
+        // One less.
+        mesh.write(APP, &(web(1, "two") + &load()));
+        mesh.until("one replica less", |mesh| mesh.pods("web").len() == 1);
+        more(&mut mesh, 50);
+        assert_eq!(bad(&mesh), Vec::<String>::new(), "{user:?}");
+        assert_eq!(mesh.pods("load")[0].pid, client[0].pid, "{user:?}: who did not change was touched");
+
+        // Gone.
+        mesh.write(APP, &load());
+        mesh.until("web to be gone", |mesh| mesh.workload("web").is_none());
+        assert!(mesh.status().services.is_empty());
+    }
+}
+
+#[test]
+fn a_mistake_is_told_and_changes_nothing() {
+    for user in users() {
+        let mut mesh = Mesh::up(user, &web(1, "one"), &[("server.py", SERVER)], &[]);
+        mesh.ready(&["web"]);
+        let before = mesh.pods("web");
+        for (mistake, message) in [
+            (web(1, "one").replace("replicas: 1", "replicas: 1\n  replicaz: 2"), "replicaz"),
+            (
+                web(1, "one").replace("image: none", "image: none\n          envFrom: [{configMapRef: {name: x}}]"),
+                "envFrom",
+            ),
+            (
+                web(1, "one") + "---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: x}\n",
+                "Server",
+            ),
+            ("{".to_owned(), ""),
+        ] {
+            mesh.write(APP, &mistake);
+            mesh.until(&format!("the problem with {message:?}"), |mesh| {
+                let problems = mesh.status().problems;
+                problems.iter().any(|p| format!("{p}").contains(message) && p.line > 0 && !p.remedy.is_empty())
+            });
+            let now = mesh.pods("web");
+            assert_eq!((now.len(), now[0].pid), (1, before[0].pid), "{user:?} {message}");
+            mesh.write(APP, &web(1, "one"));
+            mesh.until("the problem to be gone", |mesh| mesh.status().problems.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_program_is_added_by_the_command_line() {
+    for user in users() {
+        let mut mesh = Mesh::up(user, &load(), &[("server.py", SERVER), ("load.py", LOAD)], &[]);
+        let server = mesh.dir.join("server.py");
+        let start = Instant::now();
+        let run = |name: &str| {
+            let mut weft = crate::harness::weft(user, &mesh.state);
+            weft.args(["run", "-n", "shop", "--name", name, "--port", "8000", "--replicas", "2", "--", "python3"]);
+            weft.arg(&server).output().unwrap()
+        };
+        let done = run("added");
+        assert!(done.status.success(), "{user:?} {done:?}");
+        let refused = run("load");
+        assert!(
+            !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("manifest"),
+            "{refused:?}"
+        );
+        mesh.ready(&["added"]);
+        assert!(start.elapsed() < Duration::from_secs(15));
+        let status = mesh.status();
+        assert!(status.services.iter().any(|s| s.name == "added" && s.ports == [8000]), "{:?}", status.services);
+    }
+}
