@@ -20,6 +20,8 @@ pub enum Code {
     BadRequest,
     /// The head of a request is larger than the proxy accepts.
     HeadTooLarge,
+    /// A client broke the rules of HTTP/2 or flooded its connection, which was ended.
+    Http2Violation,
     /// No route matches.
     RouteNotFound,
     /// The policy lets this client in nowhere.
@@ -62,6 +64,7 @@ impl Code {
     pub const ALL: &'static [Self] = &[
         Self::BadRequest,
         Self::HeadTooLarge,
+        Self::Http2Violation,
         Self::RouteNotFound,
         Self::Unauthorized,
         Self::PolicyUnsupported,
@@ -83,6 +86,7 @@ impl Code {
         match self {
             Self::BadRequest => "BAD_REQUEST",
             Self::HeadTooLarge => "HEAD_TOO_LARGE",
+            Self::Http2Violation => "HTTP2_VIOLATION",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
@@ -104,7 +108,7 @@ impl Code {
     /// The HTTP status of the reply.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::Http2Violation => 400,
             Self::HeadTooLarge => 431,
             Self::RouteNotFound => 404,
             Self::Unauthorized => 403,
@@ -119,7 +123,9 @@ impl Code {
     /// The gRPC status of the reply to a gRPC request.
     pub fn grpc_status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::HeadTooLarge | Self::Internal | Self::PolicyUnsupported => 13,
+            Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation | Self::Internal | Self::PolicyUnsupported => {
+                13
+            }
             Self::RouteNotFound => 5,
             Self::Unauthorized => 7,
             Self::ConnectFailed

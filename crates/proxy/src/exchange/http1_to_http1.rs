@@ -48,8 +48,8 @@ pub(super) enum After {
 /// Why an exchange ended without an answer from the endpoint.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// To be answered by the proxy; the request body was not read to its end if `unread`.
-    Reply { error: ProxyError, unread: bool },
+    /// To be answered by the proxy.
+    Reply(ProxyError),
     /// Nobody is left to answer.
     ClientGone,
 }
@@ -91,12 +91,12 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                     upstream = next;
                     request.restart();
                 }
-                Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(reply(error, &request)),
+                Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(Failed::Reply(error)),
             }
         }
         let status = self.response.status;
         if status == 101 && (asked.connect || !self.head.is_upgrade()) {
-            return Err(reply(protocol("the server switched protocols unasked"), &request));
+            return Err(Failed::Reply(protocol("the server switched protocols unasked")));
         }
         if status == 101 || (asked.connect && (200..300).contains(&status)) {
             return Ok(Box::pin(self.tunnel(upstream)).await);
@@ -143,7 +143,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         let client = &mut *self.client;
         poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(|error| Failed::Reply { error, unread: true }));
+                return Poll::Ready(connected.map_err(Failed::Reply));
             }
             // The head is unread still, so that the room behind it bounds what is read ahead.
             if client.read.len() < MAX_HEAD && gone(client.poll_fill(cx, MAX_HEAD)) {
@@ -221,7 +221,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     async fn pass_interim(&mut self, upstream: &mut Connection, count: usize) -> Result<(), Failed> {
         if count > MAX_INTERIM {
             let error = protocol("too many interim responses");
-            return Err(Failed::Reply { error, unread: true });
+            return Err(Failed::Reply(error));
         }
         if self.head.version == Version::Http11 {
             let rewrite = self.rewrite(Reframe::Bare, false);
@@ -280,7 +280,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         }
         match request.poll(cx, self.client, upstream) {
             Poll::Ready(Err(Failed::ClientGone)) => return Poll::Ready(Err(Ended::ClientGone)),
-            Poll::Ready(Err(Failed::Reply { error, .. })) => return Poll::Ready(Err(Ended::Cut(error))),
+            Poll::Ready(Err(Failed::Reply(error))) => return Poll::Ready(Err(Ended::Cut(error))),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         if request.pump.is_read() && self.poll_gone(cx) {
@@ -350,7 +350,7 @@ impl Sending {
             Poll::Ready(Err(Broken::Framing(_))) if client.ended => Poll::Ready(Err(Failed::ClientGone)),
             Poll::Ready(Err(Broken::Framing(error))) => {
                 let error = ProxyError::new(Code::BadRequest, error.0);
-                Poll::Ready(Err(Failed::Reply { error, unread: true }))
+                Poll::Ready(Err(Failed::Reply(error)))
             }
         }
     }
@@ -383,10 +383,6 @@ enum Ended {
     ClientGone,
     /// The response broke off.
     Cut(ProxyError),
-}
-
-fn reply(error: ProxyError, request: &Sending) -> Failed {
-    Failed::Reply { error, unread: !request.pump.is_read() }
 }
 
 fn gone(read: Poll<io::Result<usize>>) -> bool {

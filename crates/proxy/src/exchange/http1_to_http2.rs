@@ -5,29 +5,24 @@
 
 use super::{
     Edits, Endpoint, Observe, Version,
-    http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
+    http1_as_http2::request,
+    http1_fields::{trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
     http1_to_http1::{After, Failed},
     http2_body::room,
-    http2_head::{check_fields, edit_fields, edit_response, grpc_status},
-    orig_proto::OrigProto,
+    http2_head::{check_fields, edit_response, grpc_status},
 };
 use crate::{
     error::{Code, ProxyError},
     http1::{
         body::{Decoder, Step},
-        framing::Body,
         io::Io,
         limits::MAX_INTERIM,
         request::RequestHead,
-        target::Form,
     },
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{
-    HeaderName, HeaderValue, Method, Request, Response, Uri, header,
-    uri::{Authority, PathAndQuery, Scheme},
-};
+use http::{HeaderValue, Response, header};
 use std::{
     future::poll_fn,
     io,
@@ -35,7 +30,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Instant,
 };
-use weft_model::{decide::route::RequestView, names};
+use weft_model::names;
 use weft_transport::drain;
 
 /// How far the client's connection is read ahead, in bytes.
@@ -435,53 +430,6 @@ impl Incoming {
     }
 }
 
-/// The request as HTTP/2. `block` is the head's bytes.
-fn request(head: &RequestHead, block: &Bytes, edits: &Edits) -> Result<Request<()>, ProxyError> {
-    let unfit = |_| ProxyError::new(Code::BadRequest, "request target cannot be carried on HTTP/2");
-    let view = head.view(block);
-    let mut uri = http::uri::Parts::default();
-    let target = &head.target;
-    let to = target.query.map_or(target.path.end(), |query| query.end());
-    let path = match block.get(target.path.start()..to).unwrap_or_default() {
-        path @ ([b'/', ..] | b"*") => PathAndQuery::from_maybe_shared(block.slice_ref(path)),
-        path => PathAndQuery::from_maybe_shared(Bytes::from([b"/", path].concat())),
-    };
-    uri.path_and_query = Some(path.map_err(|_| unfit(()))?);
-    let authority = match (edits.authority.as_deref(), view.authority()) {
-        (Some(authority), _) => Some(Bytes::copy_from_slice(authority.as_bytes())),
-        (None, Some(authority)) => Some(block.slice_ref(authority.as_bytes())),
-        (None, None) => None,
-    };
-    let named = authority.is_some();
-    if let Some(authority) = authority {
-        uri.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| unfit(()))?);
-        uri.scheme = Some(Scheme::HTTP);
-    }
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method(block)).map_err(|_| unfit(()))?;
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| unfit(()))?;
-    // The version stays HTTP/1.1: `h2` sends a request without authority only if it was HTTP/1.
-    let headers = request.headers_mut();
-    *headers = headers_of(block, head.forwarded(block));
-    if named {
-        headers.remove(header::HOST);
-    }
-    match head.body {
-        Body::Length(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
-        Body::Empty if view.header("content-length", &mut |_| true) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        _ => {}
-    }
-    if head.expects_continue {
-        headers.remove(header::EXPECT);
-    }
-    edit_fields(headers, edits);
-    let orig = OrigProto { version: head.version, absolute: target.form == Form::Absolute };
-    headers.insert(HeaderName::from_static(names::header::ORIG_PROTO), HeaderValue::from_static(orig.as_str()));
-    Ok(request)
-}
-
 fn write_status(out: &mut Vec<u8>, version: Version, status: http::StatusCode) {
     out.extend_from_slice(if version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
@@ -507,7 +455,7 @@ fn unprocessed(error: &h2::Error) -> bool {
 }
 
 fn reply(error: ProxyError) -> NoResponse {
-    NoResponse::Failed(Failed::Reply { error, unread: true })
+    NoResponse::Failed(Failed::Reply(error))
 }
 
 fn no_answer(error: &h2::Error) -> ProxyError {

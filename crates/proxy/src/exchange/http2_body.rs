@@ -41,7 +41,7 @@ impl Pump {
     }
 
     /// The stream that is read, for what reads it in another way.
-    pub(super) fn from_mut(&mut self) -> &mut RecvStream {
+    pub(super) fn stream(&mut self) -> &mut RecvStream {
         &mut self.from
     }
 

@@ -6,10 +6,7 @@ use super::{
     http2_head::{check_fields, edit_response, grpc_status},
     http2_reply::{Audience, break_off},
 };
-use crate::{
-    error::{Code, ProxyError},
-    http2::client::OpenStream,
-};
+use crate::error::{Code, ProxyError};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Response, Version};

@@ -6,6 +6,7 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod http1_as_http2;
 mod http1_fields;
 mod http1_pump;
 mod http1_to_http1;
@@ -28,6 +29,7 @@ use weft_model::decide::route::RequestView;
 use weft_transport::stream::Stream;
 
 /// How a direction decides a request. One value serves one accepted connection.
+#[expect(async_fn_in_trait, reason = "everything of a request stays on its worker's thread")]
 pub trait Director {
     type Endpoint: Endpoint;
     type Record: Observe;
@@ -58,6 +60,7 @@ pub struct Directed<E, R> {
 }
 
 /// A chosen endpoint: hands out connections and takes them back.
+#[expect(async_fn_in_trait, reason = "everything of a request stays on its worker's thread")]
 pub trait Endpoint {
     /// An HTTP/1 connection, pooled (if [`crate::http1::Connection::is_reusable`]) or new.
     async fn http1(&self) -> Result<crate::http1::Connection, ProxyError>;

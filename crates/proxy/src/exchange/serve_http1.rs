@@ -162,7 +162,7 @@ async fn request<D: Director>(
             Ok(after) => return after,
             Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
             Err(NoResponse::Repeatable(_)) if again > 0 => again -= 1,
-            Err(NoResponse::Failed(Failed::Reply { error, .. }) | NoResponse::Repeatable(error)) => {
+            Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable(error)) => {
                 record.response_head(error.code.status());
                 record.first_byte();
                 record.end(None, Some(&error));

@@ -13,7 +13,7 @@ use crate::{
     http2::{
         Sender, ServerSettings,
         client::OpenStream,
-        server::{self, Driver},
+        server::{self, Driver, Ended},
     },
 };
 use bytes::Bytes;
@@ -35,8 +35,10 @@ where
     let served = server::serve(io, settings, drain, |request, respond, driver| {
         tokio::task::spawn_local(stream(request, respond, director.clone(), driver.clone()));
     });
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "http/2 connection of a client ended");
+    match served.await {
+        Ok(()) => {}
+        Err(Ended::Violation(what)) => director.refused(&ProxyError::new(Code::Http2Violation, what)),
+        Err(Ended::Broken(error)) => tracing::debug!(%error, "http/2 connection of a client ended"),
     }
 }
 
@@ -89,7 +91,7 @@ async fn serve_stream<D: Director>(
             Carrier::Http1 => {
                 let (respond, sent) = (&mut *respond, Instant::now());
                 let mut downgrade = Downgrade { respond, driver, endpoint, edits, record: recorded, audience, sent };
-                downgrade.run(head, body.from_mut()).await.map_err(NoResponse::from)
+                downgrade.run(head, body.stream()).await.map_err(NoResponse::from)
             }
             Carrier::Http2 => {
                 let Some(sender) = unless_reset(respond, endpoint.http2()).await else { return };

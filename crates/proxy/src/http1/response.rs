@@ -4,7 +4,7 @@
 
 use super::{
     HeadError,
-    fields::{self, Field, Kind, Options, Span},
+    fields::{self, Field, Kind, Options},
     framing::{self, Asked, Body},
     limits::{MAX_FIELDS, MAX_HEAD},
     request::{Lines, line},

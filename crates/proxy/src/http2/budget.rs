@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let mut bucket = Bucket::full(RATE, Duration::ZERO);
-        let mut at = |ms: u64, bucket: &mut Bucket| bucket.take(1, &mut || Duration::from_millis(ms));
+        let at = |ms: u64, bucket: &mut Bucket| bucket.take(1, &mut || Duration::from_millis(ms));
         assert!((0..10).all(|_| at(0, &mut bucket)));
         assert!(!at(199, &mut bucket));
         assert!(at(200, &mut bucket));

@@ -4,15 +4,20 @@
 //! Pure: no socket, no clock. Bytes may come cut anywhere. What `h2` checks well (HPACK, stream states, flow control) is not
 //! checked again; what it reports with the wrong code (frame lengths) or has no bound for (control frames) is.
 
-use super::budget::{Bucket, Budget};
+use super::{
+    budget::{Bucket, Budget},
+    frame::{HEAD, Head, SETTING, Walker, check_setting, flag, is_pseudo, kind},
+};
 use h2::Reason;
 use std::time::Duration;
 
-const HEAD: usize = 9;
 /// "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", whose text `h2` checks.
 const PREFACE: u32 = 24;
 /// A frame that must not hold anything but a code.
 const CODE: usize = 4;
+/// Where a header block may begin at the latest: behind the length of the padding and a dependency; and what of its first
+/// field tells whether that is a pseudo-header: how it is encoded, the length of its name, a character.
+const BLOCK: usize = 6 + 3;
 
 /// WINDOW_UPDATE frames that one DATA frame may bring back: some clients send one per 4 KiB for stream and connection each.
 const WINDOW_UPDATES_PER_DATA: u32 = 10;
@@ -49,11 +54,15 @@ pub(crate) type Refused = (usize, Violation);
 pub(crate) struct Gate {
     side: Side,
     limits: Limits,
-    received: Walker<HEAD>,
+    received: Walker<{ HEAD + BLOCK }>,
     sent: Walker<{ HEAD + CODE }>,
     /// The header block that has begun: only its CONTINUATION frames may follow.
     block: Option<Block>,
     settled: bool,
+    /// Bytes of a SETTINGS frame that are still to be looked at.
+    settings: u32,
+    /// Which of the newest 64 streams the client has ended; the lowest bit is the newest.
+    ended: u64,
     /// Where in the bytes last received a GOAWAY ends.
     goaway: Option<usize>,
     highest_stream: u32,
@@ -63,43 +72,6 @@ pub(crate) struct Gate {
 struct Block {
     stream: u32,
     bytes: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-/// Finds the heads of frames, with the first bytes of those payloads that are asked for.
-struct Walker<const N: usize> {
-    /// Bytes to skip before the next head.
-    skip: u32,
-    held: [u8; N],
-    filled: usize,
-}
-
-mod kind {
-    pub(super) const DATA: u8 = 0;
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const PRIORITY: u8 = 2;
-    pub(super) const RST_STREAM: u8 = 3;
-    pub(super) const SETTINGS: u8 = 4;
-    pub(super) const PUSH_PROMISE: u8 = 5;
-    pub(super) const PING: u8 = 6;
-    pub(super) const GOAWAY: u8 = 7;
-    pub(super) const WINDOW_UPDATE: u8 = 8;
-    pub(super) const CONTINUATION: u8 = 9;
-}
-
-mod flag {
-    pub(super) const ACK: u8 = 0x1;
-    pub(super) const END_STREAM: u8 = 0x1;
-    pub(super) const END_HEADERS: u8 = 0x4;
-    pub(super) const PADDED: u8 = 0x8;
-    pub(super) const PRIORITY: u8 = 0x20;
 }
 
 impl Gate {
@@ -115,6 +87,8 @@ impl Gate {
             sent: Walker::after(sent),
             block: None,
             settled: false,
+            settings: 0,
+            ended: 0,
             goaway: None,
             highest_stream: 0,
             budgets: Budget::ALL.map(|budget| Bucket::full(budget.rate(), now)),
@@ -128,17 +102,51 @@ impl Gate {
     /// any more.
     pub(crate) fn receive(&mut self, bytes: &[u8], mut now: impl FnMut() -> Duration) -> Result<(), Refused> {
         let mut at = 0;
-        while let Some(end) = self.received.head(bytes, at, HEAD) {
+        loop {
+            if self.settings > 0 {
+                let Some(end) = self.received.head(bytes, at, SETTING) else { return Ok(()) };
+                check_setting(&self.received.held).map_err(|violation| (at, violation))?;
+                self.received.next(0);
+                self.settings = self.settings.saturating_sub(SETTING as u32);
+                at = end;
+                continue;
+            }
+            let Some(end) = self.received.head(bytes, at, HEAD) else { return Ok(()) };
             let start = end.saturating_sub(HEAD);
             let head = Head::parse(&self.received.held);
+            let mut passed = 0;
+            if self.is_trailers(head) {
+                let first = head.first_field();
+                passed = head.length.min(first as u32 + 3);
+                let Some(behind) = self.received.head(bytes, end, HEAD + passed as usize) else { return Ok(()) };
+                if is_pseudo(self.received.held.get(HEAD + first..HEAD + passed as usize).unwrap_or_default()) {
+                    return Err((start, protocol("trailers hold a pseudo-header")));
+                }
+                at = behind;
+            }
             self.check(head, &mut now).map_err(|violation| (start, violation))?;
             if head.kind == kind::GOAWAY {
                 self.goaway = Some(end.saturating_add(head.length as usize));
             }
-            self.received.next(head.length);
-            at = end;
+            if head.kind == kind::SETTINGS {
+                self.settings = head.length;
+                self.received.next(0);
+            } else {
+                self.received.next(head.length - passed);
+            }
+            at = at.max(end);
         }
-        Ok(())
+    }
+
+    /// Whether the frame begins a second header block of a client's stream. `h2` drops pseudo-headers that it finds there.
+    fn is_trailers(&self, head: Head) -> bool {
+        self.side == Side::Server
+            && head.kind == kind::HEADERS
+            && head.stream > 0
+            && head.stream <= self.highest_stream
+            && !self.is_ended(head.stream)
+            && head.length <= self.limits.frame_size
+            && self.block.is_none()
     }
 
     /// Where in the bytes received last a GOAWAY ended, if there was one. Behind the end of the bytes if it is not whole.
@@ -213,7 +221,10 @@ impl Gate {
         match kind {
             kind::DATA => {
                 on_stream(stream)?;
-                if length == 0 && flags & flag::END_STREAM == 0 {
+                self.goes_on(stream)?;
+                if flags & flag::END_STREAM != 0 {
+                    self.end(stream);
+                } else if length == 0 {
                     self.spend(Budget::EmptyFrames, 1, now)?;
                 }
             }
@@ -225,6 +236,10 @@ impl Gate {
                     return Err(size("headers frame is too short for its flags"));
                 }
                 self.opened(stream)?;
+                self.goes_on(stream)?;
+                if flags & flag::END_STREAM != 0 {
+                    self.end(stream);
+                }
                 self.header_block(stream, 0, length, flags, now)?;
             }
             kind::CONTINUATION => {
@@ -241,6 +256,7 @@ impl Gate {
             kind::RST_STREAM => {
                 on_stream(stream)?;
                 exactly(length, 4)?;
+                self.end(stream);
                 self.spend(Budget::Resets, 1, now)?;
             }
             kind::SETTINGS => {
@@ -284,11 +300,34 @@ impl Gate {
             return Err(protocol("client opened a stream with an even number"));
         }
         if stream > self.highest_stream {
+            let newer = (stream - self.highest_stream) / 2;
+            self.ended = self.ended.checked_shl(newer).unwrap_or(0);
             self.highest_stream = stream;
             self.earn(Budget::WindowUpdates, WINDOW_UPDATES_PER_STREAM);
             self.earn(Budget::Priorities, PRIORITIES_PER_STREAM);
         }
         Ok(())
+    }
+
+    /// A client must not send more on a stream that it has ended. Older ones, and a server's, `h2` knows.
+    fn goes_on(&self, stream: u32) -> Result<(), Violation> {
+        if self.is_ended(stream) {
+            return Err(Violation { code: Reason::STREAM_CLOSED, what: "frame on a stream that has ended" });
+        }
+        Ok(())
+    }
+
+    fn is_ended(&self, stream: u32) -> bool {
+        self.bit(stream).is_some_and(|bit| self.ended & bit != 0)
+    }
+
+    fn end(&mut self, stream: u32) {
+        self.ended |= self.bit(stream).unwrap_or(0);
+    }
+
+    fn bit(&self, stream: u32) -> Option<u64> {
+        let age = self.highest_stream.checked_sub(stream)? / 2;
+        (self.side == Side::Server && age < u64::BITS).then(|| 1 << age)
     }
 
     fn header_block(
@@ -323,44 +362,6 @@ impl Gate {
     fn bucket(&mut self, budget: Budget) -> &mut Bucket {
         // The array is made from `Budget::ALL`, which stands in the order of declaration (see the test).
         &mut self.budgets[budget as usize]
-    }
-}
-
-impl Head {
-    fn parse<const N: usize>(held: &[u8; N]) -> Self {
-        let Some([l0, l1, l2, kind, flags, s0, s1, s2, s3]) = held.first_chunk::<HEAD>().copied() else {
-            return Self { length: 0, kind: 0, flags: 0, stream: 0 };
-        };
-        Self {
-            length: u32::from_be_bytes([0, l0, l1, l2]),
-            kind,
-            flags,
-            stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
-        }
-    }
-}
-
-impl<const N: usize> Walker<N> {
-    fn after(skip: u32) -> Self {
-        Self { skip, held: [0; N], filled: 0 }
-    }
-
-    /// Goes on in `bytes` at `at` until `wanted` bytes of a frame are held; the position behind them.
-    fn head(&mut self, bytes: &[u8], at: usize, wanted: usize) -> Option<usize> {
-        let rest = bytes.get(at..)?;
-        let skipped = rest.len().min(self.skip as usize);
-        self.skip -= skipped as u32;
-        let (from, rest) = (at + skipped, rest.get(skipped..)?);
-        let taken = rest.len().min(wanted.saturating_sub(self.filled));
-        self.held.get_mut(self.filled..self.filled + taken)?.copy_from_slice(rest.get(..taken)?);
-        self.filled += taken;
-        (self.filled >= wanted).then_some(from + taken)
-    }
-
-    /// The frame held goes on for `length` bytes.
-    fn next(&mut self, length: u32) {
-        self.filled = 0;
-        self.skip = length;
     }
 }
 

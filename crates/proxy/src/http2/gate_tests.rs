@@ -44,6 +44,15 @@ fn request(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, 20)
 }
 
+/// Settings, the second of which is the initial window.
+fn window(size: u32) -> Vec<u8> {
+    let mut frame = frame(SETTINGS, 0, 0, 0);
+    frame[2] = 12;
+    frame.extend([0, 3, 0xff, 0, 0, 0, 0, 4]);
+    frame.extend(size.to_be_bytes());
+    frame
+}
+
 fn zero() -> Duration {
     Duration::ZERO
 }
@@ -84,6 +93,21 @@ fn each_kind_has_its_rules() {
         ("settings on a stream", &[frame(SETTINGS, 0, 1, 6)], wrong_place),
         ("part of a setting", &[frame(SETTINGS, 0, 0, 7)], wrong_size),
         ("ack with settings", &[frame(SETTINGS, ACK, 0, 6)], wrong_size),
+        ("data behind the end", &[request(1), frame(DATA, 0, 1, 1)], Some(Reason::STREAM_CLOSED)),
+        ("head behind the end", &[request(1), request(3), request(1)], Some(Reason::STREAM_CLOSED)),
+        (
+            "data behind a reset",
+            &[frame(HEADERS, END_HEADERS, 1, 9), frame(RST_STREAM, 0, 1, 4), frame(DATA, 0, 1, 1)],
+            Some(Reason::STREAM_CLOSED),
+        ),
+        ("window update behind the end", &[request(1), frame(WINDOW_UPDATE, 0, 1, 4)], None),
+        (
+            "data on a stream that goes on",
+            &[frame(HEADERS, END_HEADERS, 1, 9), request(201), frame(DATA, 0, 1, 9)],
+            None,
+        ),
+        ("window too large", &[window(0x8000_0000)], Some(Reason::FLOW_CONTROL_ERROR)),
+        ("largest window", &[window(0x7fff_ffff), request(1)], None),
         ("push", &[frame(PUSH_PROMISE, END_HEADERS, 1, 9)], wrong_place),
         ("ping on a stream", &[frame(PING, 0, 1, 8)], wrong_place),
         ("long ping", &[frame(PING, 0, 0, 9)], wrong_size),
@@ -102,6 +126,38 @@ fn each_kind_has_its_rules() {
     ];
     for (name, frames, expected) in cases {
         assert_eq!(verdict(&mut begun(), frames), *expected, "{name}");
+    }
+}
+
+#[test]
+fn pseudo_headers_in_trailers_are_seen_however_they_are_written() {
+    let trailers = |flags: u8, field: &[u8]| {
+        let mut frame = frame(HEADERS, flags, 1, 0);
+        frame[2] = u8::try_from(field.len()).unwrap();
+        frame.extend(field);
+        frame
+    };
+    let end = END_HEADERS | END_STREAM;
+    let cases: &[(u8, &[u8], bool)] = &[
+        (end, &[0x84], false),
+        (end, &[0x44, 1, b'/'], false),
+        (end, &[0x04, 1, b'/'], false),
+        (end, &[0x14, 1, b'/'], false),
+        (end, &[0x40, 5, b':', b'p', b'a', b't', b'h', 0], false),
+        (end, &[0x00, 0x84, 0xb9, 0x58, 0xd3, 0x3f, 0], false),
+        (end | PADDED, &[0, 0x84], false),
+        (end | 0x20, &[0, 0, 0, 0, 5, 0x84], false),
+        (end, &[0x40, 1, b'x', 1, b'y'], true),
+        (end, &[0x90], true),
+        (end, &[0x0f, 0x10, 1, b'y'], true),
+        (end, &[], true),
+        (end | PADDED, &[0, 0x90], true),
+    ];
+    for (flags, field, good) in cases {
+        let frames = [frame(HEADERS, END_HEADERS, 1, 20), trailers(*flags, field), request(3)];
+        assert_eq!(verdict(&mut begun(), &frames).is_none(), *good, "{field:x?}");
+        let bytes: Vec<Vec<u8>> = frames.concat().into_iter().map(|byte| vec![byte]).collect();
+        assert_eq!(verdict(&mut begun(), &bytes).is_none(), *good, "{field:x?} byte by byte");
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod client;
+mod frame;
 pub(crate) mod gate;
 pub(crate) mod guarded;
 pub(crate) mod keepalive;

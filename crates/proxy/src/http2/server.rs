@@ -3,7 +3,7 @@
 //! It does not know what a stream is for: each is given to a function that starts a local task.
 
 use super::{
-    gate::{Limits, Side},
+    gate::{Limits, Side, Violation},
     guarded::{Guarded, Link},
     keepalive::KeepAlive,
     settings::ServerSettings,
@@ -30,6 +30,24 @@ pub(crate) struct Driver {
     link: Rc<Link>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The gate has ended it, or `h2`.
+    Violation(String),
+    Broken(h2::Error),
+}
+
+impl Ended {
+    fn of(link: &Link, error: h2::Error) -> Self {
+        match link.violation() {
+            Some(Violation { code, what }) => Self::Violation(format!("connection ended with {code:?}: {what}")),
+            None if error.is_go_away() && error.is_library() => Self::Violation(error.to_string()),
+            None => Self::Broken(error),
+        }
+    }
 }
 
 impl Driver {
@@ -61,7 +79,7 @@ pub(crate) async fn serve<S>(
     settings: &ServerSettings,
     drain: impl Future<Output = ()>,
     mut start: impl FnMut(Request<RecvStream>, SendResponse<Bytes>, &Rc<Driver>),
-) -> Result<(), h2::Error>
+) -> Result<(), Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -81,7 +99,7 @@ where
         tracing::debug!("client sent no http/2 preface in time");
         return Ok(());
     };
-    let mut connection = connected?;
+    let mut connection = connected.map_err(|error| Ended::of(&link, error))?;
     let mut keep_alive =
         settings.keep_alive.and_then(|params| Some(KeepAlive::new(params, connection.ping_pong()?, link.clone())));
     let driver = Rc::new(Driver { link, closing: Cell::new(false), waker: RefCell::default() });
@@ -96,12 +114,7 @@ where
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => start(request, respond, &driver),
-                Poll::Ready(Some(Err(error))) => {
-                    if let Some(violation) = driver.link.violation() {
-                        tracing::debug!(code = ?violation.code, what = violation.what, "client broke the rules of http/2");
-                    }
-                    return Poll::Ready(Err(error));
-                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Ended::of(&driver.link, error))),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => break,
             }

@@ -2,14 +2,15 @@
 //!
 //! Every limit has a value here: what is not configured is bounded all the same.
 
-use crate::config;
+use crate::{config, http1::limits};
 use std::time::Duration;
 use weft_model::endpoint::{Http2KeepAlive, Http2Params};
 
 /// Streams that a client may have open at once.
 const MAX_CONCURRENT_STREAMS: u32 = 1000;
-/// Bytes of one decoded head or trailer, counted as RFC 9113 6.5.2 does.
-pub(crate) const MAX_HEADER_LIST_SIZE: u32 = 128 * 1024;
+/// Bytes of one decoded head or trailer, counted as RFC 9113 6.5.2 does: what fits in an HTTP/1 head fits here, with what the
+/// mesh adds.
+pub(crate) const MAX_HEADER_LIST_SIZE: u32 = (limits::MAX_HEAD + 32 * limits::MAX_FIELDS + 4096) as u32;
 /// Bytes.
 const FRAME_SIZE: u32 = 16 * 1024;
 /// Bytes of one stream that wait for the socket.

@@ -1,6 +1,7 @@
 //! Clients that break the rules or flood, written byte by byte against a served connection.
 
 use super::fake::{Fake, client, get, local, ok, read, server, until};
+use crate::error::Code;
 use h2::Reason;
 use std::{cell::Cell, net::SocketAddr, rc::Rc};
 use tokio::{
@@ -95,9 +96,10 @@ const CALM: Option<Reason> = Some(Reason::ENHANCE_YOUR_CALM);
 #[test]
 fn rapid_reset_ends_and_the_server_sees_little() {
     local(async {
-        let (addr, most, _fake) = target().await;
+        let (addr, most, fake) = target().await;
         let flood = (0..1_000_000_u32).map(|n| [request(2 * n + 1), reset(2 * n + 1)].concat());
         assert_eq!(attack(addr, flood).await, CALM);
+        until(|| *fake.refused.borrow() == [Code::Http2Violation]).await;
         assert!(most.get() <= 1000, "{} streams", most.get());
     });
 }

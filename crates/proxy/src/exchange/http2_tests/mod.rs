@@ -5,5 +5,6 @@ mod attacks;
 mod costs;
 mod fake;
 mod from_http1;
+mod keepalive;
 mod to_http1;
 mod to_http2;
