@@ -113,7 +113,7 @@ impl Drop for Mesh {
 /// of the process, with its name. `None` means that they are the user's.
 pub fn role(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
-        node::arguments::OUTER => Some(node::outer()),
+        node::arguments::OUTER => Some(node::outer(arguments.get(2).is_some_and(|a| a == node::arguments::ALL_USERS))),
         node::arguments::INIT => Some(node::init()),
         node::arguments::LAUNCH => Some(launch::launch()),
         supervisor::CONTROL_PLANE => Some(control_plane(arguments)),

@@ -21,6 +21,8 @@ pub(crate) use serve::init;
 /// Where processes of the node find the socket to the supervisor: their standard input.
 pub(crate) mod arguments {
     pub(crate) const OUTER: &str = "__node";
+    /// The supervisor maps all users that it has.
+    pub(crate) const ALL_USERS: &str = "all-users";
     pub(crate) const INIT: &str = "__node-init";
     pub(crate) const LAUNCH: &str = "__launch";
 }

@@ -15,9 +15,9 @@ use std::{
 };
 use weft_transport::fdpass;
 
-pub(crate) fn outer() -> ExitCode {
+pub(crate) fn outer(all_users: bool) -> ExitCode {
     let supervisor = io::stdin();
-    match enter() {
+    match enter(all_users) {
         Ok(()) => {}
         Err(failed) => {
             // If the supervisor is gone there is nobody to tell.
@@ -44,7 +44,7 @@ pub(crate) fn outer() -> ExitCode {
     }
 }
 
-fn enter() -> Result<(), Hello> {
+fn enter(all_users: bool) -> Result<(), Hello> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |errno: Errno| Hello::Failed { what, errno: errno as i32 }
@@ -55,7 +55,7 @@ fn enter() -> Result<(), Hello> {
     };
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(failed("making a user namespace"))?;
-    if uid.is_root() {
+    if all_users {
         // The whole range of ids, so that programs can run as users without rights: only somebody outside may write it.
         let stdin = io::stdin();
         say(stdin.as_fd(), &Hello::MapIds { pid: std::process::id() }).map_err(io_failed("asking for ids"))?;

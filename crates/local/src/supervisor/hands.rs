@@ -1,5 +1,6 @@
 //! The supervisor's end of the node: requests out, answers and exits in.
 
+use super::context::extents;
 use crate::{
     Error,
     launch::Launch,
@@ -65,13 +66,13 @@ pub(crate) struct Body {
     child: Child,
 }
 
-/// Starts the node. To be called on a thread that lives as long as the mesh: the kernel ties the node to it.
-pub(crate) async fn start(weft: &Path, path: &str) -> Result<(Node, Body), Error> {
+/// Starts the node, with all users that the caller has or with the caller's own alone. To be called on a thread that lives as long as the mesh: the kernel ties the node to it.
+pub(crate) async fn start(weft: &Path, path: &str, all_users: bool) -> Result<(Node, Body), Error> {
     let (socket, theirs) = UnixStream::pair().map_err(Error::io("making a socket pair"))?;
     let theirs = theirs.into_std().map_err(Error::io("making a socket pair"))?;
     theirs.set_nonblocking(false).map_err(Error::io("making a socket pair"))?;
     let child = Command::new(weft)
-        .arg(arguments::OUTER)
+        .args(std::iter::once(arguments::OUTER).chain(all_users.then_some(arguments::ALL_USERS)))
         .env("PATH", path)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .kill_on_drop(true)
@@ -95,9 +96,13 @@ async fn greet(socket: &UnixStream) -> Result<(), Error> {
         match serde_json::from_slice(&message.bytes).map_err(|e| Error::Node(format!("said nonsense: {e}")))? {
             Hello::Ready => return Ok(()),
             Hello::MapIds { pid } => {
+                // Each id stays what it is.
                 let map = |file: &str| {
+                    let own = std::fs::read_to_string(format!("/proc/self/{file}")).map_err(Error::io(file))?;
+                    let same: String =
+                        extents(&own).map(|(first, count)| format!("{first} {first} {count}\n")).collect();
                     let file = format!("/proc/{pid}/{file}");
-                    std::fs::write(&file, "0 0 4294967295\n").map_err(Error::io(format!("writing {file}")))
+                    std::fs::write(&file, same).map_err(Error::io(format!("writing {file}")))
                 };
                 map("uid_map")?;
                 map("gid_map")?;

@@ -16,7 +16,7 @@ use super::{
     state::StateDir,
     store::{self, Store},
 };
-use crate::{Error, Options, launch::Ids, node::protocol::Bridge, program::find_program, status};
+use crate::{Error, Options, node::protocol::Bridge, program::find_program, status};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
@@ -111,17 +111,13 @@ impl Supervisor {
 
         let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
         let plan = Plan::pick(&routes, std::path::Path::new("/proc/net/if_inet6").exists());
-        let (node, body) = hands::start(&weft, &path).await?;
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let user = User::of(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw(), &map);
+        let (node, body) = hands::start(&weft, &path, matches!(user, User::Root { .. })).await?;
         let sockets = node.bridge(bridge(plan)).await?;
         let Sockets { dns_tcp, egress_tcp, dns_udp } = Sockets::new(sockets, plan)?;
 
         let settings = Settings { cluster_networks: plan.networks(), ..Settings::default() };
-        let uid = nix::unistd::geteuid();
-        let user = if uid.is_root() {
-            User::Root
-        } else {
-            User::Ordinary(Ids { uid: uid.as_raw(), gid: nix::unistd::getegid().as_raw() })
-        };
         let own = weft.parent().map(PathBuf::from).unwrap_or_default();
         let context = Arc::new(Context {
             node,

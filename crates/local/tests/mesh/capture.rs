@@ -1,6 +1,7 @@
 //! What passes between namespaces, seen from the bridge.
 
-use crate::harness::{Mesh, SERVER, deployment, service, users};
+use crate::harness::{Mesh, SERVER, deployment, kill, service, users};
+use nix::sys::signal::Signal;
 use std::{
     fs,
     process::{Command, Stdio},
@@ -61,6 +62,14 @@ fn nothing_passes_in_the_clear() {
         mesh.until("both to have spoken", |mesh| {
             told(mesh, "meshed") > before + 10 && contains(&fs::read(&seen).unwrap(), "word-of-the-plain")
         });
+        // While their proxies are killed they are cut off, not let through.
+        for _ in 0..3 {
+            let before = told(&mesh, "meshed");
+            for name in ["web", "meshed"] {
+                kill(mesh.pods(name)[0].proxy_pid.unwrap(), Signal::SIGKILL);
+            }
+            mesh.until("them to speak again", |mesh| mesh.is_ready("web") && told(mesh, "meshed") > before + 3);
+        }
         sniffer.kill().unwrap();
         sniffer.wait().unwrap();
         let packets = fs::read(&seen).unwrap();

@@ -117,3 +117,16 @@ fn by_kill_within_one_second() {
         assert!(again.wait().unwrap().success(), "{user:?}");
     }
 }
+
+#[test]
+fn with_its_node() {
+    for user in users() {
+        let mut mesh = start(user);
+        let processes = mesh.processes();
+        crate::harness::kill(mesh.node(), Signal::SIGKILL);
+        let (status, took) = mesh.ended();
+        assert!(!status.success() && mesh.log().contains("node"), "{user:?} {status} {}", mesh.log());
+        assert!(took < Duration::from_secs(1), "{user:?} {took:?}");
+        assert_eq!(gone(&processes, Duration::from_secs(1)), Vec::<u32>::new(), "{user:?}");
+    }
+}

@@ -45,6 +45,7 @@ def nested():
 attempt("nested", nested)
 attempt("root", lambda: open("/proc/1/root/etc/passwd") and [f for d, _, fs in os.walk("/proc/1/root" + state) for f in fs if "token" in f])
 attempt("udp", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)))
+attempt("signal others", lambda: os.kill(-1, signal.SIGKILL))
 print("DONE", flush=True)
 time.sleep(1000)
 "#;
@@ -85,6 +86,11 @@ fn it_cannot_leave() {
         for refused in ["unmount", "mark", "packets", "rules", "join", "join mounts", "udp"] {
             assert!(tried(refused).starts_with("refused"), "{user:?} {refused}: {}", tried(refused));
         }
+        // Whom it may signal is itself alone.
+        for pod in ["web", "other", "hostile"].into_iter().flat_map(|name| mesh.pods(name)) {
+            assert_eq!((pod.restarts, pod.proxy_restarts), (0, 0), "{user:?} {}", pod.name);
+        }
+        let mut tried = |name: &str| mesh.said("hostile", &format!("TRIED {name} -> "));
         assert_eq!(tried("new privileges"), "['1']", "{user:?}");
         assert_eq!(tried("nested"), "0", "{user:?}: rights of its own namespace reach beyond it");
     }

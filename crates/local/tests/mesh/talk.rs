@@ -177,6 +177,28 @@ fn strangers_are_refused_where_the_policy_says_so() {
     }
 }
 
+/// Connections that annotations take out of the mesh go around both proxies.
+#[test]
+fn skipped_ports_pass_no_proxy() {
+    for user in users() {
+        let around = deployment(
+            "around",
+            1,
+            "config.linkerd.io/skip-outbound-ports: '80'",
+            "[python3, DIR/ask.py, 'http://web/around']",
+            "",
+        );
+        let through = deployment("through", 1, "", "[python3, DIR/ask.py, 'http://web/through']", "");
+        let manifests = web("config.linkerd.io/skip-inbound-ports: '8000'") + &around + &through;
+        let mut mesh = Mesh::up(user, &manifests, &[("server.py", SERVER), ("ask.py", ASK)], &[]);
+        mesh.ready(&["web", "around", "through"]);
+        for name in ["around", "through"] {
+            let answer = mesh.said(name, &format!("ANSWER http://web/{name} "));
+            assert!(answer.starts_with("web-") && answer.ends_with("client=none"), "{user:?} {name}: {answer}");
+        }
+    }
+}
+
 /// The users of the machine are told apart even where the test itself is root.
 #[test]
 fn an_ordinary_user_is_among_the_users() {
