@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! head ─► connection ─► [head + body] ─► interim heads ─► head ─► bodies, both ways ─► keep both connections
-//!              ▲             │
-//!              └─ once more, if a pooled connection turns out closed and nothing can have happened
+//!                            └─► asked again elsewhere, if a pooled connection turns out closed and nothing can have happened
 //! ```
 //! The common request is one write and one read on the endpoint's connection, and one read and one write on the client's.
 
 use super::{
     Edits, Endpoint, Observe, Version,
     http1_pump::{Broken, Pump},
+    http1_to_http2::NoResponse,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -33,8 +33,9 @@ use weft_transport::{copy, drain};
 
 /// A request body up to this size is sent in one piece with the head, and again on another connection if need be.
 const JOINED_BODY: u64 = 4096;
-/// How often a request moves on from a pooled connection that turned out closed.
-const MAX_STALE: usize = 4;
+
+/// How far the client's connection is read only to notice its end: a request that is held, and something behind it.
+const READ_AHEAD: usize = 2 * MAX_HEAD;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,36 +68,31 @@ pub(super) struct Exchange<'a, E, R> {
 }
 
 impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
-    pub(super) async fn run(mut self) -> Result<After, Failed> {
+    pub(super) async fn run(mut self) -> Result<After, NoResponse> {
         let asked = self.head.asked(self.client.read.filled());
         let idempotent = self.head.is_idempotent(self.client.read.filled());
-        let mut upstream = self.connect().await?;
+        let mut upstream = self.connect().await.map_err(NoResponse::Failed)?;
         let mut request = self.write_request(&mut upstream);
         let start = Instant::now();
-        let mut stale = 0;
         let mut interim = 0;
         loop {
             match poll_fn(|cx| self.poll_head(cx, &mut upstream, &mut request, asked)).await {
                 Ok(()) if !self.response.is_interim() => break,
                 Ok(()) => {
                     interim += 1;
-                    self.pass_interim(&mut upstream, interim).await?;
+                    self.pass_interim(&mut upstream, interim).await.map_err(NoResponse::Failed)?;
                 }
-                Err(NoHead::Client(failed)) => return Err(failed),
-                Err(NoHead::Silent(_)) if stale < MAX_STALE && may_repeat(&upstream, &request, idempotent) => {
-                    stale += 1;
-                    let mut next = self.connect().await?;
-                    std::mem::swap(&mut next.io.out, &mut upstream.io.out);
-                    next.io.out.rewind();
-                    upstream = next;
-                    request.restart();
+                Err(NoHead::Silent(error)) if request.may_repeat(&upstream, idempotent) => {
+                    return Err(NoResponse::Repeatable(error));
                 }
-                Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(Failed::Reply(error)),
+                Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(reply(error)),
+                Err(NoHead::Client(failed)) => return Err(NoResponse::Failed(failed)),
             }
         }
+        self.client.take_head(std::mem::take(&mut request.held));
         let status = self.response.status;
         if status == 101 && (asked.connect || !self.head.is_upgrade()) {
-            return Err(Failed::Reply(protocol("the server switched protocols unasked")));
+            return Err(reply(protocol("the server switched protocols unasked")));
         }
         if status == 101 || (asked.connect && (200..300).contains(&status)) {
             return Ok(Box::pin(self.tunnel(upstream)).await);
@@ -117,7 +113,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         .await;
         match ended {
             Ok(()) => {}
-            Err(Ended::ClientGone) => return Err(Failed::ClientGone),
+            Err(Ended::ClientGone) => return Err(NoResponse::Failed(Failed::ClientGone)),
             Err(Ended::Cut(error)) => {
                 self.record.end(None, Some(&error));
                 return Ok(After::Reset);
@@ -145,8 +141,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(connected.map_err(Failed::Reply));
             }
-            // The head is unread still, so that the room behind it bounds what is read ahead.
-            if client.read.len() < MAX_HEAD && gone(client.poll_fill(cx, MAX_HEAD)) {
+            if client.read.len() < READ_AHEAD && gone(client.poll_fill(cx, READ_AHEAD)) {
                 return Poll::Ready(Err(Failed::ClientGone));
             }
             Poll::Pending
@@ -154,22 +149,29 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         .await
     }
 
-    /// Lays out the head, with a small body, and takes it off the client's buffer.
+    /// Lays out the head, with a small body. What is laid out in whole stays in the client's buffer until an answer comes.
     fn write_request(&mut self, upstream: &mut Connection) -> Sending {
         let out = upstream.io.out.bytes();
-        self.head.write(self.client.read.filled(), self.edits, out);
-        self.client.take_head(self.head.len);
-        let mut body = self.head.body;
-        if let Body::Length(n) = body
-            && n <= JOINED_BODY
-            && let Some(whole) = usize::try_from(n).ok().and_then(|n| self.client.read.filled().get(..n))
-        {
-            out.extend_from_slice(whole);
-            let n = whole.len();
-            self.client.read.consume(n);
-            body = Body::Empty;
-        }
-        Sending { pump: Pump::new(body, Reframe::Keep), broken: None, whole: body == Body::Empty }
+        let unread = self.client.read.filled();
+        self.head.write(unread, self.edits, out);
+        let joined = match self.head.body {
+            Body::Empty => Some(&[][..]),
+            Body::Length(n) if n <= JOINED_BODY => {
+                usize::try_from(n).ok().and_then(|n| unread.get(self.head.len..self.head.len + n))
+            }
+            _ => None,
+        };
+        let (body, held) = match joined {
+            Some(joined) => {
+                out.extend_from_slice(joined);
+                (Body::Empty, self.head.len + joined.len())
+            }
+            None => {
+                self.client.take_head(self.head.len);
+                (self.head.body, 0)
+            }
+        };
+        Sending { pump: Pump::new(body, Reframe::Keep), broken: None, held }
     }
 
     /// Sends the request and reads until a head has come.
@@ -206,22 +208,21 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 Poll::Pending => break,
             }
         }
-        if request.pump.is_read() && self.poll_gone(cx) {
+        if request.pump.is_read() && self.poll_gone(cx, request.held) {
             return Poll::Ready(Err(NoHead::Client(Failed::ClientGone)));
         }
         Poll::Pending
     }
 
-    /// Whether the client has gone while it has nothing more to say.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        self.client.read.is_empty() && gone(self.client.poll_fill(cx, MAX_HEAD))
+    /// Whether the client has gone while it has nothing more to say than the `held` bytes.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, held: usize) -> bool {
+        self.client.read.len() == held && gone(self.client.poll_fill(cx, READ_AHEAD))
     }
 
     /// Passes an interim response on (1xx); an HTTP/1.0 client knows none.
     async fn pass_interim(&mut self, upstream: &mut Connection, count: usize) -> Result<(), Failed> {
         if count > MAX_INTERIM {
-            let error = protocol("too many interim responses");
-            return Err(Failed::Reply(error));
+            return Err(Failed::Reply(protocol("too many interim responses")));
         }
         if self.head.version == Version::Http11 {
             let rewrite = self.rewrite(Reframe::Bare, false);
@@ -283,7 +284,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             Poll::Ready(Err(Failed::Reply(error))) => return Poll::Ready(Err(Ended::Cut(error))),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if request.pump.is_read() && self.poll_gone(cx) {
+        if request.pump.is_read() && self.poll_gone(cx, 0) {
             return Poll::Ready(Err(Ended::ClientGone));
         }
         Poll::Pending
@@ -329,8 +330,8 @@ struct Sending {
     pump: Pump,
     /// The endpoint takes no more; its answer may still come.
     broken: Option<io::Error>,
-    /// All of it lies in the out buffer, so it can be sent again.
-    whole: bool,
+    /// How much of the client's buffer is the request: all of it, which can be sent again, or nothing.
+    held: usize,
 }
 
 impl Sending {
@@ -349,23 +350,16 @@ impl Sending {
             Poll::Ready(Err(Broken::From(_))) => Poll::Ready(Err(Failed::ClientGone)),
             Poll::Ready(Err(Broken::Framing(_))) if client.ended => Poll::Ready(Err(Failed::ClientGone)),
             Poll::Ready(Err(Broken::Framing(error))) => {
-                let error = ProxyError::new(Code::BadRequest, error.0);
-                Poll::Ready(Err(Failed::Reply(error)))
+                Poll::Ready(Err(Failed::Reply(ProxyError::new(Code::BadRequest, error.0))))
             }
         }
     }
 
-    /// The out buffer goes to another connection.
-    fn restart(&mut self) {
-        self.pump = Pump::new(Body::Empty, Reframe::Keep);
-        self.broken = None;
+    /// Whether the request may be sent again: the connection was closed while it lay in the pool, and no server can have acted
+    /// on the request, or acting twice is harmless.
+    fn may_repeat(&self, upstream: &Connection, idempotent: bool) -> bool {
+        upstream.completed > 0 && self.held > 0 && (idempotent || upstream.io.out.nothing_written())
     }
-}
-
-/// Whether a request may go to another connection: this one was closed while it lay in the pool, and no server can have acted
-/// on the request, or acting twice is harmless.
-fn may_repeat(upstream: &Connection, request: &Sending, idempotent: bool) -> bool {
-    upstream.completed > 0 && request.whole && (idempotent || upstream.io.out.nothing_written())
 }
 
 /// Why no head came.
@@ -383,6 +377,10 @@ enum Ended {
     ClientGone,
     /// The response broke off.
     Cut(ProxyError),
+}
+
+fn reply(error: ProxyError) -> NoResponse {
+    NoResponse::Failed(Failed::Reply(error))
 }
 
 fn gone(read: Poll<io::Result<usize>>) -> bool {

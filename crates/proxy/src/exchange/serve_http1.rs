@@ -156,7 +156,7 @@ async fn request<D: Director>(
             Upgrade { client, head, endpoint, edits, record: recorded, drain }.run().await
         } else {
             let exchange = Exchange { client, head, response, endpoint, edits, record: recorded, drain };
-            exchange.run().await.map_err(NoResponse::Failed)
+            exchange.run().await
         };
         match exchanged {
             Ok(after) => return after,

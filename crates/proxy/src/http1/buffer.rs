@@ -255,6 +255,7 @@ mod tests {
     fn what_was_written_can_be_written_again() {
         let mut out = OutBuffer::default();
         out.bytes().extend_from_slice(b"head");
+        assert!(out.nothing_written());
         out.wrote(3);
         assert_eq!(out.pending(), b"d");
         out.rewind();

@@ -12,6 +12,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weft_transport::stream::Stream;
 
+/// A body up to this size is copied behind its head: one piece costs the kernel, and TLS, less than two.
+const JOINED: usize = 4096;
 /// Ends a chunk.
 const CRLF: [u8; 2] = *b"\r\n";
 
@@ -94,6 +96,9 @@ impl Io {
         source: &mut ReadBuffer,
         run: &mut Run,
     ) -> Poll<io::Result<()>> {
+        if !self.out.pending().is_empty() && (1..=JOINED).contains(&run.bytes) {
+            self.join(source, run);
+        }
         loop {
             let head = self.out.pending();
             let body = source.filled().get(..run.bytes).unwrap_or_default();
@@ -123,6 +128,16 @@ impl Io {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn join(&mut self, source: &mut ReadBuffer, run: &mut Run) {
+        let body = source.filled().get(..run.bytes).unwrap_or_default();
+        let tail = CRLF.get(CRLF.len() - run.chunk_end..).unwrap_or_default();
+        let out = self.out.bytes();
+        out.extend_from_slice(body);
+        out.extend_from_slice(tail);
+        source.consume(run.bytes);
+        *run = Run::default();
     }
 
     /// Writes what is pending in `out`.
