@@ -92,9 +92,14 @@ impl<C: Connections> Balancer<C> {
 
     /// The endpoint to try next; waits for one up to the failfast timeout.
     pub(crate) async fn next(&self) -> Result<Rc<Member<C>>, ProxyError> {
-        if let Some(member) = self.pick() {
-            return Ok(member);
+        match self.pick() {
+            Some(member) => Ok(member),
+            // Boxed: most requests find an endpoint at once, and need not carry the room for waiting.
+            None => Box::pin(self.wait()).await,
         }
+    }
+
+    async fn wait(&self) -> Result<Rc<Member<C>>, ProxyError> {
         let deadline = {
             let mut state = self.state.borrow_mut();
             let entered = state.gate.enter(Instant::now());
