@@ -135,12 +135,13 @@ impl Incoming {
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::net::recvmsg(
-            socket,
-            &mut [IoSliceMut::new(into.unwrap_or_default())],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )?;
+        let mut into = [IoSliceMut::new(into.unwrap_or_default())];
+        let received = loop {
+            match rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => break result?,
+            }
+        };
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = part {
                 self.message.fds.extend(fds);
