@@ -1,9 +1,8 @@
 //! The CA while the control plane runs: renewed by a task, read by all.
 
 use crate::{
-    Lifetimes,
+    Error, Lifetimes,
     ca::{self, Ca},
-    start::Error,
 };
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;

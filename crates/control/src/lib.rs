@@ -13,6 +13,7 @@ mod admin;
 mod authority;
 pub mod ca;
 mod config;
+mod error;
 mod events;
 mod hub;
 mod serve;
@@ -20,8 +21,9 @@ mod services;
 mod start;
 
 pub use config::{Config, Lifetimes, Ports};
+pub use error::Error;
 pub use services::token_sha256;
-pub use start::{Addresses, Error, Running, run, start};
+pub use start::{Addresses, Running, run, start};
 
 #[cfg(test)]
 mod tests;

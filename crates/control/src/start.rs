@@ -1,14 +1,14 @@
 //! Starts every part in its order, and stops them.
 
 use crate::{
-    Config, Ports, admin, authority,
+    Config, Error, Ports, admin, authority,
     authority::Authority,
-    ca, events,
+    events,
     hub::Hub,
     serve::{self, Listener},
     services::{Destinations, Identities, Inbounds, Outbounds, TrustBundles},
 };
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -19,17 +19,6 @@ use weft_telemetry::{Readiness, Registry};
 const SERIES_CAP: usize = 1_000;
 /// How long open calls may end by themselves.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// Why the control plane could not start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("certificate authority: {0}")]
-    Ca(#[from] ca::Error),
-    #[error("{what}: {error}")]
-    Io { what: String, error: io::Error },
-    #[error("{what}: {reason}")]
-    Identity { what: &'static str, reason: String },
-}
 
 /// Where a started control plane listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

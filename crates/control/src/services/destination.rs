@@ -1,6 +1,9 @@
 //! Destination: endpoints as steps, profiles as a whole.
 
-use super::ask;
+use super::{
+    ask,
+    stream::{ended, whole},
+};
 use crate::hub::{self, Hub, Subscription};
 use futures_util::stream;
 use std::{
@@ -47,7 +50,7 @@ impl Destination for Destinations {
         let connection = ask::require_identity(&request)?;
         let target = ask::target(&request.get_ref().path)?;
         let subscription = self.0.subscribe(Question::Profile(target), connection).await?;
-        super::policy::whole(subscription, |answer| match answer {
+        whole(subscription, |answer| match answer {
             Answer::Profile(profile) => Some(profile.clone()),
             _ => None,
         })
@@ -111,8 +114,4 @@ impl Steps {
             Ok(_) => Some(Status::internal("the index answered another question")),
         }
     }
-}
-
-pub(super) fn ended() -> Status {
-    Status::unavailable("the control plane is shutting down")
 }

@@ -5,6 +5,7 @@ mod certify;
 mod destination;
 mod limit;
 mod policy;
+mod stream;
 mod trust;
 
 pub(crate) use certify::Identities;

@@ -1,8 +1,7 @@
 //! Inbound and outbound policy.
 
-use super::{ask, destination::ended};
-use crate::hub::{self, Hub, Subscription};
-use futures_util::stream;
+use super::{ask, stream::whole};
+use crate::hub::Hub;
 use std::sync::Arc;
 use tonic::{Request, Status};
 use weft_cluster::index::{Answer, Question, Target};
@@ -61,29 +60,5 @@ impl OutboundPolicies for Outbounds {
             _ => None,
         })
         .await
-    }
-}
-
-/// A stream that sends each answer as a whole. A refusal ends it, so that the client looks up again.
-pub(super) async fn whole<T: Send + 'static>(
-    mut subscription: Subscription,
-    extract: fn(&Answer) -> Option<T>,
-) -> Result<Outgoing<T>, Status> {
-    let first = answer(&mut subscription, extract).await?;
-    let first = stream::once(async { Ok(first) });
-    let rest = stream::unfold(Some(subscription), move |subscription| async move {
-        let mut subscription = subscription?;
-        let next = answer(&mut subscription, extract).await;
-        let goes_on = next.is_ok().then_some(subscription);
-        Some((next, goes_on))
-    });
-    Ok(Box::pin(stream::StreamExt::chain(first, rest)))
-}
-
-async fn answer<T>(subscription: &mut Subscription, extract: fn(&Answer) -> Option<T>) -> Result<T, Status> {
-    let newest = subscription.next().await.ok_or_else(ended)?;
-    match &newest.answer {
-        Ok(answer) => extract(answer).ok_or_else(|| Status::internal("the index answered another question")),
-        Err(refusal) => Err(hub::status(refusal)),
     }
 }

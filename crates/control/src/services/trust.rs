@@ -1,6 +1,6 @@
 //! The anchors in force, to whoever asks: they are no secret.
 
-use super::destination::ended;
+use super::stream::ended;
 use crate::authority::Authority;
 use futures_util::stream;
 use std::sync::Arc;

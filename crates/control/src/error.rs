@@ -1,0 +1,14 @@
+//! Why the control plane could not start or go on.
+
+use crate::ca;
+use std::io;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("certificate authority: {0}")]
+    Ca(#[from] ca::Error),
+    #[error("{what}: {error}")]
+    Io { what: String, error: io::Error },
+    #[error("{what}: {reason}")]
+    Identity { what: &'static str, reason: String },
+}
