@@ -6,6 +6,7 @@ use crate::workload::Mesh;
 use serde_json::json;
 use std::{net::IpAddr, path::Path};
 use weft_model::{
+    Identity,
     decide::cidr::Cidr,
     names::{port, service_account},
     policy::inbound::DefaultPolicy,
@@ -52,7 +53,7 @@ pub fn proxy_env(injection: &Injection<'_>) -> Vec<(String, String)> {
     let outbound = format!("127.0.0.1:{}", port::OUTBOUND);
     let outbounds = if control.ipv6 { format!("{outbound},[::1]:{}", port::OUTBOUND) } else { outbound };
     let identity = |account: &str, namespace: &str| {
-        format!("{account}.{namespace}.serviceaccount.identity.{}.{}", control.namespace, control.trust_domain)
+        Identity::service_account_name(account, namespace, &control.namespace, &control.trust_domain)
     };
     let destination = identity(service_account::DESTINATION, &control.namespace);
     let networks = list(&control.cluster_networks);

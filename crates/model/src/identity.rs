@@ -64,7 +64,12 @@ impl Identity {
         control_namespace: &str,
         trust_domain: &str,
     ) -> Result<Self, InvalidIdentity> {
-        format!("{account}.{namespace}.serviceaccount.identity.{control_namespace}.{trust_domain}").parse()
+        Self::service_account_name(account, namespace, control_namespace, trust_domain).parse()
+    }
+
+    /// The text of [`Identity::of_service_account`], for who hands it on and leaves it to others to check.
+    pub fn service_account_name(account: &str, namespace: &str, control_namespace: &str, trust_domain: &str) -> String {
+        format!("{account}.{namespace}.serviceaccount.identity.{control_namespace}.{trust_domain}")
     }
 
     pub fn as_str(&self) -> &str {

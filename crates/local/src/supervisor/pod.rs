@@ -292,13 +292,12 @@ impl Pod {
         let mut bytes = [0; TOKEN_BYTES];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Refused("the system has no random bytes".into()))?;
         let token = hex(&bytes);
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
         let dir = context
             .state
             .pod(&self.0.name, &token, context.proxy_user())
             .map_err(Error::io("writing the pod's token"))?;
         context.store.apply(Object::Token(Token {
-            sha256: hex(digest.as_ref()),
+            sha256: weft_control::token_sha256(token.as_bytes()),
             namespace: template.namespace.clone(),
             service_account: template.service_account.clone(),
             pod: self.0.name.clone(),
