@@ -11,12 +11,12 @@
 
 pub mod config;
 pub mod error;
-pub mod exchange;
-pub mod http1;
-pub mod http2;
-pub mod inbound;
+mod exchange;
+mod http1;
+mod http2;
+mod inbound;
 mod metrics;
-pub mod outbound;
+mod outbound;
 mod pool;
 mod prefix;
 pub mod process;

@@ -377,13 +377,16 @@ fn write_head(head: &request::Parts, edits: &Edits, orig: OrigProto, chunked: bo
     let authority = edits.authority.as_deref().or_else(|| head.uri.authority().map(|authority| authority.as_str()));
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    // `OPTIONS *` has no absolute form: the asterisk would become a part of the host.
     if orig.absolute
+        && path.starts_with('/')
         && let Some(authority) = authority
     {
         out.extend_from_slice(b"http://");
         out.extend_from_slice(authority.as_bytes());
     }
-    out.extend_from_slice(head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    out.extend_from_slice(path.as_bytes());
     // A body of unknown length cannot be told to HTTP/1.0, whose clients cannot have sent one.
     let old = orig.version == Version::Http10 && !chunked;
     out.extend_from_slice(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });

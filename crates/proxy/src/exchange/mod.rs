@@ -20,8 +20,8 @@ mod orig_proto;
 mod serve_http1;
 mod serve_http2;
 
-pub use serve_http1::serve_http1;
-pub use serve_http2::serve_http2;
+pub(crate) use serve_http1::serve_http1;
+pub(crate) use serve_http2::serve_http2;
 
 use crate::error::ProxyError;
 use std::{rc::Rc, time::Duration};
@@ -29,8 +29,7 @@ use weft_model::decide::route::RequestView;
 use weft_transport::stream::Stream;
 
 /// How a direction decides a request. One value serves one accepted connection.
-#[expect(async_fn_in_trait, reason = "everything of a request stays on its worker's thread")]
-pub trait Director {
+pub(crate) trait Director {
     type Endpoint: Endpoint;
     type Record: Observe;
 
@@ -50,7 +49,7 @@ pub trait Director {
 }
 
 /// What was decided for a request.
-pub struct Directed<E, R> {
+pub(crate) struct Directed<E, R> {
     /// Counted as pending at the balancer until dropped.
     pub endpoint: E,
     pub carrier: Carrier,
@@ -60,8 +59,7 @@ pub struct Directed<E, R> {
 }
 
 /// A chosen endpoint: hands out connections and takes them back.
-#[expect(async_fn_in_trait, reason = "everything of a request stays on its worker's thread")]
-pub trait Endpoint {
+pub(crate) trait Endpoint {
     /// An HTTP/1 connection, pooled (if [`crate::http1::Connection::is_reusable`]) or new.
     async fn http1(&self) -> Result<crate::http1::Connection, ProxyError>;
     /// Takes back a connection that is idle between two messages.
@@ -74,13 +72,13 @@ pub trait Endpoint {
 
 /// On what the request travels to the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     Http1,
     Http2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub(crate) enum Version {
     Http10,
     Http11,
     Http2,
@@ -88,7 +86,7 @@ pub enum Version {
 
 /// Changes to the head that goes to the endpoint, besides what each hop must do (hop-by-hop headers, `l5d-orig-proto`).
 #[derive(Clone, Debug, Default)]
-pub struct Edits {
+pub(crate) struct Edits {
     /// Lower-case names of headers that are removed.
     pub remove: &'static [&'static str],
     /// Headers that replace all of that name. Few; values are checked to be header values.
@@ -102,7 +100,7 @@ pub struct Edits {
 }
 
 /// What a direction wants to know of an exchange; it is told in this order.
-pub trait Observe {
+pub(crate) trait Observe {
     /// The head of the response came (or of the proxy's own reply, after a failure).
     fn response_head(&mut self, status: u16);
     /// The first body byte or, for an empty body, the end.
@@ -112,7 +110,7 @@ pub trait Observe {
 }
 
 /// An accepted connection whose protocol is known. Served until it closes by the files of this folder.
-pub struct ServerConnection {
+pub(crate) struct ServerConnection {
     pub stream: Stream,
     /// Bytes that detection has read already.
     pub prefix: bytes::Bytes,

@@ -42,7 +42,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const MAX_AGAIN: usize = 3;
 
 /// Serves `connection` until either side closes it, or the drain lets it end between two requests.
-pub async fn serve_http1<D: Director>(connection: ServerConnection, director: &D, drain: drain::Watch) {
+pub(crate) async fn serve_http1<D: Director>(connection: ServerConnection, director: &D, drain: drain::Watch) {
     let mut client = Io::new(connection.stream, &connection.prefix);
     let after = serve(&mut client, director, &drain).await;
     Box::pin(close(client, after)).await;

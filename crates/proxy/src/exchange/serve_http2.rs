@@ -27,8 +27,12 @@ const MAX_AGAIN: usize = 3;
 
 /// Serves `io`, from the client's preface on, until it closes; after `drain` is ready, until the open streams have ended.
 /// Must be called within a `LocalSet`.
-pub async fn serve_http2<S, D>(io: S, settings: &ServerSettings, director: Rc<D>, drain: impl Future<Output = ()>)
-where
+pub(crate) async fn serve_http2<S, D>(
+    io: S,
+    settings: &ServerSettings,
+    director: Rc<D>,
+    drain: impl Future<Output = ()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Director + 'static,
 {

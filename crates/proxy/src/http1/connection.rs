@@ -7,7 +7,7 @@ use weft_transport::stream::Stream;
 
 /// A connection to an endpoint. Where it goes and how long it is kept is the pool's affair.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub(crate) io: Io,
     /// Exchanges that it has completed: one that breaks after the first may only have been closed meanwhile.
     pub(crate) completed: u64,
@@ -15,19 +15,19 @@ pub struct Connection {
 
 impl Connection {
     /// A connected stream on which nothing was said yet.
-    pub fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self { io: Io::new(stream, &Bytes::new()), completed: 0 }
     }
 
     /// Whether another exchange may begin: the peer has neither closed it nor said anything unasked. Asked when it is taken
     /// from the pool; costs no system call unless something came.
-    pub fn is_reusable(&mut self) -> bool {
+    pub(crate) fn is_reusable(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.io.read.is_empty() && self.poll_disturbed(&mut cx).is_pending()
     }
 
     /// Resolves when the idle connection can no longer be used: closed by the peer, or bytes came unasked.
-    pub fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.io.read.is_empty() {
             return Poll::Ready(());
         }

@@ -84,7 +84,7 @@ impl Kind {
     }
 }
 
-/// What `connection` (and, from old clients, `proxy-connection`) asks for.
+/// What `connection` asks for. What old clients say in `proxy-connection` is left out: they say it to any proxy, knowing none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) close: bool,

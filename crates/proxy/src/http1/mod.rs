@@ -17,7 +17,7 @@ pub(crate) mod response;
 pub(crate) mod target;
 pub(crate) mod trailers;
 
-pub use connection::Connection;
+pub(crate) use connection::Connection;
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -107,25 +107,22 @@ impl RequestHead {
     }
 
     fn find_expectations(&mut self, buf: &[u8]) {
-        self.upgrade = false;
         self.expects_continue = false;
+        let (mut asks, mut hides) = (false, false);
         for field in &self.fields {
             match field.kind {
                 Kind::Expect => {
                     self.expects_continue |= field.value.of(buf).eq_ignore_ascii_case(b"100-continue");
                 }
-                // HTTP/2 in the middle of a connection would pass by everything that looks at requests here.
                 Kind::Upgrade => {
-                    let mut protocols = field.value.of(buf).split(|byte| *byte == b',');
-                    self.upgrade = !protocols.any(|protocol| {
-                        let protocol = protocol.trim_ascii();
-                        protocol.eq_ignore_ascii_case(b"h2c") || protocol.eq_ignore_ascii_case(b"h2")
-                    });
+                    asks = true;
+                    hides |= field.value.of(buf).split(|byte| *byte == b',').any(is_http2);
                 }
                 _ => {}
             }
         }
-        self.upgrade &= self.options.upgrade && self.version == Version::Http11 && self.body == Body::Empty;
+        let allowed = self.options.upgrade && self.version == Version::Http11 && self.body == Body::Empty;
+        self.upgrade = asks && !hides && allowed;
     }
 
     pub(crate) fn is_connect(&self) -> bool {
@@ -222,6 +219,12 @@ impl RequestHead {
             }
         }
     }
+}
+
+/// Whether `upgrade` names HTTP/2, which in the middle of a connection would pass by everything that looks at requests here.
+fn is_http2(protocol: &[u8]) -> bool {
+    let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
+    [b"h2c".as_slice(), b"h2", b"http"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn edited(edits: &Edits, name: &[u8]) -> bool {

@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Opens streams on a connection. Cheap to clone; each clone waits for a free stream on its own.
 #[derive(Clone)]
-pub struct Sender {
+pub(crate) struct Sender {
     requests: SendRequest<Bytes>,
     connection: Rc<Shared>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct OpenStream(Rc<Shared>);
 ///
 /// # Errors
 /// The connection broke at once.
-pub async fn connect<S>(io: S, settings: &ClientSettings) -> Result<Sender, ProxyError>
+pub(crate) async fn connect<S>(io: S, settings: &ClientSettings) -> Result<Sender, ProxyError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -113,26 +113,21 @@ impl Drop for CloseOnDrop {
 
 impl Sender {
     /// Whether the connection has ended. One that only drains (GOAWAY) is found out by [`Self::ready`].
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.connection.closed.get()
-    }
-
-    /// Streams that are open on the connection.
-    pub fn streams(&self) -> usize {
-        self.connection.streams.get()
     }
 
     /// Waits until the peer allows another stream.
     ///
     /// # Errors
     /// The connection takes no more streams: another one may.
-    pub async fn ready(&mut self) -> Result<(), ProxyError> {
+    pub(crate) async fn ready(&mut self) -> Result<(), ProxyError> {
         poll_fn(|cx| self.poll_ready(cx)).await
     }
 
     /// # Errors
     /// The connection takes no more streams: another one may.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
         if self.is_closed() {
             return Poll::Ready(Err(ProxyError::new(Code::ConnectFailed, "connection has closed")));
         }

@@ -18,5 +18,5 @@ pub(crate) mod settings;
 #[cfg(test)]
 mod gate_tests;
 
-pub use client::{Sender, connect};
-pub use settings::{ClientSettings, ServerSettings};
+pub(crate) use client::{Sender, connect};
+pub(crate) use settings::{ClientSettings, ServerSettings};

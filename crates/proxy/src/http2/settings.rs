@@ -27,7 +27,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Settings of the connections that this proxy accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerSettings {
+pub(crate) struct ServerSettings {
     pub(crate) stream_window: u32,
     pub(crate) connection_window: u32,
     pub(crate) max_concurrent_streams: u32,
@@ -40,7 +40,7 @@ pub struct ServerSettings {
 
 /// Settings of the connection to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientSettings {
+pub(crate) struct ClientSettings {
     pub(crate) stream_window: u32,
     pub(crate) connection_window: u32,
     pub(crate) max_concurrent_reset_streams: Option<u32>,
@@ -57,7 +57,7 @@ impl Default for ServerSettings {
 }
 
 impl ServerSettings {
-    pub fn new(config: &config::Http2Server) -> Self {
+    pub(crate) fn new(config: &config::Http2Server) -> Self {
         let config::Http2Server {
             windows,
             keep_alive_interval,
@@ -88,7 +88,7 @@ impl ServerSettings {
 
 impl ClientSettings {
     /// The proxy's own, and over them, field by field, what the control plane says about the endpoint.
-    pub fn new(config: &config::Http2Client, params: &Http2Params) -> Self {
+    pub(crate) fn new(config: &config::Http2Client, params: &Http2Params) -> Self {
         let Http2Params {
             connection_window,
             stream_window,

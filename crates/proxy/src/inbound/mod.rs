@@ -48,7 +48,7 @@ use weft_telemetry::Labels;
 use weft_transport::Stream;
 
 /// The inbound side of one worker.
-pub struct Inbound {
+pub(crate) struct Inbound {
     wiring: Wiring,
     apps: RefCell<HashMap<SocketAddr, Rc<App>>>,
     sweeping: Cell<bool>,
@@ -74,7 +74,7 @@ struct Known {
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Inbound {
-    pub fn new(context: Context) -> Rc<Self> {
+    pub(crate) fn new(context: Context) -> Rc<Self> {
         let metrics = Metrics::new(&context, Direction::Inbound);
         let labels =
             Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
@@ -85,7 +85,7 @@ impl Inbound {
 
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
     /// drops the connection.
-    pub async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
+    pub(crate) async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
         }

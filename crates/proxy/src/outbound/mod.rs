@@ -39,7 +39,7 @@ use weft_model::Endpoint;
 use weft_transport::Stream;
 
 /// The outbound side of one worker.
-pub struct Outbound {
+pub(crate) struct Outbound {
     wiring: Rc<Wiring>,
     targets: Targets,
     http: Backends<Http>,
@@ -60,7 +60,7 @@ struct Tcp(connect::Connector);
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Outbound {
-    pub fn new(context: Context) -> Rc<Self> {
+    pub(crate) fn new(context: Context) -> Rc<Self> {
         let metrics = Metrics::new(&context, Direction::Outbound);
         let wiring = Rc::new(Wiring { context, metrics });
         let config = &wiring.context.config.outbound;
@@ -75,7 +75,7 @@ impl Outbound {
 
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
     /// drops the connection.
-    pub async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
+    pub(crate) async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
         }

@@ -46,34 +46,19 @@ pub enum ProcessError {
 
 /// A running proxy. Dropping it ends it without waiting for open connections.
 pub struct Handle {
-    addrs: Addrs,
-    trigger: Trigger,
-    readiness: Readiness,
-    registry: Registry,
-    shared: Arc<Shared>,
-    inbox: Receiver<Event>,
+    pub(super) addrs: Addrs,
+    pub(super) trigger: Trigger,
+    pub(super) readiness: Readiness,
+    pub(super) registry: Registry,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Receiver<Event>,
     /// How often workers are asked for a sign of life.
-    ask: Duration,
-    threads: Vec<JoinHandle<()>>,
+    pub(super) ask: Duration,
+    /// The workers, and the admin thread last.
+    pub(super) threads: Vec<JoinHandle<()>>,
 }
 
 impl Handle {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the list of start-up")]
-    pub(super) fn new(
-        addrs: Addrs,
-        trigger: Trigger,
-        readiness: Readiness,
-        registry: Registry,
-        shared: Arc<Shared>,
-        inbox: Receiver<Event>,
-        ask: Duration,
-        admin: JoinHandle<()>,
-        mut threads: Vec<JoinHandle<()>>,
-    ) -> Self {
-        threads.push(admin);
-        Self { addrs, trigger, readiness, registry, shared, inbox, ask, threads }
-    }
-
     /// Where it listens.
     pub fn addrs(&self) -> &Addrs {
         &self.addrs

@@ -118,7 +118,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         original_dst: options.original_dst.clone(),
         inbound_port: addrs.inbound.port(),
     });
-    let threads = {
+    let mut threads = {
         let (contexts, events, certified) = (contexts.collect(), events.clone(), certified.clone());
         let died = move |index| drop(events.send(Event::WorkerDied(index)));
         workers::spawn(contexts, listeners.traffic, &shared, &certified, &registry, died).map_err(StartError::Thread)?
@@ -143,7 +143,8 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         .name("admin".into())
         .spawn(move || runtime.block_on(ending.run(events)))
         .map_err(StartError::Thread)?;
-    Ok(Handle::new(addrs, trigger, readiness, registry, shared, inbox, options.ask, admin, threads))
+    threads.push(admin);
+    Ok(Handle { addrs, trigger, readiness, registry, shared, inbox, ask: options.ask, threads })
 }
 
 /// Where the proxy really listens.

@@ -289,17 +289,25 @@ fn upgrades_and_connect_become_tunnels_only_when_the_server_agrees() {
 
 #[test]
 fn upgrades_that_would_hide_requests_are_not_offered() {
-    local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client
-            .say("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n")
-            .await;
-        let mut server = origin.accept().await;
-        server.hear("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        server.say("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n").await;
-        assert!(client.head().await.starts_with("HTTP/1.1 502"));
-        client.end().await;
-        server.end().await;
-    });
+    for upgrade in [
+        "Upgrade: h2c",
+        "Upgrade: H2C/1",
+        "Upgrade: HTTP/2.0",
+        "Upgrade: websocket, h2c",
+        "Upgrade: websocket\r\nUpgrade: h2c",
+        "Upgrade: h2c\r\nUpgrade: websocket",
+    ] {
+        local(async move {
+            let (origin, proxy) = Origin::start().await;
+            let mut client = proxy.client().await;
+            let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: x\r\n";
+            client.say([head, upgrade, "\r\n\r\n"].concat()).await;
+            let mut server = origin.accept().await;
+            server.hear("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            server.say("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n").await;
+            assert!(client.head().await.starts_with("HTTP/1.1 502"), "{upgrade}");
+            client.end().await;
+            server.end().await;
+        });
+    }
 }

@@ -70,6 +70,8 @@ fn with(mut request: Request<()>, headers: &[(&'static str, &'static str)]) -> R
 
 #[test]
 fn the_request_is_what_it_was() {
+    let asterisk = http::Uri::builder().scheme("http").authority("web.test").path_and_query("*").build().unwrap();
+    let asterisk = Request::options(asterisk).body(()).unwrap();
     let cases = [
         (
             with(get("/a?b"), &[("l5d-orig-proto", "HTTP/1.1"), ("x", "1")]),
@@ -79,6 +81,10 @@ fn the_request_is_what_it_was() {
         (
             with(get("/a"), &[("l5d-orig-proto", "HTTP/1.1; absolute-form")]),
             "GET http://web.test/a HTTP/1.1\r\nhost: web.test\r\n\r\n",
+        ),
+        (
+            with(asterisk, &[("l5d-orig-proto", "HTTP/1.1; absolute-form")]),
+            "OPTIONS * HTTP/1.1\r\nhost: web.test\r\n\r\n",
         ),
         (
             with(get("/"), &[("l5d-orig-proto", "HTTP/1.1"), ("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")]),

@@ -5,16 +5,28 @@
 mod answer;
 
 use super::shutdown::Trigger;
+use crate::prefix::{self, Seen};
 use answer::answer;
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use bytes::BytesMut;
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
 };
-use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpStream, sync::Semaphore};
 use weft_telemetry::{LogHandle, Readiness, Registry};
-use weft_transport::socket::{self, AcceptOptions};
+use weft_transport::{
+    Stream,
+    detect::{self, Http},
+    socket::{self, AcceptOptions},
+};
 
 /// The most connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -49,19 +61,65 @@ pub(super) async fn serve(listener: TcpListener, state: State) -> io::Result<()>
         let state = state.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if socket::accepted(&tcp, &AcceptOptions::default()).is_err() {
-                return;
-            }
-            let service = service_fn(|request| {
-                let state = state.clone();
-                async move { Ok::<_, Infallible>(answer(&state, client, request).await) }
-            });
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            server.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(64);
-            if let Err(error) = server.serve_connection(TokioIo::new(tcp), service).await {
+            if let Err(error) = connection(tcp, client, &state).await {
                 tracing::debug!(%client, error, "An admin connection failed");
             }
         });
+    }
+}
+
+/// Serves one connection. Who says nothing by which the version is known gives its place back in time.
+async fn connection(
+    tcp: TcpStream,
+    client: SocketAddr,
+    state: &Arc<State>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    socket::accepted(&tcp, &AcceptOptions::default())?;
+    let mut stream = Stream::tcp(tcp);
+    let mut bytes = BytesMut::new();
+    let seen = prefix::read(&mut stream, &mut bytes, HEAD_TIMEOUT, |bytes| match detect::http(bytes) {
+        Http::NeedMore => None,
+        known => Some(known),
+    });
+    let Seen::Answer(version) = seen.await? else { return Ok(()) };
+    stream.unread(bytes.freeze());
+    let (io, timer) = (TokioIo::new(stream), TokioTimer::new());
+    let service = service_fn(|request| {
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(&state, client, request).await) }
+    });
+    if version == Http::Http2 {
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        server.timer(timer).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(64);
+        server.serve_connection(io, service).await?;
+    } else {
+        http1::Builder::new().timer(timer).header_read_timeout(HEAD_TIMEOUT).serve_connection(io, service).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::shutdown, *};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_holds_no_place_for_ever() {
+        let (trigger, _pulled) = shutdown::channel();
+        let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
+        let state = Arc::new(State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (said, answered) in
+            [("", false), ("P", false), ("PRI * HTTP/2", false), ("GET /live HTTP/1.1\r\n\r\n", true)]
+        {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            client.write_all(said.as_bytes()).await.unwrap();
+            let (tcp, addr) = listener.accept().await.unwrap();
+            let served = connection(tcp, addr, &state);
+            let mut text = String::new();
+            let (_, read) = tokio::join!(served, client.read_to_string(&mut text));
+            read.unwrap();
+            assert_eq!(text.contains("200 OK"), answered, "{said:?}: {text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The policy of one inbound port, from `InboundServerPolicies.WatchPort`.
 
-use super::{InboundSettings, Watched, fallback};
+use super::{InboundSettings, MAX_WATCHES, Watched, fallback};
 use crate::process::control::{Event, Following, follow};
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tonic::transport::Channel;
@@ -23,6 +23,13 @@ pub(super) struct Published {
 impl PortPolicy {
     pub(super) fn new(port: u16, settings: &InboundSettings) -> Self {
         let policy = Arc::new(Watched::new(fallback::server_policy(port, settings)));
+        Self { port, policy, detect_timeout: settings.detect_timeout }
+    }
+
+    /// A port of which nothing can be asked any more: refuses everything, since its policy may be stricter than the default.
+    pub(super) fn refusing(port: u16, settings: &InboundSettings) -> Self {
+        let reason = format!("more than {MAX_WATCHES} ports are in use");
+        let policy = Arc::new(Watched::new(fallback::invalid_server_policy(&reason, settings.detect_timeout)));
         Self { port, policy, detect_timeout: settings.detect_timeout }
     }
 
@@ -63,4 +70,27 @@ pub(super) async fn watch(
         ControlFlow::Continue(None)
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_model::policy::inbound::DefaultPolicy;
+
+    #[test]
+    fn a_port_that_cannot_be_watched_lets_nobody_in() {
+        let default_policy = DefaultPolicy::AllUnauthenticated;
+        let settings = InboundSettings {
+            idle: Duration::from_secs(1),
+            default_policy,
+            authorizations: default_policy.authorizations(&[]),
+            opaque_ports: crate::config::PortSet(vec![80..=80]),
+            detect_timeout: Duration::from_secs(1),
+            eager: std::collections::BTreeSet::new(),
+        };
+        let policy = |port: PortPolicy| port.policy.snapshot().value.clone();
+        assert!(!policy(PortPolicy::new(80, &settings)).authorizations.is_empty());
+        let refusing = policy(PortPolicy::refusing(80, &settings));
+        assert!(refusing.authorizations.is_empty() && refusing.unsupported().is_some(), "{refusing:?}");
+    }
 }

@@ -181,11 +181,12 @@ impl Discovery {
         watch.unwrap_or_else(|| Arc::new(EndpointsWatch::new(target.clone())))
     }
 
-    /// The policy of an inbound port, at once: the default policy until the control plane has answered.
+    /// The policy of an inbound port, at once: the default policy until the control plane has answered. Over [`MAX_WATCHES`]
+    /// ports a new one refuses everything.
     pub fn inbound(&self, port: u16) -> Arc<PortPolicy> {
         let inner = &self.0;
         let policy = inner.ports.get_or_insert(port, || inner.watch_port(port));
-        policy.unwrap_or_else(|| Arc::new(PortPolicy::new(port, &inner.settings.inbound)))
+        policy.unwrap_or_else(|| Arc::new(PortPolicy::refusing(port, &inner.settings.inbound)))
     }
 }
 
