@@ -37,6 +37,12 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("h2", &["weft-proxy", "weft-testkit"]),
 ];
 
+/// What `model` may depend on: nothing that reads a clock, draws random numbers, or does I/O.
+const PURE: &[&str] = &["serde", "thiserror", "regex"];
+/// What its code does not name, for the same reason.
+const IMPURE: &[&str] =
+    &["std::fs", "std::env", "std::io", "std::process", "std::thread", "::now()", "TcpStream", "UdpSocket"];
+
 /// Lines of code, tests left out.
 const LINES_WARN: usize = 500;
 const LINES_MAX: usize = 1000;
@@ -48,10 +54,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut faults = vec![];
     let members = members(&metadata);
     arrows(&members, &mut faults);
+    pure(&members, &mut faults)?;
     one_provider(&mut faults)?;
     sizes(&mut faults)?;
     forgotten_tests(&mut faults)?;
     described(&members, &mut faults)?;
+    guarded(&mut faults)?;
     for fault in &faults {
         eprintln!("tidy: {fault}");
     }
@@ -102,6 +110,23 @@ fn arrows(members: &Members, faults: &mut Vec<String>) {
     }
 }
 
+/// `model` decides and does nothing else.
+fn pure(members: &Members, faults: &mut Vec<String>) -> anyhow::Result<()> {
+    for (to, kind) in members.get("weft-model").into_iter().flatten() {
+        if kind.is_none() && !PURE.contains(&to.as_str()) {
+            faults.push(format!("weft-model depends on {to}: only {} keep it pure", PURE.join(", ")));
+        }
+    }
+    for file in sources(&root().join("crates/model"))? {
+        let text = fs::read_to_string(&file)?;
+        let code: Vec<_> = text.lines().take_while(|l| !l.starts_with("#[cfg(test)]")).collect();
+        for name in IMPURE.iter().filter(|name| code.iter().any(|line| line.contains(**name))) {
+            faults.push(format!("{} names {name}: pass in what it gives", file.display()));
+        }
+    }
+    Ok(())
+}
+
 /// With two crypto providers in the tree rustls refuses to pick one at run time.
 ///
 /// Asked of `cargo tree`: `cargo metadata` also lists what a weak feature (`ring?/std`) names and nobody turned on.
@@ -129,6 +154,10 @@ fn sizes(faults: &mut Vec<String>) -> anyhow::Result<()> {
             faults.push(format!("{name} has {lines} lines of code; split it, {LINES_MAX} is the most"));
         } else if lines > LINES_WARN {
             eprintln!("tidy: warning: {name} has {lines} lines of code");
+        }
+        let is_root = file.ends_with("src/lib.rs") || file.ends_with("src/main.rs");
+        if is_root && !text.contains("#![forbid(unsafe_code)]") {
+            faults.push(format!("{name} does not forbid unsafe code"));
         }
         if !text.starts_with("//!") && !name.to_string().contains("/tests/") {
             faults.push(format!("{name} does not open with a //! header"));
@@ -164,6 +193,23 @@ fn described(members: &Members, faults: &mut Vec<String>) -> anyhow::Result<()> 
         let folder = name.strip_prefix("weft-").unwrap_or(name);
         if !architecture.contains(&format!("`{folder}`")) {
             faults.push(format!("ARCHITECTURE.md does not describe `{folder}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Each test that the invariants name exists, so that none of them is a promise without a guard.
+fn guarded(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
+    let invariants = architecture.split("## Invariants").nth(1).context("ARCHITECTURE.md has no invariants")?;
+    let code: Vec<String> = sources(&root())?.iter().map(fs::read_to_string).collect::<Result<_, _>>()?;
+    // A test is named in code quotes, as its function is called: words joined by `_`.
+    let tests = invariants.split('`').skip(1).step_by(2).filter(|name| {
+        name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    });
+    for test in tests {
+        if !code.iter().any(|text| text.contains(&format!("fn {test}("))) {
+            faults.push(format!("ARCHITECTURE.md names the test {test}, which does not exist"));
         }
     }
     Ok(())

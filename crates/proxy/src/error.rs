@@ -3,6 +3,8 @@
 //! Statuses and texts are Linkerd's (data plane 3.8, 4.12); the code is ours, stable, and counted in
 //! `weft_proxy_errors_total{direction,code}`.
 
+pub mod reference;
+
 use std::fmt;
 
 /// A failure made or noticed by the mesh.
@@ -48,10 +50,6 @@ pub enum Code {
     UpstreamProtocol,
     /// The destination is this proxy itself, or loopback.
     Loop,
-    /// The proxy is draining.
-    Draining,
-    /// A fault of the proxy.
-    Internal,
 }
 
 impl ProxyError {
@@ -78,10 +76,9 @@ impl Code {
         Self::TlsFailed,
         Self::UpstreamProtocol,
         Self::Loop,
-        Self::Draining,
-        Self::Internal,
     ];
 
+    /// What metrics, logs and replies call it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "BAD_REQUEST",
@@ -100,8 +97,6 @@ impl Code {
             Self::TlsFailed => "TLS_FAILED",
             Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
             Self::Loop => "LOOP",
-            Self::Draining => "DRAINING",
-            Self::Internal => "INTERNAL",
         }
     }
 
@@ -113,27 +108,24 @@ impl Code {
             Self::RouteNotFound => 404,
             Self::Unauthorized => 403,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
-            Self::LoadShed | Self::Draining => 503,
+            Self::LoadShed => 503,
             Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
             Self::Loop => 508,
-            Self::PolicyUnsupported | Self::Internal => 500,
+            Self::PolicyUnsupported => 500,
         }
     }
 
     /// The gRPC status of the reply to a gRPC request.
     pub fn grpc_status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation | Self::Internal | Self::PolicyUnsupported => {
-                13
-            }
+            Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation | Self::PolicyUnsupported => 13,
             Self::RouteNotFound => 5,
             Self::Unauthorized => 7,
             Self::ConnectFailed
             | Self::IdentityMismatch
             | Self::TlsFailed
             | Self::UpstreamProtocol
-            | Self::LoadShed
-            | Self::Draining => 14,
+            | Self::LoadShed => 14,
             Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 4,
             Self::Loop => 10,
         }
@@ -144,6 +136,9 @@ impl Code {
         !matches!(self, Self::RouteNotFound | Self::Unauthorized | Self::IdentityMismatch)
     }
 }
+
+// A code that is not listed does not compile.
+const _: () = assert!(Code::ALL.len() == Code::Loop as usize + 1);
 
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -161,6 +161,6 @@ mod tests {
     }
 
     fn unreachable() -> ProxyError {
-        ProxyError::new(Code::Internal, "unreachable")
+        ProxyError::new(Code::ConnectFailed, "unreachable")
     }
 }

@@ -8,6 +8,7 @@ mod binary;
 mod change;
 mod discovery;
 mod env;
+mod errors;
 mod harness;
 mod inbound;
 mod mesh;

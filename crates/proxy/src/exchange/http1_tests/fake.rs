@@ -176,7 +176,7 @@ impl Endpoint for Chosen {
     }
 
     async fn http2(&self) -> Result<Sender, ProxyError> {
-        Err(ProxyError::new(Code::Internal, "there is no HTTP/2 here"))
+        Err(ProxyError::new(Code::ConnectFailed, "there is no HTTP/2 here"))
     }
 
     fn responded(&self, _: Duration) {}

@@ -1,0 +1,115 @@
+//! The reference of all codes, made from them; what an operator reads who has met one.
+
+use super::Code;
+use std::fmt::Write;
+
+/// `docs/reference/errors.md`.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# The failures that the mesh makes\n\n\
+         Made from `crates/proxy/src/error.rs`; do not edit. To make it anew:\n\
+         `WEFT_UPDATE=1 cargo test -p weft-proxy --test proxy errors`.\n\n\
+         A code stands in `l5d-proxy-error` behind Linkerd's text, as in `no route found for request [ROUTE_NOT_FOUND]`, in the log, and in\n\
+         `weft_proxy_errors_total{direction,code}`. HTTP clients get the HTTP status; gRPC clients on HTTP/2 get status 200 with the gRPC status.\n\
+         *ends* says that the client's connection is closed behind the reply. Where there is no request yet, or bytes are forwarded, the\n\
+         connection is closed or reset instead of a reply.\n\n\
+         | code | HTTP | gRPC | ends | cause | remedy |\n|---|---|---|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let (cause, remedy) = explained(*code);
+        let ends = if code.closes() { "yes" } else { "no" };
+        let grpc = code.grpc_status();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {grpc} {} | {ends} | {cause} | {remedy} |",
+            code.as_str(),
+            code.status(),
+            grpc_name(grpc)
+        );
+    }
+    out
+}
+
+/// The names of the statuses that [`Code::grpc_status`] gives.
+fn grpc_name(status: u16) -> &'static str {
+    match status {
+        4 => "DEADLINE_EXCEEDED",
+        5 => "NOT_FOUND",
+        7 => "PERMISSION_DENIED",
+        10 => "ABORTED",
+        13 => "INTERNAL",
+        14 => "UNAVAILABLE",
+        _ => "",
+    }
+}
+
+/// Cause and remedy.
+fn explained(code: Code) -> (&'static str, &'static str) {
+    match code {
+        Code::BadRequest => (
+            "The request breaks the rules of HTTP, could be read in two ways, or its connection broke before it was whole",
+            "Mend the client; the text says which rule. Ports that speak something else belong into `config.linkerd.io/opaque-ports`",
+        ),
+        Code::HeadTooLarge => (
+            "The head of an HTTP/1 request has more than 64 KiB or 128 lines",
+            "Send fewer or smaller headers; look for cookies that grow",
+        ),
+        Code::Http2Violation => (
+            "A client broke the rules of HTTP/2 or flooded its connection, which was ended with GOAWAY",
+            "Mend or block the client: the GOAWAY's debug data and the log name the rule or the budget",
+        ),
+        Code::RouteNotFound => (
+            "No route of the port or target matches the request",
+            "Add a route, or take the others away: without any, all requests match",
+        ),
+        Code::Unauthorized => (
+            "No authorization of the server's port lets this client in: wrong network, no certificate, or another identity",
+            "Allow the client's identity or network, or mesh the client; `config.linkerd.io/default-inbound-policy` holds where nothing else does",
+        ),
+        Code::PolicyUnsupported => (
+            "The policy asks for something that this build does not carry out, or is invalid; the text names it",
+            "Take that part of the policy away, or use a build that has it",
+        ),
+        Code::DetectTimeout => (
+            "A client connected and did not send what its protocol is known by, a TLS handshake or a transport header, in time",
+            "Mark ports on which the server speaks first as opaque; else look for clients that connect and wait",
+        ),
+        Code::DiscoveryTimeout => (
+            "The control plane did not say in time what is behind the address",
+            "Look whether the control plane is ready (`weft ps`, its `/ready`) and what the log of the client's proxy says of reaching it",
+        ),
+        Code::Failfast => (
+            "No endpoint of the target was available for longer than the failfast timeout; waiting requests fail at once until one is",
+            "Look at the target: are its pods ready, and do connections to them succeed?",
+        ),
+        Code::LoadShed => (
+            "A bound is reached: requests in flight, requests or connections that wait for an endpoint, or destinations in use; or a route has no backend",
+            "Add replicas or find what is slow; the text names the bound, and [its variable](proxy-env.md) raises it",
+        ),
+        Code::ConnectTimeout => (
+            "An endpoint could not be connected within the connect timeout, TLS handshake included",
+            "Look whether the endpoint listens and the network lets it be reached; raise `LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT`",
+        ),
+        Code::ConnectFailed => (
+            "An endpoint refused or broke the connection",
+            "Look whether the program listens on its port, at the pod's address or all of them",
+        ),
+        Code::IdentityMismatch => (
+            "The server's certificate does not carry the identity that the control plane named; no byte of the request was sent",
+            "An address was reused, or a service account changed, faster than it was told: it mends itself. If it stays, somebody stands between",
+        ),
+        Code::TlsFailed => (
+            "A TLS handshake failed: a certificate that is out of its time or of another root, or a peer that does not speak TLS 1.3",
+            "Look at clocks and expiry, and whether both sides have the same trust anchors",
+        ),
+        Code::UpstreamProtocol => (
+            "The server's answer broke off, is malformed, or did not come before its connection ended",
+            "Look at the server's log at this time; it may have been restarted or have closed idle connections early",
+        ),
+        Code::Loop => (
+            "The connection was not redirected to the proxy, or leads to the proxy itself, to loopback, or to no address of this workload",
+            "Dial the Service or the pod's address; never ports 4140 and 4143 themselves",
+        ),
+    }
+}
