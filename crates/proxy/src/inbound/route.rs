@@ -178,7 +178,7 @@ impl Director for Requests {
         version: Version,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
-        let in_flight = self.inbound.wiring.metrics.in_flight.admit()?;
+        let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
         let permitted = self.permit(request)?;
         let meshed = self.connected.tls.is_meshed();
         let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);

@@ -1,15 +1,8 @@
 //! Requests and responses of one endpoint, or of one route and client.
 
 use super::{counter, latency};
-use crate::{
-    error::{Code, ProxyError},
-    exchange::Observe,
-};
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    time::Instant,
-};
+use crate::{error::ProxyError, exchange::Observe, process::in_flight::Permit};
+use std::{cell::RefCell, rc::Rc, time::Instant};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
 
 /// Handles that a series keeps by status. A server that makes up statuses is looked up in the registry each time beyond that.
@@ -42,15 +35,6 @@ struct Outcome {
     grpc: Option<u16>,
     error: Option<&'static str>,
 }
-
-/// The requests of one worker's direction that wait for their responses.
-pub(crate) struct InFlight {
-    limit: usize,
-    now: Cell<usize>,
-}
-
-/// Counts a request as in flight until dropped.
-pub(crate) struct Permit(Rc<InFlight>);
 
 /// Follows one request.
 pub(crate) struct Recorder {
@@ -85,30 +69,6 @@ impl Families {
             responses: RefCell::default(),
             latencies: RefCell::default(),
         })
-    }
-}
-
-impl InFlight {
-    /// `limit` is the whole process's, of which each of `workers` has its part.
-    pub(crate) fn new(limit: usize, workers: usize) -> Rc<Self> {
-        Rc::new(Self { limit: limit.div_ceil(workers.max(1)), now: Cell::new(0) })
-    }
-
-    /// # Errors
-    /// As many requests as allowed are in flight.
-    pub(crate) fn admit(self: &Rc<Self>) -> Result<Permit, ProxyError> {
-        let now = self.now.get();
-        if now >= self.limit {
-            return Err(ProxyError::new(Code::LoadShed, format!("more than {} requests are in flight", self.limit)));
-        }
-        self.now.set(now + 1);
-        Ok(Permit(Rc::clone(self)))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.now.set(self.0.now.get().saturating_sub(1));
     }
 }
 
@@ -216,6 +176,7 @@ impl Drop for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{error::Code, process::in_flight::InFlight};
 
     fn scrape(requests: impl FnOnce(&Rc<Series>)) -> Vec<String> {
         let registry = Registry::new(1, 100);
@@ -230,17 +191,17 @@ mod tests {
     }
 
     fn permit() -> Permit {
-        InFlight::new(1, 1).admit().unwrap()
+        InFlight::new(1).admit().unwrap()
     }
 
     #[test]
     fn requests_are_in_flight_until_their_head() {
-        let in_flight = InFlight::new(3, 2);
+        let in_flight = InFlight::new(2);
         let registry = Registry::new(1, 100);
         let series = Families::new(&registry).series(Shard::worker(0), Labels::new());
         let mut first = series.begin(Instant::now(), in_flight.admit().unwrap());
         let _second = in_flight.admit().unwrap();
-        assert_eq!(in_flight.admit().err().map(|e| e.code), Some(Code::LoadShed), "half of three, rounded up");
+        assert_eq!(in_flight.admit().err().map(|e| e.code), Some(Code::LoadShed));
         first.response_head(200);
         assert!(in_flight.admit().is_ok(), "the body does not count");
     }

@@ -10,7 +10,6 @@ use crate::{
     error::{Code, ProxyError},
     process::worker::{Context, Direction},
 };
-use std::rc::Rc;
 use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};
 
 /// Upper bounds in milliseconds.
@@ -23,7 +22,6 @@ const LATENCY_MS: &[f64] = &[
 pub(crate) struct Metrics {
     pub(crate) shard: Shard,
     direction: Direction,
-    pub(crate) in_flight: Rc<http::InFlight>,
     pub(crate) http: http::Families,
     pub(crate) tcp: tcp::Families,
     pub(crate) http_allow: CounterFamily,
@@ -51,14 +49,9 @@ impl Metrics {
             Direction::Inbound => ("inbound_http_errors_total", "inbound_tcp_errors_total"),
             Direction::Outbound => ("outbound_http_errors_total", "outbound_tcp_errors_total"),
         };
-        let limit = match direction {
-            Direction::Inbound => context.config.inbound.max_in_flight,
-            Direction::Outbound => context.config.outbound.max_in_flight,
-        };
         Self {
             shard: context.shard,
             direction,
-            in_flight: http::InFlight::new(limit, context.workers),
             http: http::Families::new(registry),
             tcp: tcp::Families::new(registry),
             http_allow: registry.counter("inbound_http_authz_allow_total", "Requests that a policy let in"),

@@ -94,7 +94,7 @@ impl Director for Requests {
         version: Version,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
-        let permit = self.outbound.wiring.metrics.in_flight.admit()?;
+        let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
         let spread = self.route(request)?;
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));

@@ -10,6 +10,7 @@ mod admin;
 mod control;
 pub mod discovery;
 mod identity;
+pub mod in_flight;
 mod run;
 mod shutdown;
 mod start;

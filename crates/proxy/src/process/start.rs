@@ -5,6 +5,7 @@ use super::{
     control::{Caller, Following, Resolver, Services},
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
+    in_flight::InFlight,
     run::{Ending, Event, Handle},
     shutdown,
     worker::{Context, Direction, OriginalDst},
@@ -107,12 +108,15 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     announce(&config, &addrs);
     let shared = Shared::new(workers);
     shared.register(&registry);
+    let inbound_in_flight = InFlight::new(config.inbound.max_in_flight);
+    let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),
-        workers,
         config: config.clone(),
         registry: registry.clone(),
         discovery: discovery.clone(),
+        inbound_in_flight: inbound_in_flight.clone(),
+        outbound_in_flight: outbound_in_flight.clone(),
         tls: tls.clone(),
         drain: drain_watch.clone(),
         original_dst: options.original_dst.clone(),

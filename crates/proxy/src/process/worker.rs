@@ -1,6 +1,9 @@
 //! What one worker thread works with.
 
-use crate::{Config, process::discovery::Discovery};
+use crate::{
+    Config,
+    process::{discovery::Discovery, in_flight::InFlight},
+};
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 use weft_telemetry::{Registry, Shard};
@@ -19,11 +22,12 @@ pub enum Direction {
 #[derive(Clone)]
 pub struct Context {
     pub shard: Shard,
-    /// How many workers there are: limits of the process are shared among them.
-    pub workers: usize,
     pub config: Arc<Config>,
     pub registry: Registry,
     pub discovery: Discovery,
+    /// All workers' requests of the direction.
+    pub inbound_in_flight: Arc<InFlight>,
+    pub outbound_in_flight: Arc<InFlight>,
     /// This workload's certificate and the anchors it believes.
     pub tls: Store,
     /// Says when to finish. Connections are counted by the worker: a clone need not be held for that.
