@@ -37,6 +37,9 @@ struct Args {
     /// Only these works: h1, h1-over-h2, h2, tcp.
     #[arg(long)]
     only: Vec<Work>,
+    /// Only these: direct, weft, haproxy, envoy.
+    #[arg(long)]
+    subject: Vec<Subject>,
     /// Prints the report without writing bench/RESULTS.md.
     #[arg(long)]
     dry: bool,
@@ -80,11 +83,12 @@ fn main() -> anyhow::Result<()> {
 fn measure(args: &Args) -> anyhow::Result<()> {
     let lab = lab::Lab::new()?;
     let works: Vec<Work> = if args.only.is_empty() { Work::ALL.to_vec() } else { args.only.clone() };
+    let wanted = |subject| args.subject.is_empty() || args.subject.contains(&subject);
     let mut report = Report::new(args.seconds, args.rounds)?;
     for work in works {
         let load = Load { work, seconds: args.seconds };
         for round in 0..args.rounds {
-            for subject in Subject::ALL.into_iter().filter(|s| s.does(work)) {
+            for subject in Subject::ALL.into_iter().filter(|s| wanted(*s) && s.does(work)) {
                 let row = one(&lab, subject, &load).with_context(|| format!("{subject} doing {work}"))?;
                 println!("{work} round {} {row}", round + 1);
                 report.add(work, row);
