@@ -19,6 +19,8 @@ pub(crate) enum Work {
     H2,
     /// One TCP stream, opaque.
     Tcp,
+    /// Keep-alive HTTP/1.1 connections that made one request each and then wait.
+    Idle,
 }
 
 pub(crate) struct Load {
@@ -31,10 +33,11 @@ pub(crate) struct Load {
 pub(crate) enum Done {
     Requests { count: u64, per_second: f64, p50: Duration, p99: Duration },
     Bytes { gbit_per_second: f64, bytes: u64 },
+    Connections { count: u64 },
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 4] = [Self::H1, Self::H1OverH2, Self::H2, Self::Tcp];
+    pub(crate) const ALL: [Self; 5] = [Self::H1, Self::H1OverH2, Self::H2, Self::Tcp, Self::Idle];
 }
 
 impl fmt::Display for Work {
@@ -44,6 +47,7 @@ impl fmt::Display for Work {
             Self::H1OverH2 => "h1-over-h2",
             Self::H2 => "h2",
             Self::Tcp => "tcp",
+            Self::Idle => "idle",
         })
     }
 }
@@ -62,11 +66,27 @@ impl Load {
     }
 
     pub(crate) fn warm_up(&self, lab: &Lab, target: SocketAddr) -> anyhow::Result<()> {
-        self.send(lab, target, 2).map(drop)
+        match self.work {
+            // What a proxy holds before its first connection is what it is compared with.
+            Work::Idle => Ok(()),
+            _ => self.send(lab, target, 2).map(drop),
+        }
     }
 
-    pub(crate) fn run(&self, lab: &Lab, target: SocketAddr) -> anyhow::Result<Done> {
-        self.send(lab, target, self.seconds)
+    /// What came of it, and what must live while memory is measured.
+    pub(crate) fn run(&self, lab: &Lab, target: SocketAddr) -> anyhow::Result<(Done, Option<Running>)> {
+        if self.work != Work::Idle {
+            return Ok((self.send(lab, target, self.seconds)?, None));
+        }
+        let client = Running::start(
+            "idle",
+            lab.command(Side::Client, std::env::current_exe()?).args(["idle", &target.to_string()]),
+        )?;
+        wait_for("the idle client", || client.log().ends_with('\n'))?;
+        let text = client.log();
+        let count = text.trim().parse().with_context(|| format!("the idle client failed: {text}"))?;
+        std::thread::sleep(Duration::from_secs(self.seconds));
+        Ok((Done::Connections { count }, Some(client)))
     }
 
     fn send(&self, lab: &Lab, target: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
@@ -97,6 +117,7 @@ impl Load {
                 std::fs::remove_file(log)?;
                 h2load(&text, &requests)
             }
+            Work::Idle => bail!("idle connections are held, not sent"),
             Work::Tcp => {
                 let (host, port) = (target.ip().to_string(), target.port().to_string());
                 let text = output(lab.command(Side::Client, "iperf3").args([

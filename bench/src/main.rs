@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the report goes to the terminal")]
 
+mod idle;
 mod lab;
 mod load;
 mod origin;
@@ -34,7 +35,7 @@ struct Args {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only these works: h1, h1-over-h2, h2, tcp.
+    /// Only these works: h1, h1-over-h2, h2, tcp, idle.
     #[arg(long)]
     only: Vec<Work>,
     /// Only these: direct, weft, haproxy, envoy.
@@ -51,6 +52,9 @@ enum Part {
     /// A server that answers every request with a small body, HTTP/1 and HTTP/2.
     #[command(hide = true)]
     Origin,
+    /// A client that opens connections, makes a request on each, and waits.
+    #[command(hide = true)]
+    Idle { target: std::net::SocketAddr },
 }
 
 /// Set in the copy of this program that has namespaces of its own.
@@ -58,8 +62,10 @@ const INSIDE: &str = "WEFT_BENCH_INSIDE";
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if let Some(Part::Origin) = args.part {
-        return origin::serve();
+    match args.part {
+        Some(Part::Origin) => return origin::serve(),
+        Some(Part::Idle { target }) => return idle::wait(target),
+        None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe()?;
@@ -108,9 +114,10 @@ fn one(lab: &lab::Lab, subject: Subject, load: &Load) -> anyhow::Result<Row> {
     let _origin = load.origin(lab)?;
     let pair = subject.start(lab, load.work)?;
     let target = pair.target;
+    let rss_before = pair.rss()?;
     load.warm_up(lab, target).with_context(|| pair.logs())?;
     let before = pair.cpu()?;
-    let done = load.run(lab, target)?;
+    let (done, _held) = load.run(lab, target)?;
     let cpu = pair.cpu()? - before;
-    Ok(Row { subject, done, cpu, rss: pair.rss()? })
+    Ok(Row { subject, done, cpu, rss_before, rss: pair.rss()? })
 }

@@ -12,7 +12,8 @@ pub(crate) struct Row {
     pub(crate) done: Done,
     /// Of both proxies.
     pub(crate) cpu: Duration,
-    /// Bytes, of the client's and the server's proxy.
+    /// Bytes, of the client's and the server's proxy: before the load, and at its end.
+    pub(crate) rss_before: (u64, u64),
     pub(crate) rss: (u64, u64),
 }
 
@@ -30,6 +31,7 @@ impl Row {
         let units = match self.done {
             Done::Requests { count, .. } => count as f64,
             Done::Bytes { bytes, .. } => bytes as f64 / f64::from(1 << 20),
+            Done::Connections { count } => count as f64,
         };
         self.cpu.as_secs_f64() * 1e6 / units.max(1.0)
     }
@@ -39,6 +41,7 @@ impl Row {
         match self.done {
             Done::Requests { per_second, .. } => per_second,
             Done::Bytes { gbit_per_second, .. } => gbit_per_second,
+            Done::Connections { count } => count as f64,
         }
     }
 }
@@ -90,27 +93,37 @@ impl Report {
         if present.is_empty() {
             return;
         }
-        let rate = if work == Work::Tcp { "Gbit/s" } else { "requests/s" };
+        let rate = match work {
+            Work::Tcp => "Gbit/s",
+            Work::Idle => "connections",
+            _ => "requests/s",
+        };
         let _ = write!(
             text,
-            "\n## {work}\n\n| | {rate} | CPU µs | CPU ÷ Envoy's | rate ÷ Envoy's | p50 ms | p99 ms | RSS MB client, server |\n|---|--:|--:|--:|--:|--:|--:|--:|\n"
+            "\n## {work}\n\n| | {rate} | CPU µs | CPU ÷ Envoy's | rate ÷ Envoy's | p50 ms | p99 ms | RSS MB client, server | before the load |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
         );
         let envoy = (self.median(work, Subject::Envoy, Row::cost), self.median(work, Subject::Envoy, Row::rate));
         for subject in present {
             let (cost, rate) = (self.median(work, subject, Row::cost), self.median(work, subject, Row::rate));
             let latency = |pick: fn(&Row) -> f64| {
-                if work == Work::Tcp { "–".to_owned() } else { format!("{:.2}", self.median(work, subject, pick)) }
+                if matches!(work, Work::Tcp | Work::Idle) {
+                    "–".to_owned()
+                } else {
+                    format!("{:.2}", self.median(work, subject, pick))
+                }
             };
             let (cost_text, ratio) = match subject {
                 Subject::Direct => ("–".to_owned(), "–".to_owned()),
                 _ => (format!("{cost:.1}"), format!("{:.2}", cost / envoy.0)),
             };
             let rss = match subject {
-                Subject::Direct => "–".to_owned(),
+                Subject::Direct => "– | –".to_owned(),
                 _ => format!(
-                    "{:.1}, {:.1}",
+                    "{:.1}, {:.1} | {:.1}, {:.1}",
                     self.median(work, subject, |r| r.rss.0 as f64 / 1e6),
-                    self.median(work, subject, |r| r.rss.1 as f64 / 1e6)
+                    self.median(work, subject, |r| r.rss.1 as f64 / 1e6),
+                    self.median(work, subject, |r| r.rss_before.0 as f64 / 1e6),
+                    self.median(work, subject, |r| r.rss_before.1 as f64 / 1e6)
                 ),
             };
             let _ = writeln!(
@@ -133,6 +146,6 @@ impl Report {
 fn millis(row: &Row, pick: fn(Duration, Duration) -> Duration) -> f64 {
     match row.done {
         Done::Requests { p50, p99, .. } => pick(p50, p99).as_secs_f64() * 1e3,
-        Done::Bytes { .. } => f64::NAN,
+        Done::Bytes { .. } | Done::Connections { .. } => f64::NAN,
     }
 }

@@ -43,7 +43,7 @@ impl Subject {
     /// HAProxy has no HTTP/2 towards servers with prior knowledge inside a chosen TLS version that the others have, and no
     /// carriage of HTTP/1 on HTTP/2.
     pub(crate) fn does(self, work: Work) -> bool {
-        self != Self::Haproxy || matches!(work, Work::H1 | Work::Tcp)
+        self != Self::Haproxy || matches!(work, Work::H1 | Work::Tcp | Work::Idle)
     }
 
     pub(crate) fn start(self, lab: &Lab, work: Work) -> anyhow::Result<Pair> {

@@ -60,7 +60,7 @@ fn script(control: &FakeControl, work: Work) -> anyhow::Result<()> {
     let endpoint = Endpoint {
         tls: Some(ServerTls { identity: weft_model::Identity::Dns(identity.clone()), server_name: identity }),
         hint: match work {
-            Work::H1 => ProtocolHint::Unknown,
+            Work::H1 | Work::Idle => ProtocolHint::Unknown,
             Work::H1OverH2 | Work::H2 => ProtocolHint::H2,
             Work::Tcp => ProtocolHint::Opaque,
         },
