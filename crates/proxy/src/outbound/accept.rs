@@ -13,7 +13,7 @@ use weft_transport::socket::{self, AcceptOptions};
 /// The original destination of an accepted connection.
 ///
 /// # Errors
-/// It cannot be found out, or is loopback or this proxy itself: dialling it would loop (data plane 2.4).
+/// It cannot be found out, or is loopback: there only this proxy's own listener would be met (data plane 2.4).
 pub(super) fn target(context: &Context, tcp: &TcpStream) -> Result<SocketAddr, ProxyError> {
     let options = context.config.outbound.accept;
     let gone = |error| ProxyError::new(Code::BadRequest, format!("the connection ended at once: {error}"));

@@ -41,7 +41,7 @@ pub(super) struct Fake {
     pub(super) carrier: Carrier,
     pub(super) edits: RefCell<Edits>,
     pub(super) refusal: RefCell<Option<ProxyError>>,
-    /// A direction that never decides.
+    /// A direction that never decides on its next request; false again once it has been asked.
     pub(super) stuck: Cell<bool>,
     pub(super) seen: Rc<RefCell<Vec<Seen>>>,
     pub(super) refused: RefCell<Vec<Code>>,
@@ -119,7 +119,7 @@ impl Director for Fake {
     type Record = Told;
 
     async fn direct(&self, _: &dyn RequestView, _: Version) -> Result<Directed<Chosen, Told>, ProxyError> {
-        if self.stuck.get() {
+        if self.stuck.replace(false) {
             let _told = Told { seen: self.seen.clone(), ended: false };
             std::future::pending::<()>().await;
         }

@@ -264,17 +264,17 @@ fn a_response_that_breaks_off_is_seen_to_be_incomplete() {
 #[test]
 fn a_client_that_goes_away_cancels_the_stream() {
     local(async {
-        let cancelled = Rc::new(Cell::new(None));
-        let told = cancelled.clone();
+        let (cancelled, asked) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(false)));
+        let (told, asking) = (cancelled.clone(), asked.clone());
         let server = server(move |_, mut respond| {
             let told = told.clone();
+            asking.set(true);
             async move { told.set(std::future::poll_fn(|cx| respond.poll_reset(cx)).await.ok()) }
         });
         let fake = Fake::to_http2(server.await);
         let mut client = proxy(&fake).await;
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        until(|| fake.connections.get() == 1).await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        until(|| asked.get()).await;
         Stream::from(client).reset_on_close();
         until(|| cancelled.get().is_some()).await;
         assert_eq!(cancelled.get(), Some(Reason::CANCEL));

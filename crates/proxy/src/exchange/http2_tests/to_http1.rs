@@ -286,20 +286,20 @@ fn a_body_that_breaks_off_is_a_reset() {
 #[test]
 fn a_client_that_resets_closes_the_connection() {
     local(async {
-        let closed = Rc::new(Cell::new(false));
-        let told = closed.clone();
+        let (closed, asked) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let (told, asking) = (closed.clone(), asked.clone());
         let server = application(move |mut tcp| {
-            let told = told.clone();
+            let (told, asking) = (told.clone(), asking.clone());
             async move {
                 until_end(&mut tcp, "\r\n\r\n").await;
+                asking.set(true);
                 assert_eq!(tcp.read(&mut [0]).await.unwrap_or(0), 0);
                 told.set(true);
             }
         });
         let fake = to_http1(server.await);
         let (_response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
-        until(|| fake.connections.get() == 1).await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        until(|| asked.get()).await;
         send.send_reset(Reason::CANCEL);
         until(|| closed.get()).await;
         assert_eq!(fake.record().await, [Seen::Aborted]);

@@ -150,10 +150,11 @@ fn resets_of_the_server_keep_their_code() {
 fn resets_of_the_client_keep_their_code() {
     for path in ["/before", "/during"] {
         local(async {
-            let reset = Rc::new(Cell::new(None));
-            let told = reset.clone();
+            let (reset, asked) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(false)));
+            let (told, asking) = (reset.clone(), asked.clone());
             let server = server(move |request, mut respond| {
                 let told = told.clone();
+                asking.set(true);
                 async move {
                     let reason = if request.uri().path() == "/before" {
                         std::future::poll_fn(|cx| respond.poll_reset(cx)).await
@@ -169,8 +170,7 @@ fn resets_of_the_client_keep_their_code() {
             if path == "/during" {
                 response.await.unwrap();
             } else {
-                until(|| fake.connections.get() == 1).await;
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                until(|| asked.get()).await;
             }
             send.send_reset(Reason::INADEQUATE_SECURITY);
             until(|| reset.get().is_some()).await;
@@ -346,7 +346,7 @@ fn a_client_that_goes_away_while_the_direction_decides_ends_the_wait() {
         let fake = Fake::to_http2(([127, 0, 0, 1], 1).into());
         fake.stuck.set(true);
         let (response, mut send) = fake.client().await.send_request(get("/"), false).unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        until(|| !fake.stuck.get()).await;
         send.send_reset(Reason::CANCEL);
         drop(response);
         assert_eq!(fake.record().await, [Seen::Aborted]);
