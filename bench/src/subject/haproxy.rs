@@ -16,20 +16,27 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     }
     let (ca, client, server) = (dir.join("ca.pem"), dir.join("client.both"), dir.join("server.both"));
     let mode = if work == Work::Tcp { "tcp" } else { "http" };
+    // What the two speak between them, and what the server's speaks to the origin.
+    let hop = if matches!(work, Work::H1OverH2 | Work::H2) { "alpn h2" } else { "" };
+    let app = if work == Work::H2 { "proto h2" } else { "" };
     let tls = "ssl-min-ver TLSv1.3";
     let client_config = config(
         mode,
         &format!("bind {CLIENT_PROXY}"),
         &format!(
-            "server up {SERVER_PROXY} ssl verify required verifyhost {SERVER_NAME} sni str({SERVER_NAME}) {tls} ca-file {} crt {}",
+            "server up {SERVER_PROXY} ssl verify required verifyhost {SERVER_NAME} sni str({SERVER_NAME}) {tls} {hop} ca-file {} crt {}",
             ca.display(),
             client.display()
         ),
     );
     let server_config = config(
         mode,
-        &format!("bind {SERVER_PROXY} ssl verify required {tls} ca-file {} crt {}", ca.display(), server.display()),
-        &format!("server app {ORIGIN}"),
+        &format!(
+            "bind {SERVER_PROXY} ssl verify required {tls} {hop} ca-file {} crt {}",
+            ca.display(),
+            server.display()
+        ),
+        &format!("server app {ORIGIN} {app}"),
     );
     let proxies = vec![run(lab, Side::Client, &dir, &client_config)?, run(lab, Side::Server, &dir, &server_config)?];
     wait_for("HAProxy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))?;

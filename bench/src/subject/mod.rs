@@ -40,12 +40,6 @@ const CLIENT_NAME: &str = "client.bench.serviceaccount.identity.linkerd.cluster.
 impl Subject {
     pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Weft, Self::Haproxy, Self::Envoy];
 
-    /// HAProxy has no HTTP/2 towards servers with prior knowledge inside a chosen TLS version that the others have, and no
-    /// carriage of HTTP/1 on HTTP/2.
-    pub(crate) fn does(self, work: Work) -> bool {
-        self != Self::Haproxy || matches!(work, Work::H1 | Work::Tcp | Work::Idle)
-    }
-
     pub(crate) fn start(self, lab: &Lab, work: Work) -> anyhow::Result<Pair> {
         lab.forget_rules()?; // those of weft would redirect its peers
         match self {
