@@ -8,8 +8,8 @@
 
 use super::{
     Edits, Endpoint, Observe, Version,
+    http1_outcome::{After, Failed, NoResponse},
     http1_pump::{Broken, Pump},
-    http1_to_http2::NoResponse,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -36,24 +36,6 @@ const JOINED_BODY: u64 = 4096;
 
 /// How far the client's connection is read only to notice its end: a request that is held, and something behind it.
 const READ_AHEAD: usize = 2 * MAX_HEAD;
-
-/// What becomes of the client's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
-    Keep,
-    Close,
-    /// What was announced did not come to its end, and the client must be able to tell.
-    Reset,
-}
-
-/// Why an exchange ended without an answer from the endpoint.
-#[derive(Debug)]
-pub(super) enum Failed {
-    /// To be answered by the proxy.
-    Reply(ProxyError),
-    /// Nobody is left to answer.
-    ClientGone,
-}
 
 /// The request and what was decided for it.
 pub(super) struct Exchange<'a, E, R> {

@@ -7,7 +7,7 @@ use super::{
     Edits, Endpoint, Observe, Version,
     http1_as_http2::request,
     http1_fields::{trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
-    http1_to_http1::{After, Failed},
+    http1_outcome::{After, Failed, NoResponse},
     http2_body::room,
     http2_head::{check_fields, edit_response, grpc_status},
 };
@@ -46,14 +46,6 @@ pub(super) struct Upgrade<'a, E, R> {
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
     pub(super) drain: &'a drain::Watch,
-}
-
-/// Why nothing of a response came.
-pub(super) enum NoResponse {
-    Failed(Failed),
-    /// The request stands unread in the buffer, and the endpoint has not looked at it, or looking at it twice does no harm:
-    /// another may be asked.
-    Repeatable(ProxyError),
 }
 
 /// The request's body on its way to the endpoint.

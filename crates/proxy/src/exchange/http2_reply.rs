@@ -1,9 +1,11 @@
-//! Replies that the proxy makes itself on an HTTP/2 stream (data plane 3.8, 4.12), and ends of streams that broke.
+//! Replies that the proxy makes itself on an HTTP/2 stream (data plane 3.8, 4.12), ends of streams that broke, and the end of
+//! waiting for who has reset one.
 
 use crate::error::ProxyError;
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use std::{future::poll_fn, pin::pin, task::Poll};
 use weft_model::names;
 
 /// To whom the reply goes.
@@ -47,6 +49,18 @@ pub(super) fn break_off(body: &mut SendStream<Bytes>, error: &ProxyError, audien
     }
     body.send_reset(Reason::INTERNAL_ERROR);
     None
+}
+
+/// Waits for `future`; `None` if the client resets the stream or goes before.
+pub(super) async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        respond.poll_reset(cx).map(|_| None)
+    })
+    .await
 }
 
 fn grpc_trailers(code: u16, error: &ProxyError, audience: Audience) -> HeaderMap {

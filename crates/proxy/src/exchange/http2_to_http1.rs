@@ -8,9 +8,8 @@ use super::{
     http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
     http2_body::room,
     http2_head::{check_fields, edit_fields, edit_response, grpc_status},
-    http2_reply::{Audience, break_off},
+    http2_reply::{Audience, break_off, unless_reset},
     orig_proto::OrigProto,
-    serve_http2::unless_reset,
 };
 use crate::{
     error::{Code, ProxyError},

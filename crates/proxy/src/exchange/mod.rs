@@ -8,6 +8,7 @@
 
 mod http1_as_http2;
 mod http1_fields;
+mod http1_outcome;
 mod http1_pump;
 mod http1_to_http1;
 mod http1_to_http2;

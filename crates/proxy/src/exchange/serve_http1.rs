@@ -7,8 +7,9 @@
 
 use super::{
     Carrier, Directed, Director, Observe, ServerConnection, Version,
-    http1_to_http1::{After, Exchange, Failed},
-    http1_to_http2::{NoResponse, Upgrade},
+    http1_outcome::{After, Failed, NoResponse},
+    http1_to_http1::Exchange,
+    http1_to_http2::Upgrade,
 };
 use crate::{
     error::{Code, ProxyError},

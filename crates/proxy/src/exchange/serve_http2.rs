@@ -4,7 +4,7 @@ use super::{
     Carrier, Directed, Director, Edits, Endpoint, Observe, Version,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
-    http2_reply::{Audience, reply},
+    http2_reply::{Audience, reply, unless_reset},
     http2_to_http1::Downgrade,
     http2_to_http2::{Forward, NoResponse},
 };
@@ -19,7 +19,7 @@ use crate::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, request};
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Instant};
+use std::{rc::Rc, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
@@ -152,18 +152,6 @@ fn send(
         reset: None,
         repeatable: true,
     })
-}
-
-/// Waits for `future`; `None` if the client resets the stream or goes before.
-pub(super) async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(value));
-        }
-        respond.poll_reset(cx).map(|_| None)
-    })
-    .await
 }
 
 /// What each open stream costs, for a test.
