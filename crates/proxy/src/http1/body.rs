@@ -58,10 +58,11 @@ impl Decoder {
         self.state == State::End
     }
 
-    /// How many bytes of content are certainly still to come; for choosing a buffer.
+    /// How many bytes of content may still come without framing between them; for choosing a buffer.
     pub(crate) fn expected(self) -> u64 {
         match self.state {
             State::Length(n) | State::ChunkData(n) => n,
+            State::UntilClose => u64::MAX,
             _ => 0,
         }
     }
