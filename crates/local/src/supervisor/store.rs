@@ -87,15 +87,50 @@ pub(crate) fn listen(path: &Path) -> std::io::Result<UnixListener> {
 
 async fn stream_to(store: Store, mut stream: UnixStream) {
     let (objects, mut changes) = store.follow();
-    let list: String = objects.into_iter().map(|o| source::encode(&Event::Apply(o))).collect();
+    let list: String = objects.into_iter().map(|o| line(&Event::Apply(o))).collect();
     let list = list + &source::encode(&Event::Synced);
     if stream.write_all(list.as_bytes()).await.is_err() {
         return;
     }
     // Whoever lags too far is cut off and starts again from a whole list.
     while let Ok(event) = changes.recv().await {
-        if stream.write_all(source::encode(&event).as_bytes()).await.is_err() {
+        if stream.write_all(line(&event).as_bytes()).await.is_err() {
             return;
         }
+    }
+}
+
+/// One object that is too large must not end the stream, and with it every answer that changes: it is left out.
+fn line(event: &Event) -> String {
+    let line = source::encode(event);
+    if line.len() <= source::MAX_LINE_BYTES {
+        return line;
+    }
+    if let Event::Apply(object) = event {
+        let key = object.key();
+        tracing::error!(
+            ?key,
+            bytes = line.len(),
+            "an object is too large for the control plane, which goes on without it"
+        );
+    }
+    String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_cluster::Token;
+
+    #[test]
+    fn an_object_that_is_too_large_does_not_end_the_stream() {
+        let token = |pod: String| {
+            let (sha256, namespace, service_account) = ("a".to_owned(), "ns".to_owned(), "sa".to_owned());
+            Event::Apply(Object::Token(Token { sha256, namespace, service_account, pod }))
+        };
+        let mut resync = source::Resync::default();
+        let fits = token("x".repeat(source::MAX_LINE_BYTES / 2));
+        assert_eq!(resync.line(line(&fits).trim_end()).unwrap(), [fits]);
+        assert_eq!(line(&token("x".repeat(source::MAX_LINE_BYTES))), "");
     }
 }
