@@ -14,8 +14,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::Notify,
     task::LocalSet,
     time::timeout,
@@ -214,8 +217,8 @@ impl Drop for Told {
 }
 
 /// A connection on which bytes are said and expected; either side's.
-pub(super) struct Client {
-    tcp: TcpStream,
+pub(super) struct Client<T = TcpStream> {
+    tcp: T,
     buffer: Vec<u8>,
 }
 
@@ -224,10 +227,27 @@ impl Client {
         Self { tcp, buffer: Vec::new() }
     }
 
+    pub(super) fn split(self) -> (Client<OwnedReadHalf>, Client<OwnedWriteHalf>) {
+        let (read, write) = self.tcp.into_split();
+        (Client { tcp: read, buffer: self.buffer }, Client { tcp: write, buffer: Vec::new() })
+    }
+
+    pub(super) async fn finish(&mut self) {
+        self.tcp.shutdown().await.unwrap();
+    }
+
+    pub(super) fn reset(self) {
+        Stream::from(self.tcp).reset_on_close();
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Client<T> {
     pub(super) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         timeout(PATIENCE, self.tcp.write_all(bytes.as_ref())).await.expect("written in time").unwrap();
     }
+}
 
+impl<T: AsyncRead + Unpin> Client<T> {
     /// The next bytes are these.
     pub(super) async fn hear(&mut self, wanted: impl AsRef<[u8]>) {
         let wanted = wanted.as_ref();
@@ -270,14 +290,6 @@ impl Client {
         let mut rest = Vec::new();
         let outcome = timeout(PATIENCE, self.tcp.read_to_end(&mut rest)).await.expect("ends in time");
         assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    }
-
-    pub(super) async fn finish(&mut self) {
-        self.tcp.shutdown().await.unwrap();
-    }
-
-    pub(super) fn reset(self) {
-        Stream::from(self.tcp).reset_on_close();
     }
 
     pub(super) async fn fill(&mut self) -> usize {

@@ -4,6 +4,7 @@ use super::{
     GET, OK,
     fake::{Fake, Origin, Seen, local},
 };
+use proptest::prelude::*;
 use std::rc::Rc;
 
 /// One exchange: `request` is heard as it is, `response` is heard as `heard`.
@@ -234,4 +235,74 @@ fn split_anywhere_a_message_is_the_same() {
         }
         assert_eq!(proxy.connections.get(), 1);
     });
+}
+
+/// A body's framing headers and its bytes on the wire.
+fn body() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
+    let size = prop_oneof![0..20_usize, 4000..4200_usize, 8000..8400_usize, 60_000..140_000_usize];
+    (size, prop::option::of((1..70_000_usize, any::<bool>()))).prop_map(|(size, chunked)| {
+        let content: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let Some((piece, trailer)) = chunked else { return ("length", content) };
+        let mut wire = Vec::new();
+        for piece in content.chunks(piece.max(size / 50)) {
+            wire.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            wire.extend_from_slice(piece);
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(if trailer { b"0\r\nX-Sum: 1\r\n\r\n" } else { b"0\r\n\r\n" });
+        ("chunked", wire)
+    })
+}
+
+fn message(line: &str, (framing, wire): &(&str, Vec<u8>)) -> Vec<u8> {
+    let header = match *framing {
+        "chunked" => "Transfer-Encoding: chunked".to_owned(),
+        _ => format!("Content-Length: {}", wire.len()),
+    };
+    [line.as_bytes(), header.as_bytes(), b"\r\n\r\n", wire].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
+
+    /// Whatever the framing, the sizes, and the pieces in which it comes: what is heard is what was said.
+    #[test]
+    fn any_exchanges_on_one_connection(
+        exchanges in prop::collection::vec((body(), body()), 1..5),
+        piece in 1..50_000_usize,
+        pipelined: bool,
+    ) {
+        let requests: Vec<_> = exchanges.iter().map(|(body, _)| message("PUT / HTTP/1.1\r\nHost: a\r\n", body)).collect();
+        let responses: Vec<_> = exchanges.iter().map(|(_, body)| message("HTTP/1.1 200 OK\r\n", body)).collect();
+        local(async move {
+            let (origin, proxy) = Origin::start().await;
+            let (mut hears, mut says) = proxy.client().await.split();
+            let said = tokio::sync::Semaphore::new(if pipelined { requests.len() } else { 1 });
+            let client_says = async {
+                for request in &requests {
+                    said.acquire().await.unwrap().forget();
+                    for piece in request.chunks(piece.max(request.len() / 100)) {
+                        says.say(piece).await;
+                    }
+                }
+            };
+            let client_hears = async {
+                for response in &responses {
+                    hears.hear(response).await;
+                    said.add_permits(1);
+                }
+            };
+            let server = async {
+                let mut server = origin.accept().await;
+                for (request, response) in requests.iter().zip(&responses) {
+                    server.hear(request).await;
+                    for piece in response.chunks(piece.max(response.len() / 100)) {
+                        server.say(piece).await;
+                    }
+                }
+            };
+            tokio::join!(client_says, client_hears, server);
+            assert_eq!(proxy.connections.get(), 1);
+        });
+    }
 }
