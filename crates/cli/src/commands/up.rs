@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use weft_local::{Options, Status};
+use weft_telemetry::Format;
 
 /// Longest a detached mesh may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +26,8 @@ pub(crate) fn run(state: Option<PathBuf>, args: args::Up) -> anyhow::Result<Exit
         return detach(state, &args);
     }
     let options = Options { manifests: args.files, ..options(state, args.host) };
+    // What is wrong with a later change of a manifest is said here.
+    weft_telemetry::logs::init(&std::env::var("WEFT_LOG").unwrap_or_else(|_| "warn".into()), Format::Plain)?;
     let mut mesh = weft_local::up(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

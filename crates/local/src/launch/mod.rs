@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The process starts inside its namespaces with the node's rights and gives up what it does not need, in this order,
-//! before anything of the user runs. It has one thread throughout.
+//! before anything of the user runs. It has one thread throughout. Each is PID 1 of a process namespace and sees no other;
+//! a program gets one of ours in between.
 
 mod init;
 mod rights;
@@ -29,8 +30,6 @@ pub(crate) struct Launch {
     pub(crate) working_dir: PathBuf,
     pub(crate) host_name: String,
     pub(crate) who: Who,
-    /// A process namespace of its own, whose PID 1 is ours.
-    pub(crate) own_processes: bool,
     pub(crate) view: View,
 }
 
@@ -96,7 +95,7 @@ fn run() -> io::Result<ExitCode> {
     }
     let entered = std::env::set_current_dir(&launch.working_dir);
     entered.map_err(|e| explain(&e, "entering the working folder", &launch.working_dir))?;
-    if launch.own_processes {
+    if matches!(launch.who, Who::Program { .. }) {
         return init::run(command, &program);
     }
     Err(explain(&command.exec(), "starting", &program))

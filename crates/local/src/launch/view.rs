@@ -29,10 +29,8 @@ pub(super) fn make(launch: &Launch, program: &Path) -> io::Result<()> {
     // Sent by no mount event, so that the node's mounts stay as they are.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     nix::unistd::sethostname(&launch.host_name)?;
-    if launch.own_processes {
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("proc"), "/proc", Some("proc"), flags, NONE)?;
-    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, NONE)?;
     let Some(state_dir) = &launch.view.state_dir else { return Ok(()) };
 
     let mut named = vec![program.to_owned(), launch.working_dir.clone()];

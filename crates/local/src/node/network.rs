@@ -26,6 +26,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("net.bridge.bridge-nf-call-ip6tables", "0"),
 ];
 
+/// New namespaces may copy a host that has v6 switched off on its links.
+const HAS_V6: (&str, &str) = ("net.ipv6.conf.all.disable_ipv6", "0");
+
 /// All network namespaces of the node. Blocking: to be used off the runtime's thread.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -42,7 +45,7 @@ impl Network {
     pub(super) fn bridge(&self, bridge: &Bridge) -> io::Result<Vec<OwnedFd>> {
         let mut netlink = self.own.netlink()?;
         netlink.set_loopback_up()?;
-        for (name, value) in SETTINGS {
+        for (name, value) in SETTINGS.into_iter().chain([HAS_V6]) {
             // Where there is no such setting there is nothing to switch off.
             let _ = self.own.sysctl(name, value);
         }
@@ -66,6 +69,8 @@ impl Network {
 
     pub(super) fn attach(&self, attach: &Attach) -> io::Result<()> {
         let namespace = Namespace::create()?;
+        // Where there is no v6 it stays so.
+        let _ = namespace.sysctl(HAS_V6.0, HAS_V6.1);
         // Programs that are nobody in particular may serve ports below 1024, as in containers.
         namespace.sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
         // Rules first: no packet leaves or arrives before they are in force.

@@ -25,6 +25,12 @@ use std::{
 use tokio::process::{Child, Command};
 use weft_transport::fdpass;
 
+/// What every process has for itself, besides the network of its pod.
+const OWN: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
+
 /// The processes that run, by the supervisor's numbers.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
@@ -51,12 +57,9 @@ impl Processes {
         // What to do reaches the process on its standard input, where no other process can read it.
         let (instructions, stdin) = UnixStream::pair()?;
         let runtime = tokio::runtime::Handle::current();
-        let own_processes = launch.own_processes;
         let child = network.inside(net, move || {
             let _runtime = runtime.enter();
-            let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-            flags.set(CloneFlags::CLONE_NEWPID, own_processes);
-            unshare(flags)?;
+            unshare(OWN)?;
             Command::new("/proc/self/exe")
                 .arg0("weft")
                 .arg(arguments::LAUNCH)

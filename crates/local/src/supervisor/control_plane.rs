@@ -74,7 +74,6 @@ impl ControlPlane {
             working_dir: "/".into(),
             host_name: NAME.into(),
             who: Who::Control,
-            own_processes: false,
             view: View::default(),
         };
         let workload = (context.settings.control_namespace.clone(), NAME.to_owned());

@@ -2,25 +2,29 @@
 //!
 //! Loopback of the host is reached only as a named service of the host.
 
-use super::plan::Plan;
+use super::{endpoints, logs::LogBook, plan::Plan, store::Store};
 use crate::{HostService, status};
+use parking_lot::Mutex;
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use weft_cluster::Object;
 use weft_transport::socket::original_dst;
 
 const CONNECTIONS: usize = 4096;
 const CONNECT: Duration = Duration::from_secs(10);
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// What may leave, and what did.
 #[derive(Debug)]
@@ -30,6 +34,10 @@ pub(crate) struct Egress {
     host_services: Vec<HostService>,
     connections: AtomicU64,
     refused: AtomicU64,
+    store: Store,
+    logs: LogBook,
+    /// When a pod was last told of a refusal: one that asks in a loop would fill its log.
+    told: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 /// Why a connection does not leave. The code is stable.
@@ -44,8 +52,40 @@ pub(crate) enum Refusal {
 }
 
 impl Egress {
-    pub(crate) fn new(plan: Plan, enabled: bool, host_services: Vec<HostService>) -> Self {
-        Self { plan, enabled, host_services, connections: AtomicU64::new(0), refused: AtomicU64::new(0) }
+    pub(crate) fn new(plan: Plan, enabled: bool, host_services: Vec<HostService>, store: Store, logs: LogBook) -> Self {
+        Self {
+            plan,
+            enabled,
+            host_services,
+            connections: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            store,
+            logs,
+            told: Mutex::default(),
+        }
+    }
+
+    /// Writes a refusal into the log of whoever was refused.
+    fn tell(&self, pod: IpAddr, wanted: SocketAddr, refusal: Refusal) {
+        {
+            let mut told = self.told.lock();
+            told.retain(|_, when| when.elapsed() < TELL_AGAIN);
+            if told.len() >= CONNECTIONS || told.contains_key(&pod) {
+                return;
+            }
+            told.insert(pod, Instant::now());
+        }
+        let objects = self.store.objects();
+        let found = objects.iter().find_map(|o| match o {
+            Object::Pod(p) if endpoints::ips(p).contains(&pod) => Some(p),
+            _ => None,
+        });
+        let workload = found.and_then(|p| endpoints::workload(p, &objects));
+        let text = format!("connection to {wanted} refused: {refusal}");
+        match (found, workload) {
+            (Some(pod), Some(workload)) => self.logs.note(&workload, endpoints::name(pod), text),
+            _ => tracing::info!("{text}"),
+        }
     }
 
     pub(crate) fn status(&self) -> status::Egress {
@@ -111,7 +151,9 @@ async fn carry(egress: &Egress, mut inside: TcpStream) -> io::Result<()> {
     let to = match egress.decide(wanted) {
         Ok(to) => to,
         Err(refusal) => {
-            tracing::info!(%wanted, "{refusal}");
+            if let Ok(peer) = inside.peer_addr() {
+                egress.tell(peer.ip().to_canonical(), wanted, refusal);
+            }
             return refuse(inside);
         }
     };
@@ -138,7 +180,8 @@ mod tests {
     fn loopback_is_reached_by_name_only() {
         let plan = Plan::pick("", true);
         let host = HostService { name: "db".into(), addr: "127.0.0.1:5432".parse().unwrap() };
-        let egress = |enabled| Egress::new(plan, enabled, vec![host.clone()]);
+        let logs = LogBook::new(std::env::temp_dir());
+        let egress = |enabled| Egress::new(plan, enabled, vec![host.clone()], Store::new(), logs.clone());
         let decide = |enabled, to: &str| egress(enabled).decide(to.parse().unwrap());
         let addr = |text: &str| Ok(text.parse::<SocketAddr>().unwrap());
         for enabled in [true, false] {

@@ -15,6 +15,18 @@ pub(crate) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// The Deployment that a pod is of, known by the pod's name beginning with its name.
+pub(crate) fn workload(pod: &Pod, objects: &[Object]) -> Option<(String, String)> {
+    let namespace = pod.metadata.namespace.as_deref()?;
+    let deployments = objects.iter().filter_map(|o| match o {
+        Object::Deployment(d) if d.metadata.namespace.as_deref() == Some(namespace) => d.metadata.name.as_deref(),
+        _ => None,
+    });
+    // Pods are named after their Deployment, a hash and a number of their own.
+    let own = name(pod).rsplitn(3, '-').last()?;
+    deployments.into_iter().find(|d| *d == own).map(|d| (namespace.to_owned(), d.to_owned()))
+}
+
 pub(crate) fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
 }

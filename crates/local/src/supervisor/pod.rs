@@ -362,7 +362,6 @@ impl Pod {
             working_dir: "/".into(),
             host_name: self.0.name.clone(),
             who: Who::Proxy { id: context.proxy_user() },
-            own_processes: false,
             view: context.view(&template.namespace, &self.0.name, ips, vec![dir.clone()]),
         }
     }
@@ -428,7 +427,6 @@ impl Pod {
             working_dir: working_dir.unwrap_or_else(|| context.working_dir.clone()),
             host_name: self.0.name.clone(),
             who: context.program(number),
-            own_processes: true,
             view: context.view(&template.namespace, &self.0.name, ips, vec![]),
         }
     }

@@ -141,7 +141,13 @@ impl Supervisor {
         let events = context.state.events_socket();
         let events = store::listen(&events).map_err(Error::io(format!("listening on {}", events.display())))?;
         tasks.spawn(store::serve(context.store.clone(), events));
-        let egress = Arc::new(Egress::new(plan, options.egress, options.host_services.clone()));
+        let egress = Arc::new(Egress::new(
+            plan,
+            options.egress,
+            options.host_services.clone(),
+            context.store.clone(),
+            context.logs.clone(),
+        ));
         for listener in egress_tcp {
             tasks.spawn(egress::serve(egress.clone(), listener));
         }
@@ -204,7 +210,8 @@ impl Supervisor {
                 () = self.files.notified() => self.desired.reload(),
                 ended = &mut self.control_plane => match ended {
                     Ok(Err(error)) => break Err(error),
-                    _ => break Err(Error::Refused("the control plane is not kept running any more".into())),
+                    // It is kept running for as long as there is a node.
+                    _ => break Err(Error::Node("ended, and everything in it".into())),
                 },
             }
         };

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener},
 };
+use weft_local::client::Source;
 
 const REACH: &str = r#"
 import socket, sys, time
@@ -60,7 +61,7 @@ fn own_address() -> IpAddr {
     socket.local_addr().unwrap().ip()
 }
 
-fn reach(user: User, annotations: &str, egress: &str) -> (String, String, String, String, String) {
+fn reach(user: User, annotations: &str, egress: &str) -> (Mesh, [String; 5]) {
     let outside = pong(SocketAddr::new(own_address(), 0));
     let loopback = pong("127.0.0.1:0".parse().unwrap());
     let (outside, port) = (outside.to_string(), loopback.port());
@@ -71,14 +72,21 @@ fn reach(user: User, annotations: &str, egress: &str) -> (String, String, String
     let mut mesh = Mesh::up(user, &manifests, &[("reach.py", REACH)], &arguments);
     mesh.ready(&["client"]);
     let mut said = |what: &str| mesh.said("client", &format!("REACH {what} "));
-    (said(&outside), said(&format!("127.0.0.1:{port}")), said(&format!("postgres:{port}")), said("udp"), said("name"))
+    let said = [
+        said(&outside),
+        said(&format!("127.0.0.1:{port}")),
+        said(&format!("postgres:{port}")),
+        said("udp"),
+        said("name"),
+    ];
+    (mesh, said)
 }
 
 #[test]
 fn the_outside_is_reached_over_the_host() {
     for user in users() {
         for annotations in ["", "linkerd.io/inject: disabled"] {
-            let (outside, loopback, named, udp, name) = reach(user, annotations, "--egress=on");
+            let (_mesh, [outside, loopback, named, udp, name]) = reach(user, annotations, "--egress=on");
             assert_eq!(outside, "b'pong'", "{user:?} {annotations}");
             assert!(loopback.starts_with("refused"), "{user:?} {annotations}: {loopback}");
             assert_eq!(named, "b'pong'", "{user:?} {annotations}");
@@ -91,8 +99,12 @@ fn the_outside_is_reached_over_the_host() {
 #[test]
 fn egress_can_be_switched_off() {
     for user in users() {
-        let (outside, _, named, _, _) = reach(user, "linkerd.io/inject: disabled", "--egress=off");
+        let (mesh, [outside, _, named, ..]) = reach(user, "linkerd.io/inject: disabled", "--egress=off");
         assert!(outside.starts_with("refused") || outside == "b''", "{user:?} {outside}");
         assert_eq!(named, "b'pong'", "{user:?}: what is named is meant");
+        let notes = mesh.lines("client", Source::Mesh);
+        assert!(notes.iter().any(|l| l.text.contains("[EGRESS_OFF]")), "{user:?} {notes:?}");
+        let egress = mesh.status().egress;
+        assert_eq!((egress.enabled, egress.refused), (false, 1), "{user:?}");
     }
 }
