@@ -10,6 +10,7 @@ use weft_proxy::{
 use weft_telemetry::logs;
 use weft_transport::socket;
 
+/// Chosen by measurement: `docs/adr/0001-allocator.md`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -20,7 +20,7 @@ pub struct Settings {
     pub default_policy: DefaultPolicyName,
     /// Ports that are opaque unless an annotation says otherwise.
     pub opaque_ports: Vec<u16>,
-    /// How HTTP/1 is carried to a meshed endpoint whose port is not opaque.
+    /// How HTTP/1 is carried to a meshed endpoint whose port is not opaque. On HTTP/2 by default (`docs/adr/0003-default-hint.md`).
     pub hint: ProtocolHint,
 }
 
