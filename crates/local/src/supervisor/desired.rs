@@ -7,12 +7,13 @@ use crate::{Error, HostService, client::Run, status};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
     sync::Arc,
 };
 use weft_cluster::{
     Key, Kind, Object,
     k8s::api::core::v1::{Namespace, Service},
-    manifest::{Ignored, Problem},
+    manifest::{self, Ignored, Problem},
     object::DEFAULT_NAMESPACE,
     workload::{Template, changes, template},
 };
@@ -63,7 +64,7 @@ impl Desired {
 
     /// Adds a program.
     pub(crate) fn add(&self, run: &Run) -> Result<(), Error> {
-        let objects = objects_of(run).map_err(|e| Error::Refused(format!("the program cannot be described: {e}")))?;
+        let objects = objects_of(run)?;
         let mut inner = self.inner.lock();
         let from_files: HashSet<Key> = inner.manifests.in_force().iter().map(|l| l.object.key()).collect();
         if let Some(taken) = objects.iter().map(Object::key).find(|key| from_files.contains(key)) {
@@ -270,8 +271,8 @@ fn give_addresses(service: &mut Service, context: &Shared, numbers: &mut Service
     spec.cluster_ips = Some(ips);
 }
 
-/// The Deployment and Service that `weft run` stands for.
-fn objects_of(run: &Run) -> serde_json::Result<Vec<Object>> {
+/// The Deployment and Service that `weft run` stands for, under the same rules as manifests: names become paths and identities.
+fn objects_of(run: &Run) -> Result<Vec<Object>, Error> {
     use serde_json::json;
     let labels = json!({ "app": run.name });
     let mut container = json!({
@@ -289,6 +290,8 @@ fn objects_of(run: &Run) -> serde_json::Result<Vec<Object>> {
     }
     let metadata = json!({ "name": run.name, "namespace": run.namespace });
     let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
         "metadata": metadata,
         "spec": {
             "replicas": run.replicas,
@@ -296,13 +299,54 @@ fn objects_of(run: &Run) -> serde_json::Result<Vec<Object>> {
             "template": { "metadata": { "labels": labels }, "spec": { "containers": [container] } },
         },
     });
-    let mut objects = vec![Object::Deployment(serde_json::from_value(deployment)?)];
+    let mut text = deployment.to_string();
     if let Some(port) = run.port {
         let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
             "metadata": metadata,
             "spec": { "selector": labels, "ports": [{ "port": port }] },
         });
-        objects.push(Object::Service(serde_json::from_value(service)?));
+        text = format!("{text}\n---\n{service}");
     }
-    Ok(objects)
+    let loaded = manifest::load_text(Path::new("weft run"), &text);
+    match loaded.problems.first() {
+        Some(Problem { field, message, remedy, .. }) => Err(Error::Refused(format!("{field}: {message}; {remedy}"))),
+        None => Ok(loaded.objects.into_iter().map(|located| located.object).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_added_program_is_under_the_rules_of_manifests() {
+        let run = |name: &str, namespace: &str, port, replicas| Run {
+            namespace: namespace.into(),
+            name: name.into(),
+            replicas,
+            port,
+            command: vec!["a \"quoted\": program\n".into(), "{- #\u{1}é}".into()],
+            env: vec![("A".into(), "x: 'y'".into())],
+            working_dir: Some("/".into()),
+        };
+        let objects = objects_of(&run("web", "shop", Some(80), 2)).unwrap();
+        let [Object::Deployment(deployment), Object::Service(_)] = objects.as_slice() else { panic!("{objects:?}") };
+        let container = &deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0];
+        assert_eq!(container.command.as_ref().unwrap(), &run("", "", None, 0).command);
+        assert_eq!(objects_of(&run("job", "default", None, 1)).unwrap().len(), 1);
+        for (bad, part) in [
+            (run("../../x", "shop", None, 1), "metadata.name"),
+            (run("A b", "shop", None, 1), "metadata.name"),
+            (run("", "shop", None, 1), "metadata.name"),
+            (run("web", "../..", None, 1), "metadata.namespace"),
+            (run("web", "shop", Some(0), 1), "containerPort"),
+            (run("web", "shop", Some(4143), 1), "port clash"),
+            (run("web", "shop", None, 1_000_000), "spec.replicas"),
+        ] {
+            let refused = objects_of(&bad).unwrap_err().to_string();
+            assert!(refused.contains(part), "{bad:?}: {refused}");
+        }
+    }
 }
