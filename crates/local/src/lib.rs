@@ -107,13 +107,28 @@ impl Drop for Mesh {
     }
 }
 
+/// Closes what the caller left open beside the standard streams, so that a mesh that outlives it holds none of its files and
+/// pipes. To be called before this process opens anything itself.
+pub fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // One was the listing itself, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
 /// Runs a part of the mesh if that is what this process was started for.
 ///
 /// To be called first in `main`, before any thread is started: the parts change their namespaces. The arguments are those
 /// of the process, with its name. `None` means that they are the user's.
 pub fn role(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
-        node::arguments::OUTER => Some(node::outer(arguments.get(2).is_some_and(|a| a == node::arguments::ALL_USERS))),
+        node::arguments::OUTER => {
+            // Everything of the mesh descends from here: programs must not get what the caller of `weft` has open.
+            close_inherited();
+            Some(node::outer(arguments.get(2).is_some_and(|a| a == node::arguments::ALL_USERS)))
+        }
         node::arguments::INIT => Some(node::init()),
         node::arguments::LAUNCH => Some(launch::launch()),
         supervisor::CONTROL_PLANE => Some(control_plane(arguments)),

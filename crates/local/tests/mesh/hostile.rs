@@ -24,6 +24,15 @@ attempt("see processes", lambda: sorted(int(p) for p in os.listdir("/proc") if p
 attempt("join", lambda: call(libc.setns(os.open("/proc/1/ns/net", os.O_RDONLY), 0)))
 attempt("join mounts", lambda: call(libc.setns(os.open("/proc/1/ns/mnt", os.O_RDONLY), 0)))
 attempt("capabilities", lambda: [l.split()[1] for l in open("/proc/self/status") if l.startswith(("CapEff", "CapPrm")) and int(l.split()[1], 16)])
+def descriptors():
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            if int(number) > 2: found.append(os.readlink("/proc/self/fd/" + number))
+        except OSError:
+            pass
+    return found
+attempt("descriptors", descriptors)
 attempt("new privileges", lambda: [l.split()[1] for l in open("/proc/self/status") if l.startswith("NoNewPrivs")])
 def nested():
     # All rights in a namespace of its own are none in the others.
@@ -72,11 +81,15 @@ fn it_cannot_leave() {
                 "env: [{name: STATE, value: DIR/state}, {name: WEB, value: web}]",
             );
         let files = [("server.py", SERVER), ("hostile.py", HOSTILE), ("other.py", OTHER)];
+        // Not closed by an exec: what a shell that starts weft may have open.
+        let _open = nix::unistd::dup(std::io::stderr()).unwrap();
         let mut mesh = Mesh::up(user, &manifests, &files, &[]);
         mesh.ready(&["web", "other", "hostile"]);
         mesh.said("hostile", "DONE");
         let mut tried = |name: &str| mesh.said("hostile", &format!("TRIED {name} -> "));
-        for harmless in ["list the state folder", "find keys and tokens", "see processes", "capabilities", "root"] {
+        for harmless in
+            ["list the state folder", "find keys and tokens", "see processes", "descriptors", "capabilities", "root"]
+        {
             assert!(
                 ["[]"].contains(&tried(harmless).as_str()) || tried(harmless).starts_with("refused"),
                 "{user:?} {harmless}: {}",
