@@ -1,12 +1,14 @@
 //! Manifests on disk: read at the start, read again when something changes.
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use notify::{RecursiveMode, Watcher};
+use std::{collections::HashMap, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::MissedTickBehavior};
 use weft_cluster::manifest::{self, Loaded, Located};
 
 /// Editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Between looks at whether the folders are still those that are watched.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The newest reading, with what of earlier ones stays in force.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ impl Manifests {
 }
 
 /// Watches files by their folders, since editors replace files. `changed` wakes after each burst of changes.
-pub(crate) fn watch(paths: &[PathBuf], changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+pub(crate) fn watch(paths: &[PathBuf], changed: Arc<Notify>) -> notify::Result<Watch> {
     let burst = Arc::new(Notify::new());
     let wake = burst.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -49,20 +51,71 @@ pub(crate) fn watch(paths: &[PathBuf], changed: Arc<Notify>) -> notify::Result<R
             wake.notify_one();
         }
     })?;
-    let mut folders = HashSet::new();
-    for path in paths {
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
-        if let Some(folder) = folder.filter(|f| folders.insert(f.to_path_buf())) {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        }
-    }
-    tokio::spawn(async move {
+    let mut watched = Watched::default();
+    watched.follow(paths, &mut watcher)?;
+    let paths = paths.to_vec();
+    let task = tokio::spawn(async move {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            burst.notified().await;
+            tokio::select! {
+                () = burst.notified() => {}
+                // A folder that was made anew is another one, of which the kernel tells nothing.
+                _ = look.tick() => match watched.follow(&paths, &mut watcher) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    // It went again; looked at once more.
+                    Err(error) => {
+                        tracing::debug!(%error, "a folder of manifests is not watched");
+                        continue;
+                    }
+                },
+            }
             tokio::time::sleep(SETTLE).await;
             changed.notify_one();
         }
     });
-    Ok(watcher)
+    Ok(Watch(task))
+}
+
+/// Watches until dropped.
+#[derive(Debug)]
+pub(crate) struct Watch(tokio::task::JoinHandle<()>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The folders that are watched, and which ones they were then: device and inode.
+#[derive(Debug, Default)]
+struct Watched(HashMap<PathBuf, (u64, u64)>);
+
+impl Watched {
+    /// Watches the folders that are there now; true if one of them was not watched before.
+    fn follow(&mut self, paths: &[PathBuf], watcher: &mut impl Watcher) -> notify::Result<bool> {
+        let mut now = HashMap::new();
+        for path in paths {
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+            if let Some((folder, meta)) = folder.and_then(|f| Some((f, f.metadata().ok()?))) {
+                now.insert(folder.to_owned(), (meta.dev(), meta.ino()));
+            }
+        }
+        for folder in self.0.iter().filter(|(f, id)| now.get(*f) != Some(*id)).map(|(f, _)| f) {
+            // The kernel forgets what is gone by itself.
+            let _ = watcher.unwatch(folder);
+        }
+        self.0.retain(|folder, id| now.get(folder) == Some(id));
+        let mut new = false;
+        for (folder, id) in now {
+            if !self.0.contains_key(&folder) {
+                watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+                self.0.insert(folder, id);
+                new = true;
+            }
+        }
+        Ok(new)
+    }
 }

@@ -73,7 +73,7 @@ struct Supervisor {
     files: Arc<Notify>,
     tasks: JoinSet<()>,
     /// Held for what they do when dropped.
-    _watcher: Option<notify::RecommendedWatcher>,
+    _watcher: Option<manifests::Watch>,
     _dns: Box<dyn std::any::Any + Send>,
 }
 
