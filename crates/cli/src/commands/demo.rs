@@ -9,6 +9,7 @@ use crate::{
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,7 +17,7 @@ use std::{
 };
 use tokio::time::Instant;
 use weft_cluster::{Object, manifest};
-use weft_local::{Mesh, Options, Publish, Status};
+use weft_local::{Error, Mesh, Options, Publish, Status};
 use weft_viz::{Edge, table};
 
 /// The app's manifests; `WEFT_DEMO` stands for the program.
@@ -47,7 +48,15 @@ pub(crate) fn run(state: Option<PathBuf>, args: args::Demo) -> anyhow::Result<Ex
     let publish = Publish { listen, namespace: "emojivoto".into(), service: "web".into(), port: 80 };
     let host = Host { publish: vec![publish], host_service: vec![], egress: Switch::On, proxy_log: None };
     let options = Options { objects: objects(&program)?, ..up::options(state, host) };
-    let mesh = weft_local::up(options)?;
+    let mesh = match weft_local::up(options.clone()) {
+        // Somebody took the port after the look at it.
+        Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {
+            let mut options = options;
+            options.publish.iter_mut().for_each(|p| p.listen.set_port(0));
+            weft_local::up(options)?
+        }
+        mesh => mesh?,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(show(mesh, &args))
 }
