@@ -14,6 +14,16 @@ def call(result):
     if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 state, web = os.environ["STATE"], os.environ["WEB"]
+# First, since later attempts leave some open themselves.
+def descriptors():
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            if int(number) > 2: found.append(os.readlink("/proc/self/fd/" + number))
+        except OSError:
+            pass
+    return found
+attempt("descriptors", descriptors)
 attempt("list the state folder", lambda: [e for e in os.listdir(state) if e != ".files"])
 attempt("find keys and tokens", lambda: [f for d, _, fs in os.walk(state) for f in fs if "token" in f or "key" in f or "sock" in f or "ca.json" in f])
 attempt("unmount", lambda: call(libc.umount2(state.encode(), 2)))
@@ -24,15 +34,6 @@ attempt("see processes", lambda: sorted(int(p) for p in os.listdir("/proc") if p
 attempt("join", lambda: call(libc.setns(os.open("/proc/1/ns/net", os.O_RDONLY), 0)))
 attempt("join mounts", lambda: call(libc.setns(os.open("/proc/1/ns/mnt", os.O_RDONLY), 0)))
 attempt("capabilities", lambda: [l.split()[1] for l in open("/proc/self/status") if l.startswith(("CapEff", "CapPrm")) and int(l.split()[1], 16)])
-def descriptors():
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            if int(number) > 2: found.append(os.readlink("/proc/self/fd/" + number))
-        except OSError:
-            pass
-    return found
-attempt("descriptors", descriptors)
 attempt("new privileges", lambda: [l.split()[1] for l in open("/proc/self/status") if l.startswith("NoNewPrivs")])
 def nested():
     # All rights in a namespace of its own are none in the others.
