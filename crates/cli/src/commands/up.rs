@@ -13,7 +13,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
-use weft_local::{Options, Status};
+use weft_local::{Error, Options, Status};
 use weft_telemetry::Format;
 
 /// Longest a detached mesh may take to start.
@@ -24,6 +24,9 @@ const DETACHED: &str = "WEFT_DETACHED";
 pub(crate) fn run(state: Option<PathBuf>, args: args::Up) -> anyhow::Result<ExitCode> {
     if args.detach && std::env::var_os(DETACHED).is_none() {
         return detach(state, &args);
+    }
+    if args.detach {
+        weft_local::close_inherited();
     }
     let options = Options { manifests: args.files, ..options(state, args.host) };
     // What is wrong with a later change of a manifest is said here.
@@ -65,6 +68,12 @@ fn report(status: &Status) {
 fn detach(state: Option<PathBuf>, args: &args::Up) -> anyhow::Result<ExitCode> {
     let asked = client(state)?;
     let folder = asked.state_dir().to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Its log is not ours to empty.
+    if runtime.block_on(asked.status()).is_ok() {
+        let state_dir = folder.clone();
+        return Err(Error::AlreadyRunning { pid: owner(&state_dir).unwrap_or_default(), state_dir }.into());
+    }
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let log = folder.join("up.log");
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -77,13 +86,16 @@ fn detach(state: Option<PathBuf>, args: &args::Up) -> anyhow::Result<ExitCode> {
         .stderr(file)
         .process_group(0);
     let mut child = command.spawn().context("starting the mesh")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pid = child.id().to_string();
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         if let Some(status) = child.try_wait()? {
             bail!("the mesh ended: {status}; {} says:\n{}", log.display(), tail(&log));
         }
-        if let Ok(status) = runtime.block_on(asked.status()) {
+        // Another mesh may have been faster.
+        if owner(&folder).is_some_and(|owner| owner == pid)
+            && let Ok(status) = runtime.block_on(asked.status())
+        {
             report(&status);
             return Ok(ExitCode::SUCCESS);
         }
@@ -91,6 +103,11 @@ fn detach(state: Option<PathBuf>, args: &args::Up) -> anyhow::Result<ExitCode> {
     }
     let _ = child.kill();
     bail!("the mesh of {} workload files did not answer in {PATIENCE:?}; see {}", args.files.len(), log.display());
+}
+
+/// The process whose mesh has the folder.
+fn owner(folder: &Path) -> Option<String> {
+    Some(std::fs::read_to_string(folder.join("lock")).ok()?.trim().to_owned())
 }
 
 fn tail(log: &Path) -> String {

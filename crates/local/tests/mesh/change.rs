@@ -2,7 +2,7 @@
 
 use crate::{
     failure::{bad, more},
-    harness::{LOAD, Mesh, SERVER, deployment, service, users},
+    harness::{LOAD, Mesh, SERVER, User, deployment, service, users},
 };
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,24 @@ fn a_change_touches_only_what_changed_and_costs_no_request() {
 }
 
 #[test]
+fn a_folder_that_is_made_anew_is_followed() {
+    let mut mesh = Mesh::up(User::Own, &web(1, "one"), &[("server.py", SERVER)], &[]);
+    mesh.ready(&["web"]);
+    let before = mesh.pods("web");
+    std::fs::rename(mesh.dir.join("manifests"), mesh.dir.join("old")).unwrap();
+    mesh.until("the folder to be missed", |mesh| !mesh.status().problems.is_empty());
+    std::fs::create_dir(mesh.dir.join("manifests")).unwrap();
+    mesh.write(APP, &web(1, "one"));
+    mesh.until("the new folder to be read", |mesh| mesh.status().problems.is_empty());
+    for replicas in [2, 3] {
+        mesh.write(APP, &web(replicas, "one"));
+        let seen = mesh.until("the change to apply", |mesh| mesh.pods("web").len() == replicas as usize);
+        assert!(seen < Duration::from_secs(1), "{seen:?}");
+    }
+    assert!(mesh.pods("web").iter().any(|p| p.pid == before[0].pid), "what did not change was touched");
+}
+
+#[test]
 fn a_mistake_is_told_and_changes_nothing() {
     for user in users() {
         let mut mesh = Mesh::up(user, &web(1, "one"), &[("server.py", SERVER)], &[]);
@@ -110,6 +128,9 @@ fn a_program_is_added_by_the_command_line() {
             !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("manifest"),
             "{refused:?}"
         );
+        let refused = run("../added");
+        assert!(!refused.status.success(), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("metadata.name"), "{refused:?}");
         mesh.ready(&["added"]);
         assert!(start.elapsed() < Duration::from_secs(15));
         let status = mesh.status();

@@ -108,9 +108,11 @@ fn by_kill_within_one_second() {
             assert!(start.elapsed() < Duration::from_secs(20), "{user:?}: {:?}", mesh.try_status());
             std::thread::sleep(Duration::from_millis(20));
         }
-        let second = weft(user, &mesh.state).args(["up", "-f", "/dev/null"]).output().unwrap();
-        let text = String::from_utf8_lossy(&second.stderr);
-        assert!(!second.status.success() && text.contains("another mesh runs"), "{user:?} {text}");
+        for arguments in [&["up", "-f", "/dev/null"][..], &["up", "-d", "-f", "/dev/null"]] {
+            let second = weft(user, &mesh.state).args(arguments).output().unwrap();
+            let text = String::from_utf8_lossy(&second.stderr);
+            assert!(!second.status.success() && text.contains("another mesh runs"), "{user:?} {text}");
+        }
         let start = Instant::now();
         let down = weft(user, &mesh.state).arg("down").output().unwrap();
         assert!(down.status.success() && start.elapsed() < Duration::from_secs(3), "{user:?} {down:?}");
