@@ -1,7 +1,13 @@
 //! Manifests on disk: read at the start, read again when something changes.
 
 use notify::{RecursiveMode, Watcher};
-use std::{collections::HashMap, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::Notify, time::MissedTickBehavior};
 use weft_cluster::manifest::{self, Loaded, Located};
 
@@ -110,9 +116,9 @@ impl Watched {
         self.0.retain(|folder, id| now.get(folder) == Some(id));
         let mut new = false;
         for (folder, id) in now {
-            if !self.0.contains_key(&folder) {
-                watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-                self.0.insert(folder, id);
+            if let Entry::Vacant(unwatched) = self.0.entry(folder) {
+                watcher.watch(unwatched.key(), RecursiveMode::NonRecursive)?;
+                unwatched.insert(id);
                 new = true;
             }
         }
