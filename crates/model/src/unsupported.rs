@@ -6,7 +6,7 @@
 use crate::{
     ClientPolicy, Profile, ServerPolicy,
     policy::{
-        inbound::{InboundRule, RateLimit, ServerProtocol},
+        inbound::{InboundRule, ServerProtocol},
         outbound::{
             Backend, BackendKind, Breaker, ClientProtocol, Distribution, HttpRoutes, OutboundRule, TcpRoute, Timeouts,
         },
@@ -35,10 +35,10 @@ impl ServerPolicy {
     /// The first thing that this build of the proxy cannot carry out.
     pub fn unsupported(&self) -> Option<String> {
         match &self.protocol {
-            ServerProtocol::Detect { timeout: _, routes, rate_limit: limit }
-            | ServerProtocol::Http1 { routes, rate_limit: limit }
-            | ServerProtocol::Http2 { routes, rate_limit: limit } => {
-                rate_limit(limit.as_ref()).or_else(|| routes.iter().find_map(|route| inbound_rules(&route.rules)))
+            ServerProtocol::Detect { timeout: _, routes, rate_limit: _ }
+            | ServerProtocol::Http1 { routes, rate_limit: _ }
+            | ServerProtocol::Http2 { routes, rate_limit: _ } => {
+                routes.iter().find_map(|route| inbound_rules(&route.rules))
             }
             ServerProtocol::Grpc { routes } => routes.iter().find_map(|route| inbound_rules(&route.rules)),
             ServerProtocol::Opaque | ServerProtocol::Tls => None,
@@ -58,10 +58,6 @@ impl Profile {
 
 fn inbound_rules<M>(rules: &[Rule<M, InboundRule>]) -> Option<String> {
     rules.iter().find_map(|rule| rule.filters.first()).map(named)
-}
-
-fn rate_limit(limit: Option<&RateLimit>) -> Option<String> {
-    limit.map(|_| "rate limit".to_owned())
 }
 
 fn http_routes(routes: &HttpRoutes) -> Option<String> {
@@ -227,18 +223,16 @@ mod tests {
 
     #[test]
     fn servers_and_profiles() {
-        let limit = RateLimit { meta: meta(), total: None, identity: None, overrides: vec![] };
-        let server = |filters, rate_limit| {
+        let server = |filters| {
             let rule = Rule { matches: vec![], filters, does: InboundRule::default() };
             let route = HttpRoute { meta: meta(), hosts: vec![], rules: vec![rule] };
-            let protocol = ServerProtocol::Http1 { routes: vec![route], rate_limit };
+            let protocol = ServerProtocol::Http1 { routes: vec![route], rate_limit: None };
             ServerPolicy { meta: meta(), protocol, authorizations: vec![] }.unsupported()
         };
-        assert_eq!(server(vec![], None), None);
-        assert_eq!(server(vec![], Some(limit)).unwrap(), "rate limit");
+        assert_eq!(server(vec![]), None);
         let ratio = Ratio { numerator: 1, denominator: 1 };
         let failure = Filter::HttpFailure { status: 500, message: String::new(), ratio };
-        assert_eq!(server(vec![failure], None).unwrap(), "filter that fails HTTP requests");
+        assert_eq!(server(vec![failure]).unwrap(), "filter that fails HTTP requests");
 
         assert_eq!(Profile { opaque: true, ..Profile::default() }.unsupported(), None);
         let target = crate::profile::WeightedTarget { target: "a:80".parse().unwrap(), weight: 1 };

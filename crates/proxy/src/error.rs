@@ -28,6 +28,8 @@ pub enum Code {
     RouteNotFound,
     /// The policy lets this client in nowhere.
     Unauthorized,
+    /// The port's rate limit leaves no room for the request.
+    RateLimited,
     /// The policy asks for something that this build does not carry out, or is invalid.
     PolicyUnsupported,
     /// The client did not send what detection or the handshake needs in time.
@@ -65,6 +67,7 @@ impl Code {
         Self::Http2Violation,
         Self::RouteNotFound,
         Self::Unauthorized,
+        Self::RateLimited,
         Self::PolicyUnsupported,
         Self::DetectTimeout,
         Self::DiscoveryTimeout,
@@ -86,6 +89,7 @@ impl Code {
             Self::Http2Violation => "HTTP2_VIOLATION",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::Unauthorized => "UNAUTHORIZED",
+            Self::RateLimited => "RATE_LIMITED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
             Self::DetectTimeout => "DETECT_TIMEOUT",
             Self::DiscoveryTimeout => "DISCOVERY_TIMEOUT",
@@ -107,6 +111,7 @@ impl Code {
             Self::HeadTooLarge => 431,
             Self::RouteNotFound => 404,
             Self::Unauthorized => 403,
+            Self::RateLimited => 429,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
             Self::LoadShed => 503,
             Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
@@ -121,6 +126,7 @@ impl Code {
             Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation | Self::PolicyUnsupported => 13,
             Self::RouteNotFound => 5,
             Self::Unauthorized => 7,
+            Self::RateLimited => 8,
             Self::ConnectFailed
             | Self::IdentityMismatch
             | Self::TlsFailed
@@ -133,7 +139,7 @@ impl Code {
 
     /// Whether the client's connection is closed after the reply.
     pub fn closes(self) -> bool {
-        !matches!(self, Self::RouteNotFound | Self::Unauthorized | Self::IdentityMismatch)
+        !matches!(self, Self::RouteNotFound | Self::Unauthorized | Self::RateLimited | Self::IdentityMismatch)
     }
 }
 

@@ -3,11 +3,16 @@
 use super::{Index, Refusal, facts::PodFacts};
 use weft_model::{
     Meta, ServerPolicy,
+    decide::cidr::Cidr,
+    names::port,
     policy::{
         inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, ServerProtocol},
         route::{DETECT_TIMEOUT, HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
+
+/// What is asked of a proxy to know whether it lives.
+const PROXY_PROBES: [&str; 2] = ["/live", "/ready"];
 
 impl Index {
     pub(super) fn inbound(&self, namespace: &str, name: &str, port: u16) -> Result<ServerPolicy, Refusal> {
@@ -26,38 +31,43 @@ impl Index {
         } else {
             ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: self.routes(pod, port), rate_limit: None }
         };
-        Ok(ServerPolicy {
-            meta: Meta::default_named(policy.as_str()),
-            protocol,
-            authorizations: policy.authorizations(&self.settings.cluster_networks),
-        })
+        let mut authorizations = policy.authorizations(&self.settings.cluster_networks);
+        if port == port::ADMIN {
+            authorizations.extend(from("scrape", &self.settings.scrape_networks));
+        }
+        Ok(ServerPolicy { meta: Meta::default_named(policy.as_str()), protocol, authorizations })
     }
 
-    /// Every request, and the pod's HTTP probes, which are let in whatever the policy is.
+    /// Every request, and the HTTP probes of the pod and of its proxy, which are let in whatever the policy is.
     fn routes(&self, pod: &PodFacts, port: u16) -> Vec<HttpRoute<InboundRule>> {
         let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
         let mut routes = vec![route("default", vec![every], vec![])];
-        let probes: Vec<HttpMatch> = pod
-            .probes
-            .iter()
-            .filter(|(at, _)| *at == port)
-            .map(|(_, path)| HttpMatch {
-                path: Some(PathMatch::Exact(path.clone())),
+        let of_proxy = (port == port::ADMIN).then_some(PROXY_PROBES).into_iter().flatten();
+        let of_pod = pod.probes.iter().filter(|(at, _)| *at == port).map(|(_, path)| path.as_str());
+        let probes: Vec<HttpMatch> = of_proxy
+            .chain(of_pod)
+            .map(|path| HttpMatch {
+                path: Some(PathMatch::Exact(path.to_owned())),
                 method: Some("GET".to_owned()),
                 ..HttpMatch::default()
             })
             .collect();
-        if !probes.is_empty() && !self.settings.probe_networks.is_empty() {
-            let networks = &self.settings.probe_networks;
-            let authorization = Authorization {
-                meta: Meta::default_named("probe"),
-                networks: networks.iter().map(|net| NetworkMatch { net: *net, except: vec![] }).collect(),
-                authentication: Authentication::Unauthenticated,
-            };
+        if let Some(authorization) = from("probe", &self.settings.probe_networks)
+            && !probes.is_empty()
+        {
             routes.push(route("probe", probes, vec![authorization]));
         }
         routes
     }
+}
+
+/// Everybody in these networks.
+fn from(name: &str, networks: &[Cidr]) -> Option<Authorization> {
+    (!networks.is_empty()).then(|| Authorization {
+        meta: Meta::default_named(name),
+        networks: networks.iter().map(|net| NetworkMatch { net: *net, except: vec![] }).collect(),
+        authentication: Authentication::Unauthenticated,
+    })
 }
 
 fn route(name: &str, matches: Vec<HttpMatch>, authorizations: Vec<Authorization>) -> HttpRoute<InboundRule> {

@@ -17,6 +17,9 @@ pub struct Settings {
     pub cluster_networks: Vec<Cidr>,
     /// From where HTTP probes are let in.
     pub probe_networks: Vec<Cidr>,
+    /// From where the proxies' admin servers are asked by the mesh itself, which has no identity there.
+    #[serde(default)]
+    pub scrape_networks: Vec<Cidr>,
     pub default_policy: DefaultPolicyName,
     /// Ports that are opaque unless an annotation says otherwise.
     pub opaque_ports: Vec<u16>,
@@ -40,6 +43,7 @@ impl Default for Settings {
             cluster_domain: names::CLUSTER_DOMAIN.to_owned(),
             cluster_networks: CLUSTER_NETWORKS.iter().filter_map(|n| n.parse().ok()).collect(),
             probe_networks: vec![Cidr::ALL_V4, Cidr::ALL_V6],
+            scrape_networks: vec![],
             default_policy: DefaultPolicyName(DefaultPolicy::AllUnauthenticated),
             opaque_ports: names::DEFAULT_OPAQUE_PORTS.to_vec(),
             hint: ProtocolHint::H2,

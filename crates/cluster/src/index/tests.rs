@@ -296,6 +296,19 @@ fn probes_are_let_in() {
     assert_eq!(probe.rules[0].matches[0].method.as_deref(), Some("GET"));
     assert_eq!(probe.rules[0].does.authorizations[0].authentication, Authentication::Unauthenticated);
     assert_eq!(routes(8081).len(), 1);
+    let [_, of_proxy] = routes(4191).try_into().unwrap();
+    assert_eq!(of_proxy.rules[0].matches.len(), 2, "/live and /ready of the proxy itself");
+}
+
+#[test]
+fn the_mesh_itself_scrapes_whatever_the_policy_is() {
+    let deny = annotated(json!({"config.linkerd.io/default-inbound-policy": "deny"}));
+    let settings = Settings { scrape_networks: vec!["10.1.255.254/32".parse().unwrap()], ..Settings::default() };
+    let mut index = Index::new(settings);
+    index.apply(Event::Apply(pod("a", "10.1.0.1", deny)));
+    let let_in = |port| inbound(&index, "a", port).unwrap().authorizations;
+    assert_eq!(let_in(4191).iter().map(|a| a.meta.name()).collect::<Vec<_>>(), ["scrape"]);
+    assert!(let_in(8080).is_empty());
 }
 
 #[test]

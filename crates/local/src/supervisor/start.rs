@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use weft_cluster::{index::Settings, inject};
 use weft_control::{Lifetimes, Ports};
+use weft_model::decide::cidr::Cidr;
 
 /// Until everything is ended by force.
 const END: Duration = Duration::from_millis(2500);
@@ -117,7 +118,15 @@ impl Supervisor {
         let sockets = node.bridge(bridge(plan)).await?;
         let Sockets { dns_tcp, egress_tcp, dns_udp } = Sockets::new(sockets, plan)?;
 
-        let settings = Settings { cluster_networks: plan.networks(), ..Settings::default() };
+        let settings = Settings {
+            cluster_networks: plan.networks(),
+            scrape_networks: plan
+                .gateways()
+                .into_iter()
+                .filter_map(|ip| Cidr::new(ip, if ip.is_ipv4() { 32 } else { 128 }))
+                .collect(),
+            ..Settings::default()
+        };
         let own = weft.parent().map(PathBuf::from).unwrap_or_default();
         let context = Arc::new(Context {
             node,

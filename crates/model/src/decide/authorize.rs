@@ -1,10 +1,10 @@
 //! Who may call: the first authorization that holds the client's address and accepts its proof.
 
 use crate::{
-    Identity,
+    Identity, Meta,
     policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::LazyLock};
 
 /// What is known of a client.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +22,24 @@ pub enum ClientTls<'a> {
     Identity(&'a Identity),
 }
 
+/// What lets in clients of the workload's own network namespace.
+static LOOPBACK: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("localhost"));
+
+/// The object that lets `client` in: a client on loopback is always let in, others by the first of `authorizations` that
+/// takes them. `None` denies.
+pub fn permit<'p>(
+    authorizations: impl IntoIterator<Item = &'p Authorization>,
+    client: &Client<'_>,
+) -> Option<&'p Meta> {
+    let client = Client { addr: client.addr.to_canonical(), tls: client.tls };
+    if client.addr.is_loopback() {
+        return Some(&LOOPBACK);
+    }
+    authorize(authorizations, &client).map(|a| &a.meta)
+}
+
 /// The first of `authorizations` that lets `client` in. `None` denies.
-///
-/// A client on loopback is let in by the proxy itself, before this is asked (data plane 3.5).
-pub fn authorize<'p>(
+fn authorize<'p>(
     authorizations: impl IntoIterator<Item = &'p Authorization>,
     client: &Client<'_>,
 ) -> Option<&'p Authorization> {
@@ -91,6 +105,15 @@ mod tests {
                 })
                 .collect();
             assert_eq!(got, expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_always_let_in() {
+        let nobody = DefaultPolicy::Deny.authorizations(&[]);
+        for (addr, permitted) in [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("10.0.0.2", false)] {
+            let client = Client { addr: addr.parse().unwrap(), tls: ClientTls::None };
+            assert_eq!(permit(&nobody, &client).is_some(), permitted, "{addr}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! The decisions of the mesh as pure functions: the proxies, the servers, the CLI and the tests call the same ones.
 
+pub mod admit;
 pub mod authorize;
 pub mod backoff;
 pub mod cidr;
 pub mod pick;
+pub mod rate_limit;
 pub mod route;

@@ -37,6 +37,18 @@ pub enum ServerProtocol {
     Tls,
 }
 
+impl ServerProtocol {
+    /// How many requests are taken; protocols without requests, and gRPC, have no such limit.
+    pub fn rate_limit(&self) -> Option<&RateLimit> {
+        match self {
+            Self::Detect { rate_limit, .. } | Self::Http1 { rate_limit, .. } | Self::Http2 { rate_limit, .. } => {
+                rate_limit.as_ref()
+            }
+            Self::Grpc { .. } | Self::Opaque | Self::Tls => None,
+        }
+    }
+}
+
 /// What a matched inbound rule asks for besides its filters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InboundRule {

@@ -37,6 +37,7 @@ fn grpc_name(status: u16) -> &'static str {
         4 => "DEADLINE_EXCEEDED",
         5 => "NOT_FOUND",
         7 => "PERMISSION_DENIED",
+        8 => "RESOURCE_EXHAUSTED",
         10 => "ABORTED",
         13 => "INTERNAL",
         14 => "UNAVAILABLE",
@@ -66,6 +67,10 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         Code::Unauthorized => (
             "No authorization of the server's port lets this client in: wrong network, no certificate, or another identity",
             "Allow the client's identity or network, or mesh the client; `config.linkerd.io/default-inbound-policy` holds where nothing else does",
+        ),
+        Code::RateLimited => (
+            "The port's HTTPLocalRateLimitPolicy leaves no room: the text says whether all clients together or this identity has too many, and the limit",
+            "Ask less often, or raise the limit (`total`, `identity`, or an override for this client); it holds per proxy, so replicas add to it",
         ),
         Code::PolicyUnsupported => (
             "The policy asks for something that this build does not carry out, or is invalid; the text names it",

@@ -47,8 +47,8 @@ pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// How routing sees the head of an HTTP/2 request.
-pub(super) struct HeadView<'a>(pub(super) &'a request::Parts);
+/// How routing sees the head of a request that is held as fields of its own, as those of HTTP/2 are.
+pub(crate) struct HeadView<'a>(pub(crate) &'a request::Parts);
 
 impl RequestView for HeadView<'_> {
     fn method(&self) -> &str {

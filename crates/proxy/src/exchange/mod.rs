@@ -21,6 +21,7 @@ mod orig_proto;
 mod serve_http1;
 mod serve_http2;
 
+pub(crate) use http2_head::HeadView;
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;
 

@@ -3,53 +3,109 @@
 use super::Wiring;
 use crate::{
     error::{Code, ProxyError},
-    metrics::labels::{self, AcceptedTls},
-    process::discovery::PortPolicy,
+    metrics::{
+        Metrics,
+        labels::{self, AcceptedTls},
+    },
+    process::{discovery::PortPolicy, rate_limit::Limits},
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 use weft_model::{
-    Meta,
-    decide::authorize::{Client, ClientTls, authorize},
-    policy::inbound::Authorization,
+    Meta, ServerPolicy,
+    decide::{
+        admit::{Admission, admit},
+        authorize::{Client, ClientTls, permit},
+        route::RequestView,
+    },
+    policy::route::Filter,
 };
 use weft_telemetry::Labels;
 
 /// Who is connected to what.
 #[derive(Clone, Debug)]
-pub(super) struct Connected {
-    pub(super) client: SocketAddr,
-    pub(super) tls: AcceptedTls,
-    pub(super) target: SocketAddr,
+pub(crate) struct Connected {
+    pub(crate) client: SocketAddr,
+    pub(crate) tls: AcceptedTls,
+    pub(crate) target: SocketAddr,
 }
 
 impl Connected {
-    /// The object that lets the client in; `None` denies.
-    pub(super) fn permit<'p>(
-        &self,
-        authorizations: impl IntoIterator<Item = &'p Authorization>,
-        loopback: &'p Meta,
-    ) -> Option<&'p Meta> {
-        let addr = self.client.ip().to_canonical();
-        if addr.is_loopback() {
-            return Some(loopback);
-        }
+    /// What policies are asked about.
+    pub(crate) fn client(&self) -> Client<'_> {
         let tls = match &self.tls {
             AcceptedTls::Terminated(Some(identity)) => ClientTls::Identity(identity),
             AcceptedTls::Terminated(None) => ClientTls::Unauthenticated,
             _ => ClientTls::None,
         };
-        authorize(authorizations, &Client { addr, tls }).map(|a| &a.meta)
+        Client { addr: self.client.ip(), tls }
     }
 
     /// Target and TLS.
-    pub(super) fn labels(&self) -> Labels {
+    pub(crate) fn labels(&self) -> Labels {
         labels::target(self.target).join(&self.tls.labels())
     }
 }
 
-/// What lets in clients of the workload's own network namespace.
-pub(super) fn loopback() -> Meta {
-    Meta::default_named("localhost")
+/// Why a request is let in, and what is to be done with it.
+pub(crate) struct Permit<'p> {
+    pub(crate) route: &'p Meta,
+    pub(crate) filters: &'p [Filter],
+    pub(crate) by: &'p Meta,
+}
+
+/// Decides on a request. Refusals are counted here; the caller counts what it lets in.
+///
+/// # Errors
+/// The request fits no route, or its route lets this client in nowhere.
+pub(crate) fn request<'p>(
+    metrics: &Metrics,
+    connected: &Connected,
+    policy: &'p ServerPolicy,
+    port: u16,
+    request: &dyn RequestView,
+) -> Result<Permit<'p>, ProxyError> {
+    let labels = || connected.labels().join(&labels::server(&policy.meta, port));
+    match admit(policy, &connected.client(), request) {
+        Admission::Permitted { route, filters, by } => Ok(Permit { route, filters, by }),
+        Admission::Denied { route } => {
+            metrics.counter(&metrics.http_deny, &labels().join(&labels::route(route))).inc();
+            Err(ProxyError::new(Code::Unauthorized, "unauthorized request on route"))
+        }
+        Admission::NoRoute => {
+            metrics.counter(&metrics.route_not_found, &labels()).inc();
+            Err(ProxyError::new(Code::RouteNotFound, "no route found for request"))
+        }
+    }
+}
+
+/// Decides whether the port's rate limit has room for a request that was let in; if not, that is counted.
+///
+/// # Errors
+/// It has none.
+pub(crate) fn limit(
+    metrics: &Metrics,
+    connected: &Connected,
+    policy: &ServerPolicy,
+    port: u16,
+    limits: &Limits,
+    now: Instant,
+) -> Result<(), ProxyError> {
+    limits.admit(now).map_err(|exceeded| {
+        let labels = connected
+            .labels()
+            .join(&labels::server(&policy.meta, port))
+            .join(&labels::rate_limit(&limits.limit().meta, exceeded.scope));
+        metrics.counter(&metrics.rate_limited, &labels).inc();
+        ProxyError::new(Code::RateLimited, exceeded.to_string())
+    })
+}
+
+/// Why nothing that `policy` is about can be let in: it asks for what this proxy does not do.
+pub(crate) fn unsupported(policy: &ServerPolicy, port: u16) -> Option<ProxyError> {
+    policy.unsupported().map(|what| {
+        let text = format!("the policy of port {port} asks for what this proxy does not carry out: {what}");
+        ProxyError::new(Code::PolicyUnsupported, text)
+    })
 }
 
 /// Decides on a connection that is forwarded as bytes. Returns the version of the policy that let it in.
@@ -58,14 +114,12 @@ pub(super) fn loopback() -> Meta {
 /// The policy lets this client in nowhere.
 pub(super) fn connection(wiring: &Wiring, connected: &Connected, port: &PortPolicy) -> Result<u64, ProxyError> {
     let policy = port.policy.load();
-    if let Some(what) = policy.value.unsupported() {
-        let text = format!("the policy of port {} asks for what this proxy does not carry out: {what}", port.port);
-        return Err(ProxyError::new(Code::PolicyUnsupported, text));
+    if let Some(refusal) = unsupported(&policy.value, port.port) {
+        return Err(refusal);
     }
     let metrics = &wiring.metrics;
     let server = labels::server(&policy.value.meta, port.port);
-    let loopback = loopback();
-    match connected.permit(&policy.value.authorizations, &loopback) {
+    match permit(&policy.value.authorizations, &connected.client()) {
         Some(by) => {
             let labels = server.join(&labels::authorization(by)).join(&connected.labels());
             metrics.counter(&metrics.tcp_allow, &labels).inc();
@@ -80,12 +134,11 @@ pub(super) fn connection(wiring: &Wiring, connected: &Connected, port: &PortPoli
 
 /// Returns once a newer policy no longer lets the connection in. May be dropped at any time.
 pub(super) async fn revoked(wiring: &Wiring, connected: &Connected, port: &PortPolicy, permitted_by: u64) {
-    let loopback = loopback();
     let mut seen = permitted_by;
     loop {
         let policy = port.policy.changed(seen).await;
         seen = policy.version;
-        if connected.permit(&policy.value.authorizations, &loopback).is_none() {
+        if permit(&policy.value.authorizations, &connected.client()).is_none() {
             let metrics = &wiring.metrics;
             let labels = labels::server(&policy.value.meta, port.port).join(&connected.labels());
             metrics.counter(&metrics.tcp_terminate, &labels).inc();
@@ -96,25 +149,4 @@ pub(super) async fn revoked(wiring: &Wiring, connected: &Connected, port: &PortP
 
 fn denied(connected: &Connected) -> ProxyError {
     ProxyError::new(Code::Unauthorized, format!("unauthorized connection on port {}", connected.target.port()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use weft_model::policy::inbound::DefaultPolicy;
-
-    #[test]
-    fn loopback_is_always_let_in() {
-        let connected = |client: &str| Connected {
-            client: client.parse().unwrap(),
-            tls: AcceptedTls::NotFromRemote,
-            target: "10.0.0.1:80".parse().unwrap(),
-        };
-        let nobody = DefaultPolicy::Deny.authorizations(&[]);
-        for (client, permitted) in
-            [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("10.0.0.2:1", false)]
-        {
-            assert_eq!(connected(client).permit(&nobody, &loopback()).is_some(), permitted, "{client}");
-        }
-    }
 }

@@ -7,12 +7,12 @@
 //! Per worker: connections to the application are shared by the worker's connections and by nobody else.
 
 mod accept;
-mod authorize;
+pub(crate) mod authorize;
 mod detect;
 mod direct;
 mod forward;
 mod route;
-mod tls;
+pub(crate) mod tls;
 
 use crate::{
     error::{Code, ProxyError},
@@ -41,7 +41,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tls::Arrived;
+use tls::{Arrived, Patience};
 use tokio::{net::TcpStream, time::Instant};
 use weft_model::policy::inbound::ServerProtocol;
 use weft_telemetry::Labels;
@@ -75,7 +75,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 impl Inbound {
     pub(crate) fn new(context: Context) -> Rc<Self> {
-        let metrics = Metrics::new(&context, Direction::Inbound);
+        let metrics = Metrics::new(&context.registry, context.shard, Direction::Inbound);
         let labels =
             Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
         let dialled = metrics.tcp.series(metrics.shard, labels);
@@ -120,14 +120,16 @@ impl Inbound {
             let stream = self.metered(Stream::tcp(tcp), &connected, &port);
             return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque }));
         }
-        let Some(Arrived { stream, tls, .. }) = tls::terminate(context, tcp, false).await? else { return Ok(None) };
+        let timeout = context.config.inbound.detect_timeout;
+        let patience = Patience { first: timeout, whole: timeout };
+        let arrived = tls::terminate(&context.tls, tcp, false, patience).await?;
+        let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
         let protocol = if matches!(connected.tls, AcceptedTls::Passthrough(_)) {
             Some(Protocol::Opaque)
         } else {
             let policy = port.policy.snapshot();
-            let timeout = context.config.inbound.detect_timeout;
             let meshed = connected.tls.is_meshed();
             detect::protocol(&mut stream, &policy.value.protocol, meshed, timeout)
                 .await
@@ -144,8 +146,9 @@ impl Inbound {
         local: std::net::IpAddr,
     ) -> Result<Option<Known>, ProxyError> {
         let context = &self.wiring.context;
-        let Some(mut arrived) = tls::terminate(context, tcp, true).await? else { return Ok(None) };
         let timeout = context.config.inbound.detect_timeout;
+        let patience = Patience { first: timeout, whole: timeout };
+        let Some(mut arrived) = tls::terminate(&context.tls, tcp, true, patience).await? else { return Ok(None) };
         let named = direct::named(&mut arrived, local, context.inbound_port, timeout).await?;
         let port = context.discovery.inbound(named.target.port());
         let connected = Connected { client, tls: arrived.tls, target: named.target };
@@ -181,6 +184,11 @@ impl Inbound {
         let metrics = &self.wiring.metrics;
         stream.meter(metrics.tcp.series(metrics.shard, labels).open());
         stream
+    }
+
+    /// By the clock of rate limits.
+    fn now(&self) -> std::time::Instant {
+        (self.wiring.context.clock)()
     }
 
     fn app(&self, addr: SocketAddr) -> Rc<App> {

@@ -2,27 +2,25 @@
 
 use super::{
     Inbound,
-    authorize::{self, Connected},
+    authorize::{self, Connected, Permit},
     forward::{App, Lease},
 };
 use crate::{
-    error::{Code, ProxyError},
+    error::ProxyError,
     exchange::{Carrier, Directed, Director, Edits, Version},
     metrics::{
         Failed,
         http::{Recorder, Series},
         labels,
     },
-    process::discovery::{PortPolicy, Versioned},
+    process::{
+        discovery::{PortPolicy, Versioned},
+        rate_limit::Limits,
+    },
 };
 use smallvec::SmallVec;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
-use weft_model::{
-    Meta, ServerPolicy,
-    decide::route::{RequestView, find, find_grpc},
-    names::header,
-    policy::inbound::{Authorization, ServerProtocol},
-};
+use weft_model::{Meta, ServerPolicy, decide::route::RequestView, names::header};
 use weft_telemetry::{Counter, Labels};
 
 /// Decides the requests of one accepted connection.
@@ -34,19 +32,18 @@ pub(super) struct Requests {
     client_id: Option<Rc<str>>,
     app: Rc<App>,
     current: RefCell<Rc<Snapshot>>,
-    loopback: Meta,
-    /// The route of a policy that has none.
-    default_route: Meta,
 }
 
 /// What one version of the policy says, and what was counted under it.
 struct Snapshot {
     policy: Arc<Versioned<ServerPolicy>>,
     refusal: Option<ProxyError>,
+    /// What this client's requests are measured by.
+    limits: Option<Limits>,
     permitted: RefCell<Vec<(Decided, Rc<Permitted>)>>,
 }
 
-/// Route and authorization, by their addresses inside the policy or the connection, which do not move meanwhile.
+/// Route and authorization, by their addresses inside the policy or the program, which do not move meanwhile.
 type Decided = (*const Meta, *const Meta);
 
 /// Handles of requests that follow one route by one authorization.
@@ -64,20 +61,18 @@ impl Requests {
     pub(super) fn new(inbound: Rc<Inbound>, port: Arc<PortPolicy>, connected: Connected, app: Rc<App>) -> Self {
         Self {
             client_id: connected.tls.identity().map(|id| Rc::from(id.as_str())),
-            current: RefCell::new(Rc::new(Snapshot::new(&port))),
+            current: RefCell::new(Rc::new(Snapshot::new(&port, &connected, inbound.now()))),
             inbound,
             port,
             connected,
             app,
-            loopback: authorize::loopback(),
-            default_route: Meta::default_named("default"),
         }
     }
 
     fn snapshot(&self) -> Rc<Snapshot> {
         let mut current = self.current.borrow_mut();
         if current.policy.version != self.port.policy.version() {
-            *current = Rc::new(Snapshot::new(&self.port));
+            *current = Rc::new(Snapshot::new(&self.port, &self.connected, self.inbound.now()));
         }
         Rc::clone(&current)
     }
@@ -88,12 +83,12 @@ impl Requests {
             return Err(refusal.clone());
         }
         let policy = &snapshot.policy.value;
-        let Some((route, of_route)) = self.route(&policy.protocol, request) else {
-            return Err(self.not_found(policy));
-        };
-        let Some(by) = self.connected.permit(of_route.iter().chain(&policy.authorizations), &self.loopback) else {
-            return Err(self.denied(policy, route));
-        };
+        let metrics = &self.inbound.wiring.metrics;
+        let Permit { route, by, filters: _ } =
+            authorize::request(metrics, &self.connected, policy, self.port.port, request)?;
+        if let Some(limits) = &snapshot.limits {
+            authorize::limit(metrics, &self.connected, policy, self.port.port, limits, self.inbound.now())?;
+        }
         let decided = (std::ptr::from_ref(route), std::ptr::from_ref(by));
         let known = snapshot.permitted.borrow().iter().find(|(d, _)| *d == decided).map(|(_, p)| Rc::clone(p));
         let permitted = known.unwrap_or_else(|| {
@@ -103,28 +98,6 @@ impl Requests {
         });
         permitted.allowed.inc();
         Ok(permitted)
-    }
-
-    /// The route and its own authorizations; without any routes every request follows the default one.
-    fn route<'p>(
-        &'p self,
-        protocol: &'p ServerProtocol,
-        request: &dyn RequestView,
-    ) -> Option<(&'p Meta, &'p [Authorization])> {
-        match protocol {
-            ServerProtocol::Detect { routes, .. }
-            | ServerProtocol::Http1 { routes, .. }
-            | ServerProtocol::Http2 { routes, .. }
-                if !routes.is_empty() =>
-            {
-                find(routes, request).map(|(route, rule)| (&route.meta, rule.does.authorizations.as_slice()))
-            }
-            ServerProtocol::Grpc { routes } if !routes.is_empty() => {
-                find_grpc(routes, request).map(|(route, rule)| (&route.meta, rule.does.authorizations.as_slice()))
-            }
-            // Also a port that was served as HTTP and has become opaque: the server's authorizations hold.
-            _ => Some((&self.default_route, &[])),
-        }
     }
 
     fn handles(&self, policy: &ServerPolicy, route: &Meta, by: &Meta) -> Permitted {
@@ -140,31 +113,15 @@ impl Requests {
             series: metrics.http.series(metrics.shard, Labels::new().with("direction", "inbound").join(&labels)),
         }
     }
-
-    fn not_found(&self, policy: &ServerPolicy) -> ProxyError {
-        let metrics = &self.inbound.wiring.metrics;
-        let labels = self.connected.labels().join(&labels::server(&policy.meta, self.port.port));
-        metrics.counter(&metrics.route_not_found, &labels).inc();
-        ProxyError::new(Code::RouteNotFound, "no route found for request")
-    }
-
-    fn denied(&self, policy: &ServerPolicy, route: &Meta) -> ProxyError {
-        let metrics = &self.inbound.wiring.metrics;
-        let server = labels::server(&policy.meta, self.port.port);
-        let labels = self.connected.labels().join(&server).join(&labels::route(route));
-        metrics.counter(&metrics.http_deny, &labels).inc();
-        ProxyError::new(Code::Unauthorized, "unauthorized request on route")
-    }
 }
 
 impl Snapshot {
-    fn new(port: &PortPolicy) -> Self {
+    fn new(port: &PortPolicy, connected: &Connected, now: Instant) -> Self {
         let policy = port.policy.snapshot();
-        let refusal = policy.value.unsupported().map(|what| {
-            let text = format!("the policy of port {} asks for what this proxy does not carry out: {what}", port.port);
-            ProxyError::new(Code::PolicyUnsupported, text)
-        });
-        Self { policy, refusal, permitted: RefCell::default() }
+        let limiter = port.limiter().filter(|_| policy.value.protocol.rate_limit().is_some());
+        let limits = limiter.map(|limiter| limiter.of(connected.tls.identity(), now));
+        let refusal = authorize::unsupported(&policy.value, port.port);
+        Self { policy, refusal, limits, permitted: RefCell::default() }
     }
 }
 

@@ -4,7 +4,6 @@ use crate::{
     error::{Code, ProxyError},
     metrics::labels::AcceptedTls,
     prefix::{self, Seen},
-    process::worker::Context,
 };
 use bytes::BytesMut;
 use std::time::Duration;
@@ -13,16 +12,25 @@ use weft_model::DnsName;
 use weft_transport::{
     Stream,
     detect::{self, Tls},
-    tls::{Peer, TlsError},
+    tls::{Peer, Store, TlsError},
 };
 
 /// A connection after this stage.
-pub(super) struct Arrived {
+pub(crate) struct Arrived {
     /// What was read and not used is put back.
-    pub(super) stream: Stream,
-    pub(super) tls: AcceptedTls,
+    pub(crate) stream: Stream,
+    pub(crate) tls: AcceptedTls,
     /// The client announced a transport header.
-    pub(super) transport: bool,
+    pub(crate) transport: bool,
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Until it has sent enough to tell what it speaks.
+    pub(crate) first: Duration,
+    /// Until the handshake is done.
+    pub(crate) whole: Duration,
 }
 
 /// What the first bytes say.
@@ -38,15 +46,15 @@ enum First {
 ///
 /// # Errors
 /// The client was too slow, or the handshake failed.
-pub(super) async fn terminate(
-    context: &Context,
+pub(crate) async fn terminate(
+    store: &Store,
     mut tcp: TcpStream,
     transport: bool,
+    patience: Patience,
 ) -> Result<Option<Arrived>, ProxyError> {
-    let timeout = context.config.inbound.detect_timeout;
     let started = tokio::time::Instant::now();
     let mut bytes = BytesMut::new();
-    let Some(first) = first(context, &mut tcp, &mut bytes, timeout).await? else { return Ok(None) };
+    let Some(first) = first(store, &mut tcp, &mut bytes, patience.first).await? else { return Ok(None) };
     let bytes = bytes.freeze();
     let as_it_came = |tcp, tls| {
         let mut stream = Stream::tcp(tcp);
@@ -57,8 +65,8 @@ pub(super) async fn terminate(
         First::NotTls => as_it_came(tcp, AcceptedTls::NotFromRemote),
         First::Other(sni) => as_it_came(tcp, AcceptedTls::Passthrough(sni)),
         First::Ours => {
-            let left = timeout.saturating_sub(started.elapsed());
-            let handshake = tokio::time::timeout(left, context.tls.accept(tcp, bytes.clone(), transport)).await;
+            let left = patience.whole.saturating_sub(started.elapsed());
+            let handshake = tokio::time::timeout(left, store.accept(tcp, bytes.clone(), transport)).await;
             let (stream, Peer { identity, transport }) =
                 handshake.map_err(|_| too_slow("finish its TLS handshake"))?.map_err(|error| refused(&error))?;
             Ok(Some(Arrived { stream, tls: AcceptedTls::Terminated(identity), transport }))
@@ -67,7 +75,7 @@ pub(super) async fn terminate(
 }
 
 async fn first(
-    context: &Context,
+    store: &Store,
     tcp: &mut TcpStream,
     bytes: &mut BytesMut,
     timeout: Duration,
@@ -75,7 +83,7 @@ async fn first(
     let seen = prefix::read(tcp, bytes, timeout, |bytes| match detect::tls(bytes) {
         Tls::NeedMore => None,
         Tls::No => Some(First::NotTls),
-        Tls::ClientHello { sni } if sni.as_ref() == Some(context.tls.server_name()) => Some(First::Ours),
+        Tls::ClientHello { sni } if sni.as_ref() == Some(store.server_name()) => Some(First::Ours),
         Tls::ClientHello { sni } => Some(First::Other(sni)),
     })
     .await

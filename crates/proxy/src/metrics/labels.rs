@@ -1,7 +1,7 @@
 //! The labels that Linkerd's dashboards and CLI select by.
 
 use std::{collections::BTreeMap, net::SocketAddr};
-use weft_model::{DnsName, Identity, Meta, endpoint::ServerTls};
+use weft_model::{DnsName, Identity, Meta, decide::rate_limit::Scope, endpoint::ServerTls};
 use weft_telemetry::Labels;
 
 /// What is known of the TLS of an accepted connection.
@@ -74,6 +74,10 @@ pub(crate) fn route(meta: &Meta) -> Labels {
 
 pub(crate) fn authorization(meta: &Meta) -> Labels {
     object("authz", meta)
+}
+
+pub(crate) fn rate_limit(meta: &Meta, scope: Scope) -> Labels {
+    object("ratelimit", meta).with("ratelimit_scope", scope.as_str())
 }
 
 /// Labels that discovery gives an endpoint.

@@ -8,7 +8,7 @@ pub(crate) mod tcp;
 
 use crate::{
     error::{Code, ProxyError},
-    process::worker::{Context, Direction},
+    process::worker::Direction,
 };
 use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};
 
@@ -18,7 +18,7 @@ const LATENCY_MS: &[f64] = &[
     1e4, 2e4, 3e4, 4e4, 5e4,
 ];
 
-/// The families of one worker's direction.
+/// The families of a direction, as one thread writes to them.
 pub(crate) struct Metrics {
     pub(crate) shard: Shard,
     direction: Direction,
@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) tcp_deny: CounterFamily,
     pub(crate) tcp_terminate: CounterFamily,
     pub(crate) route_not_found: CounterFamily,
+    pub(crate) rate_limited: CounterFamily,
     http_errors: CounterFamily,
     tcp_errors: CounterFamily,
     proxy_errors: CounterFamily,
@@ -43,14 +44,13 @@ pub(crate) enum Failed {
 }
 
 impl Metrics {
-    pub(crate) fn new(context: &Context, direction: Direction) -> Self {
-        let registry: &Registry = &context.registry;
+    pub(crate) fn new(registry: &Registry, shard: Shard, direction: Direction) -> Self {
         let (http_errors, tcp_errors) = match direction {
             Direction::Inbound => ("inbound_http_errors_total", "inbound_tcp_errors_total"),
             Direction::Outbound => ("outbound_http_errors_total", "outbound_tcp_errors_total"),
         };
         Self {
-            shard: context.shard,
+            shard,
             direction,
             http: http::Families::new(registry),
             tcp: tcp::Families::new(registry),
@@ -62,6 +62,8 @@ impl Metrics {
                 .counter("inbound_tcp_authz_terminate_total", "Connections ended because a changed policy denies them"),
             route_not_found: registry
                 .counter("inbound_http_route_not_found_total", "Requests that matched no route of their server"),
+            rate_limited: registry
+                .counter("inbound_http_local_ratelimit_total", "Requests for which a rate limit left no room"),
             http_errors: registry.counter(http_errors, "Requests that the proxy failed"),
             tcp_errors: registry.counter(tcp_errors, "Connections that the proxy failed"),
             proxy_errors: registry.counter("weft_proxy_errors_total", "Failures that the proxy made itself, by code"),
@@ -92,7 +94,7 @@ fn error_label(code: Code) -> Option<&'static str> {
         Code::ConnectFailed | Code::ConnectTimeout | Code::TlsFailed | Code::UpstreamProtocol => "i/o",
         Code::IdentityMismatch => "identity required",
         Code::DetectTimeout => "tls detection timeout",
-        Code::RouteNotFound | Code::Unauthorized => return None,
+        Code::RouteNotFound | Code::Unauthorized | Code::RateLimited => return None,
         _ => "unexpected",
     })
 }

@@ -61,7 +61,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 impl Outbound {
     pub(crate) fn new(context: Context) -> Rc<Self> {
-        let metrics = Metrics::new(&context, Direction::Outbound);
+        let metrics = Metrics::new(&context.registry, context.shard, Direction::Outbound);
         let wiring = Rc::new(Wiring { context, metrics });
         let config = &wiring.context.config.outbound;
         Rc::new(Self {

@@ -11,6 +11,7 @@ mod control;
 pub mod discovery;
 mod identity;
 pub mod in_flight;
+pub mod rate_limit;
 mod run;
 mod shutdown;
 mod start;

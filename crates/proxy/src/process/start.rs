@@ -6,6 +6,7 @@ use super::{
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
     in_flight::InFlight,
+    rate_limit::{self, Clock},
     run::{Ending, Event, Handle},
     shutdown,
     worker::{Context, Direction, OriginalDst},
@@ -33,6 +34,8 @@ const METRICS_SWEEP: Duration = Duration::from_secs(30);
 pub struct Options {
     pub original_dst: OriginalDst,
     pub logs: LogHandle,
+    /// What rate limits are measured by.
+    pub clock: Clock,
     /// End on SIGTERM and SIGINT.
     pub signals: bool,
     /// How often workers are asked for a sign of life; ten asks without one end the process.
@@ -57,6 +60,7 @@ impl Default for Options {
         Self {
             original_dst: Arc::new(|_, tcp| socket::original_dst(tcp)),
             logs: LogHandle::off(),
+            clock: rate_limit::clock(),
             signals: false,
             ask: Duration::from_secs(1),
         }
@@ -92,7 +96,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         connect: config.control.connect,
         certified: certified.clone(),
     };
-    let discovery = discovery(&config, &services, addrs.admin.port(), &runtime, &registry)?;
+    let discovery = discovery(&config, &services, &addrs, &options.clock, &runtime, &registry)?;
     let certifier = Certifier::new(config.identity.clone(), services.clone(), keys, certifying, &registry);
     let anchors =
         services.channel("identity", &config.identity.service, Caller::Certified).map_err(StartError::Control)?;
@@ -103,6 +107,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         shutdown: trigger.clone(),
         shutdown_enabled: config.admin.shutdown,
     };
+    let guard = admin::Guard::new(tls.clone(), discovery.inbound(addrs.admin.port()), &registry);
     drop(entered);
 
     announce(&config, &addrs);
@@ -120,6 +125,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         tls: tls.clone(),
         drain: drain_watch.clone(),
         original_dst: options.original_dst.clone(),
+        clock: options.clock.clone(),
         inbound_port: addrs.inbound.port(),
     });
     let mut threads = {
@@ -135,7 +141,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     runtime.spawn(sweep_metrics(registry.clone(), config.admin.metrics_retain_idle));
     let admin_events = events.clone();
     runtime.spawn(async move {
-        let ended = admin::serve(listeners.admin, state).await;
+        let ended = admin::serve(listeners.admin, state, guard).await;
         // Nobody listens any more when the process ends.
         let _ = admin_events.send(Event::AdminEnded(ended.err()));
     });
@@ -205,7 +211,8 @@ fn tls_store(config: &Config) -> Result<Store, StartError> {
 fn discovery(
     config: &Config,
     services: &Services,
-    admin_port: u16,
+    addrs: &Addrs,
+    clock: &Clock,
     runtime: &tokio::runtime::Runtime,
     registry: &Registry,
 ) -> Result<Discovery, StartError> {
@@ -225,7 +232,7 @@ fn discovery(
         profile_networks: destination.profile_networks.clone(),
         detect_timeout: config.outbound.detect_timeout,
         outbound_idle: config.outbound.discovery_idle,
-        inbound: InboundSettings::new(&config.inbound, admin_port),
+        inbound: InboundSettings::new(&config.inbound, addrs.admin.port(), clock.clone()),
     };
     Ok(Discovery::new(runtime.handle().clone(), sources, settings, registry))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Config,
-    process::{discovery::Discovery, in_flight::InFlight},
+    process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock},
 };
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
@@ -33,6 +33,7 @@ pub struct Context {
     /// Says when to finish. Connections are counted by the worker: a clone need not be held for that.
     pub drain: drain::Watch,
     pub original_dst: OriginalDst,
+    pub clock: Clock,
     /// The port on which the inbound listener is really bound.
     pub inbound_port: u16,
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -19,7 +19,7 @@ use weft_model::Identity;
 use weft_proxy::{
     Handle, Options,
     config::{self, Checked},
-    process::{Addrs, ProcessError, worker::Direction},
+    process::{Addrs, ProcessError, rate_limit::Clock, worker::Direction},
 };
 use weft_testkit::control::FakeControl;
 
@@ -34,6 +34,7 @@ pub(crate) struct Setup {
     dir: Dir,
     name: String,
     ask: Duration,
+    clock: Option<Clock>,
 }
 
 /// A running proxy. Dropping it ends it without waiting for connections.
@@ -59,6 +60,17 @@ pub(crate) fn identity(name: &str) -> Identity {
 /// Waits for `future`, at most [`LONG`].
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, future).await.expect("it takes too long")
+}
+
+/// An address of this machine other than loopback, whose clients are let in whatever the policy says. The documentation range
+/// is never dialled: connecting a UDP socket sends nothing.
+pub(crate) fn elsewhere() -> IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr())
+        .expect("this test needs a route besides loopback")
+        .ip()
 }
 
 /// Asks `condition` again and again until it holds.
@@ -95,7 +107,7 @@ impl Setup {
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
-        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask: Duration::from_secs(1) }
+        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask: Duration::from_secs(1), clock: None }
     }
 
     /// Sets a variable by its whole name.
@@ -108,6 +120,12 @@ impl Setup {
     /// Ten asks in a row without a sign of life of a worker end the process.
     pub(crate) fn ask(mut self, interval: Duration) -> Self {
         self.ask = interval;
+        self
+    }
+
+    /// What rate limits are measured by.
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
         self
     }
 
@@ -126,7 +144,9 @@ impl Setup {
         let Checked { config, unknown, .. } = config::check(self.env, 8).expect("the configuration is valid");
         assert_eq!(unknown, Vec::<String>::new());
         let destinations = Destinations::default();
+        let defaults = Options::default();
         let options = Options {
+            clock: self.clock.unwrap_or(defaults.clock),
             original_dst: {
                 let destinations = destinations.clone();
                 Arc::new(move |direction, tcp: &TcpStream| destinations.of(direction, tcp))

@@ -31,7 +31,7 @@ async fn headers_of_the_mesh_are_not_believed_in_plaintext() {
 }
 
 /// A ClientHello for `name`, as small as one can be.
-fn client_hello(name: &str) -> Vec<u8> {
+pub(crate) fn client_hello(name: &str) -> Vec<u8> {
     let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
     let server_name = sized(&[&[0][..], &sized(name.as_bytes())].concat());
     let extensions = sized(&[&[0, 0][..], &sized(&server_name)].concat());

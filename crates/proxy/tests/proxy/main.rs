@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod admin;
 mod binary;
 mod change;
 mod discovery;
@@ -14,5 +15,6 @@ mod inbound;
 mod mesh;
 mod pair;
 mod process;
+mod rate_limit;
 mod refuse;
 mod series;

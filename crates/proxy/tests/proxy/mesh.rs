@@ -38,11 +38,16 @@ impl Mesh {
 
     /// With variables of `web`'s proxy and of `app`'s.
     pub(crate) async fn with(web: &[(&str, &str)], app: &[(&str, &str)]) -> Self {
+        let set =
+            |setup: Setup, env: &[(&str, &str)]| env.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+        Self::of(|setup| set(setup, web), |setup| set(setup, app)).await
+    }
+
+    /// With what is made of the usual set-ups.
+    pub(crate) async fn of(web: impl FnOnce(Setup) -> Setup, app: impl FnOnce(Setup) -> Setup) -> Self {
         let control = FakeControl::start().unwrap();
-        let setup = |name, env: &[(&str, &str)]| {
-            env.iter().fold(Setup::new(&control, name), |setup, (name, value)| setup.env(name, value))
-        };
-        let (web, app) = tokio::join!(setup("web", web).ready(), setup("app", app).ready());
+        let (web, app) = (web(Setup::new(&control, "web")), app(Setup::new(&control, "app")));
+        let (web, app) = tokio::join!(web.ready(), app.ready());
         Self { control, web, app }
     }
 

@@ -1,18 +1,15 @@
 //! What must not get through, and what the client is told instead.
 
 use crate::{
-    harness::{eventually, identity, soon},
+    harness::{elsewhere, eventually, identity, soon},
     mesh::{Mesh, get, naming},
 };
 use http::Request;
-use std::{
-    net::{IpAddr, UdpSocket},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use weft_model::{
     ProtocolHint,
     policy::{
-        inbound::{DefaultPolicy, RateLimit, ServerProtocol},
+        inbound::{DefaultPolicy, ServerProtocol},
         outbound::{ClientProtocol, Distribution},
     },
 };
@@ -62,17 +59,6 @@ async fn a_request_may_require_an_identity() {
     let answer = soon(client.call(request(identity("app").as_str()))).await.unwrap();
     assert_eq!(answer.head.status, 200);
     assert!(!origin.seen().requests[0].headers.contains_key("l5d-require-id"));
-}
-
-/// An address of this machine other than loopback, whose clients are let in whatever the policy says. The documentation range
-/// is never dialled: connecting a UDP socket sends nothing.
-fn elsewhere() -> IpAddr {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .connect("192.0.2.1:9")
-        .and_then(|()| socket.local_addr())
-        .expect("this test needs a route besides loopback")
-        .ip()
 }
 
 #[tokio::test]
@@ -227,24 +213,4 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     while status(&soon(client.call(get())).await.unwrap()).0 != 503 {
         assert!(start.elapsed() < Duration::from_secs(10));
     }
-
-    let mut limited = inbound(DefaultPolicy::AllUnauthenticated);
-    if let ServerProtocol::Detect { rate_limit, .. } = &mut limited.protocol {
-        *rate_limit =
-            Some(RateLimit { meta: service("ns", "limit", 0), total: Some(1), identity: None, overrides: vec![] });
-    }
-    mesh.control.set_inbound(origin.addr().port(), limited);
-    let known = mesh.service(&[]);
-    mesh.control.set_endpoints(&known.target, vec![mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
-    let start = Instant::now();
-    loop {
-        let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
-        if code == 500 {
-            // Headers of the mesh are not for the application: the code stands in the metrics of the server's proxy.
-            assert_eq!(text, "");
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(10));
-    }
-    assert!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"POLICY_UNSUPPORTED\"}") >= 1.0);
 }

@@ -1,11 +1,13 @@
 //! The answer to each admin request.
 
-use super::State;
+use super::{State, env, guard::reason};
+use crate::{config, error::ProxyError, inbound::authorize::Connected};
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
-use std::{net::SocketAddr, time::Duration};
+use std::{io::Write, net::SocketAddr, time::Duration};
 use weft_telemetry::logs::LogError;
 
 /// The longest filter that is read.
@@ -21,18 +23,70 @@ where
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" if state.readiness.is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        "/metrics" => metrics(state),
+        "/metrics" => metrics(state, request.headers()),
+        "/env.json" if !local => only_loopback(),
+        "/env.json" => environment(&request),
         "/shutdown" => shutdown(state, local, request.method()),
         "/proxy-log-level" => log_level(state, local, request).await,
         _ => text(StatusCode::NOT_FOUND, ""),
     }
 }
 
-fn metrics(state: &State) -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::OK, state.registry.encode());
-    let format = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, format);
+/// What a refused client is told; its reason only if it is of the mesh.
+pub(super) fn refusal(connected: &Connected, error: &ProxyError) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = text(status, "");
+    if let Some((name, value)) = reason(connected, error) {
+        response.headers_mut().insert(name, value);
+    }
     response
+}
+
+fn metrics(state: &State, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let plain = state.registry.encode();
+    let zipped = takes_gzip(asked).then(|| gzip(plain.as_bytes())).flatten();
+    let encoded = zipped.is_some();
+    let mut response = text(StatusCode::OK, zipped.unwrap_or_else(|| plain.into()));
+    let headers = response.headers_mut();
+    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, format);
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if encoded {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let values = asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0));
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
+}
+
+fn gzip(plain: &[u8]) -> Option<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
+    encoder.write_all(plain).ok()?;
+    Some(encoder.finish().ok()?.into())
+}
+
+fn environment<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return not_allowed("GET");
+    }
+    let accept: Vec<&str> =
+        request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    match env::json(config::environment(), request.uri().query(), &accept) {
+        Ok(json) => {
+            let mut response = text(StatusCode::OK, json);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(env::Refused::Query) => text(StatusCode::BAD_REQUEST, "name variables as /env.json?NAME&NAME\n"),
+        Err(env::Refused::NotAcceptable) => text(StatusCode::NOT_ACCEPTABLE, "there is application/json\n"),
+    }
 }
 
 fn shutdown(state: &State, local: bool, method: &Method) -> Response<Full<Bytes>> {
@@ -85,14 +139,14 @@ fn only_loopback() -> Response<Full<Bytes>> {
 
 fn not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -126,6 +180,27 @@ mod tests {
         assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/ready").await, (200, "ready\n".into()));
         assert!(ask(&state, "10.0.0.1", Method::GET, "/metrics").await.1.ends_with("# EOF\n"));
         assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/tasks").await.0, 404);
+    }
+
+    #[test]
+    fn gzip_is_for_whoever_asks() {
+        let asked = |value: &'static str| {
+            takes_gzip(&[(header::ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect())
+        };
+        assert!(asked("gzip") && asked("br;q=1, GZIP;q=0.5"));
+        assert!(!asked("identity") && !asked("gzip;q=0") && !asked("xgzip") && !takes_gzip(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_for_loopback() {
+        let (state, _pulled) = state(false);
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/env.json").await.0, 403);
+        assert_eq!(ask(&state, "127.0.0.1", Method::POST, "/env.json").await.0, 405);
+        assert_eq!(ask(&state, "127.0.0.1", Method::GET, "/env.json?a=b").await.0, 400);
+        assert_eq!(
+            ask(&state, "127.0.0.1", Method::GET, "/env.json?NOT_SET_ANYWHERE").await.1,
+            r#"{"NOT_SET_ANYWHERE":null}"#
+        );
     }
 
     #[tokio::test]

@@ -1,14 +1,26 @@
-//! The admin server: probes, metrics, log level, shutdown (data plane 1.7). Runs on the admin thread.
+//! The admin server: probes, metrics, log level, environment, shutdown (data plane 1.7). Runs on the admin thread.
 //!
-//! It answers HTTP/1 and HTTP/2 in plaintext. It decides nothing about traffic.
+//! ```text
+//! client ─► guard (TLS, then the port's policy for each request) ─► answer
+//! ```
+//! It answers HTTP/1 and HTTP/2, in plaintext and to the mesh. It decides nothing about the workload's traffic.
 
 mod answer;
+mod env;
+mod guard;
 
 use super::shutdown::Trigger;
-use crate::prefix::{self, Seen};
-use answer::answer;
-use bytes::BytesMut;
+use crate::{
+    inbound::authorize::Connected,
+    prefix::{self, Seen},
+};
+use answer::{answer, refusal};
+use bytes::{Bytes, BytesMut};
+pub(super) use guard::Guard;
+use http::{Request, Response};
+use http_body_util::Full;
 use hyper::{
+    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -23,13 +35,14 @@ use std::{
 use tokio::{net::TcpStream, sync::Semaphore};
 use weft_telemetry::{LogHandle, Readiness, Registry};
 use weft_transport::{
-    Stream,
     detect::{self, Http},
     socket::{self, AcceptOptions},
 };
 
 /// The most connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 512;
+/// The first bytes of an HTTP/2 connection, all of which must have come before it is served.
+const PREFACE: usize = 24;
 /// How long the head of a request may take, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -43,10 +56,16 @@ pub(super) struct State {
     pub(super) shutdown_enabled: bool,
 }
 
+/// The answers and who may have them.
+struct Server {
+    state: State,
+    guard: Guard,
+}
+
 /// Serves until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, state: State) -> io::Result<()> {
+pub(super) async fn serve(listener: TcpListener, state: State, guard: Guard) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (state, room) = (Arc::new(state), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let (server, room) = (Arc::new(Server { state, guard }), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return Ok(()) };
         let (tcp, client) = match listener.accept().await {
@@ -58,10 +77,10 @@ pub(super) async fn serve(listener: TcpListener, state: State) -> io::Result<()>
                 continue;
             }
         };
-        let state = state.clone();
+        let server = server.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(tcp, client, &state).await {
+            if let Err(error) = connection(tcp, client, &server).await {
                 tracing::debug!(%client, error, "An admin connection failed");
             }
         });
@@ -72,30 +91,43 @@ pub(super) async fn serve(listener: TcpListener, state: State) -> io::Result<()>
 async fn connection(
     tcp: TcpStream,
     client: SocketAddr,
-    state: &Arc<State>,
+    server: &Arc<Server>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     socket::accepted(&tcp, &AcceptOptions::default())?;
-    let mut stream = Stream::tcp(tcp);
+    let Some((mut stream, connected)) = Box::pin(server.guard.arrive(tcp, client)).await? else { return Ok(()) };
     let mut bytes = BytesMut::new();
     let seen = prefix::read(&mut stream, &mut bytes, HEAD_TIMEOUT, |bytes| match detect::http(bytes) {
         Http::NeedMore => None,
+        Http::Http2 if bytes.len() < PREFACE => None,
         known => Some(known),
     });
     let Seen::Answer(version) = seen.await? else { return Ok(()) };
     stream.unread(bytes.freeze());
     let (io, timer) = (TokioIo::new(stream), TokioTimer::new());
+    let connected = Arc::new(connected);
     let service = service_fn(|request| {
-        let state = state.clone();
-        async move { Ok::<_, Infallible>(answer(&state, client, request).await) }
+        let (server, connected) = (server.clone(), connected.clone());
+        async move { Ok::<_, Infallible>(server.respond(&connected, request).await) }
     });
     if version == Http::Http2 {
-        let mut server = http2::Builder::new(TokioExecutor::new());
-        server.timer(timer).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(64);
-        server.serve_connection(io, service).await?;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(timer).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(64);
+        builder.serve_connection(io, service).await?;
     } else {
         http1::Builder::new().timer(timer).header_read_timeout(HEAD_TIMEOUT).serve_connection(io, service).await?;
     }
     Ok(())
+}
+
+impl Server {
+    /// Whether the client may ask, then the answer.
+    async fn respond(&self, connected: &Connected, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        match self.guard.admit(connected, &head) {
+            Ok(()) => answer(&self.state, connected.client, Request::from_parts(head, body)).await,
+            Err(error) => refusal(connected, &error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,18 +139,24 @@ mod tests {
     async fn silence_holds_no_place_for_ever() {
         let (trigger, _pulled) = shutdown::channel();
         let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
-        let state = Arc::new(State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false });
+        let guard = guard::test::guard(&registry);
+        let state = State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false };
+        let server = Arc::new(Server { state, guard });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for (said, answered) in
-            [("", false), ("P", false), ("PRI * HTTP/2", false), ("GET /live HTTP/1.1\r\n\r\n", true)]
-        {
+        for (said, answered) in [
+            ("", false),
+            ("P", false),
+            ("\x16\x03\x01", false),
+            ("PRI * HTTP/2.0\r\n\r\n", false),
+            ("GET /live HTTP/1.1\r\n\r\n", true),
+        ] {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             client.write_all(said.as_bytes()).await.unwrap();
             let (tcp, addr) = listener.accept().await.unwrap();
-            let served = connection(tcp, addr, &state);
+            let served = connection(tcp, addr, &server);
             let mut text = String::new();
             let (_, read) = tokio::join!(served, client.read_to_string(&mut text));
-            read.unwrap();
+            assert!(read.is_ok() || !answered, "{said:?}: {read:?}");
             assert_eq!(text.contains("200 OK"), answered, "{said:?}: {text}");
         }
     }

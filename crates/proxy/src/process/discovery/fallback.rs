@@ -11,7 +11,7 @@ use weft_model::{
             Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, OutboundRule, Queue, RouteBackend,
             TcpRoute, Timeouts,
         },
-        route::{Filter, HttpRoute, Ratio, Rule},
+        route::{Filter, HttpMatch, HttpRoute, PathMatch, Ratio, Rule},
     },
 };
 
@@ -70,8 +70,11 @@ pub(super) fn server_policy(port: u16, settings: &InboundSettings) -> ServerPoli
     let protocol = if settings.opaque_ports.contains(port) {
         ServerProtocol::Opaque
     } else {
-        let route = default_route(vec![], vec![]);
-        ServerProtocol::Detect { timeout: settings.detect_timeout, routes: vec![route], rate_limit: None }
+        let mut routes = vec![default_route(vec![], vec![])];
+        if settings.admin_port == port {
+            routes.push(probe_route());
+        }
+        ServerProtocol::Detect { timeout: settings.detect_timeout, routes, rate_limit: None }
     };
     ServerPolicy { meta, protocol, authorizations: settings.authorizations.clone() }
 }
@@ -79,16 +82,32 @@ pub(super) fn server_policy(port: u16, settings: &InboundSettings) -> ServerPoli
 /// Answers every request with 500 and refuses every other connection.
 pub(super) fn invalid_server_policy(reason: &str, detect_timeout: Duration) -> ServerPolicy {
     // Requests are let in so that they are answered; connections that are not HTTP are let in by nobody.
-    let anybody = Authorization {
-        meta: Meta::default_named("invalid"),
-        networks: [Cidr::ALL_V4, Cidr::ALL_V6].map(|net| NetworkMatch { net, except: vec![] }).to_vec(),
-        authentication: Authentication::Unauthenticated,
-    };
-    let route = default_route(vec![anybody], vec![refuse(format!("invalid server configuration: {reason}"))]);
+    let route =
+        default_route(vec![anybody("invalid")], vec![refuse(format!("invalid server configuration: {reason}"))]);
     ServerPolicy {
         meta: Meta::default_named("invalid"),
         protocol: ServerProtocol::Detect { timeout: detect_timeout, routes: vec![route], rate_limit: None },
         authorizations: vec![],
+    }
+}
+
+/// Asking whether a proxy lives is allowed as long as nobody has said otherwise: else a control plane that is away ends pods.
+fn probe_route() -> HttpRoute<InboundRule> {
+    let get = |path: &str| HttpMatch {
+        path: Some(PathMatch::Exact(path.to_owned())),
+        method: Some("GET".to_owned()),
+        ..HttpMatch::default()
+    };
+    let does = InboundRule { authorizations: vec![anybody("probe")] };
+    let rule = Rule { matches: ["/live", "/ready"].map(get).to_vec(), filters: vec![], does };
+    HttpRoute { meta: Meta::default_named("probe"), hosts: vec![], rules: vec![rule] }
+}
+
+fn anybody(name: &str) -> Authorization {
+    Authorization {
+        meta: Meta::default_named(name),
+        networks: [Cidr::ALL_V4, Cidr::ALL_V6].map(|net| NetworkMatch { net, except: vec![] }).to_vec(),
+        authentication: Authentication::Unauthenticated,
     }
 }
 

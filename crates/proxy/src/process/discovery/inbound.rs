@@ -1,7 +1,11 @@
 //! The policy of one inbound port, from `InboundServerPolicies.WatchPort`.
 
 use super::{InboundSettings, MAX_WATCHES, Watched, fallback};
-use crate::process::control::{Event, Following, follow};
+use crate::process::{
+    control::{Event, Following, follow},
+    rate_limit::{Clock, Limiter},
+};
+use arc_swap::ArcSwapOption;
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tonic::transport::Channel;
 use weft_model::ServerPolicy;
@@ -11,30 +15,64 @@ use weft_wire::inbound::Client;
 pub struct PortPolicy {
     pub port: u16,
     pub policy: Arc<Watched<ServerPolicy>>,
+    /// Of the policy's rate limit; it lives as long as the limit stays the same.
+    limiter: Arc<ArcSwapOption<Limiter>>,
     detect_timeout: Duration,
+    clock: Clock,
 }
 
 /// What the watching task writes to.
 pub(super) struct Published {
     policy: Arc<Watched<ServerPolicy>>,
+    limiter: Arc<ArcSwapOption<Limiter>>,
     detect_timeout: Duration,
+    clock: Clock,
 }
 
 impl PortPolicy {
-    pub(super) fn new(port: u16, settings: &InboundSettings) -> Self {
-        let policy = Arc::new(Watched::new(fallback::server_policy(port, settings)));
-        Self { port, policy, detect_timeout: settings.detect_timeout }
+    pub(in crate::process) fn new(port: u16, settings: &InboundSettings) -> Self {
+        Self::with(port, fallback::server_policy(port, settings), settings)
     }
 
     /// A port of which nothing can be asked any more: refuses everything, since its policy may be stricter than the default.
     pub(super) fn refusing(port: u16, settings: &InboundSettings) -> Self {
         let reason = format!("more than {MAX_WATCHES} ports are in use");
-        let policy = Arc::new(Watched::new(fallback::invalid_server_policy(&reason, settings.detect_timeout)));
-        Self { port, policy, detect_timeout: settings.detect_timeout }
+        Self::with(port, fallback::invalid_server_policy(&reason, settings.detect_timeout), settings)
+    }
+
+    fn with(port: u16, policy: ServerPolicy, settings: &InboundSettings) -> Self {
+        Self {
+            port,
+            policy: Arc::new(Watched::new(policy)),
+            limiter: Arc::default(),
+            detect_timeout: settings.detect_timeout,
+            clock: settings.clock.clone(),
+        }
+    }
+
+    /// The buckets of the policy's rate limit. Ask after the policy: they are there before it.
+    pub fn limiter(&self) -> Option<Arc<Limiter>> {
+        self.limiter.load_full()
     }
 
     pub(super) fn published(&self) -> Published {
-        Published { policy: self.policy.clone(), detect_timeout: self.detect_timeout }
+        Published {
+            policy: self.policy.clone(),
+            limiter: self.limiter.clone(),
+            detect_timeout: self.detect_timeout,
+            clock: self.clock.clone(),
+        }
+    }
+}
+
+impl Published {
+    /// Says whether anything changed.
+    fn publish(&self, policy: ServerPolicy) -> bool {
+        let wanted = policy.protocol.rate_limit();
+        if self.limiter.load().as_ref().map(|limiter| limiter.limit()) != wanted {
+            self.limiter.store(wanted.map(|limit| Arc::new(Limiter::new(limit.clone(), (self.clock)()))));
+        }
+        self.policy.set_if_changed(policy)
     }
 }
 
@@ -53,13 +91,13 @@ pub(super) async fn watch(
     follow(following, open, |event| {
         match event {
             Event::Message { value, .. } => {
-                if published.policy.set_if_changed(value) {
+                if published.publish(value) {
                     tracing::debug!(port, "Inbound policy changed");
                 }
             }
             Event::Invalid(reason) => {
                 tracing::warn!(port, reason, "The inbound policy is invalid: the port refuses everything");
-                published.policy.set_if_changed(fallback::invalid_server_policy(&reason, published.detect_timeout));
+                published.publish(fallback::invalid_server_policy(&reason, published.detect_timeout));
             }
             Event::Failed(error) if error.is_final() => {
                 tracing::warn!(port, %error, "The inbound policy is refused: the present one stays");
@@ -87,6 +125,8 @@ mod tests {
             opaque_ports: crate::config::PortSet(vec![80..=80]),
             detect_timeout: Duration::from_secs(1),
             eager: std::collections::BTreeSet::new(),
+            admin_port: 4191,
+            clock: crate::process::rate_limit::clock(),
         };
         let policy = |port: PortPolicy| port.policy.snapshot().value.clone();
         assert!(!policy(PortPolicy::new(80, &settings)).authorizations.is_empty());

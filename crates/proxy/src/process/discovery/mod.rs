@@ -16,7 +16,7 @@ mod outbound;
 mod watched;
 
 use self::cache::Cache;
-use super::control::Following;
+use super::{control::Following, rate_limit::Clock};
 use crate::{
     config::{Inbound, PortSet},
     error::{Code, ProxyError},
@@ -89,10 +89,13 @@ pub(super) struct InboundSettings {
     pub(super) detect_timeout: Duration,
     /// Watched from the start, never forgotten.
     pub(super) eager: BTreeSet<u16>,
+    /// The proxy's own port, which is probed.
+    pub(super) admin_port: u16,
+    pub(super) clock: Clock,
 }
 
 impl InboundSettings {
-    pub(super) fn new(config: &Inbound, admin_port: u16) -> Self {
+    pub(super) fn new(config: &Inbound, admin_port: u16, clock: Clock) -> Self {
         let mut eager = config.ports.clone();
         eager.insert(admin_port);
         Self {
@@ -102,6 +105,8 @@ impl InboundSettings {
             opaque_ports: config.opaque_ports.clone(),
             detect_timeout: config.detect_timeout,
             eager,
+            admin_port,
+            clock,
         }
     }
 }

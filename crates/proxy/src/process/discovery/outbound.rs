@@ -249,6 +249,8 @@ mod tests {
                 opaque_ports: PortSet::default(),
                 detect_timeout: Duration::from_secs(10),
                 eager: Default::default(),
+                admin_port: 4191,
+                clock: crate::process::rate_limit::clock(),
             },
         }
     }

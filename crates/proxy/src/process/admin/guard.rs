@@ -1,0 +1,137 @@
+//! Who may ask the admin server: TLS for this workload is ended as on every port, and the policy of the admin port holds.
+
+use crate::{
+    error::{Code, ProxyError},
+    exchange::HeadView,
+    inbound::{
+        authorize::{self, Connected},
+        tls::{self, Arrived, Patience},
+    },
+    metrics::{
+        Failed, Metrics,
+        labels::{self, AcceptedTls},
+    },
+    process::{discovery::PortPolicy, worker::Direction},
+};
+use http::request;
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
+use weft_model::{DnsName, names::header};
+use weft_telemetry::{Registry, Shard};
+use weft_transport::{Stream, tls::Store};
+
+/// A client that says nothing for a second is none; its handshake may take longer on a machine that is busy.
+const PATIENCE: Patience = Patience { first: Duration::from_secs(1), whole: Duration::from_secs(10) };
+
+/// Guards one admin server.
+pub(in crate::process) struct Guard {
+    tls: Store,
+    port: Arc<PortPolicy>,
+    metrics: Metrics,
+}
+
+impl Guard {
+    pub(in crate::process) fn new(tls: Store, port: Arc<PortPolicy>, registry: &Registry) -> Self {
+        Self { tls, port, metrics: Metrics::new(registry, Shard::ADMIN, Direction::Inbound) }
+    }
+
+    /// Who the client is, and its stream without TLS. `None` if it closed without having sent anything.
+    ///
+    /// # Errors
+    /// It was too slow, its handshake failed, or it asks for another server.
+    pub(super) async fn arrive(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+    ) -> Result<Option<(Stream, Connected)>, ProxyError> {
+        let arrived = self.terminate(tcp, client).await;
+        arrived.inspect_err(|error| self.metrics.failed(Failed::Connection, error))
+    }
+
+    async fn terminate(&self, tcp: TcpStream, client: SocketAddr) -> Result<Option<(Stream, Connected)>, ProxyError> {
+        let gone = |error| ProxyError::new(Code::BadRequest, format!("the connection ended at once: {error}"));
+        let target = tcp.local_addr().map_err(gone)?;
+        let arrived = Box::pin(tls::terminate(&self.tls, tcp, false, PATIENCE)).await?;
+        let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
+        if let AcceptedTls::Passthrough(sni) = &tls {
+            let name = sni.as_ref().map_or("nobody", DnsName::as_str);
+            return Err(ProxyError::new(Code::TlsFailed, format!("the client's TLS is for {name}")));
+        }
+        let target = SocketAddr::new(target.ip().to_canonical(), target.port());
+        Ok(Some((stream, Connected { client, tls, target })))
+    }
+
+    /// Whether the policy lets the request in; it is asked anew for each.
+    ///
+    /// # Errors
+    /// It does not, or it asks for more than an answer.
+    pub(super) fn admit(&self, connected: &Connected, head: &request::Parts) -> Result<(), ProxyError> {
+        let admitted = self.decide(connected, head);
+        if let Err(error) = &admitted {
+            tracing::debug!(client = %connected.client, path = head.uri.path(), %error, "admin request refused");
+            self.metrics.failed(Failed::Request, error);
+        }
+        admitted
+    }
+
+    fn decide(&self, connected: &Connected, head: &request::Parts) -> Result<(), ProxyError> {
+        let policy = self.port.policy.snapshot();
+        let (policy, port) = (&policy.value, self.port.port);
+        if let Some(refusal) = authorize::unsupported(policy, port) {
+            return Err(refusal);
+        }
+        let permit = authorize::request(&self.metrics, connected, policy, port, &HeadView(head))?;
+        if !permit.filters.is_empty() {
+            return Err(ProxyError::new(Code::PolicyUnsupported, "the admin server carries out no filters"));
+        }
+        if let Some(limiter) = self.port.limiter().filter(|_| policy.protocol.rate_limit().is_some()) {
+            let now = Instant::now();
+            let limits = limiter.of(connected.tls.identity(), now);
+            authorize::limit(&self.metrics, connected, policy, port, &limits, now)?;
+        }
+        let labels = connected
+            .labels()
+            .join(&labels::server(&policy.meta, port))
+            .join(&labels::route(permit.route))
+            .join(&labels::authorization(permit.by));
+        self.metrics.counter(&self.metrics.http_allow, &labels).inc();
+        Ok(())
+    }
+}
+
+/// The name and value of the header by which peers of the mesh are told why.
+pub(super) fn reason(connected: &Connected, error: &ProxyError) -> Option<(&'static str, http::HeaderValue)> {
+    connected.tls.identity()?;
+    let visible: String = error.to_string().chars().filter(|c| matches!(c, ' '..='~')).collect();
+    Some((header::PROXY_ERROR, visible.try_into().ok()?))
+}
+
+#[cfg(test)]
+pub(super) mod test {
+    use super::*;
+    use crate::{config::PortSet, process::discovery::InboundSettings};
+    use weft_model::policy::inbound::DefaultPolicy;
+
+    /// Lets everybody in.
+    pub(in super::super) fn guard(registry: &Registry) -> Guard {
+        let default_policy = DefaultPolicy::AllUnauthenticated;
+        let settings = InboundSettings {
+            idle: Duration::from_secs(1),
+            default_policy,
+            authorizations: default_policy.authorizations(&[]),
+            opaque_ports: PortSet::default(),
+            detect_timeout: Duration::from_secs(1),
+            eager: std::collections::BTreeSet::new(),
+            admin_port: 4191,
+            clock: crate::process::rate_limit::clock(),
+        };
+        let name = "web.ns.serviceaccount.identity.linkerd.cluster.local";
+        let ca = weft_testkit::ca::Ca::new().unwrap();
+        let tls = Store::new(ca.anchors_pem(), name.parse().unwrap(), name.parse().unwrap()).unwrap();
+        Guard::new(tls, Arc::new(PortPolicy::new(4191, &settings)), registry)
+    }
+}

@@ -1,0 +1,177 @@
+//! Local rate limits: of all clients and of each, shared by the workers, on a clock that the test moves.
+
+use crate::{
+    harness::{eventually, soon},
+    mesh::{Mesh, get, naming},
+};
+use http::Request;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+use weft_model::{
+    ProtocolHint, ServerPolicy,
+    policy::{
+        inbound::{DefaultPolicy, RateLimit, ServerProtocol},
+        route::{GrpcMatch, GrpcRoute, Rule},
+    },
+};
+use weft_proxy::process::rate_limit::Clock;
+use weft_testkit::{
+    http1, http2,
+    policy::{inbound, service},
+};
+
+/// Milliseconds that stand still.
+#[derive(Clone, Default)]
+struct Time(Arc<AtomicU64>);
+
+impl Time {
+    fn clock(&self) -> Clock {
+        let (start, passed) = (Instant::now(), self.0.clone());
+        Arc::new(move || start + Duration::from_millis(passed.load(SeqCst)))
+    }
+
+    fn pass(&self, millis: u64) {
+        self.0.fetch_add(millis, SeqCst);
+    }
+}
+
+fn limited(limit: RateLimit) -> ServerPolicy {
+    let mut policy = inbound(DefaultPolicy::AllUnauthenticated);
+    let ServerProtocol::Detect { rate_limit, .. } = &mut policy.protocol else { unreachable!() };
+    *rate_limit = Some(limit);
+    policy
+}
+
+fn limit(total: Option<u32>, identity: Option<u32>) -> RateLimit {
+    RateLimit { meta: service("ns", "limit", 0), total, identity, overrides: vec![] }
+}
+
+/// A mesh on a clock of its own whose servers' proxy has two workers.
+async fn mesh() -> (Mesh, Time) {
+    let time = Time::default();
+    let clock = time.clock();
+    let mesh = Mesh::of(|web| web, |app| app.clock(clock).env("LINKERD2_PROXY_CORES", 2)).await;
+    (mesh, time)
+}
+
+/// Publishes the policy and waits until `app`'s proxy has it: its server's name shows in the metrics of a request.
+async fn known(mesh: &Mesh, port: u16, mut policy: ServerPolicy, name: &str) {
+    policy.meta = service("ns", name, 0);
+    mesh.control.set_inbound(port, policy);
+    let start = Instant::now();
+    let addr = ([127, 0, 0, 1], port).into();
+    while !mesh.app.handle().metrics().contains(&format!("srv_name=\"{name}\"")) {
+        assert!(start.elapsed() < crate::harness::LONG);
+        // The accepted connection is labelled by the policy that holds then; it asks for nothing.
+        let mut tcp = mesh.app.connect_inbound(addr).await;
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    eventually("they are closed", || mesh.app.handle().open_connections() == 0).await;
+}
+
+async fn statuses(client: &mut http2::Client, requests: usize) -> Vec<u16> {
+    let mut all = vec![];
+    for _ in 0..requests {
+        all.push(soon(client.call(get())).await.unwrap().head.status.as_u16());
+    }
+    all
+}
+
+#[tokio::test]
+async fn workers_share_a_limit() {
+    let (mesh, time) = mesh().await;
+    let origin = naming("app").await;
+    known(&mesh, origin.addr().port(), limited(limit(Some(10), None)), "limited").await;
+    let mut first = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    let mut second = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    eventually("each worker has one", || {
+        (0..2).all(|n| mesh.app.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}")) == 1.0)
+    })
+    .await;
+    assert_eq!(statuses(&mut first, 6).await, [200; 6]);
+    assert_eq!(statuses(&mut second, 6).await, [200, 200, 200, 200, 429, 429]);
+    assert_eq!(statuses(&mut first, 1).await, [429]);
+    time.pass(200);
+    assert_eq!(statuses(&mut first, 3).await, [200, 200, 429]);
+    assert_eq!(origin.seen().requests.len(), 12);
+
+    let text = mesh.app.handle().metrics();
+    let counted = "srv_name=\"limited\",srv_port=\"PORT\",ratelimit_group=\"core\",ratelimit_kind=\"Service\",\
+                   ratelimit_name=\"limit\",ratelimit_scope=\"total\"} 4"
+        .replace("PORT", &origin.addr().port().to_string());
+    let line = text.lines().find(|l| l.starts_with("inbound_http_local_ratelimit_total{")).expect("it is counted");
+    assert!(line.ends_with(&counted), "{line}");
+    assert_eq!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"RATE_LIMITED\"}"), 4.0);
+    assert_eq!(mesh.app.metric("inbound_http_errors_total{"), 0.0, "a family of its own counts it");
+}
+
+#[tokio::test]
+async fn clients_are_limited_apart_and_told_in_their_framing() {
+    let (mesh, _time) = mesh().await;
+    let origin = naming("app").await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    known(&mesh, origin.addr().port(), limited(limit(None, Some(2))), "limited").await;
+    // Whoever has no identity shares one bucket.
+    let mut first = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    let mut second = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    assert_eq!(statuses(&mut first, 2).await, [200, 200]);
+    let stranger = soon(second.call(get())).await.unwrap();
+    assert_eq!(stranger.head.status, 429);
+    assert!(stranger.head.headers.get("l5d-proxy-error").is_none(), "strangers are told nothing");
+    assert_eq!(stranger.head.headers["content-length"], "0");
+    // The mesh's client has its own, however many connections it makes.
+    assert_eq!(statuses(&mut mesh.http2(&service).await, 1).await, [200]);
+    let mut client = mesh.http2(&service).await;
+    assert_eq!(statuses(&mut client, 2).await, [200, 429]);
+    let grpc = Request::post("http://app.ns/a.B/C").header("content-type", "application/grpc").body(http2::full(""));
+    let answer = soon(client.call(grpc.unwrap())).await.unwrap();
+    assert_eq!((answer.head.status.as_u16(), answer.head.headers["grpc-status"].as_bytes()), (200, &b"8"[..]));
+    assert_eq!(answer.head.headers["grpc-message"], "identity rate limit exceeded: 2rps [RATE_LIMITED]");
+    // HTTP/1 goes on after the refusal.
+    let mut old = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
+    for _ in 0..2 {
+        let answer = soon(old.call("GET / HTTP/1.1\r\nHost: app\r\n\r\n")).await.unwrap();
+        assert_eq!((answer.status(), answer.header("connection")), (Some(429), None));
+    }
+    let scope = |scope: &str| {
+        let text = mesh.app.handle().metrics();
+        text.lines().any(|l| l.starts_with("inbound_http_local_ratelimit_total{") && l.contains(scope))
+    };
+    assert!(scope("ratelimit_scope=\"identity\"") && !scope("ratelimit_scope=\"total\""));
+}
+
+#[tokio::test]
+async fn a_limit_that_stays_is_not_filled_anew_by_other_changes() {
+    let (mesh, _time) = mesh().await;
+    let origin = naming("app").await;
+    let port = origin.addr().port();
+    known(&mesh, port, limited(limit(Some(3), None)), "first").await;
+    let mut client = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    assert_eq!(statuses(&mut client, 4).await, [200, 200, 200, 429]);
+    drop(client);
+    known(&mesh, port, limited(limit(Some(3), None)), "second").await;
+    let mut client = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    assert_eq!(statuses(&mut client, 1).await, [429], "the limit is the same");
+    drop(client);
+    known(&mesh, port, limited(limit(Some(2), None)), "third").await;
+    let mut client = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    assert_eq!(statuses(&mut client, 3).await, [200, 200, 429], "another limit begins anew");
+    // gRPC servers have none.
+    let rule = Rule { matches: vec![GrpcMatch::default()], filters: vec![], does: Default::default() };
+    let route = GrpcRoute { meta: service("ns", "grpc", 0), hosts: vec![], rules: vec![rule] };
+    let mut grpc = inbound(DefaultPolicy::AllUnauthenticated);
+    grpc.protocol = ServerProtocol::Grpc { routes: vec![route] };
+    drop(client);
+    known(&mesh, port, grpc, "fourth").await;
+    let mut client = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+    for _ in 0..5 {
+        let request = Request::post("http://app.ns/a.B/C").body(http2::full("")).unwrap();
+        assert_eq!(soon(client.call(request)).await.unwrap().head.status, 200);
+    }
+}
