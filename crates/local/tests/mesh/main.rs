@@ -16,4 +16,5 @@ mod failure;
 mod harness;
 mod hostile;
 mod network;
+mod scrape;
 mod talk;

@@ -189,7 +189,7 @@ mod tests {
         }
         assert_eq!([refused(&modest), refused(&modest)], [None, None]);
         assert_eq!(refused(&greedy), Some(Scope::Total), "all have too many");
-        let later = now + Duration::from_millis(500);
+        let later = now + Duration::from_millis(600);
         assert!(greedy.admit(later).is_ok());
     }
 
