@@ -25,5 +25,10 @@ pub(super) enum NoResponse {
     Failed(Failed),
     /// The request stands unread in the buffer, and the endpoint has not looked at it, or looking at it twice does no harm:
     /// another may be asked.
-    Repeatable(ProxyError),
+    Repeatable {
+        error: ProxyError,
+        /// The connection was made for this request and closed by a server that may have seen it: one other is asked, and no
+        /// third, lest a request that ends servers ends them all.
+        fresh: bool,
+    },
 }

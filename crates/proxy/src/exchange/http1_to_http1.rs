@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head ─► connection ─► [head + body] ─► interim heads ─► head ─► bodies, both ways ─► keep both connections
-//!                            └─► asked again elsewhere, if a pooled connection turns out closed and nothing can have happened
+//!                            └─► asked again elsewhere, if the connection closes without a word and asking twice does no harm
 //! ```
 //! The common request is one write and one read on the endpoint's connection, and one read and one write on the client's.
 
@@ -65,7 +65,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                     self.pass_interim(&mut upstream, interim).await.map_err(NoResponse::Failed)?;
                 }
                 Err(NoHead::Silent(error)) if request.may_repeat(&upstream, idempotent) => {
-                    return Err(NoResponse::Repeatable(error));
+                    return Err(NoResponse::Repeatable { error, fresh: upstream.completed == 0 });
                 }
                 Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(reply(error)),
                 Err(NoHead::Client(failed)) => return Err(NoResponse::Failed(failed)),
@@ -337,10 +337,10 @@ impl Sending {
         }
     }
 
-    /// Whether the request may be sent again: the connection was closed while it lay in the pool, and no server can have acted
-    /// on the request, or acting twice is harmless.
+    /// Whether the request may be sent again: it is held whole, the connection closed without a word, and no server can have
+    /// acted on the request, or acting twice is harmless (RFC 9110 9.2.2).
     fn may_repeat(&self, upstream: &Connection, idempotent: bool) -> bool {
-        upstream.completed > 0 && self.held > 0 && (idempotent || upstream.io.out.nothing_written())
+        self.held > 0 && (idempotent || upstream.io.out.nothing_written())
     }
 }
 

@@ -109,7 +109,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
         let sent = Instant::now();
-        let stream = sender.send(request, whole).map_err(|error| NoResponse::Repeatable(no_answer(&error)))?;
+        let stream = sender.send(request, whole).map_err(|error| repeatable(&error))?;
         drop(sender);
         let (mut response, mut upstream, _open) = stream;
         let mut interim = 0;
@@ -178,7 +178,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             Cut::Upstream(error)
                 if outgoing.head > 0 && (unprocessed(&error) || outgoing.idempotent && error.is_io()) =>
             {
-                return NoResponse::Repeatable(no_answer(&error));
+                return repeatable(&error);
             }
             Cut::Upstream(error) => no_answer(&error),
             Cut::Response(what) => {
@@ -448,6 +448,11 @@ fn unprocessed(error: &h2::Error) -> bool {
 
 fn reply(error: ProxyError) -> NoResponse {
     NoResponse::Failed(Failed::Reply(error))
+}
+
+/// Connections are shared and outlive most requests: whether this one was fresh says nothing.
+fn repeatable(error: &h2::Error) -> NoResponse {
+    NoResponse::Repeatable { error: no_answer(error), fresh: false }
 }
 
 fn no_answer(error: &h2::Error) -> ProxyError {

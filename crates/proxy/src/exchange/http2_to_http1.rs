@@ -108,6 +108,8 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         let idempotent = head.method.is_idempotent();
         head.headers.clear();
         let mut outgoing = Outgoing { body, chunked, unwritten: 0, whole, stopped: false, only_head: true, idempotent };
+        // A fresh connection that closes without a word is given up for one other.
+        let mut other = true;
         loop {
             let Some(connection) = unless_reset(self.respond, self.endpoint.http1()).await else { return Ok(()) };
             let mut connection = connection?;
@@ -121,7 +123,9 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                     return Ok(());
                 }
                 Err(Failed::Client) => return Ok(()),
-                Err(Failed::Silent(_)) if connection.completed > 0 && outgoing.may_repeat(&connection) => {
+                Err(Failed::Silent(_))
+                    if (connection.completed > 0 || std::mem::take(&mut other)) && outgoing.may_repeat(&connection) =>
+                {
                     written = std::mem::take(&mut connection.io.out);
                     outgoing.stopped = false;
                 }

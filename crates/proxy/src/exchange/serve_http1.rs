@@ -31,7 +31,10 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    time::Sleep,
+};
 use weft_transport::{drain, stream::Stream};
 
 /// How long a connection that closes waits for a client that is still sending: closing at once would reset it, and the reply
@@ -39,6 +42,9 @@ use weft_transport::{drain, stream::Stream};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of what it is still sending is read meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a connection on which no request has come yet waits for the first one while the process drains: who has just
+/// connected is about to send it, and would lose it.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
 const MAX_AGAIN: usize = 3;
 
@@ -58,7 +64,10 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
         let read = poll_fn(|cx| poll_head(cx, client, &mut head, drain, draining.as_mut(), &mut waiting)).await;
         let after = match read {
             // Boxed: connections are idle most of the time, and the allocation is small beside the system calls.
-            Ok(true) => Box::pin(request(client, &head, &mut response, director, drain)).await,
+            Ok(true) => {
+                waiting.used = true;
+                Box::pin(request(client, &head, &mut response, director, drain)).await
+            }
             Ok(false) => return After::Close,
             Err(error) => {
                 director.refused(&error);
@@ -73,15 +82,41 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
     }
 }
 
-/// The task's waker, once the drain knows it.
+/// How a connection that waits for a request takes part in the drain.
 #[derive(Default)]
-struct Waiting(Option<Waker>);
+struct Waiting {
+    /// The task's waker, once the drain knows it.
+    known: Option<Waker>,
+    /// A request has come on this connection.
+    used: bool,
+    /// How long the first one is waited for, once the drain has begun.
+    first: Option<Pin<Box<Sleep>>>,
+}
 
 impl Waiting {
+    /// Ready when the drain ends the connection.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        drain: &drain::Watch,
+        draining: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<()> {
+        if !drain.is_signaled() {
+            self.register(cx, draining);
+        }
+        if !drain.is_signaled() {
+            return Poll::Pending;
+        }
+        if self.used {
+            return Poll::Ready(());
+        }
+        self.first.get_or_insert_with(|| Box::pin(tokio::time::sleep(FIRST_REQUEST))).as_mut().poll(cx)
+    }
+
     /// Registers with the drain, unless it knows this task already: once per connection instead of once per request.
     fn register(&mut self, cx: &mut Context<'_>, draining: Pin<&mut impl Future<Output = ()>>) {
-        if self.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) && draining.poll(cx).is_pending() {
-            self.0 = Some(cx.waker().clone());
+        if self.known.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) && draining.poll(cx).is_pending() {
+            self.known = Some(cx.waker().clone());
         }
     }
 }
@@ -118,11 +153,8 @@ fn poll_head(
             Poll::Pending => break,
         }
     }
-    if client.read.is_empty() {
-        waiting.register(cx, draining);
-        if drain.is_signaled() {
-            return Poll::Ready(Ok(false));
-        }
+    if client.read.is_empty() && waiting.poll(cx, drain, draining).is_ready() {
+        return Poll::Ready(Ok(false));
     }
     Poll::Pending
 }
@@ -163,8 +195,8 @@ async fn request<D: Director>(
         match exchanged {
             Ok(after) => return after,
             Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
-            Err(NoResponse::Repeatable(_)) if again > 0 => again -= 1,
-            Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable(error)) => {
+            Err(NoResponse::Repeatable { fresh, .. }) if again > 0 => again = if fresh { 0 } else { again - 1 },
+            Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable { error, .. }) => {
                 record.response_head(error.code.status());
                 record.first_byte();
                 record.end(None, Some(&error));

@@ -5,6 +5,7 @@ use super::{
     fake::{Origin, Seen, local},
 };
 use crate::error::{Code, ProxyError};
+use std::time::Duration;
 
 #[test]
 fn a_stale_pooled_connection_is_left_for_another() {
@@ -31,6 +32,33 @@ fn a_stale_pooled_connection_is_left_for_another() {
         assert!(client.head().await.starts_with("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n"));
         client.end().await;
         assert_eq!(*proxy.refused.borrow(), [Code::UpstreamProtocol]);
+    });
+}
+
+#[test]
+fn a_fresh_connection_that_closes_without_a_word_is_left_for_one_other() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        origin.accept().await.hear(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+        client.hear(OK).await;
+        // Not for ever: the request may be what ends the server.
+        client.say(GET).await;
+        origin.accept().await.hear(GET).await;
+        origin.accept().await.hear(GET).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
+        assert_eq!(proxy.connections.get(), 4);
+        // And not where acting twice does harm.
+        let mut client = proxy.client().await;
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+        client.say(post).await;
+        origin.accept().await.hear(post).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
+        assert_eq!(proxy.connections.get(), 5);
     });
 }
 
@@ -212,6 +240,24 @@ fn a_drain_ends_idle_connections_and_lets_others_finish() {
         busy.hear("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\nhi").await;
         busy.end().await;
         drop((idle, used, busy));
+        assert_eq!(drained.await.unwrap(), weft_transport::drain::Drained::Done);
+    });
+}
+
+#[test]
+fn a_drain_leaves_a_fresh_connection_its_first_request() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut fresh = proxy.client().await;
+        let drained = tokio::task::spawn_local(proxy.drain());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        fresh.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        fresh.hear("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\nhi").await;
+        fresh.end().await;
+        drop(fresh);
         assert_eq!(drained.await.unwrap(), weft_transport::drain::Drained::Done);
     });
 }

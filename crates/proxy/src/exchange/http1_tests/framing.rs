@@ -141,6 +141,8 @@ fn a_body_that_ends_with_the_connection_is_chunked_for_the_client() {
             client.say(GET).await;
             let mut server = origin.accept().await;
             server.hear(GET).await;
+            drop(client);
+            server.end().await;
         }
     });
 }
