@@ -26,7 +26,7 @@ impl ClientPolicy {
                 breaker(b.as_ref()).or_else(|| routes.iter().find_map(|route| rules(&route.rules)))
             }
             ClientProtocol::Opaque(route) => route.as_ref().and_then(tcp_route),
-            ClientProtocol::Tls(_) => Some("routes by TLS server name".to_owned()),
+            ClientProtocol::Tls(routes) => routes.iter().find_map(|route| tcp_route(&route.route)),
         }
     }
 }
@@ -218,7 +218,10 @@ mod tests {
         assert_eq!(opaque(Filter::Forbidden), None);
         assert_eq!(opaque(Filter::Invalid(String::new())), None);
         assert!(opaque(Filter::Redirect(Default::default())).is_some());
-        assert!(ClientPolicy { meta: meta(), protocol: ClientProtocol::Tls(vec![]) }.unsupported().is_some());
+        let redirects = vec![Filter::Redirect(Default::default())];
+        let route = TcpRoute { meta: meta(), backends: Distribution::Empty, filters: redirects };
+        let routes = vec![crate::policy::outbound::TlsRoute { snis: vec![], route }];
+        assert!(ClientPolicy { meta: meta(), protocol: ClientProtocol::Tls(routes) }.unsupported().is_some());
     }
 
     #[test]

@@ -34,6 +34,12 @@ pub enum Code {
     PolicyUnsupported,
     /// The client did not send what detection or the handshake needs in time.
     DetectTimeout,
+    /// The policy routes TLS by server name, and the connection gives none.
+    NoServerName,
+    /// A session for a server that speaks first was asked for on a port of HTTP.
+    ServerFirstRefused,
+    /// The process has no descriptor left for another connection.
+    DescriptorLimit,
     /// The control plane did not answer for this destination in time.
     DiscoveryTimeout,
     /// No endpoint became available within the failfast timeout.
@@ -70,6 +76,9 @@ impl Code {
         Self::RateLimited,
         Self::PolicyUnsupported,
         Self::DetectTimeout,
+        Self::NoServerName,
+        Self::ServerFirstRefused,
+        Self::DescriptorLimit,
         Self::DiscoveryTimeout,
         Self::Failfast,
         Self::LoadShed,
@@ -80,6 +89,15 @@ impl Code {
         Self::UpstreamProtocol,
         Self::Loop,
     ];
+
+    /// Why a connection could not be opened.
+    pub(crate) fn of_connect(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => Self::ConnectTimeout,
+            _ if weft_transport::socket::is_descriptor_limit(error) => Self::DescriptorLimit,
+            _ => Self::ConnectFailed,
+        }
+    }
 
     /// What metrics, logs and replies call it.
     pub fn as_str(self) -> &'static str {
@@ -92,6 +110,9 @@ impl Code {
             Self::RateLimited => "RATE_LIMITED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
             Self::DetectTimeout => "DETECT_TIMEOUT",
+            Self::NoServerName => "NO_SERVER_NAME",
+            Self::ServerFirstRefused => "SERVER_FIRST_REFUSED",
+            Self::DescriptorLimit => "DESCRIPTOR_LIMIT",
             Self::DiscoveryTimeout => "DISCOVERY_TIMEOUT",
             Self::Failfast => "FAILFAST",
             Self::LoadShed => "LOAD_SHED",
@@ -107,13 +128,13 @@ impl Code {
     /// The HTTP status of the reply.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::Http2Violation => 400,
+            Self::BadRequest | Self::Http2Violation | Self::NoServerName => 400,
             Self::HeadTooLarge => 431,
             Self::RouteNotFound => 404,
-            Self::Unauthorized => 403,
+            Self::Unauthorized | Self::ServerFirstRefused => 403,
             Self::RateLimited => 429,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
-            Self::LoadShed => 503,
+            Self::LoadShed | Self::DescriptorLimit => 503,
             Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
             Self::Loop => 508,
             Self::PolicyUnsupported => 500,
@@ -123,14 +144,19 @@ impl Code {
     /// The gRPC status of the reply to a gRPC request.
     pub fn grpc_status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation | Self::PolicyUnsupported => 13,
+            Self::BadRequest
+            | Self::HeadTooLarge
+            | Self::Http2Violation
+            | Self::NoServerName
+            | Self::PolicyUnsupported => 13,
             Self::RouteNotFound => 5,
-            Self::Unauthorized => 7,
+            Self::Unauthorized | Self::ServerFirstRefused => 7,
             Self::RateLimited => 8,
             Self::ConnectFailed
             | Self::IdentityMismatch
             | Self::TlsFailed
             | Self::UpstreamProtocol
+            | Self::DescriptorLimit
             | Self::LoadShed => 14,
             Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 4,
             Self::Loop => 10,

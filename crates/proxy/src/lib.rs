@@ -20,6 +20,7 @@ mod outbound;
 mod pool;
 mod prefix;
 pub mod process;
+mod server_first;
 
 pub use config::Config;
 pub use process::{Handle, Options, start};

@@ -4,8 +4,15 @@
 //! the connection puts them back.
 
 use bytes::BytesMut;
-use std::{io, time::Duration};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Poll, ready},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, ReadBuf};
 use weft_transport::detect::MAX_BYTES;
 
 /// How reading ended.
@@ -41,14 +48,25 @@ where
             if bytes.len() >= MAX_BYTES {
                 return Ok(Seen::Eof);
             }
-            bytes.reserve(READ);
-            if io.read_buf(bytes).await? == 0 {
+            if more(io, bytes).await? == 0 {
                 return Ok(Seen::Eof);
             }
         }
     };
     // Dropping the read loses nothing: what was read is in `bytes`.
     tokio::time::timeout(timeout, reading).await.unwrap_or(Ok(Seen::Timeout))
+}
+
+/// Appends what one read brings. A connection that is silent holds no buffer meanwhile.
+async fn more<S: AsyncRead + Unpin>(io: &mut S, bytes: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
+        bytes.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 #[cfg(test)]

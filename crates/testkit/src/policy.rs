@@ -8,9 +8,9 @@ use weft_model::{
         inbound::{DefaultPolicy, InboundRule, ServerProtocol},
         outbound::{
             Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Queue, RouteBackend,
-            TcpRoute, Timeouts,
+            TcpRoute, Timeouts, TlsRoute,
         },
-        route::{HttpRoute, Rule},
+        route::{HostMatch, HttpRoute, Rule},
     },
 };
 
@@ -54,6 +54,16 @@ pub fn detect(meta: Meta, backend: Backend) -> ClientPolicy {
 /// Bytes to this one backend.
 pub fn opaque(meta: Meta, backend: Backend) -> ClientPolicy {
     ClientPolicy { meta, protocol: ClientProtocol::Opaque(Some(tcp_route(backend))) }
+}
+
+/// A route of TLS connections that ask for one of `snis`: `*.` stands before a suffix; none is every name.
+pub fn tls_route(name: &str, snis: &[&str], backend: Backend) -> TlsRoute {
+    let sni = |text: &&str| match text.strip_prefix("*.") {
+        Some(suffix) => HostMatch::Suffix(suffix.rsplit('.').map(str::to_owned).collect()),
+        None => HostMatch::Exact((*text).to_owned()),
+    };
+    let route = TcpRoute { meta: Meta::default_named(name), ..tcp_route(backend) };
+    TlsRoute { snis: snis.iter().map(sni).collect(), route }
 }
 
 /// One route for every request.

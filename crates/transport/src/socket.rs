@@ -103,6 +103,12 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Whether an operation failed because this process, or the system, has as many files and sockets open as it may.
+pub fn is_descriptor_limit(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    error.raw_os_error().is_some_and(|code| [Errno::EMFILE, Errno::ENFILE].contains(&Errno::from_raw(code)))
+}
+
 /// Where the client wanted to go before the connection was redirected here (`SO_ORIGINAL_DST`).
 ///
 /// The table to ask is chosen by the client's address family; a v4 client mapped to v6 is a v4 client.

@@ -7,3 +7,4 @@ pub mod cidr;
 pub mod pick;
 pub mod rate_limit;
 pub mod route;
+pub mod server_first;

@@ -5,6 +5,10 @@ use crate::policy::route::{
 };
 use std::borrow::Cow;
 
+mod sni;
+
+pub use sni::find_tls;
+
 /// A request as far as routing sees it. Whoever frames requests implements it on its own representation.
 pub trait RequestView {
     fn method(&self) -> &str;

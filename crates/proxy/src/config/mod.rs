@@ -45,6 +45,8 @@ pub struct Inbound {
     pub http2_server: Http2Server,
     pub max_in_flight: usize,
     pub detect_timeout: Duration,
+    /// How long a client is silent until the application is connected, so that it may speak first; zero is for ever.
+    pub server_first_wait: Duration,
     pub discovery_idle: Duration,
     /// Ports whose policy is watched from the start and never forgotten.
     pub ports: BTreeSet<u16>,
@@ -71,7 +73,11 @@ pub struct Outbound {
     pub tcp_queue: Queue,
     pub max_in_flight: usize,
     pub detect_timeout: Duration,
+    /// How long a client is silent until a session is opened for it, so that the server may speak first; zero is for ever.
+    pub server_first_wait: Duration,
     pub discovery_idle: Duration,
+    /// Each request may name its target by `l5d-dst-override`.
+    pub ingress: bool,
     /// Whether the application is shown `l5d-proxy-error` and `l5d-proxy-connection`.
     pub informational_headers: bool,
 }
@@ -153,6 +159,7 @@ pub struct Destination {
     pub service: ControlAddr,
     pub context: String,
     pub profile_networks: Vec<Cidr>,
+    pub profile_suffixes: DnsSuffixes,
     /// How long a connection waits for the first answers about its destination.
     pub timeout: Duration,
 }
@@ -208,6 +215,20 @@ pub enum HostPort {
 /// Ports as ranges, both ends included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortSet(pub Vec<std::ops::RangeInclusive<u16>>);
+
+/// Ends of names, lower-case and without trailing dot; an empty one is the end of every name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsSuffixes(pub Vec<String>);
+
+impl DnsSuffixes {
+    /// Whether `name` is one of them or below one.
+    pub fn contains(&self, name: &DnsName) -> bool {
+        self.0.iter().any(|suffix| {
+            let rest = name.as_str().strip_suffix(suffix.as_str());
+            rest.is_some_and(|rest| suffix.is_empty() || rest.is_empty() || rest.ends_with('.'))
+        })
+    }
+}
 
 impl PortSet {
     pub fn contains(&self, port: u16) -> bool {

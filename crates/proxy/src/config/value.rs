@@ -1,6 +1,6 @@
 //! How the text of a variable becomes a value (data plane 1.1). Pure; an error says what is expected.
 
-use super::{HostPort, PortSet};
+use super::{DnsSuffixes, HostPort, PortSet};
 use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
@@ -74,6 +74,15 @@ pub(super) fn ips<C: FromIterator<IpAddr>>(text: &str) -> Parsed<C> {
     items(text).map(|item| item.parse().map_err(|_| format!("{item:?} is not an IP address"))).collect()
 }
 
+/// `.` is the end of every name.
+pub(super) fn suffixes(text: &str) -> Parsed<DnsSuffixes> {
+    let suffix = |item: &str| match item {
+        "." => Ok(String::new()),
+        item => item.parse::<DnsName>().map(|name| name.as_str().to_owned()).map_err(|e| e.to_string()),
+    };
+    items(text).map(suffix).collect::<Result<_, _>>().map(DnsSuffixes)
+}
+
 pub(super) fn socket_addr(text: &str) -> Parsed<SocketAddr> {
     text.trim().parse().map_err(|_| format!("{text:?} is not an address: it has the form ip:port"))
 }
@@ -127,6 +136,23 @@ mod tests {
         for bad in ["0", "65536", "9-8", "a", "1-2-3"] {
             assert!(ports(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn suffixes_end_names_at_a_dot() {
+        let set = suffixes("Svc.cluster.local., east.test").unwrap();
+        for (name, held) in [
+            ("web.ns.svc.cluster.local", true),
+            ("svc.cluster.local", true),
+            ("evilsvc.cluster.local", false),
+            ("a.east.test", true),
+            ("svc.cluster.local.evil", false),
+        ] {
+            assert_eq!(set.contains(&name.parse().unwrap()), held, "{name}");
+        }
+        assert!(suffixes(".").unwrap().contains(&"a.b".parse().unwrap()));
+        assert!(!suffixes("").unwrap().contains(&"a.b".parse().unwrap()));
+        assert!(suffixes("a..b").is_err());
     }
 
     #[test]

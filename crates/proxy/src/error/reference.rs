@@ -80,6 +80,18 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "A client connected and did not send what its protocol is known by, a TLS handshake or a transport header, in time",
             "Mark ports on which the server speaks first as opaque; else look for clients that connect and wait",
         ),
+        Code::NoServerName => (
+            "The target routes TLS by server name, and the connection does not begin with a ClientHello that gives one",
+            "Let the client send SNI: dial by name, not by address; take the TLSRoute away where the port does not speak TLS",
+        ),
+        Code::ServerFirstRefused => (
+            "A client's proxy opened a session before its client had said anything, on a port whose policy has HTTP routes",
+            "Nothing where the client is only slow: its proxy waits on. Where the server does speak first, take the HTTP routes away",
+        ),
+        Code::DescriptorLimit => (
+            "The proxy has as many files and sockets open as it may: accepting pauses until one is closed",
+            "Raise the limit (`ulimit -n`, the container's `nofile`); look in `tcp_open_connections` for who holds so many",
+        ),
         Code::DiscoveryTimeout => (
             "The control plane did not say in time what is behind the address",
             "Look whether the control plane is ready (`weft ps`, its `/ready`) and what the log of the client's proxy says of reaching it",

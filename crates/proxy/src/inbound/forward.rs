@@ -67,8 +67,7 @@ impl App {
 }
 
 fn failed(addr: SocketAddr, error: &io::Error) -> ProxyError {
-    let code = if error.kind() == io::ErrorKind::TimedOut { Code::ConnectTimeout } else { Code::ConnectFailed };
-    ProxyError::new(code, format!("cannot connect to the application at {addr}: {error}"))
+    ProxyError::new(Code::of_connect(error), format!("cannot connect to the application at {addr}: {error}"))
 }
 
 impl Lease {

@@ -1,5 +1,6 @@
 //! The labels that Linkerd's dashboards and CLI select by.
 
+use crate::{error::Code, process::worker::Direction};
 use std::{collections::BTreeMap, net::SocketAddr};
 use weft_model::{DnsName, Identity, Meta, decide::rate_limit::Scope, endpoint::ServerTls};
 use weft_telemetry::Labels;
@@ -70,6 +71,31 @@ pub(crate) fn server(meta: &Meta, port: u16) -> Labels {
 
 pub(crate) fn route(meta: &Meta) -> Labels {
     object("route", meta)
+}
+
+/// A failure that the proxy made.
+pub(crate) fn code(direction: Direction, code: Code) -> Labels {
+    Labels::new().with("direction", direction.as_str()).with("code", code.as_str())
+}
+
+/// The target of a client policy.
+pub(crate) fn parent(meta: &Meta) -> Labels {
+    Labels::new()
+        .with("parent_group", meta.group())
+        .with("parent_kind", meta.kind())
+        .with("parent_namespace", meta.namespace())
+        .with("parent_name", meta.name())
+        .with("parent_port", meta.port())
+        .with("parent_section_name", meta.section())
+}
+
+/// A route of a client policy.
+pub(crate) fn outbound_route(meta: &Meta) -> Labels {
+    Labels::new()
+        .with("route_group", meta.group())
+        .with("route_kind", meta.kind())
+        .with("route_namespace", meta.namespace())
+        .with("route_name", meta.name())
 }
 
 pub(crate) fn authorization(meta: &Meta) -> Labels {

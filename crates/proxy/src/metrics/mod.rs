@@ -4,7 +4,9 @@
 
 pub(crate) mod http;
 pub(crate) mod labels;
+pub(crate) mod server_first;
 pub(crate) mod tcp;
+pub(crate) mod tcp_route;
 
 use crate::{
     error::{Code, ProxyError},
@@ -66,14 +68,13 @@ impl Metrics {
                 .counter("inbound_http_local_ratelimit_total", "Requests for which a rate limit left no room"),
             http_errors: registry.counter(http_errors, "Requests that the proxy failed"),
             tcp_errors: registry.counter(tcp_errors, "Connections that the proxy failed"),
-            proxy_errors: registry.counter("weft_proxy_errors_total", "Failures that the proxy made itself, by code"),
+            proxy_errors: proxy_errors(registry),
         }
     }
 
     /// Counts a failure. Rare, so its series are looked up each time.
     pub(crate) fn failed(&self, what: Failed, error: &ProxyError) {
-        let code = Labels::new().with("direction", self.direction.as_str()).with("code", error.code.as_str());
-        self.proxy_errors.pinned(self.shard, &code).inc();
+        self.proxy_errors.pinned(self.shard, &labels::code(self.direction, error.code)).inc();
         if let Some(label) = error_label(error.code) {
             let family = if what == Failed::Request { &self.http_errors } else { &self.tcp_errors };
             family.pinned(self.shard, &Labels::new().with("error", label)).inc();
@@ -86,15 +87,24 @@ impl Metrics {
     }
 }
 
+/// Every failure by its code.
+pub(crate) fn proxy_errors(registry: &Registry) -> CounterFamily {
+    registry.counter("weft_proxy_errors_total", "Failures that the proxy made itself, by code")
+}
+
 /// Linkerd's word for a failure; `None` where a family of its own counts it.
 fn error_label(code: Code) -> Option<&'static str> {
     Some(match code {
         Code::Failfast => "failfast",
         Code::LoadShed => "loadshed",
-        Code::ConnectFailed | Code::ConnectTimeout | Code::TlsFailed | Code::UpstreamProtocol => "i/o",
+        Code::ConnectFailed
+        | Code::ConnectTimeout
+        | Code::DescriptorLimit
+        | Code::TlsFailed
+        | Code::UpstreamProtocol => "i/o",
         Code::IdentityMismatch => "identity required",
         Code::DetectTimeout => "tls detection timeout",
-        Code::RouteNotFound | Code::Unauthorized | Code::RateLimited => return None,
+        Code::RouteNotFound | Code::Unauthorized | Code::RateLimited | Code::ServerFirstRefused => return None,
         _ => "unexpected",
     })
 }

@@ -106,10 +106,8 @@ impl Connector {
 
     async fn dial(&self, session: Option<SessionProtocol>) -> Result<Stream, ProxyError> {
         let Way { addr, tls, .. } = &self.way;
-        let failed = |error: io::Error| {
-            let code = if error.kind() == io::ErrorKind::TimedOut { Code::ConnectTimeout } else { Code::ConnectFailed };
-            ProxyError::new(code, format!("cannot connect to {addr}: {error}"))
-        };
+        let failed =
+            |error: io::Error| ProxyError::new(Code::of_connect(&error), format!("cannot connect to {addr}: {error}"));
         let tcp = socket::connect(*addr, &self.options).await.map_err(failed)?;
         let Some(tls) = tls else { return Ok(Stream::tcp(tcp)) };
         let header = self.way.header(session);

@@ -1,13 +1,33 @@
-//! Third stage: what the connection speaks, by policy or by its first bytes.
+//! Third stage: what the connection speaks, by policy, by its first bytes, or by the server's.
+//!
+//! ```text
+//! policy ─┬─ HTTP or opaque ──────────────────────────────────────────────────────► known
+//!         ├─ TLS ────► ClientHello ───────────────────────────────────────────────► server name
+//!         └─ detect ─► first bytes ─┬─ some ────────────────────────────────────► HTTP or bytes
+//!                                   └─ none for a while ─► server_first: a session ─► whoever speaks first decides
+//! ```
 
-use super::discover::Snapshot;
-use crate::prefix::{self, Seen};
+use super::{
+    Outbound,
+    discover::{Snapshot, Target},
+    forward::Session,
+    server_first,
+};
+use crate::{
+    error::{Code, ProxyError},
+    prefix::{self, Seen},
+    process::worker::Direction,
+};
 use bytes::{Bytes, BytesMut};
-use std::time::Duration;
-use weft_model::policy::outbound::ClientProtocol;
+use std::time::{Duration, Instant};
+use weft_model::{
+    DnsName, Meta,
+    decide::server_first::{Spoken, silence},
+    policy::outbound::{ClientProtocol, HttpRoutes},
+};
 use weft_transport::{
     Stream,
-    detect::{self, Http},
+    detect::{self, Http, Tls},
 };
 
 /// What a connection speaks.
@@ -18,39 +38,191 @@ pub(super) enum Protocol {
     Opaque,
 }
 
-/// The protocol, and the bytes that had to be read to know; `None` if the application closed without having sent any.
-///
-/// The proxy's own timeout counts, not the policy's (data plane 4.2). After it, and for what is not HTTP, bytes are forwarded.
-pub(super) async fn protocol(
-    stream: &mut Stream,
-    snapshot: &Snapshot,
-    timeout: Duration,
-) -> std::io::Result<Option<(Protocol, Bytes)>> {
-    if let Some(known) = configured(snapshot) {
-        return Ok(Some((known, Bytes::new())));
+/// A connection whose protocol is known.
+pub(super) struct Detected {
+    pub(super) protocol: Protocol,
+    /// What had to be read to know.
+    pub(super) prefix: Bytes,
+    /// By which TLS is routed.
+    pub(super) sni: Option<DnsName>,
+    /// What had to be opened to know.
+    pub(super) session: Option<Session>,
+}
+
+impl Detected {
+    pub(super) fn new(protocol: Protocol, prefix: impl Into<Bytes>) -> Self {
+        Self { protocol, prefix: prefix.into(), sni: None, session: None }
     }
+}
+
+/// What the connection speaks; `None` if the application closed without having sent anything.
+///
+/// The proxy's own timeout counts, not the policy's (data plane 4.2). After it, and for what is not HTTP, bytes are forwarded; but
+/// silence alone never makes bytes of what was seen to be HTTP.
+///
+/// # Errors
+/// The connection broke, or the policy asks for a server name and there is none.
+pub(super) async fn protocol(
+    outbound: &Outbound,
+    stream: &mut Stream,
+    target: &Target,
+) -> Result<Option<Detected>, ProxyError> {
+    let snapshot = target.snapshot();
+    let config = &outbound.wiring.context.config.outbound;
+    match &snapshot.policy.value.protocol {
+        ClientProtocol::Tls(_) if !config.ingress => server_name(stream, config.detect_timeout).await,
+        _ if config.ingress => look(outbound, stream, target, &snapshot).await,
+        _ if snapshot.opaque => Ok(Some(Detected::new(Protocol::Opaque, Bytes::new()))),
+        ClientProtocol::Detect { .. } => look(outbound, stream, target, &snapshot).await,
+        ClientProtocol::Http1(_) => Ok(Some(Detected::new(Protocol::Http1, Bytes::new()))),
+        ClientProtocol::Http2(_) | ClientProtocol::Grpc { .. } => {
+            Ok(Some(Detected::new(Protocol::Http2, Bytes::new())))
+        }
+        ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => Ok(Some(Detected::new(Protocol::Opaque, Bytes::new()))),
+    }
+}
+
+/// The server name that a TLS connection asks for.
+async fn server_name(stream: &mut Stream, timeout: Duration) -> Result<Option<Detected>, ProxyError> {
     let mut bytes = BytesMut::new();
-    let seen = prefix::read(stream, &mut bytes, timeout, |bytes| match detect::http(bytes) {
+    let seen = prefix::read(stream, &mut bytes, timeout, |bytes| match detect::tls(bytes) {
+        Tls::NeedMore => None,
+        known => Some(known),
+    })
+    .await
+    .map_err(|error| broken(&error))?;
+    let refused = |code, text: &str| Err(ProxyError::new(code, text));
+    match seen {
+        Seen::Answer(Tls::ClientHello { sni: Some(name) }) => {
+            Ok(Some(Detected { sni: Some(name), ..Detected::new(Protocol::Opaque, bytes) }))
+        }
+        Seen::Answer(Tls::ClientHello { sni: None }) => {
+            refused(Code::NoServerName, "the ClientHello names no server by which it could be routed")
+        }
+        Seen::Eof if bytes.is_empty() => Ok(None),
+        Seen::Answer(_) | Seen::Eof => refused(Code::NoServerName, "the connection does not begin with a ClientHello"),
+        Seen::Timeout => refused(Code::DetectTimeout, "the application did not send its ClientHello in time"),
+    }
+}
+
+/// What the first bytes are.
+fn ask(bytes: &[u8]) -> Option<Protocol> {
+    match detect::http(bytes) {
         Http::NeedMore => None,
         Http::Http1 => Some(Protocol::Http1),
         Http::Http2 => Some(Protocol::Http2),
         Http::NotHttp => Some(Protocol::Opaque),
-    })
-    .await?;
-    Ok(match seen {
-        Seen::Answer(protocol) => Some((protocol, bytes.freeze())),
-        Seen::Eof if bytes.is_empty() => None,
-        Seen::Eof | Seen::Timeout => Some((Protocol::Opaque, bytes.freeze())),
-    })
+    }
 }
 
-/// What policy and profile say; `None` is to look at the bytes.
-fn configured(snapshot: &Snapshot) -> Option<Protocol> {
-    match &snapshot.policy.value.protocol {
-        _ if snapshot.opaque => Some(Protocol::Opaque),
-        ClientProtocol::Detect { .. } => None,
-        ClientProtocol::Http1(_) => Some(Protocol::Http1),
-        ClientProtocol::Http2(_) | ClientProtocol::Grpc { .. } => Some(Protocol::Http2),
-        ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => Some(Protocol::Opaque),
+/// Looks at the first bytes, of the client's or, where it is silent and that is allowed, of whoever speaks.
+async fn look(
+    outbound: &Outbound,
+    stream: &mut Stream,
+    target: &Target,
+    snapshot: &Snapshot,
+) -> Result<Option<Detected>, ProxyError> {
+    let context = &outbound.wiring.context;
+    let config = &context.config.outbound;
+    let port = Port::of(outbound, target, snapshot);
+    let known = port.known();
+    let http = is_http(&snapshot.policy.value.protocol);
+    let stays_http = http || known == Some(Spoken::Http);
+    let allowed = silence(known, http, config.server_first_wait);
+    let mut bytes = BytesMut::new();
+    let wait = allowed.unwrap_or(if stays_http { Duration::MAX } else { config.detect_timeout });
+    let first = tokio::select! {
+        first = first_byte(stream, &mut bytes, wait) => first?,
+        () = idle_at_the_end(outbound) => return Ok(None),
+    };
+    if let Seen::Timeout = first {
+        if allowed.is_some() {
+            return Box::pin(server_first::decide(outbound, stream, target, &port)).await;
+        }
+        return Ok(Some(Detected::new(Protocol::Opaque, bytes)));
     }
+    rest(stream, bytes, &port, config.detect_timeout, stays_http).await
+}
+
+/// Waits until the client says anything.
+pub(super) async fn first_byte(
+    stream: &mut Stream,
+    bytes: &mut BytesMut,
+    wait: Duration,
+) -> Result<Seen<()>, ProxyError> {
+    prefix::read(stream, bytes, wait, |_| Some(())).await.map_err(|error| broken(&error))
+}
+
+/// What the client speaks that has begun to, or has ended.
+pub(super) async fn rest(
+    stream: &mut Stream,
+    mut bytes: BytesMut,
+    port: &Port<'_>,
+    timeout: Duration,
+    stays_http: bool,
+) -> Result<Option<Detected>, ProxyError> {
+    let seen = prefix::read(stream, &mut bytes, timeout, ask).await.map_err(|error| broken(&error))?;
+    Ok(judge(port, &seen, bytes, stays_http))
+}
+
+/// What is made of the client's first bytes.
+fn judge(port: &Port<'_>, seen: &Seen<Protocol>, bytes: BytesMut, stays_http: bool) -> Option<Detected> {
+    let protocol = match seen {
+        Seen::Answer(protocol) => {
+            port.saw(if *protocol == Protocol::Opaque { Spoken::ClientFirst } else { Spoken::Http });
+            *protocol
+        }
+        Seen::Eof if bytes.is_empty() => return None,
+        // Its codec knows how long the rest may take.
+        Seen::Timeout if stays_http => Protocol::Http1,
+        Seen::Eof | Seen::Timeout => Protocol::Opaque,
+    };
+    Some(Detected::new(protocol, bytes))
+}
+
+/// The policy has routes that somebody wrote for HTTP.
+fn is_http(protocol: &ClientProtocol) -> bool {
+    let written = |routes: &HttpRoutes| routes.routes.iter().any(|route| matches!(route.meta, Meta::Resource(_)));
+    match protocol {
+        ClientProtocol::Detect { http1, http2, .. } => written(http1) || written(http2),
+        ClientProtocol::Http1(_) | ClientProtocol::Http2(_) | ClientProtocol::Grpc { .. } => true,
+        ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => false,
+    }
+}
+
+fn broken(error: &std::io::Error) -> ProxyError {
+    ProxyError::new(Code::BadRequest, format!("the application's connection broke: {error}"))
+}
+
+/// The port of a target in the memory of what ports spoke. A target by name has none: nothing is detected for it.
+pub(super) struct Port<'c> {
+    outbound: &'c Outbound,
+    addr: Option<std::net::SocketAddr>,
+    object: &'c Meta,
+}
+
+impl<'c> Port<'c> {
+    fn of(outbound: &'c Outbound, target: &Target, snapshot: &'c Snapshot) -> Self {
+        Self { outbound, addr: target.found.key.addr(), object: &snapshot.policy.value.meta }
+    }
+
+    fn known(&self) -> Option<Spoken> {
+        let ports = &self.outbound.wiring.context.spoken;
+        ports.known(Direction::Outbound, self.addr?, self.object, Instant::now())
+    }
+
+    pub(super) fn saw(&self, spoken: Spoken) {
+        if let Some(addr) = self.addr {
+            self.outbound.wiring.context.spoken.saw(Direction::Outbound, addr, self.object, spoken, Instant::now());
+        }
+    }
+}
+
+/// How long a connection that has said nothing may still begin when the process ends.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Ready once a connection that waits for its first byte is given up because the process ends.
+pub(super) async fn idle_at_the_end(outbound: &Outbound) {
+    outbound.wiring.context.drain.signaled().await;
+    tokio::time::sleep(LAST_WORD).await;
 }

@@ -1,21 +1,23 @@
-//! Second stage: what is behind the address, as policy and profile say, and what this worker has made of it.
+//! Second stage: what is behind the target, as policy and profile say, and what this worker has made of it.
 //!
 //! A snapshot is derived once per version of the policy and shared by the worker's connections; a request checks by two
 //! atomic loads whether it is still current.
 
 use super::{
-    Http, Tcp, Wiring,
+    Http, Outbound, Tcp, Wiring,
     backends::{Backends, Spread},
 };
 use crate::{
     error::{Code, ProxyError},
-    metrics::{labels, tcp},
-    process::discovery::{OutboundTarget, Versioned},
+    metrics::{
+        Metrics, labels, tcp,
+        tcp_route::{Family, Series},
+    },
+    process::discovery::{OutboundTarget, TargetKey, Versioned},
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -27,11 +29,11 @@ use weft_model::{
 };
 use weft_telemetry::Labels;
 
-/// An original destination as one worker knows it.
+/// A target as one worker knows it.
 pub(super) struct Target {
     pub(super) found: Arc<OutboundTarget>,
     /// Connections that the application opened to it.
-    pub(super) accepted: Arc<tcp::Series>,
+    accepted: OnceCell<Arc<tcp::Series>>,
     current: RefCell<Rc<Snapshot>>,
     used: Cell<Instant>,
 }
@@ -46,16 +48,18 @@ pub(super) struct Snapshot {
     pub(super) refusal: Option<ProxyError>,
     /// By the address of the distribution inside `policy`, which does not move while the snapshot holds it.
     http: RefCell<Vec<Made<Http>>>,
-    tcp: RefCell<Option<Made<Tcp>>>,
+    bytes: RefCell<Vec<(*const TcpRoute, Bytes)>>,
 }
 
 /// A distribution and what was made of it.
 type Made<C> = (*const Distribution, Rc<Spread<C>>);
+/// What was made of a route of bytes: what counts its connections, and where they go.
+type Bytes = (Rc<Series>, Rc<Spread<Tcp>>);
 
 /// The targets of one worker.
 pub(super) struct Targets {
     wiring: Rc<Wiring>,
-    known: RefCell<HashMap<SocketAddr, Rc<Target>>>,
+    known: RefCell<HashMap<TargetKey, Rc<Target>>>,
 }
 
 impl Targets {
@@ -63,26 +67,20 @@ impl Targets {
         Self { wiring: Rc::clone(wiring), known: RefCell::default() }
     }
 
-    /// What is behind `addr`; waits for the control plane's first answers.
-    pub(super) async fn get(&self, addr: SocketAddr) -> Result<Rc<Target>, ProxyError> {
-        if let Some(known) = self.known.borrow().get(&addr) {
+    /// What is behind `key`; waits for the control plane's first answers.
+    pub(super) async fn get(&self, key: TargetKey) -> Result<Rc<Target>, ProxyError> {
+        if let Some(known) = self.known.borrow().get(&key) {
             known.used.set(Instant::now());
             return Ok(Rc::clone(known));
         }
-        let found = self.wiring.context.discovery.outbound(addr).await?;
-        let labels = Labels::new()
-            .with("direction", "outbound")
-            .with("peer", "src")
-            .join(&labels::target(addr))
-            .join(&labels::AcceptedTls::Loopback.labels());
-        let metrics = &self.wiring.metrics;
+        let found = self.wiring.context.discovery.outbound(key.clone()).await?;
         let target = Rc::new(Target {
             current: RefCell::new(Rc::new(Snapshot::new(&found))),
             found,
-            accepted: metrics.tcp.series(metrics.shard, labels),
+            accepted: OnceCell::new(),
             used: Cell::new(Instant::now()),
         });
-        self.known.borrow_mut().insert(addr, Rc::clone(&target));
+        self.known.borrow_mut().insert(key, Rc::clone(&target));
         Ok(target)
     }
 
@@ -99,6 +97,15 @@ impl Targets {
 }
 
 impl Target {
+    /// What counts the connections that the application opens to it; a name has none of its own.
+    pub(super) fn accepted(&self, metrics: &Metrics) -> &Arc<tcp::Series> {
+        self.accepted.get_or_init(|| {
+            let labels = Labels::new().with("direction", "outbound").with("peer", "src");
+            let labels = self.found.key.addr().map_or(labels.clone(), |addr| labels.join(&labels::target(addr)));
+            metrics.tcp.series(metrics.shard, labels.join(&labels::AcceptedTls::Loopback.labels()))
+        })
+    }
+
     /// The newest snapshot.
     pub(super) fn snapshot(&self) -> Rc<Snapshot> {
         let current = Rc::clone(&self.current.borrow());
@@ -124,7 +131,7 @@ impl Snapshot {
         let unsupported =
             policy.value.unsupported().or_else(|| profile.value.as_ref().and_then(weft_model::Profile::unsupported));
         let refusal = unsupported.map(|what| {
-            let text = format!("the policy of {} asks for what this proxy does not carry out: {what}", found.addr);
+            let text = format!("the policy of {} asks for what this proxy does not carry out: {what}", found.key);
             ProxyError::new(Code::PolicyUnsupported, text)
         });
         Self {
@@ -133,7 +140,7 @@ impl Snapshot {
             policy,
             refusal,
             http: RefCell::default(),
-            tcp: RefCell::default(),
+            bytes: RefCell::default(),
         }
     }
 
@@ -148,17 +155,15 @@ impl Snapshot {
         made
     }
 
-    /// The same for the route of bytes.
-    pub(super) fn tcp(&self, route: &TcpRoute, backends: &Backends<Tcp>) -> Rc<Spread<Tcp>> {
-        let at = std::ptr::from_ref(&route.backends);
-        let mut held = self.tcp.borrow_mut();
-        match &*held {
-            Some((a, made)) if *a == at => Rc::clone(made),
-            _ => {
-                let made = Rc::new(backends.spread(&route.backends));
-                *held = Some((at, Rc::clone(&made)));
-                made
-            }
+    /// The same for a route of bytes, whose connections `family` counts.
+    pub(super) fn bytes(&self, route: &TcpRoute, family: &Family, outbound: &Outbound) -> Bytes {
+        let at = std::ptr::from_ref(route);
+        if let Some((_, made)) = self.bytes.borrow().iter().find(|(a, _)| *a == at) {
+            return made.clone();
         }
+        let series = family.series(outbound.wiring.metrics.shard, &self.policy.value.meta, &route.meta);
+        let made = (series, Rc::new(outbound.tcp.spread(&route.backends)));
+        self.bytes.borrow_mut().push((at, made.clone()));
+        made
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Http {
     pool: Pool,
     hint: ProtocolHint,
     local: bool,
+    /// Replaces the authority of requests.
+    authority: Option<Rc<str>>,
     /// What requests travelled on last: how the endpoint is connected again after a failure.
     last: Cell<Carrier>,
     labels: Labels,
@@ -60,6 +62,8 @@ impl Http {
             pool: Pool::new(outbound.http1_pool, settings),
             hint: endpoint.hint,
             local,
+            // The workload itself is no gateway to itself.
+            authority: endpoint.authority_override.as_deref().filter(|_| !local).map(Rc::from),
             last: Cell::new(Carrier::Http1),
             labels,
             series: OnceCell::new(),
@@ -73,6 +77,10 @@ impl Http {
             _ if self.hint == ProtocolHint::H2 && !self.local && !upgrades => Carrier::Http2,
             _ => Carrier::Http1,
         }
+    }
+
+    pub(super) fn authority_override(&self) -> Option<Rc<str>> {
+        self.authority.clone()
     }
 
     pub(super) fn series(&self) -> &Rc<Series> {

@@ -1,22 +1,35 @@
-//! The other fourth stage, for what is not HTTP: an endpoint for the whole connection, then bytes both ways.
+//! The other fourth stage, for what is not HTTP: the route of the connection, an endpoint for all of it, then bytes both ways.
 
 use super::{
     Outbound, Tcp,
     backends::Spread,
     balance::{Connections, Pending},
     connect::{Connector, endpoint_labels},
-    discover::Target,
+    discover::{Snapshot, Target},
 };
-use crate::error::{Code, ProxyError};
+use crate::{
+    error::{Code, ProxyError},
+    metrics::tcp_route::{Ended, Family, Open},
+    server_first,
+};
 use std::{rc::Rc, time::Instant};
 use weft_model::{
-    Endpoint,
+    DnsName, Endpoint,
+    decide::route::find_tls,
     policy::{
         outbound::{ClientProtocol, TcpRoute},
         route::Filter,
     },
 };
 use weft_transport::{Stream, copy, drain};
+
+/// A connection to an endpoint, opened for bytes.
+pub(super) struct Session {
+    // Dropped in this order: when the connection counts as closed, so does that of its route.
+    route: Open,
+    _pending: Pending<Tcp>,
+    pub(super) stream: Stream,
+}
 
 impl Tcp {
     pub(super) fn new(wiring: &Rc<super::Wiring>, endpoint: &Endpoint, authority: Option<&str>) -> Self {
@@ -34,49 +47,70 @@ impl Connections for Tcp {
     fn retire(&self) {}
 }
 
-/// Forwards until both sides have ended, or the drain's deadline has passed.
+/// Opens a session for a connection that is not HTTP; `sni` is the server name by which TLS is routed.
 ///
 /// # Errors
-/// The policy refuses the connection, or no endpoint could be connected.
-pub(super) async fn forward(
-    outbound: &Outbound,
-    target: &Target,
-    mut stream: Stream,
-    drain: &drain::Watch,
-) -> Result<(), ProxyError> {
-    let (mut server, _pending) = match Box::pin(connect(outbound, target)).await {
-        Ok(connected) => connected,
-        Err(error) => {
-            stream.reset_on_close();
-            return Err(error);
-        }
-    };
-    tokio::select! {
-        outcome = copy::duplex(&mut stream, &mut server, |_, _| {}) => {
-            if let Err(error) = outcome.result {
-                tracing::debug!(%error, target = %target.found.addr, "forwarding ended");
-            }
-        }
-        // The process ends: what is still open is cut off.
-        () = drain.closing() => stream.reset_on_close(),
-    }
-    Ok(())
-}
-
-async fn connect(outbound: &Outbound, target: &Target) -> Result<(Stream, Pending<Tcp>), ProxyError> {
+/// No route takes the connection, the route refuses it, or no endpoint could be connected.
+pub(super) async fn open(outbound: &Outbound, target: &Target, sni: Option<&DnsName>) -> Result<Session, ProxyError> {
     let snapshot = target.snapshot();
     if let Some(refusal) = &snapshot.refusal {
         return Err(refusal.clone());
     }
-    let route = match &snapshot.policy.value.protocol {
-        ClientProtocol::Detect { opaque, .. } | ClientProtocol::Opaque(opaque) => opaque.as_ref(),
-        _ => None,
-    };
-    let route = route.ok_or_else(|| {
-        ProxyError::new(Code::RouteNotFound, format!("no route of {} takes what is not HTTP", target.found.addr))
+    let (family, route) = route(outbound, &snapshot, sni).ok_or_else(|| {
+        let what = sni.map_or("what is not HTTP", DnsName::as_str);
+        ProxyError::new(Code::RouteNotFound, format!("no route of {} takes {what}", target.found.key))
     })?;
-    permit(route)?;
-    endpoint(&snapshot.tcp(route, &outbound.tcp)).await
+    let (series, spread) = snapshot.bytes(route, family, outbound);
+    let route_open = series.open();
+    if let Err((ended, refusal)) = permit(route) {
+        route_open.ended(ended);
+        return Err(refusal);
+    }
+    match endpoint(&spread).await {
+        Ok((stream, pending)) => Ok(Session { route: route_open, _pending: pending, stream }),
+        Err(error) => {
+            // What is wrong with the route was found out above.
+            let invalid = error.code == Code::PolicyUnsupported;
+            route_open.ended(if invalid { Ended::InvalidBackend } else { Ended::Unexpected });
+            Err(error)
+        }
+    }
+}
+
+fn route<'s>(
+    outbound: &'s Outbound,
+    snapshot: &'s Snapshot,
+    sni: Option<&DnsName>,
+) -> Option<(&'s Family, &'s TcpRoute)> {
+    let families = &outbound.wiring.tcp_routes;
+    match (&snapshot.policy.value.protocol, sni) {
+        (ClientProtocol::Tls(routes), Some(sni)) => Some((&families.tls, &find_tls(routes, sni.as_str())?.route)),
+        (ClientProtocol::Detect { opaque, .. } | ClientProtocol::Opaque(opaque), _) => {
+            Some((&families.tcp, opaque.as_ref()?))
+        }
+        _ => None,
+    }
+}
+
+impl Session {
+    /// Forwards until both sides have ended, or the drain's deadline has passed.
+    pub(super) async fn forward(mut self, mut client: Stream, target: &Target, drain: &drain::Watch) {
+        tokio::select! {
+            outcome = copy::duplex(&mut client, &mut self.stream, |_, _| {}) => {
+                if let Err(error) = outcome.result {
+                    self.route.ended(Ended::Unexpected);
+                    tracing::debug!(%error, target = %target.found.key, "forwarding ended");
+                }
+            }
+            // The process ends: what is still open is cut off.
+            () = drain.closing() => client.reset_on_close(),
+        }
+    }
+
+    /// Ends a session on which nothing was said.
+    pub(super) fn close_unused(self) {
+        server_first::close(self.stream);
+    }
 }
 
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
@@ -100,13 +134,14 @@ async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>), ProxyE
     }
 }
 
-fn permit(route: &TcpRoute) -> Result<(), ProxyError> {
+fn permit(route: &TcpRoute) -> Result<(), (Ended, ProxyError)> {
+    let invalid = |text: String| (Ended::InvalidPolicy, ProxyError::new(Code::PolicyUnsupported, text));
     match route.filters.first() {
         None => Ok(()),
-        Some(Filter::Forbidden) => Err(ProxyError::new(Code::Unauthorized, "the route forbids the connection")),
-        Some(Filter::Invalid(why)) => {
-            Err(ProxyError::new(Code::PolicyUnsupported, format!("the route is invalid: {why}")))
+        Some(Filter::Forbidden) => {
+            Err((Ended::Forbidden, ProxyError::new(Code::Unauthorized, "the route forbids the connection")))
         }
-        Some(_) => Err(ProxyError::new(Code::PolicyUnsupported, "the route has a filter that is for requests")),
+        Some(Filter::Invalid(why)) => Err(invalid(format!("the route is invalid: {why}"))),
+        Some(_) => Err(invalid("the route has a filter that is for requests".into())),
     }
 }

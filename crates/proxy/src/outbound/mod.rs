@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! app ─► accept ─► discover ─► detect ─┬─ HTTP ──► route ──┬─► balance ─► connect ─► peer
-//!                                      └─ bytes ─► forward ┘
+//!                                │     └─ bytes ─► forward ┤
+//!                                └─ silence ─► server_first ┘
 //! ```
 //! Per worker: targets, balancers and connections are shared by the worker's connections and by nobody else.
 
@@ -14,20 +15,23 @@ mod detect;
 mod discover;
 mod endpoint;
 mod forward;
+mod ingress;
 mod route;
+mod server_first;
 
 use crate::{
-    error::{Code, ProxyError},
+    error::ProxyError,
     exchange::{self, ServerConnection},
     http2::ServerSettings,
-    metrics::{Failed, Metrics},
+    metrics::{Failed, Metrics, server_first as server_first_metrics, tcp_route},
     process::worker::{Context, Direction},
 };
 use backends::{Backends, Choice};
 use bytes::Bytes;
-use detect::Protocol;
-use discover::Targets;
+use detect::{Detected, Protocol};
+use discover::{Target, Targets};
 use endpoint::Http;
+use forward::Session;
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -35,7 +39,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpStream, time::Instant};
-use weft_model::Endpoint;
+use weft_model::{DnsName, Endpoint};
 use weft_transport::Stream;
 
 /// The outbound side of one worker.
@@ -51,6 +55,8 @@ pub(crate) struct Outbound {
 struct Wiring {
     context: Context,
     metrics: Metrics,
+    tcp_routes: tcp_route::Families,
+    server_first: server_first_metrics::Family,
 }
 
 /// What a worker holds for an endpoint to which bytes are forwarded.
@@ -62,7 +68,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 impl Outbound {
     pub(crate) fn new(context: Context) -> Rc<Self> {
         let metrics = Metrics::new(&context.registry, context.shard, Direction::Outbound);
-        let wiring = Rc::new(Wiring { context, metrics });
+        let tcp_routes = tcp_route::Families::new(&context.registry);
+        let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Outbound);
+        let wiring = Rc::new(Wiring { context, metrics, tcp_routes, server_first });
         let config = &wiring.context.config.outbound;
         Rc::new(Self {
             targets: Targets::new(&wiring),
@@ -88,20 +96,21 @@ impl Outbound {
     async fn connection(self: &Rc<Self>, tcp: TcpStream) -> Result<(), ProxyError> {
         let drain = self.wiring.context.drain.clone();
         let addr = accept::target(&self.wiring.context, &tcp)?;
-        let target = Box::pin(self.targets.get(addr)).await?;
+        let target = Box::pin(self.targets.get(addr.into())).await?;
         let mut stream = Stream::tcp(tcp);
-        stream.meter(target.accepted.open());
-        let timeout = self.wiring.context.config.outbound.detect_timeout;
-        let detected = Box::pin(detect::protocol(&mut stream, &target.snapshot(), timeout)).await;
-        let Some((protocol, prefix)) = detected.map_err(|error| {
-            ProxyError::new(Code::BadRequest, format!("the application's connection to {addr} broke: {error}"))
-        })?
-        else {
-            return Ok(());
+        stream.meter(target.accepted(&self.wiring.metrics).open());
+        let detected = match Box::pin(detect::protocol(self, &mut stream, &target)).await {
+            Ok(Some(detected)) => detected,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                stream.reset_on_close();
+                return Err(error);
+            }
         };
+        let Detected { protocol, prefix, sni, session } = detected;
         stream.unread(prefix);
         if protocol == Protocol::Opaque {
-            return Box::pin(forward::forward(self, &target, stream, &drain)).await;
+            return Box::pin(self.forward(&target, stream, sni, session)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), target, protocol);
         if protocol == Protocol::Http1 {
@@ -112,6 +121,28 @@ impl Outbound {
             let ending = async move { drain.signaled().await };
             Box::pin(exchange::serve_http2(stream, &settings, Rc::new(requests), ending)).await;
         }
+        Ok(())
+    }
+
+    /// Forwards bytes over the session that stands already, or over a new one.
+    async fn forward(
+        &self,
+        target: &Target,
+        stream: Stream,
+        sni: Option<DnsName>,
+        session: Option<Session>,
+    ) -> Result<(), ProxyError> {
+        let session = match session {
+            Some(session) => session,
+            None => match Box::pin(forward::open(self, target, sni.as_ref())).await {
+                Ok(session) => session,
+                Err(error) => {
+                    stream.reset_on_close();
+                    return Err(error);
+                }
+            },
+        };
+        session.forward(stream, target, &self.wiring.context.drain).await;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use super::{
     detect::Protocol,
     discover::{Snapshot, Target},
     endpoint::Lease,
+    ingress,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -38,6 +39,20 @@ pub(super) struct Requests {
 
 /// What the application says for this proxy alone.
 const REMOVED: &[&str] = &[header::REQUIRE_ID];
+/// In ingress mode this too.
+const REMOVED_INGRESS: &[&str] = &[header::REQUIRE_ID, header::DST_OVERRIDE];
+/// Where another authority is put in, this would contradict it (data plane 4.7).
+const REMOVED_OVERRIDDEN: &[&str] = &[header::REQUIRE_ID, header::DST_CANONICAL];
+const REMOVED_BOTH: &[&str] = &[header::REQUIRE_ID, header::DST_OVERRIDE, header::DST_CANONICAL];
+
+fn removed(ingress: bool, overridden: bool) -> &'static [&'static str] {
+    match (ingress, overridden) {
+        (false, false) => REMOVED,
+        (true, false) => REMOVED_INGRESS,
+        (false, true) => REMOVED_OVERRIDDEN,
+        (true, true) => REMOVED_BOTH,
+    }
+}
 
 impl Requests {
     pub(super) fn new(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol) -> Self {
@@ -54,15 +69,16 @@ impl Requests {
         Rc::clone(&self.routed.borrow())
     }
 
-    /// The backends of the rule that `request` follows.
-    fn route(&self, request: &dyn RequestView) -> Result<Rc<Spread<Http>>, ProxyError> {
-        let snapshot = self.snapshot();
+    /// The backends of the rule that `request` follows; `named` is the target that it names itself.
+    fn route(&self, request: &dyn RequestView, named: Option<&Target>) -> Result<Rc<Spread<Http>>, ProxyError> {
+        let target = named.unwrap_or(&self.target);
+        let snapshot = named.map_or_else(|| self.snapshot(), Target::snapshot);
         if let Some(refusal) = &snapshot.refusal {
             return Err(refusal.clone());
         }
-        let rule = snapshot.rule(self.protocol, request).ok_or_else(|| {
-            ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", self.target.found.addr))
-        })?;
+        let rule = snapshot
+            .rule(self.protocol, request)
+            .ok_or_else(|| ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", target.found.key)))?;
         Ok(snapshot.http(rule, &self.outbound.http))
     }
 }
@@ -95,7 +111,10 @@ impl Director for Requests {
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
         let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
-        let spread = self.route(request)?;
+        let ingress = self.outbound.wiring.context.config.outbound.ingress;
+        // Boxed: hardly any proxy is an ingress's.
+        let named = if ingress { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
+        let spread = self.route(request, named.as_deref())?;
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
@@ -104,12 +123,13 @@ impl Director for Requests {
             Ok(member.connections.carrier(version, upgrades))
         })
         .await?;
+        let authority = member.connections.authority_override();
         Ok(Directed {
             endpoint,
             carrier,
             edits: Edits {
-                remove: REMOVED,
-                authority: member.endpoint.authority_override.as_deref().map(Rc::from),
+                remove: removed(ingress, authority.is_some()),
+                authority,
                 strip_mesh_response: member.endpoint.tls.is_some(),
                 ..Edits::default()
             },
@@ -122,7 +142,7 @@ impl Director for Requests {
     }
 
     fn refused(&self, error: &ProxyError) {
-        tracing::debug!(target = %self.target.found.addr, %error, "request failed");
+        tracing::debug!(target = %self.target.found.key, %error, "request failed");
         self.outbound.wiring.metrics.failed(Failed::Request, error);
     }
 }

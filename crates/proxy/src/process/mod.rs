@@ -14,6 +14,7 @@ pub mod in_flight;
 pub mod rate_limit;
 mod run;
 mod shutdown;
+pub mod spoken;
 mod start;
 pub mod worker;
 mod workers;

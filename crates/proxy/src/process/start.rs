@@ -9,6 +9,7 @@ use super::{
     rate_limit::{self, Clock},
     run::{Ending, Event, Handle},
     shutdown,
+    spoken::SpokenPorts,
     worker::{Context, Direction, OriginalDst},
     workers::{self, Listener, Shared},
 };
@@ -115,11 +116,14 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     shared.register(&registry);
     let inbound_in_flight = InFlight::new(config.inbound.max_in_flight);
     let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
+    let spoken = Arc::new(SpokenPorts::default());
+    spoken.register(&registry);
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),
         config: config.clone(),
         registry: registry.clone(),
         discovery: discovery.clone(),
+        spoken: spoken.clone(),
         inbound_in_flight: inbound_in_flight.clone(),
         outbound_in_flight: outbound_in_flight.clone(),
         tls: tls.clone(),
@@ -230,6 +234,7 @@ fn discovery(
     let settings = Settings {
         timeout: destination.timeout,
         profile_networks: destination.profile_networks.clone(),
+        profile_suffixes: destination.profile_suffixes.clone(),
         detect_timeout: config.outbound.detect_timeout,
         outbound_idle: config.outbound.discovery_idle,
         inbound: InboundSettings::new(&config.inbound, addrs.admin.port(), clock.clone()),

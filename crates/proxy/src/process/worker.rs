@@ -2,7 +2,7 @@
 
 use crate::{
     Config,
-    process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock},
+    process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
 };
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
@@ -25,6 +25,8 @@ pub struct Context {
     pub config: Arc<Config>,
     pub registry: Registry,
     pub discovery: Discovery,
+    /// What ports were seen to speak.
+    pub spoken: Arc<SpokenPorts>,
     /// All workers' requests of the direction.
     pub inbound_in_flight: Arc<InFlight>,
     pub outbound_in_flight: Arc<InFlight>,

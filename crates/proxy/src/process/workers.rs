@@ -10,7 +10,12 @@ use super::{
     identity::Certified,
     worker::{Context, Direction},
 };
-use crate::{inbound::Inbound, outbound::Outbound};
+use crate::{
+    error::Code,
+    inbound::Inbound,
+    metrics::{labels, proxy_errors},
+    outbound::Outbound,
+};
 use futures_util::FutureExt;
 use std::{
     io,
@@ -21,7 +26,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::TcpStream,
@@ -29,12 +34,14 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 use weft_telemetry::{CounterFamily, Labels, Registry, metrics::Sample};
-use weft_transport::drain;
+use weft_transport::{drain, socket};
 
 /// Connections on their way to another worker; when it is full the accepting worker serves them itself.
 const HAND_OFF: usize = 1024;
-/// How long accepting pauses after a failure, such as having no descriptor left.
+/// How long accepting pauses after a failure, such as having no descriptor left: the kernel keeps who connects meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said that there is no descriptor left.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the sockets stay open for those who are connecting when the drain begins.
 const LAST_LOOK: Duration = Duration::from_millis(5);
@@ -183,10 +190,12 @@ pub(super) fn spawn(
     let listeners: Vec<_> = listeners.into_iter().map(|listener| (listener, Accepting::new(shared))).collect();
     let mut listeners = Some(listeners);
     let failures = registry.counter("weft_proxy_accept_errors_total", "Failures to accept a connection");
+    let codes = proxy_errors(registry);
     let mut threads = vec![];
     for (index, (context, receiver)) in contexts.into_iter().zip(receivers).enumerate() {
         let listeners = listeners.take().unwrap_or_default();
-        let acceptor = Acceptor { shared: shared.clone(), senders: senders.clone(), index, failures: failures.clone() };
+        let (shared, senders) = (shared.clone(), senders.clone());
+        let acceptor = Acceptor { shared, senders, index, failures: failures.clone(), codes: codes.clone() };
         let (certified, died) = (certified.clone(), died.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -218,6 +227,7 @@ struct Acceptor {
     senders: Vec<mpsc::Sender<Accepted>>,
     index: usize,
     failures: CounterFamily,
+    codes: CounterFamily,
 }
 
 /// Both directions of one worker.
@@ -280,6 +290,8 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certif
         Err(error) => return tracing::error!(%error, "A listening socket cannot be used"),
     };
     let failed = acceptor.failures.pinned(sides.context.shard, &Labels::new().with("direction", direction.as_str()));
+    let labels = labels::code(direction, Code::DescriptorLimit);
+    let mut said: Option<Instant> = None;
     let signaled = drain.signaled();
     tokio::pin!(signaled);
     loop {
@@ -292,6 +304,14 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certif
             Ok((tcp, client)) => acceptor.hand(direction, tcp, client, &sides),
             Err(error) => {
                 failed.inc();
+                if socket::is_descriptor_limit(&error) {
+                    acceptor.codes.pinned(sides.context.shard, &labels).inc();
+                    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+                        said = Some(Instant::now());
+                        let (direction, code) = (direction.as_str(), Code::DescriptorLimit.as_str());
+                        tracing::warn!(direction, code, "No descriptor is left: accepting pauses until one is");
+                    }
+                }
                 tracing::debug!(%error, direction = direction.as_str(), "A connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

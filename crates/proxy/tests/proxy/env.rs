@@ -89,11 +89,11 @@ fn what_has_no_effect_is_named() {
         ("TRACE_PROTOCOL", "opentelemetry"),
         ("TYPO", "x"),
         ("WEFT_PROXY_TYPO", "x"),
-        ("DESTINATION_PROFILE_SUFFIXES", "svc.cluster.local."),
+        ("TRACE_SERVICE_NAME", "web"),
     ])
     .unwrap();
     assert_eq!(unknown, ["LINKERD2_PROXY_TYPO", "WEFT_PROXY_TYPO"]);
-    assert_eq!(not_built, ["LINKERD2_PROXY_ACCESS_LOG", "LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES"]);
+    assert_eq!(not_built, ["LINKERD2_PROXY_ACCESS_LOG", "LINKERD2_PROXY_TRACE_SERVICE_NAME"]);
 }
 
 #[test]

@@ -101,7 +101,8 @@ impl Mesh {
 }
 
 impl Service {
-    fn new() -> Self {
+    /// A service that nobody knows yet.
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { target: format!("app-{n}.ns.svc.cluster.local:80"), addr: SocketAddr::from(([10, 96, 0, n], 80)) }

@@ -6,9 +6,11 @@
 
 mod hello;
 mod http;
+mod server;
 
 pub use hello::tls;
 pub use http::http;
+pub use server::server;
 
 use weft_model::DnsName;
 
@@ -34,4 +36,12 @@ pub enum Http {
     Http1,
     Http2,
     NotHttp,
+}
+
+/// Whether a server that speaks first speaks HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    NeedMore,
+    Http,
+    Other,
 }

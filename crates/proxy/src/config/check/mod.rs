@@ -120,6 +120,7 @@ impl Reader {
             ]),
             max_in_flight: self.or_default("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", value::number),
             detect_timeout: self.or_default("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", value::duration),
+            server_first_wait: self.or_default("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
             ports: ports.0.into_iter().flatten().collect(),
             opaque_ports: self.or_default("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", value::ports),
@@ -131,7 +132,6 @@ impl Reader {
     fn outbound(&self) -> Option<Outbound> {
         let single = self.required("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDR", value::socket_addr);
         let several = self.optional("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", value::socket_addrs);
-        // Ingress mode itself is not built; what follows from it is.
         let ingress = self.or_default("LINKERD2_PROXY_INGRESS_MODE", value::bool);
         let hidden = self.optional("LINKERD2_PROXY_OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", value::bool);
         Some(Outbound {
@@ -171,7 +171,9 @@ impl Reader {
             },
             max_in_flight: self.or_default("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", value::number),
             detect_timeout: self.or_default("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", value::duration),
+            server_first_wait: self.or_default("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
+            ingress,
             informational_headers: !hidden.unwrap_or(ingress),
         })
     }
@@ -260,6 +262,7 @@ impl Reader {
         Some(Destination {
             context: self.or_default("LINKERD2_PROXY_DESTINATION_CONTEXT", text),
             profile_networks: self.or_default("LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS", value::networks),
+            profile_suffixes: self.or_default("LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES", value::suffixes),
             timeout: self.or_default("WEFT_PROXY_DISCOVERY_TIMEOUT", positive),
             service: self.service("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "LINKERD2_PROXY_DESTINATION_SVC_NAME")?,
         })
@@ -438,7 +441,7 @@ mod tests {
         let missing: Vec<_> = acted.difference(&asked).collect();
         assert!(missing.is_empty(), "in the table but never read: {missing:?}");
         let strange: Vec<_> = asked.difference(&acted).collect();
-        assert_eq!(strange, [&"LINKERD2_PROXY_INGRESS_MODE"], "read, but the table does not say so");
+        assert!(strange.is_empty(), "read, but the table does not say so: {strange:?}");
         assert_eq!(table::vars().count(), table::vars().map(|v| v.name).collect::<BTreeSet<_>>().len());
     }
 

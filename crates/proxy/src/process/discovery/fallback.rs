@@ -1,14 +1,14 @@
 //! The policies that hold when the control plane has none, or sends one that cannot be used (data plane 3.11, 4.1). Pure.
 
-use super::{InboundSettings, Settings};
-use std::{net::SocketAddr, time::Duration};
+use super::{InboundSettings, Settings, TargetKey};
+use std::time::Duration;
 use weft_model::{
     ClientPolicy, Endpoint, Meta, Profile, ServerPolicy,
     decide::cidr::Cidr,
     policy::{
         inbound::{Authentication, Authorization, InboundRule, NetworkMatch, ServerProtocol},
         outbound::{
-            Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, OutboundRule, Queue, RouteBackend,
+            Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Queue, RouteBackend,
             TcpRoute, Timeouts,
         },
         route::{Filter, HttpMatch, HttpRoute, PathMatch, Ratio, Rule},
@@ -17,20 +17,37 @@ use weft_model::{
 
 /// Every queue that is made here; the proxy's own settings win over it.
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
+/// What Linkerd's control plane sends (data plane 4.6).
+const LOAD: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 
-/// For a target of which the control plane knows nothing: to the profile's endpoint if it has one, else to where the
-/// application wanted to go.
-pub(super) fn client_policy(addr: SocketAddr, profile: Option<&Profile>, settings: &Settings) -> ClientPolicy {
-    let (name, endpoint) = match profile.and_then(|p| p.endpoint.clone()) {
-        Some(endpoint) => ("endpoint", endpoint),
-        None => ("fallback", Endpoint::plain(addr)),
+/// For a target without a policy: to the profile's endpoint if it has one, else to where the application wanted to go. A name
+/// is no address: it leads to its endpoints if there is a profile, and nowhere without one.
+pub(super) fn client_policy(target: &TargetKey, profile: Option<&Profile>, settings: &Settings) -> ClientPolicy {
+    let (name, kind) = match (profile.and_then(|p| p.endpoint.clone()), target, profile) {
+        (Some(endpoint), _, _) => ("endpoint", BackendKind::Forward(endpoint)),
+        (None, TargetKey::Addr(addr), _) => ("fallback", BackendKind::Forward(Endpoint::plain(*addr))),
+        (None, TargetKey::Name(name), Some(_)) => {
+            ("fallback", BackendKind::Balance { target: name.clone(), load: LOAD })
+        }
+        (None, TargetKey::Name(_), None) => return unknown(settings),
     };
     let meta = Meta::default_named(name);
-    let backend = RouteBackend {
-        backend: Backend { meta: meta.clone(), kind: BackendKind::Forward(endpoint), queue: QUEUE },
-        filters: vec![],
-    };
+    let backend = RouteBackend { backend: Backend { meta: meta.clone(), kind, queue: QUEUE }, filters: vec![] };
     detect(meta, Distribution::FirstAvailable(vec![backend]), vec![], vec![], settings.detect_timeout)
+}
+
+/// Has no route at all.
+fn unknown(settings: &Settings) -> ClientPolicy {
+    let none = HttpRoutes { routes: vec![], breaker: None };
+    ClientPolicy {
+        meta: Meta::default_named("fallback"),
+        protocol: ClientProtocol::Detect {
+            timeout: settings.detect_timeout,
+            http1: none.clone(),
+            http2: none,
+            opaque: None,
+        },
+    }
 }
 
 /// Answers every request with 500 and fails every other connection.

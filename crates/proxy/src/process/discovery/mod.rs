@@ -1,7 +1,7 @@
 //! What the control plane says of targets and ports: one watch per target for the whole process, read by all workers.
 //!
 //! ```text
-//! worker ── outbound(addr) ──► cache ──► GetProfile + OutboundPolicies.Watch ──► OutboundTarget { policy, profile }
+//! worker ── outbound(addr or name) ► cache ──► GetProfile + OutboundPolicies.Watch ──► OutboundTarget { policy, profile }
 //!        ── endpoints(name) ─► cache ──► Destination.Get ──────────────────────► EndpointsWatch
 //!        ── inbound(port) ───► cache ──► InboundServerPolicies.WatchPort ──────► PortPolicy
 //! ```
@@ -13,12 +13,13 @@ mod endpoints;
 mod fallback;
 mod inbound;
 mod outbound;
+mod target;
 mod watched;
 
 use self::cache::Cache;
 use super::{control::Following, rate_limit::Clock};
 use crate::{
-    config::{Inbound, PortSet},
+    config::{DnsSuffixes, Inbound, PortSet},
     error::{Code, ProxyError},
 };
 pub use endpoints::{EndpointSet, EndpointState, EndpointsWatch};
@@ -26,10 +27,10 @@ pub use inbound::PortPolicy;
 pub use outbound::OutboundTarget;
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
+pub use target::TargetKey;
 use tonic::transport::Channel;
 pub use watched::{Versioned, Watched};
 use weft_model::{
@@ -53,7 +54,7 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     sources: Sources,
     settings: Settings,
-    targets: Cache<SocketAddr, OutboundTarget>,
+    targets: Cache<TargetKey, OutboundTarget>,
     endpoints: Cache<NameAddr, EndpointsWatch>,
     ports: Cache<u16, PortPolicy>,
 }
@@ -74,6 +75,7 @@ pub(super) struct Sources {
 pub(super) struct Settings {
     pub(super) timeout: Duration,
     pub(super) profile_networks: Vec<Cidr>,
+    pub(super) profile_suffixes: DnsSuffixes,
     pub(super) detect_timeout: Duration,
     pub(super) outbound_idle: Duration,
     pub(super) inbound: InboundSettings,
@@ -156,25 +158,26 @@ impl Discovery {
         Self(inner)
     }
 
-    /// What is behind an address that an application connects to. Waits for the first answers.
+    /// What is behind an address that an application connects to, or a name that a request is for. Waits for the first
+    /// answers. A name without policy and profile has no routes.
     ///
     /// # Errors
     /// [`Code::DiscoveryTimeout`] when they do not come in time; [`Code::PolicyUnsupported`] when the control plane refuses
     /// the question for good; [`Code::LoadShed`] when too many targets are watched.
-    pub async fn outbound(&self, addr: SocketAddr) -> Result<Arc<OutboundTarget>, ProxyError> {
-        let inner = &self.0;
-        let target = inner.targets.get_or_insert(addr, || inner.watch_target(addr)).ok_or_else(|| {
+    pub async fn outbound(&self, key: impl Into<TargetKey>) -> Result<Arc<OutboundTarget>, ProxyError> {
+        let (inner, key) = (&self.0, key.into());
+        let target = inner.targets.get_or_insert(key.clone(), || inner.watch_target(&key)).ok_or_else(|| {
             ProxyError::new(Code::LoadShed, format!("more than {MAX_WATCHES} destinations are in use"))
         })?;
         match tokio::time::timeout(inner.settings.timeout, target.answered()).await {
             Ok(Ok(())) => Ok(target),
             Ok(Err(refusal)) => Err(ProxyError::new(
                 Code::PolicyUnsupported,
-                format!("the control plane refuses to look up {addr}: {refusal}"),
+                format!("the control plane refuses to look up {key}: {refusal}"),
             )),
             Err(_) => Err(ProxyError::new(
                 Code::DiscoveryTimeout,
-                format!("the control plane has not answered for {addr} in {:?}", inner.settings.timeout),
+                format!("the control plane has not answered for {key} in {:?}", inner.settings.timeout),
             )),
         }
     }
@@ -202,9 +205,9 @@ impl Inner {
         self.ports.sweep(now, self.settings.inbound.idle);
     }
 
-    fn watch_target(&self, addr: SocketAddr) -> (Arc<OutboundTarget>, tokio::task::JoinHandle<()>) {
-        let target = Arc::new(OutboundTarget::new(addr, &self.settings));
-        let task = self.runtime.spawn(outbound::watch(target.published(), self.sources.clone(), addr));
+    fn watch_target(&self, key: &TargetKey) -> (Arc<OutboundTarget>, tokio::task::JoinHandle<()>) {
+        let target = Arc::new(OutboundTarget::new(key.clone(), &self.settings));
+        let task = self.runtime.spawn(outbound::watch(target.published(), self.sources.clone()));
         (target, task)
     }
 

@@ -1,9 +1,9 @@
-//! What is behind an address, from `GetProfile` and `OutboundPolicies.Watch` together (data plane 4.1).
+//! What is behind a target, from `GetProfile` and `OutboundPolicies.Watch` together (data plane 4.1).
 
-use super::{Settings, Sources, Watched, fallback};
+use super::{Settings, Sources, TargetKey, Watched, fallback};
 use crate::process::control::{Event, follow};
 use parking_lot::Mutex;
-use std::{net::SocketAddr, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::Code;
 use weft_model::{ClientPolicy, Profile};
@@ -15,9 +15,9 @@ const PATIENCE: u32 = 3;
 /// When the control plane said that it knows no policy, it is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// What is known of an original destination. Hold it as long as connections use it: what is held is not forgotten.
+/// What is known of a target. Hold it as long as connections use it: what is held is not forgotten.
 pub struct OutboundTarget {
-    pub addr: SocketAddr,
+    pub key: TargetKey,
     pub policy: Arc<Watched<ClientPolicy>>,
     /// `None` where there is no profile, or none was asked for.
     pub profile: Arc<Watched<Option<Profile>>>,
@@ -26,7 +26,7 @@ pub struct OutboundTarget {
 
 /// What the watching tasks write to.
 pub(super) struct Published {
-    addr: SocketAddr,
+    key: TargetKey,
     settings: Settings,
     answers: Mutex<Answers>,
     policy: Arc<Watched<ClientPolicy>>,
@@ -62,21 +62,24 @@ enum First {
 }
 
 impl OutboundTarget {
-    pub(super) fn new(addr: SocketAddr, settings: &Settings) -> Self {
+    pub(super) fn new(key: TargetKey, settings: &Settings) -> Self {
         // Nobody sees this one: the target is handed out after the first answers only.
-        let policy = Arc::new(Watched::new(fallback::client_policy(addr, None, settings)));
+        let policy = Arc::new(Watched::new(fallback::client_policy(&key, None, settings)));
         let profile = Arc::new(Watched::new(None));
-        let asked = settings.profile_networks.iter().any(|net| net.contains(addr.ip()));
+        let asked = match &key {
+            TargetKey::Addr(addr) => settings.profile_networks.iter().any(|net| net.contains(addr.ip())),
+            TargetKey::Name(name) => settings.profile_suffixes.contains(&name.name),
+        };
         let answers = Answers { policy: Answer::Waiting, profile: if asked { Answer::Waiting } else { Answer::None } };
         let published = Arc::new(Published {
-            addr,
+            key: key.clone(),
             settings: settings.clone(),
             answers: Mutex::new(answers),
             policy: policy.clone(),
             profile: profile.clone(),
             first: watch::Sender::new(First::Waiting),
         });
-        Self { addr, policy, profile, published }
+        Self { key, policy, profile, published }
     }
 
     pub(super) fn published(&self) -> Arc<Published> {
@@ -95,49 +98,55 @@ impl OutboundTarget {
 }
 
 /// Asks both questions and keeps the answers up to date.
-pub(super) async fn watch(published: Arc<Published>, sources: Sources, addr: SocketAddr) {
+pub(super) async fn watch(published: Arc<Published>, sources: Sources) {
     let ask_profile = published.answers.lock().profile == Answer::Waiting;
     let profiles = async {
         if ask_profile {
-            watch_profile(&published, &sources, addr).await;
+            watch_profile(&published, &sources).await;
         }
     };
-    tokio::join!(watch_policy(&published, &sources, addr), profiles);
+    tokio::join!(watch_policy(&published, &sources), profiles);
 }
 
-async fn watch_policy(published: &Published, sources: &Sources, addr: SocketAddr) {
+async fn watch_policy(published: &Published, sources: &Sources) {
     let client = outbound::Client::new(sources.policy.clone());
+    let target = &published.key;
+    let asked = match target {
+        TargetKey::Addr(addr) => outbound::Target::Addr(*addr),
+        TargetKey::Name(name) => outbound::Target::Authority(name.to_string()),
+    };
     let open = || {
-        let (mut client, workload) = (client.clone(), sources.workload.clone());
-        async move { client.watch(&workload, outbound::Target::Addr(addr)).await }
+        let (mut client, workload, asked) = (client.clone(), sources.workload.clone(), asked.clone());
+        async move { client.watch(&workload, asked).await }
     };
     follow(sources.policy_following, open, |event| {
         match event {
             Event::Message { value, .. } => published.policy_answer(Answer::Known(value)),
             Event::Invalid(reason) => {
-                tracing::warn!(%addr, reason, "The outbound policy is invalid: requests are refused");
+                tracing::warn!(%target, reason, "The outbound policy is invalid: requests are refused");
                 published.policy_answer(Answer::Invalid(reason));
             }
             Event::Failed(error) if is_absent(&error) => {
-                tracing::debug!(%addr, %error, "The control plane has no outbound policy");
+                tracing::debug!(%target, %error, "The control plane has no outbound policy");
                 published.policy_answer(Answer::None);
                 return ControlFlow::Continue(Some(ASK_AGAIN));
             }
             Event::Failed(error) if error.is_final() => {
-                tracing::warn!(%addr, %error, "The outbound policy is refused");
+                tracing::warn!(%target, %error, "The outbound policy is refused");
                 published.refused(error.to_string());
                 return ControlFlow::Break(());
             }
-            Event::Failed(error) => tracing::debug!(%addr, %error, "The stream of the outbound policy is lost"),
+            Event::Failed(error) => tracing::debug!(%target, %error, "The stream of the outbound policy is lost"),
         }
         ControlFlow::Continue(None)
     })
     .await;
 }
 
-async fn watch_profile(published: &Published, sources: &Sources, addr: SocketAddr) {
+async fn watch_profile(published: &Published, sources: &Sources) {
     let client = destination::Client::new(sources.destination.clone());
-    let path = addr.to_string();
+    let target = &published.key;
+    let path = target.to_string();
     let open = || {
         let (mut client, path, context) = (client.clone(), path.clone(), sources.destination_context.clone());
         async move { client.get_profile(&path, &context).await }
@@ -150,12 +159,12 @@ async fn watch_profile(published: &Published, sources: &Sources, addr: SocketAdd
                 published.profile_answer(Answer::Known(value));
             }
             Event::Invalid(reason) => {
-                tracing::warn!(%addr, reason, "A profile is ignored: it cannot be used");
+                tracing::warn!(%target, reason, "A profile is ignored: it cannot be used");
                 published.profile_answer(Answer::None);
             }
             // Whatever the failure is, it means that there is no profile, until one comes.
             Event::Failed(error) => {
-                tracing::debug!(%addr, %error, "There is no profile");
+                tracing::debug!(%target, %error, "There is no profile");
                 failures += 1;
                 if is_absent(&error) || error.is_final() || failures >= PATIENCE {
                     published.profile_answer(Answer::None);
@@ -213,12 +222,12 @@ impl Published {
         let policy = match &answers.policy {
             Answer::Waiting => return,
             Answer::Known(policy) => policy.clone(),
-            Answer::None => fallback::client_policy(self.addr, profile, &self.settings),
+            Answer::None => fallback::client_policy(&self.key, profile, &self.settings),
             Answer::Invalid(reason) => fallback::invalid_client_policy(reason, &self.settings),
         };
         self.profile.set_if_changed(profile.cloned());
         if self.policy.set_if_changed(policy) {
-            tracing::debug!(addr = %self.addr, "Outbound policy changed");
+            tracing::debug!(target = %self.key, "Outbound policy changed");
         }
         self.first.send_if_modified(|first| std::mem::replace(first, First::Answered) != First::Answered);
     }
@@ -227,19 +236,23 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::{super::InboundSettings, *};
-    use crate::config::PortSet;
+    use crate::config::{DnsSuffixes, PortSet};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
     use weft_model::{
-        Endpoint, Meta,
+        Endpoint, Meta, NameAddr,
         policy::{
             inbound::DefaultPolicy,
             outbound::{BackendKind, ClientProtocol, Distribution},
         },
     };
 
+    const ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
+
     fn settings(networks: &[&str]) -> Settings {
         Settings {
             timeout: Duration::from_secs(10),
             profile_networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
+            profile_suffixes: DnsSuffixes(vec!["svc.cluster.local".to_owned()]),
             detect_timeout: Duration::from_secs(7),
             outbound_idle: Duration::from_secs(5),
             inbound: InboundSettings {
@@ -256,7 +269,7 @@ mod tests {
     }
 
     fn target(networks: &[&str]) -> OutboundTarget {
-        OutboundTarget::new("10.0.0.1:80".parse().unwrap(), &settings(networks))
+        OutboundTarget::new(ADDR.into(), &settings(networks))
     }
 
     fn first(target: &OutboundTarget) -> First {
@@ -279,7 +292,7 @@ mod tests {
         assert_eq!(first(&t), First::Waiting);
         t.published.profile_answer(Answer::None);
         assert_eq!(first(&t), First::Answered);
-        assert_eq!(forwards_to(&t), ("fallback".to_owned(), Endpoint::plain(t.addr)));
+        assert_eq!(forwards_to(&t), ("fallback".to_owned(), Endpoint::plain(ADDR)));
     }
 
     #[test]
@@ -292,7 +305,7 @@ mod tests {
     #[test]
     fn without_a_policy_the_profiles_endpoint_is_used_and_followed() {
         let t = target(&["10.0.0.0/8"]);
-        let endpoint = Endpoint { transport_port: Some(4143), ..Endpoint::plain(t.addr) };
+        let endpoint = Endpoint { transport_port: Some(4143), ..Endpoint::plain(ADDR) };
         t.published.policy_answer(Answer::None);
         t.published.profile_answer(Answer::Known(Profile { endpoint: Some(endpoint.clone()), ..Profile::default() }));
         assert_eq!(forwards_to(&t), ("endpoint".to_owned(), endpoint));
@@ -314,6 +327,30 @@ mod tests {
         assert_eq!((t.policy.version(), &t.policy.load().value), (version, &known));
         assert!(t.profile.load().value.is_some());
         assert_eq!(first(&t), First::Answered);
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_refused_and_a_profile_leads_to_its_service() {
+        let named = |name: &str| OutboundTarget::new(name.parse::<NameAddr>().unwrap().into(), &settings(&[]));
+        let outside = named("example.com:80");
+        outside.published.policy_answer(Answer::None);
+        assert_eq!(first(&outside), First::Answered, "no profile is asked for outside the suffixes");
+        let unknown = |t: &OutboundTarget| {
+            let policy = t.policy.snapshot();
+            let ClientProtocol::Detect { http1, opaque: None, .. } = &policy.value.protocol else { return false };
+            policy.value.meta.name() == "fallback" && http1.routes.is_empty()
+        };
+        assert!(unknown(&outside));
+
+        let t = named("web.ns.svc.cluster.local:80");
+        t.published.policy_answer(Answer::None);
+        assert_eq!(first(&t), First::Waiting);
+        t.published.profile_answer(Answer::Known(Profile::default()));
+        let policy = t.policy.snapshot();
+        let ClientProtocol::Detect { opaque: Some(route), .. } = &policy.value.protocol else { panic!() };
+        let Distribution::FirstAvailable(backends) = &route.backends else { panic!() };
+        let BackendKind::Balance { target, .. } = &backends[0].backend.kind else { panic!() };
+        assert_eq!(target.to_string(), "web.ns.svc.cluster.local:80");
     }
 
     #[tokio::test]

@@ -1,0 +1,73 @@
+//! Whether the session to a server is opened before the client has said anything, and what is learned of a port.
+//!
+//! Some protocols begin with the server's greeting. Where a port's protocol is found out from the client's first bytes, the client
+//! and the proxy would wait for each other; so after a short silence the session is opened, and whoever speaks first decides.
+//! HTTP is never found that way: a port on which it was once seen stays HTTP, however slow a client is.
+
+use std::time::Duration;
+
+/// What was seen on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spoken {
+    Http,
+    /// The client began, with something that is not HTTP.
+    ClientFirst,
+    ServerFirst,
+}
+
+impl Spoken {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::ClientFirst => "client_first",
+            Self::ServerFirst => "server_first",
+        }
+    }
+}
+
+/// What a port is held to speak once `seen` was seen on it.
+pub fn learn(known: Option<Spoken>, seen: Spoken) -> Spoken {
+    match known {
+        Some(Spoken::Http) => Spoken::Http,
+        _ => seen,
+    }
+}
+
+/// How long the client may be silent before the session is opened; `None` is for ever. `configured` of zero switches it off, and
+/// `http` says that the policy calls the port HTTP.
+pub fn silence(known: Option<Spoken>, http: bool, configured: Duration) -> Option<Duration> {
+    match known {
+        _ if http || configured.is_zero() => None,
+        Some(Spoken::Http) => None,
+        Some(Spoken::ServerFirst) => Some(Duration::ZERO),
+        Some(Spoken::ClientFirst) | None => Some(configured),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_is_learned_for_good() {
+        assert_eq!(learn(None, Spoken::ServerFirst), Spoken::ServerFirst);
+        assert_eq!(learn(Some(Spoken::ServerFirst), Spoken::ClientFirst), Spoken::ClientFirst);
+        assert_eq!(learn(Some(Spoken::ServerFirst), Spoken::Http), Spoken::Http);
+        for seen in [Spoken::Http, Spoken::ClientFirst, Spoken::ServerFirst] {
+            assert_eq!(learn(Some(Spoken::Http), seen), Spoken::Http);
+        }
+    }
+
+    #[test]
+    fn the_session_is_opened_after_a_silence_and_never_where_http_is_known() {
+        let wait = Duration::from_millis(100);
+        assert_eq!(silence(None, false, wait), Some(wait));
+        assert_eq!(silence(Some(Spoken::ClientFirst), false, wait), Some(wait));
+        assert_eq!(silence(Some(Spoken::ServerFirst), false, wait), Some(Duration::ZERO));
+        assert_eq!(silence(Some(Spoken::Http), false, wait), None);
+        for known in [None, Some(Spoken::ServerFirst), Some(Spoken::ClientFirst)] {
+            assert_eq!(silence(known, true, wait), None, "the policy says HTTP");
+            assert_eq!(silence(known, false, Duration::ZERO), None, "switched off");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! At the limit of open files accepting pauses, without spinning; what is open goes on, and it is said why.
+//!
+//! The limit is a process's, so the proxies run in a process of their own: this test, started again with a low one.
+
+use crate::{
+    harness::{LONG, eventually, soon},
+    mesh::{Mesh, shouting},
+};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Seek, Write},
+    net::{Ipv4Addr, TcpStream},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weft_model::ProtocolHint;
+
+/// Set for the process with the low limit.
+const INSIDE: &str = "WEFT_TEST_DESCRIPTORS";
+const NAME: &str = "descriptors::accepting_pauses_at_the_limit";
+/// What the mesh needs, and some more.
+const LIMIT: u32 = 150;
+
+#[test]
+fn accepting_pauses_at_the_limit() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside();
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("ulimit -n {LIMIT} && exec \"$0\" --exact {NAME} --nocapture --test-threads=1")])
+        .arg(program)
+        .env(INSIDE, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut orders = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut answer = |prefix: &str| loop {
+        let line = answers.next().unwrap_or_else(|| panic!("it ended before it said {prefix:?}")).unwrap();
+        if let Some((_, rest)) = line.split_once(prefix) {
+            return rest.to_owned();
+        }
+    };
+    let inbound = answer("inbound ");
+    // More than there are descriptors; the kernel connects them all.
+    let held: Vec<_> = (0..2 * LIMIT).map(|_| TcpStream::connect(&inbound).unwrap()).collect();
+    writeln!(orders, "full").unwrap();
+    let cpu: f64 = answer("cpu ").parse().unwrap();
+    assert!(cpu < 0.5, "it spins: {cpu} of a processor");
+    drop(held);
+    writeln!(orders, "free").unwrap();
+    answer("recovered");
+    drop(orders);
+    assert!(child.wait().unwrap().success());
+}
+
+/// Answers the orders of the process outside.
+fn inside() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mesh = Mesh::start().await;
+        let (addr, _server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+        let service = mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+        let mut open = mesh.connect(&service).await;
+        let mut hello = [0; 6];
+        soon(open.read_exact(&mut hello)).await.unwrap();
+        // There will be no descriptor for it later.
+        let mut stat = File::open("/proc/self/stat").unwrap();
+        say(&format!("inbound {}", mesh.app.addrs().inbound));
+
+        order("full").await;
+        let full = "weft_proxy_errors_total{direction=\"inbound\",code=\"DESCRIPTOR_LIMIT\"}";
+        eventually("the limit is counted", || mesh.app.metric(full) >= 1.0).await;
+        let before = cpu(&mut stat);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let used = cpu(&mut stat) - before;
+        assert!(mesh.app.metric("weft_proxy_accept_errors_total{direction=\"inbound\"}") <= 200.0, "it pauses");
+        open.write_all(b"still").await.unwrap();
+        let mut answer = [0; 5];
+        soon(open.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"STILL", "what is open goes on");
+        say(&format!("cpu {used}"));
+
+        order("free").await;
+        // Nothing was restarted, and new connections are served.
+        let mut new = mesh.connect(&service).await;
+        soon(new.read_exact(&mut hello)).await.unwrap();
+        assert_eq!(&hello, b"hello\n");
+        say("recovered");
+    });
+}
+
+/// Answers the process outside.
+fn say(line: &str) {
+    std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+/// Waits for an order from outside.
+async fn order(wanted: &'static str) {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), wanted);
+    });
+    tokio::time::timeout(LONG, read).await.unwrap().unwrap();
+}
+
+/// Seconds of processor time that this process has used.
+fn cpu(stat: &mut File) -> f64 {
+    stat.rewind().unwrap();
+    let stat = std::io::read_to_string(stat).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    // The kernel's clock ticks for user space are hundredths on every machine.
+    ticks as f64 / 100.0
+}

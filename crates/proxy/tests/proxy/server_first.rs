@@ -1,0 +1,254 @@
+//! Servers that speak first, on ports of which nobody has said so; and HTTP, which no silence makes into something else.
+
+use crate::{
+    harness::{Proxy, eventually, soon},
+    mesh::{Mesh, Service, get, naming},
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+use weft_model::{ProtocolHint, policy::outbound::ClientProtocol};
+use weft_testkit::{
+    http1, http2,
+    policy::{balance, detect, service},
+};
+
+/// A connection is silent for long in little time.
+const SOON: (&str, &str) = ("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", "20ms");
+
+/// The beginning of what MySQL says to whoever connects.
+const MYSQL: &[u8] = b"\x4a\x00\x00\x00\x0a8.0.36\x00\x08\x00\x00\x00";
+const SMTP: &[u8] = b"220 mail.ns ESMTP\r\n";
+
+/// Says something to whoever connects, then sends back what it gets, and counts.
+struct Greeting {
+    addr: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    /// Connections that ended without a byte.
+    unused: Arc<AtomicUsize>,
+    task: AbortHandle,
+}
+
+impl Greeting {
+    async fn start(greeting: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (accepted, unused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (count, idle) = (accepted.clone(), unused.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                count.fetch_add(1, SeqCst);
+                let idle = idle.clone();
+                tokio::spawn(async move {
+                    tcp.write_all(greeting).await?;
+                    let (mut read, mut write) = tcp.split();
+                    if tokio::io::copy(&mut read, &mut write).await.unwrap_or_default() == 0 {
+                        idle.fetch_add(1, SeqCst);
+                    }
+                    std::io::Result::Ok(())
+                });
+            }
+        });
+        Self { addr, accepted, unused, task: task.abort_handle() }
+    }
+}
+
+impl Drop for Greeting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn outcome(proxy: &Proxy, direction: &str, outcome: &str) -> f64 {
+    proxy.metric(&format!("weft_proxy_server_first_total{{direction=\"{direction}\",outcome=\"{outcome}\"}}"))
+}
+
+fn learned(proxy: &Proxy, direction: &str, protocol: &str) -> f64 {
+    proxy.metric(&format!("weft_proxy_learned_ports{{direction=\"{direction}\",protocol=\"{protocol}\"}}"))
+}
+
+async fn read(tcp: &mut TcpStream, wanted: &[u8]) {
+    let mut got = vec![0; wanted.len()];
+    soon(tcp.read_exact(&mut got)).await.unwrap();
+    assert_eq!(got, wanted);
+}
+
+/// Both proxies detect, and nothing is configured: the default wait.
+#[tokio::test]
+async fn the_greeting_comes_without_configuration() {
+    let mesh = Mesh::start().await;
+    for greeting in [MYSQL, SMTP] {
+        let server = Greeting::start(greeting).await;
+        for endpoint in [mesh.endpoint(server.addr, ProtocolHint::Unknown), weft_model::Endpoint::plain(server.addr)] {
+            let service = mesh.service(&[endpoint]);
+            for _ in 0..2 {
+                let mut tcp = mesh.connect(&service).await;
+                read(&mut tcp, greeting).await;
+                tcp.write_all(b"and on").await.unwrap();
+                read(&mut tcp, b"and on").await;
+                tcp.shutdown().await.unwrap();
+                assert_eq!(soon(tcp.read(&mut [0; 1])).await.unwrap(), 0);
+            }
+        }
+    }
+    assert_eq!(outcome(&mesh.web, "outbound", "server"), 8.0, "{}", mesh.web.handle().metrics());
+    assert_eq!(learned(&mesh.web, "outbound", "server_first"), 4.0);
+}
+
+/// A connection of HTTP that begins late, as a client's pool opens it, costs one session and never becomes bytes.
+#[tokio::test]
+async fn a_slow_client_of_http_closes_the_session_unused() {
+    let mesh = Mesh::with(&[SOON], &[]).await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
+    let tcp = mesh.connect(&service).await;
+    soon(origin.saw(|seen| seen.connections.len() == 1)).await.unwrap();
+    let mut client = http1::Client::over(tcp);
+    client.send("GET / HT").await.unwrap();
+    let answer = soon(client.call("TP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+    assert_eq!((answer.status(), &answer.body[..]), (Some(200), &b"http"[..]));
+    let seen = soon(origin.saw(|seen| seen.closed == 1)).await.unwrap();
+    assert_eq!(seen.connections[0], b"", "no byte went out over the session");
+    assert_eq!(outcome(&mesh.web, "outbound", "http"), 1.0, "{}", mesh.web.handle().metrics());
+    assert!(mesh.web.metric("request_total{") == 1.0, "it was seen to be a request");
+    assert_eq!(learned(&mesh.web, "outbound", "http"), 1.0);
+
+    // From now on no silence opens one.
+    let tcp = mesh.connect(&service).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(
+        soon(http1::Client::over(tcp).call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap().status(),
+        Some(200)
+    );
+    let sessions = mesh.web.metric("outbound_tcp_route_open_total{");
+    assert_eq!(sessions, 1.0, "{}", mesh.web.handle().metrics());
+}
+
+/// On a port that was seen to speak HTTP a client may be silent for longer than detection lasts.
+#[tokio::test]
+async fn a_port_learned_to_be_http_is_never_bytes() {
+    let mesh = Mesh::with(&[SOON, ("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", "100ms")], &[]).await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let first = soon(http1::Client::over(mesh.connect(&service).await).call(call)).await.unwrap();
+    assert_eq!(first.status(), Some(200));
+    let mut silent = vec![];
+    for _ in 0..50 {
+        silent.push(mesh.connect(&service).await);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for (n, tcp) in silent.into_iter().enumerate() {
+        let mut client = http1::Client::over(tcp);
+        // Some stop within the first line, too.
+        if n % 2 == 0 {
+            client.send("GET /").await.unwrap();
+            if n == 0 {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            client.send(" HTTP/1.1\r\nHost: app.ns\r\n\r\n").await.unwrap();
+        } else {
+            client.send(call).await.unwrap();
+        }
+        assert_eq!(soon(client.response(false)).await.unwrap().status(), Some(200), "client {n}");
+    }
+    eventually("all are requests", || mesh.web.metric("response_total{") == 51.0).await;
+    assert_eq!(mesh.web.metric("outbound_tcp_route_open_total{"), 0.0);
+}
+
+/// HTTP/2 servers may send their settings, and HTTP/1 servers an error, before a client has said anything.
+#[tokio::test]
+async fn a_server_that_speaks_http_unasked_is_one_of_http() {
+    let mesh = Mesh::with(&[SOON], &[]).await;
+    let origin = naming("grpc").await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let tcp = mesh.connect(&service).await;
+    eventually("the server speaks", || outcome(&mesh.web, "outbound", "http_server") == 1.0).await;
+    assert_eq!(learned(&mesh.web, "outbound", "http"), 1.0);
+    let answer = soon(http2::Client::over(tcp).await.unwrap().call(get())).await.unwrap();
+    assert_eq!(&answer.body[..], b"grpc");
+
+    let server = Greeting::start(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n").await;
+    let service = mesh.service(&[mesh.endpoint(server.addr, ProtocolHint::Unknown)]);
+    let mut tcp = mesh.connect(&service).await;
+    eventually("the server speaks", || outcome(&mesh.web, "outbound", "http_server") == 2.0).await;
+    eventually("its session is closed", || server.unused.load(SeqCst) == 1).await;
+    // The answer was to nobody's request.
+    assert!(tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut [0; 1])).await.is_err());
+}
+
+/// A client that is slow and does not speak HTTP goes on over the session.
+#[tokio::test]
+async fn a_slow_client_that_speaks_first_uses_the_session() {
+    let mesh = Mesh::with(&[SOON], &[]).await;
+    let server = Greeting::start(b"").await;
+    let service = mesh.service(&[mesh.endpoint(server.addr, ProtocolHint::Unknown)]);
+    let mut tcp = mesh.connect(&service).await;
+    eventually("a session is open", || server.accepted.load(SeqCst) == 1).await;
+    tcp.write_all(b"PING\r\n").await.unwrap();
+    read(&mut tcp, b"PING\r\n").await;
+    assert_eq!(server.accepted.load(SeqCst), 1);
+    assert_eq!(outcome(&mesh.web, "outbound", "client"), 1.0);
+    assert_eq!(learned(&mesh.web, "outbound", "client_first"), 1.0);
+    // One that only listens ends its half: that is passed on, too.
+    let mut listener = mesh.connect(&service).await;
+    eventually("a session is open", || server.accepted.load(SeqCst) == 2).await;
+    listener.shutdown().await.unwrap();
+    assert_eq!(soon(listener.read(&mut [0; 1])).await.unwrap(), 0);
+    eventually("the server saw the end", || server.unused.load(SeqCst) == 1).await;
+}
+
+fn refusing() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A session that cannot be opened costs nobody a request, and a silent client its connection only after detection's time.
+#[tokio::test]
+async fn a_session_that_fails_is_no_answer_to_a_request() {
+    let env = [SOON, ("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", "400ms")];
+    let failfast = ("LINKERD2_PROXY_OUTBOUND_TCP_FAILFAST_TIMEOUT", "50ms");
+    let mesh = Mesh::with(&[env[0], env[1], failfast], &[]).await;
+    let origin = naming("app").await;
+    let meta = service("ns", "app", 80);
+    let known: Service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    // Requests have an endpoint and bytes have none.
+    let nowhere = "nowhere.ns.svc.cluster.local:80";
+    mesh.control.set_endpoints(nowhere, vec![weft_model::Endpoint::plain(refusing())]);
+    let mut policy = detect(meta.clone(), balance(meta.clone(), known.target.parse().unwrap()));
+    if let ClientProtocol::Detect { opaque, .. } = &mut policy.protocol {
+        *opaque = Some(weft_testkit::policy::tcp_route(balance(meta, nowhere.parse().unwrap())));
+    }
+    mesh.control.set_outbound(known.addr, policy);
+    let slow = mesh.connect(&known).await;
+    let mut silent = mesh.connect(&known).await;
+    eventually("both sessions failed", || outcome(&mesh.web, "outbound", "failed") == 2.0).await;
+    let answer = soon(http2::Client::over(slow).await.unwrap().call(get())).await.unwrap();
+    assert_eq!(&answer.body[..], b"app");
+    assert!(soon(silent.read(&mut [0; 1])).await.is_err(), "reset, as the session was");
+    eventually("it is told why", || {
+        mesh.web.metric("weft_proxy_errors_total{direction=\"outbound\",code=\"FAILFAST\"}") == 1.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn silence_does_not_hold_up_the_end() {
+    let mesh = Mesh::with(&[SOON], &[]).await;
+    let server = Greeting::start(b"").await;
+    let service = mesh.service(&[mesh.endpoint(server.addr, ProtocolHint::Unknown)]);
+    let mut tcp = mesh.connect(&service).await;
+    eventually("a session is open", || server.accepted.load(SeqCst) == 1).await;
+    let Mesh { control: _control, web, app: _app } = mesh;
+    assert_eq!(web.shutdown().await, weft_transport::drain::Drained::Done);
+    assert_eq!(soon(tcp.read(&mut [0; 1])).await.unwrap_or(0), 0);
+}

@@ -1,0 +1,124 @@
+//! How connections of bytes end, through both proxies: an end is passed on as an end, a cut as a cut, in either direction and
+//! in any order.
+
+use crate::{
+    harness::{eventually, soon},
+    mesh::Mesh,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_model::ProtocolHint;
+
+/// What one side does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Say(&'static [u8]),
+    /// Ends its sending half.
+    End,
+    /// Resets.
+    Cut,
+}
+
+/// What the other side then reads.
+#[derive(Debug, PartialEq, Eq)]
+enum Saw {
+    Bytes(Vec<u8>),
+    End,
+    Cut,
+}
+
+async fn act(tcp: &mut Option<TcpStream>, act: Act) {
+    match (act, tcp.as_mut()) {
+        (Act::Say(bytes), Some(tcp)) => tcp.write_all(bytes).await.unwrap(),
+        (Act::End, Some(tcp)) => tcp.shutdown().await.unwrap(),
+        (Act::Cut, Some(open)) => {
+            open.set_zero_linger().unwrap();
+            *tcp = None;
+        }
+        (_, None) => panic!("it is cut already"),
+    }
+}
+
+async fn see(tcp: &mut Option<TcpStream>, wanted: usize) -> Saw {
+    let mut bytes = vec![0; wanted.max(1)];
+    match soon(tcp.as_mut().unwrap().read_exact(&mut bytes)).await {
+        Ok(_) => Saw::Bytes(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Saw::End,
+        Err(_) => Saw::Cut,
+    }
+}
+
+/// Client and server, connected through the pair.
+async fn connected(mesh: &Mesh) -> [Option<TcpStream>; 2] {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = mesh.opaque(&[mesh.endpoint(listener.local_addr().unwrap(), ProtocolHint::Opaque)]);
+    let (client, server) = tokio::join!(mesh.connect(&service), listener.accept());
+    [Some(client), Some(server.unwrap().0)]
+}
+
+#[tokio::test]
+async fn every_order_of_ends_and_cuts_passes() {
+    let mesh = Mesh::start().await;
+    // Side 0 is the client. Each step is seen on the other side before the next one.
+    let orders: &[&[(usize, Act)]] = &[
+        &[(0, Act::End), (1, Act::End)],
+        &[(1, Act::End), (0, Act::End)],
+        &[(0, Act::Cut)],
+        &[(1, Act::Cut)],
+        &[(0, Act::End), (1, Act::Say(b"late")), (1, Act::End)],
+        &[(1, Act::End), (0, Act::Say(b"late")), (0, Act::End)],
+        &[(0, Act::End), (1, Act::Cut)],
+        &[(1, Act::End), (0, Act::Cut)],
+        &[(0, Act::Say(b"a")), (0, Act::Cut)],
+        &[(1, Act::Say(b"a")), (1, Act::Cut)],
+        &[(0, Act::Say(b"a")), (1, Act::Say(b"b")), (0, Act::End), (1, Act::End)],
+        &[(0, Act::Say(b"a")), (1, Act::Say(b"b")), (1, Act::End), (0, Act::Say(b"c")), (0, Act::End)],
+        &[(0, Act::Say(b"a")), (0, Act::End), (1, Act::Say(b"b")), (1, Act::Cut)],
+        &[(1, Act::Say(b"a")), (1, Act::End), (0, Act::Say(b"b")), (0, Act::Cut)],
+        &[(0, Act::Say(b"a")), (1, Act::Cut)],
+        &[(1, Act::Say(b"a")), (0, Act::Cut)],
+    ];
+    for order in orders {
+        let mut sides = connected(&mesh).await;
+        for (side, does) in *order {
+            act(&mut sides[*side], *does).await;
+            let expected = match does {
+                Act::Say(bytes) => Saw::Bytes(bytes.to_vec()),
+                Act::End => Saw::End,
+                Act::Cut => Saw::Cut,
+            };
+            let wanted = if let Act::Say(bytes) = does { bytes.len() } else { 0 };
+            assert_eq!(see(&mut sides[1 - side], wanted).await, expected, "{does:?} of side {side} in {order:?}");
+        }
+    }
+    for proxy in [&mesh.web, &mesh.app] {
+        eventually("nothing stays open", || proxy.metric("tcp_open_connections{") == 0.0).await;
+    }
+}
+
+/// What was sent before a side ends is all delivered, however much it is.
+#[tokio::test]
+async fn an_end_waits_for_what_was_sent_before_it() {
+    let mesh = Mesh::start().await;
+    let [mut client, server] = connected(&mesh).await;
+    let sent = vec![7; 4 << 20];
+    let mut server = server.unwrap();
+    let (all, ()) = tokio::join!(
+        async {
+            let mut all = vec![];
+            soon(server.read_to_end(&mut all)).await.unwrap();
+            all
+        },
+        async {
+            client.as_mut().unwrap().write_all(&sent).await.unwrap();
+            client.as_mut().unwrap().shutdown().await.unwrap();
+        }
+    );
+    assert_eq!(all.len(), sent.len());
+    server.write_all(b"and back").await.unwrap();
+    drop(server);
+    assert_eq!(see(&mut client, 8).await, Saw::Bytes(b"and back".to_vec()));
+    assert_eq!(see(&mut client, 0).await, Saw::End);
+}
