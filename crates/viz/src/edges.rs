@@ -32,8 +32,8 @@ pub struct Edge {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Edges {
     pub edges: Vec<Edge>,
-    /// 0 to 1, of connections between workloads; 1 where there were none.
-    pub mtls_share: f64,
+    /// 0 to 1, of connections between workloads; `None` until there has been one: it is not known yet.
+    pub mtls_share: Option<f64>,
 }
 
 /// The series that tell about edges.
@@ -88,7 +88,7 @@ impl Edges {
         let total: f64 = tallies.values().map(|t| t.connections).sum();
         let mtls: f64 = tallies.values().map(|t| t.mtls).sum();
         let edges = tallies.into_iter().map(|(key, tally)| tally.edge(key)).collect();
-        Self { edges, mtls_share: if total > 0.0 { mtls / total } else { 1.0 } }
+        Self { edges, mtls_share: (total > 0.0).then(|| mtls / total) }
     }
 }
 
@@ -234,7 +234,7 @@ response_total{direction="inbound",classification="failure"} 99
         window.add(proxy.clone(), Duration::from_secs(0), parse(ZERO));
         window.add(proxy, Duration::from_secs(10), parse(LATER));
         let Edges { edges, mtls_share } = Edges::of(&window);
-        assert_eq!(mtls_share, 0.75);
+        assert_eq!(mtls_share, Some(0.75));
         let [db, voting] = edges.as_slice() else { panic!("{edges:?}") };
         assert_eq!((db.protocol.as_str(), db.mtls, db.success_rate, db.rps), ("tcp", false, None, 0.1));
         assert_eq!((voting.protocol.as_str(), voting.mtls), ("grpc", true));
@@ -262,7 +262,7 @@ response_total{direction="inbound",classification="failure"} 99
         };
         let edges =
             vec![edge("bot", "web", Some(0.9)), edge("web", "voting", Some(0.8)), edge("web", "emoji", Some(1.0))];
-        let all = Edges { edges, mtls_share: 1.0 };
+        let all = Edges { edges, mtls_share: Some(1.0) };
         let origins: Vec<_> = all.origins().iter().map(|e| e.to.as_str()).collect();
         assert_eq!(origins, ["voting"]);
     }
@@ -271,6 +271,6 @@ response_total{direction="inbound",classification="failure"} 99
     fn nothing_is_not_zero() {
         assert_eq!(quantile(&BTreeMap::new(), 0.5), None);
         assert_eq!(quantile(&BTreeMap::from([(Bound(1.0), 0.0)]), 0.5), None);
-        assert_eq!(Edges::of(&Window::new(Duration::from_secs(1))).mtls_share, 1.0);
+        assert_eq!(Edges::of(&Window::new(Duration::from_secs(1))).mtls_share, None);
     }
 }

@@ -33,6 +33,15 @@ pub fn edges(edges: &Edges, width: u16, colour: bool) -> String {
     table.to_string()
 }
 
+/// How much of the traffic between workloads is mTLS, for a headline.
+pub fn share(edges: &Edges) -> String {
+    match edges.mtls_share {
+        // Rounded down: 100 means all of them.
+        Some(share) => format!("{:.0} % of connections between workloads are mTLS", (share * 100.0).floor()),
+        None => "no connection between workloads yet: how many are mTLS is not known".into(),
+    }
+}
+
 /// A line for each edge where failures begin.
 pub fn origins(edges: &Edges) -> String {
     let line = |edge: &&Edge| {
@@ -99,8 +108,18 @@ mod tests {
         };
         let all = Edges {
             edges: vec![edge("emoji", Some(1.0), true), edge("voting", Some(0.842), true), edge("db", None, false)],
-            mtls_share: 0.67,
+            mtls_share: Some(0.67),
         };
         insta::assert_snapshot!(edges(&all, 120, false));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_claimed() {
+        let share = |mtls_share| share(&Edges { edges: vec![], mtls_share });
+        assert_eq!(share(Some(0.5)), "50 % of connections between workloads are mTLS");
+        // Rounding must not hide a connection in the clear.
+        assert_eq!(share(Some(0.999)), "99 % of connections between workloads are mTLS");
+        assert_eq!(share(Some(1.0)), "100 % of connections between workloads are mTLS");
+        assert_eq!(share(None), "no connection between workloads yet: how many are mTLS is not known");
     }
 }

@@ -31,7 +31,8 @@ const WINDOW: Duration = Duration::from_secs(30);
 struct Document {
     workloads: Vec<Workload>,
     edges: Vec<Edge>,
-    mtls_share: f64,
+    /// `null` until something has connected.
+    mtls_share: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -147,8 +148,8 @@ fn draw(status: &Status, live: &Live) {
     let replicas: u32 = status.workloads.iter().map(|w| w.replicas).sum();
     let page = status.published.first().map_or_else(|| "–".to_owned(), |p| format!("http://{}", p.listen));
     let mut text = format!(
-        "weft demo: {ready} of {replicas} replicas ready, {:.0} % of connections between workloads are mTLS\n\n{}\n{}\nVote at {page} and choose the doughnut: its failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
-        edges.mtls_share * 100.0,
+        "weft demo: {ready} of {replicas} replicas ready, {}\n\n{}\n{}\nVote at {page} and choose the doughnut: its failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
+        table::share(&edges),
         table::edges(&edges, width.unwrap_or(140), width.is_some()),
         table::origins(&edges)
     );
@@ -158,5 +159,19 @@ fn draw(status: &Status, live: &Live) {
     match width {
         Some(_) => print::replace(&text),
         None => print::line(&text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use weft_local::Client;
+
+    #[test]
+    fn nothing_is_claimed_before_anything_has_connected() {
+        let live = Live::new(Client::new(Some("no-such-folder".into())).unwrap(), WINDOW);
+        let document: Value = serde_json::to_value(document(&Status::default(), &live)).unwrap();
+        assert_eq!(document, json!({ "workloads": [], "edges": [], "mtls_share": null }));
     }
 }
