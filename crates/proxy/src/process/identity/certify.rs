@@ -22,8 +22,6 @@ use weft_wire::identity::Client;
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// How often the wall clock is looked at: timers do not see a suspended machine or a clock that was set.
 const LOOK: Duration = Duration::from_secs(2);
-/// Before the first certificate an attempt follows a failed one after this long, doubled up to the least refresh time.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// How often the log says that the proxy still waits.
 const REMIND: Duration = Duration::from_secs(15);
 
@@ -107,6 +105,7 @@ impl Certifier {
 /// Certifies at once, then for ever in time. `task` ends with the first certificate.
 pub(in crate::process) async fn run(certifier: Certifier, task: Task) {
     let (mut task, mut failures) = (Some(task), 0_u32);
+    let start = Instant::now();
     let reminder = tokio::spawn(remind(certifier.certified.subscribe(), certifier.config.clone()));
     loop {
         let result = certifier.certify().await;
@@ -128,13 +127,18 @@ pub(in crate::process) async fn run(certifier: Certifier, task: Task) {
             }
             Err(error) => {
                 failures += 1;
-                tracing::warn!(%error, failures, "Certifying the identity failed");
+                // Attempts come often at first; the reminder tells of the wait.
+                if failures.is_power_of_two() {
+                    tracing::warn!(%error, failures, "Certifying the identity failed");
+                } else {
+                    tracing::debug!(%error, failures, "Certifying the identity failed again");
+                }
             }
         }
         let (min, max) = (certifier.config.min_refresh, certifier.config.max_refresh);
         if expiry.is_none() {
             // Nothing works yet: do not wait as long as a renewal may.
-            sleep(FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(min.max(FIRST_RETRY))).await;
+            sleep(schedule::retry_in(start.elapsed(), min, fastrand::f64())).await;
             continue;
         }
         wait_until(now, schedule::renew_at(now, expiry, min, max)).await;

@@ -11,6 +11,20 @@ pub(super) fn renew_at(now: SystemTime, expiry: Option<SystemTime>, min: Duratio
     now + remaining.mul_f64(PART).clamp(min, max.max(min))
 }
 
+/// Least wait between attempts at the first certificate.
+const RETRY: Duration = Duration::from_millis(50);
+/// What part of the time that went by without a certificate passes before the next attempt.
+const RETRY_PART: f64 = 0.25;
+/// By how much of itself a wait may be longer, so that many proxies do not ask at one moment.
+const RETRY_JITTER: f64 = 0.2;
+
+/// How long to wait after a failed attempt at the first certificate, `waited` after the first of them. Until it has one a
+/// workload is cut off, so a control plane that is back must be noticed soon: the wait grows with the outage, to no more
+/// than `longest`. `chance` is 0 to 1.
+pub(super) fn retry_in(waited: Duration, longest: Duration, chance: f64) -> Duration {
+    waited.mul_f64(RETRY_PART).max(RETRY).mul_f64(1.0 + RETRY_JITTER * chance).min(longest.max(RETRY))
+}
+
 /// Whether to renew at `now`. `set` is when the time `at` was computed: a clock that stands before it has been set back, and
 /// what was computed by it means nothing any more.
 pub(super) fn is_due(now: SystemTime, set: SystemTime, at: SystemTime) -> bool {
@@ -37,6 +51,23 @@ mod tests {
         }
         assert_eq!(renew_at(at(1000), None, MIN, MAX), at(1010));
         assert_eq!(renew_at(at(1000), Some(at(10)), MIN, MAX), at(1010));
+    }
+
+    /// A control plane that is away for a while is noticed within a third of that while, without being asked all the time.
+    #[test]
+    fn a_control_plane_that_is_back_is_noticed_soon() {
+        for away in [0.1, 0.5, 1.0, 5.0, 20.0] {
+            let (mut waited, mut attempts) = (0.0, 1);
+            while waited < away {
+                waited += retry_in(Duration::from_secs_f64(waited), MIN, 1.0).as_secs_f64();
+                attempts += 1;
+            }
+            assert!(waited <= away * 1.34 + 0.06, "noticed {waited} s after an outage of {away} s began");
+            assert!(attempts <= 30, "{attempts} attempts in {away} s");
+        }
+        assert_eq!(retry_in(Duration::from_secs(3600), MIN, 1.0), MIN);
+        assert_eq!(retry_in(Duration::ZERO, Duration::ZERO, 0.0), RETRY);
+        assert!(retry_in(Duration::from_secs(8), MIN, 1.0) > retry_in(Duration::from_secs(8), MIN, 0.0));
     }
 
     #[test]
