@@ -45,11 +45,20 @@ pub(super) async fn accept(
 /// The client's side; `config` holds the verifier that knows whom to expect.
 pub(super) async fn connect(
     config: Arc<ClientConfig>,
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     server: &ServerTls,
 ) -> Result<(Stream, bool), TlsError> {
     let name = ServerName::try_from(server.server_name.as_str().to_owned())
         .map_err(|e| TlsError::Protocol(format!("the server name cannot be sent: {e}")))?;
+    connect_to(config, tcp, name).await
+}
+
+/// The same for any name that rustls takes. The flag says whether the transport header was agreed upon.
+pub(super) async fn connect_to(
+    config: Arc<ClientConfig>,
+    mut tcp: TcpStream,
+    name: ServerName<'static>,
+) -> Result<(Stream, bool), TlsError> {
     let mut connection = UnbufferedClientConnection::new(config, name)?;
     let mut flights = Flights::default();
     flights.run(&mut connection, &mut tcp).await?;

@@ -5,12 +5,13 @@
 //! anchors ─► Store::new, Store::set_anchors ──────────────────┴─► Store::accept / Store::connect ─► Stream
 //! ```
 //! Anchors and certificate are swapped while connections are made; a handshake uses what was in force when it began.
-//! It must not know what a connection carries; the only protocol it negotiates is the transport header.
+//! Readiness probes alone check nobody (`probe`). It must not know what a connection carries; the only protocol it negotiates is the transport header.
 
 mod control;
 mod error;
 mod handshake;
 mod key;
+mod probe;
 mod record;
 mod session;
 mod store;
@@ -25,5 +26,6 @@ pub(crate) mod test;
 
 pub use error::{AnchorsError, CertificateError, KeyError, TlsError};
 pub use key::Key;
+pub use probe::connect_unverified;
 pub(crate) use session::Session;
 pub use store::{Peer, Store};
