@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tonic::Status;
 
 pub(crate) async fn serve(addr: SocketAddr) -> anyhow::Result<()> {
-    rpc::serve(addr, Arc::new(|path, body| Box::pin(async move { answer(&path, body) }))).await
+    rpc::serve(addr, EMOJI_SERVICE, Arc::new(|path, body| Box::pin(async move { answer(&path, body) }))).await
 }
 
 fn answer(path: &str, body: Bytes) -> Result<Bytes, Status> {

@@ -20,6 +20,22 @@ use tonic::{
 pub(crate) const EMOJI_SERVICE: &str = "/emojivoto.v1.EmojiService/";
 pub(crate) const VOTING_SERVICE: &str = "/emojivoto.v1.VotingService/";
 
+/// The health check of every gRPC server (`grpc.health.v1`).
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const SERVING: i32 = 1;
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckResponse {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Emoji {
     #[prost(string, tag = "1")]
@@ -86,8 +102,12 @@ pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
     M::decode(bytes).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
-/// Serves gRPC until the process ends.
-pub(crate) async fn serve(addr: SocketAddr, handler: Handler) -> anyhow::Result<()> {
+/// Serves `service`, `/package.Service/`, and the health check of it, until the process ends.
+pub(crate) async fn serve(addr: SocketAddr, service: &'static str, handler: Handler) -> anyhow::Result<()> {
+    let handler: Handler = Arc::new(move |path, body| match path.as_str() {
+        HEALTH => Box::pin(std::future::ready(health(service, body))),
+        _ => handler(path, body),
+    });
     let listener = TcpListener::bind(addr).await?;
     tracing::info!(%addr, "serving gRPC");
     loop {
@@ -109,6 +129,16 @@ pub(crate) async fn serve(addr: SocketAddr, handler: Handler) -> anyhow::Result<
                 tracing::debug!(%error, "connection ended");
             }
         });
+    }
+}
+
+/// The empty name asks for the server as a whole.
+fn health(service: &str, body: Bytes) -> Result<Bytes, Status> {
+    let asked: HealthCheckRequest = decode(body)?;
+    if asked.service.is_empty() || asked.service == service.trim_matches('/') {
+        Ok(encode(&HealthCheckResponse { status: SERVING }))
+    } else {
+        Err(Status::not_found(format!("there is no service {}", asked.service)))
     }
 }
 
@@ -155,5 +185,19 @@ impl Decoder for Raw {
     type Error = Status;
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_asked_by_name() {
+        let ask = |service: &str| health(EMOJI_SERVICE, encode(&HealthCheckRequest { service: service.into() }));
+        for service in ["", "emojivoto.v1.EmojiService"] {
+            assert_eq!(ask(service).unwrap().as_ref(), [0x08, 0x01], "{service:?}");
+        }
+        assert_eq!(ask("emojivoto.v1.VotingService").unwrap_err().code(), tonic::Code::NotFound);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn serve(addr: SocketAddr, failure_rate: f64, delay: Duration) 
         });
         reply
     };
-    rpc::serve(addr, Arc::new(handler)).await
+    rpc::serve(addr, VOTING_SERVICE, Arc::new(handler)).await
 }
 
 impl Votes {
