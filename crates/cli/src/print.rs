@@ -6,7 +6,12 @@ use weft_cluster::manifest::{Ignored, Problem};
 
 /// A reader that goes away (`weft ps | head`) is no fault.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+    let _ = try_line(text);
+}
+
+/// For what goes on until nobody reads it any more.
+pub(crate) fn try_line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
 }
 
 pub(crate) fn error(text: &str) {

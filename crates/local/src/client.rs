@@ -146,6 +146,11 @@ impl Client {
         TcpStream::from_std(socket.into()).map_err(Error::io("using a socket of the mesh"))
     }
 
+    /// Says what needs no answer but that it was done.
+    pub(crate) async fn tell(&self, question: &Question) -> Result<(), Error> {
+        self.done(question).await.map(drop)
+    }
+
     async fn done(&self, question: &Question) -> Result<(UnixStream, Vec<OwnedFd>), Error> {
         match self.ask(question).await? {
             (stream, Answer::Done, fds) => Ok((stream, fds)),

@@ -5,7 +5,7 @@ use crate::{
     client::{LogLine, Logs, Run},
 };
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
@@ -14,6 +14,8 @@ pub(crate) enum Question {
     Run(Run),
     /// Answered before the mesh ends; the connection closes with it.
     Down,
+    /// From another mesh of the same user: its state folder, which no program of this one may see.
+    Hide(PathBuf),
     /// The answer has the socket.
     Dial(SocketAddr),
 }

@@ -77,6 +77,9 @@ pub struct Published {
     pub namespace: String,
     pub service: String,
     pub port: u16,
+    /// Since the start: those that got in, and those that did not.
+    pub connections: u64,
+    pub refused: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -95,4 +98,6 @@ pub struct Egress {
     pub enabled: bool,
     pub connections: u64,
     pub refused: u64,
+    /// Ended because nothing passed for long.
+    pub idle: u64,
 }

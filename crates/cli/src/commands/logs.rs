@@ -19,7 +19,9 @@ pub(crate) async fn run(state: Option<PathBuf>, args: args::Logs) -> anyhow::Res
             Source::Proxy => " proxy:",
             Source::Mesh => " weft:",
         };
-        print::line(&format!("{}{mark} {}", line.pod, line.text));
+        if print::try_line(&format!("{}{mark} {}", line.pod, line.text)).is_err() {
+            break;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

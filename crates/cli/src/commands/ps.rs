@@ -10,7 +10,7 @@ use jiff::{SpanRound, Timestamp, Unit};
 use std::{path::PathBuf, process::ExitCode};
 use weft_local::{
     Status,
-    status::{ControlPlane, Phase, Pod},
+    status::{ControlPlane, Egress, Phase, Pod},
 };
 
 pub(crate) async fn run(state: Option<PathBuf>, args: args::Ps) -> anyhow::Result<ExitCode> {
@@ -61,6 +61,14 @@ fn render(status: &Status, wide: bool, now: Timestamp) -> String {
             "\n{}/{}:{} at http://{}",
             published.namespace, published.service, published.port, published.listen
         ));
+        if wide {
+            text.push_str(&format!(": {} connections, {} refused", published.connections, published.refused));
+        }
+    }
+    if wide {
+        let Egress { enabled, connections, refused, idle } = status.egress;
+        let egress = if enabled { "on" } else { "off" };
+        text.push_str(&format!("\negress {egress}: {connections} connections, {refused} refused, {idle} ended idle"));
     }
     text
 }
@@ -142,6 +150,8 @@ mod tests {
                 namespace: "emojivoto".into(),
                 service: "web".into(),
                 port: 80,
+                connections: 12,
+                refused: 3,
             }],
             control_plane: ControlPlane {
                 ready: true,

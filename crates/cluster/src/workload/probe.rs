@@ -16,8 +16,8 @@ pub struct Probe {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeAction {
-    /// Ready if the status is 200 to 399.
-    HttpGet { port: u16, path: String, host: Option<String>, headers: Vec<(String, String)> },
+    /// Ready if the status is 200 to 399. With `tls` no certificate is checked, as the kubelet checks none.
+    HttpGet { port: u16, tls: bool, path: String, host: Option<String>, headers: Vec<(String, String)> },
     /// Ready if it can be connected.
     Tcp { port: u16, host: Option<String> },
     /// Ready if it ends with status 0.
@@ -37,6 +37,7 @@ impl Probe {
             let path = get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
             ProbeAction::HttpGet {
                 port: number(&get.port)?,
+                tls: get.scheme.as_deref() == Some("HTTPS"),
                 path: if path.starts_with('/') { path } else { format!("/{path}") },
                 host: get.host.clone().filter(|h| !h.is_empty()),
                 headers: get.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
@@ -69,15 +70,16 @@ impl Probe {
 impl ProbeAction {
     pub(super) fn http_port(&self) -> Option<u16> {
         match self {
-            Self::HttpGet { port, .. } => Some(*port),
-            Self::Tcp { .. } | Self::Exec { .. } | Self::Grpc { .. } => None,
+            Self::HttpGet { port, tls: false, .. } => Some(*port),
+            // What is in TLS no proxy can tell from other traffic.
+            Self::HttpGet { tls: true, .. } | Self::Tcp { .. } | Self::Exec { .. } | Self::Grpc { .. } => None,
         }
     }
 
     pub(super) fn http_path(&self) -> Option<&str> {
         match self {
-            Self::HttpGet { path, .. } => Some(path),
-            Self::Tcp { .. } | Self::Exec { .. } | Self::Grpc { .. } => None,
+            Self::HttpGet { path, tls: false, .. } => Some(path),
+            Self::HttpGet { tls: true, .. } | Self::Tcp { .. } | Self::Exec { .. } | Self::Grpc { .. } => None,
         }
     }
 }

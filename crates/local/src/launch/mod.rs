@@ -5,6 +5,8 @@
 //!                                                                                        └─► init ─► exec  program
 //! ```
 //!
+//! A command beside a program (a readiness probe's) enters the program's namespaces instead of making a view.
+//!
 //! The process starts inside its namespaces with the node's rights and gives up what it does not need, in this order,
 //! before anything of the user runs. It has one thread throughout. Each is PID 1 of a process namespace and sees no other;
 //! a program gets one of ours in between.
@@ -13,10 +15,15 @@ mod init;
 mod rights;
 mod view;
 
+pub(crate) use view::cover;
+
 use serde::{Deserialize, Serialize};
 use std::{
     io,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -55,6 +62,8 @@ pub(crate) struct Ids {
 pub(crate) struct View {
     /// The state folder, which is hidden.
     pub(crate) state_dir: Option<PathBuf>,
+    /// State folders of other meshes: nothing in them is shown, not even what is to be kept.
+    pub(crate) others: Vec<PathBuf>,
     /// Further folders that are empty for it.
     pub(crate) hide: Vec<PathBuf>,
     /// Seen although it is in a hidden folder.
@@ -81,24 +90,46 @@ fn run() -> io::Result<ExitCode> {
     let message = fdpass::recv(io::stdin().as_fd())?.ok_or_else(|| io::Error::other("the node is gone"))?;
     let launch: Launch = serde_json::from_slice(&message.bytes)?;
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    if !message.fds.is_empty() {
+        return beside(&launch, message.fds);
+    }
     let program = resolve(&launch)?;
     view::make(&launch, &program)?;
-    let mut command = Command::new(&program);
-    if let Some((name, arguments)) = launch.argv.split_first() {
-        command.arg0(name).args(arguments);
-    }
-    command.env_clear().envs(launch.env.iter().map(|(k, v)| (k, v)));
+    let mut command = command(&launch, &program);
     match launch.who {
         Who::Control => rights::keep_none()?,
         Who::Proxy { id } => rights::keep_marking(id)?,
         Who::Program { id, inside } => rights::nest(id, inside)?,
     }
-    let entered = std::env::set_current_dir(&launch.working_dir);
-    entered.map_err(|e| explain(&e, "entering the working folder", &launch.working_dir))?;
+    enter(&launch.working_dir)?;
     if matches!(launch.who, Who::Program { .. }) {
         return init::run(command, &program);
     }
     Err(explain(&command.exec(), "starting", &program))
+}
+
+/// A command beside a program that runs: it sees what that sees, and may what that may.
+fn beside(launch: &Launch, namespaces: Vec<OwnedFd>) -> io::Result<ExitCode> {
+    let Who::Program { id, .. } = launch.who else {
+        return Err(io::Error::other("only a program has commands beside it"));
+    };
+    rights::join(id, namespaces)?;
+    let program = resolve(launch)?;
+    enter(&launch.working_dir)?;
+    Err(explain(&command(launch, &program).exec(), "starting", &program))
+}
+
+fn command(launch: &Launch, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some((name, arguments)) = launch.argv.split_first() {
+        command.arg0(name).args(arguments);
+    }
+    command.env_clear().envs(launch.env.iter().map(|(k, v)| (k, v)));
+    command
+}
+
+fn enter(dir: &Path) -> io::Result<()> {
+    std::env::set_current_dir(dir).map_err(|e| explain(&e, "entering the working folder", dir))
 }
 
 /// The file of the program: a name is looked for in its own `PATH`, a relative path is of its working folder.

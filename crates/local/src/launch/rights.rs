@@ -2,7 +2,7 @@
 
 use super::Ids;
 use nix::{
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     unistd::{Gid, Uid, setgid, setgroups, setuid},
 };
 use rustix::{
@@ -12,7 +12,7 @@ use rustix::{
         set_capabilities, set_keep_capabilities, set_no_new_privs,
     },
 };
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 /// The node's user with no capability: what it may is what files grant it.
 pub(super) fn keep_none() -> io::Result<()> {
@@ -46,6 +46,21 @@ pub(super) fn nest(id: Option<u32>, inside: Ids) -> io::Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
     std::fs::write("/proc/self/uid_map", format!("{} {uid} 1\n", inside.uid))?;
     std::fs::write("/proc/self/gid_map", format!("{} {gid} 1\n", inside.gid))?;
+    only(CapabilitySet::empty())?;
+    Ok(set_no_new_privs(true)?)
+}
+
+/// The namespaces of a program that [`nest`] has made, its user namespace last. As long as that is still the node's own, the
+/// kernel refuses to enter it, and nothing is started with the node's rights.
+pub(super) fn join(id: Option<u32>, mut namespaces: Vec<OwnedFd>) -> io::Result<()> {
+    let user = namespaces.pop().ok_or_else(|| io::Error::other("there is no namespace to enter"))?;
+    for namespace in namespaces {
+        setns(namespace, CloneFlags::empty())?;
+    }
+    if let Some(id) = id {
+        become_user(id)?;
+    }
+    setns(user, CloneFlags::CLONE_NEWUSER)?;
     only(CapabilitySet::empty())?;
     Ok(set_no_new_privs(true)?)
 }

@@ -37,8 +37,10 @@ pub(super) fn make(launch: &Launch, program: &Path) -> io::Result<()> {
     if matches!(launch.who, Who::Program { .. }) {
         named.extend(launch.argv.iter().skip(1).filter(|a| a.starts_with('/')).map(PathBuf::from));
     }
+    let others: Vec<PathBuf> = launch.view.others.iter().filter_map(|d| d.canonicalize().ok()).collect();
     // Naming a key or a token on its command line does not show it to a program.
-    named.retain(|path| path.canonicalize().is_ok_and(|real| !real.starts_with(state_dir)));
+    let secret = |real: &Path| real.starts_with(state_dir) || others.iter().any(|o| real.starts_with(o));
+    named.retain(|path| path.canonicalize().is_ok_and(|real| !secret(&real)));
     let keep: Vec<PathBuf> = launch.view.keep.iter().cloned().chain(named).collect();
     let mut hide: Vec<PathBuf> = launch.view.hide.iter().filter_map(|d| d.canonicalize().ok()).collect();
     if let Who::Program { id: Some(_), .. } | Who::Proxy { id: Some(_) } = launch.who {
@@ -69,6 +71,10 @@ pub(super) fn make(launch: &Launch, program: &Path) -> io::Result<()> {
     for kept in &elsewhere {
         kept.show()?;
     }
+    // Those in a hidden folder are not there any more.
+    for other in others.iter().filter(|o| o.is_dir()) {
+        cover(other, "755")?;
+    }
     fs::create_dir_all(state_dir)?;
     cover(state_dir, "755")?;
     for kept in &in_state {
@@ -92,7 +98,8 @@ fn closed_ancestor(path: &Path) -> Option<PathBuf> {
     above.into_iter().find(|dir| dir.metadata().is_ok_and(|m| m.mode() & 0o001 == 0)).map(Path::to_owned)
 }
 
-fn cover(dir: &Path, mode: &str) -> io::Result<()> {
+/// Makes a folder empty.
+pub(crate) fn cover(dir: &Path, mode: &str) -> io::Result<()> {
     let options = format!("mode={mode},size=64m");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))?)

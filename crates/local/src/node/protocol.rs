@@ -4,7 +4,10 @@
 
 use crate::launch::Launch;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// What the supervisor asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ pub(crate) enum What {
         process: u64,
         net: Net,
         launch: Box<Launch>,
+        /// In the namespaces of this process instead of new ones.
+        beside: Option<u64>,
+    },
+    /// Makes a folder empty for all processes, those that come as well.
+    Hide {
+        folder: PathBuf,
     },
     Signal {
         process: u64,

@@ -109,11 +109,11 @@ struct Node {
 async fn answer(node: Arc<Node>, request: Request, fds: Vec<OwnedFd>, answers: mpsc::Sender<(Say, Vec<OwnedFd>)>) {
     let Request { number, what } = request;
     let failed = |error: io::Error| (Reply::Failed { text: error.to_string() }, vec![]);
-    if let What::Spawn { process, net, launch } = what {
+    if let What::Spawn { process, net, launch, beside } = what {
         let worker = node.clone();
         let started = blocking(move || {
             let output = fds.into_iter().next().ok_or_else(|| io::Error::other("nowhere to write to"))?;
-            worker.processes.spawn(&worker.network, process, net, &launch, output)
+            worker.processes.spawn(&worker.network, process, net, &launch, beside, output)
         });
         match started.await {
             Ok(started) => {
@@ -141,6 +141,7 @@ impl Node {
             What::Attach(attach) => self.network.attach(&attach)?,
             What::Rules { net, ruleset } => self.network.rules(net, &ruleset)?,
             What::Detach { net } => self.network.detach(net)?,
+            What::Hide { folder } => self.processes.hide(folder)?,
             What::Signal { process, signal } => self.processes.signal(process, signal)?,
             What::Dial { net, addr, timeout_ms } => {
                 return Ok(vec![self.network.dial(net, addr, Duration::from_millis(timeout_ms))?]);

@@ -68,6 +68,7 @@ impl Answers {
                 // Closed by the end of the mesh: that is how the other side knows.
                 std::future::pending().await
             }
+            Question::Hide(folder) => say(&stream, &answer(self.context.node.hide(folder).await)).await,
             Question::Dial(to) => match self.context.node.dial_fd(Net::Bridge, to, CONNECT).await {
                 Ok(fd) => give(&stream, &Answer::Done, &fd).await,
                 Err(error) => say(&stream, &Answer::Refused(error.to_string())).await,
@@ -81,7 +82,7 @@ impl Answers {
             state_dir: self.context.state.path().to_owned(),
             workloads: self.desired.workloads(),
             services: self.desired.services(),
-            published: self.published.clone(),
+            published: self.published.iter().map(|p| p.status()).collect(),
             control_plane: self.control_plane.status(&self.context),
             problems,
             ignored,

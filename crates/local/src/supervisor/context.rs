@@ -1,6 +1,8 @@
 //! What all parts of the supervisor share.
 
-use super::{hands::Node, logs::LogBook, plan::Plan, plan::PodNumbers, state::StateDir, store::Store};
+use super::{
+    folders::Folders, hands::Node, logs::LogBook, plan::Plan, plan::PodNumbers, state::StateDir, store::Store,
+};
 use crate::launch::{Ids, View, Who};
 use parking_lot::Mutex;
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
@@ -26,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) logs: LogBook,
     pub(crate) state: StateDir,
+    /// Where programs may read what their user may: the user's state folders.
+    pub(crate) folders: Option<Folders>,
     pub(crate) plan: Plan,
     pub(crate) settings: Settings,
     pub(crate) control: inject::ControlPlane,
@@ -104,7 +108,12 @@ impl Context {
         ];
         View {
             state_dir: Some(self.state.path().to_owned()),
-            hide: HIDDEN.map(PathBuf::from).into(),
+            others: self.folders.as_ref().map(|f| f.others(self.state.path())).unwrap_or_default(),
+            hide: HIDDEN
+                .map(PathBuf::from)
+                .into_iter()
+                .chain(self.folders.iter().map(|f| f.list().to_owned()))
+                .collect(),
             keep,
             // A file that the host lacks cannot be replaced, and is not missed.
             files: texts

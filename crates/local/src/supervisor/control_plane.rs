@@ -85,7 +85,7 @@ impl ControlPlane {
             }
             let mut state = self.state.lock();
             match life {
-                Life::Started { pid } => {
+                Life::Started { pid, .. } => {
                     state.pid = pid;
                     watcher = Some(tokio::spawn(self.clone().watch(context.clone(), place.net, admin)));
                 }

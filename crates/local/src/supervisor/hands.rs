@@ -16,7 +16,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc,
@@ -178,6 +178,13 @@ impl Node {
         Self { requests, with_fds, waiting, numbers: Arc::default() }
     }
 
+    /// For tests of what happens beside the node: nobody answers at the other end.
+    #[cfg(test)]
+    pub(crate) fn unanswered() -> io::Result<(Self, UnixStream)> {
+        let (socket, other) = UnixStream::pair()?;
+        Ok((Self::over(socket), other))
+    }
+
     /// A number for a namespace or a process; none comes twice.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
@@ -201,13 +208,20 @@ impl Node {
         self.ask(What::Detach { net }, None).await.map(drop)
     }
 
-    /// Starts a process that writes to `output`.
-    pub(crate) async fn spawn(&self, net: Net, launch: Launch, output: OwnedFd) -> Result<Process, Error> {
+    /// Starts a process that writes to `output`, in namespaces of its own or in those of the process `beside`.
+    pub(crate) async fn spawn(
+        &self,
+        net: Net,
+        launch: Launch,
+        beside: Option<u64>,
+        output: OwnedFd,
+    ) -> Result<Process, Error> {
         let number = self.number();
         let (sender, exit) = oneshot::channel();
         // Before the request, since a short process ends before its answer is read.
         self.waiting.lock().exits.insert(number, sender);
-        let asked = self.ask(What::Spawn { process: number, net, launch: Box::new(launch) }, Some(output)).await;
+        let asked =
+            self.ask(What::Spawn { process: number, net, launch: Box::new(launch), beside }, Some(output)).await;
         match asked {
             Ok((Reply::Started, fds)) => Ok(Process { number, pid: fds.first().and_then(host_pid), exit }),
             Ok(_) => Err(Error::Node("answered something else".into())),
@@ -232,6 +246,11 @@ impl Node {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         let (_, fds) = self.ask(What::Dial { net, addr, timeout_ms }, None).await?;
         fds.into_iter().next().ok_or_else(|| Error::Node("gave no socket".into()))
+    }
+
+    /// Hides a folder from all processes, those that come as well.
+    pub(crate) async fn hide(&self, folder: PathBuf) -> Result<(), Error> {
+        self.ask(What::Hide { folder }, None).await.map(drop)
     }
 
     /// Ends everything inside at once.

@@ -131,7 +131,13 @@ impl Follow {
                 Ok((workload, line)) if workload == self.workload && matches(&self.asked, &workload, &line) => {
                     return Some(line);
                 }
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Ok(_) => {}
+                // Who reads must not take what it got for everything. Of which workload they were nobody knows any more.
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    let text = format!("up to {lost} lines are left out: they came faster than they were read");
+                    let (time, pod) = (jiff::Timestamp::now(), self.workload.1.clone());
+                    return Some(LogLine { time, pod, source: Source::Mesh, text });
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }

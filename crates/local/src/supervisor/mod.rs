@@ -9,12 +9,14 @@
 //! One thread of its own, with a runtime of its own: the kernel ties the node to it.
 
 mod api;
+mod carry;
 mod context;
 mod control_plane;
 mod desired;
 mod dns;
 mod egress;
 mod endpoints;
+mod folders;
 mod forwards;
 mod grpc_health;
 mod hands;

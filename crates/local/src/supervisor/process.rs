@@ -36,6 +36,14 @@ impl Restart {
         longest: Duration::from_secs(10),
     };
 
+    /// After a life of this length that followed `failures` short ones: how many short ones there are now, and the wait
+    /// before the next start.
+    fn after(self, life: Duration, failures: u32) -> (u32, Duration) {
+        let failures = if life >= self.settled { 0 } else { failures.saturating_add(1) };
+        // A short life after a long one is the first failure, and may be bad luck.
+        (failures, self.wait(failures.saturating_sub(u32::from(self.at_once))))
+    }
+
     /// The wait before the start that follows `failures` short lives in a row.
     fn wait(self, failures: u32) -> Duration {
         match failures {
@@ -50,12 +58,12 @@ impl Restart {
 #[derive(Clone, Debug)]
 pub(crate) enum Life {
     Started {
+        /// By which the node knows it.
+        number: u64,
         pid: Option<u32>,
     },
     /// It is started again, unless it was asked to end.
-    Ended {
-        why: String,
-    },
+    Ended { why: String },
 }
 
 /// Where a process runs and whose log it writes.
@@ -84,7 +92,7 @@ pub(crate) async fn keep(
         let why = match start(context, place, launch()).await {
             Err(error) => format!("{what} could not be started: {error}"),
             Ok(mut process) => {
-                on(Life::Started { pid: process.pid });
+                on(Life::Started { number: process.number(), pid: process.pid });
                 let exit = tokio::select! {
                     exit = process.ended() => exit,
                     () = stop.cancelled() => {
@@ -98,9 +106,8 @@ pub(crate) async fn keep(
                 format!("{what} {exit}")
             }
         };
-        failures = if born.elapsed() >= restart.settled { 0 } else { failures + 1 };
-        // A short life after a long one is the first failure, and may be bad luck.
-        let wait = restart.wait(failures.saturating_sub(u32::from(restart.at_once)));
+        let wait;
+        (failures, wait) = restart.after(born.elapsed(), failures);
         context.logs.note(&place.workload, &place.pod, format!("{why}; it is started again in {wait:?}"));
         on(Life::Ended { why });
         tokio::select! {
@@ -117,7 +124,7 @@ pub(crate) async fn start(context: &Shared, place: &Place, launch: Launch) -> Re
         .logs
         .collect(place.workload.clone(), place.pod.clone(), place.source, reader.into())
         .map_err(Error::io("reading a log"))?;
-    context.node.spawn(place.net, launch, writer.into()).await
+    context.node.spawn(place.net, launch, None, writer.into()).await
 }
 
 /// Asks a process to end, waits, and kills it.
@@ -140,5 +147,17 @@ mod tests {
         assert_eq!([seconds(0), seconds(1), seconds(2), seconds(3), seconds(40)], [1, 1, 2, 4, 60]);
         assert_eq!(Restart::PROXY.wait(0), Duration::ZERO);
         assert_eq!(Restart::PROXY.wait(2), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_proxy_that_ran_well_is_back_at_once() {
+        let (mut failures, mut waits) = (40, vec![]);
+        for life in [3600.0, 0.1, 0.1, 0.1, 2.0, 0.1] {
+            let wait;
+            (failures, wait) = Restart::PROXY.after(Duration::from_secs_f64(life), failures);
+            waits.push(wait.as_millis());
+        }
+        assert_eq!(waits, [0, 0, 250, 500, 0, 0]);
+        assert_eq!(Restart::PROGRAM.after(Duration::from_secs(3600), 40), (0, Duration::from_secs(1)));
     }
 }

@@ -7,16 +7,18 @@ use super::{
     desired::Desired,
     dns,
     egress::{self, Egress},
+    folders::Folders,
     hands::{self, Body},
     logs::LogBook,
     manifests::{self, Manifests},
     plan::Plan,
     pod::Pod,
-    publish, rules,
+    publish::{self, Published},
+    rules,
     state::StateDir,
     store::{self, Store},
 };
-use crate::{Error, Options, node::protocol::Bridge, program::find_program, status};
+use crate::{Error, Options, node::protocol::Bridge, program::find_program};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use weft_cluster::{index::Settings, inject};
 use weft_control::{Lifetimes, Ports};
 use weft_model::decide::cidr::Cidr;
+use weft_transport::socket;
 
 /// Until everything is ended by force.
 const END: Duration = Duration::from_millis(2500);
@@ -84,7 +87,7 @@ pub(crate) struct Answers {
     pub(crate) desired: Arc<Desired>,
     pub(crate) control_plane: ControlPlane,
     pub(crate) egress: Arc<Egress>,
-    pub(crate) published: Vec<status::Published>,
+    pub(crate) published: Vec<Arc<Published>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -107,14 +110,19 @@ impl Supervisor {
             return Err(Error::NoNft);
         }
         let state = StateDir::take(&state_dir)?;
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let user = User::of(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw(), &map);
+        let folders = announce(user, &state).await;
         let ca = weft_control::ca::ensure(state.path(), &Lifetimes::default(), SystemTime::now())?;
         drop(ca);
 
         let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
         let plan = Plan::pick(&routes, std::path::Path::new("/proc/net/if_inet6").exists());
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let user = User::of(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw(), &map);
         let (node, body) = hands::start(&weft, &path, matches!(user, User::Root { .. })).await?;
+        // Egress and published ports hold many. After the node, since programs get what the user has set.
+        if let Err(error) = socket::raise_open_files() {
+            tracing::warn!(%error, "the number of open files stays as it is: few connections may leave the mesh at once");
+        }
         let sockets = node.bridge(bridge(plan)).await?;
         let Sockets { dns_tcp, egress_tcp, dns_udp } = Sockets::new(sockets, plan)?;
 
@@ -133,6 +141,7 @@ impl Supervisor {
             store: Store::new(),
             logs: LogBook::new(state.logs()),
             state,
+            folders,
             plan,
             control: control(&settings, plan),
             settings,
@@ -173,19 +182,18 @@ impl Supervisor {
         };
         let read = Manifests::read(options.manifests);
         let desired = Arc::new(Desired::new(context.clone(), read, options.objects, options.host_services, zone));
+        // Before the first program: whoever asks to hide something now is answered later, and not told that nothing runs.
+        let api = api::listen(&context.state.api_socket())?;
         desired.reconcile();
 
         let mut published = Vec::new();
         for publish in options.publish {
             let what = || format!("publishing {}", publish.listen);
             let listener = TcpListener::bind(publish.listen).await.map_err(|e| Error::io(what())(e))?;
-            published.push(status::Published {
-                listen: listener.local_addr().map_err(|e| Error::io(what())(e))?,
-                namespace: publish.namespace.clone(),
-                service: publish.service.clone(),
-                port: publish.port,
-            });
-            tasks.spawn(publish::serve(publish, listener, context.store.clone(), context.node.clone()));
+            let listen = listener.local_addr().map_err(|e| Error::io(what())(e))?;
+            let port = Arc::new(Published::new(publish, listen, context.store.clone(), context.node.clone()));
+            published.push(port.clone());
+            tasks.spawn(publish::serve(port, listener));
         }
 
         let control_stop = CancellationToken::new();
@@ -193,7 +201,7 @@ impl Supervisor {
         let running = tokio::spawn(control_plane.clone().run(context.clone(), control_stop.clone()));
         let answers =
             Answers { context: context.clone(), desired: desired.clone(), control_plane, egress, published, stop };
-        tasks.spawn(api::serve(Arc::new(answers), api::listen(&context.state.api_socket())?));
+        tasks.spawn(api::serve(Arc::new(answers), api));
         Ok(Self {
             context,
             desired,
@@ -282,6 +290,24 @@ impl Sockets {
             dns_udp: listeners.map(udp).collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// Has the user's other meshes hide this one's state folder, where programs are the user.
+async fn announce(user: User, state: &StateDir) -> Option<Folders> {
+    if let User::Root { .. } = user {
+        return None;
+    }
+    let folders = match Folders::of(nix::unistd::geteuid().as_raw()) {
+        Ok(folders) => folders,
+        Err(error) => {
+            tracing::warn!(%error, "programs may see the state folders of this user's other meshes");
+            return None;
+        }
+    };
+    if let Err(error) = folders.announce(state.path()).await {
+        tracing::warn!(%error, "programs of this user's other meshes may see this one's state folder");
+    }
+    Some(folders)
 }
 
 /// What proxies are told of the control plane.

@@ -4,7 +4,8 @@ use crate::harness::{Mesh, SERVER, deployment, kill, service, users};
 use nix::sys::signal::Signal;
 use std::{
     fs,
-    process::{Command, Stdio},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
 };
 
 /// Writes every packet of the namespace to argv[1].
@@ -29,6 +30,37 @@ while True:
     time.sleep(0.05)
 "#;
 
+/// Every packet on the bridge from now on.
+pub(crate) struct Capture {
+    file: PathBuf,
+    sniffer: Child,
+}
+
+impl Capture {
+    pub(crate) fn start(mesh: &mut Mesh) -> Self {
+        let (script, file) = (mesh.dir.join("sniff.py"), mesh.dir.join("packets"));
+        fs::write(&script, SNIFF).unwrap();
+        let node = mesh.node().to_string();
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["-t", &node, "-n"]);
+        if !nix::unistd::geteuid().is_root() {
+            nsenter.args(["-U", "--preserve-credentials"]);
+        }
+        let sniffer = nsenter.arg("python3").arg(script).arg(&file).stdout(Stdio::null()).spawn().unwrap();
+        mesh.until("the capture to begin", |_| file.exists());
+        Self { file, sniffer }
+    }
+
+    pub(crate) fn contains(&self, word: &str) -> bool {
+        fs::read(&self.file).unwrap().windows(word.len()).any(|w| w == word.as_bytes())
+    }
+
+    pub(crate) fn end(mut self) {
+        self.sniffer.kill().unwrap();
+        self.sniffer.wait().unwrap();
+    }
+}
+
 #[test]
 fn nothing_passes_in_the_clear() {
     for user in users() {
@@ -43,24 +75,14 @@ fn nothing_passes_in_the_clear() {
             + &deployment("meshed", 1, "", "[python3, DIR/tell.py, secret-of-the-meshed]", "")
             // Proves that the capture sees what passes in the clear.
             + &deployment("plain", 1, "linkerd.io/inject: disabled", "[python3, DIR/tell.py, word-of-the-plain]", "");
-        let files = [("server.py", SERVER), ("tell.py", TELL), ("sniff.py", SNIFF)];
+        let files = [("server.py", SERVER), ("tell.py", TELL)];
         let mut mesh = Mesh::up(user, &manifests, &files, &[]);
         mesh.ready(&["web", "meshed", "plain"]);
-        let seen = mesh.dir.join("packets");
-        let node = mesh.node().to_string();
-        let mut nsenter = Command::new("nsenter");
-        nsenter.args(["-t", &node, "-n"]);
-        if !nix::unistd::geteuid().is_root() {
-            nsenter.args(["-U", "--preserve-credentials"]);
-        }
-        nsenter.arg("python3");
-        let mut sniffer = nsenter.arg(mesh.dir.join("sniff.py")).arg(&seen).stdout(Stdio::null()).spawn().unwrap();
-        mesh.until("the capture to begin", |_| seen.exists());
+        let capture = Capture::start(&mut mesh);
         let told = |mesh: &Mesh, name: &str| mesh.output(name).iter().filter(|l| *l == "told").count();
         let before = told(&mesh, "meshed");
-        let contains = |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|w| w == word.as_bytes());
         mesh.until("both to have spoken", |mesh| {
-            told(mesh, "meshed") > before + 10 && contains(&fs::read(&seen).unwrap(), "word-of-the-plain")
+            told(mesh, "meshed") > before + 10 && capture.contains("word-of-the-plain")
         });
         // While their proxies are killed they are cut off, not let through.
         for _ in 0..3 {
@@ -70,11 +92,9 @@ fn nothing_passes_in_the_clear() {
             }
             mesh.until("them to speak again", |mesh| mesh.is_ready("web") && told(mesh, "meshed") > before + 3);
         }
-        sniffer.kill().unwrap();
-        sniffer.wait().unwrap();
-        let packets = fs::read(&seen).unwrap();
-        assert!(!contains(&packets, "secret-of-the-meshed"), "{user:?}: plaintext between namespaces");
+        assert!(!capture.contains("secret-of-the-meshed"), "{user:?}: plaintext between namespaces");
         // Not even who speaks: certificates are encrypted.
-        assert!(!contains(&packets, "meshed.shop.serviceaccount"), "{user:?}");
+        assert!(!capture.contains("meshed.shop.serviceaccount"), "{user:?}");
+        capture.end();
     }
 }

@@ -1,8 +1,9 @@
 //! Parts fail; what runs goes on, and nothing passes around the mesh.
 
-use crate::harness::{LOAD, Mesh, SERVER, User, deployment, kill, lives, service, users};
+use crate::harness::{LOAD, Mesh, SERVER, Stopwatch, User, deployment, kill, lives, service, users};
 use nix::sys::signal::Signal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use weft_local::{client::Source, status::Pod};
 
 fn shop() -> String {
     let server = deployment(
@@ -39,24 +40,52 @@ pub(crate) fn more(mesh: &mut Mesh, requests: u64) {
     mesh.until("more requests", |mesh| good(mesh) >= wanted);
 }
 
+/// From the kill of a proxy to its Ready, whatever is killed with it.
+const BACK: Duration = Duration::from_secs(2);
+
+/// Kills the proxy of a pod, and the control plane with it; waits until the pod is Ready again and says how long that took.
+fn back(mesh: &mut Mesh, victim: &Pod, control: Option<u32>) -> Duration {
+    let proxy = victim.proxy_pid.unwrap();
+    let watch = Stopwatch::start(mesh);
+    for pid in control.into_iter().chain([proxy]) {
+        kill(pid, Signal::SIGKILL);
+    }
+    let now = |mesh: &Mesh| mesh.pods("web").into_iter().find(|p| p.name == victim.name);
+    mesh.until("the proxy to be back", |mesh| {
+        now(mesh)
+            .is_some_and(|p| p.ready && p.proxy_restarts == victim.proxy_restarts + 1 && p.proxy_pid != Some(proxy))
+    });
+    let pod = now(mesh).unwrap();
+    let born = [pod.proxy_pid, control.and(mesh.status().control_plane.pid)];
+    let took = watch.own(mesh, &born.into_iter().flatten().collect::<Vec<_>>());
+    assert_eq!((pod.pid, pod.restarts), (victim.pid, victim.restarts), "the program was not touched");
+    took
+}
+
 #[test]
 fn a_killed_proxy_comes_back_and_the_other_replica_serves_on() {
     for user in users() {
         let mut mesh = start(user);
         let victim = mesh.pods("web").remove(0);
-        let proxy = victim.proxy_pid.unwrap();
-        kill(proxy, Signal::SIGKILL);
-        let start = Instant::now();
-        let back = |mesh: &Mesh| {
-            let pod = mesh.pods("web").into_iter().find(|p| p.name == victim.name);
-            pod.is_some_and(|p| p.ready && p.proxy_restarts == 1 && p.proxy_pid != Some(proxy))
-        };
-        mesh.until("the proxy to be back", back);
-        assert!(start.elapsed() < Duration::from_secs(2), "{user:?}: {:?}", start.elapsed());
-        let pod = mesh.pods("web").into_iter().find(|p| p.name == victim.name).unwrap();
-        assert_eq!((pod.pid, pod.restarts), (victim.pid, 0), "the program was not touched");
+        let took = back(&mut mesh, &victim, None);
+        assert!(took < BACK, "{user:?}: {took:?}\n{:#?}", mesh.lines("web", Source::Proxy));
         more(&mut mesh, 50);
         // What was under way in the killed proxy is lost; no more than that.
+        assert!(bad(&mesh).len() <= 1, "{user:?}: {:#?}", bad(&mesh));
+    }
+}
+
+/// The proxy finds nobody to certify it when it starts, and asks again as soon as somebody may be there.
+#[test]
+fn a_proxy_killed_together_with_the_control_plane_comes_back_as_soon() {
+    for user in users() {
+        let mut mesh = start(user);
+        let victim = mesh.pods("web").remove(0);
+        let control = mesh.status().control_plane;
+        let took = back(&mut mesh, &victim, control.pid);
+        assert!(took < BACK, "{user:?}: {took:?}\n{:#?}", mesh.lines("web", Source::Proxy));
+        assert_eq!(mesh.status().control_plane.restarts, control.restarts + 1, "{user:?}");
+        more(&mut mesh, 50);
         assert!(bad(&mesh).len() <= 1, "{user:?}: {:#?}", bad(&mesh));
     }
 }

@@ -23,9 +23,9 @@ use weft_local::{
 };
 
 /// Nothing here takes longer unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// An ordinary user of every Linux.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// Who starts the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +210,11 @@ impl Mesh {
         }
     }
 
+    /// How long supervisor and node have waited for a processor.
+    fn waited(&self) -> Duration {
+        waited(self.supervisor.id()) + waited(self.node())
+    }
+
     /// PID 1 of the node, as the host sees it.
     pub(crate) fn node(&self) -> u32 {
         let children = |pid: u32| -> Vec<u32> {
@@ -259,6 +264,37 @@ impl Drop for Mesh {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// The time that a promise of the mesh takes: what its processes wait for a processor is the machine's time, not theirs. On a
+/// quiet machine it is the time on the wall.
+pub(crate) struct Stopwatch {
+    start: Instant,
+    before: Duration,
+}
+
+impl Stopwatch {
+    pub(crate) fn start(mesh: &Mesh) -> Self {
+        Self { start: Instant::now(), before: mesh.waited() }
+    }
+
+    /// Until now; `born` are the processes that were started since then and that the promise depends on.
+    pub(crate) fn own(&self, mesh: &Mesh, born: &[u32]) -> Duration {
+        let took = self.start.elapsed();
+        let waited = mesh.waited().saturating_sub(self.before) + born.iter().copied().map(waited).sum::<Duration>();
+        eprintln!("{took:?} on the wall, of which {waited:?} waiting for a processor");
+        took.saturating_sub(waited)
+    }
+}
+
+/// How long the thread of a process that had to wait longest has waited for a processor.
+fn waited(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanos = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().nth(1)?.parse().ok()
+    });
+    Duration::from_nanos(nanos.max().unwrap_or_default())
 }
 
 /// The command line, as this user.

@@ -9,12 +9,16 @@
     reason = "a test that cannot go on fails, and says what the mesh said"
 )]
 
+mod annotations;
 mod capture;
 mod change;
 mod end;
 mod failure;
+mod folders;
 mod harness;
 mod hostile;
+mod logs;
 mod network;
+mod probes;
 mod scrape;
 mod talk;

@@ -219,10 +219,10 @@ fn probe(probe: &Probe, container: &Container, at: &Path, reading: &mut Reading<
         reading.problem(&at.key("exec").key("command"), "the command is empty", "give a command");
     }
     if let Some(scheme) =
-        probe.http_get.as_ref().and_then(|a| a.scheme.as_deref()).filter(|s| !matches!(*s, "" | "HTTP"))
+        probe.http_get.as_ref().and_then(|a| a.scheme.as_deref()).filter(|s| !matches!(*s, "" | "HTTP" | "HTTPS"))
     {
-        let message = format!("a probe with scheme {scheme:?} is not supported yet");
-        reading.problem(&at.key("httpGet").key("scheme"), message, "use HTTP, or a tcpSocket probe");
+        let message = format!("{scheme:?} is no scheme of a probe");
+        reading.problem(&at.key("httpGet").key("scheme"), message, "use HTTP or HTTPS");
     }
     let numbers = [
         ("initialDelaySeconds", probe.initial_delay_seconds, 0),

@@ -50,6 +50,8 @@ struct Inner {
 struct State {
     ips: Vec<IpAddr>,
     pid: Option<u32>,
+    /// By which the node knows the program.
+    process: Option<u64>,
     proxy_pid: Option<u32>,
     proxy_ready: bool,
     program_ready: bool,

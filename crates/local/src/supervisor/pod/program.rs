@@ -4,7 +4,7 @@ use super::Pod;
 use crate::{
     client::Source,
     launch::Launch,
-    node::protocol::{Exit, Net},
+    node::protocol::{Exit, Net, Signal},
     supervisor::{
         HURRY,
         context::Shared,
@@ -12,7 +12,7 @@ use crate::{
         process::{self, Life, Restart},
     },
 };
-use std::{net::IpAddr, time::Duration};
+use std::{fs::File, net::IpAddr, time::Duration};
 use tokio_util::sync::CancellationToken;
 use weft_cluster::workload::{ProbeAction, Template};
 
@@ -33,13 +33,15 @@ impl Pod {
         let launch = || self.program_launch(&context, &template, number, &ips, template.program.argv.clone());
         let probed = template.program.readiness.is_some();
         let on = |life: Life| match life {
-            Life::Started { pid } => self.change(&context, |s| {
+            Life::Started { number, pid } => self.change(&context, |s| {
                 s.pid = pid;
+                s.process = Some(number);
                 s.program_ready = !probed;
                 s.message = probed.then(|| "its readiness probe has not succeeded yet".to_owned());
             }),
             Life::Ended { why } => self.change(&context, |s| {
                 s.pid = None;
+                s.process = None;
                 s.program_ready = false;
                 s.restarts += u32::from(!s.terminating);
                 s.message = Some(why);
@@ -80,18 +82,30 @@ impl Pod {
     pub(super) async fn probes(self, context: Shared, net: Net, number: u16, ips: Vec<IpAddr>) {
         let template = self.template();
         let (Some(probe), Some(ip)) = (template.program.readiness.clone(), ips.first().copied()) else { return };
-        let place = self.place(net, Source::Mesh);
         let command = match &probe.action {
             ProbeAction::Exec { command } => command.clone(),
             _ => vec![],
         };
         let exec = async || {
+            let unready = |text: &dyn std::fmt::Display| format!("readiness probe: {text}");
             let launch = self.program_launch(&context, &template, number, &ips, command.clone());
-            let mut process = process::start(&context, &place, launch).await.map_err(|e| e.to_string())?;
-            match process.ended().await {
-                Some(Exit::Code(0)) => Ok(()),
-                Some(exit) => Err(format!("readiness probe: its command {exit}")),
-                None => Err("readiness probe: the node is gone".to_owned()),
+            // What it writes is nobody's log.
+            let nowhere = File::options().write(true).open("/dev/null").map_err(|e| unready(&e))?;
+            let beside = self.0.state.lock().process;
+            let beside = beside.ok_or_else(|| unready(&"the program does not run"))?;
+            let started = context.node.spawn(net, launch, Some(beside), nowhere.into()).await;
+            let mut process = started.map_err(|e| unready(&e))?;
+            let exit = tokio::time::timeout(probe.timeout, process.ended()).await;
+            match exit {
+                Ok(Some(Exit::Code(0))) => Ok(()),
+                Ok(Some(exit)) => Err(unready(&format!("its command {exit}"))),
+                Ok(None) => Err(unready(&"the node is gone")),
+                Err(_) => {
+                    // It may have ended just now; the next one must not find it.
+                    let _ = context.node.signal(process.number(), Signal::Kill).await;
+                    process.ended().await;
+                    Err(unready(&format!("its command did not end within {:?}", probe.timeout)))
+                }
             }
         };
         let (mut successes, mut failures) = (0, 0);

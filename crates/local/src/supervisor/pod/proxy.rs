@@ -85,7 +85,7 @@ impl Pod {
                 watcher.abort();
             }
             match life {
-                Life::Started { pid } => {
+                Life::Started { pid, .. } => {
                     self.change(&context, |s| s.proxy_pid = pid);
                     watcher = admin.map(|admin| tokio::spawn(self.clone().watch_proxy(context.clone(), net, admin)));
                 }
