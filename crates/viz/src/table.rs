@@ -1,36 +1,48 @@
 //! Edges as a table for a terminal. What is not known is shown as `–`, never as zero.
 
 use crate::edges::{Edge, Edges};
-use comfy_table::{Cell, CellAlignment, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 
-/// A table at most `width` columns wide.
+const IDENTITIES: &str = "client → server identity";
+
+/// A table at most `width` columns wide. Where identities do not fit beside the numbers they stand below.
 pub fn edges(edges: &Edges, width: u16, colour: bool) -> String {
+    let fits = |table: &Table| table.lines().all(|line| line.chars().count() <= usize::from(width));
+    if fits(&table(edges, true, false)) {
+        return table(edges, true, colour).to_string();
+    }
+    let mut narrow = table(edges, false, colour);
+    if !fits(&table(edges, false, false)) {
+        narrow.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    let mut text = narrow.to_string();
+    let secured: Vec<&Edge> = edges.edges.iter().filter(|edge| edge.mtls).collect();
+    if !secured.is_empty() {
+        text.push_str(&format!("\n {IDENTITIES}"));
+    }
+    for edge in secured {
+        text.push_str(&format!("\n {}", identities(edge)));
+    }
+    text
+}
+
+fn table(edges: &Edges, with_identities: bool, colour: bool) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_width(width);
+    table.load_style(UTF8_HORIZONTAL_ONLY);
     if !colour {
         table.force_no_tty();
     }
-    table.set_header([
-        "from",
-        "to",
-        "kind",
-        "success",
-        "req/s",
-        "p50",
-        "p95",
-        "p99",
-        "secured",
-        "client → server identity",
-    ]);
+    let header = ["from", "to", "kind", "success", "req/s", "p50", "p95", "p99", "secured"];
+    table.set_header(header.into_iter().chain(with_identities.then_some(IDENTITIES)));
     for edge in &edges.edges {
-        table.add_row(row(edge));
+        table.add_row(row(edge, with_identities));
     }
     for column in 3..=7 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.to_string()
+    table
 }
 
 /// How much of the traffic between workloads is mTLS, for a headline.
@@ -51,7 +63,7 @@ pub fn origins(edges: &Edges) -> String {
     edges.origins().iter().map(line).collect()
 }
 
-fn row(edge: &Edge) -> Vec<Cell> {
+fn row(edge: &Edge, with_identities: bool) -> Vec<Cell> {
     let success = match edge.success_rate {
         Some(rate) => format!("{:.1} %", rate * 100.0),
         None => "–".into(),
@@ -59,9 +71,7 @@ fn row(edge: &Edge) -> Vec<Cell> {
     let millis = |value: Option<f64>| value.map_or_else(|| "–".into(), |v| format!("{v:.0} ms"));
     let success = if edge.fails() { Cell::new(format!("▲ {success}")).fg(Color::Red) } else { Cell::new(success) };
     let secured = if edge.mtls { Cell::new("mTLS") } else { Cell::new("✗ plain").fg(Color::Yellow) };
-    let identities =
-        if edge.mtls { format!("{} → {}", short(&edge.client_id), short(&edge.server_id)) } else { "–".into() };
-    vec![
+    let mut cells = vec![
         Cell::new(named(&edge.from, &edge.from_namespace, &edge.to_namespace)),
         Cell::new(named(&edge.to, &edge.to_namespace, &edge.from_namespace)),
         Cell::new(&edge.protocol),
@@ -71,8 +81,15 @@ fn row(edge: &Edge) -> Vec<Cell> {
         Cell::new(millis(edge.p95_ms)),
         Cell::new(millis(edge.p99_ms)),
         secured,
-        Cell::new(identities),
-    ]
+    ];
+    if with_identities {
+        cells.push(Cell::new(identities(edge)));
+    }
+    cells
+}
+
+fn identities(edge: &Edge) -> String {
+    if edge.mtls { format!("{} → {}", short(&edge.client_id), short(&edge.server_id)) } else { "–".into() }
 }
 
 /// The namespace only where both ends differ.
@@ -111,6 +128,12 @@ mod tests {
             mtls_share: Some(0.67),
         };
         insta::assert_snapshot!(edges(&all, 120, false));
+        let narrow = edges(&all, 80, false);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        insta::assert_snapshot!("narrow", narrow);
+        // Names longer than that are broken, never the frame.
+        let squeezed = edges(&all, 60, false);
+        assert!(squeezed.lines().all(|line| line.chars().count() <= 60), "{squeezed}");
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn draw(status: &Status, live: &Live) {
     let replicas: u32 = status.workloads.iter().map(|w| w.replicas).sum();
     let page = status.published.first().map_or_else(|| "–".to_owned(), |p| format!("http://{}", p.listen));
     let mut text = format!(
-        "weft demo: {ready} of {replicas} replicas ready, {}\n\n{}\n{}\nVote at {page} and choose the doughnut: its failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
+        "weft demo: {ready} of {replicas} replicas ready\n{}\n\n{}\n{}\nVote at {page} and choose the doughnut:\nits failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
         table::share(&edges),
         table::edges(&edges, width.unwrap_or(140), width.is_some()),
         table::origins(&edges)
