@@ -4,6 +4,7 @@
 
 use super::{
     authorize::{Client, permit},
+    path::readings,
     route::{RequestView, find, find_grpc},
 };
 use crate::{
@@ -35,7 +36,54 @@ pub enum Admission<'p> {
 static DEFAULT_ROUTE: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("default"));
 
 /// What `policy` says to `request` of `client`.
+///
+/// A path that servers may read in several ways is let in only if it would be in each: else `//admin` or `/x/../admin` would
+/// follow another route here than it is served by there.
 pub fn admit<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
+    let admission = admit_as_written(policy, client, request);
+    if !matches!(admission, Admission::Permitted { .. }) {
+        return admission;
+    }
+    for reading in readings(request.path()) {
+        match admit_as_written(policy, client, &ReadAs { request, path: &reading.path }) {
+            Admission::Permitted { .. } => {}
+            // A route may be written with the escapes of its requests.
+            Admission::NoRoute if !reading.other_segments => {}
+            refused => return refused,
+        }
+    }
+    admission
+}
+
+/// A request with another path.
+struct ReadAs<'a> {
+    request: &'a dyn RequestView,
+    path: &'a str,
+}
+
+impl RequestView for ReadAs<'_> {
+    fn method(&self) -> &str {
+        self.request.method()
+    }
+
+    fn authority(&self) -> Option<&str> {
+        self.request.authority()
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.request.query()
+    }
+
+    fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.request.header(name, wanted)
+    }
+}
+
+fn admit_as_written<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
     let Some((route, filters, of_route)) = follow(&policy.protocol, request) else { return Admission::NoRoute };
     match permit(of_route.iter().chain(&policy.authorizations), client) {
         Some(by) => Admission::Permitted { route, filters, by },
@@ -94,6 +142,55 @@ mod tests {
         }
         fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
             false
+        }
+    }
+
+    /// Whatever a server makes of a path, who may not use `/admin` does not get there, and `/public` leads nowhere else.
+    #[test]
+    fn a_path_is_let_in_only_if_every_reading_is() {
+        let route = |name: &str, prefix: &str, default: DefaultPolicy| {
+            let matches = vec![HttpMatch { path: Some(PathMatch::Prefix(prefix.into())), ..HttpMatch::default() }];
+            let does = InboundRule { authorizations: default.authorizations(&[]) };
+            let rule = Rule { matches, filters: vec![], does };
+            HttpRoute { meta: Meta::default_named(name), hosts: vec![], rules: vec![rule] }
+        };
+        let policy = |routes| ServerPolicy {
+            meta: Meta::default_named("server"),
+            protocol: ServerProtocol::Http1 { routes, rate_limit: None },
+            authorizations: vec![],
+        };
+        let open = route("open", "/", DefaultPolicy::AllUnauthenticated);
+        let guarded = policy(vec![open, route("admin", "/admin", DefaultPolicy::AllAuthenticated)]);
+        let only_public = policy(vec![route("public", "/public", DefaultPolicy::AllUnauthenticated)]);
+        let stranger = Client { addr: "10.0.0.1".parse().unwrap(), tls: ClientTls::None };
+        let permitted =
+            |policy: &ServerPolicy, path| matches!(admit(policy, &stranger, &Get(path)), Admission::Permitted { .. });
+        for path in [
+            "/admin",
+            "/admin/x",
+            "//admin",
+            "/./admin",
+            "/x/../admin",
+            "/%61dmin",
+            "/x%2f..%2fadmin",
+            "/x/..;/admin",
+            "/admin;x",
+            "/x\\..\\admin",
+            "/%2561dmin",
+            "/admin%00",
+            "/%2e/admin",
+            "/x/%2e%2e/admin",
+        ] {
+            assert!(!permitted(&guarded, path), "{path}");
+        }
+        for path in ["/", "/x", "/administrator", "/x//y", "/a%20b", "/a;b=c", "/.well-known/x", "/x/./y", "/ADMIN"] {
+            assert!(permitted(&guarded, path), "{path}");
+        }
+        for path in ["/public/../x", "/public/..%2fx", "/public/..;/x", "/public\\..\\..\\x"] {
+            assert!(!permitted(&only_public, path), "{path}");
+        }
+        for path in ["/public", "/public/a%20b", "/public/a//b", "/public/a;b"] {
+            assert!(permitted(&only_public, path), "{path}");
         }
     }
 

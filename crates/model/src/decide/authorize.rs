@@ -2,7 +2,7 @@
 
 use crate::{
     Identity, Meta,
-    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch, ServerPolicy, ServerProtocol},
 };
 use std::{net::IpAddr, sync::LazyLock};
 
@@ -25,17 +25,31 @@ pub enum ClientTls<'a> {
 /// What lets in clients of the workload's own network namespace.
 static LOOPBACK: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("localhost"));
 
-/// The object that lets `client` in: a client on loopback is always let in, others by the first of `authorizations` that
-/// takes them. `None` denies.
+/// The object that lets `client` in: the first of `authorizations` that takes it. Behind them stands one that lets in every client
+/// on loopback. `None` denies.
 pub fn permit<'p>(
     authorizations: impl IntoIterator<Item = &'p Authorization>,
     client: &Client<'_>,
 ) -> Option<&'p Meta> {
     let client = Client { addr: client.addr.to_canonical(), tls: client.tls };
-    if client.addr.is_loopback() {
-        return Some(&LOOPBACK);
-    }
-    authorize(authorizations, &client).map(|a| &a.meta)
+    let loopback = || client.addr.is_loopback().then_some(&*LOOPBACK);
+    authorize(authorizations, &client).map(|a| &a.meta).or_else(loopback)
+}
+
+/// Whether `client` may do anything at all on the port: the server lets it in, or one of its routes does.
+pub fn may_enter(policy: &ServerPolicy, client: &Client<'_>) -> bool {
+    let of_routes: Box<dyn Iterator<Item = &Authorization>> = match &policy.protocol {
+        ServerProtocol::Detect { routes, .. }
+        | ServerProtocol::Http1 { routes, .. }
+        | ServerProtocol::Http2 { routes, .. } => {
+            Box::new(routes.iter().flat_map(|r| &r.rules).flat_map(|rule| &rule.does.authorizations))
+        }
+        ServerProtocol::Grpc { routes } => {
+            Box::new(routes.iter().flat_map(|r| &r.rules).flat_map(|rule| &rule.does.authorizations))
+        }
+        ServerProtocol::Opaque | ServerProtocol::Tls => Box::new(std::iter::empty()),
+    };
+    permit(policy.authorizations.iter().chain(of_routes), client).is_some()
 }
 
 /// The first of `authorizations` that lets `client` in. `None` denies.
@@ -109,12 +123,37 @@ mod tests {
     }
 
     #[test]
+    fn what_lets_in_is_named_before_loopback() {
+        let client = Client { addr: "127.0.0.1".parse().unwrap(), tls: ClientTls::None };
+        let anybody = DefaultPolicy::AllUnauthenticated.authorizations(&[]);
+        assert_eq!(permit(&anybody, &client).map(Meta::name), Some("all-unauthenticated"));
+        assert_eq!(permit(&[], &client).map(Meta::name), Some("localhost"));
+    }
+
+    #[test]
     fn loopback_is_always_let_in() {
         let nobody = DefaultPolicy::Deny.authorizations(&[]);
         for (addr, permitted) in [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("10.0.0.2", false)] {
             let client = Client { addr: addr.parse().unwrap(), tls: ClientTls::None };
             assert_eq!(permit(&nobody, &client).is_some(), permitted, "{addr}");
         }
+    }
+
+    #[test]
+    fn a_client_may_enter_by_a_route_alone() {
+        use crate::policy::{
+            inbound::InboundRule,
+            route::{HttpRoute, Rule},
+        };
+        let stranger = Client { addr: "10.0.0.1".parse().unwrap(), tls: ClientTls::None };
+        let policy = |authorizations| {
+            let rule = Rule { matches: vec![], filters: vec![], does: InboundRule { authorizations } };
+            let route = HttpRoute { meta: Meta::default_named("route"), hosts: vec![], rules: vec![rule] };
+            let protocol = ServerProtocol::Http1 { routes: vec![route], rate_limit: None };
+            ServerPolicy { meta: Meta::default_named("server"), protocol, authorizations: vec![] }
+        };
+        assert!(may_enter(&policy(DefaultPolicy::AllUnauthenticated.authorizations(&[])), &stranger));
+        assert!(!may_enter(&policy(DefaultPolicy::AllAuthenticated.authorizations(&[])), &stranger));
     }
 
     #[test]

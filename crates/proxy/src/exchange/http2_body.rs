@@ -103,7 +103,9 @@ impl Pump {
 
 fn finish(trailers: Option<HeaderMap>, to: &mut SendStream<Bytes>) -> Result<Option<u16>, Broken> {
     let (status, sent) = match trailers {
-        Some(trailers) => {
+        Some(mut trailers) => {
+            // A receiver may merge trailers into its headers.
+            trailers.remove(weft_model::names::header::CLIENT_ID);
             super::http2_head::check_fields(&trailers).map_err(Broken::Trailers)?;
             (super::http2_head::grpc_status(&trailers), to.send_trailers(trailers))
         }

@@ -48,6 +48,12 @@ pub(crate) trait Director {
 
     /// Counts a reply that the proxy made itself.
     fn refused(&self, error: &ProxyError);
+
+    /// Returns once nothing that this client asks would be let in any more: what it has open is cut off then. May be dropped at
+    /// any time.
+    fn shut_out(&self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
 }
 
 /// What was decided for a request.

@@ -51,7 +51,16 @@ const MAX_AGAIN: usize = 3;
 /// Serves `connection` until either side closes it, or the drain lets it end between two requests.
 pub(crate) async fn serve_http1<D: Director>(connection: ServerConnection, director: &D, drain: drain::Watch) {
     let mut client = Io::new(connection.stream, &connection.prefix);
-    let after = serve(&mut client, director, &drain).await;
+    let after = {
+        let mut serving = pin!(serve(&mut client, director, &drain));
+        let mut shut_out = pin!(director.shut_out());
+        poll_fn(|cx| match serving.as_mut().poll(cx) {
+            Poll::Ready(after) => Poll::Ready(after),
+            // A response that has begun must not look complete.
+            Poll::Pending => shut_out.as_mut().poll(cx).map(|()| After::Reset),
+        })
+        .await
+    };
     Box::pin(close(client, after)).await;
 }
 

@@ -7,17 +7,27 @@ use crate::{
         Metrics,
         labels::{self, AcceptedTls},
     },
-    process::{discovery::PortPolicy, rate_limit::Limits},
+    process::{
+        discovery::{PortPolicy, Versioned, Watched},
+        rate_limit::Limits,
+    },
 };
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Instant,
+};
 use weft_model::{
     Meta, ServerPolicy,
     decide::{
         admit::{Admission, admit},
-        authorize::{Client, ClientTls, permit},
+        authorize::{Client, ClientTls, may_enter, permit},
         route::RequestView,
     },
-    policy::route::Filter,
+    policy::{inbound::DefaultPolicy, route::Filter},
 };
 use weft_telemetry::Labels;
 
@@ -121,6 +131,7 @@ pub(super) fn connection(wiring: &Wiring, connected: &Connected, port: &PortPoli
     let server = labels::server(&policy.value.meta, port.port);
     match permit(&policy.value.authorizations, &connected.client()) {
         Some(by) => {
+            audit(connected, by);
             let labels = server.join(&labels::authorization(by)).join(&connected.labels());
             metrics.counter(&metrics.tcp_allow, &labels).inc();
             Ok(policy.version)
@@ -136,7 +147,7 @@ pub(super) fn connection(wiring: &Wiring, connected: &Connected, port: &PortPoli
 pub(super) async fn revoked(wiring: &Wiring, connected: &Connected, port: &PortPolicy, permitted_by: u64) {
     let mut seen = permitted_by;
     loop {
-        let policy = port.policy.changed(seen).await;
+        let policy = changed(&port.policy, seen).await;
         seen = policy.version;
         if permit(&policy.value.authorizations, &connected.client()).is_none() {
             let metrics = &wiring.metrics;
@@ -144,6 +155,46 @@ pub(super) async fn revoked(wiring: &Wiring, connected: &Connected, port: &PortP
             metrics.counter(&metrics.tcp_terminate, &labels).inc();
             return;
         }
+    }
+}
+
+/// Returns once a newer policy lets the client in nowhere, neither by the server nor by a route. May be dropped at any time.
+///
+/// A route that is closed to a client that may still use others is asked anew for each request, and ends none that is open.
+pub(super) async fn shut_out(wiring: &Wiring, connected: &Connected, port: &PortPolicy) {
+    let mut seen = port.policy.version();
+    loop {
+        let policy = changed(&port.policy, seen).await;
+        seen = policy.version;
+        if !may_enter(&policy.value, &connected.client()) {
+            let metrics = &wiring.metrics;
+            let labels = labels::server(&policy.value.meta, port.port).join(&connected.labels());
+            metrics.counter(&metrics.tcp_terminate, &labels).inc();
+            return;
+        }
+    }
+}
+
+/// Waits for another version than `seen`. It is polled whenever anything happens on the connection, so that it takes the lock of
+/// those who wait once and compares versions after that.
+async fn changed<T>(watched: &Watched<T>, seen: u64) -> Arc<Versioned<T>> {
+    let mut changed = pin!(watched.changed(seen));
+    let mut known: Option<Waker> = None;
+    poll_fn(|cx| {
+        if known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) && watched.version() == seen {
+            return Poll::Pending;
+        }
+        known = Some(cx.waker().clone());
+        changed.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Says whom only the audit policy lets in: `deny` would not.
+pub(super) fn audit(connected: &Connected, by: &Meta) {
+    if *by == Meta::default_named(DefaultPolicy::Audit.as_str()) {
+        let id = connected.tls.identity().map(ToString::to_string).unwrap_or_default();
+        tracing::info!(client = %connected.client, id, target = %connected.target, "Let in by the audit policy alone");
     }
 }
 

@@ -1,9 +1,13 @@
 //! Third stage: HTTP/1, HTTP/2 or bytes, by the port's policy or by what came first (data plane 3.4).
 
-use crate::prefix::{self, Seen};
+use crate::{
+    metrics::{Metrics, labels},
+    prefix::{self, Seen},
+};
 use bytes::BytesMut;
-use std::time::Duration;
-use weft_model::policy::inbound::ServerProtocol;
+use std::time::{Duration, Instant};
+use weft_model::policy::inbound::{ServerPolicy, ServerProtocol};
+use weft_telemetry::Labels;
 use weft_transport::{
     Stream,
     detect::{self, Http},
@@ -27,25 +31,33 @@ enum Look {
 
 /// The protocol; what was read is put back. `None` if the client closed without having sent anything.
 ///
-/// `configured` is the proxy's own timeout, for policies that name none.
+/// `configured` is the proxy's own timeout, for policies that name none. What was looked at is counted.
 pub(super) async fn protocol(
     stream: &mut Stream,
-    policy: &ServerProtocol,
+    policy: &ServerPolicy,
     meshed: bool,
     configured: Duration,
+    metrics: &Metrics,
+    port: u16,
 ) -> std::io::Result<Option<Protocol>> {
-    let (timeout, otherwise) = match look(policy, meshed, configured) {
+    let (timeout, otherwise) = match look(&policy.protocol, meshed, configured) {
         Look::Known(protocol) => return Ok(Some(protocol)),
         Look::For(timeout, otherwise) => (timeout, otherwise),
     };
+    let start = Instant::now();
     let mut bytes = BytesMut::new();
-    let seen = prefix::read(stream, &mut bytes, timeout, |bytes| match detect::http(bytes) {
-        Http::NeedMore => None,
-        Http::Http1 => Some(Protocol::Http1),
-        Http::Http2 => Some(Protocol::Http2),
-        Http::NotHttp => Some(Protocol::Opaque),
-    })
-    .await?;
+    let seen = read(stream, &mut bytes, timeout).await;
+    let result = match &seen {
+        Ok(Seen::Answer(Protocol::Http1)) => "http/1",
+        Ok(Seen::Answer(Protocol::Http2)) => "http/2",
+        Ok(Seen::Answer(Protocol::Opaque)) => "not_http",
+        Ok(Seen::Timeout) => "read_timeout",
+        Ok(Seen::Eof) | Err(_) => "error",
+    };
+    let labels = labels::server(&policy.meta, port);
+    metrics.counter(&metrics.detected, &Labels::new().with("result", result).join(&labels)).inc();
+    metrics.detect_seconds.with(metrics.shard, &labels).observe(start.elapsed().as_secs_f64());
+    let seen = seen?;
     let ended_empty = matches!(seen, Seen::Eof) && bytes.is_empty();
     stream.unread(bytes.freeze());
     Ok(match seen {
@@ -54,6 +66,16 @@ pub(super) async fn protocol(
         Seen::Eof => Some(Protocol::Opaque),
         Seen::Timeout => Some(otherwise),
     })
+}
+
+async fn read(stream: &mut Stream, bytes: &mut BytesMut, timeout: Duration) -> std::io::Result<Seen<Protocol>> {
+    let ask = |bytes: &[u8]| match detect::http(bytes) {
+        Http::NeedMore => None,
+        Http::Http1 => Some(Protocol::Http1),
+        Http::Http2 => Some(Protocol::Http2),
+        Http::NotHttp => Some(Protocol::Opaque),
+    };
+    prefix::read(stream, bytes, timeout, ask).await
 }
 
 fn look(policy: &ServerProtocol, meshed: bool, configured: Duration) -> Look {

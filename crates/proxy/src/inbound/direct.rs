@@ -3,6 +3,7 @@
 use super::{detect::Protocol, tls::Arrived};
 use crate::{
     error::{Code, ProxyError},
+    metrics::Metrics,
     prefix::{self, Seen},
 };
 use bytes::{Buf, BytesMut};
@@ -10,6 +11,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+use weft_model::{DnsName, Identity};
+use weft_telemetry::Labels;
 use weft_wire::transport_header::{SessionProtocol, TransportHeader};
 
 /// Where such a connection goes, and what it speaks.
@@ -24,15 +27,16 @@ pub(super) struct Named {
 /// # Errors
 /// The client has not proved an identity, or the header is missing, invalid, or asks for a gateway or for this proxy itself.
 pub(super) async fn named(
+    metrics: &Metrics,
     arrived: &mut Arrived,
     local: IpAddr,
     own_port: u16,
     timeout: Duration,
 ) -> Result<Named, ProxyError> {
     let refused = |text: String| ProxyError::new(Code::Unauthorized, text);
-    if arrived.tls.identity().is_none() {
+    let Some(client) = arrived.tls.identity().cloned() else {
         return Err(refused("a direct connection needs a mesh identity".into()));
-    }
+    };
     if !arrived.transport {
         return Err(refused("a direct connection needs a transport header".into()));
     }
@@ -50,7 +54,21 @@ pub(super) async fn named(
     };
     bytes.advance(length);
     arrived.stream.unread(bytes.freeze());
+    metrics.counter(&metrics.transport_headers, &asked(&header, &client)).inc();
     target(&header, local, own_port)
+}
+
+fn asked(header: &TransportHeader, client: &Identity) -> Labels {
+    let protocol = match header.protocol {
+        Some(SessionProtocol::Http1) => "http/1",
+        Some(SessionProtocol::Http2) => "http/2",
+        None => "",
+    };
+    Labels::new()
+        .with("session_protocol", protocol)
+        .with("target_port", header.port)
+        .with("target_name", header.name.as_ref().map(DnsName::as_str).unwrap_or_default())
+        .with("client_id", client)
 }
 
 fn target(header: &TransportHeader, local: IpAddr, own_port: u16) -> Result<Named, ProxyError> {

@@ -16,7 +16,7 @@ pub(crate) mod tls;
 
 use crate::{
     error::{Code, ProxyError},
-    exchange::{self, ServerConnection},
+    exchange::{self, Director, ServerConnection},
     http2::ServerSettings,
     metrics::{
         Failed, Metrics,
@@ -131,7 +131,8 @@ impl Inbound {
         } else {
             let policy = port.policy.snapshot();
             let meshed = connected.tls.is_meshed();
-            detect::protocol(&mut stream, &policy.value.protocol, meshed, timeout)
+            let metrics = &self.wiring.metrics;
+            detect::protocol(&mut stream, &policy.value, meshed, timeout, metrics, port.port)
                 .await
                 .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?
         };
@@ -149,7 +150,7 @@ impl Inbound {
         let timeout = context.config.inbound.detect_timeout;
         let patience = Patience { first: timeout, whole: timeout };
         let Some(mut arrived) = tls::terminate(&context.tls, tcp, true, patience).await? else { return Ok(None) };
-        let named = direct::named(&mut arrived, local, context.inbound_port, timeout).await?;
+        let named = direct::named(&self.wiring.metrics, &mut arrived, local, context.inbound_port, timeout).await?;
         let port = context.discovery.inbound(named.target.port());
         let connected = Connected { client, tls: arrived.tls, target: named.target };
         let stream = self.metered(arrived.stream, &connected, &port);
@@ -170,7 +171,13 @@ impl Inbound {
         } else {
             let settings = ServerSettings::new(&self.wiring.context.config.inbound.http2_server);
             let ending = async move { drain.signaled().await };
-            Box::pin(exchange::serve_http2(stream, &settings, Rc::new(requests), ending)).await;
+            let requests = Rc::new(requests);
+            let serving = Box::pin(exchange::serve_http2(stream, &settings, Rc::clone(&requests), ending));
+            tokio::select! {
+                () = serving => {}
+                // Streams end with their connection: none of them looks complete.
+                () = requests.shut_out() => {}
+            }
         }
         Ok(())
     }

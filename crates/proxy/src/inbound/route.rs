@@ -101,6 +101,7 @@ impl Requests {
     }
 
     fn handles(&self, policy: &ServerPolicy, route: &Meta, by: &Meta) -> Permitted {
+        authorize::audit(&self.connected, by);
         let metrics = &self.inbound.wiring.metrics;
         let labels = self
             .connected
@@ -156,6 +157,10 @@ impl Director for Requests {
     /// Only peers of the mesh are told: others could learn of the workload's inside.
     fn informational_headers(&self) -> bool {
         self.client_id.is_some()
+    }
+
+    async fn shut_out(&self) {
+        authorize::shut_out(&self.inbound.wiring, &self.connected, &self.port).await;
     }
 
     fn refused(&self, error: &ProxyError) {

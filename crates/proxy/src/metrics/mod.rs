@@ -20,6 +20,8 @@ const LATENCY_MS: &[f64] = &[
     1e4, 2e4, 3e4, 4e4, 5e4,
 ];
 
+const DETECT_SECONDS: &[f64] = &[0.001, 0.1];
+
 /// The families of a direction, as one thread writes to them.
 pub(crate) struct Metrics {
     pub(crate) shard: Shard,
@@ -33,6 +35,9 @@ pub(crate) struct Metrics {
     pub(crate) tcp_terminate: CounterFamily,
     pub(crate) route_not_found: CounterFamily,
     pub(crate) rate_limited: CounterFamily,
+    pub(crate) transport_headers: CounterFamily,
+    pub(crate) detected: CounterFamily,
+    pub(crate) detect_seconds: HistogramFamily,
     http_errors: CounterFamily,
     tcp_errors: CounterFamily,
     proxy_errors: CounterFamily,
@@ -66,6 +71,16 @@ impl Metrics {
                 .counter("inbound_http_route_not_found_total", "Requests that matched no route of their server"),
             rate_limited: registry
                 .counter("inbound_http_local_ratelimit_total", "Requests for which a rate limit left no room"),
+            transport_headers: registry.counter(
+                "inbound_tcp_transport_header_connections_total",
+                "Direct connections by what their transport headers ask for",
+            ),
+            detected: registry.counter("inbound_tcp_detect_http_results_total", "Connections by what detection found"),
+            detect_seconds: registry.histogram(
+                "inbound_tcp_detect_http_duration_seconds",
+                "How long detection took",
+                DETECT_SECONDS,
+            ),
             http_errors: registry.counter(http_errors, "Requests that the proxy failed"),
             tcp_errors: registry.counter(tcp_errors, "Connections that the proxy failed"),
             proxy_errors: proxy_errors(registry),
