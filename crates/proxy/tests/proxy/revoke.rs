@@ -96,7 +96,7 @@ async fn streams_of_http2_are_cut() {
     let mesh = Mesh::start().await;
     let origin = http2::Origin::start(|_| async {
         let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"half")))]).chain(stream::pending());
-        Ok(Response::new(StreamBody::new(first).boxed()))
+        Ok(Response::new(BodyExt::boxed(StreamBody::new(first))))
     })
     .await
     .unwrap();
