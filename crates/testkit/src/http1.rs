@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// How long anything here waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest message that is read.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 

@@ -25,7 +25,7 @@ use tokio::{
 pub type Body = BoxBody<Bytes, Infallible>;
 
 /// How long anything here waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request or response that is complete.
 #[derive(Clone, Debug)]

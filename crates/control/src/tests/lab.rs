@@ -19,7 +19,7 @@ use weft_transport::tls::{Key as PrivateKey, Store};
 use weft_wire::identity::Certificate;
 
 /// Longer than anything here takes, shorter than anybody's patience.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Lab {
     pub(super) addresses: Addresses,

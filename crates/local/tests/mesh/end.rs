@@ -1,6 +1,6 @@
 //! The mesh ends, by request or by force, and leaves nothing behind.
 
-use crate::harness::{LOAD, Mesh, SERVER, User, deployment, lives, service, users, weft};
+use crate::harness::{LOAD, Mesh, PATIENCE, SERVER, User, deployment, lives, service, users, weft};
 use nix::sys::signal::Signal;
 use std::{
     collections::BTreeSet,
@@ -105,7 +105,7 @@ fn by_kill_within_one_second() {
         let mut again = again.arg("up").arg("-f").arg(mesh.dir.join("manifests")).current_dir("/").spawn().unwrap();
         let start = Instant::now();
         while mesh.try_status().is_none_or(|s| s.workloads.iter().any(|w| w.ready != w.replicas)) {
-            assert!(start.elapsed() < Duration::from_secs(20), "{user:?}: {:?}", mesh.try_status());
+            assert!(start.elapsed() < PATIENCE, "{user:?}: {:?}", mesh.try_status());
             std::thread::sleep(Duration::from_millis(20));
         }
         for arguments in [&["up", "-f", "/dev/null"][..], &["up", "-d", "-f", "/dev/null"]] {

@@ -23,7 +23,7 @@ use weft_local::{
 };
 
 /// Nothing here takes longer unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// An ordinary user of every Linux.
 pub(crate) const NOBODY: u32 = 65534;
 

@@ -26,7 +26,7 @@ use weft_testkit::control::FakeControl;
 /// Asking for the original destination of a connection to here never ends.
 const HANG: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 1);
 /// Nothing in a test takes longer.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A proxy that is not started yet: its environment.
 pub(crate) struct Setup {

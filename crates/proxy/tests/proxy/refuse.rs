@@ -1,7 +1,7 @@
 //! What must not get through, and what the client is told instead.
 
 use crate::{
-    harness::{elsewhere, eventually, identity, soon},
+    harness::{LONG, elsewhere, eventually, identity, soon},
     mesh::{Mesh, get, naming},
 };
 use http::Request;
@@ -117,7 +117,7 @@ async fn eventually_refused(mesh: &Mesh, origin: &http2::Origin) {
         // While the port is still detected the proxy waits for the client's first byte.
         match tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut byte)).await {
             Ok(Err(_)) => return,
-            other => assert!(start.elapsed() < Duration::from_secs(10), "{other:?}"),
+            other => assert!(start.elapsed() < LONG, "{other:?}"),
         }
     }
 }
@@ -143,7 +143,7 @@ async fn a_policy_that_denies_later_ends_open_connections() {
 
 #[tokio::test]
 async fn requests_wait_for_an_endpoint_and_fail_at_once_after_the_timeout() {
-    let mesh = Mesh::with(&[FAILFAST], &[]).await;
+    let mesh = Mesh::with(&[(FAILFAST.0, "2s")], &[]).await;
     let origin = naming("app").await;
     let endpoint = mesh.endpoint(origin.addr(), ProtocolHint::H2);
     let service = mesh.service(std::slice::from_ref(&endpoint));
@@ -151,10 +151,10 @@ async fn requests_wait_for_an_endpoint_and_fail_at_once_after_the_timeout() {
     let start = Instant::now();
     let (code, text) = status(&soon(mesh.http2(&service).await.call(get())).await.unwrap());
     assert_eq!((code, text.as_str()), (504, &*format!("{} has no endpoints [FAILFAST]", service.target)));
-    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert!(start.elapsed() >= Duration::from_secs(2));
     let again = Instant::now();
     assert_eq!(status(&soon(mesh.http2(&service).await.call(get())).await.unwrap()).0, 504);
-    assert!(again.elapsed() < Duration::from_millis(250), "{:?}", again.elapsed());
+    assert!(again.elapsed() < Duration::from_secs(2), "it did not wait again: {:?}", again.elapsed());
     mesh.control.set_endpoints(&service.target, vec![endpoint]);
     let start = Instant::now();
     loop {
@@ -162,7 +162,7 @@ async fn requests_wait_for_an_endpoint_and_fail_at_once_after_the_timeout() {
         if code == 200 {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < LONG);
     }
 }
 
@@ -204,7 +204,7 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     while status(&soon(client.call(get())).await.unwrap()).0 != 200 {
         // The refusal closes the connection.
         client = mesh.http2(&known).await;
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < LONG);
     }
 
     if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
@@ -212,6 +212,6 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     }
     mesh.control.set_outbound(known.addr, policy);
     while status(&soon(client.call(get())).await.unwrap()).0 != 503 {
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < LONG);
     }
 }

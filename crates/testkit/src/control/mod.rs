@@ -42,7 +42,7 @@ struct Server {
 }
 
 /// How long [`FakeControl::called`] waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl FakeControl {
     /// Starts serving on a free port of 127.0.0.1, with a certificate authority of its own.

@@ -230,7 +230,7 @@ impl Drop for Told {
 /// Runs a test on one thread, as a worker does. No test takes that long.
 pub(super) fn local(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let test = async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs") };
+    let test = async { tokio::time::timeout(Duration::from_secs(300), test).await.expect("the test hangs") };
     LocalSet::new().block_on(&runtime, test);
 }
 
