@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod soak;
 mod test;
 mod tidy;
@@ -46,6 +47,14 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Fuzzes every parser and writes docs/fuzz.md.
+    Fuzz {
+        /// One target alone, without a report.
+        target: Option<String>,
+        /// For each target.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
     /// Repeats the suites of the whole stack and runs properties longer; writes docs/soak.md.
     Soak {
         /// For how long the suites are repeated.
@@ -60,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Tidy => tidy::run(),
         Chore::Bench { args } => bench::run(&args),
+        Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),
         Chore::Soak { minutes } => soak::run(minutes),
     }
 }

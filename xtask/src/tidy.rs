@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("weft-demo", 7),
     ("weft-testkit", 7),
     ("weft-bench", 8),
+    ("weft-fuzz", 8),
     ("xtask", 8),
 ];
 

@@ -12,6 +12,8 @@
 pub mod config;
 pub mod error;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http1;
 mod http2;
 mod inbound;

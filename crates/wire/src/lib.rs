@@ -26,6 +26,8 @@ mod time;
 pub use error::{Error, Invalid};
 pub use stream::{GrpcServer, Incoming, Outgoing, Transport};
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,36 @@
+//! The conversions from messages as functions of bytes, for `weft-fuzz`: not part of what is shipped (feature `fuzzing`).
+
+use crate::{endpoint, identity, inbound, outbound, profile, trust};
+use linkerd2_proxy_api as api;
+use prost::Message;
+
+/// Whatever a control plane sends is a value or an error that names a field. What is a value can be said again and is the
+/// same value then. The first byte chooses the message.
+pub fn messages(data: &[u8]) {
+    let Some((choice, bytes)) = data.split_first() else { return };
+    match choice % 6 {
+        0 => again(bytes, inbound::policy::decode, inbound::policy::encode),
+        1 => again(bytes, outbound::policy::decode, outbound::policy::encode),
+        2 => again(bytes, profile::decode, profile::encode),
+        3 => again(bytes, trust::decode, trust::encode),
+        4 => {
+            let _ = api::identity::CertifyResponse::decode(bytes).map(identity::decode_certificate);
+            let _ = api::identity::CertifyRequest::decode(bytes).map(identity::decode_request);
+        }
+        _ => again(bytes, endpoint::decode_update, endpoint::encode_update),
+    }
+}
+
+fn again<P: Message + Default, T: PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+    decode: impl Fn(P) -> Result<T, crate::Invalid>,
+    encode: impl Fn(&T) -> Result<P, crate::Invalid>,
+) {
+    let Ok(message) = P::decode(bytes) else { return };
+    let Ok(value) = decode(message) else { return };
+    let Ok(message) = encode(&value) else { return };
+    match decode(message) {
+        Ok(same) => assert_eq!(same, value),
+        Err(invalid) => panic!("what was said again is refused: {invalid}"),
+    }
+}
