@@ -38,6 +38,13 @@ impl Lab {
                 "ip -n {side} addr add {addr}/24 dev {link} && ip -n {side} link set {link} up && ip -n {side} link set lo up"
             ))?;
         }
+        // Short connections must not run out of ports: these settings are of the namespaces' own.
+        for side in ["client", "server"] {
+            sh(&format!(
+                "ip netns exec {side} sh -c 'echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range && \
+                 echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse'"
+            ))?;
+        }
         Ok(Self)
     }
 

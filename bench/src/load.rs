@@ -1,6 +1,7 @@
 //! The load generators and what they report.
 
 use crate::{
+    client::{Percentiles, Report},
     lab::{Lab, ORIGIN, Side},
     process::{Running, wait_for},
 };
@@ -19,8 +20,20 @@ pub(crate) enum Work {
     H2,
     /// One TCP stream, opaque.
     Tcp,
+    /// HTTP/1.1 at 600 requests a second, whatever the answers, carried on HTTP/2.
+    Open600,
+    /// The same at 2,000.
+    Open2000,
     /// Keep-alive HTTP/1.1 connections that made one request each and then wait.
     Idle,
+    /// Opaque connections that carried one byte each and then wait.
+    IdleTcp,
+    /// Opaque connections of one byte, one after the other: each is a full handshake with certificates of both sides.
+    Handshakes,
+    /// As `h1`, with two workers in each proxy.
+    TwoWorkers,
+    /// A million connections of one request each, for a hundred thousand hosts.
+    Short,
 }
 
 pub(crate) struct Load {
@@ -33,11 +46,47 @@ pub(crate) struct Load {
 pub(crate) enum Done {
     Requests { count: u64, per_second: f64, p50: Duration, p99: Duration },
     Bytes { gbit_per_second: f64, bytes: u64 },
-    Connections { count: u64 },
+    Connections { count: u64, per_second: f64 },
+    Open { count: u64, cold: Percentiles, steady: Percentiles },
 }
 
+/// Connections that are held at once; this many need twice as many descriptors.
+const IDLE: usize = 8000;
+const SHORT: u64 = 1_000_000;
+const HOSTS: u64 = 100_000;
+/// How long an open loop lasts at least.
+const OPEN_SECONDS: u64 = 60;
+/// How long idle connections are left alone before memory is read.
+const SETTLE: Duration = Duration::from_secs(5);
+
 impl Work {
-    pub(crate) const ALL: [Self; 5] = [Self::H1, Self::H1OverH2, Self::H2, Self::Tcp, Self::Idle];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::H1,
+        Self::H1OverH2,
+        Self::H2,
+        Self::Tcp,
+        Self::Open600,
+        Self::Open2000,
+        Self::Idle,
+        Self::IdleTcp,
+        Self::Handshakes,
+        Self::TwoWorkers,
+        Self::Short,
+    ];
+
+    /// Bytes are carried, not requests.
+    pub(crate) fn is_bytes(self) -> bool {
+        matches!(self, Self::Tcp | Self::IdleTcp | Self::Handshakes)
+    }
+
+    /// The proxies speak HTTP/2 between them.
+    pub(crate) fn hop_is_h2(self) -> bool {
+        matches!(self, Self::H1OverH2 | Self::H2 | Self::Open600 | Self::Open2000)
+    }
+
+    pub(crate) fn workers(self) -> usize {
+        if self == Self::TwoWorkers { 2 } else { 1 }
+    }
 }
 
 impl fmt::Display for Work {
@@ -47,19 +96,37 @@ impl fmt::Display for Work {
             Self::H1OverH2 => "h1-over-h2",
             Self::H2 => "h2",
             Self::Tcp => "tcp",
+            Self::Open600 => "open600",
+            Self::Open2000 => "open2000",
             Self::Idle => "idle",
+            Self::IdleTcp => "idle-tcp",
+            Self::Handshakes => "handshakes",
+            Self::TwoWorkers => "two-workers",
+            Self::Short => "short",
         })
     }
 }
 
 impl Load {
+    /// What takes minutes is done once.
+    pub(crate) fn rounds(&self, wanted: usize) -> usize {
+        match self.work {
+            Work::Open600 | Work::Open2000 | Work::Idle | Work::IdleTcp | Work::Short => wanted.min(1),
+            _ => wanted,
+        }
+    }
+
     pub(crate) fn origin(&self, lab: &Lab) -> anyhow::Result<Running> {
+        let own = |args: &[&str]| -> anyhow::Result<Running> {
+            Running::start("origin", lab.command(Side::Server, std::env::current_exe()?).arg("origin").args(args))
+        };
         let origin = match self.work {
             Work::Tcp => {
                 let port = ORIGIN.port().to_string();
                 Running::start("origin", lab.command(Side::Server, "iperf3").args(["-s", "-p", &port]))?
             }
-            _ => Running::start("origin", lab.command(Side::Server, std::env::current_exe()?).arg("origin"))?,
+            work if work.is_bytes() => own(&["--echo"])?,
+            _ => own(&[])?,
         };
         wait_for("the origin", || lab.listens(Side::Server, ORIGIN))?;
         Ok(origin)
@@ -67,31 +134,35 @@ impl Load {
 
     pub(crate) fn warm_up(&self, lab: &Lab, target: SocketAddr) -> anyhow::Result<()> {
         match self.work {
-            // What a proxy holds before its first connection is what it is compared with.
-            Work::Idle => Ok(()),
+            // What a proxy holds before its first connection is what it is compared with; a cold start is part of the open loop.
+            Work::Idle | Work::IdleTcp | Work::Open600 | Work::Open2000 => Ok(()),
+            // What names and connections may hold is held by then.
+            Work::Short => own_client(lab, target, &["short", "50000", "50000"]).map(drop),
             _ => self.send(lab, target, 2).map(drop),
         }
     }
 
     /// What came of it, and what must live while memory is measured.
     pub(crate) fn run(&self, lab: &Lab, target: SocketAddr) -> anyhow::Result<(Done, Option<Running>)> {
-        if self.work != Work::Idle {
+        if !matches!(self.work, Work::Idle | Work::IdleTcp) {
             return Ok((self.send(lab, target, self.seconds)?, None));
         }
-        let client = Running::start(
-            "idle",
-            lab.command(Side::Client, std::env::current_exe()?).args(["idle", &target.to_string()]),
-        )?;
+        let mut command = lab.command(Side::Client, std::env::current_exe()?);
+        command.args(["client", &target.to_string(), "idle", &IDLE.to_string()]);
+        if self.work.is_bytes() {
+            command.arg("--bytes");
+        }
+        let client = Running::start("idle", &mut command)?;
         wait_for("the idle client", || client.log().ends_with('\n'))?;
         let text = client.log();
         let count = text.trim().parse().with_context(|| format!("the idle client failed: {text}"))?;
-        std::thread::sleep(Duration::from_secs(self.seconds));
-        Ok((Done::Connections { count }, Some(client)))
+        std::thread::sleep(SETTLE);
+        Ok((Done::Connections { count, per_second: 0.0 }, Some(client)))
     }
 
     fn send(&self, lab: &Lab, target: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
         match self.work {
-            Work::H1 | Work::H1OverH2 => {
+            Work::H1 | Work::H1OverH2 | Work::TwoWorkers => {
                 let url = format!("http://{target}/");
                 let text = output(lab.command(Side::Client, "wrk").args([
                     "-t1",
@@ -117,7 +188,7 @@ impl Load {
                 std::fs::remove_file(log)?;
                 h2load(&text, &requests)
             }
-            Work::Idle => bail!("idle connections are held, not sent"),
+            Work::Idle | Work::IdleTcp => bail!("idle connections are held, not sent"),
             Work::Tcp => {
                 let (host, port) = (target.ip().to_string(), target.port().to_string());
                 let text = output(lab.command(Side::Client, "iperf3").args([
@@ -131,8 +202,33 @@ impl Load {
                 ]))?;
                 iperf(&text)
             }
+            Work::Open600 | Work::Open2000 => {
+                let rate = if self.work == Work::Open600 { "600" } else { "2000" };
+                let seconds = seconds.max(OPEN_SECONDS).to_string();
+                let Report { count, cold, steady, .. } = own_client(lab, target, &["open", rate, &seconds])?;
+                Ok(Done::Open { count, cold, steady })
+            }
+            Work::Handshakes => {
+                let Report { count, seconds, steady, .. } =
+                    own_client(lab, target, &["handshakes", &seconds.to_string()])?;
+                let micros = |us: f64| Duration::from_secs_f64(us / 1e6);
+                let (p50, p99) = (micros(steady.p50), micros(steady.p99));
+                Ok(Done::Requests { count, per_second: count as f64 / seconds, p50, p99 })
+            }
+            Work::Short => {
+                let Report { count, seconds, .. } =
+                    own_client(lab, target, &["short", &SHORT.to_string(), &HOSTS.to_string()])?;
+                Ok(Done::Connections { count, per_second: count as f64 / seconds })
+            }
         }
     }
+}
+
+/// Runs a generator of ours to its end.
+fn own_client(lab: &Lab, target: SocketAddr, load: &[&str]) -> anyhow::Result<Report> {
+    let mut command = lab.command(Side::Client, std::env::current_exe()?);
+    let text = output(command.args(["client", &target.to_string()]).args(load))?;
+    serde_json::from_str(&text).with_context(|| format!("reading what our generator printed: {text}"))
 }
 
 fn output(command: &mut std::process::Command) -> anyhow::Result<String> {

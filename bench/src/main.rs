@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the report goes to the terminal")]
 
-mod idle;
+mod client;
 mod lab;
 mod load;
 mod origin;
@@ -22,7 +22,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use load::{Load, Work};
 use report::{Report, Row};
-use std::{os::unix::process::CommandExt, process::Command};
+use std::{net::SocketAddr, os::unix::process::CommandExt, process::Command};
 use subject::Subject;
 
 #[derive(Parser)]
@@ -35,7 +35,7 @@ struct Args {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only these works: h1, h1-over-h2, h2, tcp, idle.
+    /// Only these works.
     #[arg(long)]
     only: Vec<Work>,
     /// Only these: direct, weft, haproxy, envoy.
@@ -49,12 +49,19 @@ struct Args {
 /// What the program runs as in a namespace.
 #[derive(Subcommand)]
 enum Part {
-    /// A server that answers every request with a small body, HTTP/1 and HTTP/2.
+    /// A server that answers every request with a small body, HTTP/1 and HTTP/2, or gives bytes back.
     #[command(hide = true)]
-    Origin,
-    /// A client that opens connections, makes a request on each, and waits.
+    Origin {
+        #[arg(long)]
+        echo: bool,
+    },
+    /// A load generator of our own.
     #[command(hide = true)]
-    Idle { target: std::net::SocketAddr },
+    Client {
+        target: SocketAddr,
+        #[command(subcommand)]
+        load: client::Load,
+    },
 }
 
 /// Set in the copy of this program that has namespaces of its own.
@@ -63,8 +70,8 @@ const INSIDE: &str = "WEFT_BENCH_INSIDE";
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.part {
-        Some(Part::Origin) => return origin::serve(),
-        Some(Part::Idle { target }) => return idle::wait(target),
+        Some(Part::Origin { echo }) => return origin::serve(echo),
+        Some(Part::Client { target, load }) => return load.run(target),
         None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
@@ -93,10 +100,10 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     let mut report = Report::new(args.seconds, args.rounds)?;
     for work in works {
         let load = Load { work, seconds: args.seconds };
-        for round in 0..args.rounds {
-            for subject in Subject::ALL.into_iter().filter(|s| wanted(*s)) {
+        for round in 0..load.rounds(args.rounds) {
+            for subject in Subject::ALL.into_iter().filter(|s| wanted(*s) && s.does(work)) {
                 let row = one(&lab, subject, &load).with_context(|| format!("{subject} doing {work}"))?;
-                println!("{work} round {} {row}", round + 1);
+                println!("{work} round {} {row}", round + 1); // what a run that breaks off has measured so far
                 report.add(work, row);
             }
         }
@@ -114,10 +121,10 @@ fn one(lab: &lab::Lab, subject: Subject, load: &Load) -> anyhow::Result<Row> {
     let _origin = load.origin(lab)?;
     let pair = subject.start(lab, load.work)?;
     let target = pair.target;
-    let rss_before = pair.rss()?;
     load.warm_up(lab, target).with_context(|| pair.logs())?;
+    let rss_before = pair.rss()?;
     let before = pair.cpu()?;
-    let (done, _held) = load.run(lab, target)?;
+    let (done, _held) = load.run(lab, target).with_context(|| pair.logs())?;
     let cpu = pair.cpu()? - before;
     Ok(Row { subject, done, cpu, rss_before, rss: pair.rss()? })
 }

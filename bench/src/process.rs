@@ -51,12 +51,15 @@ impl Drop for Running {
     }
 }
 
+/// For a proxy to start, or 8,000 connections to be opened through it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Waits until a probe run by `check` succeeds.
 pub(crate) fn wait_for(what: &str, mut check: impl FnMut() -> bool) -> anyhow::Result<()> {
     let start = Instant::now();
     while !check() {
-        if start.elapsed() > Duration::from_secs(20) {
-            anyhow::bail!("{what} was not ready in 20 s");
+        if start.elapsed() > PATIENCE {
+            anyhow::bail!("{what} was not ready in {PATIENCE:?}");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -1,6 +1,7 @@
 //! The report: medians, and ratios to each peer in the same run.
 
 use crate::{
+    client::Percentiles,
     load::{Done, Work},
     subject::Subject,
 };
@@ -31,7 +32,7 @@ impl Row {
         let units = match self.done {
             Done::Requests { count, .. } => count as f64,
             Done::Bytes { bytes, .. } => bytes as f64 / f64::from(1 << 20),
-            Done::Connections { count } => count as f64,
+            Done::Connections { count, .. } | Done::Open { count, .. } => count as f64,
         };
         self.cpu.as_secs_f64() * 1e6 / units.max(1.0)
     }
@@ -41,8 +42,23 @@ impl Row {
         match self.done {
             Done::Requests { per_second, .. } => per_second,
             Done::Bytes { gbit_per_second, .. } => gbit_per_second,
-            Done::Connections { count } => count as f64,
+            Done::Connections { per_second, .. } => per_second,
+            Done::Open { count, .. } => count as f64,
         }
+    }
+
+    fn open(&self) -> (Percentiles, Percentiles) {
+        match self.done {
+            Done::Open { cold, steady, .. } => (cold, steady),
+            _ => Default::default(),
+        }
+    }
+
+    /// KB that each connection costs the client's and the server's proxy.
+    fn per_connection(&self) -> (f64, f64) {
+        let Done::Connections { count, .. } = self.done else { return (f64::NAN, f64::NAN) };
+        let each = |before: u64, after: u64| (after as f64 - before as f64) / 1e3 / count.max(1) as f64;
+        (each(self.rss_before.0, self.rss.0), each(self.rss_before.1, self.rss.1))
     }
 }
 
@@ -93,47 +109,77 @@ impl Report {
         if present.is_empty() {
             return;
         }
-        let rate = match work {
-            Work::Tcp => "Gbit/s",
-            Work::Idle => "connections",
-            _ => "requests/s",
+        let _ = write!(text, "\n## {work}\n\n");
+        let (columns, cells): (&[&str], Cells) = match work {
+            Work::Open600 | Work::Open2000 => (OPEN, Self::open_cells),
+            Work::Idle | Work::IdleTcp => (IDLE, Self::idle_cells),
+            Work::Short => (SHORT, Self::short_cells),
+            _ => (LOAD, Self::load_cells),
         };
-        let _ = write!(
-            text,
-            "\n## {work}\n\n| | {rate} | CPU µs | CPU ÷ Envoy's | rate ÷ Envoy's | p50 ms | p99 ms | RSS MB client, server | before the load |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
-        );
-        let envoy = (self.median(work, Subject::Envoy, Row::cost), self.median(work, Subject::Envoy, Row::rate));
+        let _ = writeln!(text, "| | {} |\n|---|{}", columns.join(" | "), "--:|".repeat(columns.len()));
         for subject in present {
-            let (cost, rate) = (self.median(work, subject, Row::cost), self.median(work, subject, Row::rate));
-            let latency = |pick: fn(&Row) -> f64| {
-                if matches!(work, Work::Tcp | Work::Idle) {
-                    "–".to_owned()
-                } else {
-                    format!("{:.2}", self.median(work, subject, pick))
-                }
-            };
-            let (cost_text, ratio) = match subject {
-                Subject::Direct => ("–".to_owned(), "–".to_owned()),
-                _ => (format!("{cost:.1}"), format!("{:.2}", cost / envoy.0)),
-            };
-            let rss = match subject {
-                Subject::Direct => "– | –".to_owned(),
-                _ => format!(
-                    "{:.1}, {:.1} | {:.1}, {:.1}",
-                    self.median(work, subject, |r| r.rss.0 as f64 / 1e6),
-                    self.median(work, subject, |r| r.rss.1 as f64 / 1e6),
-                    self.median(work, subject, |r| r.rss_before.0 as f64 / 1e6),
-                    self.median(work, subject, |r| r.rss_before.1 as f64 / 1e6)
-                ),
-            };
-            let _ = writeln!(
-                text,
-                "| {subject} | {rate:.2} | {cost_text} | {ratio} | {:.2} | {} | {} | {rss} |",
-                rate / envoy.1,
-                latency(|r| millis(r, |p50, _| p50)),
-                latency(|r| millis(r, |_, p99| p99)),
-            );
+            let _ = writeln!(text, "| {subject} | {} |", cells(self, work, subject).join(" | "));
         }
+    }
+
+    fn load_cells(&self, work: Work, subject: Subject) -> Vec<String> {
+        let of = |subject, of: fn(&Row) -> f64| self.median(work, subject, of);
+        let against = |peer, what: fn(&Row) -> f64| ratio(of(subject, what), of(peer, what));
+        let proxied = |text: String| if subject == Subject::Direct { "–".to_owned() } else { text };
+        let latency = |pick: fn(&Row) -> f64| match work {
+            Work::Tcp => "–".to_owned(),
+            _ => number(of(subject, pick), 2),
+        };
+        vec![
+            number(of(subject, Row::rate), if work == Work::Tcp { 2 } else { 0 }),
+            proxied(number(of(subject, Row::cost), 1)),
+            proxied(against(Subject::Envoy, Row::cost)),
+            proxied(against(Subject::Haproxy, Row::cost)),
+            against(Subject::Envoy, Row::rate),
+            latency(|r| millis(r, |p50, _| p50)),
+            latency(|r| millis(r, |_, p99| p99)),
+            proxied(self.rss(work, subject)),
+        ]
+    }
+
+    fn open_cells(&self, work: Work, subject: Subject) -> Vec<String> {
+        let of = |subject, of: fn(&Row) -> f64| self.median(work, subject, of) / 1e3;
+        let (cold, steady): (Figure, Figure) = (|r| r.open().0.p99, |r| r.open().1.p99);
+        let added = |subject, what| of(subject, what) - of(Subject::Direct, what);
+        let against = |what| match subject {
+            Subject::Direct => "–".to_owned(),
+            _ => ratio(added(subject, what), added(Subject::Envoy, what)),
+        };
+        vec![
+            number(of(subject, |r| r.open().1.p50), 2),
+            number(of(subject, steady), 2),
+            against(steady),
+            number(of(subject, |r| r.open().0.p50), 2),
+            number(of(subject, cold), 2),
+            against(cold),
+        ]
+    }
+
+    fn idle_cells(&self, work: Work, subject: Subject) -> Vec<String> {
+        vec![
+            number(self.median(work, subject, |r| r.per_connection().0), 1),
+            number(self.median(work, subject, |r| r.per_connection().1), 1),
+            self.rss(work, subject),
+        ]
+    }
+
+    fn short_cells(&self, work: Work, subject: Subject) -> Vec<String> {
+        vec![
+            number(self.median(work, subject, Row::rate), 0),
+            number(self.median(work, subject, Row::cost), 1),
+            self.rss(work, subject),
+        ]
+    }
+
+    /// MB, of the client's proxy and of the server's.
+    fn rss(&self, work: Work, subject: Subject) -> String {
+        let of = |of: fn(&Row) -> u64| number(self.median(work, subject, |r| of(r) as f64 / 1e6), 1);
+        format!("{}, {} → {}, {}", of(|r| r.rss_before.0), of(|r| r.rss_before.1), of(|r| r.rss.0), of(|r| r.rss.1))
     }
 
     fn median(&self, work: Work, subject: Subject, of: impl Fn(&Row) -> f64) -> f64 {
@@ -143,9 +189,44 @@ impl Report {
     }
 }
 
+/// What stands in a row of a work's table, behind the subject.
+type Cells = fn(&Report, Work, Subject) -> Vec<String>;
+/// What is taken from each round, for the median.
+type Figure = fn(&Row) -> f64;
+
+/// Two workers are compared with one by this report's `h1`; what limits them is the machine, which serves the load too.
+const LOAD: &[&str] = &[
+    "per second (Gbit for tcp)",
+    "CPU µs",
+    "CPU ÷ Envoy's",
+    "CPU ÷ HAProxy's",
+    "rate ÷ Envoy's",
+    "p50 ms",
+    "p99 ms",
+    "RSS MB client, server",
+];
+const OPEN: &[&str] = &[
+    "p50 ms steady",
+    "p99 ms steady",
+    "p99 added ÷ Envoy's",
+    "p50 ms first 5 s",
+    "p99 ms first 5 s",
+    "p99 added ÷ Envoy's first 5 s",
+];
+const IDLE: &[&str] = &["KB each at the client's proxy", "KB each at the server's proxy", "RSS MB client, server"];
+const SHORT: &[&str] = &["connections/s", "CPU µs", "RSS MB client, server, after the first 50,000 → after all"];
+
+fn number(value: f64, digits: usize) -> String {
+    if value.is_finite() { format!("{value:.digits$}") } else { "–".to_owned() }
+}
+
+fn ratio(value: f64, to: f64) -> String {
+    number(value / to, 2)
+}
+
 fn millis(row: &Row, pick: fn(Duration, Duration) -> Duration) -> f64 {
     match row.done {
         Done::Requests { p50, p99, .. } => pick(p50, p99).as_secs_f64() * 1e3,
-        Done::Bytes { .. } | Done::Connections { .. } => f64::NAN,
+        Done::Bytes { .. } | Done::Connections { .. } | Done::Open { .. } => f64::NAN,
     }
 }

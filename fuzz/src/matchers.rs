@@ -94,7 +94,7 @@ fn fits(m: &HttpMatch, request: &Request<'_>) -> bool {
     });
     let method = m.method.as_ref().is_none_or(|method| request.method == method);
     let header = m.headers.is_empty() || request.header == b"yes";
-    let query = m.query.is_empty() || request.query.is_some_and(|query| query.split('&').any(|pair| is_q1(pair)));
+    let query = m.query.is_empty() || request.query.is_some_and(|query| query.split('&').any(is_q1));
     path && method && header && query
 }
 

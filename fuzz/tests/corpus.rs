@@ -1,5 +1,7 @@
 //! Every target over its corpus, and over mutations of it that are the same in every run.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{fs, path::Path};
 use weft_fuzz::TARGETS;
 

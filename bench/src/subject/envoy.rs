@@ -22,7 +22,7 @@ pub(crate) fn binary() -> anyhow::Result<PathBuf> {
 pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     let dir = certificates()?;
     // What the two proxies speak between them, and what the server's speaks to the origin.
-    let hop_h2 = matches!(work, Work::H1OverH2 | Work::H2);
+    let hop_h2 = work.hop_is_h2();
     let app_h2 = work == Work::H2;
     let client = config(
         listener(work, CLIENT_PROXY, None),
@@ -61,7 +61,7 @@ fn tls_context(dir: &Path, side: &str, server: bool) -> Value {
 }
 
 fn listener(work: Work, addr: SocketAddr, tls: Option<Value>) -> Value {
-    let filter = if work == Work::Tcp {
+    let filter = if work.is_bytes() {
         json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
             "stat_prefix": "tcp", "cluster": "next"}})
@@ -85,7 +85,7 @@ fn cluster(addr: SocketAddr, http2: bool, tls: Option<Value>) -> Value {
     let protocol = if http2 { "http2_protocol_options" } else { "http_protocol_options" };
     let mut cluster = json!({
         "name": "next", "type": "STATIC", "connect_timeout": "5s",
-        "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_pending_requests": 65536, "max_requests": 65536}]},
+        "circuit_breakers": {"thresholds": [{"max_connections": 65536, "max_pending_requests": 65536, "max_requests": 65536}]},
         "load_assignment": {"cluster_name": "next", "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": address(addr)}}]}]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

@@ -15,9 +15,9 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
         std::fs::write(dir.join(format!("{side}.both")), both.concat())?;
     }
     let (ca, client, server) = (dir.join("ca.pem"), dir.join("client.both"), dir.join("server.both"));
-    let mode = if work == Work::Tcp { "tcp" } else { "http" };
+    let mode = if work.is_bytes() { "tcp" } else { "http" };
     // What the two speak between them, and what the server's speaks to the origin.
-    let hop = if matches!(work, Work::H1OverH2 | Work::H2) { "alpn h2" } else { "" };
+    let hop = if work.hop_is_h2() { "alpn h2" } else { "" };
     let app = if work == Work::H2 { "proto h2" } else { "" };
     let tls = "ssl-min-ver TLSv1.3";
     let client_config = config(
@@ -46,8 +46,8 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
 fn config(mode: &str, bind: &str, server: &str) -> String {
     let reuse = if mode == "http" { "  http-reuse always\n" } else { "" };
     format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
-         defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n{reuse}\
+        "global\n  nbthread 1\n  maxconn 9500\n\
+         defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n{reuse}\
          frontend in\n  {bind}\n  default_backend out\nbackend out\n  {server}\n"
     )
 }

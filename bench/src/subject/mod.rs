@@ -40,6 +40,15 @@ const CLIENT_NAME: &str = "client.bench.serviceaccount.identity.linkerd.cluster.
 impl Subject {
     pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Weft, Self::Haproxy, Self::Envoy];
 
+    /// Some works say something of weft alone.
+    pub(crate) fn does(self, work: Work) -> bool {
+        match work {
+            Work::TwoWorkers | Work::Short => self == Self::Weft,
+            Work::Handshakes | Work::IdleTcp | Work::Idle => self != Self::Direct,
+            _ => true,
+        }
+    }
+
     pub(crate) fn start(self, lab: &Lab, work: Work) -> anyhow::Result<Pair> {
         lab.forget_rules()?; // those of weft would redirect its peers
         match self {

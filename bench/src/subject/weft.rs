@@ -33,7 +33,7 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
             FakeControl::with_ca(ca.clone())
         })??;
         script(&control, work)?;
-        proxies.push(run(lab, side, &control)?);
+        proxies.push(run(lab, side, &control, work.workers())?);
         controls.push(control);
     }
     for (side, proxy) in [Side::Client, Side::Server].into_iter().zip(&proxies) {
@@ -60,9 +60,9 @@ fn script(control: &FakeControl, work: Work) -> anyhow::Result<()> {
     let endpoint = Endpoint {
         tls: Some(ServerTls { identity: weft_model::Identity::Dns(identity.clone()), server_name: identity }),
         hint: match work {
-            Work::H1 | Work::Idle => ProtocolHint::Unknown,
-            Work::H1OverH2 | Work::H2 => ProtocolHint::H2,
-            Work::Tcp => ProtocolHint::Opaque,
+            _ if work.is_bytes() => ProtocolHint::Opaque,
+            _ if work.hop_is_h2() => ProtocolHint::H2,
+            _ => ProtocolHint::Unknown,
         },
         transport_port: Some(SERVER_PROXY.port()),
         ..Endpoint::plain(ORIGIN)
@@ -70,17 +70,17 @@ fn script(control: &FakeControl, work: Work) -> anyhow::Result<()> {
     control.set_endpoints(TARGET, vec![endpoint]);
     let meta = policy::service("bench", "origin", ORIGIN.port());
     let backend = policy::balance(meta.clone(), target);
-    let outbound = if work == Work::Tcp { policy::opaque(meta, backend) } else { policy::detect(meta, backend) };
+    let outbound = if work.is_bytes() { policy::opaque(meta, backend) } else { policy::detect(meta, backend) };
     control.set_outbound(ORIGIN, outbound);
     let mut inbound = policy::inbound(DefaultPolicy::AllAuthenticated);
-    if work == Work::Tcp {
+    if work.is_bytes() {
         inbound.protocol = weft_model::policy::inbound::ServerProtocol::Opaque;
     }
     control.set_inbound(ORIGIN.port(), inbound);
     Ok(())
 }
 
-fn run(lab: &Lab, side: Side, control: &FakeControl) -> anyhow::Result<Running> {
+fn run(lab: &Lab, side: Side, control: &FakeControl, workers: usize) -> anyhow::Result<Running> {
     let binary: PathBuf =
         std::env::var_os("WEFT_BENCH_PROXY").context("WEFT_BENCH_PROXY names no proxy; use cargo xtask bench")?.into();
     let (ip, name): (IpAddr, _) = match side {
@@ -99,6 +99,7 @@ fn run(lab: &Lab, side: Side, control: &FakeControl) -> anyhow::Result<Running> 
         .env("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", token);
     let variables = [
         ("LOG", "warn"),
+        ("CORES", &workers.to_string()),
         ("INBOUND_LISTEN_ADDR", "0.0.0.0:4143"),
         ("OUTBOUND_LISTEN_ADDR", "127.0.0.1:4140"),
         ("ADMIN_LISTEN_ADDR", "0.0.0.0:4191"),
