@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod foreign;
 mod fuzz;
 mod soak;
 mod test;

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails soonest.
 
-use crate::{cargo, demo, tidy, tools};
+use crate::{cargo, demo, foreign, tidy, tools};
 use std::time::Instant;
 
 pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
@@ -21,11 +21,17 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
                 crate::run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
             })?;
         }
+        let mut others = None;
+        phase("tools", &mut || {
+            others = Some(foreign::ensure()?);
+            Ok(())
+        })?;
         // The suites start the programs of the mesh, which cargo builds for tests of their own package only.
         phase("build", &mut || demo::build(&[]))?;
         phase("tests", &mut || {
             let mut command = cargo();
             command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+            command.envs(others.as_ref().map(|folder| ("WEFT_TOOLS", folder)));
             crate::run(found.apply(&mut command))
         })
     })();

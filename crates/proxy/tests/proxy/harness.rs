@@ -49,6 +49,14 @@ pub(crate) struct Proxy {
 #[derive(Clone, Default)]
 struct Destinations(Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>);
 
+/// Connects through one listener of a proxy.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    destinations: Destinations,
+    listener: SocketAddr,
+    destination: SocketAddr,
+}
+
 /// A folder that is removed with its owner.
 struct Dir(PathBuf);
 
@@ -179,17 +187,30 @@ impl Proxy {
         identity(&self.name)
     }
 
-    /// Connects as this proxy's application would to `destination`.
-    pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
+    /// What connects as its application would, also in tasks of their own.
+    pub(crate) fn outbound(&self, destination: SocketAddr) -> Dialler {
         let listeners = &self.addrs().outbound;
         let same_family = listeners.iter().find(|l| l.is_ipv4() == destination.is_ipv4());
-        let listener = *same_family.unwrap_or(&listeners[0]);
-        self.destinations.connect(listener.ip(), listener, destination).await.unwrap()
+        self.dialler(*same_family.unwrap_or(&listeners[0]), destination)
+    }
+
+    /// What connects as somebody would to `destination` at its application.
+    pub(crate) fn inbound(&self, destination: SocketAddr) -> Dialler {
+        self.dialler(self.addrs().inbound, destination)
+    }
+
+    fn dialler(&self, listener: SocketAddr, destination: SocketAddr) -> Dialler {
+        Dialler { destinations: self.destinations.clone(), listener, destination }
+    }
+
+    /// Connects as this proxy's application would to `destination`.
+    pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
+        self.outbound(destination).connect().await
     }
 
     /// Connects as somebody would to `destination` at this proxy's application.
     pub(crate) async fn connect_inbound(&self, destination: SocketAddr) -> TcpStream {
-        self.destinations.connect(self.addrs().inbound.ip(), self.addrs().inbound, destination).await.unwrap()
+        self.inbound(destination).connect().await
     }
 
     /// The same from another address of this machine. A connection that is refused may be reset before it is seen to stand.
@@ -245,6 +266,12 @@ pub(crate) async fn http1(mut tcp: TcpStream, request: &str) -> (u16, String) {
         (status, body.to_owned())
     })
     .await
+}
+
+impl Dialler {
+    pub(crate) async fn connect(&self) -> TcpStream {
+        self.destinations.connect(self.listener.ip(), self.listener, self.destination).await.unwrap()
+    }
 }
 
 impl Destinations {

@@ -1,0 +1,95 @@
+//! The official gRPC interoperability cases: grpc-go's server behind the mesh, clients in three languages in front of it.
+//!
+//! grpc-go's own client is the oracle: what it passes without the mesh it must pass through it. Python and JavaScript send the
+//! same messages, as bytes (`grpc.py`, `grpc.js`).
+
+use crate::{
+    door,
+    mesh::{Mesh, Service},
+    program::{self, free_port, tool},
+};
+use std::net::SocketAddr;
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
+use weft_model::ProtocolHint;
+
+/// Those that need neither TLS nor credentials.
+const CASES: &[&str] = &[
+    "empty_unary",
+    "large_unary",
+    "client_streaming",
+    "server_streaming",
+    "ping_pong",
+    "empty_stream",
+    "timeout_on_sleeping_server",
+    "cancel_after_begin",
+    "cancel_after_first_response",
+    "status_code_and_message",
+    "special_status_message",
+    "custom_metadata",
+    "unimplemented_method",
+    "unimplemented_service",
+];
+
+struct Lab {
+    _server: Child,
+    _mesh: Mesh,
+    direct: SocketAddr,
+    through: SocketAddr,
+}
+
+/// grpc-go's server, and the way to it through the pair.
+async fn lab(hint: ProtocolHint) -> Option<Lab> {
+    let port = free_port();
+    let server = Command::new(tool("go/bin/server")?)
+        .args(["--port", &port.to_string()])
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let direct = SocketAddr::from(([127, 0, 0, 1], port));
+    while TcpStream::connect(direct).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mesh = Mesh::start().await;
+    let service: Service = mesh.service(&[mesh.endpoint(direct, hint)]);
+    let through = door::pair(&mesh, &service).await;
+    Some(Lab { _server: server, _mesh: mesh, direct, through })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cases_of_grpc_go() {
+    for hint in [ProtocolHint::H2, ProtocolHint::Unknown] {
+        let Some(lab) = lab(hint).await else { return };
+        for case in CASES {
+            for addr in [lab.direct, lab.through] {
+                let mut client = Command::new(tool("go/bin/client").unwrap());
+                let (host, port) = (addr.ip().to_string(), addr.port().to_string());
+                client.args(["--server_host", &host, "--server_port", &port, "--test_case", case]);
+                program::done(&mut client).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cases_of_python() {
+    let Some(lab) = lab(ProtocolHint::H2).await else { return };
+    for addr in [lab.direct, lab.through] {
+        let Some(mut client) = program::python("grpc_cases.py") else { return };
+        let text = program::done(client.arg(addr.to_string())).await;
+        assert_eq!(text.matches("ok ").count(), 9, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cases_of_javascript() {
+    let Some(lab) = lab(ProtocolHint::H2).await else { return };
+    for addr in [lab.direct, lab.through] {
+        let Some(mut client) = program::node("grpc_cases.js") else { return };
+        let text = program::done(client.arg(addr.to_string())).await;
+        assert_eq!(text.matches("ok ").count(), 9, "{text}");
+    }
+}

@@ -1,0 +1,65 @@
+//! RFC 9113 by the cases of `httpwg`, through the pair and at the server's proxy alone.
+
+use crate::{
+    door,
+    mesh::Mesh,
+    program::{self, tool},
+};
+use std::{collections::BTreeSet, net::SocketAddr};
+use tokio::process::Command;
+use weft_model::ProtocolHint;
+use weft_testkit::http2;
+
+/// Cases that fail, with what decides them. At most three; each names the line and the paragraph.
+const KNOWN: &[(&str, &str)] = &[(
+    "RFC 9113 :: 4. http frames :: invalid header block fragment",
+    "RFC 9113 4.3 asks for COMPRESSION_ERROR; h2 0.4.20 says PROTOCOL_ERROR (codec/framed_read.rs:209 and :392)",
+)];
+/// All that there are: fewer means that the program did not run them.
+const CASES: usize = 107;
+
+/// Some cases narrow the window and expect a part of the body.
+async fn origin() -> http2::Origin {
+    http2::Origin::start(|request| async move {
+        http2::complete((), request.into_body()).await?;
+        Ok(http::Response::new(http2::full("a body of some length")))
+    })
+    .await
+    .unwrap()
+}
+
+async fn failures(addr: SocketAddr) -> Option<BTreeSet<String>> {
+    let mut command = Command::new(tool("httpwg/bin/httpwg")?);
+    command.args(["--address", &addr.to_string(), "--connect-timeout", "10000", "--frame-timeout", "10000"]);
+    let output = program::output(&mut command).await;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let named = |mark: &str| -> BTreeSet<String> {
+        text.lines().filter_map(|line| line.split_once(mark)).map(|(_, name)| name.trim().to_owned()).collect()
+    };
+    let (passed, failed) = (named("Test passed: "), named("Test failed: "));
+    assert_eq!(passed.len() + failed.len(), CASES, "{text}");
+    Some(failed)
+}
+
+fn check(failed: BTreeSet<String>) {
+    let known: BTreeSet<String> = KNOWN.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(failed, known);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_through_the_pair() {
+    let origin = origin().await;
+    let mesh = Mesh::start().await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let Some(failed) = failures(door::pair(&mesh, &service).await).await else { return };
+    check(failed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_at_the_servers_proxy() {
+    let origin = origin().await;
+    let mesh = Mesh::start().await;
+    mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let Some(failed) = failures(door::inbound(&mesh, origin.addr()).await).await else { return };
+    check(failed);
+}

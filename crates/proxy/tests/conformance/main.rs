@@ -1,0 +1,17 @@
+//! Other people's programs through the pair of proxies: conformance cases, clients and servers of other languages.
+//!
+//! `cargo xtask test` installs them and names their folder in `WEFT_TOOLS`; without it the suite fails and says so.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod door;
+mod grpc;
+#[path = "../proxy/harness.rs"]
+#[expect(dead_code, reason = "shared with the suite that needs all of it")]
+mod harness;
+mod http2;
+#[path = "../proxy/mesh.rs"]
+#[expect(dead_code, reason = "shared with the suite that needs all of it")]
+mod mesh;
+mod program;
+mod websocket;
