@@ -211,8 +211,8 @@ impl Mesh {
     }
 
     /// How long supervisor and node have waited for a processor.
-    fn waited(&self) -> Duration {
-        waited(self.supervisor.id()) + waited(self.node())
+    fn waited(&self) -> [Duration; 2] {
+        [waited(self.supervisor.id()), waited(self.node())]
     }
 
     /// PID 1 of the node, as the host sees it.
@@ -270,7 +270,8 @@ impl Drop for Mesh {
 /// quiet machine it is the time on the wall.
 pub(crate) struct Stopwatch {
     start: Instant,
-    before: Duration,
+    /// Of supervisor and node.
+    before: [Duration; 2],
 }
 
 impl Stopwatch {
@@ -281,7 +282,10 @@ impl Stopwatch {
     /// Until now; `born` are the processes that were started since then and that the promise depends on.
     pub(crate) fn own(&self, mesh: &Mesh, born: &[u32]) -> Duration {
         let took = self.start.elapsed();
-        let waited = mesh.waited().saturating_sub(self.before) + born.iter().copied().map(waited).sum::<Duration>();
+        let [supervisor, node] = mesh.waited();
+        let those = [supervisor.saturating_sub(self.before[0]), node.saturating_sub(self.before[1])];
+        // Several wait at one moment: the one that waited longest stands for all, so that no time is taken off twice.
+        let waited = born.iter().copied().map(waited).chain(those).max().unwrap_or_default();
         eprintln!("{took:?} on the wall, of which {waited:?} waiting for a processor");
         took.saturating_sub(waited)
     }
