@@ -14,6 +14,7 @@ mod egress;
 mod env;
 mod errors;
 mod explain;
+mod faults;
 mod harness;
 mod inbound;
 mod ingress;
