@@ -12,6 +12,8 @@ pub mod meta;
 pub mod names;
 pub mod policy;
 pub mod profile;
+pub mod tap;
+pub mod trace;
 pub mod unsupported;
 
 pub use endpoint::{Endpoint, EndpointUpdate, NameAddr, ProtocolHint};

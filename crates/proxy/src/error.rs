@@ -125,6 +125,11 @@ impl Code {
         }
     }
 
+    /// The code of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+
     /// The HTTP status of the reply.
     pub fn status(self) -> u16 {
         match self {

@@ -22,6 +22,7 @@ mod outbound;
 mod pool;
 mod prefix;
 pub mod process;
+mod records;
 mod server_first;
 
 pub use config::Config;

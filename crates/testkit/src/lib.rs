@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod collector;
 pub mod control;
 pub mod http1;
 pub mod http2;

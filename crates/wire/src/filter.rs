@@ -152,7 +152,7 @@ fn decode_edits(
     })
 }
 
-fn decode_headers(headers: Option<http_types::Headers>) -> Result<Vec<(String, Vec<u8>)>, Invalid> {
+pub(crate) fn decode_headers(headers: Option<http_types::Headers>) -> Result<Vec<(String, Vec<u8>)>, Invalid> {
     each("headers", headers.unwrap_or_default().headers, |http_types::headers::Header { name, value }| {
         if http::HeaderValue::from_bytes(&value).is_err() {
             return Err(Invalid::new("value", "holds a byte that no header value may hold"));
@@ -161,7 +161,7 @@ fn decode_headers(headers: Option<http_types::Headers>) -> Result<Vec<(String, V
     })
 }
 
-fn encode_headers(headers: &[(String, Vec<u8>)]) -> Option<http_types::Headers> {
+pub(crate) fn encode_headers(headers: &[(String, Vec<u8>)]) -> Option<http_types::Headers> {
     let header =
         |(name, value): &(String, Vec<u8>)| http_types::headers::Header { name: name.clone(), value: value.clone() };
     (!headers.is_empty()).then(|| http_types::Headers { headers: headers.iter().map(header).collect() })

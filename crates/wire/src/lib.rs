@@ -9,7 +9,9 @@
 pub mod destination;
 pub mod identity;
 pub mod inbound;
+pub mod otlp;
 pub mod outbound;
+pub mod tap;
 pub mod transport_header;
 pub mod trust;
 

@@ -81,6 +81,10 @@ impl RequestView for ReadAs<'_> {
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.request.header(name, wanted)
     }
+
+    fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.request.fields(visit);
+    }
 }
 
 fn admit_as_written<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
@@ -143,6 +147,7 @@ mod tests {
         fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
             false
         }
+        fn fields(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
     }
 
     /// Whatever a server makes of a path, who may not use `/admin` does not get there, and `/public` leads nowhere else.

@@ -9,3 +9,4 @@ pub mod pick;
 pub mod rate_limit;
 pub mod route;
 pub mod server_first;
+pub mod tap;

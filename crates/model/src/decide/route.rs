@@ -25,6 +25,9 @@ pub trait RequestView {
     /// Whether `wanted` is true for one of the values of the header `name`, which is lower-case. Once it is, no further value
     /// is asked.
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+
+    /// Shows each header field, name and value, in order; for those who only look.
+    fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8]));
 }
 
 /// How closely a route's hosts fit: any host, then a suffix by its length, then an exact name.

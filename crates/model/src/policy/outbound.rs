@@ -32,6 +32,25 @@ pub enum ClientProtocol {
     Tls(Vec<TlsRoute>),
 }
 
+impl ClientProtocol {
+    /// Each rule of a route of requests: its route, its place there, and where it sends to.
+    pub fn rules(&self) -> impl Iterator<Item = (&Meta, usize, &Distribution)> {
+        let (http1, http2, grpc): (&[_], &[_], &[_]) = match self {
+            Self::Detect { http1, http2, .. } => (&http1.routes, &http2.routes, &[]),
+            Self::Http1(routes) | Self::Http2(routes) => (&routes.routes, &[], &[]),
+            Self::Grpc { routes, .. } => (&[], &[], routes),
+            Self::Opaque(_) | Self::Tls(_) => (&[], &[], &[]),
+        };
+        let http = http1.iter().chain(http2);
+        let http =
+            http.flat_map(|route| route.rules.iter().map(|rule| &rule.does).enumerate().map(|of| (&route.meta, of)));
+        let grpc = grpc.iter();
+        let grpc =
+            grpc.flat_map(|route| route.rules.iter().map(|rule| &rule.does).enumerate().map(|of| (&route.meta, of)));
+        http.chain(grpc).map(|(route, (place, does))| (route, place, &does.backends))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoutes {
     pub routes: Vec<HttpRoute<OutboundRule>>,

@@ -30,6 +30,11 @@ pub struct Config {
     pub policy: Policy,
     pub control: ControlClients,
     pub process: Process,
+    /// The tap server, if there is one.
+    pub tap: Option<Tap>,
+    pub access_log: Option<AccessLogFormat>,
+    /// Where spans are sent; without it trace context passes untouched.
+    pub traces: Option<Traces>,
 }
 
 /// The side that faces peers.
@@ -143,6 +148,30 @@ pub struct Admin {
 }
 
 #[derive(Clone, Debug)]
+pub struct Tap {
+    pub listen: SocketAddr,
+    /// Who may observe; loopback may besides.
+    pub permitted: Identity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Apache,
+    Json,
+}
+
+/// What is said of this process in traces, and to whom. Later attributes replace earlier ones of their name.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    pub collector: ControlAddr,
+    pub service_name: String,
+    pub attributes_path: Option<PathBuf>,
+    pub extra_attributes: Option<String>,
+    pub otel_attributes: Option<String>,
+    pub hostname: Option<String>,
+}
+
+#[derive(Clone, Debug)]
 pub struct IdentityConfig {
     pub trust_anchors: String,
     pub dir: PathBuf,
@@ -195,6 +224,8 @@ pub struct Process {
     pub log: String,
     pub log_format: Format,
     pub metrics_series_cap: usize,
+    /// Decision records that each worker keeps.
+    pub records: usize,
 }
 
 /// Where a service of the control plane is.

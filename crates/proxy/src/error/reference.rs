@@ -46,7 +46,7 @@ fn grpc_name(status: u16) -> &'static str {
 }
 
 /// Cause and remedy.
-fn explained(code: Code) -> (&'static str, &'static str) {
+pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
     match code {
         Code::BadRequest => (
             "The request breaks the rules of HTTP, could be read in two ways, or its connection broke before it was whole",

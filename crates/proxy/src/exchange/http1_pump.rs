@@ -45,6 +45,8 @@ pub(super) struct Pump {
     /// The last read filled its buffer.
     filled: bool,
     moved: bool,
+    /// Content since it was last asked for.
+    content: usize,
     done: bool,
     pub(super) grpc_status: Option<u16>,
 }
@@ -58,6 +60,7 @@ impl Pump {
             behind: Behind::Nothing,
             filled: false,
             moved: false,
+            content: 0,
             done: false,
             grpc_status: None,
         }
@@ -76,6 +79,11 @@ impl Pump {
     /// Whether some of the body has come.
     pub(super) fn moved(&self) -> bool {
         self.moved
+    }
+
+    /// How many bytes of content have been taken since this was last asked.
+    pub(super) fn take_content(&mut self) -> usize {
+        std::mem::take(&mut self.content)
     }
 
     /// Writes what is pending on `to`, then the body. Ready when all is written.
@@ -140,12 +148,16 @@ impl Pump {
             match (step, self.framing) {
                 (Step::More | Step::End, _) => break,
                 (Step::Data(n), Reframe::AddChunks) => {
+                    self.content += n;
                     self.run = Run { bytes: n, chunk_end: 2 };
                     // Writing to a vector does not fail.
                     let _ = write!(fresh(to), "{n:x}\r\n");
                     break;
                 }
-                (Step::Data(n), _) => self.run.bytes += n,
+                (Step::Data(n), _) => {
+                    self.content += n;
+                    self.run.bytes += n;
+                }
                 (Step::Framing(n) | Step::Trailers(n), Reframe::RemoveChunks) => {
                     self.behind = Behind::Skip(n);
                     break;

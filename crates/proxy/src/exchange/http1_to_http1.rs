@@ -19,7 +19,7 @@ use crate::{
         io::{Io, Run},
         limits::{MAX_HEAD, MAX_INTERIM},
         request::RequestHead,
-        response::{Reframe, ResponseHead, Rewrite},
+        response::{Reframe, ResponseHead, Rewrite, View},
     },
 };
 use std::{
@@ -55,6 +55,10 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         let idempotent = self.head.is_idempotent(self.client.read.filled());
         let mut upstream = self.connect().await.map_err(NoResponse::Failed)?;
         let mut request = self.write_request(&mut upstream);
+        let joined = request.held.saturating_sub(self.head.len);
+        if joined > 0 {
+            self.record.request_body(joined);
+        }
         let start = Instant::now();
         let mut interim = 0;
         loop {
@@ -164,7 +168,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         request: &mut Sending,
         asked: Asked,
     ) -> Poll<Result<(), NoHead>> {
-        if let Poll::Ready(Err(error)) = request.poll(cx, self.client, &mut upstream.io) {
+        if let Poll::Ready(Err(error)) = self.poll_request(cx, &mut upstream.io, request) {
             return Poll::Ready(Err(NoHead::Client(error)));
         }
         let io = &mut upstream.io;
@@ -194,6 +198,21 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             return Poll::Ready(Err(NoHead::Client(Failed::ClientGone)));
         }
         Poll::Pending
+    }
+
+    /// Moves the request's body.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Io,
+        request: &mut Sending,
+    ) -> Poll<Result<(), Failed>> {
+        let polled = request.poll(cx, self.client, upstream);
+        let content = request.pump.take_content();
+        if content > 0 {
+            self.record.request_body(content);
+        }
+        polled
     }
 
     /// Whether the client has gone while it has nothing more to say than the `held` bytes.
@@ -229,6 +248,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
 
     /// Lays out the response's head; whether the client's connection closes behind the response.
     fn write_response(&mut self, upstream: &mut Connection, request: &Sending) -> (Pump, bool) {
+        self.record.response_fields(&View { head: self.response, buf: upstream.io.read.filled() });
         self.record.response_head(self.response.status);
         let body = self.response.body;
         let (framing, ends_with_connection) = match (body, self.head.version) {
@@ -254,14 +274,19 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         request: &mut Sending,
         response: &mut Pump,
     ) -> Poll<Result<(), Ended>> {
-        match response.poll(cx, upstream, self.client) {
+        let polled = response.poll(cx, upstream, self.client);
+        let content = response.take_content();
+        if content > 0 {
+            self.record.response_body(content);
+        }
+        match polled {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Broken::To(_))) => return Poll::Ready(Err(Ended::ClientGone)),
             Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Err(Ended::Cut(closed(Some(&error))))),
             Poll::Ready(Err(Broken::Framing(error))) => return Poll::Ready(Err(Ended::Cut(protocol(error.0)))),
             Poll::Pending => {}
         }
-        match request.poll(cx, self.client, upstream) {
+        match self.poll_request(cx, upstream, request) {
             Poll::Ready(Err(Failed::ClientGone)) => return Poll::Ready(Err(Ended::ClientGone)),
             Poll::Ready(Err(Failed::Reply(error))) => return Poll::Ready(Err(Ended::Cut(error))),
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -275,6 +300,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     /// Leaves HTTP: passes the head on, then bytes in both directions.
     async fn tunnel(self, mut upstream: Connection) -> After {
         let Self { client, response, record, .. } = self;
+        record.response_fields(&View { head: response, buf: upstream.io.read.filled() });
         record.response_head(response.status);
         let rewrite = Rewrite {
             version: Version::Http11,
@@ -301,6 +327,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         }
         record.first_byte();
         let outcome = copy::duplex(&mut client.stream, &mut upstream.io.stream, |_, _| {}).await;
+        record.request_body(usize::try_from(outcome.a_to_b).unwrap_or(usize::MAX));
+        record.response_body(usize::try_from(outcome.b_to_a).unwrap_or(usize::MAX));
         record.end(None, None);
         if outcome.result.is_ok() { After::Close } else { After::Reset }
     }

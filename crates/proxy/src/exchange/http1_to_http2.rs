@@ -53,6 +53,8 @@ struct Outgoing {
     decoder: Decoder,
     /// Content at the front of what was read.
     data: usize,
+    /// Content since it was last asked for.
+    content: usize,
     /// Length of the request's head, while it stands in the buffer. Once it is gone the request cannot be sent again.
     head: usize,
     whole: bool,
@@ -71,6 +73,8 @@ struct Incoming {
     framing: Framing,
     /// Bytes of the body that are not yet written.
     unwritten: usize,
+    /// Content since it was last asked for.
+    content: usize,
     moved: bool,
     grpc_status: Option<u16>,
     /// All of it stands in the out buffer.
@@ -103,8 +107,17 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         let asks = self.head.expects_continue && self.head.version == Version::Http11;
         let only_head = self.head.asked(&block).head;
         let idempotent = self.head.is_idempotent(&block);
-        let mut outgoing =
-            Outgoing { decoder, data: 0, head: self.head.len, whole, stopped: false, asks, only_head, idempotent };
+        let mut outgoing = Outgoing {
+            decoder,
+            data: 0,
+            content: 0,
+            head: self.head.len,
+            whole,
+            stopped: false,
+            asks,
+            only_head,
+            idempotent,
+        };
         let mut sender = self.endpoint.http2().await.map_err(reply)?;
         let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
@@ -131,7 +144,9 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         upstream: &mut SendStream<Bytes>,
         interim: &mut usize,
     ) -> Poll<Result<Response<RecvStream>, Cut>> {
-        if let Poll::Ready(Err(failed)) = outgoing.poll(cx, self.client, upstream) {
+        let sent = outgoing.poll(cx, self.client, upstream);
+        outgoing.tell(self.record);
+        if let Poll::Ready(Err(failed)) = sent {
             return Poll::Ready(Err(failed));
         }
         while let Poll::Ready(Some(Ok(early))) = response.poll_informational(cx) {
@@ -194,9 +209,10 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         response: Response<RecvStream>,
         outgoing: &mut Outgoing,
         upstream: &mut SendStream<Bytes>,
-        sent: Instant,
+        begun: Instant,
     ) -> After {
         let (head, body) = response.into_parts();
+        self.record.response_fields(&head.headers);
         self.record.response_head(head.status.as_u16());
         let grpc = grpc_status(&head.headers);
         // A request that is not read yet may never be.
@@ -204,20 +220,26 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         let may_keep = read && self.head.keeps_alive() && !self.drain.is_signaled();
         let framing = self.write_head(head, body.is_end_stream(), outgoing.only_head, may_keep);
         let whole = framing == Framing::NoBody || body.is_end_stream();
-        let mut incoming = Incoming { body, framing, unwritten: 0, moved: false, grpc_status: grpc, whole };
+        let mut incoming = Incoming { body, framing, unwritten: 0, content: 0, moved: false, grpc_status: grpc, whole };
         if whole && framing == Framing::Chunked {
             write_last_chunk(self.client.out.bytes(), None);
         }
         let mut noted = false;
         let ended = poll_fn(|cx| {
-            if let Poll::Ready(Err(failed)) = outgoing.poll(cx, self.client, upstream) {
+            let sent = outgoing.poll(cx, self.client, upstream);
+            outgoing.tell(self.record);
+            if let Poll::Ready(Err(failed)) = sent {
                 return Poll::Ready(Err(failed));
             }
             let moved = incoming.poll(cx, self.client, outgoing.whole);
             if !noted && (incoming.moved || incoming.whole || moved.is_ready()) {
                 noted = true;
                 self.record.first_byte();
-                self.endpoint.responded(sent.elapsed());
+                self.endpoint.responded(begun.elapsed());
+            }
+            match std::mem::take(&mut incoming.content) {
+                0 => {}
+                content => self.record.response_body(content),
             }
             moved
         })
@@ -287,6 +309,13 @@ impl Outgoing {
         }
     }
 
+    fn tell(&mut self, record: &mut impl Observe) {
+        match std::mem::take(&mut self.content) {
+            0 => {}
+            content => record.request_body(content),
+        }
+    }
+
     /// Sends what of the body can be sent.
     fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, to: &mut SendStream<Bytes>) -> Poll<Result<(), Cut>> {
         if self.whole || self.stopped {
@@ -315,6 +344,7 @@ impl Outgoing {
                 let data = Bytes::copy_from_slice(client.read.filled().get(..n).unwrap_or_default());
                 client.read.consume(n);
                 self.data -= n;
+                self.content += n;
                 let end = self.data == 0 && self.decoder.is_end();
                 if to.send_data(data, end).is_err() || end {
                     return Poll::Ready(Ok(end));
@@ -392,6 +422,7 @@ impl Incoming {
             Some(Ok(data)) => {
                 self.moved = true;
                 self.unwritten += data.len();
+                self.content += data.len();
                 let out = client.out.bytes();
                 match self.framing {
                     Framing::Chunked if !data.is_empty() => write_chunk(out, &data),

@@ -13,6 +13,8 @@ pub(super) struct Pump {
     /// Read, and not yet accepted by the other side.
     held: Bytes,
     moved: bool,
+    /// Content since it was last asked for.
+    content: usize,
     done: bool,
 }
 
@@ -28,12 +30,17 @@ pub(super) enum Broken {
 
 impl Pump {
     pub(super) fn new(from: RecvStream) -> Self {
-        Self { from, held: Bytes::new(), moved: false, done: false }
+        Self { from, held: Bytes::new(), moved: false, content: 0, done: false }
     }
 
     /// Whether anything has been passed on.
     pub(super) fn moved(&self) -> bool {
         self.moved
+    }
+
+    /// How many bytes of content have been passed on since this was last asked.
+    pub(super) fn take_content(&mut self) -> usize {
+        std::mem::take(&mut self.content)
     }
 
     pub(super) fn done(&self) -> bool {
@@ -95,6 +102,7 @@ impl Pump {
         let end = self.held.is_empty() && self.from.is_end_stream();
         to.send_data(data, end).map_err(|error| Broken::To(error.reason()))?;
         self.moved = true;
+        self.content += n;
         // Fails only for more than was received.
         let _ = self.from.flow_control().release_capacity(n);
         Ok(end)

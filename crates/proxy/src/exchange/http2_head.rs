@@ -4,7 +4,7 @@
 //! 8.3.1 call malformed all the same: blanks around values, CONNECT without authority, Host that contradicts `:authority`. A
 //! request that could be read in two ways must not reach policy.
 
-use super::Edits;
+use super::{Edits, Fields};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 use weft_model::{decide::route::RequestView, names};
 
@@ -47,6 +47,12 @@ pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
+impl Fields for HeaderMap {
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.iter().for_each(|(name, value)| visit(name.as_str().as_bytes(), value.as_bytes()));
+    }
+}
+
 /// How routing sees the head of a request that is held as fields of its own, as those of HTTP/2 are.
 pub(crate) struct HeadView<'a>(pub(crate) &'a request::Parts);
 
@@ -72,6 +78,10 @@ impl RequestView for HeadView<'_> {
 
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.0.headers.get_all(name).iter().any(|value| wanted(value.as_bytes()))
+    }
+
+    fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.0.headers.each(visit);
     }
 }
 

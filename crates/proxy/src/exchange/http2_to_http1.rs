@@ -54,6 +54,8 @@ struct Outgoing<'a> {
     chunked: bool,
     /// Bytes of the body that were taken and are not yet written.
     unwritten: usize,
+    /// Content since it was last asked for.
+    content: usize,
     /// All of the request has been taken.
     whole: bool,
     /// The endpoint reads no more.
@@ -75,6 +77,8 @@ struct Sending {
     decoder: Decoder,
     /// Content at the front of what was read.
     data: usize,
+    /// Content since it was last asked for.
+    content: usize,
     to: SendStream<Bytes>,
     /// The first byte was noted.
     noted: bool,
@@ -107,7 +111,8 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         let asked = Asked { head: head.method == Method::HEAD, connect: false };
         let idempotent = head.method.is_idempotent();
         head.headers.clear();
-        let mut outgoing = Outgoing { body, chunked, unwritten: 0, whole, stopped: false, only_head: true, idempotent };
+        let mut outgoing =
+            Outgoing { body, chunked, unwritten: 0, content: 0, whole, stopped: false, only_head: true, idempotent };
         // A fresh connection that closes without a word is given up for one other.
         let mut other = true;
         loop {
@@ -141,7 +146,12 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         outgoing: &mut Outgoing<'_>,
         incoming: &mut Incoming,
     ) -> Poll<Result<(), Failed>> {
-        outgoing.poll(cx, connection)?;
+        let polled = outgoing.poll(cx, connection);
+        match std::mem::take(&mut outgoing.content) {
+            0 => {}
+            content => self.record.request_body(content),
+        }
+        polled?;
         while incoming.body.is_none() {
             match self.poll_head(cx, connection, incoming) {
                 Poll::Ready(head) => head?,
@@ -158,6 +168,10 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             body.noted = true;
             self.record.first_byte();
             self.endpoint.responded(self.sent.elapsed());
+        }
+        match std::mem::take(&mut body.content) {
+            0 => {}
+            content => self.record.response_body(content),
         }
         match moved {
             Poll::Ready(Ok(status)) => {
@@ -221,6 +235,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             // HTTP/2 would take the length for that of the body.
             headers.remove(header::CONTENT_LENGTH);
         }
+        self.record.response_fields(&*headers);
         edit_response(headers, self.edits);
         if self.edits.restore_orig_proto {
             let orig = OrigProto { version: head.version, absolute: false };
@@ -236,7 +251,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             self.endpoint.responded(self.sent.elapsed());
             self.record.end(status, None);
         }
-        incoming.body = Some(Sending { decoder, data: 0, to, noted: done, done });
+        incoming.body = Some(Sending { decoder, data: 0, content: 0, to, noted: done, done });
         Ok(())
     }
 
@@ -315,6 +330,7 @@ impl Outgoing<'_> {
         if !data.is_empty() {
             self.only_head = false;
             self.unwritten = data.len();
+            self.content += data.len();
             let out = connection.io.out.bytes();
             if self.chunked { write_chunk(out, &data) } else { out.extend_from_slice(&data) }
         }
@@ -332,6 +348,7 @@ impl Sending {
                 let data = Bytes::copy_from_slice(io.read.filled().get(..n).unwrap_or_default());
                 io.read.consume(n);
                 self.data -= n;
+                self.content += n;
                 let end = self.data == 0 && self.decoder.is_end();
                 self.to.send_data(data, end).map_err(|_| Failed::Client)?;
                 if end {

@@ -137,7 +137,12 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         if self.request.done() {
             return Ok(());
         }
-        match self.request.poll(cx, &mut self.upstream) {
+        let polled = self.request.poll(cx, &mut self.upstream);
+        let content = self.request.take_content();
+        if content > 0 {
+            self.record.request_body(content);
+        }
+        match polled {
             Poll::Ready(Err(Broken::From(error))) => Err(error.reason()),
             Poll::Ready(Err(Broken::Trailers(_))) => {
                 self.respond.send_reset(Reason::PROTOCOL_ERROR);
@@ -162,6 +167,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             self.record.end(None, Some(&failure));
             return None;
         }
+        self.record.response_fields(&head.headers);
         edit_response(&mut head.headers, self.edits);
         head.version = Version::HTTP_2;
         self.record.response_head(head.status.as_u16());
@@ -201,9 +207,13 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         }
         if !response.done() {
             let moved = response.poll(cx, to);
+            let content = response.take_content();
             if !*noted && (response.moved() || moved.is_ready()) {
                 *noted = true;
                 self.first_byte();
+            }
+            if content > 0 {
+                self.record.response_body(content);
             }
             match moved {
                 Poll::Ready(Ok(status)) => self.record.end(status, None),

@@ -49,6 +49,11 @@ pub(crate) trait Director {
     /// Counts a reply that the proxy made itself.
     fn refused(&self, error: &ProxyError);
 
+    /// Counts a refusal of something that never became a request that [`Self::direct`] could have been asked about.
+    fn malformed(&self, error: &ProxyError, _version: Version) {
+        self.refused(error);
+    }
+
     /// Returns once nothing that this client asks would be let in any more: what it has open is cut off then. May be dropped at
     /// any time.
     fn shut_out(&self) -> impl Future<Output = ()> {
@@ -109,12 +114,24 @@ pub(crate) struct Edits {
 
 /// What a direction wants to know of an exchange; it is told in this order.
 pub(crate) trait Observe {
+    /// Bytes of the request's body were passed on.
+    fn request_body(&mut self, _bytes: usize) {}
+    /// The fields of the response's head, before [`Self::response_head`]; not told of the proxy's own replies.
+    fn response_fields(&mut self, _fields: &dyn Fields) {}
     /// The head of the response came (or of the proxy's own reply, after a failure).
     fn response_head(&mut self, status: u16);
     /// The first body byte or, for an empty body, the end.
     fn first_byte(&mut self);
+    /// Bytes of the response's body were passed on.
+    fn response_body(&mut self, _bytes: usize) {}
     /// The response ended. `grpc_status` where trailers or a trailers-only head carried one.
     fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>);
+}
+
+/// The header fields of a head, whatever frames it.
+pub(crate) trait Fields {
+    /// Shows each field's name and value, in order.
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8]));
 }
 
 /// An accepted connection whose protocol is known. Served until it closes by the files of this folder.

@@ -79,7 +79,7 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
             }
             Ok(false) => return After::Close,
             Err(error) => {
-                director.refused(&error);
+                director.malformed(&error, Version::Http11);
                 write_reply(client, &error, Version::Http11, true, director).await;
                 After::Close
             }

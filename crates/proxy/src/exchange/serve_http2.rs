@@ -41,7 +41,7 @@ pub(crate) async fn serve_http2<S, D>(
     });
     match served.await {
         Ok(()) => {}
-        Err(Ended::Violation(what)) => director.refused(&ProxyError::new(Code::Http2Violation, what)),
+        Err(Ended::Violation(what)) => director.malformed(&ProxyError::new(Code::Http2Violation, what), Version::Http2),
         Err(Ended::Broken(error)) => tracing::debug!(%error, "http/2 connection of a client ended"),
     }
 }
@@ -65,7 +65,7 @@ async fn serve_stream<D: Director>(
     driver: &Driver,
 ) {
     if let Err(what) = check_request(head) {
-        director.refused(&ProxyError::new(Code::BadRequest, what));
+        director.malformed(&ProxyError::new(Code::BadRequest, what), Version::Http2);
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
     }

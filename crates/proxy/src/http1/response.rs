@@ -9,7 +9,10 @@ use super::{
     limits::{MAX_FIELDS, MAX_HEAD},
     request::{Lines, line},
 };
-use crate::{error::ProxyError, exchange::Version};
+use crate::{
+    error::ProxyError,
+    exchange::{Fields, Version},
+};
 use std::mem::MaybeUninit;
 
 /// A checked head. Offsets are relative to the front of the buffer it was parsed from.
@@ -163,6 +166,18 @@ impl ResponseHead {
             out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A response as it came, for those who only look.
+pub(crate) struct View<'a> {
+    pub(crate) head: &'a ResponseHead,
+    pub(crate) buf: &'a [u8],
+}
+
+impl Fields for View<'_> {
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.head.fields.iter().for_each(|field| visit(field.name.of(self.buf), field.value.of(self.buf)));
     }
 }
 

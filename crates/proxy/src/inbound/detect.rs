@@ -21,6 +21,17 @@ pub(super) enum Protocol {
     Opaque,
 }
 
+impl Protocol {
+    /// As records show it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1",
+            Self::Http2 => "HTTP/2",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
 /// What the policy says: known, or to be looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {

@@ -10,10 +10,11 @@ use crate::{
     metrics::tcp,
     pool::Pool,
     process::discovery::PortPolicy,
+    records::{Passage, Why},
 };
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use weft_model::endpoint::Http2Params;
+use weft_model::{decide::authorize::permit, endpoint::Http2Params};
 use weft_transport::{
     Stream, copy, drain,
     socket::{self, ConnectOptions},
@@ -104,14 +105,23 @@ pub(super) async fn bytes(
     connected: &Connected,
     port: &PortPolicy,
     drain: &drain::Watch,
+    passage: &mut Passage,
 ) -> Result<(), ProxyError> {
+    let policy = port.policy.snapshot();
+    let by = permit(&policy.value.authorizations, &connected.client()).cloned();
+    let why = Why { parent: policy.value.meta.clone(), route: None, rule: None, authorization: by };
+    let why = Rc::new(why);
+    passage.forwarded().why = Some(Rc::clone(&why));
     let opened = match authorize::connection(wiring, connected, port) {
         Ok(version) => app.connect().await.map(|server| (version, server)),
         Err(error) => Err(error),
     };
     let (version, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;
+    let since = passage.elapsed();
+    let forwarded = passage.forwarded();
+    forwarded.opened(why, None, since);
     tokio::select! {
-        outcome = copy::duplex(&mut stream, &mut server, |_, _| {}) => {
+        outcome = copy::duplex(&mut stream, &mut server, |from, bytes| forwarded.count(from, bytes)) => {
             if let Err(error) = outcome.result {
                 tracing::debug!(%error, target = %connected.target, "forwarding ended");
             }

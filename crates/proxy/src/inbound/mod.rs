@@ -27,6 +27,7 @@ use crate::{
         discovery::PortPolicy,
         worker::{Context, Direction},
     },
+    records::{Passage, Records},
 };
 use accept::Dialled;
 use authorize::Connected;
@@ -58,6 +59,7 @@ pub(crate) struct Inbound {
 struct Wiring {
     context: Context,
     metrics: Metrics,
+    records: Rc<Records>,
     /// Connections to the application.
     dialled: Arc<tcp::Series>,
 }
@@ -74,12 +76,12 @@ struct Known {
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Inbound {
-    pub(crate) fn new(context: Context) -> Rc<Self> {
+    pub(crate) fn new(context: Context, records: &Rc<Records>) -> Rc<Self> {
         let metrics = Metrics::new(&context.registry, context.shard, Direction::Inbound);
         let labels =
             Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
         let dialled = metrics.tcp.series(metrics.shard, labels);
-        let wiring = Wiring { context, metrics, dialled };
+        let wiring = Wiring { context, metrics, records: Rc::clone(records), dialled };
         Rc::new(Self { wiring, apps: RefCell::default(), sweeping: Cell::new(false) })
     }
 
@@ -89,19 +91,30 @@ impl Inbound {
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
         }
-        if let Err(error) = self.connection(tcp, client).await {
+        let mut passage = Passage::new(&self.wiring.records, Direction::Inbound, client);
+        let ended = self.connection(tcp, client, &mut passage).await;
+        if let Err(error) = &ended {
             tracing::info!(%client, %error, "inbound connection failed");
-            self.wiring.metrics.failed(Failed::Connection, &error);
+            self.wiring.metrics.failed(Failed::Connection, error);
         }
+        passage.end(ended.err());
     }
 
-    async fn connection(self: &Rc<Self>, tcp: TcpStream, client: SocketAddr) -> Result<(), ProxyError> {
+    async fn connection(
+        self: &Rc<Self>,
+        tcp: TcpStream,
+        client: SocketAddr,
+        passage: &mut Passage,
+    ) -> Result<(), ProxyError> {
         let known = match accept::dialled(&self.wiring.context, &tcp)? {
-            Dialled::Port(target) => Box::pin(self.redirected(tcp, client, target)).await?,
+            Dialled::Port(target) => {
+                passage.scene(|scene| scene.target = Some(target));
+                Box::pin(self.redirected(tcp, client, target)).await?
+            }
             Dialled::Direct(local) => Box::pin(self.direct(tcp, client, local)).await?,
         };
         match known {
-            Some(known) => self.carry(known).await,
+            Some(known) => self.carry(known, passage).await,
             None => Ok(()),
         }
     }
@@ -157,14 +170,21 @@ impl Inbound {
         Ok(Some(Known { stream, connected, port, protocol: named.protocol }))
     }
 
-    async fn carry(self: &Rc<Self>, known: Known) -> Result<(), ProxyError> {
+    async fn carry(self: &Rc<Self>, known: Known, passage: &mut Passage) -> Result<(), ProxyError> {
         let Known { stream, connected, port, protocol } = known;
+        let scene = passage.scene(|scene| {
+            scene.target = Some(connected.target);
+            scene.client_id = connected.tls.identity().cloned();
+            scene.tls = connected.tls.word();
+        });
+        let scene = Rc::clone(scene);
+        passage.protocol(protocol.as_str());
         let drain = self.wiring.context.drain.clone();
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
-            return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain)).await;
+            return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain, passage)).await;
         }
-        let requests = route::Requests::new(Rc::clone(self), port, connected, app);
+        let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
         if protocol == Protocol::Http1 {
             let connection = ServerConnection { stream, prefix: Bytes::new() };
             Box::pin(exchange::serve_http1(connection, &requests, drain)).await;

@@ -17,10 +17,18 @@ use crate::{
         discovery::{PortPolicy, Versioned},
         rate_limit::Limits,
     },
+    records::{Follower, Scene, Why},
 };
 use smallvec::SmallVec;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
-use weft_model::{Meta, ServerPolicy, decide::route::RequestView, names::header};
+use weft_model::{
+    Meta, ServerPolicy,
+    decide::{
+        admit::{Admission, admit},
+        route::RequestView,
+    },
+    names::header,
+};
 use weft_telemetry::{Counter, Labels};
 
 /// Decides the requests of one accepted connection.
@@ -28,6 +36,7 @@ pub(super) struct Requests {
     inbound: Rc<Inbound>,
     port: Arc<PortPolicy>,
     connected: Connected,
+    scene: Rc<Scene>,
     /// What the application is told of the client.
     client_id: Option<Rc<str>>,
     app: Rc<App>,
@@ -50,6 +59,7 @@ type Decided = (*const Meta, *const Meta);
 struct Permitted {
     allowed: Counter,
     series: Rc<Series>,
+    why: Rc<Why>,
 }
 
 /// Never believed from outside.
@@ -58,13 +68,20 @@ const REMOVED: &[&str] = &[header::CLIENT_ID];
 const REMOVED_UNMESHED: &[&str] = &[header::CLIENT_ID, header::ORIG_PROTO];
 
 impl Requests {
-    pub(super) fn new(inbound: Rc<Inbound>, port: Arc<PortPolicy>, connected: Connected, app: Rc<App>) -> Self {
+    pub(super) fn new(
+        inbound: Rc<Inbound>,
+        port: Arc<PortPolicy>,
+        connected: Connected,
+        scene: Rc<Scene>,
+        app: Rc<App>,
+    ) -> Self {
         Self {
             client_id: connected.tls.identity().map(|id| Rc::from(id.as_str())),
             current: RefCell::new(Rc::new(Snapshot::new(&port, &connected, inbound.now()))),
             inbound,
             port,
             connected,
+            scene,
             app,
         }
     }
@@ -77,17 +94,23 @@ impl Requests {
         Rc::clone(&current)
     }
 
-    fn permit(&self, request: &dyn RequestView) -> Result<Rc<Permitted>, ProxyError> {
+    fn permit(&self, request: &dyn RequestView, follower: &mut Follower) -> Result<Rc<Permitted>, ProxyError> {
         let snapshot = self.snapshot();
         if let Some(refusal) = &snapshot.refusal {
             return Err(refusal.clone());
         }
         let policy = &snapshot.policy.value;
         let metrics = &self.inbound.wiring.metrics;
-        let Permit { route, by, filters: _ } =
-            authorize::request(metrics, &self.connected, policy, self.port.port, request)?;
+        let permit = authorize::request(metrics, &self.connected, policy, self.port.port, request);
+        let Permit { route, by, filters: _ } = permit.inspect_err(|_| {
+            let refused = admit(policy, &self.connected.client(), request);
+            let route = if let Admission::Denied { route } = refused { Some(route) } else { None };
+            follower.why(&Rc::new(why(policy, route, None)));
+        })?;
         if let Some(limits) = &snapshot.limits {
-            authorize::limit(metrics, &self.connected, policy, self.port.port, limits, self.inbound.now())?;
+            let now = self.inbound.now();
+            let limited = authorize::limit(metrics, &self.connected, policy, self.port.port, limits, now);
+            limited.inspect_err(|_| follower.why(&Rc::new(why(policy, Some(route), Some(by)))))?;
         }
         let decided = (std::ptr::from_ref(route), std::ptr::from_ref(by));
         let known = snapshot.permitted.borrow().iter().find(|(d, _)| *d == decided).map(|(_, p)| Rc::clone(p));
@@ -112,8 +135,13 @@ impl Requests {
         Permitted {
             allowed: metrics.counter(&metrics.http_allow, &labels),
             series: metrics.http.series(metrics.shard, Labels::new().with("direction", "inbound").join(&labels)),
+            why: Rc::new(why(policy, Some(route), Some(by))),
         }
     }
+}
+
+fn why(policy: &ServerPolicy, route: Option<&Meta>, by: Option<&Meta>) -> Why {
+    Why { parent: policy.meta.clone(), route: route.cloned(), rule: None, authorization: by.cloned() }
 }
 
 impl Snapshot {
@@ -128,16 +156,48 @@ impl Snapshot {
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = Recorder;
+    type Record = (Recorder, Follower);
 
     async fn direct(
         &self,
         request: &dyn RequestView,
         version: Version,
+    ) -> Result<Directed<Lease, Self::Record>, ProxyError> {
+        let mut follower = self.inbound.wiring.records.follow(&self.scene, request, version);
+        let decided = self.decide(request, version, &mut follower);
+        follower.decided(request, decided)
+    }
+
+    /// Only peers of the mesh are told: others could learn of the workload's inside.
+    fn informational_headers(&self) -> bool {
+        self.client_id.is_some()
+    }
+
+    async fn shut_out(&self) {
+        authorize::shut_out(&self.inbound.wiring, &self.connected, &self.port).await;
+    }
+
+    fn malformed(&self, error: &ProxyError, version: Version) {
+        self.inbound.wiring.records.malformed(&self.scene, version, error);
+        self.refused(error);
+    }
+
+    fn refused(&self, error: &ProxyError) {
+        tracing::debug!(target = %self.connected.target, %error, "request failed");
+        self.inbound.wiring.metrics.failed(Failed::Request, error);
+    }
+}
+
+impl Requests {
+    fn decide(
+        &self,
+        request: &dyn RequestView,
+        version: Version,
+        follower: &mut Follower,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
-        let start = Instant::now();
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
-        let permitted = self.permit(request)?;
+        let permitted = self.permit(request, follower)?;
+        follower.why(&permitted.why);
         let meshed = self.connected.tls.is_meshed();
         let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
         let set: SmallVec<_> = self.client_id.iter().map(|id| (header::CLIENT_ID, Rc::clone(id))).collect();
@@ -150,21 +210,7 @@ impl Director for Requests {
                 restore_orig_proto: carried,
                 ..Edits::default()
             },
-            record: permitted.series.begin(start, in_flight),
+            record: permitted.series.begin(follower.began(), in_flight),
         })
-    }
-
-    /// Only peers of the mesh are told: others could learn of the workload's inside.
-    fn informational_headers(&self) -> bool {
-        self.client_id.is_some()
-    }
-
-    async fn shut_out(&self) {
-        authorize::shut_out(&self.inbound.wiring, &self.connected, &self.port).await;
-    }
-
-    fn refused(&self, error: &ProxyError) {
-        tracing::debug!(target = %self.connected.target, %error, "request failed");
-        self.inbound.wiring.metrics.failed(Failed::Request, error);
     }
 }

@@ -34,6 +34,17 @@ impl AcceptedTls {
         matches!(self, Self::Terminated(_))
     }
 
+    /// In one word: `true`, or why there is no mesh TLS.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Terminated(_) => "true",
+            Self::Passthrough(_) => "opaque",
+            Self::Loopback => "loopback",
+            Self::PortSkipped => "port_skipped",
+            Self::NotFromRemote => "no_tls_from_remote",
+        }
+    }
+
     pub(crate) fn labels(&self) -> Labels {
         let none = |reason| Labels::new().with("tls", "no_identity").with("no_tls_reason", reason);
         match self {
@@ -43,9 +54,7 @@ impl AcceptedTls {
             Self::Passthrough(sni) => {
                 Labels::new().with("tls", "opaque").with("sni", sni.as_ref().map(DnsName::as_str).unwrap_or_default())
             }
-            Self::Loopback => none("loopback"),
-            Self::PortSkipped => none("port_skipped"),
-            Self::NotFromRemote => none("no_tls_from_remote"),
+            Self::Loopback | Self::PortSkipped | Self::NotFromRemote => none(self.word()),
         }
     }
 }

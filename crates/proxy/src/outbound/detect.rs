@@ -38,6 +38,17 @@ pub(super) enum Protocol {
     Opaque,
 }
 
+impl Protocol {
+    /// As records show it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1",
+            Self::Http2 => "HTTP/2",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
 /// A connection whose protocol is known.
 pub(super) struct Detected {
     pub(super) protocol: Protocol,

@@ -14,6 +14,7 @@ use crate::{
         tcp_route::{Family, Series},
     },
     process::discovery::{OutboundTarget, TargetKey, Versioned},
+    records::Why,
 };
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -47,8 +48,10 @@ pub(super) struct Snapshot {
     /// Why traffic to this target is refused: something asked for is not carried out.
     pub(super) refusal: Option<ProxyError>,
     /// By the address of the distribution inside `policy`, which does not move while the snapshot holds it.
-    http: RefCell<Vec<Made<Http>>>,
+    http: RefCell<Vec<(Made<Http>, Rc<Why>)>>,
     bytes: RefCell<Vec<(*const TcpRoute, Bytes)>>,
+    /// What is known of what follows no rule.
+    pub(super) parent: Rc<Why>,
 }
 
 /// A distribution and what was made of it.
@@ -120,7 +123,7 @@ impl Target {
 
     /// Visits what was made of rules that requests have followed.
     pub(super) fn for_each_http(&self, mut visit: impl FnMut(&Spread<Http>)) {
-        self.current.borrow().http.borrow().iter().for_each(|(_, spread)| visit(spread));
+        self.current.borrow().http.borrow().iter().for_each(|((_, spread), _)| visit(spread));
     }
 }
 
@@ -137,6 +140,7 @@ impl Snapshot {
         Self {
             profile: profile.version,
             opaque: profile.value.as_ref().is_some_and(|p| p.opaque),
+            parent: Rc::new(Why { parent: policy.value.meta.clone(), route: None, rule: None, authorization: None }),
             policy,
             refusal,
             http: RefCell::default(),
@@ -144,15 +148,22 @@ impl Snapshot {
         }
     }
 
-    /// What this worker holds for a rule of [`Self::policy`].
-    pub(super) fn http(&self, rule: &Distribution, backends: &Backends<Http>) -> Rc<Spread<Http>> {
+    /// What this worker holds for a rule of [`Self::policy`], and where the rule stands.
+    pub(super) fn http(&self, rule: &Distribution, backends: &Backends<Http>) -> (Rc<Spread<Http>>, Rc<Why>) {
         let at = std::ptr::from_ref(rule);
-        if let Some((_, made)) = self.http.borrow().iter().find(|(a, _)| *a == at) {
-            return Rc::clone(made);
+        if let Some(((_, made), why)) = self.http.borrow().iter().find(|((a, _), _)| *a == at) {
+            return (Rc::clone(made), Rc::clone(why));
         }
         let made = Rc::new(backends.spread(rule));
-        self.http.borrow_mut().push((at, Rc::clone(&made)));
-        made
+        let why = Rc::new(self.why(at));
+        self.http.borrow_mut().push(((at, Rc::clone(&made)), Rc::clone(&why)));
+        (made, why)
+    }
+
+    fn why(&self, rule: *const Distribution) -> Why {
+        let place = self.policy.value.protocol.rules().find(|(_, _, of)| std::ptr::eq(*of, rule));
+        let (route, rule) = place.map(|(route, rule, _)| (route.clone(), rule)).unzip();
+        Why { parent: self.policy.value.meta.clone(), route, rule, authorization: None }
     }
 
     /// The same for a route of bytes, whose connections `family` counts.

@@ -3,13 +3,14 @@
 use super::{
     Outbound, Tcp,
     backends::Spread,
-    balance::{Connections, Pending},
+    balance::{Connections, Member, Pending},
     connect::{Connector, endpoint_labels},
     discover::{Snapshot, Target},
 };
 use crate::{
     error::{Code, ProxyError},
     metrics::tcp_route::{Ended, Family, Open},
+    records::{Passage, Why},
     server_first,
 };
 use std::{rc::Rc, time::Instant};
@@ -28,6 +29,8 @@ pub(super) struct Session {
     // Dropped in this order: when the connection counts as closed, so does that of its route.
     route: Open,
     _pending: Pending<Tcp>,
+    member: Rc<Member<Tcp>>,
+    why: Rc<Why>,
     pub(super) stream: Stream,
 }
 
@@ -67,7 +70,10 @@ pub(super) async fn open(outbound: &Outbound, target: &Target, sni: Option<&DnsN
         return Err(refusal);
     }
     match endpoint(&spread).await {
-        Ok((stream, pending)) => Ok(Session { route: route_open, _pending: pending, stream }),
+        Ok((stream, pending, member)) => {
+            let why = Why { route: Some(route.meta.clone()), ..(*snapshot.parent).clone() };
+            Ok(Session { route: route_open, _pending: pending, member, why: Rc::new(why), stream })
+        }
         Err(error) => {
             // What is wrong with the route was found out above.
             let invalid = error.code == Code::PolicyUnsupported;
@@ -94,9 +100,18 @@ fn route<'s>(
 
 impl Session {
     /// Forwards until both sides have ended, or the drain's deadline has passed.
-    pub(super) async fn forward(mut self, mut client: Stream, target: &Target, drain: &drain::Watch) {
+    pub(super) async fn forward(
+        mut self,
+        mut client: Stream,
+        target: &Target,
+        drain: &drain::Watch,
+        passage: &mut Passage,
+    ) {
+        let since = passage.elapsed();
+        let forwarded = passage.forwarded();
+        forwarded.opened(Rc::clone(&self.why), Some(&self.member.endpoint), since);
         tokio::select! {
-            outcome = copy::duplex(&mut client, &mut self.stream, |_, _| {}) => {
+            outcome = copy::duplex(&mut client, &mut self.stream, |from, bytes| forwarded.count(from, bytes)) => {
                 if let Err(error) = outcome.result {
                     self.route.ended(Ended::Unexpected);
                     tracing::debug!(%error, target = %target.found.key, "forwarding ended");
@@ -114,7 +129,7 @@ impl Session {
 }
 
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
-async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>), ProxyError> {
+async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>, Rc<Member<Tcp>>), ProxyError> {
     loop {
         let choice = spread.choose()?;
         let member = choice.next().await?;
@@ -124,7 +139,7 @@ async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>), ProxyE
             Ok(stream) => {
                 member.connected();
                 member.responded(Instant::now(), start.elapsed());
-                return Ok((stream, pending));
+                return Ok((stream, pending, member));
             }
             Err(error) if choice.failed(&member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");

@@ -23,8 +23,9 @@ use crate::{
     error::ProxyError,
     exchange::{self, ServerConnection},
     http2::ServerSettings,
-    metrics::{Failed, Metrics, server_first as server_first_metrics, tcp_route},
+    metrics::{Failed, Metrics, labels::AcceptedTls, server_first as server_first_metrics, tcp_route},
     process::worker::{Context, Direction},
+    records::{Passage, Records},
 };
 use backends::{Backends, Choice};
 use bytes::Bytes;
@@ -57,6 +58,7 @@ struct Wiring {
     metrics: Metrics,
     tcp_routes: tcp_route::Families,
     server_first: server_first_metrics::Family,
+    records: Rc<Records>,
 }
 
 /// What a worker holds for an endpoint to which bytes are forwarded.
@@ -66,11 +68,12 @@ struct Tcp(connect::Connector);
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Outbound {
-    pub(crate) fn new(context: Context) -> Rc<Self> {
+    pub(crate) fn new(context: Context, records: &Rc<Records>) -> Rc<Self> {
         let metrics = Metrics::new(&context.registry, context.shard, Direction::Outbound);
         let tcp_routes = tcp_route::Families::new(&context.registry);
         let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Outbound);
-        let wiring = Rc::new(Wiring { context, metrics, tcp_routes, server_first });
+        let records = Rc::clone(records);
+        let wiring = Rc::new(Wiring { context, metrics, tcp_routes, server_first, records });
         let config = &wiring.context.config.outbound;
         Rc::new(Self {
             targets: Targets::new(&wiring),
@@ -87,15 +90,23 @@ impl Outbound {
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
         }
-        if let Err(error) = self.connection(tcp).await {
+        let mut passage = Passage::new(&self.wiring.records, Direction::Outbound, client);
+        let ended = self.connection(tcp, &mut passage).await;
+        if let Err(error) = &ended {
             tracing::info!(%client, %error, "outbound connection failed");
-            self.wiring.metrics.failed(Failed::Connection, &error);
+            self.wiring.metrics.failed(Failed::Connection, error);
         }
+        passage.end(ended.err());
     }
 
-    async fn connection(self: &Rc<Self>, tcp: TcpStream) -> Result<(), ProxyError> {
+    async fn connection(self: &Rc<Self>, tcp: TcpStream, passage: &mut Passage) -> Result<(), ProxyError> {
         let drain = self.wiring.context.drain.clone();
         let addr = accept::target(&self.wiring.context, &tcp)?;
+        let scene = passage.scene(|scene| {
+            scene.target = Some(addr);
+            scene.tls = AcceptedTls::Loopback.word();
+        });
+        let scene = Rc::clone(scene);
         let target = Box::pin(self.targets.get(addr.into())).await?;
         let mut stream = Stream::tcp(tcp);
         stream.meter(target.accepted(&self.wiring.metrics).open());
@@ -109,10 +120,11 @@ impl Outbound {
         };
         let Detected { protocol, prefix, sni, session } = detected;
         stream.unread(prefix);
+        passage.protocol(protocol.as_str());
         if protocol == Protocol::Opaque {
-            return Box::pin(self.forward(&target, stream, sni, session)).await;
+            return Box::pin(self.forward(&target, stream, sni, session, passage)).await;
         }
-        let requests = route::Requests::new(Rc::clone(self), target, protocol);
+        let requests = route::Requests::new(Rc::clone(self), target, protocol, scene);
         if protocol == Protocol::Http1 {
             let connection = ServerConnection { stream, prefix: Bytes::new() };
             Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
@@ -131,18 +143,20 @@ impl Outbound {
         stream: Stream,
         sni: Option<DnsName>,
         session: Option<Session>,
+        passage: &mut Passage,
     ) -> Result<(), ProxyError> {
         let session = match session {
             Some(session) => session,
             None => match Box::pin(forward::open(self, target, sni.as_ref())).await {
                 Ok(session) => session,
                 Err(error) => {
+                    passage.forwarded().why = Some(Rc::clone(&target.snapshot().parent));
                     stream.reset_on_close();
                     return Err(error);
                 }
             },
         };
-        session.forward(stream, target, &self.wiring.context.drain).await;
+        session.forward(stream, target, &self.wiring.context.drain, passage).await;
         Ok(())
     }
 }

@@ -19,8 +19,9 @@ use crate::{
     error::{Code, ProxyError},
     exchange::{Carrier, Directed, Director, Edits, Version},
     metrics::{Failed, http::Recorder},
+    records::{Follower, Scene},
 };
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{cell::RefCell, rc::Rc};
 use weft_model::{
     decide::route::{RequestView, find, find_grpc},
     names::header,
@@ -32,6 +33,7 @@ pub(super) struct Requests {
     outbound: Rc<Outbound>,
     target: Rc<Target>,
     protocol: Protocol,
+    scene: Rc<Scene>,
     /// The newest snapshot that has routes for this connection's protocol: it was chosen when the connection began, and a
     /// policy that changes its kind changes only later connections.
     routed: RefCell<Rc<Snapshot>>,
@@ -55,9 +57,9 @@ fn removed(ingress: bool, overridden: bool) -> &'static [&'static str] {
 }
 
 impl Requests {
-    pub(super) fn new(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol) -> Self {
+    pub(super) fn new(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol, scene: Rc<Scene>) -> Self {
         let routed = RefCell::new(target.snapshot());
-        Self { outbound, target, protocol, routed }
+        Self { outbound, target, protocol, scene, routed }
     }
 
     fn snapshot(&self) -> Rc<Snapshot> {
@@ -70,16 +72,24 @@ impl Requests {
     }
 
     /// The backends of the rule that `request` follows; `named` is the target that it names itself.
-    fn route(&self, request: &dyn RequestView, named: Option<&Target>) -> Result<Rc<Spread<Http>>, ProxyError> {
+    fn route(
+        &self,
+        request: &dyn RequestView,
+        named: Option<&Target>,
+        follower: &mut Follower,
+    ) -> Result<Rc<Spread<Http>>, ProxyError> {
         let target = named.unwrap_or(&self.target);
         let snapshot = named.map_or_else(|| self.snapshot(), Target::snapshot);
+        follower.why(&snapshot.parent);
         if let Some(refusal) = &snapshot.refusal {
             return Err(refusal.clone());
         }
         let rule = snapshot
             .rule(self.protocol, request)
             .ok_or_else(|| ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", target.found.key)))?;
-        Ok(snapshot.http(rule, &self.outbound.http))
+        let (spread, why) = snapshot.http(rule, &self.outbound.http);
+        follower.why(&why);
+        Ok(spread)
     }
 }
 
@@ -102,23 +112,50 @@ impl Snapshot {
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = Recorder;
+    type Record = (Recorder, Follower);
 
     async fn direct(
         &self,
         request: &dyn RequestView,
         version: Version,
+    ) -> Result<Directed<Lease, Self::Record>, ProxyError> {
+        let mut follower = self.outbound.wiring.records.follow(&self.scene, request, version);
+        let decided = self.decide(request, version, &mut follower).await;
+        follower.decided(request, decided)
+    }
+
+    fn informational_headers(&self) -> bool {
+        self.outbound.wiring.context.config.outbound.informational_headers
+    }
+
+    fn malformed(&self, error: &ProxyError, version: Version) {
+        self.outbound.wiring.records.malformed(&self.scene, version, error);
+        self.refused(error);
+    }
+
+    fn refused(&self, error: &ProxyError) {
+        tracing::debug!(target = %self.target.found.key, %error, "request failed");
+        self.outbound.wiring.metrics.failed(Failed::Request, error);
+    }
+}
+
+impl Requests {
+    async fn decide(
+        &self,
+        request: &dyn RequestView,
+        version: Version,
+        follower: &mut Follower,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
-        let start = Instant::now();
         let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
         let ingress = self.outbound.wiring.context.config.outbound.ingress;
         // Boxed: hardly any proxy is an ingress's.
         let named = if ingress { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
-        let spread = self.route(request, named.as_deref())?;
+        let spread = self.route(request, named.as_deref(), follower)?;
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
         let (endpoint, member, carrier) = connect(&spread, |member| {
+            follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
             Ok(member.connections.carrier(version, upgrades))
         })
@@ -133,24 +170,15 @@ impl Director for Requests {
                 strip_mesh_response: member.endpoint.tls.is_some(),
                 ..Edits::default()
             },
-            record: member.connections.series().begin(start, permit),
+            record: member.connections.series().begin(follower.began(), permit),
         })
-    }
-
-    fn informational_headers(&self) -> bool {
-        self.outbound.wiring.context.config.outbound.informational_headers
-    }
-
-    fn refused(&self, error: &ProxyError) {
-        tracing::debug!(target = %self.target.found.key, %error, "request failed");
-        self.outbound.wiring.metrics.failed(Failed::Request, error);
     }
 }
 
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
 async fn connect(
     spread: &Spread<Http>,
-    carrier: impl Fn(&Member<Http>) -> Result<Carrier, ProxyError>,
+    mut carrier: impl FnMut(&Member<Http>) -> Result<Carrier, ProxyError>,
 ) -> Result<(Lease, Rc<Member<Http>>, Carrier), ProxyError> {
     loop {
         let choice = spread.choose()?;

@@ -16,6 +16,8 @@ mod run;
 mod shutdown;
 pub mod spoken;
 mod start;
+mod tap;
+mod traces;
 pub mod worker;
 mod workers;
 

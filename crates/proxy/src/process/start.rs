@@ -10,12 +10,15 @@ use super::{
     run::{Ending, Event, Handle},
     shutdown,
     spoken::SpokenPorts,
+    tap,
+    traces::Exporter,
     worker::{Context, Direction, OriginalDst},
     workers::{self, Listener, Shared},
 };
 use crate::{
     Config,
     config::{ControlAddr, StreamLimits},
+    records::{AccessLog, Readers, Sinks, Taps, Traces},
 };
 use std::{
     io,
@@ -41,6 +44,8 @@ pub struct Options {
     pub signals: bool,
     /// How often workers are asked for a sign of life; ten asks without one end the process.
     pub ask: Duration,
+    /// Where the access log is written, if there is one.
+    pub access_log: Box<dyn io::Write + Send>,
 }
 
 /// Why the proxy did not start.
@@ -64,6 +69,7 @@ impl Default for Options {
             clock: rate_limit::clock(),
             signals: false,
             ask: Duration::from_secs(1),
+            access_log: Box::new(io::stderr()),
         }
     }
 }
@@ -101,7 +107,27 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let certifier = Certifier::new(config.identity.clone(), services.clone(), keys, certifying, &registry);
     let anchors =
         services.channel("identity", &config.identity.service, Caller::Certified).map_err(StartError::Control)?;
+    let readers = Readers::default();
+    let (access_log, log_thread) = match config.access_log {
+        Some(format) => {
+            let started = AccessLog::start(format, options.access_log, &registry).map_err(StartError::Thread)?;
+            (Some(started.0), Some(started.1))
+        }
+        None => (None, None),
+    };
+    let taps = Taps::new(&registry);
+    let (traces, exporting) = match &config.traces {
+        Some(traces) => {
+            let collector = services.channel("opentelemetry", &traces.collector, Caller::Certified);
+            let exporter = Exporter::new(collector.map_err(StartError::Control)?, traces, &registry);
+            let (traces, spans) = Traces::new(&registry);
+            (Some(traces), Some((exporter, spans)))
+        }
+        None => (None, None),
+    };
+    let sinks = Sinks { taps: taps.clone(), access_log, traces };
     let state = admin::State {
+        readers: readers.clone(),
         registry: registry.clone(),
         readiness: readiness.clone(),
         logs: options.logs.clone(),
@@ -131,17 +157,20 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         original_dst: options.original_dst.clone(),
         clock: options.clock.clone(),
         inbound_port: addrs.inbound.port(),
+        readers: readers.clone(),
+        sinks: sinks.clone(),
     });
-    let mut threads = {
+    let mut threads: Vec<_> = {
         let (contexts, events, certified) = (contexts.collect(), events.clone(), certified.clone());
         let died = move |index| drop(events.send(Event::WorkerDied(index)));
         workers::spawn(contexts, listeners.traffic, &shared, &certified, &registry, died).map_err(StartError::Thread)?
     };
-    drop(drain_watch);
+    drop((drain_watch, sinks));
+    threads.extend(log_thread);
 
     let following = following(&config, &config.identity.service);
     runtime.spawn(identity::run(certifier, readiness.task("identity")));
-    runtime.spawn(identity::follow_anchors(anchors, tls, following, registry.clone()));
+    runtime.spawn(identity::follow_anchors(anchors, tls.clone(), following, registry.clone()));
     runtime.spawn(sweep_metrics(registry.clone(), config.admin.metrics_retain_idle));
     let admin_events = events.clone();
     runtime.spawn(async move {
@@ -149,6 +178,16 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         // Nobody listens any more when the process ends.
         let _ = admin_events.send(Event::AdminEnded(ended.err()));
     });
+    if let Some((socket, config)) = listeners.tap.zip(config.tap.clone()) {
+        runtime.spawn(async move {
+            if let Err(error) = tap::serve(socket, config, tls, taps).await {
+                tracing::error!(%error, "The tap server has ended");
+            }
+        });
+    }
+    if let Some((exporter, spans)) = exporting {
+        runtime.spawn(exporter.run(spans));
+    }
     if options.signals {
         runtime.spawn(shutdown::on_signals(trigger.clone()));
     }
@@ -167,10 +206,13 @@ pub struct Addrs {
     pub admin: SocketAddr,
     pub inbound: SocketAddr,
     pub outbound: Vec<SocketAddr>,
+    /// Where there is a tap server.
+    pub tap: Option<SocketAddr>,
 }
 
 struct Listeners {
     admin: TcpListener,
+    tap: Option<TcpListener>,
     traffic: Vec<Listener>,
     addrs: Addrs,
 }
@@ -184,14 +226,19 @@ impl Listeners {
         };
         let (admin_addr, admin) = bind("admin", config.admin.listen, None)?;
         let (inbound_addr, inbound) = bind("inbound", config.inbound.listen, config.inbound.backlog)?;
-        let mut addrs = Addrs { admin: admin_addr, inbound: inbound_addr, outbound: vec![] };
+        let mut addrs = Addrs { admin: admin_addr, inbound: inbound_addr, outbound: vec![], tap: None };
         let mut traffic = vec![Listener { direction: Direction::Inbound, socket: inbound }];
         for addr in &config.outbound.listen {
             let (addr, socket) = bind("outbound", *addr, config.outbound.backlog)?;
             addrs.outbound.push(addr);
             traffic.push(Listener { direction: Direction::Outbound, socket });
         }
-        Ok(Self { admin, traffic, addrs })
+        let tap = config.tap.as_ref().map(|tap| bind("tap", tap.listen, None)).transpose()?;
+        let tap = tap.map(|(addr, socket)| {
+            addrs.tap = Some(addr);
+            socket
+        });
+        Ok(Self { admin, tap, traffic, addrs })
     }
 
     fn addrs(&self) -> Addrs {
@@ -254,6 +301,9 @@ fn announce(config: &Config, addrs: &Addrs) {
     tracing::info!("Inbound interface on {}", addrs.inbound);
     for addr in &addrs.outbound {
         tracing::info!("Outbound interface on {addr}");
+    }
+    if let Some(addr) = addrs.tap {
+        tracing::info!("Tap interface on {addr}");
     }
     tracing::info!("SNI is {}", config.identity.server_name);
     tracing::info!("Local identity is {}", config.identity.id);

@@ -3,6 +3,7 @@
 use crate::{
     Config,
     process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
+    records::{Readers, Sinks},
 };
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
@@ -38,6 +39,10 @@ pub struct Context {
     pub clock: Clock,
     /// The port on which the inbound listener is really bound.
     pub inbound_port: u16,
+    /// Where each worker says how its decision records are read.
+    pub(crate) readers: Readers,
+    /// Who is told of requests besides.
+    pub(crate) sinks: Sinks,
 }
 
 impl Direction {

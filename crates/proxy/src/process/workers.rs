@@ -15,6 +15,7 @@ use crate::{
     inbound::Inbound,
     metrics::{labels, proxy_errors},
     outbound::Outbound,
+    records::Records,
 };
 use futures_util::FutureExt;
 use std::{
@@ -246,9 +247,11 @@ async fn run(
     certified: Certified,
 ) {
     let drain = context.drain.clone();
-    let sides =
-        Rc::new(Sides { inbound: Inbound::new(context.clone()), outbound: Outbound::new(context.clone()), context });
     let (shared, index) = (acceptor.shared.clone(), acceptor.index);
+    let records = Records::new(context.config.process.records, context.sinks.clone());
+    context.readers.register(index, &records);
+    let inbound = Inbound::new(context.clone(), &records);
+    let sides = Rc::new(Sides { inbound, outbound: Outbound::new(context.clone(), &records), context });
     spawn_local(async move { answer_asks(&shared, index).await });
     for (listener, accepting) in listeners {
         let accept = accept(listener, acceptor.clone(), sides.clone(), certified.clone());

@@ -84,16 +84,15 @@ fn defaults_are_linkerds() {
 #[test]
 fn what_has_no_effect_is_named() {
     let Checked { unknown, not_built, .. } = checked(&[
-        ("ACCESS_LOG", "apache"),
         ("INGRESS_MODE", ""),
         ("TRACE_PROTOCOL", "opentelemetry"),
         ("TYPO", "x"),
         ("WEFT_PROXY_TYPO", "x"),
-        ("TRACE_SERVICE_NAME", "web"),
+        ("OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL", "true"),
     ])
     .unwrap();
     assert_eq!(unknown, ["LINKERD2_PROXY_TYPO", "WEFT_PROXY_TYPO"]);
-    assert_eq!(not_built, ["LINKERD2_PROXY_ACCESS_LOG", "LINKERD2_PROXY_TRACE_SERVICE_NAME"]);
+    assert_eq!(not_built, ["LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL"]);
 }
 
 #[test]

@@ -35,7 +35,12 @@ pub(crate) struct Setup {
     name: String,
     ask: Duration,
     clock: Option<Clock>,
+    access_log: Option<Box<dyn io::Write + Send>>,
 }
+
+/// What was written to an access log.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 /// A running proxy. Dropping it ends it without waiting for connections.
 pub(crate) struct Proxy {
@@ -115,7 +120,8 @@ impl Setup {
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
-        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask: Duration::from_secs(1), clock: None }
+        let (ask, clock, access_log) = (Duration::from_secs(1), None, None);
+        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask, clock, access_log }
     }
 
     /// Sets a variable by its whole name.
@@ -134,6 +140,12 @@ impl Setup {
     /// What rate limits are measured by.
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// Where its access log goes.
+    pub(crate) fn access_log(mut self, out: impl io::Write + Send + 'static) -> Self {
+        self.access_log = Some(Box::new(out));
         self
     }
 
@@ -160,6 +172,7 @@ impl Setup {
                 Arc::new(move |direction, tcp: &TcpStream| destinations.of(direction, tcp))
             },
             ask: self.ask,
+            access_log: self.access_log.unwrap_or_else(|| Box::new(io::stderr())),
             ..Options::default()
         };
         let handle = weft_proxy::start(config, options).expect("the proxy starts");
@@ -206,6 +219,11 @@ impl Proxy {
     /// Connects as this proxy's application would to `destination`.
     pub(crate) async fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
         self.outbound(destination).connect().await
+    }
+
+    /// The same where the connection may be reset before it is seen to stand.
+    pub(crate) async fn try_connect_outbound(&self, destination: SocketAddr) -> io::Result<TcpStream> {
+        self.outbound(destination).try_connect().await
     }
 
     /// Connects as somebody would to `destination` at this proxy's application.
@@ -270,7 +288,34 @@ pub(crate) async fn http1(mut tcp: TcpStream, request: &str) -> (u16, String) {
 
 impl Dialler {
     pub(crate) async fn connect(&self) -> TcpStream {
-        self.destinations.connect(self.listener.ip(), self.listener, self.destination).await.unwrap()
+        self.try_connect().await.unwrap()
+    }
+
+    async fn try_connect(&self) -> io::Result<TcpStream> {
+        self.destinations.connect(self.listener.ip(), self.listener, self.destination).await
+    }
+}
+
+impl Log {
+    /// The log, and where it is written.
+    pub(crate) fn new() -> (Self, Self) {
+        let log = Self::default();
+        (log.clone(), log)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod access_log;
 mod admin;
 mod binary;
 mod change;
@@ -12,6 +13,8 @@ mod discovery;
 mod egress;
 mod env;
 mod errors;
+mod explain;
+mod faults;
 mod harness;
 mod inbound;
 mod ingress;
@@ -24,5 +27,7 @@ mod revoke;
 mod series;
 mod server_first;
 mod spoof;
+mod tap;
 mod tcp;
 mod tls_routes;
+mod traces;

@@ -5,3 +5,4 @@ mod any;
 mod policies;
 mod refusals;
 mod roundtrip;
+mod tap;

@@ -30,6 +30,9 @@ impl RequestView for Req {
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.headers.iter().filter(|(n, _)| n == name).any(|(_, value)| wanted(value))
     }
+    fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.headers.iter().for_each(|(name, value)| visit(name.as_bytes(), value));
+    }
 }
 
 fn get(authority: &str, target: &str) -> Req {

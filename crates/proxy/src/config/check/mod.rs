@@ -3,8 +3,8 @@
 mod reader;
 
 use super::{
-    Admin, Config, Connect, ControlAddr, ControlClients, Destination, Http1Pool, Http2Client, Http2Server,
-    IdentityConfig, Inbound, Outbound, Policy, Process, Queue, SocketOptions, StreamLimits,
+    AccessLogFormat, Admin, Config, Connect, ControlAddr, ControlClients, Destination, Http1Pool, Http2Client,
+    Http2Server, IdentityConfig, Inbound, Outbound, Policy, Process, Queue, SocketOptions, StreamLimits, Tap, Traces,
     table::{self, Acts},
     value,
 };
@@ -15,6 +15,9 @@ use weft_model::{
     policy::{inbound::DefaultPolicy, outbound::Backoff},
 };
 use weft_telemetry::{Format, logs};
+
+/// Decision records that a worker may keep: some 50 MB.
+const MAX_RECORDS: usize = 100_000;
 
 /// A variable that is wrong, and what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +67,7 @@ impl Reader {
         let (admin, identity) = (self.admin(), self.identity());
         let (destination, policy) = (self.destination(), self.policy());
         let (control, process) = (self.control_clients(), self.process(cpus));
+        let (tap, access_log, traces) = (self.tap(), self.access_log(), self.traces());
         Some(Config {
             inbound: inbound?,
             outbound: outbound?,
@@ -73,6 +77,9 @@ impl Reader {
             policy: policy?,
             control,
             process,
+            tap,
+            access_log,
+            traces,
         })
     }
 
@@ -176,6 +183,34 @@ impl Reader {
             ingress,
             informational_headers: !hidden.unwrap_or(ingress),
         })
+    }
+
+    fn tap(&self) -> Option<Tap> {
+        let listen = self.required("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", value::socket_addr);
+        let permitted =
+            self.optional("LINKERD2_PROXY_TAP_SVC_NAME", |text| text.parse::<Identity>().map_err(|e| e.to_string()));
+        Some(Tap { listen: listen?, permitted: permitted? })
+    }
+
+    fn access_log(&self) -> Option<AccessLogFormat> {
+        self.optional("LINKERD2_PROXY_ACCESS_LOG", |text| match one_of(text, &["apache", "json"])? {
+            "json" => Ok(AccessLogFormat::Json),
+            _ => Ok(AccessLogFormat::Apache),
+        })
+    }
+
+    fn traces(&self) -> Option<Traces> {
+        let (addr, name) = ("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR", "LINKERD2_PROXY_TRACE_COLLECTOR_SVC_NAME");
+        // All names are asked for, so that a mistake shows before there is a collector.
+        let service_name = self.or_default("LINKERD2_PROXY_TRACE_SERVICE_NAME", text);
+        let attributes_path = self.optional("LINKERD2_PROXY_TRACE_ATTRIBUTES_PATH", |path| Ok(PathBuf::from(path)));
+        let extra_attributes = self.optional("LINKERD2_PROXY_TRACE_EXTRA_ATTRIBUTES", text);
+        let otel_attributes = self.optional("OTEL_RESOURCE_ATTRIBUTES", text);
+        let hostname = self.optional("HOSTNAME", text);
+        let given = self.optional(addr, value::host_port).is_some();
+        let identity = self.optional(name, dns_name);
+        let collector = if given { self.service(addr, name)? } else { return identity.and(None) };
+        Some(Traces { collector, service_name, attributes_path, extra_attributes, otel_attributes, hostname })
     }
 
     fn admin(&self) -> Option<Admin> {
@@ -325,6 +360,10 @@ impl Reader {
                 Ok(if one_of(text, &["plain", "json"])? == "json" { Format::Json } else { Format::Plain })
             }),
             metrics_series_cap: self.or_default("WEFT_PROXY_METRICS_SERIES_CAP", positive_number),
+            records: self.or_default("WEFT_PROXY_RECORDS", |text| match value::number(text)? {
+                records if records <= MAX_RECORDS => Ok(records),
+                records => Err(format!("{records} is more than {MAX_RECORDS}")),
+            }),
         }
     }
 

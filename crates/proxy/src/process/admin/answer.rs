@@ -1,6 +1,6 @@
 //! The answer to each admin request.
 
-use super::{State, env, guard::reason};
+use super::{State, env, explain, guard::reason};
 use crate::{config, error::ProxyError, inbound::authorize::Connected};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -28,6 +28,7 @@ where
         "/env.json" => environment(&request),
         "/shutdown" => shutdown(state, local, request.method()),
         "/proxy-log-level" => log_level(state, local, request).await,
+        "/explain" => explain::answer(&state.readers, local, request.method(), request.uri().query()).await,
         _ => text(StatusCode::NOT_FOUND, ""),
     }
 }
@@ -133,17 +134,17 @@ where
     }
 }
 
-fn only_loopback() -> Response<Full<Bytes>> {
+pub(super) fn only_loopback() -> Response<Full<Bytes>> {
     text(StatusCode::FORBIDDEN, "only from loopback\n")
 }
 
-fn not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
+pub(super) fn not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -153,13 +154,13 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::shutdown;
+    use crate::{process::shutdown, records::Readers};
     use weft_telemetry::{LogHandle, Readiness, Registry};
 
     fn state(shutdown_enabled: bool) -> (State, shutdown::Pulled) {
         let (trigger, pulled) = shutdown::channel();
         let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
-        (State { registry, readiness, logs, shutdown: trigger, shutdown_enabled }, pulled)
+        (State { registry, readiness, logs, shutdown: trigger, shutdown_enabled, readers: Readers::default() }, pulled)
     }
 
     async fn ask(state: &State, client: &str, method: Method, path: &str) -> (u16, String) {
@@ -220,5 +221,12 @@ mod tests {
         let (state, _pulled) = state(false);
         assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/proxy-log-level").await.0, 403);
         assert_eq!(ask(&state, "127.0.0.1", Method::GET, "/proxy-log-level").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn decision_records_are_for_loopback() {
+        let (state, _pulled) = state(false);
+        assert_eq!(ask(&state, "10.0.0.1", Method::GET, "/explain").await.0, 403);
+        assert_eq!(ask(&state, "127.0.0.1", Method::GET, "/explain").await.0, 200);
     }
 }

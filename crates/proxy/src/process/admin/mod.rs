@@ -7,12 +7,14 @@
 
 mod answer;
 mod env;
+mod explain;
 mod guard;
 
 use super::shutdown::Trigger;
 use crate::{
     inbound::authorize::Connected,
     prefix::{self, Seen},
+    records::Readers,
 };
 use answer::{answer, refusal};
 use bytes::{Bytes, BytesMut};
@@ -54,6 +56,7 @@ pub(super) struct State {
     pub(super) shutdown: Trigger,
     /// Whether POST /shutdown is allowed.
     pub(super) shutdown_enabled: bool,
+    pub(super) readers: Readers,
 }
 
 /// The answers and who may have them.
@@ -140,7 +143,8 @@ mod tests {
         let (trigger, _pulled) = shutdown::channel();
         let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
         let guard = guard::test::guard(&registry);
-        let state = State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false };
+        let readers = Readers::default();
+        let state = State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false, readers };
         let server = Arc::new(Server { state, guard });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (said, answered) in [

@@ -1,0 +1,119 @@
+//! The tap server on 4190 (data plane 7.1): mesh TLS, one permitted identity, loopback passes. Runs on the admin thread.
+
+use crate::{
+    config::Tap,
+    inbound::tls::{self, Arrived, Patience},
+    records::{MAX_OBSERVERS, Taps},
+};
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpStream, sync::Semaphore};
+use tokio_stream::StreamExt;
+use tonic::{Request, Status};
+use tower::ServiceExt;
+use weft_model::{
+    Identity,
+    tap::{Event, Observation},
+};
+use weft_transport::{
+    socket::{self, AcceptOptions},
+    tls::Store,
+};
+use weft_wire::{GrpcServer, Outgoing, tap};
+
+/// The most connections at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// A client that says nothing for a second is none; its handshake may take longer on a machine that is busy.
+const PATIENCE: Patience = Patience { first: Duration::from_secs(1), whole: Duration::from_secs(10) };
+/// A client that is gone is noticed after twice this time.
+const PING: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who calls, in the extensions of each request.
+#[derive(Clone, Debug)]
+struct Caller {
+    loopback: bool,
+    identity: Option<Identity>,
+}
+
+struct Service {
+    permitted: Identity,
+    taps: Taps,
+}
+
+impl tap::Taps for Service {
+    async fn observe(&self, observation: Request<Observation>) -> Result<Outgoing<Event>, Status> {
+        let observation = observation.into_inner();
+        tracing::debug!(?observation, "Requests are observed");
+        match self.taps.observe(observation) {
+            Some(events) => Ok(Box::pin(events.map(Ok))),
+            None => Err(Status::resource_exhausted(format!("there are {MAX_OBSERVERS} observers already"))),
+        }
+    }
+
+    fn permit(&self, extensions: &http::Extensions) -> Result<(), Status> {
+        let caller = extensions.get::<Caller>();
+        let identity = caller.and_then(|caller| caller.identity.as_ref());
+        if caller.is_some_and(|caller| caller.loopback) || identity == Some(&self.permitted) {
+            return Ok(());
+        }
+        let who = identity.map_or_else(|| "a client without identity".to_owned(), ToString::to_string);
+        Err(Status::unauthenticated(format!("{who} may not tap")))
+    }
+}
+
+/// Serves until the runtime ends.
+pub(super) async fn serve(listener: TcpListener, config: Tap, tls: Store, taps: Taps) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let service = tap::server(Service { permitted: config.permitted, taps });
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
+        let (tcp, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or the client is gone: neither is helped by asking again at once.
+                tracing::debug!(%error, "The tap server cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tls, service) = (tls.clone(), service.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = connection(tcp, client, &tls, service).await {
+                tracing::debug!(%client, error, "A tap connection failed");
+            }
+        });
+    }
+}
+
+async fn connection(
+    tcp: TcpStream,
+    client: SocketAddr,
+    store: &Store,
+    service: impl GrpcServer,
+) -> Result<(), Failure> {
+    socket::accepted(&tcp, &AcceptOptions::default())?;
+    let arrived = Box::pin(tls::terminate(store, tcp, false, PATIENCE)).await?;
+    let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(()) };
+    let caller = Caller { loopback: client.ip().to_canonical().is_loopback(), identity: tls.identity().cloned() };
+    let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        request.map(tonic::body::Body::new)
+    });
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING).max_concurrent_streams(64);
+    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await?;
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Follows one request from its head to its end, for its record and for those who asked to be told more.
+
+use super::{
+    Records, Why,
+    access_log::{Line, Took},
+    record::{Outcome, Record},
+    tap::Tapped,
+    trace::Traced,
+};
+use crate::{
+    error::ProxyError,
+    exchange::{Directed, Fields, Observe, Version},
+    process::worker::Direction,
+};
+use std::{rc::Rc, time::Instant};
+use weft_model::{Endpoint, decide::route::RequestView};
+
+/// One request on its way. What is known when it is dropped is what is recorded.
+pub(crate) struct Follower {
+    records: Rc<Records>,
+    /// Until it is recorded.
+    record: Option<Box<Record>>,
+    /// Only while somebody asks for it.
+    more: Option<Box<More>>,
+}
+
+/// What more is told than the record.
+#[derive(Default)]
+struct More {
+    endpoint: Option<Endpoint>,
+    line: Option<Line>,
+    tapped: Option<Tapped>,
+    traced: Option<Traced>,
+}
+
+impl Follower {
+    pub(super) fn new(records: Rc<Records>, record: Box<Record>, request: &dyn RequestView, version: Version) -> Self {
+        let logged = records.sinks.access_log.is_some() && record.scene.direction == Direction::Inbound;
+        let line = logged.then(|| Line::new(request, version, jiff::Timestamp::now()));
+        let more = line.map(|line| Box::new(More { line: Some(line), ..More::default() }));
+        Self { records, record: Some(record), more }
+    }
+
+    /// When its head had come.
+    pub(crate) fn began(&self) -> Instant {
+        self.record.as_ref().map_or_else(Instant::now, |record| record.began)
+    }
+
+    /// By which objects it was decided.
+    pub(crate) fn why(&mut self, why: &Rc<Why>) {
+        if let Some(record) = &mut self.record {
+            record.why = Some(Rc::clone(why));
+        }
+    }
+
+    /// Where it goes.
+    pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
+        if let Some(record) = &mut self.record {
+            record.endpoint = Some(endpoint.addr);
+            record.server_id = endpoint.tls.as_ref().map(|tls| tls.identity.clone());
+        }
+        if self.records.sinks.taps.is_active() {
+            self.more.get_or_insert_default().endpoint = Some(endpoint.clone());
+        }
+    }
+
+    /// Goes on with what was decided; a refusal is its end.
+    pub(crate) fn decided<E, R>(
+        mut self,
+        request: &dyn RequestView,
+        decided: Result<Directed<E, R>, ProxyError>,
+    ) -> Result<Directed<E, (R, Self)>, ProxyError> {
+        self.tap(request);
+        match decided {
+            Ok(Directed { endpoint, carrier, mut edits, record }) => {
+                if let Some(record) = &mut self.record {
+                    record.decided = Some(record.elapsed());
+                    let traces = self.records.sinks.traces.as_ref();
+                    if let Some(traced) = traces.and_then(|traces| traces.pass(record, request, &mut edits)) {
+                        self.more.get_or_insert_default().traced = Some(traced);
+                    }
+                }
+                Ok(Directed { endpoint, carrier, edits, record: (record, self) })
+            }
+            Err(error) => {
+                self.response_head(error.code.status());
+                self.end(None, Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn tap(&mut self, request: &dyn RequestView) {
+        let taps = &self.records.sinks.taps;
+        if !taps.is_active() {
+            return;
+        }
+        let Some(record) = &self.record else { return };
+        let endpoint = self.more.as_ref().and_then(|more| more.endpoint.as_ref());
+        if let Some(tapped) = taps.tap(record, request, endpoint) {
+            self.more.get_or_insert_default().tapped = Some(tapped);
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.total = record.elapsed();
+            self.records.keep(record);
+        }
+    }
+}
+
+impl Observe for Follower {
+    fn request_body(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.request_bytes += bytes as u64;
+        }
+    }
+
+    fn response_fields(&mut self, fields: &dyn Fields) {
+        let Some(more) = &mut self.more else { return };
+        if let Some(tapped) = &mut more.tapped {
+            tapped.response_fields(fields);
+        }
+        if let Some(line) = &mut more.line {
+            fields.each(&mut |name, value| {
+                if name.eq_ignore_ascii_case(b"content-length") {
+                    line.response_bytes(value);
+                }
+            });
+        }
+    }
+
+    fn response_head(&mut self, status: u16) {
+        let Some(record) = &mut self.record else { return };
+        let total = record.elapsed();
+        record.status = Some(status);
+        record.head = Some(total);
+        let Some(more) = &mut self.more else { return };
+        if let Some(tapped) = &mut more.tapped {
+            tapped.response_head(status);
+        }
+        if let (Some(line), Some(log)) = (more.line.take(), &self.records.sinks.access_log) {
+            let took = Took { total, processing: record.decided.unwrap_or(total) };
+            log.write(&line, &record.scene, status, took);
+        }
+    }
+
+    fn first_byte(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.first_byte = Some(record.elapsed());
+        }
+    }
+
+    fn response_body(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.response_bytes += bytes as u64;
+        }
+        if let Some(tapped) = self.more.as_mut().and_then(|more| more.tapped.as_mut()) {
+            tapped.response_body(bytes);
+        }
+    }
+
+    fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {
+        let Some(record) = &mut self.record else { return };
+        record.grpc_status = grpc_status;
+        record.outcome = if error.is_some() { Outcome::Failed } else { Outcome::Ended };
+        record.failure = error.cloned();
+        if let Some(more) = self.more.take() {
+            let More { endpoint: _, line: _, tapped, traced } = *more;
+            if let Some(mut tapped) = tapped {
+                tapped.end(grpc_status, error);
+            }
+            if let Some(traced) = traced {
+                traced.end(record.status, error);
+            }
+        }
+        self.keep();
+    }
+}
+
+impl Drop for Follower {
+    /// The client left. Who observes is told by the drop of what observes.
+    fn drop(&mut self) {
+        if let Some(traced) = self.more.take().and_then(|more| more.traced) {
+            traced.end(None, None);
+        }
+        self.keep();
+    }
+}
+
+impl<A: Observe, B: Observe> Observe for (A, B) {
+    fn request_body(&mut self, bytes: usize) {
+        self.0.request_body(bytes);
+        self.1.request_body(bytes);
+    }
+
+    fn response_fields(&mut self, fields: &dyn Fields) {
+        self.0.response_fields(fields);
+        self.1.response_fields(fields);
+    }
+
+    fn response_head(&mut self, status: u16) {
+        self.0.response_head(status);
+        self.1.response_head(status);
+    }
+
+    fn first_byte(&mut self) {
+        self.0.first_byte();
+        self.1.first_byte();
+    }
+
+    fn response_body(&mut self, bytes: usize) {
+        self.0.response_body(bytes);
+        self.1.response_body(bytes);
+    }
+
+    fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {
+        self.0.end(grpc_status, error);
+        self.1.end(grpc_status, error);
+    }
+}

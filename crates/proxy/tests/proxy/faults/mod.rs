@@ -1,0 +1,245 @@
+//! Every failure that the mesh makes, injected: what the client sees, and under which code it is counted and remembered.
+//!
+//! To add one: a row in the table of the file it belongs to. Each row has a mesh of its own.
+
+mod client;
+mod connection;
+mod policy;
+mod server;
+
+use crate::{
+    explain::explained,
+    harness::{LONG, eventually, soon},
+    mesh::{Mesh, Service},
+};
+use futures_util::StreamExt;
+use std::{collections::BTreeSet, net::SocketAddr, pin::Pin, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use weft_model::Endpoint;
+use weft_proxy::{error::Code, process::worker::Direction};
+use weft_testkit::{
+    http2,
+    policy::{detect, forward, service},
+};
+
+type Env = &'static [(&'static str, &'static str)];
+type Seeing<'m> = Pin<Box<dyn Future<Output = Saw> + 'm>>;
+
+/// One fault.
+struct Fault {
+    name: &'static str,
+    code: Code,
+    /// Whose failure it is: `web`'s proxy is outbound, `app`'s is inbound.
+    side: Direction,
+    sees: Sees,
+    web: Env,
+    app: Env,
+    /// A policy was pushed: until the proxy has it the client sees something else.
+    pushed: bool,
+    inject: for<'m> fn(&'m Mesh) -> Seeing<'m>,
+}
+
+/// What the client is to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sees {
+    /// The code's HTTP status.
+    Reply,
+    /// The code's gRPC status.
+    Grpc,
+    /// The end of the connection or stream instead of a reply.
+    End,
+}
+
+/// What it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Saw {
+    Reply { status: u16, grpc: Option<u16>, text: Option<String> },
+    End,
+}
+
+/// Codes without a row, and why.
+const ELSEWHERE: &[(Code, &str)] = &[
+    (Code::DescriptorLimit, "in a process of its own: descriptors::accepting_pauses_at_the_limit"),
+    (Code::ServerFirstRefused, "nothing makes it yet"),
+];
+
+/// How many rows run at once.
+const AT_ONCE: usize = 4;
+
+fn fault(
+    name: &'static str,
+    code: Code,
+    side: Direction,
+    sees: Sees,
+    inject: for<'m> fn(&'m Mesh) -> Seeing<'m>,
+) -> Fault {
+    Fault { name, code, side, sees, web: &[], app: &[], pushed: false, inject }
+}
+
+impl Fault {
+    fn web(self, web: Env) -> Self {
+        Self { web, ..self }
+    }
+
+    fn app(self, app: Env) -> Self {
+        Self { app, ..self }
+    }
+
+    fn pushed(self) -> Self {
+        Self { pushed: true, ..self }
+    }
+
+    async fn run(&self) {
+        let Self { name, code, side, sees, web, app, pushed, inject } = self;
+        let mesh = Mesh::with(web, app).await;
+        let start = Instant::now();
+        let saw = loop {
+            let saw = soon(inject(&mesh)).await;
+            if !pushed || self.is_seen(&saw) || start.elapsed() > LONG {
+                break saw;
+            }
+        };
+        assert!(self.is_seen(&saw), "{name}: {code:?} as {sees:?} was expected, and the client saw {saw:?}");
+        let proxy = if *side == Direction::Outbound { &mesh.web } else { &mesh.app };
+        let series = format!("weft_proxy_errors_total{{direction=\"{}\",code=\"{}\"}}", side.as_str(), code.as_str());
+        eventually(&format!("{name}: {series}"), || proxy.metric(&series) >= 1.0).await;
+        if !pushed {
+            assert_eq!(proxy.metric(&series), 1.0, "{name}: it counts once");
+        }
+        // Beside the record of the connection there may be one of a request.
+        let query = format!("direction={}&code={}&limit=1", side.as_str(), code.as_str());
+        let explained = explained(proxy, &query, 1).await;
+        assert_eq!(explained["records"][0]["code"], code.as_str(), "{name}: {explained:#}");
+    }
+
+    fn is_seen(&self, saw: &Saw) -> bool {
+        let told = |text: &Option<String>| {
+            let known = format!(" [{}]", self.code.as_str());
+            match (self.side, text) {
+                // The application is told; a stranger is not.
+                (Direction::Outbound, Some(text)) => text.ends_with(&known),
+                (Direction::Inbound, None) => true,
+                _ => false,
+            }
+        };
+        match (self.sees, saw) {
+            (Sees::Reply, Saw::Reply { status, grpc: None, text }) => *status == self.code.status() && told(text),
+            (Sees::Grpc, Saw::Reply { status: 200, grpc, text }) => {
+                *grpc == Some(self.code.grpc_status()) && told(text)
+            }
+            (Sees::End, Saw::End) => true,
+            _ => false,
+        }
+    }
+}
+
+fn table() -> Vec<Fault> {
+    [client::faults(), policy::faults(), server::faults(), connection::faults()].into_iter().flatten().collect()
+}
+
+async fn all(faults: Vec<Fault>) {
+    futures_util::stream::iter(&faults).for_each_concurrent(AT_ONCE, Fault::run).await;
+}
+
+#[tokio::test]
+async fn a_clients_faults_have_their_codes() {
+    all(client::faults()).await;
+}
+
+#[tokio::test]
+async fn what_a_policy_refuses_has_its_code() {
+    all(policy::faults()).await;
+}
+
+#[tokio::test]
+async fn a_servers_faults_have_their_codes() {
+    all(server::faults()).await;
+}
+
+#[tokio::test]
+async fn connections_that_fail_have_their_codes() {
+    all(connection::faults()).await;
+}
+
+#[test]
+fn every_code_has_a_fault() {
+    let table = table();
+    assert!(table.len() >= 40, "{}", table.len());
+    let names: BTreeSet<_> = table.iter().map(|fault| fault.name).collect();
+    assert_eq!(names.len(), table.len(), "each has a name of its own");
+    let row = |code| table.iter().any(|fault| fault.code == code);
+    let elsewhere = |code| ELSEWHERE.iter().any(|(other, _)| *other == code);
+    let wrong: Vec<_> = Code::ALL.iter().filter(|code| row(**code) == elsewhere(**code)).collect();
+    assert!(wrong.is_empty(), "each has a row in tests/proxy/faults, or a reason: {wrong:?}");
+}
+
+/// A service that detects, with one endpoint that is not balanced: whoever fails to reach it is told why.
+fn forwarded(mesh: &Mesh, endpoint: Endpoint) -> Service {
+    let known = mesh.service(&[]);
+    mesh.control.set_outbound(known.addr, detect(service("ns", "app", 80), forward(endpoint)));
+    known
+}
+
+/// An address of this machine where nobody listens.
+fn nobody() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Writes, and reads the head of a reply or the end.
+async fn say(mut tcp: TcpStream, bytes: impl AsRef<[u8]>) -> Saw {
+    // Who is refused early may be reset while it writes.
+    let _ = tcp.write_all(bytes.as_ref()).await;
+    let mut heard = vec![];
+    while !heard.windows(4).any(|four| four == b"\r\n\r\n") {
+        match tcp.read_buf(&mut heard).await {
+            Ok(n) if n > 0 => {}
+            _ => return Saw::End,
+        }
+    }
+    let text = String::from_utf8_lossy(&heard).into_owned();
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let told = text.lines().find_map(|line| line.strip_prefix("l5d-proxy-error: "));
+    status.map_or(Saw::End, |status| Saw::Reply { status, grpc: None, text: told.map(str::to_owned) })
+}
+
+/// The same with an HTTP/1 request and nothing special.
+async fn get(tcp: TcpStream) -> Saw {
+    say(tcp, "GET / HTTP/1.1\r\nhost: app.ns\r\n\r\n").await
+}
+
+/// Sends a request of HTTP/2.
+async fn call(tcp: TcpStream, request: http::Request<http2::Body>) -> Saw {
+    let Ok(mut client) = http2::Client::over(tcp).await else { return Saw::End };
+    let Ok(answer) = client.call(request).await else { return Saw::End };
+    let header = |name: &str| answer.head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    Saw::Reply {
+        status: answer.head.status.as_u16(),
+        grpc: header("grpc-status").map(|status| status.parse().unwrap()),
+        text: header("l5d-proxy-error"),
+    }
+}
+
+/// A call of gRPC.
+fn grpc() -> http::Request<http2::Body> {
+    let request = http::Request::post("http://app.ns/a.B/C").header("content-type", "application/grpc");
+    request.body(http2::full("")).unwrap()
+}
+
+/// Connects to what may reset the connection before it is seen to stand, and writes.
+async fn dial(proxy: &crate::harness::Proxy, destination: SocketAddr, bytes: impl AsRef<[u8]>) -> Saw {
+    match proxy.try_connect_outbound(destination).await {
+        Ok(tcp) => end(tcp, bytes).await,
+        Err(_) => Saw::End,
+    }
+}
+
+/// Writes, and reads until the end, which is all that is expected.
+async fn end(mut tcp: TcpStream, bytes: impl AsRef<[u8]>) -> Saw {
+    let _ = tcp.write_all(bytes.as_ref()).await;
+    let mut heard = vec![];
+    while matches!(tcp.read_buf(&mut heard).await, Ok(n) if n > 0) {}
+    Saw::End
+}
