@@ -45,6 +45,8 @@ pub mod header {
     pub const DST_CANONICAL: &str = "l5d-dst-canonical";
     /// The target of a request, asked by an ingress; read by proxies in ingress mode alone.
     pub const DST_OVERRIDE: &str = "l5d-dst-override";
+    /// Which gateways a request went through.
+    pub const FORWARDED: &str = "forwarded";
     /// The identity that the server must have, asked by the client application.
     pub const REQUIRE_ID: &str = "l5d-require-id";
 }

@@ -28,6 +28,8 @@ pub enum Code {
     RouteNotFound,
     /// The policy lets this client in nowhere.
     Unauthorized,
+    /// A gateway was asked for a name that it does not serve, or that nobody knows.
+    GatewayDomainInvalid,
     /// The port's rate limit leaves no room for the request.
     RateLimited,
     /// The policy asks for something that this build does not carry out, or is invalid.
@@ -73,6 +75,7 @@ impl Code {
         Self::Http2Violation,
         Self::RouteNotFound,
         Self::Unauthorized,
+        Self::GatewayDomainInvalid,
         Self::RateLimited,
         Self::PolicyUnsupported,
         Self::DetectTimeout,
@@ -107,6 +110,7 @@ impl Code {
             Self::Http2Violation => "HTTP2_VIOLATION",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::Unauthorized => "UNAUTHORIZED",
+            Self::GatewayDomainInvalid => "GATEWAY_DOMAIN_INVALID",
             Self::RateLimited => "RATE_LIMITED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
             Self::DetectTimeout => "DETECT_TIMEOUT",
@@ -135,7 +139,7 @@ impl Code {
         match self {
             Self::BadRequest | Self::Http2Violation | Self::NoServerName => 400,
             Self::HeadTooLarge => 431,
-            Self::RouteNotFound => 404,
+            Self::RouteNotFound | Self::GatewayDomainInvalid => 404,
             Self::Unauthorized | Self::ServerFirstRefused => 403,
             Self::RateLimited => 429,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
@@ -154,7 +158,7 @@ impl Code {
             | Self::Http2Violation
             | Self::NoServerName
             | Self::PolicyUnsupported => 13,
-            Self::RouteNotFound => 5,
+            Self::RouteNotFound | Self::GatewayDomainInvalid => 5,
             Self::Unauthorized | Self::ServerFirstRefused => 7,
             Self::RateLimited => 8,
             Self::ConnectFailed
@@ -170,7 +174,15 @@ impl Code {
 
     /// Whether the client's connection is closed after the reply.
     pub fn closes(self) -> bool {
-        !matches!(self, Self::RouteNotFound | Self::Unauthorized | Self::RateLimited | Self::IdentityMismatch)
+        !matches!(
+            self,
+            Self::RouteNotFound
+                | Self::Unauthorized
+                | Self::GatewayDomainInvalid
+                | Self::RateLimited
+                | Self::IdentityMismatch
+                | Self::Loop
+        )
     }
 }
 

@@ -68,6 +68,10 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "No authorization of the server's port lets this client in: wrong network, no certificate, or another identity",
             "Allow the client's identity or network, or mesh the client; `config.linkerd.io/default-inbound-policy` holds where nothing else does",
         ),
+        Code::GatewayDomainInvalid => (
+            "A transport header names a target to which this proxy is no gateway: its name is not below `LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES`, or the control plane has no profile for it",
+            "Look at what the client's control plane links to, and whether the target exists behind this gateway",
+        ),
         Code::RateLimited => (
             "The port's HTTPLocalRateLimitPolicy leaves no room: the text says whether all clients together or this identity has too many, and the limit",
             "Ask less often, or raise the limit (`total`, `identity`, or an override for this client); it holds per proxy, so replicas add to it",

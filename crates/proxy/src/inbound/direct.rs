@@ -11,21 +11,29 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
-use weft_model::{DnsName, Identity};
+use weft_model::{DnsName, Identity, NameAddr};
 use weft_telemetry::Labels;
 use weft_wire::transport_header::{SessionProtocol, TransportHeader};
 
 /// Where such a connection goes, and what it speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
-    pub(super) target: SocketAddr,
+    pub(super) to: To,
     pub(super) protocol: Protocol,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// A port of the application.
+    Port(SocketAddr),
+    /// A target to which this proxy is to be a gateway.
+    Name(NameAddr),
 }
 
 /// Reads the header; what follows it is put back.
 ///
 /// # Errors
-/// The client has not proved an identity, or the header is missing, invalid, or asks for a gateway or for this proxy itself.
+/// The client has not proved an identity, or the header is missing, invalid, or asks for this proxy itself.
 pub(super) async fn named(
     metrics: &Metrics,
     arrived: &mut Arrived,
@@ -72,18 +80,19 @@ fn asked(header: &TransportHeader, client: &Identity) -> Labels {
 }
 
 fn target(header: &TransportHeader, local: IpAddr, own_port: u16) -> Result<Named, ProxyError> {
-    if let Some(name) = &header.name {
-        return Err(ProxyError::new(Code::PolicyUnsupported, format!("this proxy is no gateway to {name}")));
-    }
-    if header.port == own_port {
-        return Err(ProxyError::new(Code::Loop, "the transport header names this proxy itself"));
-    }
+    let to = match &header.name {
+        Some(name) => To::Name(NameAddr { name: name.clone(), port: header.port }),
+        None if header.port == own_port => {
+            return Err(ProxyError::new(Code::Loop, "the transport header names this proxy itself"));
+        }
+        None => To::Port(SocketAddr::new(local, header.port)),
+    };
     let protocol = match header.protocol {
         Some(SessionProtocol::Http1) => Protocol::Http1,
         Some(SessionProtocol::Http2) => Protocol::Http2,
         None => Protocol::Opaque,
     };
-    Ok(Named { target: SocketAddr::new(local, header.port), protocol })
+    Ok(Named { to, protocol })
 }
 
 #[cfg(test)]
@@ -91,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateways_and_loops_are_refused() {
+    fn ports_names_and_loops() {
         let local: IpAddr = "10.0.0.1".parse().unwrap();
         let header = |port, name: Option<&str>| TransportHeader {
             port,
@@ -101,9 +110,11 @@ mod tests {
         let code = |h: &TransportHeader| target(h, local, 4143).map_err(|e| e.code);
         assert_eq!(
             code(&header(80, None)),
-            Ok(Named { target: "10.0.0.1:80".parse().unwrap(), protocol: Protocol::Http2 })
+            Ok(Named { to: To::Port("10.0.0.1:80".parse().unwrap()), protocol: Protocol::Http2 })
         );
         assert_eq!(code(&header(4143, None)), Err(Code::Loop));
-        assert_eq!(code(&header(80, Some("web.ns.svc.cluster.local"))), Err(Code::PolicyUnsupported));
+        let named = To::Name("web.ns.svc.cluster.local:4143".parse().unwrap());
+        let of_gateway = header(4143, Some("web.ns.svc.cluster.local"));
+        assert_eq!(code(&of_gateway), Ok(Named { to: named, protocol: Protocol::Http2 }));
     }
 }

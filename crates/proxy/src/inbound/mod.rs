@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! peer ─► accept ─┬─ a port of the application ─► tls ─► detect ─┬─ HTTP ──► route ─► authorize ─┬─► forward ─► app
-//!                 └─ this proxy's own port ─► tls ─► direct ─────┴─ bytes ─► authorize ──────────┘
+//!                 └─ this proxy's own port ─► tls ─► direct ─┬───┴─ bytes ─► authorize ──────────┘
+//!                                                            └─ a name ─► gateway ─► the outbound side
 //! ```
 //! Per worker: connections to the application are shared by the worker's connections and by nobody else.
 
@@ -11,6 +12,7 @@ pub(crate) mod authorize;
 mod detect;
 mod direct;
 mod forward;
+mod gateway;
 mod route;
 pub(crate) mod tls;
 
@@ -23,6 +25,7 @@ use crate::{
         labels::{self, AcceptedTls},
         tcp,
     },
+    outbound::Outbound,
     process::{
         discovery::PortPolicy,
         worker::{Context, Direction},
@@ -33,7 +36,9 @@ use accept::Dialled;
 use authorize::Connected;
 use bytes::Bytes;
 use detect::Protocol;
+use direct::{Named, To};
 use forward::App;
+use gateway::Gateway;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -44,13 +49,15 @@ use std::{
 };
 use tls::{Arrived, Patience};
 use tokio::{net::TcpStream, time::Instant};
-use weft_model::policy::inbound::ServerProtocol;
+use weft_model::{NameAddr, policy::inbound::ServerProtocol};
 use weft_telemetry::Labels;
 use weft_transport::Stream;
 
 /// The inbound side of one worker.
 pub(crate) struct Inbound {
     wiring: Wiring,
+    /// To where this proxy forwards as a gateway.
+    outbound: Rc<Outbound>,
     apps: RefCell<HashMap<SocketAddr, Rc<App>>>,
     sweeping: Cell<bool>,
 }
@@ -70,19 +77,21 @@ struct Known {
     connected: Connected,
     port: Arc<PortPolicy>,
     protocol: Protocol,
+    /// The target for which this proxy is to be a gateway.
+    gateway: Option<NameAddr>,
 }
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Inbound {
-    pub(crate) fn new(context: Context, records: &Rc<Records>) -> Rc<Self> {
+    pub(crate) fn new(context: Context, outbound: &Rc<Outbound>, records: &Rc<Records>) -> Rc<Self> {
         let metrics = Metrics::new(&context.registry, context.shard, Direction::Inbound);
         let labels =
             Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
         let dialled = metrics.tcp.series(metrics.shard, labels);
         let wiring = Wiring { context, metrics, records: Rc::clone(records), dialled };
-        Rc::new(Self { wiring, apps: RefCell::default(), sweeping: Cell::new(false) })
+        Rc::new(Self { wiring, outbound: Rc::clone(outbound), apps: RefCell::default(), sweeping: Cell::new(false) })
     }
 
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
@@ -131,7 +140,7 @@ impl Inbound {
         if matches!(port.policy.load().value.protocol, ServerProtocol::Opaque) {
             let connected = Connected { client, tls: AcceptedTls::PortSkipped, target };
             let stream = self.metered(Stream::tcp(tcp), &connected, &port);
-            return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque }));
+            return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque, gateway: None }));
         }
         let timeout = context.config.inbound.detect_timeout;
         let patience = Patience { first: timeout, whole: timeout };
@@ -149,7 +158,7 @@ impl Inbound {
                 .await
                 .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?
         };
-        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol }))
+        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol, gateway: None }))
     }
 
     /// A connection to this proxy's own port: the client says what it is.
@@ -163,15 +172,21 @@ impl Inbound {
         let timeout = context.config.inbound.detect_timeout;
         let patience = Patience { first: timeout, whole: timeout };
         let Some(mut arrived) = tls::terminate(&context.tls, tcp, true, patience).await? else { return Ok(None) };
-        let named = direct::named(&self.wiring.metrics, &mut arrived, local, context.inbound_port, timeout).await?;
-        let port = context.discovery.inbound(named.target.port());
-        let connected = Connected { client, tls: arrived.tls, target: named.target };
+        let own = context.inbound_port;
+        let Named { to, protocol } = direct::named(&self.wiring.metrics, &mut arrived, local, own, timeout).await?;
+        // A gateway serves under the policy of its own port.
+        let (target, gateway) = match to {
+            To::Port(target) => (target, None),
+            To::Name(name) => (SocketAddr::new(local, own), Some(name)),
+        };
+        let port = context.discovery.inbound(target.port());
+        let connected = Connected { client, tls: arrived.tls, target };
         let stream = self.metered(arrived.stream, &connected, &port);
-        Ok(Some(Known { stream, connected, port, protocol: named.protocol }))
+        Ok(Some(Known { stream, connected, port, protocol, gateway }))
     }
 
     async fn carry(self: &Rc<Self>, known: Known, passage: &mut Passage) -> Result<(), ProxyError> {
-        let Known { stream, connected, port, protocol } = known;
+        let Known { stream, connected, port, protocol, gateway } = known;
         let scene = passage.scene(|scene| {
             scene.target = Some(connected.target);
             scene.client_id = connected.tls.identity().cloned();
@@ -180,26 +195,53 @@ impl Inbound {
         let scene = Rc::clone(scene);
         passage.protocol(protocol.as_str());
         let drain = self.wiring.context.drain.clone();
+        if let Some(name) = gateway {
+            return Box::pin(self.forward_on(stream, connected, port, protocol, name, passage)).await;
+        }
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
             return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain, passage)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
+        Box::pin(self.serve_http(stream, protocol, requests)).await;
+        Ok(())
+    }
+
+    /// As a gateway.
+    async fn forward_on(
+        self: &Rc<Self>,
+        stream: Stream,
+        connected: Connected,
+        port: Arc<PortPolicy>,
+        protocol: Protocol,
+        name: NameAddr,
+        passage: &mut Passage,
+    ) -> Result<(), ProxyError> {
+        let gateway = Gateway::new(self, name, connected, port).await;
+        if protocol == Protocol::Opaque {
+            return gateway.bytes(stream, &self.wiring.context.drain, passage).await;
+        }
+        let scene = Rc::clone(passage.scene(|_| {}));
+        self.serve_http(stream, protocol, gateway.requests(protocol == Protocol::Http2, scene)).await;
+        Ok(())
+    }
+
+    async fn serve_http(&self, stream: Stream, protocol: Protocol, requests: impl Director + 'static) {
+        let context = &self.wiring.context;
+        let drain = context.drain.clone();
         if protocol == Protocol::Http1 {
             let connection = ServerConnection { stream, prefix: Bytes::new() };
-            Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
-        } else {
-            let settings = ServerSettings::new(&self.wiring.context.config.inbound.http2_server);
-            let ending = async move { drain.signaled().await };
-            let requests = Rc::new(requests);
-            let serving = Box::pin(exchange::serve_http2(stream, &settings, Rc::clone(&requests), ending));
-            tokio::select! {
-                () = serving => {}
-                // Streams end with their connection: none of them looks complete.
-                () = requests.shut_out() => {}
-            }
+            return Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         }
-        Ok(())
+        let settings = ServerSettings::new(&context.config.inbound.http2_server);
+        let ending = async move { drain.signaled().await };
+        let requests = Rc::new(requests);
+        let serving = Box::pin(exchange::serve_http2(stream, &settings, Rc::clone(&requests), ending));
+        tokio::select! {
+            () = serving => {}
+            // Streams end with their connection: none of them looks complete.
+            () = requests.shut_out() => {}
+        }
     }
 
     fn metered(&self, mut stream: Stream, connected: &Connected, port: &PortPolicy) -> Stream {

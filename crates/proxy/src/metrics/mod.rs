@@ -90,7 +90,7 @@ impl Metrics {
     /// Counts a failure. Rare, so its series are looked up each time.
     pub(crate) fn failed(&self, what: Failed, error: &ProxyError) {
         self.proxy_errors.pinned(self.shard, &labels::code(self.direction, error.code)).inc();
-        if let Some(label) = error_label(error.code) {
+        if let Some(label) = error_label(what, error.code) {
             let family = if what == Failed::Request { &self.http_errors } else { &self.tcp_errors };
             family.pinned(self.shard, &Labels::new().with("error", label)).inc();
         }
@@ -108,7 +108,7 @@ pub(crate) fn proxy_errors(registry: &Registry) -> CounterFamily {
 }
 
 /// Linkerd's word for a failure; `None` where a family of its own counts it.
-fn error_label(code: Code) -> Option<&'static str> {
+fn error_label(what: Failed, code: Code) -> Option<&'static str> {
     Some(match code {
         Code::Failfast => "failfast",
         Code::LoadShed => "loadshed",
@@ -119,6 +119,8 @@ fn error_label(code: Code) -> Option<&'static str> {
         | Code::UpstreamProtocol => "i/o",
         Code::IdentityMismatch => "identity required",
         Code::DetectTimeout => "tls detection timeout",
+        Code::GatewayDomainInvalid => "gateway domain invalid",
+        Code::Loop if what == Failed::Request => "gateway loop",
         Code::RouteNotFound | Code::Unauthorized | Code::RateLimited | Code::ServerFirstRefused => return None,
         _ => "unexpected",
     })

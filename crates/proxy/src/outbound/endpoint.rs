@@ -39,7 +39,7 @@ pub(crate) struct Http {
 }
 
 /// An endpoint as one request holds it, with the connection that was made while it was chosen.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     member: Rc<Member<Http>>,
     _pending: Pending<Http>,
     held: RefCell<Option<Held>>,

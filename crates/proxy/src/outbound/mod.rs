@@ -16,6 +16,7 @@ mod discover;
 mod endpoint;
 mod forward;
 mod ingress;
+mod onward;
 mod route;
 mod server_first;
 
@@ -33,6 +34,8 @@ use detect::{Detected, Protocol};
 use discover::{Target, Targets};
 use endpoint::Http;
 use forward::Session;
+pub(crate) use onward::Onward;
+pub(crate) use route::Requests;
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -87,9 +90,7 @@ impl Outbound {
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
     /// drops the connection.
     pub(crate) async fn serve(self: Rc<Self>, tcp: TcpStream, client: SocketAddr) {
-        if !self.sweeping.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
-        }
+        self.begin_sweeping();
         let mut passage = Passage::new(&self.wiring.records, Direction::Outbound, client);
         let ended = self.connection(tcp, &mut passage).await;
         if let Err(error) = &ended {
@@ -97,6 +98,12 @@ impl Outbound {
             self.wiring.metrics.failed(Failed::Connection, error);
         }
         passage.end(ended.err());
+    }
+
+    fn begin_sweeping(self: &Rc<Self>) {
+        if !self.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
     }
 
     async fn connection(self: &Rc<Self>, tcp: TcpStream, passage: &mut Passage) -> Result<(), ProxyError> {

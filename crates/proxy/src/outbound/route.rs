@@ -29,7 +29,7 @@ use weft_model::{
 };
 
 /// Decides the requests of one accepted connection.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     outbound: Rc<Outbound>,
     target: Rc<Target>,
     protocol: Protocol,

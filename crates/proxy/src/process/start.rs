@@ -284,7 +284,7 @@ fn discovery(
         profile_suffixes: destination.profile_suffixes.clone(),
         detect_timeout: config.outbound.detect_timeout,
         outbound_idle: config.outbound.discovery_idle,
-        inbound: InboundSettings::new(&config.inbound, addrs.admin.port(), clock.clone()),
+        inbound: InboundSettings::new(&config.inbound, addrs.admin.port(), addrs.inbound.port(), clock.clone()),
     };
     Ok(Discovery::new(runtime.handle().clone(), sources, settings, registry))
 }

@@ -250,8 +250,8 @@ async fn run(
     let (shared, index) = (acceptor.shared.clone(), acceptor.index);
     let records = Records::new(context.config.process.records, context.sinks.clone());
     context.readers.register(index, &records);
-    let inbound = Inbound::new(context.clone(), &records);
-    let sides = Rc::new(Sides { inbound, outbound: Outbound::new(context.clone(), &records), context });
+    let outbound = Outbound::new(context.clone(), &records);
+    let sides = Rc::new(Sides { inbound: Inbound::new(context.clone(), &outbound, &records), outbound, context });
     spawn_local(async move { answer_asks(&shared, index).await });
     for (listener, accepting) in listeners {
         let accept = accept(listener, acceptor.clone(), sides.clone(), certified.clone());

@@ -15,6 +15,7 @@ mod env;
 mod errors;
 mod explain;
 mod faults;
+mod gateway;
 mod harness;
 mod inbound;
 mod ingress;

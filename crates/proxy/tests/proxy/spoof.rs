@@ -29,14 +29,19 @@ use weft_transport::{
 use weft_wire::transport_header::{PREFACE, SessionProtocol, TransportHeader};
 
 /// A peer of the mesh that the test plays itself: mutual TLS to `app`'s inbound port, a transport header announced.
-async fn peer(mesh: &Mesh) -> Stream {
-    let id = identity("peer");
+pub(crate) async fn peer(mesh: &Mesh) -> Stream {
+    peer_at(mesh, "peer", mesh.app.addrs().inbound).await
+}
+
+/// The same as somebody else, or over another address.
+pub(crate) async fn peer_at(mesh: &Mesh, name: &str, addr: SocketAddr) -> Stream {
+    let id = identity(name);
     let issued = mesh.control.ca().issue(&id, Duration::from_secs(600)).unwrap();
     let store = Store::new(mesh.control.ca().anchors_pem(), id.as_str().parse().unwrap(), id).unwrap();
     let intermediates: Vec<Vec<u8>> = issued.certificate.intermediates.iter().map(|der| der.to_vec()).collect();
     let key = Key::from_pkcs8(&issued.key_pkcs8).unwrap();
     store.set_certificate(&key, &issued.certificate.leaf, &intermediates).unwrap();
-    let tcp = TcpStream::connect(mesh.app.addrs().inbound).await.unwrap();
+    let tcp = TcpStream::connect(addr).await.unwrap();
     let identity = identity("app");
     let server = ServerTls { server_name: identity.as_str().parse().unwrap(), identity };
     let (stream, transport) = soon(store.connect(tcp, &server, true)).await.unwrap();

@@ -97,9 +97,12 @@ pub(super) struct InboundSettings {
 }
 
 impl InboundSettings {
-    pub(super) fn new(config: &Inbound, admin_port: u16, clock: Clock) -> Self {
+    pub(super) fn new(config: &Inbound, admin_port: u16, inbound_port: u16, clock: Clock) -> Self {
         let mut eager = config.ports.clone();
         eager.insert(admin_port);
+        if !config.gateway_suffixes.0.is_empty() {
+            eager.insert(inbound_port);
+        }
         Self {
             idle: config.discovery_idle,
             default_policy: config.default_policy,

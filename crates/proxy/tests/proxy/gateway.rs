@@ -1,0 +1,162 @@
+//! A gateway: direct connections whose transport header names a target behind it.
+
+use crate::{
+    harness::{elsewhere, eventually, soon},
+    mesh::{Mesh, naming, shouting},
+    spoof::{peer, peer_at},
+};
+use http::Request;
+use std::net::Ipv4Addr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weft_model::{Endpoint, Profile, policy::inbound::DefaultPolicy};
+use weft_testkit::{
+    control::Target,
+    http1, http2,
+    policy::{balance, detect, inbound, opaque, service},
+};
+use weft_transport::Stream;
+use weft_wire::transport_header::{SessionProtocol, TransportHeader};
+
+const TARGET: &str = "far.ns.svc.cluster.local:80";
+
+/// A mesh in which `app`'s proxy is a gateway to what is below `svc.cluster.local`.
+async fn mesh() -> Mesh {
+    let suffixes = ("LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES", "svc.cluster.local.");
+    let mesh = Mesh::with(&[], &[suffixes]).await;
+    mesh.control.set_inbound(mesh.app.addrs().inbound.port(), inbound(DefaultPolicy::AllAuthenticated));
+    mesh
+}
+
+/// What is behind the target: one endpoint outside the mesh.
+fn far(mesh: &Mesh, endpoint: Endpoint, bytes: bool) {
+    let meta = service("ns", "far", 80);
+    let backend = balance(meta.clone(), TARGET.parse().unwrap());
+    let policy = if bytes { opaque(meta, backend) } else { detect(meta, backend) };
+    mesh.control.set_outbound_target(Target::Authority(TARGET.to_owned()), policy);
+    mesh.control.set_endpoints(TARGET, vec![endpoint]);
+    mesh.control.set_profile(TARGET, Profile { name: "far.ns.svc.cluster.local".parse().ok(), ..Profile::default() });
+}
+
+/// A connection of a peer that asks the gateway for `name`.
+async fn named(mut stream: Stream, name: &str, protocol: Option<SessionProtocol>) -> Stream {
+    let header = TransportHeader { port: 80, name: Some(name.parse().unwrap()), protocol };
+    stream.write_all(&header.encode()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn requests_go_on_and_say_how_they_came() {
+    let mesh = mesh().await;
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    let (client, gateway) = (crate::harness::identity("peer"), mesh.app.identity());
+    let stream = named(peer(&mesh).await, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+    let mut http = http2::Client::over(stream).await.unwrap();
+    let request =
+        Request::get("http://far.east/").header("forwarded", "for=192.0.2.9").header("l5d-client-id", "forged");
+    let answer = soon(http.call(request.body(http2::full("")).unwrap())).await.unwrap();
+    assert_eq!((answer.head.status.as_u16(), &answer.body[..]), (200, &b"far"[..]));
+    let seen = origin.seen().requests[0].clone();
+    let forwarded: Vec<_> = seen.headers.get_all("forwarded").iter().collect();
+    assert_eq!(forwarded, [&format!("for=192.0.2.9, by={gateway};for={client};host=far.east;proto=https")]);
+    let ids: Vec<_> = seen.headers.get_all("l5d-client-id").iter().collect();
+    assert_eq!(ids, [client.as_str()]);
+
+    // HTTP/1 that the client's proxy carries on HTTP/2 becomes HTTP/1 again, for the target.
+    let old = http1::Origin::start(|_| http1::Reply::ok("old")).await.unwrap();
+    far(&mesh, Endpoint::plain(old.addr()), false);
+    let request =
+        || Request::get("http://far.east/").header("l5d-orig-proto", "HTTP/1.1").body(http2::full("")).unwrap();
+    let start = std::time::Instant::now();
+    while old.seen().requests.is_empty() {
+        let _ = soon(http.call(request())).await;
+        assert!(start.elapsed() < crate::harness::LONG);
+    }
+    let seen = old.seen().requests[0].clone();
+    assert_eq!(seen.headers("host"), [TARGET]);
+    assert!(seen.headers("forwarded")[0].contains("host=far.east"));
+    assert!(seen.headers("l5d-orig-proto").is_empty());
+
+    // And HTTP/1 as it is.
+    let stream = named(peer(&mesh).await, "far.ns.svc.cluster.local", Some(SessionProtocol::Http1)).await;
+    let answer = soon(http1::Client::over(stream).call("GET /a HTTP/1.1\r\nHost: far.east\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(200));
+    assert_eq!(old.seen().requests.last().unwrap().headers("host"), [TARGET]);
+}
+
+#[tokio::test]
+async fn loops_and_foreign_names_are_refused() {
+    let mesh = mesh().await;
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    let ask = async |stream: Stream, name: &str, forwarded: &str| {
+        let stream = named(stream, name, Some(SessionProtocol::Http2)).await;
+        let mut http = http2::Client::over(stream).await.unwrap();
+        let request = Request::get("http://far.east/").header("forwarded", forwarded).body(http2::full("")).unwrap();
+        let answer = soon(http.call(request)).await.unwrap();
+        let why = answer.head.headers.get("l5d-proxy-error").map(|v| v.to_str().unwrap().to_owned());
+        (answer.head.status.as_u16(), why.unwrap_or_default())
+    };
+    let target = "far.ns.svc.cluster.local";
+    assert_eq!(ask(peer(&mesh).await, target, "for=1").await.0, 200);
+    let own = mesh.app.identity();
+    let (status, why) = ask(peer(&mesh).await, target, &format!("by={own};for=x, for=2")).await;
+    assert!(status == 508 && why.ends_with("[LOOP]"), "{status} {why}");
+    let (status, why) = ask(peer_at(&mesh, "app", mesh.app.addrs().inbound).await, target, "for=1").await;
+    assert!(status == 508 && why.ends_with("[LOOP]"), "{status} {why}");
+    for foreign in ["far.example", "evilsvc.cluster.local"] {
+        let (status, why) = ask(peer(&mesh).await, foreign, "for=1").await;
+        assert!(status == 404 && why.ends_with("[GATEWAY_DOMAIN_INVALID]"), "{foreign}: {status} {why}");
+    }
+    let (status, why) = ask(peer(&mesh).await, "nobody.ns.svc.cluster.local", "for=1").await;
+    assert!(status == 404 && why.ends_with("has no profile [GATEWAY_DOMAIN_INVALID]"), "{status} {why}");
+    assert_eq!(origin.seen().requests.len(), 1);
+    assert_eq!(mesh.app.metric("inbound_http_errors_total{error=\"gateway loop\"}"), 2.0);
+    assert_eq!(mesh.app.metric("inbound_http_errors_total{error=\"gateway domain invalid\"}"), 3.0);
+}
+
+#[tokio::test]
+async fn the_policy_of_the_gateways_port_holds() {
+    let app = [
+        ("LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES", "svc.cluster.local."),
+        ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "0.0.0.0:0"),
+    ];
+    let mesh = Mesh::with(&[], &app).await;
+    let port = mesh.app.addrs().inbound.port();
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    let ask = async || {
+        let stream = peer_at(&mesh, "peer", (elsewhere(), port).into()).await;
+        let stream = named(stream, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+        let mut http = http2::Client::over(stream).await.unwrap();
+        soon(http.call(Request::get("http://far/").body(http2::full("")).unwrap())).await.unwrap().head.status.as_u16()
+    };
+    for (default, expected) in [(DefaultPolicy::AllAuthenticated, 200), (DefaultPolicy::Deny, 403)] {
+        mesh.control.set_inbound(port, inbound(default));
+        let start = std::time::Instant::now();
+        while ask().await != expected {
+            assert!(start.elapsed() < crate::harness::LONG, "{default:?}");
+        }
+    }
+    assert!(mesh.app.metric("inbound_http_authz_deny_total{") >= 1.0);
+}
+
+#[tokio::test]
+async fn bytes_go_on() {
+    let mesh = mesh().await;
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    far(&mesh, Endpoint::plain(addr), true);
+    let mut stream = named(peer(&mesh).await, "far.ns.svc.cluster.local", None).await;
+    stream.write_all(b"abc").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer, "hello\nABCbye\n");
+    let mut foreign = named(peer(&mesh).await, "far.example", None).await;
+    let mut nothing = vec![];
+    let _ = soon(foreign.read_to_end(&mut nothing)).await;
+    assert!(nothing.is_empty());
+    let code = "weft_proxy_errors_total{direction=\"inbound\",code=\"GATEWAY_DOMAIN_INVALID\"}";
+    eventually("it is counted", || mesh.app.metric(code) == 1.0).await;
+    server.abort();
+}
