@@ -69,6 +69,9 @@ async fn requests_go_on_and_say_how_they_came() {
         || Request::get("http://far.east/").header("l5d-orig-proto", "HTTP/1.1").body(http2::full("")).unwrap();
     let start = std::time::Instant::now();
     while old.seen().requests.is_empty() {
+        // A request to the endpoint that was there before fails and ends its connection.
+        let stream = named(peer(&mesh).await, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+        let mut http = http2::Client::over(stream).await.unwrap();
         let _ = soon(http.call(request())).await;
         assert!(start.elapsed() < crate::harness::LONG);
     }

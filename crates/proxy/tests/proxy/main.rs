@@ -22,6 +22,7 @@ mod ingress;
 mod mesh;
 mod pair;
 mod process;
+mod protocols;
 mod rate_limit;
 mod refuse;
 mod revoke;
