@@ -68,13 +68,12 @@ async fn declared_http1_is_not_looked_for_but_from_the_mesh() {
     let origin = http1::Origin::start(|_| http1::Reply::ok("one")).await.unwrap();
     let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
     known(&mesh, origin.addr(), http1(), "declared").await;
-    assert!(
-        answer(&mesh, origin.addr(), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ends_with("one")
-    );
-    assert!(
-        answer(&mesh, origin.addr(), b"\x00\x01\r\n\r\n").await.starts_with("HTTP/1.1 400 "),
-        "it is HTTP all the same"
-    );
+    let ask = async |bytes: &str| {
+        let mut client = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
+        soon(client.call(bytes)).await.unwrap()
+    };
+    assert_eq!(ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, b"one");
+    assert_eq!(ask("\0\u{1}\r\n\r\n").await.status(), Some(400), "it is HTTP all the same");
     // A client's proxy may carry HTTP/1 on HTTP/2.
     let mut client = http1::Client::over(mesh.connect(&service).await);
     let carried = soon(client.call("GET / HTTP/1.1\r\nHost: a\r\n\r\n")).await.unwrap();
