@@ -53,6 +53,8 @@ pub struct Inbound {
     /// How long a client is silent until the application is connected, so that it may speak first; zero is for ever.
     pub server_first_wait: Duration,
     pub discovery_idle: Duration,
+    /// Metrics of requests have a label `authority`, whose values clients choose.
+    pub authority_labels: bool,
     /// Names to which this proxy forwards as a gateway.
     pub gateway_suffixes: DnsSuffixes,
     /// Ports whose policy is watched from the start and never forgotten.

@@ -151,7 +151,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("LINKERD2_PROXY_POLICY_SVC_NAME", Name, Derived("required unless the address is loopback"), "Its identity"),
         yes("LINKERD2_PROXY_POLICY_WORKLOAD", Text, Required, "Says who asks; passed on as it is"),
         yes("LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES", Suffixes, Value(""), "Names to which this proxy forwards as a gateway"),
-        not_built("LINKERD2_PROXY_INBOUND_METRICS_AUTHORITY_LABELS", OneOf(&["unsafe"]), Unset, "`unsafe` adds the label `authority` to inbound metrics"),
+        yes("LINKERD2_PROXY_INBOUND_METRICS_AUTHORITY_LABELS", OneOf(&["unsafe"]), Unset, "`unsafe` adds the label `authority` to inbound metrics"),
         ignored("LINKERD2_PROXY_INBOUND_PORTS_REQUIRE_IDENTITY", "Replaced by policies"),
         ignored("LINKERD2_PROXY_INBOUND_PORTS_REQUIRE_TLS", "Replaced by policies"),
     ]),

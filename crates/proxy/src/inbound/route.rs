@@ -11,7 +11,7 @@ use crate::{
     metrics::{
         Failed,
         http::{Recorder, Series},
-        labels,
+        inbound, labels,
     },
     process::{
         discovery::{PortPolicy, Versioned},
@@ -50,6 +50,8 @@ struct Snapshot {
     /// What this client's requests are measured by.
     limits: Option<Limits>,
     permitted: RefCell<Vec<(Decided, Rc<Permitted>)>>,
+    /// The same where metrics name the authority, which clients choose: few are held.
+    named: RefCell<Vec<(Decided, String, Rc<Permitted>)>>,
 }
 
 /// Route and authorization, by their addresses inside the policy or the program, which do not move meanwhile.
@@ -59,8 +61,12 @@ type Decided = (*const Meta, *const Meta);
 struct Permitted {
     allowed: Counter,
     series: Rc<Series>,
+    of_route: Rc<inbound::Series>,
     why: Rc<Why>,
 }
+
+/// Authorities of one connection whose handles are held; those of more are looked up each time.
+const MAX_NAMED: usize = 16;
 
 /// Never believed from outside.
 const REMOVED: &[&str] = &[header::CLIENT_ID];
@@ -113,17 +119,17 @@ impl Requests {
             limited.inspect_err(|_| follower.why(&Rc::new(why(policy, Some(route), Some(by)))))?;
         }
         let decided = (std::ptr::from_ref(route), std::ptr::from_ref(by));
-        let known = snapshot.permitted.borrow().iter().find(|(d, _)| *d == decided).map(|(_, p)| Rc::clone(p));
-        let permitted = known.unwrap_or_else(|| {
-            let permitted = Rc::new(self.handles(policy, route, by));
-            snapshot.permitted.borrow_mut().push((decided, Rc::clone(&permitted)));
-            permitted
-        });
+        let permitted = if self.inbound.wiring.context.config.inbound.authority_labels {
+            let authority = logical(request);
+            snapshot.named(decided, &authority, || self.handles(policy, route, by, Some(&authority)))
+        } else {
+            snapshot.permitted(decided, || self.handles(policy, route, by, None))
+        };
         permitted.allowed.inc();
         Ok(permitted)
     }
 
-    fn handles(&self, policy: &ServerPolicy, route: &Meta, by: &Meta) -> Permitted {
+    fn handles(&self, policy: &ServerPolicy, route: &Meta, by: &Meta, authority: Option<&str>) -> Permitted {
         authorize::audit(&self.connected, by);
         let metrics = &self.inbound.wiring.metrics;
         let labels = self
@@ -132,12 +138,25 @@ impl Requests {
             .join(&labels::server(&policy.meta, self.port.port))
             .join(&labels::route(route))
             .join(&labels::authorization(by));
+        let direction = Labels::new().with("direction", "inbound");
+        let direction = authority.into_iter().fold(direction, |all, authority| all.with("authority", authority));
         Permitted {
             allowed: metrics.counter(&metrics.http_allow, &labels),
-            series: metrics.http.series(metrics.shard, Labels::new().with("direction", "inbound").join(&labels)),
+            series: metrics.http.series(metrics.shard, direction.join(&labels)),
+            of_route: metrics.inbound.series(metrics.shard, policy, self.port.port, route),
             why: Rc::new(why(policy, Some(route), Some(by))),
         }
     }
+}
+
+/// What the client's proxy says that the request is for, or what the request itself says.
+fn logical(request: &dyn RequestView) -> String {
+    let mut canonical = None;
+    request.header(header::DST_CANONICAL, &mut |value| {
+        canonical = std::str::from_utf8(value).ok().map(str::to_owned);
+        true
+    });
+    canonical.unwrap_or_else(|| request.authority().unwrap_or_default().to_owned())
 }
 
 fn why(policy: &ServerPolicy, route: Option<&Meta>, by: Option<&Meta>) -> Why {
@@ -150,13 +169,35 @@ impl Snapshot {
         let limiter = port.limiter().filter(|_| policy.value.protocol.rate_limit().is_some());
         let limits = limiter.map(|limiter| limiter.of(connected.tls.identity(), now));
         let refusal = authorize::unsupported(&policy.value, port.port);
-        Self { policy, refusal, limits, permitted: RefCell::default() }
+        Self { policy, refusal, limits, permitted: RefCell::default(), named: RefCell::default() }
+    }
+
+    fn permitted(&self, decided: Decided, new: impl FnOnce() -> Permitted) -> Rc<Permitted> {
+        let mut held = self.permitted.borrow_mut();
+        if let Some((_, permitted)) = held.iter().find(|(d, _)| *d == decided) {
+            return Rc::clone(permitted);
+        }
+        let permitted = Rc::new(new());
+        held.push((decided, Rc::clone(&permitted)));
+        permitted
+    }
+
+    fn named(&self, decided: Decided, authority: &str, new: impl FnOnce() -> Permitted) -> Rc<Permitted> {
+        let mut held = self.named.borrow_mut();
+        if let Some((.., permitted)) = held.iter().find(|(d, a, _)| *d == decided && a == authority) {
+            return Rc::clone(permitted);
+        }
+        let permitted = Rc::new(new());
+        if held.len() < MAX_NAMED {
+            held.push((decided, authority.to_owned(), Rc::clone(&permitted)));
+        }
+        permitted
     }
 }
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = (Recorder, Follower);
+    type Record = ((Recorder, inbound::Recorder), Follower);
 
     async fn direct(
         &self,
@@ -194,7 +235,7 @@ impl Requests {
         request: &dyn RequestView,
         version: Version,
         follower: &mut Follower,
-    ) -> Result<Directed<Lease, Recorder>, ProxyError> {
+    ) -> Result<Directed<Lease, (Recorder, inbound::Recorder)>, ProxyError> {
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
         let permitted = self.permit(request, follower)?;
         follower.why(&permitted.why);
@@ -210,7 +251,7 @@ impl Requests {
                 restore_orig_proto: carried,
                 ..Edits::default()
             },
-            record: permitted.series.begin(follower.began(), in_flight),
+            record: (permitted.series.begin(follower.began(), in_flight), permitted.of_route.begin(follower.began())),
         })
     }
 }

@@ -111,6 +111,11 @@ pub(crate) fn authorization(meta: &Meta) -> Labels {
     object("authz", meta)
 }
 
+/// The Server of a route, in families that name it as a parent.
+pub(crate) fn inbound_parent(meta: &Meta, port: u16) -> Labels {
+    object("parent", meta).with("parent_port", port)
+}
+
 pub(crate) fn rate_limit(meta: &Meta, scope: Scope) -> Labels {
     object("ratelimit", meta).with("ratelimit_scope", scope.as_str())
 }

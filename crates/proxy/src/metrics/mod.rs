@@ -3,6 +3,7 @@
 //! Handles are looked up once per endpoint, connection or route and then held; a request touches only what it holds.
 
 pub(crate) mod http;
+pub(crate) mod inbound;
 pub(crate) mod labels;
 pub(crate) mod server_first;
 pub(crate) mod tcp;
@@ -27,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) shard: Shard,
     direction: Direction,
     pub(crate) http: http::Families,
+    pub(crate) inbound: inbound::Families,
     pub(crate) tcp: tcp::Families,
     pub(crate) http_allow: CounterFamily,
     pub(crate) http_deny: CounterFamily,
@@ -60,6 +62,7 @@ impl Metrics {
             shard,
             direction,
             http: http::Families::new(registry),
+            inbound: inbound::Families::new(registry),
             tcp: tcp::Families::new(registry),
             http_allow: registry.counter("inbound_http_authz_allow_total", "Requests that a policy let in"),
             http_deny: registry.counter("inbound_http_authz_deny_total", "Requests that no policy let in"),

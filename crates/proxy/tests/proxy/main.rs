@@ -18,6 +18,7 @@ mod faults;
 mod gateway;
 mod harness;
 mod inbound;
+mod inbound_routes;
 mod ingress;
 mod mesh;
 mod pair;

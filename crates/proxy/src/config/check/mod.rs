@@ -129,6 +129,11 @@ impl Reader {
             detect_timeout: self.or_default("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", value::duration),
             server_first_wait: self.or_default("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
+            authority_labels: self
+                .optional("LINKERD2_PROXY_INBOUND_METRICS_AUTHORITY_LABELS", |text| {
+                    one_of(text, &["unsafe"]).map(str::to_owned)
+                })
+                .is_some(),
             gateway_suffixes: self.or_default("LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES", value::suffixes),
             ports: ports.0.into_iter().flatten().collect(),
             opaque_ports: self.or_default("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", value::ports),
