@@ -16,7 +16,7 @@ pub struct Terms {
 }
 
 /// What an application may ask for; removed before the request goes on, where it may.
-pub const HEADERS: [&str; 7] = [
+pub const HEADERS: &[&str] = &[
     header::TIMEOUT,
     header::REQUEST_TIMEOUT,
     header::RESPONSE_TIMEOUT,

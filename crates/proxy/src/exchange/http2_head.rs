@@ -87,7 +87,7 @@ pub(super) fn edit_request(head: &mut request::Parts, edits: &Edits) {
 }
 
 pub(super) fn edit_fields(headers: &mut HeaderMap, edits: &Edits) {
-    for name in edits.remove {
+    for name in edits.remove.iter().chain(edits.remove_asked) {
         headers.remove(*name);
     }
     for (name, value) in &edits.set {

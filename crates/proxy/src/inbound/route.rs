@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::ProxyError,
-    exchange::{Carrier, Directed, Director, Edits, Version},
+    exchange::{Carrier, Course, Directed, Director, Edits, Version},
     metrics::{
         Failed,
         http::{Recorder, Series},
@@ -134,6 +134,7 @@ impl Director for Requests {
         &self,
         request: &dyn RequestView,
         version: Version,
+        _: &Course,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let start = Instant::now();
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;

@@ -4,6 +4,7 @@
 
 pub(crate) mod http;
 pub(crate) mod labels;
+pub(crate) mod retry;
 pub(crate) mod server_first;
 pub(crate) mod tcp;
 pub(crate) mod tcp_route;
@@ -12,6 +13,7 @@ use crate::{
     error::{Code, ProxyError},
     process::worker::Direction,
 };
+use weft_model::Meta;
 use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};
 
 /// Upper bounds in milliseconds.
@@ -28,6 +30,8 @@ pub(crate) struct Metrics {
     direction: Direction,
     pub(crate) http: http::Families,
     pub(crate) tcp: tcp::Families,
+    http_retry: retry::Families,
+    grpc_retry: retry::Families,
     pub(crate) http_allow: CounterFamily,
     pub(crate) http_deny: CounterFamily,
     pub(crate) tcp_allow: CounterFamily,
@@ -61,6 +65,8 @@ impl Metrics {
             direction,
             http: http::Families::new(registry),
             tcp: tcp::Families::new(registry),
+            http_retry: retry::Families::http(registry),
+            grpc_retry: retry::Families::grpc(registry),
             http_allow: registry.counter("inbound_http_authz_allow_total", "Requests that a policy let in"),
             http_deny: registry.counter("inbound_http_authz_deny_total", "Requests that no policy let in"),
             tcp_allow: registry.counter("inbound_tcp_authz_allow_total", "Connections that a policy let in"),
@@ -96,6 +102,12 @@ impl Metrics {
         }
     }
 
+    /// What is counted of the retries of an outbound route.
+    pub(crate) fn retry(&self, grpc: bool, parent: &Meta, route: &Meta) -> retry::Counters {
+        let families = if grpc { &self.grpc_retry } else { &self.http_retry };
+        families.counters(self.shard, labels::parent(parent).join(&labels::outbound_route(route)))
+    }
+
     /// A handle that is held.
     pub(crate) fn counter(&self, family: &CounterFamily, labels: &Labels) -> Counter {
         family.with(self.shard, labels)
@@ -119,6 +131,9 @@ fn error_label(code: Code) -> Option<&'static str> {
         | Code::UpstreamProtocol => "i/o",
         Code::IdentityMismatch => "identity required",
         Code::DetectTimeout => "tls detection timeout",
+        Code::RequestTimeout | Code::ResponseTimeout | Code::ResponseHeadersTimeout | Code::IdleTimeout => {
+            "response timeout"
+        }
         Code::RouteNotFound | Code::Unauthorized | Code::RateLimited | Code::ServerFirstRefused => return None,
         _ => "unexpected",
     })
