@@ -295,7 +295,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         };
         // A client that waits for 100 may now send its body or not: nobody can tell what comes next.
         let unsure = self.head.expects_continue && !request.pump.is_read();
-        let close = ends_with_connection || unsure || !self.head.keeps_alive() || self.drain.is_signaled();
+        let told = self.edits.heed_close && self.response.asks_to_close(upstream.io.read.filled());
+        let close = ends_with_connection || unsure || told || !self.head.keeps_alive() || self.drain.is_signaled();
         let rewrite = self.rewrite(framing, close);
         self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
         (Pump::new(body, framing), close)

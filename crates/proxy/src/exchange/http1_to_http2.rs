@@ -9,7 +9,7 @@ use super::{
     http1_fields::{trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http2_body::room,
-    http2_head::{check_fields, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_fields, edit_response, grpc_status},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -248,7 +248,8 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         }
         // A request that is not read yet may never be.
         let read = outgoing.whole && !outgoing.stopped;
-        let may_keep = read && self.head.keeps_alive() && !self.drain.is_signaled();
+        let told = asks_to_close(&head.headers, self.edits);
+        let may_keep = read && !told && self.head.keeps_alive() && !self.drain.is_signaled();
         let framing = self.write_head(head, body.is_end_stream(), outgoing.only_head, may_keep);
         let whole = framing == Framing::NoBody || body.is_end_stream();
         let mut incoming = Incoming { body, framing, unwritten: 0, moved: false, grpc_status: grpc, whole };

@@ -110,6 +110,12 @@ fn replace_authority(head: &mut request::Parts, authority: &str) {
     head.uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
+/// Whether the application's connection is to end behind this response.
+pub(super) fn asks_to_close(headers: &HeaderMap, edits: &Edits) -> bool {
+    let asked = || headers.get(names::header::PROXY_CONNECTION);
+    edits.heed_close && asked().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
 /// Applies the edits of a direction to the head of a response that came on HTTP/2.
 pub(super) fn edit_response(headers: &mut HeaderMap, edits: &Edits) {
     if edits.strip_mesh_response {

@@ -3,10 +3,13 @@
 use super::{
     Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{check_fields, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_fields, edit_response, grpc_status},
     http2_reply::{Audience, break_off},
 };
-use crate::error::{Code, ProxyError};
+use crate::{
+    error::{Code, ProxyError},
+    http2::server::Driver,
+};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Response, Version, response};
@@ -21,6 +24,7 @@ use weft_model::decide::retry::Outcome;
 /// An exchange whose request head has been sent.
 pub(super) struct Forward<'a, E, R> {
     pub(super) respond: &'a mut SendResponse<Bytes>,
+    pub(super) driver: &'a Driver,
     pub(super) request: &'a mut Pump,
     pub(super) upstream: SendStream<Bytes>,
     pub(super) endpoint: &'a E,
@@ -233,6 +237,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             self.respond.send_reset(Reason::INTERNAL_ERROR);
             self.record.end(None, Some(&failure));
             return None;
+        }
+        if asks_to_close(&head.headers, self.edits) {
+            self.driver.close();
         }
         edit_response(&mut head.headers, self.edits);
         head.version = Version::HTTP_2;

@@ -111,6 +111,8 @@ pub(crate) struct Edits {
     pub restore_orig_proto: bool,
     /// Outbound: response headers of the mesh are removed before the application sees them.
     pub strip_mesh_response: bool,
+    /// Outbound: the application's connection ends behind a response by which the server's proxy asks for that.
+    pub heed_close: bool,
 }
 
 /// What a direction wants to know of an exchange; it is told in this order.

@@ -132,8 +132,18 @@ async fn serve_stream<D: Director>(
                         course.started();
                         let (respond, request) = (&mut *respond, &mut body);
                         let record = recorded;
-                        let mut forward =
-                            Forward { respond, request, upstream, endpoint, edits, record, course, audience, sent };
+                        let mut forward = Forward {
+                            respond,
+                            driver,
+                            request,
+                            upstream,
+                            endpoint,
+                            edits,
+                            record,
+                            course,
+                            audience,
+                            sent,
+                        };
                         forward.run(response).await
                     }
                 }

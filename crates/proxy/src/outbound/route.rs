@@ -138,6 +138,7 @@ impl Director for Requests {
                 remove_asked: ruled.asked.removed(),
                 authority,
                 strip_mesh_response: member.endpoint.tls.is_some(),
+                heed_close: member.connections.heeds_close(),
                 ..Edits::default()
             },
             record: member.connections.series().begin(start, permit),
