@@ -49,6 +49,19 @@ pub mod header {
     pub const FORWARDED: &str = "forwarded";
     /// The identity that the server must have, asked by the client application.
     pub const REQUIRE_ID: &str = "l5d-require-id";
+    /// How long the request may take, asked by the client application; the same as [`REQUEST_TIMEOUT`], which beats it.
+    pub const TIMEOUT: &str = "l5d-timeout";
+    pub const REQUEST_TIMEOUT: &str = "l5d-request-timeout";
+    /// How long the response may take once the request was sent.
+    pub const RESPONSE_TIMEOUT: &str = "l5d-response-timeout";
+    /// The statuses for which the request is sent again, asked by the client application.
+    pub const RETRY_HTTP: &str = "l5d-retry-http";
+    /// The same of gRPC codes.
+    pub const RETRY_GRPC: &str = "l5d-retry-grpc";
+    /// How often.
+    pub const RETRY_LIMIT: &str = "l5d-retry-limit";
+    /// How long each attempt but the last waits for the head of its response.
+    pub const RETRY_TIMEOUT: &str = "l5d-retry-timeout";
 }
 
 /// The ALPN value by which a client's proxy announces a transport header.

@@ -7,9 +7,7 @@ use crate::{
     ClientPolicy, Profile, ServerPolicy,
     policy::{
         inbound::{InboundRule, ServerProtocol},
-        outbound::{
-            Backend, BackendKind, Breaker, ClientProtocol, Distribution, HttpRoutes, OutboundRule, TcpRoute, Timeouts,
-        },
+        outbound::{Backend, BackendKind, Breaker, ClientProtocol, Distribution, HttpRoutes, OutboundRule, TcpRoute},
         route::{Filter, Rule},
     },
 };
@@ -66,20 +64,9 @@ fn http_routes(routes: &HttpRoutes) -> Option<String> {
 
 fn rules<M>(rules: &[Rule<M, OutboundRule>]) -> Option<String> {
     rules.iter().find_map(|rule| {
-        // That an application may set timeouts by headers asks for nothing until a request carries one.
-        let OutboundRule { backends, timeouts: t, retry, allow_l5d_headers: _ } = &rule.does;
-        rule.filters
-            .first()
-            .map(named)
-            .or_else(|| timeouts(t))
-            .or_else(|| retry.as_ref().map(|_| "retry".to_owned()))
-            .or_else(|| distribution(backends))
+        let OutboundRule { backends, timeouts: _, retry: _, allow_l5d_headers: _ } = &rule.does;
+        rule.filters.first().map(named).or_else(|| distribution(backends))
     })
-}
-
-fn timeouts(timeouts: &Timeouts) -> Option<String> {
-    let Timeouts { response, request, idle } = timeouts;
-    (response.is_some() || request.is_some() || idle.is_some()).then(|| "timeout".to_owned())
 }
 
 fn tcp_route(route: &TcpRoute) -> Option<String> {
@@ -135,7 +122,7 @@ mod tests {
     use crate::{
         Endpoint, Meta,
         policy::{
-            outbound::{Backoff, Load, Penalty, Queue, Retry, RetryOn, RouteBackend},
+            outbound::{Backoff, Load, Penalty, Queue, RouteBackend, Timeouts},
             route::{HeaderEdits, HttpMatch, HttpRoute, Ratio},
         },
     };
@@ -192,10 +179,7 @@ mod tests {
         assert_eq!(http(|_| {}), None);
         assert_eq!(http(|r| rule(r).filters = vec![edits()]).unwrap(), "filter that edits request headers");
         assert_eq!(http(|r| last_backend(r).filters = vec![edits()]).unwrap(), "filter that edits request headers");
-        assert_eq!(http(|r| rule(r).does.timeouts.idle = Some(SECOND)).unwrap(), "timeout");
-        let on = RetryOn::Statuses(vec![]);
-        let retry = Retry { max_retries: 1, max_request_bytes: 1, on, timeout: None, backoff: None };
-        assert_eq!(http(|r| rule(r).does.retry = Some(retry)).unwrap(), "retry");
+        assert_eq!(http(|r| rule(r).does.timeouts.idle = Some(SECOND)), None);
         let breaker = |max_failures| Some(Breaker::Consecutive { max_failures, backoff });
         assert_eq!(http(|r| r.breaker = breaker(7)).unwrap(), "circuit breaker");
         assert_eq!(http(|r| r.breaker = breaker(0)), None, "it never trips");

@@ -58,6 +58,14 @@ pub enum Code {
     TlsFailed,
     /// The server's answer broke off or is malformed.
     UpstreamProtocol,
+    /// The request took longer than its policy, or the client, allows, all attempts included.
+    RequestTimeout,
+    /// The response did not end in time.
+    ResponseTimeout,
+    /// The head of an attempt's response did not come in time.
+    ResponseHeadersTimeout,
+    /// Nothing moved for too long.
+    IdleTimeout,
     /// The destination is this proxy itself, or loopback.
     Loop,
 }
@@ -90,6 +98,10 @@ impl Code {
         Self::IdentityMismatch,
         Self::TlsFailed,
         Self::UpstreamProtocol,
+        Self::RequestTimeout,
+        Self::ResponseTimeout,
+        Self::ResponseHeadersTimeout,
+        Self::IdleTimeout,
         Self::Loop,
     ];
 
@@ -125,6 +137,10 @@ impl Code {
             Self::IdentityMismatch => "IDENTITY_MISMATCH",
             Self::TlsFailed => "TLS_FAILED",
             Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
+            Self::RequestTimeout => "REQUEST_TIMEOUT",
+            Self::ResponseTimeout => "RESPONSE_TIMEOUT",
+            Self::ResponseHeadersTimeout => "RESPONSE_HEADERS_TIMEOUT",
+            Self::IdleTimeout => "IDLE_TIMEOUT",
             Self::Loop => "LOOP",
         }
     }
@@ -144,7 +160,14 @@ impl Code {
             Self::RateLimited => 429,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
             Self::LoadShed | Self::DescriptorLimit => 503,
-            Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 504,
+            Self::DetectTimeout
+            | Self::DiscoveryTimeout
+            | Self::Failfast
+            | Self::ConnectTimeout
+            | Self::RequestTimeout
+            | Self::ResponseTimeout
+            | Self::ResponseHeadersTimeout
+            | Self::IdleTimeout => 504,
             Self::Loop => 508,
             Self::PolicyUnsupported => 500,
         }
@@ -167,7 +190,14 @@ impl Code {
             | Self::UpstreamProtocol
             | Self::DescriptorLimit
             | Self::LoadShed => 14,
-            Self::DetectTimeout | Self::DiscoveryTimeout | Self::Failfast | Self::ConnectTimeout => 4,
+            Self::DetectTimeout
+            | Self::DiscoveryTimeout
+            | Self::Failfast
+            | Self::ConnectTimeout
+            | Self::RequestTimeout
+            | Self::ResponseTimeout
+            | Self::ResponseHeadersTimeout
+            | Self::IdleTimeout => 4,
             Self::Loop => 10,
         }
     }
@@ -182,6 +212,10 @@ impl Code {
                 | Self::RateLimited
                 | Self::IdentityMismatch
                 | Self::Loop
+                | Self::RequestTimeout
+                | Self::ResponseTimeout
+                | Self::ResponseHeadersTimeout
+                | Self::IdleTimeout
         )
     }
 }

@@ -128,6 +128,22 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "The server's answer broke off, is malformed, or did not come before its connection ended",
             "Look at the server's log at this time; it may have been restarted or have closed idle connections early",
         ),
+        Code::RequestTimeout => (
+            "The request took longer than `timeout.linkerd.io/request`, the route or the header `l5d-request-timeout` allows, retries included",
+            "Look at what the server does at this time, or allow it longer",
+        ),
+        Code::ResponseTimeout => (
+            "The response had not ended when `timeout.linkerd.io/response` or the header `l5d-response-timeout` was over, counted from when the request was sent",
+            "Look at what the server does at this time, or allow it longer",
+        ),
+        Code::ResponseHeadersTimeout => (
+            "An attempt got no response within `retry.linkerd.io/timeout` or the header `l5d-retry-timeout`, and could not be repeated",
+            "Look at what the server does at this time; a request is repeated only if its body was sent to its end and is not too long to be kept",
+        ),
+        Code::IdleTimeout => (
+            "No byte of request or response moved within `timeout.linkerd.io/idle`",
+            "Look for a server or a client that stands still; streams that are silent by nature need a longer timeout, or none",
+        ),
         Code::Loop => (
             "The connection was not redirected to the proxy, or leads to the proxy itself, to loopback, or to no address of this workload",
             "Dial the Service or the pod's address; never ports 4140 and 4143 themselves",

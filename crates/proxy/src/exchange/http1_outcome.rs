@@ -20,15 +20,42 @@ pub(super) enum Failed {
     ClientGone,
 }
 
-/// Why nothing of a response came.
+/// Why nothing of a response was passed on.
 pub(super) enum NoResponse {
     Failed(Failed),
     /// The request stands unread in the buffer, and the endpoint has not looked at it, or looking at it twice does no harm:
     /// another may be asked.
     Repeatable {
         error: ProxyError,
-        /// The connection was made for this request and closed by a server that may have seen it: one other is asked, and no
-        /// third, lest a request that ends servers ends them all.
-        fresh: bool,
+        why: Repeatable,
     },
+    /// It is sent once more, as was agreed; the record knows of this attempt.
+    Again,
+    /// It took too long.
+    Late {
+        error: ProxyError,
+        request: Request,
+    },
+}
+
+/// Why a request may be sent again without leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeatable {
+    /// A connection that was kept, or is shared, has closed.
+    Stale,
+    /// The connection was made for this request and closed by a server that may have seen it: one other is asked, and no
+    /// third, lest a request that ends servers ends them all.
+    Fresh,
+    /// The server says that it did not look at it.
+    Refused,
+}
+
+/// Where a request was when it was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// It stands at the front of the client's buffer, perhaps not in whole.
+    Unread,
+    Read,
+    /// Some of its body is still to come.
+    Amid,
 }

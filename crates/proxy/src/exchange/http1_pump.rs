@@ -76,6 +76,11 @@ impl Pump {
         self.decoder.is_end() && self.run.is_empty() && self.behind == Behind::Nothing
     }
 
+    /// Bytes of content that were found so far.
+    pub(super) fn content(&self) -> u64 {
+        self.decoder.content()
+    }
+
     /// Whether some of the body has come.
     pub(super) fn moved(&self) -> bool {
         self.moved

@@ -7,14 +7,14 @@
 //! The common request is one write and one read on the endpoint's connection, and one read and one write on the client's.
 
 use super::{
-    Edits, Endpoint, Observe, Version,
-    http1_outcome::{After, Failed, NoResponse},
+    Course, Edits, Endpoint, Observe, Version,
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_pump::{Broken, Pump},
 };
 use crate::{
     error::{Code, ProxyError},
     http1::{
-        Connection, HeadError,
+        Connection, HeadError, body,
         framing::{Asked, Body},
         io::{Io, Run},
         limits::{MAX_HEAD, MAX_INTERIM},
@@ -29,6 +29,7 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
+use weft_model::decide::retry::Outcome;
 use weft_transport::{copy, drain};
 
 /// A request body up to this size is sent in one piece with the head, and again on another connection if need be.
@@ -46,6 +47,7 @@ pub(super) struct Exchange<'a, E, R> {
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
+    pub(super) course: &'a Course,
     pub(super) drain: &'a drain::Watch,
 }
 
@@ -53,7 +55,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     pub(super) async fn run(mut self) -> Result<After, NoResponse> {
         let asked = self.head.asked(self.client.read.filled());
         let idempotent = self.head.is_idempotent(self.client.read.filled());
-        let mut upstream = self.connect().await.map_err(NoResponse::Failed)?;
+        let mut upstream = self.connect().await?;
+        self.course.started();
         let mut request = self.write_request(&mut upstream);
         let joined = request.held.saturating_sub(self.head.len);
         if joined > 0 {
@@ -69,11 +72,19 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                     self.pass_interim(&mut upstream, interim).await.map_err(NoResponse::Failed)?;
                 }
                 Err(NoHead::Silent(error)) if request.may_repeat(&upstream, idempotent) => {
-                    return Err(NoResponse::Repeatable { error, fresh: upstream.completed == 0 });
+                    return Err(NoResponse::Repeatable { error, why: age(&upstream) });
                 }
                 Err(NoHead::Silent(error) | NoHead::Broken(error)) => return Err(reply(error)),
                 Err(NoHead::Client(failed)) => return Err(NoResponse::Failed(failed)),
+                Err(NoHead::Late(error)) => return Err(self.late(error, &request)),
             }
+        }
+        self.course.answered();
+        let grpc = self.response.grpc_status(upstream.io.read.filled());
+        let outcome = Outcome::Response { status: self.response.status, grpc };
+        if self.course.again(outcome, self.is_whole(&request)) {
+            self.discard(upstream, &request, grpc, start);
+            return Err(NoResponse::Again);
         }
         self.client.take_head(std::mem::take(&mut request.held));
         let status = self.response.status;
@@ -84,7 +95,6 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             return Ok(Box::pin(self.tunnel(upstream)).await);
         }
         let (mut response, close) = self.write_response(&mut upstream, &request);
-        let mut grpc_status = self.response.grpc_status(upstream.io.read.filled());
         upstream.io.take_head(self.response.len);
         let mut reported = false;
         let ended = poll_fn(|cx| {
@@ -105,8 +115,30 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 return Ok(After::Reset);
             }
         }
-        grpc_status = response.grpc_status.or(grpc_status);
-        self.record.end(grpc_status, None);
+        self.record.end(response.grpc_status.or(grpc), None);
+        self.keep(upstream, &request);
+        Ok(if close || !request.pump.is_read() { After::Close } else { After::Keep })
+    }
+
+    /// A connection to the endpoint, unless the client goes away first.
+    async fn connect(&mut self) -> Result<Connection, NoResponse> {
+        let mut connecting = pin!(self.endpoint.http1());
+        let (client, course) = (&mut *self.client, self.course);
+        poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected.map_err(reply));
+            }
+            if client.read.len() < READ_AHEAD && gone(client.poll_fill(cx, READ_AHEAD)) {
+                return Poll::Ready(Err(NoResponse::Failed(Failed::ClientGone)));
+            }
+            let late = course.too_late(cx, client.moved(), false);
+            late.map(|error| Err(NoResponse::Late { error, request: Request::Unread }))
+        })
+        .await
+    }
+
+    /// Gives the endpoint's connection back, if it is good for another exchange.
+    fn keep(&self, mut upstream: Connection, request: &Sending) {
         let complete = request.pump.is_done() && request.broken.is_none();
         if complete && self.head.version == Version::Http11 && self.response.keeps_alive() {
             upstream.io.out.release();
@@ -116,23 +148,41 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 self.endpoint.keep_http1(upstream);
             }
         }
-        Ok(if close || !request.pump.is_read() { After::Close } else { After::Keep })
     }
 
-    /// A connection to the endpoint, unless the client goes away first.
-    async fn connect(&mut self) -> Result<Connection, Failed> {
-        let mut connecting = pin!(self.endpoint.http1());
-        let client = &mut *self.client;
-        poll_fn(|cx| {
-            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(Failed::Reply));
-            }
-            if client.read.len() < READ_AHEAD && gone(client.poll_fill(cx, READ_AHEAD)) {
-                return Poll::Ready(Err(Failed::ClientGone));
-            }
-            Poll::Pending
-        })
-        .await
+    /// Whether the request was read to its end and is kept whole.
+    fn is_whole(&self, request: &Sending) -> bool {
+        request.pump.is_read() && self.client.read.is_kept() && self.course.fits(request.pump.content())
+    }
+
+    /// No response is passed on, since it did not come in time.
+    fn late(&mut self, error: ProxyError, request: &Sending) -> NoResponse {
+        if self.course.again_failed(&error, self.is_whole(request)) {
+            self.record.response_head(error.code.status());
+            self.record.first_byte();
+            self.record.end(None, Some(&error));
+            return NoResponse::Again;
+        }
+        let request = match request {
+            Sending { held: 1.., .. } => Request::Unread,
+            Sending { pump, .. } if pump.is_read() => Request::Read,
+            Sending { .. } => Request::Amid,
+        };
+        NoResponse::Late { error, request }
+    }
+
+    /// Drops a response whose head has come, for another attempt is made. The connection is good for it only if the body has
+    /// come as well.
+    fn discard(&mut self, mut upstream: Connection, request: &Sending, grpc: Option<u16>, start: Instant) {
+        self.record.response_head(self.response.status);
+        self.record.first_byte();
+        self.endpoint.responded(start.elapsed());
+        self.record.end(grpc, None);
+        upstream.io.take_head(self.response.len);
+        if let Some(n) = body::whole(self.response.body, upstream.io.read.filled()) {
+            upstream.io.read.consume(n);
+            self.keep(upstream, request);
+        }
     }
 
     /// Lays out the head, with a small body. What is laid out in whole stays in the client's buffer until an answer comes.
@@ -197,7 +247,12 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         if request.pump.is_read() && self.poll_gone(cx, request.held) {
             return Poll::Ready(Err(NoHead::Client(Failed::ClientGone)));
         }
-        Poll::Pending
+        self.poll_late(cx, &upstream.io, request).map(|error| Err(NoHead::Late(error)))
+    }
+
+    fn poll_late(&self, cx: &mut Context<'_>, upstream: &Io, request: &Sending) -> Poll<ProxyError> {
+        let moved = self.client.moved().wrapping_add(upstream.moved());
+        self.course.too_late(cx, moved, request.pump.is_done())
     }
 
     /// Moves the request's body.
@@ -260,7 +315,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         };
         // A client that waits for 100 may now send its body or not: nobody can tell what comes next.
         let unsure = self.head.expects_continue && !request.pump.is_read();
-        let close = ends_with_connection || unsure || !self.head.keeps_alive() || self.drain.is_signaled();
+        let told = self.edits.heed_close && self.response.asks_to_close(upstream.io.read.filled());
+        let close = ends_with_connection || unsure || told || !self.head.keeps_alive() || self.drain.is_signaled();
         let rewrite = self.rewrite(framing, close);
         self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
         (Pump::new(body, framing), close)
@@ -294,7 +350,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         if request.pump.is_read() && self.poll_gone(cx, 0) {
             return Poll::Ready(Err(Ended::ClientGone));
         }
-        Poll::Pending
+        self.poll_late(cx, upstream, request).map(|error| Err(Ended::Cut(error)))
     }
 
     /// Leaves HTTP: passes the head on, then bytes in both directions.
@@ -376,6 +432,8 @@ impl Sending {
 #[derive(Debug)]
 enum NoHead {
     Client(Failed),
+    /// It did not come in time.
+    Late(ProxyError),
     /// The endpoint closed without a byte.
     Silent(ProxyError),
     Broken(ProxyError),
@@ -385,12 +443,16 @@ enum NoHead {
 #[derive(Debug)]
 enum Ended {
     ClientGone,
-    /// The response broke off.
+    /// The response broke off, or took too long.
     Cut(ProxyError),
 }
 
 fn reply(error: ProxyError) -> NoResponse {
     NoResponse::Failed(Failed::Reply(error))
+}
+
+fn age(upstream: &Connection) -> Repeatable {
+    if upstream.completed > 0 { Repeatable::Stale } else { Repeatable::Fresh }
 }
 
 fn gone(read: Poll<io::Result<usize>>) -> bool {

@@ -4,12 +4,12 @@
 //! client's version of HTTP. Upgrades are not carried: they need a connection of their own.
 
 use super::{
-    Edits, Endpoint, Observe, Version,
+    Course, Edits, Endpoint, Observe, Version,
     http1_as_http2::request,
     http1_fields::{trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
-    http1_outcome::{After, Failed, NoResponse},
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http2_body::room,
-    http2_head::{check_fields, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_fields, edit_response, grpc_status},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -26,11 +26,11 @@ use http::{HeaderValue, Response, header};
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Instant,
 };
-use weft_model::names;
+use weft_model::{decide::retry::Outcome, names};
 use weft_transport::drain;
 
 /// How far the client's connection is read ahead, in bytes.
@@ -45,6 +45,7 @@ pub(super) struct Upgrade<'a, E, R> {
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
+    pub(super) course: &'a Course,
     pub(super) drain: &'a drain::Watch,
 }
 
@@ -96,6 +97,7 @@ enum Cut {
     Upstream(h2::Error),
     /// The response cannot be passed on.
     Response(&'static str),
+    Late(ProxyError),
 }
 
 impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
@@ -118,11 +120,16 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             only_head,
             idempotent,
         };
-        let mut sender = self.endpoint.http2().await.map_err(reply)?;
+        let connected = self.course.in_time(pin!(self.endpoint.http2())).await;
+        let mut sender = match connected {
+            Ok(sender) => sender.map_err(reply)?,
+            Err(error) => return Err(NoResponse::Late { error, request: Request::Unread }),
+        };
+        self.course.started();
         let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
         let sent = Instant::now();
-        let stream = sender.send(request, whole).map_err(|error| repeatable(&error))?;
+        let stream = sender.send(request, whole).map_err(|error| repeatable(&error, Repeatable::Stale))?;
         drop(sender);
         let (mut response, mut upstream, _open) = stream;
         let mut interim = 0;
@@ -130,7 +137,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         match head {
             Ok(response) => {
                 outgoing.take_head(self.client);
-                Ok(self.respond(response, &mut outgoing, &mut upstream, sent).await)
+                self.respond(response, &mut outgoing, &mut upstream, sent).await
             }
             Err(failed) => Err(self.no_head(failed, &outgoing, &mut upstream)),
         }
@@ -163,6 +170,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             if outgoing.whole && watch(cx, self.client).is_err() {
                 return Poll::Ready(Err(Cut::Client));
             }
+            return self.course.too_late(cx, self.client.moved(), outgoing.sent()).map(|error| Err(Cut::Late(error)));
         }
         head
     }
@@ -190,18 +198,50 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
                 upstream.send_reset(Reason::CANCEL);
                 ProxyError::new(Code::BadRequest, what)
             }
+            Cut::Upstream(error) if outgoing.head > 0 && unprocessed(&error) => {
+                return repeatable(&error, Repeatable::Refused);
+            }
+            // Connections are shared and outlive most requests: it has closed meanwhile.
+            Cut::Upstream(error) if outgoing.head > 0 && outgoing.idempotent && error.is_io() => {
+                return repeatable(&error, Repeatable::Stale);
+            }
             Cut::Upstream(error)
-                if outgoing.head > 0 && (unprocessed(&error) || outgoing.idempotent && error.is_io()) =>
+                if unprocessed(&error) && self.course.again(Outcome::Refused, self.is_whole(outgoing)) =>
             {
-                return repeatable(&error);
+                return self.again(&no_answer(&error));
+            }
+            Cut::Late(error) => {
+                upstream.send_reset(Reason::CANCEL);
+                if self.course.again_failed(&error, self.is_whole(outgoing)) {
+                    return self.again(&error);
+                }
+                let request = match outgoing {
+                    Outgoing { head: 1.., .. } => Request::Unread,
+                    Outgoing { whole: true, .. } => Request::Read,
+                    Outgoing { .. } => Request::Amid,
+                };
+                return NoResponse::Late { error, request };
             }
             Cut::Upstream(error) => no_answer(&error),
             Cut::Response(what) => {
                 upstream.send_reset(Reason::CANCEL);
-                ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"))
+                protocol(&format!("endpoint's response is malformed: {what}"))
             }
         };
         reply(error)
+    }
+
+    /// Whether the request was read to its end and is kept whole.
+    fn is_whole(&self, outgoing: &Outgoing) -> bool {
+        outgoing.whole && self.client.read.is_kept() && self.course.fits(outgoing.decoder.content())
+    }
+
+    /// The attempt failed, and another is made.
+    fn again(&mut self, error: &ProxyError) -> NoResponse {
+        self.record.response_head(error.code.status());
+        self.record.first_byte();
+        self.record.end(None, Some(error));
+        NoResponse::Again
     }
 
     async fn respond(
@@ -210,14 +250,22 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         outgoing: &mut Outgoing,
         upstream: &mut SendStream<Bytes>,
         begun: Instant,
-    ) -> After {
+    ) -> Result<After, NoResponse> {
         let (head, body) = response.into_parts();
+        let (status, grpc) = (head.status.as_u16(), grpc_status(&head.headers));
+        self.course.answered();
         self.record.response_fields(&head.headers);
-        self.record.response_head(head.status.as_u16());
-        let grpc = grpc_status(&head.headers);
+        self.record.response_head(status);
+        if self.course.again(Outcome::Response { status, grpc }, self.is_whole(outgoing)) {
+            self.record.first_byte();
+            self.endpoint.responded(begun.elapsed());
+            self.record.end(grpc, None);
+            return Err(NoResponse::Again);
+        }
         // A request that is not read yet may never be.
         let read = outgoing.whole && !outgoing.stopped;
-        let may_keep = read && self.head.keeps_alive() && !self.drain.is_signaled();
+        let told = asks_to_close(&head.headers, self.edits);
+        let may_keep = read && !told && self.head.keeps_alive() && !self.drain.is_signaled();
         let framing = self.write_head(head, body.is_end_stream(), outgoing.only_head, may_keep);
         let whole = framing == Framing::NoBody || body.is_end_stream();
         let mut incoming = Incoming { body, framing, unwritten: 0, content: 0, moved: false, grpc_status: grpc, whole };
@@ -241,11 +289,15 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
                 0 => {}
                 content => self.record.response_body(content),
             }
+            if moved.is_pending() {
+                let bytes = self.client.moved();
+                return self.course.too_late(cx, bytes, outgoing.sent()).map(|error| Err(Cut::Late(error)));
+            }
             moved
         })
         .await;
         let keep = may_keep && framing != Framing::UntilClose;
-        match ended {
+        Ok(match ended {
             Ok(()) => {
                 self.record.end(incoming.grpc_status, None);
                 if keep { After::Keep } else { After::Close }
@@ -254,17 +306,21 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
                 upstream.send_reset(Reason::CANCEL);
                 After::Reset
             }
-            Err(Cut::Upstream(error)) => self.cut(&format!("endpoint's response broke off: {error}")),
+            Err(Cut::Upstream(error)) => self.cut(&protocol(&format!("endpoint's response broke off: {error}"))),
             Err(Cut::Body(what) | Cut::Response(what)) => {
                 upstream.send_reset(Reason::CANCEL);
-                self.cut(what)
+                self.cut(&protocol(what))
             }
-        }
+            Err(Cut::Late(error)) => {
+                upstream.send_reset(Reason::CANCEL);
+                self.cut(&error)
+            }
+        })
     }
 
     /// A response that has begun cannot be taken back: the client sees that it is incomplete.
-    fn cut(&mut self, what: &str) -> After {
-        self.record.end(None, Some(&ProxyError::new(Code::UpstreamProtocol, what)));
+    fn cut(&mut self, error: &ProxyError) -> After {
+        self.record.end(None, Some(error));
         After::Reset
     }
 
@@ -303,6 +359,11 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
 }
 
 impl Outgoing {
+    /// Nothing more of the request is sent.
+    fn sent(&self) -> bool {
+        self.whole || self.stopped
+    }
+
     fn take_head(&mut self, client: &mut Io) {
         if self.head > 0 {
             client.take_head(std::mem::take(&mut self.head));
@@ -481,11 +542,14 @@ fn reply(error: ProxyError) -> NoResponse {
     NoResponse::Failed(Failed::Reply(error))
 }
 
-/// Connections are shared and outlive most requests: whether this one was fresh says nothing.
-fn repeatable(error: &h2::Error) -> NoResponse {
-    NoResponse::Repeatable { error: no_answer(error), fresh: false }
+fn repeatable(error: &h2::Error, why: Repeatable) -> NoResponse {
+    NoResponse::Repeatable { error: no_answer(error), why }
 }
 
 fn no_answer(error: &h2::Error) -> ProxyError {
-    ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}"))
+    protocol(&format!("endpoint gave no response: {error}"))
+}
+
+fn protocol(what: &str) -> ProxyError {
+    ProxyError::new(Code::UpstreamProtocol, what)
 }

@@ -3,15 +3,37 @@
 //! What was read is given back to the sender's window only when the other side has accepted it, so a slow receiver stops a
 //! fast sender and not more than one window is held.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use std::task::{Context, Poll, ready};
 
+/// A body as it comes from the network, or once more as it was kept.
+pub(super) struct Body {
+    stream: RecvStream,
+    kept: Option<Box<Kept>>,
+}
+
+/// What was read of a body and may be wanted again.
+struct Kept {
+    limit: usize,
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    /// Read again from here; the stream has ended.
+    again: Option<Again>,
+}
+
+struct Again {
+    data: Bytes,
+    trailers: bool,
+}
+
 pub(super) struct Pump {
-    from: RecvStream,
+    from: Body,
     /// Read, and not yet accepted by the other side.
     held: Bytes,
+    /// Bytes that were passed on.
+    passed: u64,
     moved: bool,
     /// Content since it was last asked for.
     content: usize,
@@ -28,9 +50,111 @@ pub(super) enum Broken {
     Trailers(&'static str),
 }
 
+impl Body {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self { stream, kept: None }
+    }
+
+    /// From now on keeps what is read, up to `limit` bytes; of a longer body nothing.
+    pub(super) fn keep(&mut self, limit: usize) {
+        let kept = Kept { limit, data: BytesMut::new(), trailers: None, again: None };
+        self.kept.get_or_insert_with(|| Box::new(kept));
+    }
+
+    /// Whether the body was read to its end and is kept whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.again.is_some() || self.stream.is_end_stream())
+    }
+
+    /// A body that is kept whole is read again from its beginning.
+    fn rewind(&mut self) {
+        if self.is_whole()
+            && let Some(kept) = &mut self.kept
+        {
+            kept.again = Some(Again { data: Bytes::copy_from_slice(&kept.data), trailers: kept.trailers.is_some() });
+        }
+    }
+
+    /// Nothing more follows, trailers included.
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self.again() {
+            Some(again) => again.data.is_empty() && !again.trailers,
+            None => self.stream.is_end_stream(),
+        }
+    }
+
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        if let Some(Kept { again: Some(again), .. }) = self.kept.as_deref_mut() {
+            let data = std::mem::take(&mut again.data);
+            return Poll::Ready((!data.is_empty()).then_some(Ok(data)));
+        }
+        let data = ready!(self.stream.poll_data(cx));
+        if let (Some(kept), Some(Ok(data))) = (&mut self.kept, &data) {
+            if kept.data.len() + data.len() <= kept.limit {
+                kept.data.extend_from_slice(data);
+            } else {
+                self.kept = None;
+            }
+        }
+        Poll::Ready(data)
+    }
+
+    pub(super) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+        if let Some(Kept { again: Some(again), trailers, .. }) = self.kept.as_deref_mut() {
+            again.trailers = false;
+            return Poll::Ready(Ok(trailers.clone()));
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        if let (Some(kept), Ok(trailers)) = (&mut self.kept, &trailers) {
+            kept.trailers.clone_from(trailers);
+        }
+        Poll::Ready(trailers)
+    }
+
+    /// Lets the sender send `n` bytes more: they were accepted by the other side.
+    pub(super) fn release(&mut self, n: usize) {
+        if self.again().is_none() {
+            // Fails only for more than was received.
+            let _ = self.stream.flow_control().release_capacity(n);
+        }
+    }
+
+    fn again(&self) -> Option<&Again> {
+        self.kept.as_ref()?.again.as_ref()
+    }
+}
+
 impl Pump {
     pub(super) fn new(from: RecvStream) -> Self {
-        Self { from, held: Bytes::new(), moved: false, content: 0, done: false }
+        Self { from: Body::new(from), held: Bytes::new(), passed: 0, moved: false, content: 0, done: false }
+    }
+
+    /// Bytes that were passed on, since the first attempt.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Begins again at the beginning, if all of it is kept.
+    pub(super) fn rewind(&mut self) {
+        self.from.rewind();
+        self.held = Bytes::new();
+        self.done = self.from.is_end_stream();
+    }
+
+    /// What came of the body while nothing of it may be passed on yet: ready with the gRPC status of the trailers that follow
+    /// an empty body, if it is one.
+    pub(super) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<u16>, h2::Error>> {
+        // Trailers that were taken are needed once more.
+        self.from.keep(0);
+        if self.held.is_empty()
+            && let Some(data) = ready!(self.from.poll_data(cx))
+        {
+            self.held = data?;
+            return Poll::Ready(Ok(None));
+        }
+        let trailers = ready!(self.from.poll_trailers(cx))?;
+        self.from.rewind();
+        Poll::Ready(Ok(trailers.as_ref().and_then(super::http2_head::grpc_status)))
     }
 
     /// Whether anything has been passed on.
@@ -43,12 +167,17 @@ impl Pump {
         std::mem::take(&mut self.content)
     }
 
+    /// Nothing more comes, trailers included.
+    pub(super) fn ends(&self) -> bool {
+        self.held.is_empty() && self.from.is_end_stream()
+    }
+
     pub(super) fn done(&self) -> bool {
         self.done
     }
 
-    /// The stream that is read, for what reads it in another way.
-    pub(super) fn stream(&mut self) -> &mut RecvStream {
+    /// What is read, for what reads it in another way.
+    pub(super) fn body(&mut self) -> &mut Body {
         &mut self.from
     }
 
@@ -103,8 +232,8 @@ impl Pump {
         to.send_data(data, end).map_err(|error| Broken::To(error.reason()))?;
         self.moved = true;
         self.content += n;
-        // Fails only for more than was received.
-        let _ = self.from.flow_control().release_capacity(n);
+        self.passed += n as u64;
+        self.from.release(n);
         Ok(end)
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn edit_request(head: &mut request::Parts, edits: &Edits) {
 }
 
 pub(super) fn edit_fields(headers: &mut HeaderMap, edits: &Edits) {
-    for name in edits.remove {
+    for name in edits.remove.iter().chain(edits.remove_asked) {
         headers.remove(*name);
     }
     for (name, value) in &edits.set {
@@ -118,6 +118,12 @@ fn replace_authority(head: &mut request::Parts, authority: &str) {
         head.headers.remove(header::HOST);
     }
     head.uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Whether the application's connection is to end behind this response.
+pub(super) fn asks_to_close(headers: &HeaderMap, edits: &Edits) -> bool {
+    let asked = || headers.get(names::header::PROXY_CONNECTION);
+    edits.heed_close && asked().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Applies the edits of a direction to the head of a response that came on HTTP/2.

@@ -1,12 +1,13 @@
 //! An HTTP/2 request that goes on as HTTP/1: the inbound side of HTTP/1 carried between two proxies (data plane 3.6, 3.7).
 //!
 //! The request gets back the version and target form that `l5d-orig-proto` names; the response says which version the
-//! application really spoke. Both bodies move at once, and nothing is read for which the other side has no room.
+//! application really spoke. Both bodies move at once, and nothing is read for which the other side has no room. The outbound
+//! side never comes here, so that there are no retries.
 
 use super::{
-    Edits, Endpoint, Observe,
+    Course, Edits, Endpoint, Observe,
     http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
-    http2_body::room,
+    http2_body::{Body, room},
     http2_head::{check_fields, edit_fields, edit_response, grpc_status},
     http2_reply::{Audience, break_off, unless_reset},
     orig_proto::OrigProto,
@@ -26,7 +27,7 @@ use crate::{
     http2::server::Driver,
 };
 use bytes::Bytes;
-use h2::{RecvStream, SendStream, server::SendResponse};
+use h2::{SendStream, server::SendResponse};
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use std::{
     future::poll_fn,
@@ -44,13 +45,14 @@ pub(super) struct Downgrade<'a, E, R> {
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
+    pub(super) course: &'a Course,
     pub(super) audience: Audience,
     pub(super) sent: Instant,
 }
 
 /// The request on its way into the connection.
 struct Outgoing<'a> {
-    body: &'a mut RecvStream,
+    body: &'a mut Body,
     chunked: bool,
     /// Bytes of the body that were taken and are not yet written.
     unwritten: usize,
@@ -98,7 +100,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     ///
     /// # Errors
     /// There is no response; the client still waits for a reply.
-    pub(super) async fn run(&mut self, head: &mut request::Parts, body: &mut RecvStream) -> Result<(), ProxyError> {
+    pub(super) async fn run(&mut self, head: &mut request::Parts, body: &mut Body) -> Result<(), ProxyError> {
         if head.method == Method::CONNECT {
             return Err(ProxyError::new(Code::BadRequest, "connect is not carried from HTTP/2 to HTTP/1"));
         }
@@ -118,6 +120,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         loop {
             let Some(connection) = unless_reset(self.respond, self.endpoint.http1()).await else { return Ok(()) };
             let mut connection = connection?;
+            self.course.started();
             self.driver.handed_on();
             connection.io.out = std::mem::take(&mut written);
             connection.io.out.rewind();
@@ -155,7 +158,8 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         while incoming.body.is_none() {
             match self.poll_head(cx, connection, incoming) {
                 Poll::Ready(head) => head?,
-                Poll::Pending => return self.respond.poll_reset(cx).map(|_| Err(Failed::Client)),
+                Poll::Pending if self.respond.poll_reset(cx).is_ready() => return Poll::Ready(Err(Failed::Client)),
+                Poll::Pending => return self.poll_late(cx, connection, outgoing),
             }
         }
         let Some(body) = &mut incoming.body else { return Poll::Pending };
@@ -179,8 +183,19 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => body.to.poll_reset(cx).map(|_| Err(Failed::Client)),
+            Poll::Pending if body.to.poll_reset(cx).is_ready() => Poll::Ready(Err(Failed::Client)),
+            Poll::Pending => self.poll_late(cx, connection, outgoing),
         }
+    }
+
+    fn poll_late(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &Connection,
+        outgoing: &Outgoing<'_>,
+    ) -> Poll<Result<(), Failed>> {
+        let sent = outgoing.stopped || outgoing.whole && outgoing.unwritten == 0;
+        self.course.too_late(cx, connection.io.moved(), sent).map(|error| Err(Failed::Endpoint(error)))
     }
 
     /// Reads the head of a response and passes it on. An interim one leaves `incoming` as it was.
@@ -243,6 +258,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         }
         let status = grpc_status(headers);
         self.record.response_head(head.status);
+        self.course.answered();
         let decoder = Decoder::new(head.body);
         let done = decoder.is_end();
         let to = self.respond.send_response(response, done).map_err(|_| Failed::Client)?;
@@ -290,8 +306,7 @@ impl Outgoing<'_> {
                 Poll::Pending => break,
             }
             if self.unwritten > 0 {
-                // Fails only for more than was received.
-                let _ = self.body.flow_control().release_capacity(std::mem::take(&mut self.unwritten));
+                self.body.release(std::mem::take(&mut self.unwritten));
             }
             if !taken {
                 break;

@@ -1,42 +1,53 @@
 //! An HTTP/2 request that goes on as HTTP/2: heads are moved, bodies are pumped both ways at once, resets keep their codes.
 
 use super::{
-    Edits, Endpoint, Observe,
+    Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{check_fields, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_fields, edit_response, grpc_status},
     http2_reply::{Audience, break_off},
 };
-use crate::error::{Code, ProxyError};
+use crate::{
+    error::{Code, ProxyError},
+    http2::server::Driver,
+};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
-use http::{Response, Version};
+use http::{Response, Version, response};
 use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
+use weft_model::decide::retry::Outcome;
 
 /// An exchange whose request head has been sent.
 pub(super) struct Forward<'a, E, R> {
     pub(super) respond: &'a mut SendResponse<Bytes>,
+    pub(super) driver: &'a Driver,
     pub(super) request: &'a mut Pump,
     pub(super) upstream: SendStream<Bytes>,
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
+    pub(super) course: &'a Course,
     pub(super) audience: Audience,
     pub(super) sent: Instant,
 }
 
-/// The endpoint failed before its response began: the client still waits for a reply.
+/// Nothing of a response was passed on.
 #[derive(Debug)]
-pub(super) struct NoResponse {
-    pub(super) error: ProxyError,
-    /// The client gets this instead of a reply.
-    pub(super) reset: Option<Reason>,
-    /// Asking again does no harm if the request may be repeated at all.
-    pub(super) repeatable: bool,
+pub(super) enum NoResponse {
+    /// The endpoint failed before: the client still waits for a reply.
+    Failed {
+        error: ProxyError,
+        /// The client gets this instead of a reply.
+        reset: Option<Reason>,
+        /// Asking again does no harm if the request may be repeated at all.
+        repeatable: bool,
+    },
+    /// The request is sent once more, as was agreed; the record knows of this attempt.
+    Again,
 }
 
 /// How waiting for the head of a response ends, if not with the head.
@@ -44,6 +55,16 @@ enum NoHead {
     /// The client has gone, with its code if it gave one.
     Client(Option<Reason>),
     Upstream(h2::Error),
+    /// It did not come in time.
+    Late(ProxyError),
+    /// It came, and another attempt is made instead.
+    Again,
+}
+
+/// The head of a response and what follows it.
+struct Answer {
+    head: response::Parts,
+    body: Pump,
 }
 
 /// A response that has begun.
@@ -60,6 +81,13 @@ enum Cut {
     Upstream(ProxyError, Option<Reason>),
 }
 
+impl From<Response<RecvStream>> for Answer {
+    fn from(response: Response<RecvStream>) -> Self {
+        let (head, body) = response.into_parts();
+        Self { head, body: Pump::new(body) }
+    }
+}
+
 impl NoResponse {
     /// A reset is passed on; one that says that the request was not looked at too, which the client may send again.
     fn of(error: &h2::Error) -> Self {
@@ -69,7 +97,7 @@ impl NoResponse {
         } else {
             error.reason().filter(|_| error.is_reset() && error.is_remote())
         };
-        Self {
+        Self::Failed {
             error: ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}")),
             reset,
             repeatable: reset == Some(Reason::REFUSED_STREAM) || error.is_io(),
@@ -79,7 +107,7 @@ impl NoResponse {
 
 impl From<ProxyError> for NoResponse {
     fn from(error: ProxyError) -> Self {
-        Self { error, reset: None, repeatable: false }
+        Self::Failed { error, reset: None, repeatable: false }
     }
 }
 
@@ -89,8 +117,13 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     /// # Errors
     /// The endpoint failed before its response began: the client still waits for a reply.
     pub(super) async fn run(&mut self, mut response: ResponseFuture) -> Result<(), NoResponse> {
-        let head = poll_fn(|cx| self.poll_head(cx, &mut response)).await;
-        let Some(mut body) = self.take_head(head)? else { return Ok(()) };
+        let answer = match poll_fn(|cx| self.poll_head(cx, &mut response)).await {
+            // Boxed: most requests have one attempt.
+            Ok(response) if self.course.is_agreed() => Box::pin(self.consider(response)).await,
+            Ok(response) => Ok(response.into()),
+            Err(none) => Err(none),
+        };
+        let Some(mut body) = self.take_head(answer)? else { return Ok(()) };
         let cut = poll_fn(|cx| self.poll_bodies(cx, &mut body)).await;
         if let Err(cut) = cut {
             self.cut_off(cut, &mut body.to);
@@ -99,15 +132,53 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     }
 
     /// What to do with the head, or that there is none.
-    fn take_head(&mut self, head: Result<Response<RecvStream>, NoHead>) -> Result<Option<Sending>, NoResponse> {
+    fn take_head(&mut self, head: Result<Answer, NoHead>) -> Result<Option<Sending>, NoResponse> {
         match head {
-            Ok(response) => Ok(self.begin(response)),
+            Ok(answer) => Ok(self.begin(answer)),
             Err(NoHead::Client(reason)) => {
                 self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL));
                 Ok(None)
             }
             Err(NoHead::Upstream(error)) => Err(NoResponse::of(&error)),
+            Err(NoHead::Late(error)) => {
+                self.upstream.send_reset(Reason::CANCEL);
+                if !self.course.again_failed(&error, self.request.body().is_whole()) {
+                    return Err(error.into());
+                }
+                self.record.response_head(error.code.status());
+                self.record.first_byte();
+                self.record.end(None, Some(&error));
+                Err(NoResponse::Again)
+            }
+            Err(NoHead::Again) => {
+                self.upstream.send_reset(Reason::CANCEL);
+                Err(NoResponse::Again)
+            }
         }
+    }
+
+    /// Whether a response is the answer, or another attempt is made.
+    async fn consider(&mut self, response: Response<RecvStream>) -> Result<Answer, NoHead> {
+        self.course.answered();
+        let Answer { head, mut body } = response.into();
+        let whole = self.request.body().is_whole();
+        let (status, mut grpc) = (head.status.as_u16(), grpc_status(&head.headers));
+        if whole && grpc.is_none() && !body.ends() && self.course.peeks() {
+            grpc = poll_fn(|cx| {
+                if let Poll::Ready(peeked) = body.poll_peek(cx) {
+                    return Poll::Ready(peeked.map_err(NoHead::Upstream));
+                }
+                self.poll_gone(cx).map(Err)
+            })
+            .await?;
+        }
+        if !self.course.again(Outcome::Response { status, grpc }, whole) {
+            return Ok(Answer { head, body });
+        }
+        self.record.response_head(status);
+        self.first_byte();
+        self.record.end(grpc, None);
+        Err(NoHead::Again)
     }
 
     fn poll_head(
@@ -126,9 +197,14 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         if let Poll::Ready(response) = Pin::new(response).poll(cx) {
             return Poll::Ready(response.map_err(NoHead::Upstream));
         }
+        self.poll_gone(cx).map(Err)
+    }
+
+    /// Ready when nobody waits for a response any more.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<NoHead> {
         match self.respond.poll_reset(cx) {
-            Poll::Ready(reset) => Poll::Ready(Err(NoHead::Client(reset.ok()))),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(reset) => Poll::Ready(NoHead::Client(reset.ok())),
+            Poll::Pending => self.course.too_late(cx, self.request.passed(), self.request.done()).map(NoHead::Late),
         }
     }
 
@@ -158,8 +234,8 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     }
 
     /// Passes the head on; `None` if the exchange is over thereby.
-    fn begin(&mut self, response: Response<RecvStream>) -> Option<Sending> {
-        let (mut head, body) = response.into_parts();
+    fn begin(&mut self, answer: Answer) -> Option<Sending> {
+        let Answer { mut head, body: mut response } = answer;
         if let Err(what) = check_fields(&head.headers) {
             let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"));
             self.upstream.send_reset(Reason::PROTOCOL_ERROR);
@@ -168,16 +244,18 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             return None;
         }
         self.record.response_fields(&head.headers);
+        if asks_to_close(&head.headers, self.edits) {
+            self.driver.close();
+        }
         edit_response(&mut head.headers, self.edits);
         head.version = Version::HTTP_2;
         self.record.response_head(head.status.as_u16());
-        let whole = body.is_end_stream();
+        let whole = response.ends();
         let status = grpc_status(&head.headers);
         let Ok(to) = self.respond.send_response(Response::from_parts(head, ()), whole) else {
             self.upstream.send_reset(Reason::CANCEL);
             return None;
         };
-        let mut response = Pump::new(body);
         if whole {
             response.stop();
             self.first_byte();
@@ -194,6 +272,8 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 self.record.end(None, Some(&failure));
             }
             Cut::Upstream(failure, None) => {
+                // Where the endpoint itself has ended it, this says nothing more.
+                self.upstream.send_reset(Reason::CANCEL);
                 let status = break_off(to, &failure, self.audience);
                 self.record.end(status, Some(&failure));
             }
@@ -228,7 +308,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             }
         }
         if !response.done() {
-            return Poll::Pending;
+            let passed = self.request.passed().wrapping_add(response.passed());
+            let late = self.course.too_late(cx, passed, self.request.done());
+            return late.map(|error| Err(Cut::Upstream(error, None)));
         }
         if self.request.done() {
             return Poll::Ready(Ok(()));
@@ -236,7 +318,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         // The response has ended before the request. The rest is carried on until the endpoint does not want it.
         match to.poll_reset(cx) {
             Poll::Ready(reset) => Poll::Ready(Err(Cut::Client(reset.ok()))),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self.course.too_late(cx, self.request.passed(), false).map(|_| Err(Cut::Client(None))),
         }
     }
 

@@ -6,6 +6,7 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod course;
 mod http1_as_http2;
 mod http1_fields;
 mod http1_outcome;
@@ -21,6 +22,7 @@ mod orig_proto;
 mod serve_http1;
 mod serve_http2;
 
+pub(crate) use course::{Course, Retried, Retries, Retrying};
 pub(crate) use http2_head::HeadView;
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;
@@ -36,11 +38,13 @@ pub(crate) trait Director {
     type Record: Observe;
 
     /// Finds route, authorization and endpoint for a request by its head. Waits for an endpoint up to the failfast timeout.
-    /// Dropped when the client goes away meanwhile.
+    /// Dropped when the client goes away meanwhile. Asked again for each attempt; before it waits, it tells `course` what is
+    /// asked of the request.
     async fn direct(
         &self,
         request: &dyn RequestView,
         version: Version,
+        course: &Course,
     ) -> Result<Directed<Self::Endpoint, Self::Record>, ProxyError>;
 
     /// Whether `l5d-proxy-error` and `l5d-proxy-connection` are shown to this client (data plane 3.7, 1.2).
@@ -102,6 +106,8 @@ pub(crate) enum Version {
 pub(crate) struct Edits {
     /// Lower-case names of headers that are removed.
     pub remove: &'static [&'static str],
+    /// The same of those by which the application asked for timeouts and retries, where it may.
+    pub remove_asked: &'static [&'static str],
     /// Headers that replace all of that name. Few; values are checked to be header values.
     pub set: smallvec::SmallVec<[(&'static str, Rc<str>); 2]>,
     /// Replaces the authority.
@@ -110,6 +116,8 @@ pub(crate) struct Edits {
     pub restore_orig_proto: bool,
     /// Outbound: response headers of the mesh are removed before the application sees them.
     pub strip_mesh_response: bool,
+    /// Outbound: the application's connection ends behind a response by which the server's proxy asks for that.
+    pub heed_close: bool,
 }
 
 /// What a direction wants to know of an exchange; it is told in this order.

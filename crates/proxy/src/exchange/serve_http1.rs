@@ -6,20 +6,19 @@
 //! ```
 
 use super::{
-    Carrier, Directed, Director, Observe, ServerConnection, Version,
-    http1_outcome::{After, Failed, NoResponse},
+    Carrier, Course, Directed, Director, Observe, ServerConnection, Version,
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_to_http1::Exchange,
     http1_to_http2::Upgrade,
 };
 use crate::{
     error::{Code, ProxyError},
     http1::{
-        HeadError,
-        body::{Decoder, Step},
+        HeadError, body,
         buffer::ReadBuffer,
         framing::Body,
         io::Io,
-        limits::MAX_HEAD,
+        limits::{MAX_FRAMING, MAX_HEAD},
         request::RequestHead,
         response::{self, ResponseHead},
     },
@@ -35,6 +34,7 @@ use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     time::Sleep,
 };
+use weft_model::decide::retry::Outcome;
 use weft_transport::{drain, stream::Stream};
 
 /// How long a connection that closes waits for a client that is still sending: closing at once would reset it, and the reply
@@ -42,6 +42,8 @@ use weft_transport::{drain, stream::Stream};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of what it is still sending is read meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How far the client's connection is read while its request waits for another attempt.
+const READ_AHEAD: usize = 2 * MAX_HEAD;
 /// How long a connection on which no request has come yet waits for the first one while the process drains: who has just
 /// connected is about to send it, and would lose it.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
@@ -85,6 +87,7 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
             }
         };
         client.out.release();
+        client.read.forget();
         if after != After::Keep {
             return after;
         }
@@ -181,41 +184,114 @@ async fn request<D: Director>(
     drain: &drain::Watch,
 ) -> After {
     response.status = 0;
+    let course = Course::default();
     let mut again = MAX_AGAIN;
-    let error = loop {
-        let Some(directed) = direct(client, head, director).await else { return After::Close };
+    let (error, keep) = loop {
+        course.attempt();
+        let Some(directed) = direct(client, head, director, &course).await else { return After::Close };
         let Directed { endpoint, carrier, edits, mut record } = match directed {
             Ok(directed) => directed,
+            Err(error) if course.again_failed(&error, true) => {
+                if pause(client, &course).await.is_err() {
+                    return After::Close;
+                }
+                continue;
+            }
             Err(error) => {
-                let keep =
-                    !error.code.closes() && head.keeps_alive() && !drain.is_signaled() && skip_body(client, head);
-                director.refused(&error);
-                write_reply(client, &error, head.version, !keep, director).await;
-                return if keep { After::Keep } else { After::Close };
+                let keep = !error.code.closes() && skip_body(client, head);
+                break (error, keep);
             }
         };
-        let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
+        if let Some(limit) = course.keeps() {
+            keep_request(client, head, limit);
+        }
+        let (endpoint, edits, recorded, course) = (&endpoint, &edits, &mut record, &course);
         let exchanged = if carrier == Carrier::Http2 && !head.is_upgrade() {
-            Upgrade { client, head, endpoint, edits, record: recorded, drain }.run().await
+            Upgrade { client, head, endpoint, edits, record: recorded, course, drain }.run().await
         } else {
-            let exchange = Exchange { client, head, response, endpoint, edits, record: recorded, drain };
+            let exchange = Exchange { client, head, response, endpoint, edits, record: recorded, course, drain };
             exchange.run().await
         };
-        match exchanged {
-            Ok(after) => return after,
-            Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
-            Err(NoResponse::Repeatable { fresh, .. }) if again > 0 => again = if fresh { 0 } else { again - 1 },
-            Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable { error, .. }) => {
-                record.response_head(error.code.status());
-                record.first_byte();
-                record.end(None, Some(&error));
-                break error;
+        let (error, keep) = match exchanged {
+            Ok(after) => {
+                if let Some(error) = course.cut() {
+                    director.refused(&error);
+                }
+                return after;
             }
+            Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
+            Err(NoResponse::Repeatable { why, .. }) if again > 0 => {
+                again = if why == Repeatable::Fresh { 0 } else { again - 1 };
+                continue;
+            }
+            Err(NoResponse::Repeatable { error, why: Repeatable::Refused })
+                if course.again(Outcome::Refused, client.read.is_kept()) =>
+            {
+                failed(&mut record, &error);
+                (None, false)
+            }
+            Err(NoResponse::Again) => (None, false),
+            Err(NoResponse::Late { error, request }) => {
+                failed(&mut record, &error);
+                let keep = match request {
+                    Request::Unread => skip_body(client, head),
+                    Request::Read => true,
+                    Request::Amid => false,
+                };
+                (Some(error), keep)
+            }
+            Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable { error, .. }) => {
+                failed(&mut record, &error);
+                (Some(error), false)
+            }
+        };
+        if let Some(error) = error {
+            break (error, keep);
+        }
+        drop(record);
+        client.rewind();
+        if pause(client, course).await.is_err() {
+            return After::Close;
         }
     };
+    let keep = keep && head.keeps_alive() && !drain.is_signaled();
     director.refused(&error);
-    write_reply(client, &error, head.version, true, director).await;
-    After::Close
+    write_reply(client, &error, head.version, !keep, director).await;
+    if keep { After::Keep } else { After::Close }
+}
+
+/// Tells the record of an attempt that the proxy answers itself.
+fn failed(record: &mut impl Observe, error: &ProxyError) {
+    record.response_head(error.code.status());
+    record.first_byte();
+    record.end(None, Some(error));
+}
+
+/// Keeps what is consumed of a request, for another attempt, if its body may be so long.
+fn keep_request(client: &mut Io, head: &RequestHead, limit: usize) {
+    let most = match head.body {
+        Body::Length(n) if n > limit as u64 => return,
+        Body::Empty | Body::Length(_) => head.len + limit,
+        Body::Chunked | Body::UntilClose => head.len + limit + MAX_FRAMING,
+    };
+    client.read.keep(most);
+}
+
+/// Waits for the next attempt, unless the client goes away before.
+async fn pause(client: &mut Io, course: &Course) -> Result<(), ()> {
+    let mut pause = pin!(course.pause());
+    poll_fn(|cx| {
+        if pause.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        match client.poll_fill(cx, READ_AHEAD) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(())),
+            Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::OutOfMemory => Poll::Ready(Err(())),
+            // What comes is looked at when there is room, or when the next attempt begins.
+            Poll::Ready(_) | Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// What the direction decides; `None` if the client goes away before.
@@ -223,15 +299,19 @@ async fn direct<D: Director>(
     client: &mut Io,
     head: &RequestHead,
     director: &D,
+    course: &Course,
 ) -> Option<Result<Directed<D::Endpoint, D::Record>, ProxyError>> {
     let Io { stream, read, ended, .. } = client;
     let mut ahead = Ahead { stream, buffer: ReadBuffer::default(), ended };
     let directed = {
         let view = head.view(read.filled());
-        let mut directing = pin!(director.direct(&view, head.version));
+        let mut directing = pin!(director.direct(&view, head.version, course));
         poll_fn(|cx| match directing.as_mut().poll(cx) {
             Poll::Ready(directed) => Poll::Ready(Some(directed)),
-            Poll::Pending => ahead.poll_gone(cx).map(|()| None),
+            Poll::Pending => match course.too_late(cx, 0, false) {
+                Poll::Ready(error) => Poll::Ready(Some(Err(error))),
+                Poll::Pending => ahead.poll_gone(cx).map(|()| None),
+            },
         })
         .await
     };
@@ -269,25 +349,18 @@ impl Ahead<'_> {
 
 /// Takes the head and its body off the buffer if both are there in whole: then the connection can go on.
 fn skip_body(client: &mut Io, head: &RequestHead) -> bool {
-    let buf = client.read.filled();
-    let mut at = head.len;
-    if head.body != Body::Empty {
-        let mut decoder = Decoder::new(head.body);
-        loop {
-            match decoder.next(buf.get(at..).unwrap_or_default()) {
-                Ok(Step::Data(n) | Step::Framing(n) | Step::Trailers(n)) => at += n,
-                Ok(Step::End) => break,
-                Ok(Step::More) | Err(_) => return false,
-            }
-        }
-    }
-    client.take_head(at);
+    let behind = client.read.filled().get(head.len..).unwrap_or_default();
+    let Some(body) = body::whole(head.body, behind) else { return false };
+    client.take_head(head.len + body);
     true
 }
 
 async fn write_reply<D: Director>(client: &mut Io, error: &ProxyError, version: Version, close: bool, director: &D) {
     let informational = director.informational_headers();
-    client.out.clear();
+    // An interim response may be half written.
+    if client.out.pending().is_empty() {
+        client.out.clear();
+    }
     response::write_failure(client.out.bytes(), error, version, close, informational);
     // A client that is gone needs no reply.
     let _ = poll_fn(|cx| client.poll_write_out(cx)).await;

@@ -1,7 +1,7 @@
 //! Serves an accepted HTTP/2 connection: one local task per stream, from the head to the end of the exchange.
 
 use super::{
-    Carrier, Directed, Director, Edits, Endpoint, Observe, Version,
+    Carrier, Course, Directed, Director, Edits, Endpoint, Observe, Version,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
     http2_reply::{Audience, reply, unless_reset},
@@ -19,8 +19,9 @@ use crate::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, request};
-use std::{rc::Rc, time::Instant};
+use std::{pin::pin, rc::Rc, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use weft_model::decide::retry::Outcome;
 
 /// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
 const MAX_AGAIN: usize = 3;
@@ -70,17 +71,29 @@ async fn serve_stream<D: Director>(
         return;
     }
     let audience = Audience { grpc: is_grpc(&head.headers), informational: director.informational_headers() };
-    let whole = body.is_end_stream();
+    let mut whole = body.is_end_stream();
     let mut body = Pump::new(body);
     if whole {
         body.stop();
     }
+    let course = Course::default();
     let mut again = if whole && head.method.is_idempotent() { MAX_AGAIN } else { 0 };
     loop {
-        let view = HeadView(head);
-        let Some(directed) = unless_reset(respond, director.direct(&view, Version::Http2)).await else { return };
-        let Directed { endpoint, carrier, edits, mut record } = match directed {
+        course.attempt();
+        let directed = {
+            let view = HeadView(head);
+            let directing = pin!(director.direct(&view, Version::Http2, &course));
+            unless_reset(respond, course.in_time(directing)).await
+        };
+        let Some(directed) = directed else { return };
+        let Directed { endpoint, carrier, edits, mut record } = match directed.flatten() {
             Ok(directed) => directed,
+            Err(error) if course.again_failed(&error, true) => {
+                if unless_reset(respond, course.pause()).await.is_none() {
+                    return;
+                }
+                continue;
+            }
             Err(error) => {
                 director.refused(&error);
                 reply(respond, &error, audience);
@@ -90,32 +103,70 @@ async fn serve_stream<D: Director>(
                 return;
             }
         };
-        let (endpoint, edits, recorded) = (&endpoint, &edits, &mut record);
+        if let Some(limit) = course.keeps() {
+            body.body().keep(limit);
+        }
+        let (endpoint, edits, recorded, course) = (&endpoint, &edits, &mut record, &course);
         let carried = match carrier {
             Carrier::Http1 => {
                 let (respond, sent) = (&mut *respond, Instant::now());
-                let mut downgrade = Downgrade { respond, driver, endpoint, edits, record: recorded, audience, sent };
-                downgrade.run(head, body.stream()).await.map_err(NoResponse::from)
+                let mut downgrade =
+                    Downgrade { respond, driver, endpoint, edits, record: recorded, course, audience, sent };
+                downgrade.run(head, body.body()).await.map_err(NoResponse::from)
             }
             Carrier::Http2 => {
-                let Some(sender) = unless_reset(respond, endpoint.http2()).await else { return };
-                let sent = Instant::now();
-                match sender.map_err(NoResponse::from).and_then(|sender| send(sender, head, edits, whole, again > 0)) {
+                let connected = {
+                    let connecting = pin!(endpoint.http2());
+                    unless_reset(respond, course.in_time(connecting)).await
+                };
+                let Some(connected) = connected else { return };
+                let (sent, keep) = (Instant::now(), again > 0 || course.keeps().is_some());
+                match connected
+                    .flatten()
+                    .map_err(NoResponse::from)
+                    .and_then(|sender| send(sender, head, edits, whole, keep))
+                {
                     Err(failed) => Err(failed),
                     Ok((response, upstream, _open)) => {
                         driver.handed_on();
+                        course.started();
                         let (respond, request) = (&mut *respond, &mut body);
-                        let mut forward =
-                            Forward { respond, request, upstream, endpoint, edits, record: recorded, audience, sent };
+                        let record = recorded;
+                        let mut forward = Forward {
+                            respond,
+                            driver,
+                            request,
+                            upstream,
+                            endpoint,
+                            edits,
+                            record,
+                            course,
+                            audience,
+                            sent,
+                        };
                         forward.run(response).await
                     }
                 }
             }
         };
         match carried {
-            Ok(()) => return,
-            Err(NoResponse { repeatable: true, .. }) if again > 0 => again -= 1,
-            Err(NoResponse { error, reset, .. }) => {
+            Ok(()) => {
+                if let Some(error) = course.cut() {
+                    director.refused(&error);
+                }
+                return;
+            }
+            Err(NoResponse::Failed { repeatable: true, .. }) if again > 0 => {
+                again -= 1;
+                continue;
+            }
+            Err(NoResponse::Again) => {}
+            Err(NoResponse::Failed { error, reset: Some(Reason::REFUSED_STREAM), .. })
+                if course.again(Outcome::Refused, body.body().is_whole()) =>
+            {
+                record.end(None, Some(&error));
+            }
+            Err(NoResponse::Failed { error, reset, .. }) => {
                 let mut grpc = None;
                 match reset {
                     Some(reason) => respond.send_reset(reason),
@@ -134,6 +185,12 @@ async fn serve_stream<D: Director>(
                 return;
             }
         }
+        drop(record);
+        body.rewind();
+        whole = body.done();
+        if unless_reset(respond, course.pause()).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -147,7 +204,7 @@ fn send(
 ) -> Result<(ResponseFuture, SendStream<Bytes>, OpenStream), NoResponse> {
     let mut edited = if again { head.clone() } else { std::mem::replace(head, Request::new(()).into_parts().0) };
     edit_request(&mut edited, edits);
-    sender.send(Request::from_parts(edited, ()), end).map_err(|error| NoResponse {
+    sender.send(Request::from_parts(edited, ()), end).map_err(|error| NoResponse::Failed {
         error: ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")),
         reset: None,
         repeatable: true,

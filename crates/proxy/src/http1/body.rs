@@ -41,6 +41,20 @@ enum State {
 pub(crate) struct Decoder {
     state: State,
     extensions: usize,
+    content: u64,
+}
+
+/// How long `body` is with its framing, if all of it stands at the front of `buf`.
+pub(crate) fn whole(body: Body, buf: &[u8]) -> Option<usize> {
+    let mut decoder = Decoder::new(body);
+    let mut at = 0;
+    loop {
+        match decoder.next(buf.get(at..).unwrap_or_default()) {
+            Ok(Step::Data(n) | Step::Framing(n) | Step::Trailers(n)) => at += n,
+            Ok(Step::End) => return Some(at),
+            Ok(Step::More) | Err(_) => return None,
+        }
+    }
 }
 
 impl Decoder {
@@ -51,11 +65,16 @@ impl Decoder {
             Body::Chunked => State::ChunkSize,
             Body::UntilClose => State::UntilClose,
         };
-        Self { state, extensions: 0 }
+        Self { state, extensions: 0, content: 0 }
     }
 
     pub(crate) fn is_end(self) -> bool {
         self.state == State::End
+    }
+
+    /// Bytes of content that were found, except of a body that ends with its connection.
+    pub(crate) fn content(self) -> u64 {
+        self.content
     }
 
     /// How many bytes of content may still come without framing between them; for choosing a buffer.
@@ -88,12 +107,14 @@ impl Decoder {
                 let n = take(buf, left);
                 let left = left - n as u64;
                 self.state = if left == 0 { State::End } else { State::Length(left) };
+                self.content += n as u64;
                 Ok(Step::Data(n))
             }
             State::ChunkData(left) => {
                 let n = take(buf, left);
                 let left = left - n as u64;
                 self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
+                self.content += n as u64;
                 Ok(Step::Data(n))
             }
             State::ChunkEnd => match buf {

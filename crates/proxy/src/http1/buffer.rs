@@ -52,6 +52,13 @@ pub(crate) struct ReadBuffer {
     data: Box<[u8]>,
     start: usize,
     end: usize,
+    kept: Option<Box<Kept>>,
+}
+
+/// What was consumed and may be wanted again.
+struct Kept {
+    bytes: Vec<u8>,
+    limit: usize,
 }
 
 impl ReadBuffer {
@@ -69,10 +76,46 @@ impl ReadBuffer {
 
     /// Takes `n` bytes away from the front.
     pub(crate) fn consume(&mut self, n: usize) {
+        if self.kept.is_some() {
+            self.remember(n);
+        }
         self.start = (self.start + n).min(self.end);
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
+        }
+    }
+
+    /// From now on keeps what is consumed, up to `limit` bytes; more, and nothing is kept.
+    pub(crate) fn keep(&mut self, limit: usize) {
+        self.kept = Some(Box::new(Kept { bytes: Vec::new(), limit }));
+    }
+
+    /// Keeps nothing any more.
+    pub(crate) fn forget(&mut self) {
+        self.kept = None;
+    }
+
+    /// Whether all that was consumed since [`Self::keep`] is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Puts what was kept before the bytes that are unread.
+    pub(crate) fn rewind(&mut self) {
+        let Some(kept) = self.kept.take().filter(|kept| !kept.bytes.is_empty()) else { return };
+        let unread = mem::take(self);
+        self.extend(&kept.bytes);
+        self.extend(unread.filled());
+    }
+
+    fn remember(&mut self, n: usize) {
+        let Some(mut kept) = self.kept.take() else { return };
+        let bytes = self.filled();
+        let bytes = bytes.get(..n).unwrap_or(bytes);
+        if kept.bytes.len() + bytes.len() <= kept.limit {
+            kept.bytes.extend_from_slice(bytes);
+            self.kept = Some(kept);
         }
     }
 
@@ -236,6 +279,30 @@ mod tests {
         assert!(buffer.is_empty());
         buffer.release();
         assert!(buffer.data.is_empty(), "an idle connection holds no memory");
+    }
+
+    #[test]
+    fn what_was_consumed_comes_back_in_front() {
+        let mut buffer = ReadBuffer::default();
+        let text: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+        buffer.keep(60_000);
+        for part in text.chunks(7_000) {
+            buffer.extend(part);
+            let n = buffer.len().min(4_000);
+            buffer.consume(n);
+        }
+        assert!(buffer.is_kept());
+        buffer.rewind();
+        assert_eq!(buffer.filled(), text);
+        buffer.rewind();
+        assert_eq!(buffer.filled(), text, "nothing is kept any more");
+        buffer.keep(10);
+        buffer.consume(10);
+        assert!(buffer.is_kept());
+        buffer.consume(1);
+        assert!(!buffer.is_kept());
+        buffer.rewind();
+        assert_eq!(buffer.filled(), &text[11..]);
     }
 
     #[test]

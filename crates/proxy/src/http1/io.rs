@@ -27,6 +27,8 @@ pub(crate) struct Io {
     scanned: usize,
     /// TLS may hold back what was written.
     unflushed: bool,
+    /// Bytes that were read and written; wraps.
+    moved: u64,
 }
 
 /// Bytes at the front of the *other* connection's read buffer that may be written, and whether a chunk's end follows.
@@ -47,7 +49,18 @@ impl Io {
     pub(crate) fn new(stream: Stream, prefix: &Bytes) -> Self {
         let mut read = ReadBuffer::default();
         read.extend(prefix);
-        Self { stream, read, out: OutBuffer::default(), ended: false, scanned: 0, unflushed: false }
+        Self { stream, read, out: OutBuffer::default(), ended: false, scanned: 0, unflushed: false, moved: 0 }
+    }
+
+    /// Changes whenever bytes are read or written.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Puts back what was consumed of a request, for it to be parsed and sent again.
+    pub(crate) fn rewind(&mut self) {
+        self.read.rewind();
+        self.scanned = 0;
     }
 
     /// Whether a line has been completed since the last time: only then does it pay to parse the head again.
@@ -77,6 +90,7 @@ impl Io {
         match outcome {
             Poll::Ready(Ok(())) => {
                 self.read.advance(n);
+                self.moved = self.moved.wrapping_add(n as u64);
                 self.ended = n == 0;
                 Poll::Ready(Ok(n))
             }
@@ -115,6 +129,7 @@ impl Io {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
+            self.moved = self.moved.wrapping_add(n as u64);
             let of_head = n.min(head.len());
             let of_body = (n - of_head).min(body.len());
             let of_tail = n - of_head - of_body;

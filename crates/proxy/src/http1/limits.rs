@@ -8,6 +8,8 @@ pub(crate) const MAX_FIELDS: usize = 128;
 pub(crate) const MAX_CHUNK_LINE: usize = 256;
 /// The most bytes of extensions in one body.
 pub(crate) const MAX_EXTENSIONS: usize = 16 * 1024;
+/// The most bytes of chunk sizes, extensions and trailers of a request that are kept for another attempt.
+pub(crate) const MAX_FRAMING: usize = MAX_EXTENSIONS + MAX_TRAILERS;
 /// The largest trailer section, in bytes.
 pub(crate) const MAX_TRAILERS: usize = 16 * 1024;
 /// The most trailer lines.

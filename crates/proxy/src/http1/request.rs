@@ -229,7 +229,7 @@ fn is_http2(protocol: &[u8]) -> bool {
 
 fn edited(edits: &Edits, name: &[u8]) -> bool {
     let is = |other: &str| other.len() == name.len() && name.eq_ignore_ascii_case(other.as_bytes());
-    edits.remove.iter().any(|other| is(other)) || edits.set.iter().any(|(other, _)| is(other))
+    edits.remove.iter().chain(edits.remove_asked).any(|other| is(other)) || edits.set.iter().any(|(other, _)| is(other))
 }
 
 /// Copies whole runs of lines, leaving some out.

@@ -14,6 +14,7 @@ use crate::{
     exchange::{Fields, Version},
 };
 use std::mem::MaybeUninit;
+use weft_model::names;
 
 /// A checked head. Offsets are relative to the front of the buffer it was parsed from.
 #[derive(Debug)]
@@ -118,6 +119,14 @@ impl ResponseHead {
     pub(crate) fn forwarded<'a>(&'a self, buf: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let end_to_end = |field: &&Field| !field.hop && field.kind != Kind::TransferEncoding;
         self.fields.iter().filter(end_to_end).map(|field| (field.name.of(buf), field.value.of(buf)))
+    }
+
+    /// Whether the server's proxy asks that the application's connection is closed.
+    pub(crate) fn asks_to_close(&self, buf: &[u8]) -> bool {
+        self.fields.iter().any(|field| {
+            field.name.of(buf).eq_ignore_ascii_case(names::header::PROXY_CONNECTION.as_bytes())
+                && field.value.of(buf).eq_ignore_ascii_case(b"close")
+        })
     }
 
     /// A status of gRPC that the head itself carries.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Directed, Director, Version},
+    exchange::{Carrier, Course, Directed, Director, Version},
     metrics::{Failed, labels},
     outbound::{self, Onward},
     process::discovery::PortPolicy,
@@ -170,6 +170,7 @@ impl Director for Requests {
         &self,
         request: &dyn RequestView,
         version: Version,
+        course: &Course,
     ) -> Result<Directed<Self::Endpoint, Self::Record>, ProxyError> {
         let (onward, forwarded) = match self.admit(request) {
             Ok(admitted) => admitted,
@@ -179,7 +180,7 @@ impl Director for Requests {
             }
         };
         let carried = version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
-        let mut directed = onward.direct(request, if carried { Version::Http11 } else { version }).await?;
+        let mut directed = onward.direct(request, if carried { Version::Http11 } else { version }, course).await?;
         let edits = &mut directed.edits;
         edits.set.push((header::FORWARDED, forwarded));
         edits.set.push((header::CLIENT_ID, Rc::clone(&self.client_id)));

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::ProxyError,
-    exchange::{Carrier, Directed, Director, Edits, Version},
+    exchange::{Carrier, Course, Directed, Director, Edits, Version},
     metrics::{
         Failed,
         http::{Recorder, Series},
@@ -203,6 +203,7 @@ impl Director for Requests {
         &self,
         request: &dyn RequestView,
         version: Version,
+        _: &Course,
     ) -> Result<Directed<Lease, Self::Record>, ProxyError> {
         let mut follower = self.inbound.wiring.records.follow(&self.scene, request, version);
         let decided = self.decide(request, version, &mut follower);

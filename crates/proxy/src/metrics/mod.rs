@@ -5,6 +5,7 @@
 pub(crate) mod http;
 pub(crate) mod inbound;
 pub(crate) mod labels;
+pub(crate) mod retry;
 pub(crate) mod server_first;
 pub(crate) mod tcp;
 pub(crate) mod tcp_route;
@@ -13,6 +14,7 @@ use crate::{
     error::{Code, ProxyError},
     process::worker::Direction,
 };
+use weft_model::Meta;
 use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};
 
 /// Upper bounds in milliseconds.
@@ -30,6 +32,8 @@ pub(crate) struct Metrics {
     pub(crate) http: http::Families,
     pub(crate) inbound: inbound::Families,
     pub(crate) tcp: tcp::Families,
+    http_retry: retry::Families,
+    grpc_retry: retry::Families,
     pub(crate) http_allow: CounterFamily,
     pub(crate) http_deny: CounterFamily,
     pub(crate) tcp_allow: CounterFamily,
@@ -64,6 +68,8 @@ impl Metrics {
             http: http::Families::new(registry),
             inbound: inbound::Families::new(registry),
             tcp: tcp::Families::new(registry),
+            http_retry: retry::Families::http(registry),
+            grpc_retry: retry::Families::grpc(registry),
             http_allow: registry.counter("inbound_http_authz_allow_total", "Requests that a policy let in"),
             http_deny: registry.counter("inbound_http_authz_deny_total", "Requests that no policy let in"),
             tcp_allow: registry.counter("inbound_tcp_authz_allow_total", "Connections that a policy let in"),
@@ -99,6 +105,12 @@ impl Metrics {
         }
     }
 
+    /// What is counted of the retries of an outbound route.
+    pub(crate) fn retry(&self, grpc: bool, parent: &Meta, route: &Meta) -> retry::Counters {
+        let families = if grpc { &self.grpc_retry } else { &self.http_retry };
+        families.counters(self.shard, labels::parent(parent).join(&labels::outbound_route(route)))
+    }
+
     /// A handle that is held.
     pub(crate) fn counter(&self, family: &CounterFamily, labels: &Labels) -> Counter {
         family.with(self.shard, labels)
@@ -124,6 +136,9 @@ fn error_label(what: Failed, code: Code) -> Option<&'static str> {
         Code::DetectTimeout => "tls detection timeout",
         Code::GatewayDomainInvalid => "gateway domain invalid",
         Code::Loop if what == Failed::Request => "gateway loop",
+        Code::RequestTimeout | Code::ResponseTimeout | Code::ResponseHeadersTimeout | Code::IdleTimeout => {
+            "response timeout"
+        }
         Code::RouteNotFound | Code::Unauthorized | Code::RateLimited | Code::ServerFirstRefused => return None,
         _ => "unexpected",
     })

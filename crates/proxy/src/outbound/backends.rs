@@ -137,6 +137,15 @@ impl<C: Connections> Spread<C> {
         }
     }
 
+    /// Whether a request would find an endpoint without waiting.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::First(all) => all.iter().any(Choice::is_ready),
+            Self::Weighted(all) => all.iter().any(|(choice, weight)| *weight > 0 && choice.is_ready()),
+        }
+    }
+
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
         match self {
             Self::Empty => {}

@@ -93,6 +93,11 @@ impl Connector {
         }
     }
 
+    /// Whether the server proves an identity.
+    pub(super) fn is_meshed(&self) -> bool {
+        self.way.tls.is_some()
+    }
+
     /// Connects; handshake and transport header are within the connect timeout.
     pub(super) async fn connect(&self, session: Option<SessionProtocol>) -> Result<Stream, ProxyError> {
         let addr = self.way.addr;

@@ -6,6 +6,7 @@
 use super::{
     Http, Outbound, Tcp, Wiring,
     backends::{Backends, Spread},
+    retry::Asked,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -25,8 +26,8 @@ use std::{
 };
 use tokio::time::Instant;
 use weft_model::{
-    ClientPolicy,
-    policy::outbound::{Distribution, TcpRoute},
+    ClientPolicy, Meta,
+    policy::outbound::{Distribution, OutboundRule, TcpRoute},
 };
 use weft_telemetry::Labels;
 
@@ -48,14 +49,29 @@ pub(super) struct Snapshot {
     /// Why traffic to this target is refused: something asked for is not carried out.
     pub(super) refusal: Option<ProxyError>,
     /// By the address of the distribution inside `policy`, which does not move while the snapshot holds it.
-    http: RefCell<Vec<(Made<Http>, Rc<Why>)>>,
+    http: RefCell<Vec<(*const Distribution, Rc<Ruled>)>>,
     bytes: RefCell<Vec<(*const TcpRoute, Bytes)>>,
     /// What is known of what follows no rule.
     pub(super) parent: Rc<Why>,
 }
 
-/// A distribution and what was made of it.
-type Made<C> = (*const Distribution, Rc<Spread<C>>);
+/// A rule for requests as this worker has it.
+pub(super) struct Ruled {
+    pub(super) spread: Rc<Spread<Http>>,
+    pub(super) asked: Asked,
+    /// Where the rule stands, for the records.
+    pub(super) why: Rc<Why>,
+}
+
+/// A rule of [`Snapshot::policy`] and where it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'p> {
+    pub(super) route: &'p Meta,
+    pub(super) rule: &'p OutboundRule,
+    /// The route is one of gRPC.
+    pub(super) grpc: bool,
+}
+
 /// What was made of a route of bytes: what counts its connections, and where they go.
 type Bytes = (Rc<Series>, Rc<Spread<Tcp>>);
 
@@ -123,7 +139,7 @@ impl Target {
 
     /// Visits what was made of rules that requests have followed.
     pub(super) fn for_each_http(&self, mut visit: impl FnMut(&Spread<Http>)) {
-        self.current.borrow().http.borrow().iter().for_each(|((_, spread), _)| visit(spread));
+        self.current.borrow().http.borrow().iter().for_each(|(_, ruled)| visit(&ruled.spread));
     }
 }
 
@@ -149,15 +165,17 @@ impl Snapshot {
     }
 
     /// What this worker holds for a rule of [`Self::policy`], and where the rule stands.
-    pub(super) fn http(&self, rule: &Distribution, backends: &Backends<Http>) -> (Rc<Spread<Http>>, Rc<Why>) {
-        let at = std::ptr::from_ref(rule);
-        if let Some(((_, made), why)) = self.http.borrow().iter().find(|((a, _), _)| *a == at) {
-            return (Rc::clone(made), Rc::clone(why));
+    pub(super) fn http(&self, found: Found<'_>, wiring: &Wiring, backends: &Backends<Http>) -> Rc<Ruled> {
+        let Found { route, rule, grpc } = found;
+        let at = std::ptr::from_ref(&rule.backends);
+        if let Some((_, made)) = self.http.borrow().iter().find(|(a, _)| *a == at) {
+            return Rc::clone(made);
         }
-        let made = Rc::new(backends.spread(rule));
-        let why = Rc::new(self.why(at));
-        self.http.borrow_mut().push(((at, Rc::clone(&made)), Rc::clone(&why)));
-        (made, why)
+        let spread = Rc::new(backends.spread(&rule.backends));
+        let asked = Asked::new(wiring, (&self.policy.value.meta, route), grpc, rule, &spread);
+        let made = Rc::new(Ruled { spread, asked, why: Rc::new(self.why(at)) });
+        self.http.borrow_mut().push((at, Rc::clone(&made)));
+        made
     }
 
     fn why(&self, rule: *const Distribution) -> Why {

@@ -29,6 +29,8 @@ pub(crate) struct Http {
     pool: Pool,
     hint: ProtocolHint,
     local: bool,
+    /// There is no other endpoint to balance over.
+    fixed: bool,
     /// Replaces the authority of requests.
     authority: Option<Rc<str>>,
     /// What requests travelled on last: how the endpoint is connected again after a failure.
@@ -62,6 +64,7 @@ impl Http {
             pool: Pool::new(outbound.http1_pool, settings),
             hint: endpoint.hint,
             local,
+            fixed: authority.is_none(),
             // The workload itself is no gateway to itself.
             authority: endpoint.authority_override.as_deref().filter(|_| !local).map(Rc::from),
             last: Cell::new(Carrier::Http1),
@@ -81,6 +84,12 @@ impl Http {
 
     pub(super) fn authority_override(&self) -> Option<Rc<str>> {
         self.authority.clone()
+    }
+
+    /// Whether the server's proxy may ask to close the application's connection (data plane 4.3): where endpoints are balanced, it
+    /// would speak for one and the others would suffer.
+    pub(super) fn heeds_close(&self) -> bool {
+        self.fixed && self.connector.is_meshed()
     }
 
     pub(super) fn series(&self) -> &Rc<Series> {

@@ -1,9 +1,9 @@
 //! The outbound direction: one accepted connection from its first byte to its last.
 //!
 //! ```text
-//! app ─► accept ─► discover ─► detect ─┬─ HTTP ──► route ──┬─► balance ─► connect ─► peer
-//!                                │     └─ bytes ─► forward ┤
-//!                                └─ silence ─► server_first ┘
+//! app ─► accept ─► discover ─► detect ─┬─ HTTP ─► route ─► retry ─┬─► balance ─► connect ─► peer
+//!                                │     └─ bytes ─► forward ───────┤
+//!                                └─ silence ─► server_first ──────┘
 //! ```
 //! Per worker: targets, balancers and connections are shared by the worker's connections and by nobody else.
 
@@ -17,6 +17,7 @@ mod endpoint;
 mod forward;
 mod ingress;
 mod onward;
+mod retry;
 mod route;
 mod server_first;
 

@@ -11,13 +11,13 @@ use super::{
     backends::Spread,
     balance::Member,
     detect::Protocol,
-    discover::{Snapshot, Target},
+    discover::{Found, Ruled, Snapshot, Target},
     endpoint::Lease,
     ingress,
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Directed, Director, Edits, Version},
+    exchange::{Carrier, Course, Directed, Director, Edits, Version},
     metrics::{Failed, http::Recorder},
     records::{Follower, Scene},
 };
@@ -25,7 +25,7 @@ use std::{cell::RefCell, rc::Rc};
 use weft_model::{
     decide::route::{RequestView, find, find_grpc},
     names::header,
-    policy::outbound::{ClientProtocol, Distribution},
+    policy::outbound::ClientProtocol,
 };
 
 /// Decides the requests of one accepted connection.
@@ -71,13 +71,13 @@ impl Requests {
         Rc::clone(&self.routed.borrow())
     }
 
-    /// The backends of the rule that `request` follows; `named` is the target that it names itself.
+    /// The rule that `request` follows; `named` is the target that it names itself.
     fn route(
         &self,
         request: &dyn RequestView,
         named: Option<&Target>,
         follower: &mut Follower,
-    ) -> Result<Rc<Spread<Http>>, ProxyError> {
+    ) -> Result<Rc<Ruled>, ProxyError> {
         let target = named.unwrap_or(&self.target);
         let snapshot = named.map_or_else(|| self.snapshot(), Target::snapshot);
         follower.why(&snapshot.parent);
@@ -87,9 +87,9 @@ impl Requests {
         let rule = snapshot
             .rule(self.protocol, request)
             .ok_or_else(|| ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", target.found.key)))?;
-        let (spread, why) = snapshot.http(rule, &self.outbound.http);
-        follower.why(&why);
-        Ok(spread)
+        let ruled = snapshot.http(rule, &self.outbound.wiring, &self.outbound.http);
+        follower.why(&ruled.why);
+        Ok(ruled)
     }
 }
 
@@ -98,15 +98,19 @@ impl Snapshot {
         !matches!(self.policy.value.protocol, ClientProtocol::Opaque(_) | ClientProtocol::Tls(_))
     }
 
-    fn rule(&self, protocol: Protocol, request: &dyn RequestView) -> Option<&Distribution> {
+    fn rule(&self, protocol: Protocol, request: &dyn RequestView) -> Option<Found<'_>> {
         let routes = match &self.policy.value.protocol {
             ClientProtocol::Detect { http1, .. } if protocol == Protocol::Http1 => &http1.routes,
             ClientProtocol::Detect { http2, .. } => &http2.routes,
             ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => &routes.routes,
-            ClientProtocol::Grpc { routes, .. } => return find_grpc(routes, request).map(|(_, r)| &r.does.backends),
+            ClientProtocol::Grpc { routes, .. } => {
+                let (route, rule) = find_grpc(routes, request)?;
+                return Some(Found { route: &route.meta, rule: &rule.does, grpc: true });
+            }
             ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => return None,
         };
-        find(routes, request).map(|(_, rule)| &rule.does.backends)
+        let (route, rule) = find(routes, request)?;
+        Some(Found { route: &route.meta, rule: &rule.does, grpc: false })
     }
 }
 
@@ -118,9 +122,10 @@ impl Director for Requests {
         &self,
         request: &dyn RequestView,
         version: Version,
+        course: &Course,
     ) -> Result<Directed<Lease, Self::Record>, ProxyError> {
         let mut follower = self.outbound.wiring.records.follow(&self.scene, request, version);
-        let decided = self.decide(request, version, &mut follower).await;
+        let decided = self.decide(request, version, course, &mut follower).await;
         follower.decided(request, decided)
     }
 
@@ -144,17 +149,19 @@ impl Requests {
         &self,
         request: &dyn RequestView,
         version: Version,
+        course: &Course,
         follower: &mut Follower,
     ) -> Result<Directed<Lease, Recorder>, ProxyError> {
         let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
         let ingress = self.outbound.wiring.context.config.outbound.ingress;
         // Boxed: hardly any proxy is an ingress's.
         let named = if ingress { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
-        let spread = self.route(request, named.as_deref(), follower)?;
+        let ruled = self.route(request, named.as_deref(), follower)?;
+        ruled.asked.agree(request, follower.began(), course);
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
-        let (endpoint, member, carrier) = connect(&spread, |member| {
+        let (endpoint, member, carrier) = connect(&ruled.spread, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
             Ok(member.connections.carrier(version, upgrades))
@@ -166,8 +173,10 @@ impl Requests {
             carrier,
             edits: Edits {
                 remove: removed(ingress, authority.is_some()),
+                remove_asked: ruled.asked.removed(),
                 authority,
                 strip_mesh_response: member.endpoint.tls.is_some(),
+                heed_close: member.connections.heeds_close(),
                 ..Edits::default()
             },
             record: member.connections.series().begin(follower.began(), permit),

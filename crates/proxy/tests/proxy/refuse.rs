@@ -10,7 +10,7 @@ use weft_model::{
     ProtocolHint,
     policy::{
         inbound::{DefaultPolicy, ServerProtocol},
-        outbound::{ClientProtocol, Distribution},
+        outbound::{Backoff, Breaker, ClientProtocol, Distribution},
     },
 };
 use weft_testkit::{
@@ -187,17 +187,18 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     let meta = service("ns", "app", 80);
     let mut policy = detect(meta.clone(), balance(meta, known.target.parse().unwrap()));
     if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
-        http2.routes[0].rules[0].does.timeouts.request = Some(Duration::from_secs(1));
+        let backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(1), jitter: 0.0 };
+        http2.breaker = Some(Breaker::Consecutive { max_failures: 7, backoff });
     }
     mesh.control.set_outbound(known.addr, policy.clone());
     let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
     assert_eq!(code, 500);
-    assert!(text.ends_with("what this proxy does not carry out: timeout [POLICY_UNSUPPORTED]"), "{text}");
+    assert!(text.ends_with("what this proxy does not carry out: circuit breaker [POLICY_UNSUPPORTED]"), "{text}");
 
     // The connection's next request follows the policy that holds then.
     let mut client = mesh.http2(&known).await;
     if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
-        http2.routes[0].rules[0].does.timeouts.request = None;
+        http2.breaker = None;
     }
     mesh.control.set_outbound(known.addr, policy.clone());
     let start = Instant::now();

@@ -2,7 +2,10 @@
 
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Directed, Director, Edits, Endpoint, Observe, ServerConnection, Version, serve_http1},
+    exchange::{
+        Carrier, Course, Directed, Director, Edits, Endpoint, Observe, ServerConnection, Version,
+        http2_tests::fake::Route, serve_http1,
+    },
     http1::Connection,
     http2::Sender,
 };
@@ -23,7 +26,10 @@ use tokio::{
     task::LocalSet,
     time::timeout,
 };
-use weft_model::decide::route::RequestView;
+use weft_model::{
+    decide::{retry::RetryTerms, route::RequestView},
+    policy::outbound::Timeouts,
+};
 use weft_transport::{drain, stream::Stream};
 
 /// How long anything here waits.
@@ -43,6 +49,10 @@ pub(super) struct Fake {
     server: SocketAddr,
     pub(super) edits: RefCell<Edits>,
     pub(super) refusal: RefCell<Option<ProxyError>>,
+    /// What is asked of each request.
+    pub(super) timeouts: Cell<Timeouts>,
+    pub(super) retry: RefCell<Option<RetryTerms>>,
+    pub(super) route: Rc<Route>,
     /// Decides nothing until notified.
     pub(super) stuck: Cell<bool>,
     pub(super) released: Notify,
@@ -66,6 +76,9 @@ impl Fake {
             server,
             edits: RefCell::default(),
             refusal: RefCell::default(),
+            timeouts: Cell::default(),
+            retry: RefCell::default(),
+            route: Rc::default(),
             stuck: Cell::default(),
             released: Notify::new(),
             directing: Notify::new(),
@@ -120,7 +133,13 @@ impl Director for Fake {
     type Endpoint = Chosen;
     type Record = Told;
 
-    async fn direct(&self, view: &dyn RequestView, _: Version) -> Result<Directed<Chosen, Told>, ProxyError> {
+    async fn direct(
+        &self,
+        view: &dyn RequestView,
+        _: Version,
+        course: &Course,
+    ) -> Result<Directed<Chosen, Told>, ProxyError> {
+        self.route.agree(course, self.timeouts.get(), self.retry.borrow().clone());
         let part = |part: Option<&str>| part.unwrap_or("-").to_owned();
         self.views.borrow_mut().push(format!(
             "{} {} {} {}",

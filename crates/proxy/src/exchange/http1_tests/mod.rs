@@ -1,5 +1,6 @@
 //! HTTP/1 exchanges between real sockets: what one side says byte for byte, and what the other hears.
 
+mod course;
 mod ends;
 mod fake;
 mod framing;

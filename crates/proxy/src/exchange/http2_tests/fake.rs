@@ -2,7 +2,9 @@
 
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Directed, Director, Edits, Endpoint, Observe, Version, serve_http2},
+    exchange::{
+        Carrier, Course, Directed, Director, Edits, Endpoint, Observe, Retried, Retries, Retrying, Version, serve_http2,
+    },
     http1,
     http2::{ClientSettings, Sender, ServerSettings, connect},
 };
@@ -20,7 +22,11 @@ use tokio::{
     sync::Notify,
     task::LocalSet,
 };
-use weft_model::{decide::route::RequestView, endpoint::Http2Params};
+use weft_model::{
+    decide::{retry::RetryTerms, route::RequestView},
+    endpoint::Http2Params,
+    policy::outbound::Timeouts,
+};
 use weft_transport::stream::Stream;
 
 pub(super) const OWN: crate::config::Http2Client =
@@ -41,6 +47,10 @@ pub(super) struct Fake {
     pub(super) carrier: Carrier,
     pub(super) edits: RefCell<Edits>,
     pub(super) refusal: RefCell<Option<ProxyError>>,
+    /// What is asked of each request.
+    pub(super) timeouts: Cell<Timeouts>,
+    pub(super) retry: RefCell<Option<RetryTerms>>,
+    pub(super) route: Rc<Route>,
     /// A direction that never decides on its next request; false again once it has been asked.
     pub(super) stuck: Cell<bool>,
     pub(super) seen: Rc<RefCell<Vec<Seen>>>,
@@ -59,6 +69,9 @@ impl Fake {
             carrier,
             edits: RefCell::default(),
             refusal: RefCell::default(),
+            timeouts: Cell::default(),
+            retry: RefCell::default(),
+            route: Rc::default(),
             stuck: Cell::default(),
             seen: Rc::default(),
             refused: RefCell::default(),
@@ -114,11 +127,48 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// A route that is ready as long as the test says so.
+pub(in crate::exchange) struct Route {
+    pub(in crate::exchange) ready: Cell<bool>,
+    pub(in crate::exchange) counted: RefCell<Vec<Retried>>,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self { ready: Cell::new(true), counted: RefCell::default() }
+    }
+}
+
+impl Route {
+    pub(in crate::exchange) fn agree(self: &Rc<Self>, course: &Course, timeouts: Timeouts, retry: Option<RetryTerms>) {
+        if retry.is_some() || timeouts != Timeouts::default() {
+            let retries = retry.map(|terms| Retries { terms: Rc::new(terms), route: self.clone() });
+            course.agree(std::time::Instant::now(), timeouts, retries);
+        }
+    }
+}
+
+impl Retrying for Route {
+    fn is_ready(&self) -> bool {
+        self.ready.get()
+    }
+
+    fn count(&self, event: Retried) {
+        self.counted.borrow_mut().push(event);
+    }
+}
+
 impl Director for Fake {
     type Endpoint = Chosen;
     type Record = Told;
 
-    async fn direct(&self, _: &dyn RequestView, _: Version) -> Result<Directed<Chosen, Told>, ProxyError> {
+    async fn direct(
+        &self,
+        _: &dyn RequestView,
+        _: Version,
+        course: &Course,
+    ) -> Result<Directed<Chosen, Told>, ProxyError> {
+        self.route.agree(course, self.timeouts.get(), self.retry.borrow().clone());
         if self.stuck.replace(false) {
             let _told = Told { seen: self.seen.clone(), ended: false };
             std::future::pending::<()>().await;

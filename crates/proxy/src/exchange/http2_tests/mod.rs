@@ -3,7 +3,8 @@
 
 mod attacks;
 mod costs;
-mod fake;
+mod course;
+pub(super) mod fake;
 mod from_http1;
 mod keepalive;
 mod to_http1;
