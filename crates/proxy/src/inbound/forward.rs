@@ -55,7 +55,7 @@ impl App {
         self.pool.expire(now);
     }
 
-    fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
+    pub(super) fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
         let (addr, options, series) = (self.addr, self.options.clone(), Arc::clone(&self.series));
         async move {
             let tcp = socket::connect(addr, &options).await.map_err(|error| failed(addr, &error))?;
@@ -93,7 +93,7 @@ impl exchange::Endpoint for Lease {
     fn responded(&self, _: Duration) {}
 }
 
-/// Forwards bytes until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
+/// Forwards bytes over `session`, or over a new connection, until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
 ///
 /// # Errors
 /// The policy lets the client in nowhere, or the application cannot be connected.
@@ -101,12 +101,16 @@ pub(super) async fn bytes(
     wiring: &Wiring,
     app: &App,
     mut stream: Stream,
+    session: Option<Stream>,
     connected: &Connected,
     port: &PortPolicy,
     drain: &drain::Watch,
 ) -> Result<(), ProxyError> {
     let opened = match authorize::connection(wiring, connected, port) {
-        Ok(version) => app.connect().await.map(|server| (version, server)),
+        Ok(version) => match session {
+            Some(session) => Ok((version, session)),
+            None => app.connect().await.map(|server| (version, server)),
+        },
         Err(error) => Err(error),
     };
     let (version, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;

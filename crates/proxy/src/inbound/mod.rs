@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! peer ─► accept ─┬─ a port of the application ─► tls ─► detect ─┬─ HTTP ──► route ─► authorize ─┬─► forward ─► app
+//!                 │                                 └─ silence ─ server_first ─┐                 │
 //!                 └─ this proxy's own port ─► tls ─► direct ─────┴─ bytes ─► authorize ──────────┘
 //! ```
 //! Per worker: connections to the application are shared by the worker's connections and by nobody else.
@@ -12,6 +13,7 @@ mod detect;
 mod direct;
 mod forward;
 mod route;
+mod server_first;
 pub(crate) mod tls;
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     metrics::{
         Failed, Metrics,
         labels::{self, AcceptedTls},
-        tcp,
+        server_first as server_first_metrics, tcp,
     },
     process::{
         discovery::PortPolicy,
@@ -33,6 +35,7 @@ use authorize::Connected;
 use bytes::Bytes;
 use detect::Protocol;
 use forward::App;
+use server_first::{Broken, Silent};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -60,6 +63,7 @@ struct Wiring {
     metrics: Metrics,
     /// Connections to the application.
     dialled: Arc<tcp::Series>,
+    server_first: server_first_metrics::Family,
 }
 
 /// A connection of which everything is known that decides where it goes.
@@ -68,6 +72,8 @@ struct Known {
     connected: Connected,
     port: Arc<PortPolicy>,
     protocol: Protocol,
+    /// To the application, opened before it was known that bytes are forwarded.
+    session: Option<Stream>,
 }
 
 /// How often idle connections are looked through.
@@ -79,7 +85,8 @@ impl Inbound {
         let labels =
             Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
         let dialled = metrics.tcp.series(metrics.shard, labels);
-        let wiring = Wiring { context, metrics, dialled };
+        let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Inbound);
+        let wiring = Wiring { context, metrics, dialled, server_first };
         Rc::new(Self { wiring, apps: RefCell::default(), sweeping: Cell::new(false) })
     }
 
@@ -118,25 +125,55 @@ impl Inbound {
         if matches!(port.policy.load().value.protocol, ServerProtocol::Opaque) {
             let connected = Connected { client, tls: AcceptedTls::PortSkipped, target };
             let stream = self.metered(Stream::tcp(tcp), &connected, &port);
-            return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque }));
+            return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque, session: None }));
         }
         let timeout = context.config.inbound.detect_timeout;
-        let patience = Patience { first: timeout, whole: timeout };
-        let arrived = tls::terminate(&context.tls, tcp, false, patience).await?;
+        let started = Instant::now();
+        let unmeshed = Connected { client, tls: AcceptedTls::NotFromRemote, target };
+        let mut session = match self.silence(Silent::Tcp(&tcp), &unmeshed, &port, timeout).await {
+            Broken::ByClient(session) => session,
+            Broken::ByApplication(session) => {
+                let stream = self.metered(Stream::tcp(tcp), &unmeshed, &port);
+                let (protocol, session) = (Protocol::Opaque, Some(session));
+                return Ok(Some(Known { stream, connected: unmeshed, port, protocol, session }));
+            }
+        };
+        let left = timeout.saturating_sub(started.elapsed());
+        let arrived = tls::terminate(&context.tls, tcp, false, Patience { first: left, whole: left }).await?;
         let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
+        if session.is_none() && connected.tls.is_meshed() {
+            match self.silence(Silent::Stream(&mut stream), &connected, &port, timeout).await {
+                Broken::ByClient(opened) => session = opened,
+                Broken::ByApplication(greeting) => {
+                    let (protocol, session) = (Protocol::Opaque, Some(greeting));
+                    return Ok(Some(Known { stream, connected, port, protocol, session }));
+                }
+            }
+        }
         let protocol = if matches!(connected.tls, AcceptedTls::Passthrough(_)) {
             Some(Protocol::Opaque)
         } else {
             let policy = port.policy.snapshot();
             let meshed = connected.tls.is_meshed();
             let metrics = &self.wiring.metrics;
-            detect::protocol(&mut stream, &policy.value, meshed, timeout, metrics, port.port)
+            let spoke_http = server_first::spoke_http(&self.wiring, &connected, &port);
+            detect::protocol(&mut stream, &policy.value, meshed, timeout, spoke_http, metrics, port.port)
                 .await
                 .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?
         };
-        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol }))
+        let session = server_first::judged(&self.wiring, session, protocol, &connected, &port);
+        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol, session }))
+    }
+
+    /// Waits for the first word of a connection whose protocol is looked for.
+    async fn silence(&self, client: Silent<'_>, connected: &Connected, port: &PortPolicy, timeout: Duration) -> Broken {
+        if !matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
+            return Broken::ByClient(None);
+        }
+        let app = self.app(connected.target);
+        Box::pin(server_first::wait(&self.wiring, client, &app, connected, port, timeout)).await
     }
 
     /// A connection to this proxy's own port: the client says what it is.
@@ -153,16 +190,23 @@ impl Inbound {
         let named = direct::named(&self.wiring.metrics, &mut arrived, local, context.inbound_port, timeout).await?;
         let port = context.discovery.inbound(named.target.port());
         let connected = Connected { client, tls: arrived.tls, target: named.target };
-        let stream = self.metered(arrived.stream, &connected, &port);
-        Ok(Some(Known { stream, connected, port, protocol: named.protocol }))
+        let mut stream = self.metered(arrived.stream, &connected, &port);
+        let mut protocol = named.protocol;
+        if protocol == Protocol::Opaque && server_first::is_http(&port.policy.load().value.protocol) {
+            match Box::pin(server_first::of_http(&self.wiring, &mut stream)).await? {
+                Some(spoken) => protocol = spoken,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Known { stream, connected, port, protocol, session: None }))
     }
 
     async fn carry(self: &Rc<Self>, known: Known) -> Result<(), ProxyError> {
-        let Known { stream, connected, port, protocol } = known;
+        let Known { stream, connected, port, protocol, session } = known;
         let drain = self.wiring.context.drain.clone();
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
-            return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain)).await;
+            return Box::pin(forward::bytes(&self.wiring, &app, stream, session, &connected, &port, &drain)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, app);
         if protocol == Protocol::Http1 {
