@@ -36,6 +36,10 @@ impl RequestView for Request<'_> {
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         name == "x-key" && wanted(self.header)
     }
+
+    fn fields(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
+        each(b"x-key", self.header);
+    }
 }
 
 pub(crate) fn run(data: &[u8]) {

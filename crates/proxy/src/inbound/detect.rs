@@ -42,12 +42,14 @@ enum Look {
 
 /// The protocol; what was read is put back. `None` if the client closed without having sent anything.
 ///
-/// `configured` is the proxy's own timeout, for policies that name none. What was looked at is counted.
+/// `configured` is the proxy's own timeout, for policies that name none. What was looked at is counted. Where the port has spoken
+/// HTTP no slowness makes bytes of it: who has said nothing then is as good as gone.
 pub(super) async fn protocol(
     stream: &mut Stream,
     policy: &ServerPolicy,
     meshed: bool,
     configured: Duration,
+    spoke_http: bool,
     metrics: &Metrics,
     port: u16,
 ) -> std::io::Result<Option<Protocol>> {
@@ -69,12 +71,13 @@ pub(super) async fn protocol(
     metrics.counter(&metrics.detected, &Labels::new().with("result", result).join(&labels)).inc();
     metrics.detect_seconds.with(metrics.shard, &labels).observe(start.elapsed().as_secs_f64());
     let seen = seen?;
-    let ended_empty = matches!(seen, Seen::Eof) && bytes.is_empty();
+    let empty = bytes.is_empty();
     stream.unread(bytes.freeze());
     Ok(match seen {
         Seen::Answer(protocol) => Some(protocol),
-        Seen::Eof if ended_empty => None,
+        Seen::Eof if empty => None,
         Seen::Eof => Some(Protocol::Opaque),
+        Seen::Timeout if spoke_http => (!empty).then_some(Protocol::Http1),
         Seen::Timeout => Some(otherwise),
     })
 }
@@ -87,6 +90,19 @@ async fn read(stream: &mut Stream, bytes: &mut BytesMut, timeout: Duration) -> s
         Http::NotHttp => Some(Protocol::Opaque),
     };
     prefix::read(stream, bytes, timeout, ask).await
+}
+
+/// What a client speaks that has begun to; `None` if it has ended. What was read is put back.
+pub(super) async fn begun(stream: &mut Stream, timeout: Duration) -> std::io::Result<Option<Protocol>> {
+    let mut bytes = BytesMut::new();
+    let seen = read(stream, &mut bytes, timeout).await?;
+    let empty = bytes.is_empty();
+    stream.unread(bytes.freeze());
+    Ok(match seen {
+        Seen::Answer(protocol) => Some(protocol),
+        Seen::Eof if empty => None,
+        Seen::Eof | Seen::Timeout => Some(Protocol::Opaque),
+    })
 }
 
 fn look(policy: &ServerProtocol, meshed: bool, configured: Duration) -> Look {

@@ -56,7 +56,7 @@ impl App {
         self.pool.expire(now);
     }
 
-    fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
+    pub(super) fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
         let (addr, options, series) = (self.addr, self.options.clone(), Arc::clone(&self.series));
         async move {
             let tcp = socket::connect(addr, &options).await.map_err(|error| failed(addr, &error))?;
@@ -94,7 +94,7 @@ impl exchange::Endpoint for Lease {
     fn responded(&self, _: Duration) {}
 }
 
-/// Forwards bytes until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
+/// Forwards bytes over `session`, or over a new connection, until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
 ///
 /// # Errors
 /// The policy lets the client in nowhere, or the application cannot be connected.
@@ -102,6 +102,7 @@ pub(super) async fn bytes(
     wiring: &Wiring,
     app: &App,
     mut stream: Stream,
+    session: Option<Stream>,
     connected: &Connected,
     port: &PortPolicy,
     drain: &drain::Watch,
@@ -113,7 +114,10 @@ pub(super) async fn bytes(
     let why = Rc::new(why);
     passage.forwarded().why = Some(Rc::clone(&why));
     let opened = match authorize::connection(wiring, connected, port) {
-        Ok(version) => app.connect().await.map(|server| (version, server)),
+        Ok(version) => match session {
+            Some(session) => Ok((version, session)),
+            None => app.connect().await.map(|server| (version, server)),
+        },
         Err(error) => Err(error),
     };
     let (version, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! peer ─► accept ─┬─ a port of the application ─► tls ─► detect ─┬─ HTTP ──► route ─► authorize ─┬─► forward ─► app
+//!                 │                          │      └─ silence ─ server_first ─┐                 │
 //!                 └─ this proxy's own port ─► tls ─► direct ─┬───┴─ bytes ─► authorize ──────────┘
 //!                                                            └─ a name ─► gateway ─► the outbound side
 //! ```
@@ -14,6 +15,7 @@ mod direct;
 mod forward;
 mod gateway;
 mod route;
+mod server_first;
 pub(crate) mod tls;
 
 use crate::{
@@ -23,7 +25,7 @@ use crate::{
     metrics::{
         Failed, Metrics,
         labels::{self, AcceptedTls},
-        tcp,
+        server_first as server_first_metrics, tcp,
     },
     outbound::Outbound,
     process::{
@@ -39,6 +41,7 @@ use detect::Protocol;
 use direct::{Named, To};
 use forward::App;
 use gateway::Gateway;
+use server_first::{Broken, Silent};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -69,6 +72,7 @@ struct Wiring {
     records: Rc<Records>,
     /// Connections to the application.
     dialled: Arc<tcp::Series>,
+    server_first: server_first_metrics::Family,
 }
 
 /// A connection of which everything is known that decides where it goes.
@@ -79,6 +83,8 @@ struct Known {
     protocol: Protocol,
     /// The target for which this proxy is to be a gateway.
     gateway: Option<NameAddr>,
+    /// To the application, opened before it was known that bytes are forwarded.
+    session: Option<Stream>,
 }
 
 /// How often idle connections are looked through.
@@ -90,7 +96,8 @@ impl Inbound {
         let labels =
             Labels::new().with("direction", "inbound").with("peer", "dst").join(&labels::dialled_tls(None, true));
         let dialled = metrics.tcp.series(metrics.shard, labels);
-        let wiring = Wiring { context, metrics, records: Rc::clone(records), dialled };
+        let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Inbound);
+        let wiring = Wiring { context, metrics, records: Rc::clone(records), dialled, server_first };
         Rc::new(Self { wiring, outbound: Rc::clone(outbound), apps: RefCell::default(), sweeping: Cell::new(false) })
     }
 
@@ -140,25 +147,56 @@ impl Inbound {
         if matches!(port.policy.load().value.protocol, ServerProtocol::Opaque) {
             let connected = Connected { client, tls: AcceptedTls::PortSkipped, target };
             let stream = self.metered(Stream::tcp(tcp), &connected, &port);
-            return Ok(Some(Known { stream, connected, port, protocol: Protocol::Opaque, gateway: None }));
+            let protocol = Protocol::Opaque;
+            return Ok(Some(Known { stream, connected, port, protocol, gateway: None, session: None }));
         }
         let timeout = context.config.inbound.detect_timeout;
-        let patience = Patience { first: timeout, whole: timeout };
-        let arrived = tls::terminate(&context.tls, tcp, false, patience).await?;
+        let started = Instant::now();
+        let unmeshed = Connected { client, tls: AcceptedTls::NotFromRemote, target };
+        let mut session = match self.silence(Silent::Tcp(&tcp), &unmeshed, &port, timeout).await {
+            Broken::ByClient(session) => session,
+            Broken::ByApplication(session) => {
+                let stream = self.metered(Stream::tcp(tcp), &unmeshed, &port);
+                let (protocol, session) = (Protocol::Opaque, Some(session));
+                return Ok(Some(Known { stream, connected: unmeshed, port, protocol, gateway: None, session }));
+            }
+        };
+        let left = timeout.saturating_sub(started.elapsed());
+        let arrived = tls::terminate(&context.tls, tcp, false, Patience { first: left, whole: left }).await?;
         let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
+        if session.is_none() && connected.tls.is_meshed() {
+            match self.silence(Silent::Stream(&mut stream), &connected, &port, timeout).await {
+                Broken::ByClient(opened) => session = opened,
+                Broken::ByApplication(greeting) => {
+                    let (protocol, session) = (Protocol::Opaque, Some(greeting));
+                    return Ok(Some(Known { stream, connected, port, protocol, gateway: None, session }));
+                }
+            }
+        }
         let protocol = if matches!(connected.tls, AcceptedTls::Passthrough(_)) {
             Some(Protocol::Opaque)
         } else {
             let policy = port.policy.snapshot();
             let meshed = connected.tls.is_meshed();
             let metrics = &self.wiring.metrics;
-            detect::protocol(&mut stream, &policy.value, meshed, timeout, metrics, port.port)
+            let spoke_http = server_first::spoke_http(&self.wiring, &connected, &port);
+            detect::protocol(&mut stream, &policy.value, meshed, timeout, spoke_http, metrics, port.port)
                 .await
                 .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?
         };
-        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol, gateway: None }))
+        let session = server_first::judged(&self.wiring, session, protocol, &connected, &port);
+        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol, gateway: None, session }))
+    }
+
+    /// Waits for the first word of a connection whose protocol is looked for.
+    async fn silence(&self, client: Silent<'_>, connected: &Connected, port: &PortPolicy, timeout: Duration) -> Broken {
+        if !matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
+            return Broken::ByClient(None);
+        }
+        let app = self.app(connected.target);
+        Box::pin(server_first::wait(&self.wiring, client, &app, connected, port, timeout)).await
     }
 
     /// A connection to this proxy's own port: the client says what it is.
@@ -173,7 +211,7 @@ impl Inbound {
         let patience = Patience { first: timeout, whole: timeout };
         let Some(mut arrived) = tls::terminate(&context.tls, tcp, true, patience).await? else { return Ok(None) };
         let own = context.inbound_port;
-        let Named { to, protocol } = direct::named(&self.wiring.metrics, &mut arrived, local, own, timeout).await?;
+        let Named { to, mut protocol } = direct::named(&self.wiring.metrics, &mut arrived, local, own, timeout).await?;
         // A gateway serves under the policy of its own port.
         let (target, gateway) = match to {
             To::Port(target) => (target, None),
@@ -181,12 +219,19 @@ impl Inbound {
         };
         let port = context.discovery.inbound(target.port());
         let connected = Connected { client, tls: arrived.tls, target };
-        let stream = self.metered(arrived.stream, &connected, &port);
-        Ok(Some(Known { stream, connected, port, protocol, gateway }))
+        let mut stream = self.metered(arrived.stream, &connected, &port);
+        let of_http = gateway.is_none() && server_first::is_http(&port.policy.load().value.protocol);
+        if protocol == Protocol::Opaque && of_http {
+            match Box::pin(server_first::of_http(&self.wiring, &mut stream)).await? {
+                Some(spoken) => protocol = spoken,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Known { stream, connected, port, protocol, gateway, session: None }))
     }
 
     async fn carry(self: &Rc<Self>, known: Known, passage: &mut Passage) -> Result<(), ProxyError> {
-        let Known { stream, connected, port, protocol, gateway } = known;
+        let Known { stream, connected, port, protocol, gateway, session } = known;
         let scene = passage.scene(|scene| {
             scene.target = Some(connected.target);
             scene.client_id = connected.tls.identity().cloned();
@@ -200,7 +245,8 @@ impl Inbound {
         }
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
-            return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain, passage)).await;
+            let bytes = forward::bytes(&self.wiring, &app, stream, session, &connected, &port, &drain, passage);
+            return Box::pin(bytes).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
         Box::pin(self.serve_http(stream, protocol, requests)).await;

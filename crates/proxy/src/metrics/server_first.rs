@@ -27,6 +27,8 @@ pub(crate) enum Outcome {
     Ended,
     /// The client, or the process, ended without a word.
     Idle,
+    /// Asked for by a client's proxy on a port of HTTP.
+    Refused,
 }
 
 impl Outcome {
@@ -39,6 +41,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Ended => "ended",
             Self::Idle => "idle",
+            Self::Refused => "refused",
         }
     }
 }

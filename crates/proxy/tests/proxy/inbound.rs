@@ -64,7 +64,9 @@ async fn tls_for_somebody_else_passes_untouched_however_it_is_split() {
 
 #[tokio::test]
 async fn silence_on_a_detected_port_is_closed() {
-    let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "100ms")]).await;
+    let timeout = ("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "100ms");
+    // The server would speak.
+    let mesh = Mesh::with(&[], &[timeout, ("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", "0")]).await;
     let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
     let mut tcp = mesh.app.connect_inbound(addr).await;
     let closed = soon(tcp.read(&mut [0; 1])).await;

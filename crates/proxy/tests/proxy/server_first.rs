@@ -1,7 +1,7 @@
 //! Servers that speak first, on ports of which nobody has said so; and HTTP, which no silence makes into something else.
 
 use crate::{
-    harness::{Proxy, eventually, soon},
+    harness::{Proxy, elsewhere, eventually, identity, soon},
     mesh::{Mesh, Service, get, naming},
 };
 use std::{
@@ -17,11 +17,19 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::AbortHandle,
 };
-use weft_model::{ProtocolHint, policy::outbound::ClientProtocol};
+use weft_model::{
+    Meta, ProtocolHint,
+    endpoint::ServerTls,
+    policy::{
+        inbound::{DefaultPolicy, ServerProtocol},
+        outbound::ClientProtocol,
+    },
+};
 use weft_testkit::{
     http1, http2,
-    policy::{balance, detect, service},
+    policy::{balance, detect, inbound, service},
 };
+use weft_transport::tls::{Key, Store};
 
 /// A connection is silent for long in little time.
 const SOON: (&str, &str) = ("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", "20ms");
@@ -251,4 +259,111 @@ async fn silence_does_not_hold_up_the_end() {
     let Mesh { control: _control, web, app: _app } = mesh;
     assert_eq!(web.shutdown().await, weft_transport::drain::Drained::Done);
     assert_eq!(soon(tcp.read(&mut [0; 1])).await.unwrap_or(0), 0);
+}
+
+/// The same on the side of the server, for clients that come without the mesh, and for those inside its TLS.
+#[tokio::test]
+async fn the_application_may_greet_who_comes_without_a_header() {
+    let mesh = Mesh::start().await;
+    let server = Greeting::start(SMTP).await;
+    for n in 1..=2 {
+        let mut tcp = mesh.app.connect_inbound(server.addr).await;
+        read(&mut tcp, SMTP).await;
+        tcp.write_all(b"QUIT\r\n").await.unwrap();
+        read(&mut tcp, b"QUIT\r\n").await;
+        assert_eq!(outcome(&mesh.app, "inbound", "server"), f64::from(n));
+    }
+    assert_eq!(learned(&mesh.app, "inbound", "server_first"), 1.0);
+
+    // Mesh TLS without a transport header, to another such port.
+    let server = Greeting::start(MYSQL).await;
+    let id = identity("web");
+    let issued = mesh.control.ca().issue(&id, Duration::from_secs(3600)).unwrap();
+    let store = Store::new(mesh.control.ca().anchors_pem(), id.as_str().parse().unwrap(), id).unwrap();
+    let intermediates: Vec<_> = issued.certificate.intermediates.iter().map(|i| i.to_vec()).collect();
+    store
+        .set_certificate(&Key::from_pkcs8(&issued.key_pkcs8).unwrap(), &issued.certificate.leaf, &intermediates)
+        .unwrap();
+    let app = identity("app");
+    let expected = ServerTls { server_name: app.as_str().parse().unwrap(), identity: app };
+    let tcp = mesh.app.connect_inbound(server.addr).await;
+    let (mut stream, _) = soon(store.connect(tcp, &expected, false)).await.unwrap();
+    let mut got = vec![0; MYSQL.len()];
+    soon(stream.read_exact(&mut got)).await.unwrap();
+    assert_eq!(got, MYSQL);
+    assert_eq!(outcome(&mesh.app, "inbound", "server"), 3.0);
+    let metrics = mesh.app.handle().metrics();
+    assert!(
+        metrics.lines().any(|l| l.starts_with("inbound_tcp_authz_allow_total{") && l.contains("tls=\"true\"")),
+        "{metrics}"
+    );
+}
+
+const SOON_INBOUND: (&str, &str) = ("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", "20ms");
+
+#[tokio::test]
+async fn a_slow_client_of_http_closes_the_session_to_the_application_unused() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND]).await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let tcp = mesh.app.connect_inbound(origin.addr()).await;
+    soon(origin.saw(|seen| seen.connections.len() == 1)).await.unwrap();
+    let answer = soon(http1::Client::over(tcp).call(call)).await.unwrap();
+    assert_eq!(answer.status(), Some(200));
+    let seen = soon(origin.saw(|seen| seen.closed >= 1)).await.unwrap();
+    assert_eq!(seen.connections[0], b"", "no byte went out over the session");
+    assert_eq!(outcome(&mesh.app, "inbound", "http"), 1.0);
+    let tcp = mesh.app.connect_inbound(origin.addr()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(soon(http1::Client::over(tcp).call(call)).await.unwrap().status(), Some(200));
+    assert_eq!(origin.seen().connections.len(), 2, "no further session");
+    assert_eq!(learned(&mesh.app, "inbound", "http"), 1.0);
+}
+
+/// A policy with routes that somebody wrote for HTTP is not gone around.
+#[tokio::test]
+async fn a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first() {
+    let mesh = Mesh::with(&[SOON], &[SOON_INBOUND]).await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
+    let mut written = inbound(DefaultPolicy::AllUnauthenticated);
+    if let ServerProtocol::Detect { routes, .. } = &mut written.protocol {
+        routes[0].meta = service("ns", "route", 0);
+        assert!(matches!(routes[0].meta, Meta::Resource(_)));
+    }
+    mesh.control.set_inbound(origin.addr().port(), written);
+    // So that the policy is known.
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let warm = mesh.app.connect_inbound(origin.addr()).await;
+    assert_eq!(soon(http1::Client::over(warm).call(call)).await.unwrap().status(), Some(200));
+    let port = origin.addr().port();
+    eventually("the policy is known", || {
+        mesh.app.handle().metrics().contains(&format!("srv_name=\"all-unauthenticated\",srv_port=\"{port}\""))
+    })
+    .await;
+    let before = origin.seen().connections.len();
+    let slow = mesh.connect(&known).await;
+    let refused = "weft_proxy_errors_total{direction=\"inbound\",code=\"SERVER_FIRST_REFUSED\"}";
+    eventually("it is refused", || mesh.app.metric(refused) == 1.0).await;
+    assert_eq!(outcome(&mesh.app, "inbound", "refused"), 1.0);
+    eventually("the client's proxy saw it", || outcome(&mesh.web, "outbound", "ended") == 1.0).await;
+    assert_eq!(origin.seen().connections.len(), before, "the application saw nothing");
+    let answer = soon(http1::Client::over(slow).call(call)).await.unwrap();
+    assert_eq!(answer.status(), Some(200), "the client was only slow");
+
+    // Nor does the application's proxy itself open one for who comes without the mesh.
+    let silent = mesh.app.connect_inbound(origin.addr()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(outcome(&mesh.app, "inbound", "http") + outcome(&mesh.app, "inbound", "idle"), 0.0);
+    drop(silent);
+}
+
+/// Nobody's silence opens a connection to an application that he could not reach with bytes.
+#[tokio::test]
+async fn who_is_not_let_in_opens_no_session() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND, ("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", "all-authenticated")]).await;
+    let server = Greeting::start(SMTP).await;
+    let mut tcp = mesh.app.connect_inbound_from(elsewhere(), server.addr).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(200), tcp.read(&mut [0; 1])).await.is_err(), "it waits");
+    assert_eq!(server.accepted.load(SeqCst), 0);
 }

@@ -2,8 +2,9 @@
 
 use crate::config::{ControlClients, HostPort};
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     config::LookupIpStrategy,
+    net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData},
 };
 use std::{
@@ -34,14 +35,7 @@ pub(in crate::process) enum ResolveError {
 impl Resolver {
     pub(in crate::process) fn new(config: &ControlClients, registry: &Registry) -> Self {
         let resolutions = registry.counter("control_dns_resolutions_total", "Names looked up for the control plane");
-        let dns = TokioResolver::builder_tokio().and_then(|mut builder| {
-            let options = builder.options_mut();
-            options.positive_min_ttl = Some(config.dns_min_ttl.unwrap_or(MIN_TTL));
-            options.positive_max_ttl = config.dns_max_ttl;
-            options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-            options.cache_size = 64;
-            builder.build()
-        });
+        let dns = TokioResolver::builder_tokio().and_then(|builder| built(builder, config));
         let dns = dns.inspect_err(|error| tracing::warn!(%error, "Names cannot be resolved")).ok();
         Self { dns, resolutions }
     }
@@ -80,6 +74,21 @@ impl Resolver {
     }
 }
 
+fn built(
+    mut builder: ResolverBuilder<TokioRuntimeProvider>,
+    config: &ControlClients,
+) -> Result<TokioResolver, NetError> {
+    let options = builder.options_mut();
+    let max = config.dns_max_ttl;
+    // The resolver panics where the longest time is shorter than the shortest.
+    let min = config.dns_min_ttl.unwrap_or(MIN_TTL).min(max.unwrap_or(Duration::MAX));
+    options.positive_min_ttl = Some(min);
+    options.positive_max_ttl = max;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.cache_size = 64;
+    builder.build()
+}
+
 /// Kubernetes names the targets of a headless Service's SRV records by the pods' addresses, dashed.
 async fn by_srv(dns: &TokioResolver, name: &str) -> Vec<SocketAddr> {
     let Ok(lookup) = dns.srv_lookup(name).await else { return vec![] };
@@ -99,6 +108,81 @@ fn dashed_ip(target: &Name) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Connect, SocketOptions, StreamLimits};
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    };
+    use tokio::net::UdpSocket;
+    use weft_model::policy::outbound::Backoff;
+
+    /// Answers each question for an address with 10.0.0.1 and this time to live, others with nothing; counts those for addresses.
+    async fn server(ttl: u32) -> (SocketAddr, Arc<AtomicUsize>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (addr, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            let mut question = [0; 512];
+            while let Ok((n, from)) = socket.recv_from(&mut question).await {
+                // The name ends with an empty label; type and class follow.
+                let end = 12 + question[12..n].iter().position(|b| *b == 0).unwrap() + 5;
+                let address = question[end - 4..end - 2] == [0, 1];
+                let mut answer = question[..end].to_vec();
+                answer[2..4].copy_from_slice(&[0x81, 0x80]);
+                answer[6..12].copy_from_slice(&[0, u8::from(address), 0, 0, 0, 0]);
+                if address {
+                    count.fetch_add(1, SeqCst);
+                    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
+                    answer.extend_from_slice(&ttl.to_be_bytes());
+                    answer.extend_from_slice(&[0, 4, 10, 0, 0, 1]);
+                }
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        (addr, asked)
+    }
+
+    fn resolver(server: SocketAddr, min: Option<u64>, max: Option<u64>) -> Resolver {
+        let config = ControlClients {
+            connect: Connect { timeout: Duration::from_secs(1), socket: SocketOptions::default(), mark: None },
+            backoff: Backoff { min: MIN_TTL, max: MIN_TTL, jitter: 0.0 },
+            streams: StreamLimits::default(),
+            dns_min_ttl: min.map(Duration::from_millis),
+            dns_max_ttl: max.map(Duration::from_millis),
+        };
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server.port();
+        let mut servers = NameServerConfig::udp(server.ip());
+        servers.connections = vec![connection];
+        let system = ResolverConfig::from_parts(None, vec![], vec![servers]);
+        let builder = TokioResolver::builder_with_config(system, TokioRuntimeProvider::default());
+        let resolutions = Registry::new(1, 10).counter("r", "r");
+        Resolver { dns: Some(built(builder, &config).unwrap()), resolutions }
+    }
+
+    #[tokio::test]
+    async fn answers_are_kept_as_long_as_configured() {
+        // How often the server is asked by two questions half a second apart, by its time to live.
+        for (ttl, min, max, asked) in [
+            (3600, None, None, 1),
+            (0, None, None, 1),
+            (0, Some(3_600_000), None, 1),
+            (3600, None, Some(100), 2),
+            (3600, Some(50), Some(100), 2),
+            (0, Some(100), None, 2),
+        ] {
+            let (addr, count) = server(ttl).await;
+            let resolver = resolver(addr, min, max);
+            let host = HostPort::Name("dst.test.".into(), 8086);
+            for _ in 0..2 {
+                let found = resolver.resolve("destination", &host).await.unwrap();
+                assert_eq!(found, ["10.0.0.1:8086".parse().unwrap()]);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            assert_eq!(count.load(SeqCst), asked, "{ttl} {min:?} {max:?}");
+        }
+    }
 
     #[test]
     fn srv_targets_carry_the_address() {

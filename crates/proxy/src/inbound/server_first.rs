@@ -1,0 +1,210 @@
+//! Beside tls and detect, for a client that is silent: the application is connected, and whoever speaks first decides.
+//!
+//! ```text
+//! silence ─► may it? ─► connect ─┬─ application: greeting ──────► bytes
+//!                                ├─ client: anything ───────────► tls or detect; HTTP closes the session unused
+//!                                ├─ application: HTTP unasked ──► the session is closed; the client's first byte
+//!                                └─ failed, or ended ───────────► the client's first byte
+//! ```
+//! Only where the policy would let this client's bytes in as it stands, and has no routes of HTTP. No byte of the client goes out.
+
+use super::{
+    Wiring,
+    authorize::Connected,
+    detect::{self, Protocol},
+    forward::App,
+};
+use crate::{
+    error::{Code, ProxyError},
+    metrics::server_first::Outcome,
+    prefix::{self, Seen},
+    process::{discovery::PortPolicy, worker::Direction},
+    server_first::{self, Heard, listen},
+};
+use bytes::BytesMut;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use weft_model::{
+    Meta,
+    decide::{
+        authorize::permit,
+        server_first::{Spoken, silence},
+    },
+    policy::inbound::ServerProtocol,
+};
+use weft_transport::Stream;
+
+/// A connection on which nothing has been said.
+pub(super) enum Silent<'s> {
+    /// Before it is known whether it is TLS.
+    Tcp(&'s TcpStream),
+    /// Inside TLS.
+    Stream(&'s mut Stream),
+}
+
+/// What came of the silence.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The client has begun, or nobody may speak before it; with the session that was opened meanwhile.
+    ByClient(Option<Stream>),
+    /// The application greets over this session.
+    ByApplication(Stream),
+}
+
+impl Silent<'_> {
+    /// Waits until the client says anything, or ends. What it says stays to be read.
+    async fn begins(&mut self) {
+        match self {
+            // An error is met again by whoever reads.
+            Self::Tcp(tcp) => drop(tcp.peek(&mut [0]).await),
+            Self::Stream(stream) => {
+                let mut bytes = BytesMut::new();
+                let seen = prefix::read(stream, &mut bytes, Duration::MAX, |_| Some(())).await;
+                if let Ok(Seen::Answer(())) = seen {
+                    stream.unread(bytes.freeze());
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the client to begin; where it is silent, and that is allowed, for the application too, at most for `timeout`.
+pub(super) async fn wait(
+    wiring: &Wiring,
+    mut client: Silent<'_>,
+    app: &App,
+    connected: &Connected,
+    port: &PortPolicy,
+    timeout: Duration,
+) -> Broken {
+    let Some(allowed) = allowed(wiring, connected, port) else { return Broken::ByClient(None) };
+    if tokio::time::timeout(allowed.min(timeout), client.begins()).await.is_ok() {
+        return Broken::ByClient(None);
+    }
+    let count = |outcome| wiring.server_first.count(outcome);
+    let mut session = tokio::select! {
+        biased;
+        () = client.begins() => return Broken::ByClient(None),
+        session = app.connect() => match session {
+            Ok(session) => session,
+            Err(error) => {
+                tracing::debug!(target = %connected.target, %error, "no session for a silent client");
+                count(Outcome::Failed);
+                return Broken::ByClient(None);
+            }
+        },
+    };
+    let mut said = BytesMut::new();
+    let heard = tokio::select! {
+        biased;
+        () = client.begins() => {
+            session.unread(said.freeze());
+            return Broken::ByClient(Some(session));
+        }
+        heard = listen(&mut session, &mut said) => heard,
+        // Both are silent: that is judged by whoever waits for the client alone.
+        () = tokio::time::sleep(timeout) => return Broken::ByClient(Some(session)),
+    };
+    match heard {
+        Heard::Greeting => {
+            count(Outcome::Server);
+            saw(wiring, connected, port, Spoken::ServerFirst);
+            session.unread(said.freeze());
+            return Broken::ByApplication(session);
+        }
+        Heard::Http => {
+            count(Outcome::HttpServer);
+            saw(wiring, connected, port, Spoken::Http);
+            server_first::close(session);
+        }
+        Heard::End(_) => count(Outcome::Ended),
+    }
+    Broken::ByClient(None)
+}
+
+/// How long this client may be silent until the application is connected; `None` is for ever.
+fn allowed(wiring: &Wiring, connected: &Connected, port: &PortPolicy) -> Option<Duration> {
+    let policy = port.policy.snapshot();
+    let wait = silence(
+        known(wiring, connected, &policy.value.meta),
+        is_http(&policy.value.protocol),
+        wiring.context.config.inbound.server_first_wait,
+    )?;
+    let let_in =
+        policy.value.unsupported().is_none() && permit(&policy.value.authorizations, &connected.client()).is_some();
+    let_in.then_some(wait)
+}
+
+/// What is done with the session once the client's protocol is known; `None` for that is the client's end.
+pub(super) fn judged(
+    wiring: &Wiring,
+    session: Option<Stream>,
+    protocol: Option<Protocol>,
+    connected: &Connected,
+    port: &PortPolicy,
+) -> Option<Stream> {
+    if matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
+        match protocol {
+            Some(Protocol::Http1 | Protocol::Http2) => saw(wiring, connected, port, Spoken::Http),
+            Some(Protocol::Opaque) => saw(wiring, connected, port, Spoken::ClientFirst),
+            None => {}
+        }
+    }
+    let session = session?;
+    let outcome = match protocol {
+        Some(Protocol::Opaque) => Outcome::Client,
+        Some(Protocol::Http1 | Protocol::Http2) => Outcome::Http,
+        None => Outcome::Idle,
+    };
+    wiring.server_first.count(outcome);
+    if outcome == Outcome::Client {
+        return Some(session);
+    }
+    server_first::close(session);
+    None
+}
+
+/// What a session speaks that a client's proxy has opened for bytes, on a port of HTTP: nothing goes around its routes. `None` if it
+/// has ended.
+///
+/// # Errors
+/// Nothing was said: it was opened for a server that speaks first, which one of HTTP does not.
+pub(super) async fn of_http(wiring: &Wiring, stream: &mut Stream) -> Result<Option<Protocol>, ProxyError> {
+    let config = &wiring.context.config.inbound;
+    let wait = config.server_first_wait;
+    if wait.is_zero() {
+        return Ok(Some(Protocol::Opaque));
+    }
+    if tokio::time::timeout(wait, Silent::Stream(stream).begins()).await.is_err() {
+        wiring.server_first.count(Outcome::Refused);
+        stream.reset_on_close();
+        let text = "the port's policy has HTTP routes: its server does not speak first";
+        return Err(ProxyError::new(Code::ServerFirstRefused, text));
+    }
+    let broken = |error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}"));
+    detect::begun(stream, config.detect_timeout).await.map_err(broken)
+}
+
+/// The policy is about HTTP: it says so, or has routes that somebody wrote.
+pub(super) fn is_http(protocol: &ServerProtocol) -> bool {
+    match protocol {
+        ServerProtocol::Detect { routes, .. } => routes.iter().any(|route| matches!(route.meta, Meta::Resource(_))),
+        ServerProtocol::Http1 { .. } | ServerProtocol::Http2 { .. } | ServerProtocol::Grpc { .. } => true,
+        ServerProtocol::Opaque | ServerProtocol::Tls => false,
+    }
+}
+
+/// Whether the port was seen to speak HTTP.
+pub(super) fn spoke_http(wiring: &Wiring, connected: &Connected, port: &PortPolicy) -> bool {
+    known(wiring, connected, &port.policy.load().value.meta) == Some(Spoken::Http)
+}
+
+fn known(wiring: &Wiring, connected: &Connected, object: &Meta) -> Option<Spoken> {
+    wiring.context.spoken.known(Direction::Inbound, connected.target, object, Instant::now())
+}
+
+/// Remembers what was seen on the port.
+fn saw(wiring: &Wiring, connected: &Connected, port: &PortPolicy, spoken: Spoken) {
+    let policy = port.policy.load();
+    wiring.context.spoken.saw(Direction::Inbound, connected.target, &policy.value.meta, spoken, Instant::now());
+}

@@ -1,0 +1,231 @@
+//! Variables of HTTP/2, seen on the wire: what the proxy announces to clients and servers, its pings, its frames.
+
+use crate::{harness::soon, mesh::Mesh};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_model::{
+    Endpoint, ProtocolHint,
+    endpoint::{Http2KeepAlive, Http2Params},
+};
+use weft_testkit::http2;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+
+/// A frame as it is on the wire.
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+async fn read(tcp: &mut TcpStream) -> std::io::Result<Frame> {
+    let mut head = [0; 9];
+    soon(tcp.read_exact(&mut head)).await?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    let mut payload = vec![0; length];
+    soon(tcp.read_exact(&mut payload)).await?;
+    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Ok(Frame { kind: head[3], flags: head[4], stream, payload })
+}
+
+async fn write(tcp: &mut TcpStream, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    tcp.write_all(&[&head, payload].concat()).await.unwrap();
+}
+
+/// The settings by number, and how much the connection's window was raised.
+async fn announced(tcp: &mut TcpStream) -> (BTreeMap<u16, u32>, u32) {
+    let (mut settings, mut window) = (None, None);
+    while settings.is_none() || window.is_none() {
+        let frame = read(tcp).await.unwrap();
+        match (frame.kind, frame.flags, frame.stream) {
+            (SETTINGS, 0, _) => {
+                let pair = |p: &[u8]| (u16::from_be_bytes([p[0], p[1]]), u32::from_be_bytes([p[2], p[3], p[4], p[5]]));
+                settings = Some(frame.payload.chunks(6).map(pair).collect());
+            }
+            (WINDOW_UPDATE, _, 0) => window = Some(u32::from_be_bytes(frame.payload.try_into().unwrap())),
+            _ => {}
+        }
+    }
+    (settings.unwrap(), window.unwrap())
+}
+
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const MAX_FRAME_SIZE: u16 = 5;
+const MAX_HEADER_LIST_SIZE: u16 = 6;
+
+const SERVER: [(&str, &str); 7] = [
+    ("INITIAL_STREAM_WINDOW_SIZE", "70000"),
+    ("INITIAL_CONNECTION_WINDOW_SIZE", "200000"),
+    ("MAX_CONCURRENT_STREAMS", "7"),
+    ("MAX_FRAME_SIZE", "20000"),
+    ("MAX_HEADER_LIST_SIZE", "9000"),
+    ("KEEP_ALIVE_INTERVAL", "100ms"),
+    ("KEEP_ALIVE_TIMEOUT", "200ms"),
+];
+
+fn vars(direction: &str) -> Vec<(String, String)> {
+    SERVER.iter().map(|(n, v)| (format!("LINKERD2_PROXY_{direction}_SERVER_HTTP2_{n}"), (*v).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn clients_are_told_what_is_configured_and_pinged() {
+    let (web, app) = (vars("OUTBOUND"), vars("INBOUND"));
+    let web: Vec<(&str, &str)> = web.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let app: Vec<(&str, &str)> = app.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let mesh = Mesh::with(&web, &app).await;
+    let origin = crate::mesh::naming("app").await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    for mut tcp in [mesh.connect(&service).await, mesh.app.connect_inbound(origin.addr()).await] {
+        tcp.write_all(PREFACE).await.unwrap();
+        write(&mut tcp, SETTINGS, 0, 0, &[]).await;
+        let (settings, window) = announced(&mut tcp).await;
+        assert_eq!(settings.get(&INITIAL_WINDOW_SIZE), Some(&70_000));
+        assert_eq!(settings.get(&MAX_CONCURRENT_STREAMS), Some(&7));
+        assert_eq!(settings.get(&MAX_FRAME_SIZE), Some(&20_000));
+        assert_eq!(settings.get(&MAX_HEADER_LIST_SIZE), Some(&9_000));
+        assert_eq!(window, 200_000 - 65_535);
+        // Whoever does not answer a ping is left.
+        let mut pinged = false;
+        let ended = loop {
+            match read(&mut tcp).await {
+                Ok(frame) => pinged |= frame.kind == PING && frame.flags == 0,
+                Err(_) => break true,
+            }
+        };
+        assert!(pinged && ended);
+    }
+}
+
+/// A server that answers nothing; what the proxy tells it.
+async fn told(listener: &TcpListener) -> (BTreeMap<u16, u32>, u32, TcpStream) {
+    let (mut tcp, _) = soon(listener.accept()).await.unwrap();
+    let mut preface = [0; 24];
+    soon(tcp.read_exact(&mut preface)).await.unwrap();
+    assert_eq!(preface, PREFACE);
+    write(&mut tcp, SETTINGS, 0, 0, &[]).await;
+    let (settings, window) = announced(&mut tcp).await;
+    (settings, window, tcp)
+}
+
+#[tokio::test]
+async fn servers_are_told_what_is_configured_or_what_discovery_says() {
+    let own = [
+        ("LINKERD2_PROXY_HTTP2_INITIAL_STREAM_WINDOW_SIZE", "80000"),
+        ("LINKERD2_PROXY_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE", "300000"),
+    ];
+    let mesh = Mesh::with(&own, &own).await;
+    // One server each: a request that nobody answers may be sent to its server again.
+    let mut listeners = vec![];
+    for _ in 0..3 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let addr = |n: usize| listeners[n].local_addr().unwrap();
+    let plain = mesh.service(&[Endpoint::plain(addr(0))]);
+    let params = Http2Params {
+        connection_window: Some(400_000),
+        stream_window: Some(90_000),
+        keep_alive: Some(Http2KeepAlive {
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_millis(200),
+            while_idle: false,
+        }),
+        max_frame_size: Some(30_000),
+        ..Http2Params::default()
+    };
+    let described = mesh.service(&[Endpoint { http2: params, ..Endpoint::plain(addr(1)) }]);
+    let call = |tcp| async move {
+        let mut client = http2::Client::over(tcp).await.unwrap();
+        // Nobody answers; the request goes when the server does.
+        let _ = client.call(crate::mesh::get()).await;
+    };
+    for (service, stream, connection, frame) in
+        [(&plain, 80_000, 300_000, 16_384), (&described, 90_000, 400_000, 30_000)]
+    {
+        let calling = tokio::spawn(call(mesh.connect(service).await));
+        let (settings, window, mut tcp) = told(&listeners[usize::from(frame == 30_000)]).await;
+        assert_eq!(settings.get(&INITIAL_WINDOW_SIZE), Some(&stream));
+        assert_eq!(settings.get(&MAX_FRAME_SIZE).copied().unwrap_or(16_384), frame);
+        assert_eq!(window, connection - 65_535);
+        if frame == 30_000 {
+            let mut pinged = false;
+            while let Ok(frame) = read(&mut tcp).await {
+                pinged |= frame.kind == PING && frame.flags == 0;
+            }
+            assert!(pinged, "a server that is silent is pinged, and then left");
+        }
+        calling.abort();
+    }
+    // The application is told the same, by the other proxy.
+    let calling = tokio::spawn(call(mesh.app.connect_inbound(addr(2)).await));
+    let (settings, window, _tcp) = told(&listeners[2]).await;
+    assert_eq!((settings.get(&INITIAL_WINDOW_SIZE), window), (Some(&80_000), 300_000 - 65_535));
+    calling.abort();
+}
+
+/// A stream's bytes that wait for the client are bounded: each frame is at most as large.
+#[tokio::test]
+async fn the_send_buffer_bounds_what_waits() {
+    let small = [("LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE", "1000")];
+    let mesh = Mesh::with(&small, &[]).await;
+    let origin =
+        http2::Origin::start(|_| async { Ok(http::Response::new(http2::full(vec![7; 50_000]))) }).await.unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let mut tcp = mesh.connect(&service).await;
+    tcp.write_all(PREFACE).await.unwrap();
+    write(&mut tcp, SETTINGS, 0, 0, &[]).await;
+    // GET, http, "/", and an authority, without a table.
+    let head = [&[0x82, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+    write(&mut tcp, 1, 5, 1, &head).await;
+    let (mut got, mut largest) = (0, 0);
+    while got < 50_000 {
+        let frame = read(&mut tcp).await.unwrap();
+        if frame.kind == DATA {
+            got += frame.payload.len();
+            largest = largest.max(frame.payload.len());
+        }
+    }
+    assert!(largest <= 1000, "{largest}");
+}
+
+/// More streams that are reset before they are looked at than allowed end the connection.
+#[tokio::test]
+async fn pending_resets_are_bounded() {
+    let none = [("LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS", "2")];
+    let mesh = Mesh::with(&none, &[]).await;
+    let origin = crate::mesh::naming("app").await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let mut tcp = mesh.connect(&service).await;
+    let head = [&[0x82, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+    let mut all = PREFACE.to_vec();
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    all.extend(frame(SETTINGS, 0, 0, &[]));
+    // All in one write: they are reset before the proxy comes to them.
+    for n in 0..20 {
+        all.extend(frame(1, 5, 2 * n + 1, &head));
+        all.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
+    }
+    tcp.write_all(&all).await.unwrap();
+    let code = loop {
+        let frame = read(&mut tcp).await.expect("a GOAWAY comes before the end");
+        if frame.kind == GOAWAY {
+            break u32::from_be_bytes([frame.payload[4], frame.payload[5], frame.payload[6], frame.payload[7]]);
+        }
+    };
+    assert_eq!(code, 11, "ENHANCE_YOUR_CALM");
+}
