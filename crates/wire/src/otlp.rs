@@ -318,3 +318,60 @@ pub(crate) mod proto {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn spans_travel_whole_and_ids_of_another_length_do_not() {
+        let attributes = vec![("a".to_owned(), Value::Text("b".to_owned())), ("n".to_owned(), Value::Number(-1))];
+        let span = |kind, failure: Option<&str>| Span {
+            trace: [1; 16],
+            id: [2; 8],
+            parent: [3; 8],
+            kind,
+            name: "/a".to_owned(),
+            start: 5,
+            end: u64::MAX,
+            attributes: attributes.clone(),
+            failure: failure.map(str::to_owned),
+        };
+        let spans = vec![span(SpanKind::Server, None), span(SpanKind::Client, Some("why"))];
+        let sent = Export { resource: attributes.clone(), spans };
+        let bytes = encode(&sent).encode_to_vec();
+        assert_eq!(decode(proto::ExportRequest::decode(&*bytes).unwrap()), Ok(vec![sent.clone()]));
+        let mut wrong = encode(&sent);
+        wrong.resource_spans[0].scope_spans[0].spans[1].span_id = Bytes::from_static(b"short");
+        let text = decode(wrong).unwrap_err().to_string();
+        assert_eq!(text, "resource_spans[0].spans[1].span_id: has 5 bytes, not 8");
+    }
+
+    /// Field by field as opentelemetry/proto/trace/v1/trace.proto numbers them.
+    #[test]
+    fn a_span_is_byte_exact() {
+        let span = Span {
+            trace: [1; 16],
+            id: [2; 8],
+            parent: [3; 8],
+            kind: SpanKind::Client,
+            name: "n".to_owned(),
+            start: 4,
+            end: 5,
+            attributes: vec![],
+            failure: Some("e".to_owned()),
+        };
+        let expected = [
+            &[0x0a, 16][..],
+            &[1; 16],
+            &[0x12, 8],
+            &[2; 8],
+            &[0x22, 8],
+            &[3; 8],
+            &[0x2a, 1, b'n', 0x30, 3, 0x39, 4, 0, 0, 0, 0, 0, 0, 0, 0x41, 5, 0, 0, 0, 0, 0, 0, 0],
+            &[0x7a, 5, 0x12, 1, b'e', 0x18, 2],
+        ];
+        assert_eq!(encode_span(&span).encode_to_vec(), expected.concat());
+    }
+}

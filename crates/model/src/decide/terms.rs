@@ -157,6 +157,9 @@ mod tests {
         fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
             self.0.iter().filter(|(n, _)| *n == name).any(|(_, value)| wanted(value.as_bytes()))
         }
+        fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+            self.0.iter().for_each(|(name, value)| visit(name.as_bytes(), value.as_bytes()));
+        }
     }
 
     const fn ms(n: u64) -> Duration {

@@ -15,8 +15,8 @@ mod detect;
 mod discover;
 mod endpoint;
 mod forward;
+mod gateway;
 mod ingress;
-mod onward;
 mod retry;
 mod route;
 mod server_first;
@@ -35,7 +35,7 @@ use detect::{Detected, Protocol};
 use discover::{Target, Targets};
 use endpoint::Http;
 use forward::Session;
-pub(crate) use onward::Onward;
+pub(crate) use gateway::Onward;
 pub(crate) use route::Requests;
 use std::{
     cell::Cell,

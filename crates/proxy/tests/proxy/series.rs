@@ -46,7 +46,7 @@ async fn labels_are_linkerds() {
         (r"127\.0\.0\.1:\d+", "IP:PORT"),
         (r"127\.0\.0\.1", "IP"),
         (r"10\.96\.0\.\d+", "VIP"),
-        (r#"(target|srv)_port="\d{3,}""#, r#"${1}_port="PORT""#),
+        (r#"(target|srv|parent)_port="\d{3,}""#, r#"${1}_port="PORT""#),
         (r"app-\d+\.ns\.svc", "app.ns.svc"),
     ];
     insta::with_settings!({filters => filters}, {

@@ -44,7 +44,7 @@ fn matches() -> impl Strategy<Value = Match> {
 
 fn step() -> impl Strategy<Value = Step> {
     let fields = || vec(("[a-z]{1,4}", vec(b' '..=b'~', 0..4)), 0..3);
-    let duration = || (0..1 << 40_u64).prop_map(Duration::from_nanos);
+    let duration = || (0..1_u64 << 40).prop_map(Duration::from_nanos);
     let end = prop_oneof![any::<u32>().prop_map(End::Grpc), any::<u32>().prop_map(End::Reset)];
     prop_oneof![
         ("[A-Z]{1,6}", prop_oneof![Just(""), Just("http")], ".{0,4}", ".{0,4}", fields()).prop_map(
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn observations(limit in 1.., matches in matches(), headers: bool) {
+    fn observations(limit in 1_u32.., matches in matches(), headers: bool) {
         let sent = Observation { limit, matches, headers };
         let bytes = encode(&sent).encode_to_vec();
         prop_assert_eq!(decode(ObserveRequest::decode(bytes.as_slice()).unwrap()), Ok(sent));
