@@ -9,3 +9,4 @@ pub mod control;
 pub mod http1;
 pub mod http2;
 pub mod policy;
+pub mod spire;

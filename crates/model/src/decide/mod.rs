@@ -4,6 +4,7 @@ pub mod admit;
 pub mod authorize;
 pub mod backoff;
 pub mod cidr;
+pub mod lifetime;
 pub mod path;
 pub mod pick;
 pub mod rate_limit;

@@ -122,7 +122,7 @@ impl Inbound {
         }
         let timeout = context.config.inbound.detect_timeout;
         let patience = Patience { first: timeout, whole: timeout };
-        let arrived = tls::terminate(&context.tls, tcp, false, patience).await?;
+        let arrived = tls::terminate(&context.tls, &context.lifetimes, tcp, false, patience).await?;
         let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
@@ -149,7 +149,9 @@ impl Inbound {
         let context = &self.wiring.context;
         let timeout = context.config.inbound.detect_timeout;
         let patience = Patience { first: timeout, whole: timeout };
-        let Some(mut arrived) = tls::terminate(&context.tls, tcp, true, patience).await? else { return Ok(None) };
+        let Some(mut arrived) = tls::terminate(&context.tls, &context.lifetimes, tcp, true, patience).await? else {
+            return Ok(None);
+        };
         let named = direct::named(&self.wiring.metrics, &mut arrived, local, context.inbound_port, timeout).await?;
         let port = context.discovery.inbound(named.target.port());
         let connected = Connected { client, tls: arrived.tls, target: named.target };
@@ -159,7 +161,7 @@ impl Inbound {
 
     async fn carry(self: &Rc<Self>, known: Known) -> Result<(), ProxyError> {
         let Known { stream, connected, port, protocol } = known;
-        let drain = self.wiring.context.drain.clone();
+        let drain = self.wiring.context.drain.with(stream.life());
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
             return Box::pin(forward::bytes(&self.wiring, &app, stream, &connected, &port, &drain)).await;
@@ -170,7 +172,7 @@ impl Inbound {
             Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         } else {
             let settings = ServerSettings::new(&self.wiring.context.config.inbound.http2_server);
-            let ending = async move { drain.signaled().await };
+            let ending = async move { drain.ending().await };
             let requests = Rc::new(requests);
             let serving = Box::pin(exchange::serve_http2(stream, &settings, Rc::clone(&requests), ending));
             tokio::select! {

@@ -19,7 +19,11 @@ use weft_model::Identity;
 use weft_proxy::{
     Handle, Options,
     config::{self, Checked},
-    process::{Addrs, ProcessError, rate_limit::Clock, worker::Direction},
+    process::{
+        Addrs, ProcessError,
+        rate_limit::Clock,
+        worker::{Direction, WallClock},
+    },
 };
 use weft_testkit::control::FakeControl;
 
@@ -35,6 +39,7 @@ pub(crate) struct Setup {
     name: String,
     ask: Duration,
     clock: Option<Clock>,
+    wall_clock: Option<WallClock>,
 }
 
 /// A running proxy. Dropping it ends it without waiting for connections.
@@ -107,7 +112,14 @@ impl Setup {
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
-        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask: Duration::from_secs(1), clock: None }
+        Self {
+            env: vars.to_vec(),
+            dir,
+            name: name.to_owned(),
+            ask: Duration::from_secs(1),
+            clock: None,
+            wall_clock: None,
+        }
     }
 
     /// Sets a variable by its whole name.
@@ -120,6 +132,12 @@ impl Setup {
     /// Ten asks in a row without a sign of life of a worker end the process.
     pub(crate) fn ask(mut self, interval: Duration) -> Self {
         self.ask = interval;
+        self
+    }
+
+    /// By which connections end with their certificates.
+    pub(crate) fn wall_clock(mut self, clock: WallClock) -> Self {
+        self.wall_clock = Some(clock);
         self
     }
 
@@ -147,6 +165,7 @@ impl Setup {
         let defaults = Options::default();
         let options = Options {
             clock: self.clock.unwrap_or(defaults.clock),
+            wall_clock: self.wall_clock.unwrap_or(defaults.wall_clock),
             original_dst: {
                 let destinations = destinations.clone();
                 Arc::new(move |direction, tcp: &TcpStream| destinations.of(direction, tcp))
