@@ -7,9 +7,13 @@ use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
-use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::UnixListener,
+    sync::{oneshot, watch},
+};
 use tonic::{Code, Request, Status, service::Routes};
 use weft_model::Identity;
 use weft_wire::{
@@ -21,7 +25,13 @@ use weft_wire::{
 pub struct FakeWorkloadApi {
     socket: PathBuf,
     state: State,
-    server: Option<JoinHandle<()>>,
+    server: Option<Server>,
+}
+
+/// The thread that serves; dropping it closes every connection.
+struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Clone)]
@@ -60,11 +70,9 @@ impl FakeWorkloadApi {
         *self.state.calls.borrow()
     }
 
-    /// Closes the socket and every stream, as an agent that dies does.
+    /// Closes the socket and every connection, as an agent that dies does.
     pub fn kill(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.abort();
-        }
+        drop(self.server.take());
         // It may be gone already.
         let _ = std::fs::remove_file(&self.socket);
     }
@@ -72,18 +80,41 @@ impl FakeWorkloadApi {
     /// Serves on the same socket again.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        let listener =
-            UnixListener::bind(&self.socket).with_context(|| format!("binding {}", self.socket.display()))?;
+        let bound = std::os::unix::net::UnixListener::bind(&self.socket);
+        let listener = bound.with_context(|| format!("binding {}", self.socket.display()))?;
+        listener.set_nonblocking(true)?;
         let routes = Routes::new(spiffe::server(self.state.clone()));
-        let incoming = stream::unfold(listener, |listener| async move {
-            let accepted = listener.accept().await.map(|(stream, _)| stream);
-            Some((accepted, listener))
-        });
-        self.server = Some(tokio::spawn(async move {
-            // Its end shows at its callers.
-            let _ = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await;
-        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("fake-spire".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let serving = async {
+                    let incoming = stream::unfold(UnixListener::from_std(listener)?, |listener| async move {
+                        let accepted = listener.accept().await.map(|(stream, _)| stream);
+                        Some((accepted, listener))
+                    });
+                    tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await?;
+                    anyhow::Ok(())
+                };
+                tokio::select! {
+                    _ = serving => {}
+                    _ = stopped => {}
+                }
+            });
+            // The runtime goes with the thread, and with it every connection.
+        })?;
+        self.server = Some(Server { stop: Some(stop), thread: Some(thread) });
         Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the fake has been printed.
+            let _ = thread.join();
+        }
     }
 }
 

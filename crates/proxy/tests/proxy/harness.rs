@@ -227,6 +227,11 @@ impl Proxy {
         metric(&self.handle().metrics(), series)
     }
 
+    /// Whether a series has that label.
+    pub(crate) fn metric_has(&self, label: &str) -> bool {
+        self.handle().metrics().contains(label)
+    }
+
     /// Waits until it ends by itself.
     pub(crate) async fn ended(mut self) -> Result<weft_transport::drain::Drained, ProcessError> {
         let handle = self.handle.take().unwrap();

@@ -24,6 +24,7 @@ mod refuse;
 mod revoke;
 mod series;
 mod server_first;
+mod spire;
 mod spoof;
 mod tcp;
 mod tls_routes;

@@ -115,6 +115,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "says what the processes said where a test fails")]
     fn drop(&mut self) {
         for pid in self.pids.iter().skip(1).filter(|pid| is_proxy(**pid)) {
             signal("KILL", *pid);

@@ -259,6 +259,7 @@ async fn meet(client: &Store, server: &Store) -> (Result<(), TlsError>, Result<(
         match server.accept(b, Bytes::new(), false).await {
             Ok((mut stream, _)) => {
                 let _ = stream.read_to_end(&mut bytes).await;
+                let _ = stream.shutdown().await;
                 (Ok(()), bytes)
             }
             Err(error) => (Err(error), bytes),
