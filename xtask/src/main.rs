@@ -40,6 +40,8 @@ enum Chore {
         /// Only tests whose name holds this, without the checks before.
         filter: Option<String>,
     },
+    /// Installs what the tests need from outside.
+    Tools,
     /// Checks what the compiler does not: arrows between crates, file sizes, forgotten tests.
     Tidy,
     /// Measures the proxies beside HAProxy and Envoy and writes bench/RESULTS.md.
@@ -68,6 +70,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Demo { args } => demo::run(&args),
         Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Tools => tools::ensure(tools::TEST).and_then(|_| tools::python()),
         Chore::Tidy => tidy::run(),
         Chore::Bench { args } => bench::run(&args),
         Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use weft_proxy::{
     config::{self, Checked},
-    process::{self, Options},
+    process::{self, Options, Predecessor, Program},
 };
 use weft_telemetry::logs;
 use weft_transport::socket;
@@ -36,7 +36,16 @@ fn main() -> ExitCode {
         Ok(limit) => tracing::debug!(limit, "Raised the limit of open files"),
         Err(error) => tracing::warn!(%error, "The limit of open files cannot be raised"),
     }
-    let handle = match process::start(config, Options { logs, signals: true, ..Options::default() }) {
+    let upgrade = match Program::own() {
+        Ok(program) => program,
+        Err(error) => return fail(&error),
+    };
+    let predecessor = match config.process.upgrade.takes_over.then(Predecessor::from_stdin).transpose() {
+        Ok(predecessor) => predecessor,
+        Err(error) => return fail(error.as_ref()),
+    };
+    let options = Options { logs, signals: true, upgrade: Some(upgrade), predecessor, ..Options::default() };
+    let handle = match process::start(config, options) {
         Ok(handle) => handle,
         Err(error) => return fail(&error),
     };

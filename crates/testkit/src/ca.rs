@@ -18,6 +18,7 @@ pub struct Ca(Arc<Inner>);
 
 struct Inner {
     anchors_pem: String,
+    anchor_der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
     issuer_der: Vec<u8>,
 }
@@ -44,6 +45,7 @@ impl Ca {
         let issuer = issuer_params.signed_by(&issuer_key, &root_issuer)?;
         Ok(Self(Arc::new(Inner {
             anchors_pem: root.pem(),
+            anchor_der: root.der().to_vec(),
             issuer_der: issuer.der().to_vec(),
             issuer: Issuer::new(issuer_params, issuer_key),
         })))
@@ -52,6 +54,11 @@ impl Ca {
     /// The root in PEM.
     pub fn anchors_pem(&self) -> &str {
         &self.0.anchors_pem
+    }
+
+    /// The root in DER.
+    pub fn anchor_der(&self) -> &[u8] {
+        &self.0.anchor_der
     }
 
     /// Certifies the key and the names of a request (DER), whoever asks.

@@ -10,3 +10,4 @@ pub mod control;
 pub mod http1;
 pub mod http2;
 pub mod policy;
+pub mod spire;

@@ -2,6 +2,7 @@
 //!
 //! Last in the life of a connection. It must not know what the work is.
 
+use crate::lifetime::Life;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -9,6 +10,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
+    /// Another process takes what is new; every connection may finish in its own time.
+    Leaving,
     Draining,
     /// The deadline has passed: what remains is cut off.
     Closing,
@@ -26,6 +29,8 @@ pub struct Signal {
 #[derive(Clone, Debug)]
 pub struct Watch {
     phase: watch::Receiver<Phase>,
+    /// A connection may have an end of its own.
+    life: Option<Life>,
     _held: Arc<()>,
 }
 
@@ -48,12 +53,23 @@ pub fn channel() -> (Signal, Watch) {
 impl Signal {
     /// A watch for another piece of work.
     pub fn watch(&self) -> Watch {
-        Watch { phase: self.phase.subscribe(), _held: self.held.clone() }
+        Watch { phase: self.phase.subscribe(), life: None, _held: self.held.clone() }
     }
 
     /// How many watches are held.
     pub fn remaining(&self) -> usize {
         Arc::strong_count(&self.held) - 1
+    }
+
+    /// Tells every watch that nothing new comes here: connections take one more request, and then end in order.
+    pub fn leave(&self) {
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase < Phase::Leaving;
+            if forward {
+                *phase = Phase::Leaving;
+            }
+            forward
+        });
     }
 
     /// Tells every watch to finish and waits until all are dropped, at most `deadline`; those that remain then
@@ -72,6 +88,29 @@ impl Signal {
 }
 
 impl Watch {
+    /// A watch for a connection that also ends with its own life.
+    #[must_use]
+    pub fn with(&self, life: Option<Life>) -> Self {
+        Self { life, ..self.clone() }
+    }
+
+    /// Resolves when the process takes nothing new any more. Cancel-safe.
+    pub async fn leaving(&self) {
+        self.reached(Phase::Leaving).await;
+    }
+
+    /// Resolves as [`Watch::leaving`] does, or when the connection's own life is ending: tell the peer that it shall take
+    /// another connection for what is new. Cancel-safe.
+    pub async fn ending(&self) {
+        match &self.life {
+            None => self.leaving().await,
+            Some(life) => tokio::select! {
+                () = self.leaving() => {}
+                () = life.ending() => {}
+            },
+        }
+    }
+
     /// Resolves when work shall finish: accept nothing new, end keep-alive, let what runs come to its end. Cancel-safe.
     pub async fn signaled(&self) {
         self.reached(Phase::Draining).await;
@@ -82,7 +121,13 @@ impl Watch {
         self.reached(Phase::Closing).await;
     }
 
+    /// Whether what runs is the last that the connection takes: after the signal, or because its own life is ending.
     pub fn is_signaled(&self) -> bool {
+        self.life.as_ref().is_some_and(Life::is_ending) || *self.phase.borrow() >= Phase::Leaving
+    }
+
+    /// Whether the process is ending: who waits for something new does not any more.
+    pub fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }
 

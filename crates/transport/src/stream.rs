@@ -3,13 +3,17 @@
 //! Made from an accepted or connected socket, or by `tls`; read and written by `copy` and by the protocols. It must not
 //! look into the bytes.
 
-use crate::tls::Session;
+use crate::{
+    lifetime::{Life, Lifetime},
+    tls::Session,
+};
 use bytes::Bytes;
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::SystemTime,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -23,6 +27,7 @@ pub struct Stream {
     /// What was read from `io` and put back.
     unread: Bytes,
     meter: Option<Box<dyn Meter>>,
+    lifetime: Option<Lifetime>,
     io: Io,
 }
 
@@ -43,11 +48,11 @@ enum Io {
 
 impl Stream {
     pub fn tcp(tcp: TcpStream) -> Self {
-        Self { unread: Bytes::new(), meter: None, io: Io::Tcp(tcp) }
+        Self { unread: Bytes::new(), meter: None, lifetime: None, io: Io::Tcp(tcp) }
     }
 
     pub(crate) fn tls(session: Session) -> Self {
-        Self { unread: Bytes::new(), meter: None, io: Io::Tls(Box::new(session)) }
+        Self { unread: Bytes::new(), meter: None, lifetime: None, io: Io::Tls(Box::new(session)) }
     }
 
     /// Puts `bytes` in front of what is read next, as if they had never been read.
@@ -65,6 +70,29 @@ impl Stream {
     /// Counts what is read and written from now on: the bytes inside TLS.
     pub fn meter(&mut self, meter: impl Meter + 'static) {
         self.meter = Some(Box::new(meter));
+    }
+
+    /// When a certificate that the connection was opened with is over; `None` without one.
+    pub fn expires(&self) -> Option<SystemTime> {
+        match &self.io {
+            Io::Tcp(_) => None,
+            Io::Tls(session) => session.expires(),
+        }
+    }
+
+    /// Ends reading and writing with that lifetime.
+    pub fn bound(&mut self, lifetime: Lifetime) {
+        self.lifetime = Some(lifetime);
+    }
+
+    /// How far its lifetime has come, if it is bound to one.
+    pub fn life(&self) -> Option<Life> {
+        self.lifetime.as_ref().map(Lifetime::life)
+    }
+
+    /// Whether nothing new may begin on it.
+    pub fn is_ending(&self) -> bool {
+        self.lifetime.as_ref().is_some_and(Lifetime::is_ending)
     }
 
     pub fn is_tls(&self) -> bool {
@@ -120,14 +148,30 @@ impl From<TcpStream> for Stream {
 
 impl Stream {
     fn read_from(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(Lifetime::error()));
+        }
         if !self.unread.is_empty() {
             let n = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread.split_to(n));
             return Poll::Ready(Ok(()));
         }
-        match &mut self.io {
+        let polled = match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Tls(session) => session.poll_read(cx, buf),
+        };
+        self.unless_cut(cx, polled)
+    }
+
+    fn is_cut(&self) -> bool {
+        self.lifetime.as_ref().is_some_and(Lifetime::is_cut)
+    }
+
+    /// Who waits is woken when the connection is cut off.
+    fn unless_cut<T>(&self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &self.lifetime {
+            Some(lifetime) if polled.is_pending() && lifetime.poll_cut(cx) => Poll::Ready(Err(Lifetime::error())),
+            _ => polled,
         }
     }
 
@@ -162,10 +206,14 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_cut() {
+            return this.written(Poll::Ready(Err(Lifetime::error())));
+        }
         let outcome = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Io::Tls(session) => session.poll_write(cx, &[io::IoSlice::new(buf)]),
         };
+        let outcome = this.unless_cut(cx, outcome);
         this.written(outcome)
     }
 
@@ -175,10 +223,14 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_cut() {
+            return this.written(Poll::Ready(Err(Lifetime::error())));
+        }
         let outcome = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Io::Tls(session) => session.poll_write(cx, bufs),
         };
+        let outcome = this.unless_cut(cx, outcome);
         this.written(outcome)
     }
 
@@ -187,16 +239,21 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        let polled = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Io::Tls(session) => session.poll_flush(cx),
-        }
+        };
+        this.unless_cut(cx, polled)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        let polled = match &mut this.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Io::Tls(session) => session.poll_shutdown(cx),
-        }
+        };
+        // The end may still be said, but nobody is waited for.
+        this.unless_cut(cx, polled)
     }
 }

@@ -58,7 +58,7 @@ fn resident() -> usize {
 
 fn store() -> Store {
     let key = Key::generate().unwrap();
-    let pair = rcgen::KeyPair::try_from(key.pkcs8()).unwrap();
+    let pair = rcgen::KeyPair::try_from(key.pkcs8().unwrap().as_slice()).unwrap();
     let mut params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2100, 1, 1);
     let root_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();

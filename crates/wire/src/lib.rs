@@ -1,5 +1,5 @@
-//! The messages between proxies and the control plane, as [`weft_model`] types: Linkerd's four services, our own, and the
-//! transport header.
+//! The messages between proxies and the control plane, as [`weft_model`] types: Linkerd's four services, our own, a
+//! workload API's, and the transport header.
 //!
 //! Both directions of every message stand beside each other. Generated types never leave this crate. It converts and decides
 //! nothing: a message that lacks what it needs is an [`Invalid`] that names the field, and is never half accepted.
@@ -11,6 +11,7 @@ pub mod identity;
 pub mod inbound;
 pub mod otlp;
 pub mod outbound;
+pub mod spiffe;
 pub mod tap;
 pub mod transport_header;
 pub mod trust;

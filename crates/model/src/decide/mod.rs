@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod cidr;
 pub mod deadline;
 pub mod forwarded;
+pub mod lifetime;
 pub mod path;
 pub mod pick;
 pub mod rate_limit;

@@ -178,13 +178,37 @@ pub struct Traces {
 #[derive(Clone, Debug)]
 pub struct IdentityConfig {
     pub trust_anchors: String,
-    pub dir: PathBuf,
-    pub token_file: PathBuf,
     pub id: Identity,
     pub server_name: DnsName,
+    pub source: IdentitySource,
+    /// How long a connection may outlive a certificate that it was opened with.
+    pub expiry_grace: Duration,
+}
+
+/// Who certifies this workload.
+#[derive(Clone, Debug)]
+pub enum IdentitySource {
+    /// The control plane.
+    Service(IdentityService),
+    /// A SPIFFE workload API on this machine.
+    Workload(WorkloadApi),
+}
+
+#[derive(Clone, Debug)]
+pub struct IdentityService {
+    /// Of key and request.
+    pub dir: PathBuf,
+    pub token_file: PathBuf,
     pub service: ControlAddr,
     pub min_refresh: Duration,
     pub max_refresh: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct WorkloadApi {
+    pub socket: PathBuf,
+    /// Between attempts to reach it.
+    pub backoff: Backoff,
 }
 
 #[derive(Clone, Debug)]
@@ -230,6 +254,21 @@ pub struct Process {
     pub metrics_series_cap: usize,
     /// Decision records that each worker keeps.
     pub records: usize,
+    pub upgrade: Upgrade,
+}
+
+/// How another process takes over.
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    pub enabled: bool,
+    /// What is started; `None` is the present program.
+    pub program: Option<PathBuf>,
+    /// How long the new process may take until it is ready.
+    pub timeout: Duration,
+    /// How long this process then stays for the connections that are open.
+    pub drain: Duration,
+    /// This process itself takes over from the one that has started it.
+    pub takes_over: bool,
 }
 
 /// Where a service of the control plane is.

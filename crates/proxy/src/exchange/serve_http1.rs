@@ -113,10 +113,11 @@ impl Waiting {
         drain: &drain::Watch,
         draining: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<()> {
-        if !drain.is_signaled() {
+        // Where only this connection shall end, or its process leaves it, it waits for one more request and says so in the answer.
+        if !drain.is_draining() {
             self.register(cx, draining);
         }
-        if !drain.is_signaled() {
+        if !drain.is_draining() {
             return Poll::Pending;
         }
         if self.used {

@@ -19,11 +19,11 @@ impl Connection {
         Self { io: Io::new(stream, &Bytes::new()), completed: 0 }
     }
 
-    /// Whether another exchange may begin: the peer has neither closed it nor said anything unasked. Asked when it is taken
-    /// from the pool; costs no system call unless something came.
+    /// Whether another exchange may begin: the peer has neither closed it nor said anything unasked, and its certificate is
+    /// not about to be over. Asked when it is taken from the pool; costs no system call unless something came.
     pub(crate) fn is_reusable(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.io.read.is_empty() && self.poll_disturbed(&mut cx).is_pending()
+        self.io.read.is_empty() && !self.io.stream.is_ending() && self.poll_disturbed(&mut cx).is_pending()
     }
 
     /// Resolves when the idle connection can no longer be used: closed by the peer, or bytes came unasked.

@@ -17,12 +17,13 @@ use h2::{
 };
 use http::Request;
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use weft_transport::lifetime::Life;
 
 /// Opens streams on a connection. Cheap to clone; each clone waits for a free stream on its own.
 #[derive(Clone)]
@@ -35,6 +36,7 @@ pub(crate) struct Sender {
 struct Shared {
     streams: Cell<usize>,
     closed: Cell<bool>,
+    life: OnceCell<Life>,
 }
 
 /// Counts a stream as open until dropped.
@@ -115,6 +117,20 @@ impl Sender {
     /// Whether the connection has ended. One that only drains (GOAWAY) is found out by [`Self::ready`].
     pub(crate) fn is_closed(&self) -> bool {
         self.connection.closed.get()
+    }
+
+    /// Opens no more streams than that life allows.
+    pub(crate) fn until(self, life: Option<Life>) -> Self {
+        if let Some(life) = life {
+            // Said once, when the connection is made.
+            let _ = self.connection.life.set(life);
+        }
+        self
+    }
+
+    /// Whether the connection is worth keeping for another request.
+    pub(crate) fn is_good(&self) -> bool {
+        !self.is_closed() && !self.connection.life.get().is_some_and(Life::is_ending)
     }
 
     /// Waits until the peer allows another stream.

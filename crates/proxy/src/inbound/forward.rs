@@ -94,15 +94,15 @@ impl exchange::Endpoint for Lease {
     fn responded(&self, _: Duration) {}
 }
 
-/// Forwards bytes over `session`, or over a new connection, until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
+/// Forwards bytes between the client's connection and one to the application, which may be open already, until both sides have
+/// ended, the policy no longer lets the client in, or the drain's deadline has passed.
 ///
 /// # Errors
 /// The policy lets the client in nowhere, or the application cannot be connected.
 pub(super) async fn bytes(
     wiring: &Wiring,
     app: &App,
-    mut stream: Stream,
-    session: Option<Stream>,
+    (mut stream, session): (Stream, Option<Stream>),
     connected: &Connected,
     port: &PortPolicy,
     drain: &drain::Watch,

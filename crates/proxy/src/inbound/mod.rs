@@ -162,7 +162,8 @@ impl Inbound {
             }
         };
         let left = timeout.saturating_sub(started.elapsed());
-        let arrived = tls::terminate(&context.tls, tcp, false, Patience { first: left, whole: left }).await?;
+        let patience = Patience { first: left, whole: left };
+        let arrived = tls::terminate(&context.tls, &context.lifetimes, tcp, false, patience).await?;
         let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
@@ -209,7 +210,9 @@ impl Inbound {
         let context = &self.wiring.context;
         let timeout = context.config.inbound.detect_timeout;
         let patience = Patience { first: timeout, whole: timeout };
-        let Some(mut arrived) = tls::terminate(&context.tls, tcp, true, patience).await? else { return Ok(None) };
+        let Some(mut arrived) = tls::terminate(&context.tls, &context.lifetimes, tcp, true, patience).await? else {
+            return Ok(None);
+        };
         let own = context.inbound_port;
         let Named { to, mut protocol } = direct::named(&self.wiring.metrics, &mut arrived, local, own, timeout).await?;
         // A gateway serves under the policy of its own port.
@@ -239,14 +242,14 @@ impl Inbound {
         });
         let scene = Rc::clone(scene);
         passage.protocol(protocol.as_str());
-        let drain = self.wiring.context.drain.clone();
+        let drain = self.wiring.context.drain.with(stream.life());
         if let Some(name) = gateway {
             return Box::pin(self.forward_on(stream, connected, port, protocol, name, passage)).await;
         }
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
-            let bytes = forward::bytes(&self.wiring, &app, stream, session, &connected, &port, &drain, passage);
-            return Box::pin(bytes).await;
+            let ends = (stream, session);
+            return Box::pin(forward::bytes(&self.wiring, &app, ends, &connected, &port, &drain, passage)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
         Box::pin(self.serve_http(stream, protocol, requests)).await;
@@ -265,7 +268,8 @@ impl Inbound {
     ) -> Result<(), ProxyError> {
         let gateway = Gateway::new(self, name, connected, port).await;
         if protocol == Protocol::Opaque {
-            return gateway.bytes(stream, &self.wiring.context.drain, passage).await;
+            let drain = self.wiring.context.drain.with(stream.life());
+            return gateway.bytes(stream, &drain, passage).await;
         }
         let scene = Rc::clone(passage.scene(|_| {}));
         self.serve_http(stream, protocol, gateway.requests(protocol == Protocol::Http2, scene)).await;
@@ -274,13 +278,13 @@ impl Inbound {
 
     async fn serve_http(&self, stream: Stream, protocol: Protocol, requests: impl Director + 'static) {
         let context = &self.wiring.context;
-        let drain = context.drain.clone();
+        let drain = context.drain.with(stream.life());
         if protocol == Protocol::Http1 {
             let connection = ServerConnection { stream, prefix: Bytes::new() };
             return Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         }
         let settings = ServerSettings::new(&context.config.inbound.http2_server);
-        let ending = async move { drain.signaled().await };
+        let ending = async move { drain.ending().await };
         let requests = Rc::new(requests);
         let serving = Box::pin(exchange::serve_http2(stream, &settings, Rc::clone(&requests), ending));
         tokio::select! {

@@ -4,6 +4,7 @@ use crate::{
     error::{Code, ProxyError},
     metrics::labels::AcceptedTls,
     prefix::{self, Seen},
+    process::identity::Lifetimes,
 };
 use bytes::BytesMut;
 use std::time::Duration;
@@ -48,6 +49,7 @@ enum First {
 /// The client was too slow, or the handshake failed.
 pub(crate) async fn terminate(
     store: &Store,
+    lifetimes: &Lifetimes,
     mut tcp: TcpStream,
     transport: bool,
     patience: Patience,
@@ -67,8 +69,9 @@ pub(crate) async fn terminate(
         First::Ours => {
             let left = patience.whole.saturating_sub(started.elapsed());
             let handshake = tokio::time::timeout(left, store.accept(tcp, bytes.clone(), transport)).await;
-            let (stream, Peer { identity, transport }) =
+            let (mut stream, Peer { identity, transport }) =
                 handshake.map_err(|_| too_slow("finish its TLS handshake"))?.map_err(|error| refused(&error))?;
+            lifetimes.accepted(&mut stream);
             Ok(Some(Arrived { stream, tls: AcceptedTls::Terminated(identity), transport }))
         }
     }

@@ -118,6 +118,7 @@ impl Connector {
         let header = self.way.header(session);
         let shaken = self.wiring.context.tls.connect(tcp, tls, header.is_some()).await;
         let (mut stream, takes_header) = shaken.map_err(|error| tls_error(*addr, &error))?;
+        self.wiring.context.lifetimes.dialled(&mut stream);
         // A server that does not announce it would take the header for the application's bytes.
         if let Some(header) = header.filter(|_| takes_header) {
             stream.write_all(&header.encode()).await.map_err(failed)?;

@@ -138,7 +138,7 @@ impl Outbound {
             Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         } else {
             let settings = ServerSettings::new(&self.wiring.context.config.outbound.http2_server);
-            let ending = async move { drain.signaled().await };
+            let ending = async move { drain.ending().await };
             Box::pin(exchange::serve_http2(stream, &settings, Rc::new(requests), ending)).await;
         }
         Ok(())

@@ -50,7 +50,7 @@ impl Pool {
         F: Future<Output = Result<Stream, ProxyError>> + 'static,
     {
         loop {
-            let open = self.shared.open(|sender| !sender.is_closed());
+            let open = self.shared.open(http2::Sender::is_good);
             let fresh = open.is_none();
             let mut sender = match open {
                 Some(sender) => sender,
@@ -72,14 +72,20 @@ impl Pool {
         let settings = self.settings;
         let start = || {
             let connecting = connect();
-            async move { http2::connect(connecting.await?, &settings).await }
+            async move {
+                let stream = connecting.await?;
+                let life = stream.life();
+                Ok(http2::connect(stream, &settings).await?.until(life))
+            }
         };
-        self.shared.get(|sender| !sender.is_closed(), start).await
+        self.shared.get(http2::Sender::is_good, start).await
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn expire(&self, now: Instant) {
         self.idle.expire(now);
+        // Without this the connection would be kept until somebody asks for it.
+        drop(self.shared.open(http2::Sender::is_good));
     }
 
     /// Keeps nothing any more; requests that are under way go on.

@@ -3,13 +3,14 @@
 //! ```text
 //! start ─► listen ─► keys, anchors ─► admin thread: control clients, discovery, identity, admin server
 //!                └─► worker threads ── accept once certified ─► inbound | outbound
+//! upgrade: SIGUSR2 ─► a new process, which gets the sockets ─► this one leaves
 //! wait  ◄─ a thread died | a worker does not answer | all is drained
 //! ```
 
 mod admin;
 mod control;
 pub mod discovery;
-mod identity;
+pub(crate) mod identity;
 pub mod in_flight;
 pub mod rate_limit;
 mod run;
@@ -18,8 +19,10 @@ pub mod spoken;
 mod start;
 mod tap;
 mod traces;
+mod upgrade;
 pub mod worker;
 mod workers;
 
 pub use run::{Handle, ProcessError};
 pub use start::{Addrs, Options, StartError, start};
+pub use upgrade::{Predecessor, Program};

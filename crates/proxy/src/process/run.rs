@@ -130,12 +130,23 @@ pub(super) struct Ending {
     pub(super) drain: drain::Signal,
     pub(super) shared: Arc<Shared>,
     pub(super) grace: Duration,
+    /// How long open connections may stay after a hand-over.
+    pub(super) stay: Duration,
 }
 
 impl Ending {
     pub(super) async fn run(self, events: Sender<Event>) {
-        let Self { pulled, drain, shared, grace } = self;
-        pulled.wait().await;
+        let Self { pulled, drain, shared, mut grace, stay } = self;
+        pulled.leaving().await;
+        if !pulled.is_pulled() {
+            drain.leave();
+            // All that may be dropped here is waiting.
+            tokio::select! {
+                () = shared.all_closed() => {}
+                () = pulled.wait() => {}
+                () = tokio::time::sleep(stay) => grace = Duration::ZERO,
+            }
+        }
         // Whichever comes first: what is dropped here is only the waiting. Connections are counted by the workers, since
         // tasks that serve several of them may hold a watch for longer.
         let drained = tokio::select! {

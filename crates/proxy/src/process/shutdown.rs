@@ -9,6 +9,8 @@ use tokio::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
+    /// Another process takes what is new; what is open stays here in its own time.
+    Leaving,
     /// Open connections may finish.
     Draining,
     /// They may not.
@@ -36,6 +38,11 @@ impl Trigger {
         }
     }
 
+    /// Takes nothing new any more.
+    pub(super) fn leave(&self) {
+        self.advance(Phase::Leaving);
+    }
+
     /// Ends without waiting for anybody.
     pub(super) fn abandon(&self) {
         self.advance(Phase::Abandoned);
@@ -53,9 +60,13 @@ impl Trigger {
 }
 
 impl Pulled {
-    #[cfg(test)]
     pub(super) fn is_pulled(&self) -> bool {
-        *self.0.borrow() != Phase::Serving
+        *self.0.borrow() >= Phase::Draining
+    }
+
+    /// Waits until nothing new shall be taken. Cancel-safe.
+    pub(super) async fn leaving(&self) {
+        self.reached(Phase::Leaving).await;
     }
 
     /// Waits until the process shall end. Cancel-safe.

@@ -12,20 +12,23 @@ use super::{
     spoken::SpokenPorts,
     tap,
     traces::Exporter,
-    worker::{Context, Direction, OriginalDst},
+    upgrade::{Listening, Predecessor, Program, Role, Upgrader},
+    worker::{Context, Direction, OriginalDst, WallClock},
     workers::{self, Listener, Shared},
 };
 use crate::{
     Config,
-    config::{ControlAddr, StreamLimits},
+    config::{ControlAddr, IdentitySource, StreamLimits},
     records::{AccessLog, Readers, Sinks, Taps, Traces},
 };
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    pin::Pin,
     sync::{Arc, mpsc},
     time::Duration,
 };
+use tokio::{net::TcpStream, sync::watch};
 use weft_telemetry::{LogHandle, Readiness, Registry, Shard, build, process};
 use weft_transport::{drain, socket, tls::Store};
 
@@ -37,9 +40,15 @@ const METRICS_SWEEP: Duration = Duration::from_secs(30);
 /// What a caller may replace.
 pub struct Options {
     pub original_dst: OriginalDst,
+    /// By which connections end with their certificates.
+    pub wall_clock: WallClock,
     pub logs: LogHandle,
     /// What rate limits are measured by.
     pub clock: Clock,
+    /// What SIGUSR2 starts to hand over to.
+    pub upgrade: Option<Program>,
+    /// The process that this one replaces.
+    pub predecessor: Option<Predecessor>,
     /// End on SIGTERM and SIGINT.
     pub signals: bool,
     /// How often workers are asked for a sign of life; ten asks without one end the process.
@@ -57,6 +66,8 @@ pub enum StartError {
     Identity(#[source] anyhow::Error),
     #[error("a control plane address cannot be used: {0}")]
     Control(#[source] tonic::transport::Error),
+    #[error("taking over from another process failed: {0}")]
+    HandOver(#[source] io::Error),
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] io::Error),
 }
@@ -64,13 +75,25 @@ pub enum StartError {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            original_dst: Arc::new(|_, tcp| socket::original_dst(tcp)),
+            original_dst: Arc::new(original_dst),
+            wall_clock: Arc::new(std::time::SystemTime::now),
             logs: LogHandle::off(),
             clock: rate_limit::clock(),
+            upgrade: None,
+            predecessor: None,
             signals: false,
             ask: Duration::from_secs(1),
             access_log: Box::new(io::stderr()),
         }
+    }
+}
+
+/// What the kernel knows. An inbound connection that it does not track was not redirected: it was made to this proxy's own
+/// port, and is held to what that asks for.
+fn original_dst(direction: Direction, tcp: &TcpStream) -> io::Result<SocketAddr> {
+    match socket::original_dst(tcp) {
+        Err(error) if direction == Direction::Inbound && error.kind() == io::ErrorKind::NotFound => tcp.local_addr(),
+        known => known,
     }
 }
 
@@ -88,25 +111,28 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let (drain_signal, drain_watch) = drain::channel();
     let (events, inbox) = mpsc::channel();
 
-    let listeners = Listeners::bind(&config)?;
+    let mut predecessor = options.predecessor;
+    let (listeners, listening) = Listeners::open(&config, predecessor.as_mut())?;
     let addrs = listeners.addrs();
     let tls = tls_store(&config)?;
-    let keys = identity::load_or_make(&config.identity.dir, &config.identity.id)
-        .map_err(|e| StartError::Identity(e.into()))?;
-
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let entered = runtime.enter();
+    let elder = predecessor.map(Predecessor::into_elder).transpose().map_err(StartError::HandOver)?.map(Arc::new);
+    let (handed, admin_over) = watch::channel(false);
+    let tap_over = admin_over.clone();
     let (certifying, certified) = identity::uncertified();
+    let lifetimes = identity::Lifetimes::new(options.wall_clock.clone(), config.identity.expiry_grace, &registry);
     let services = Services {
         resolver: Resolver::new(&config.control, &registry),
         tls: tls.clone(),
         connect: config.control.connect,
         certified: certified.clone(),
+        lifetimes: lifetimes.clone(),
     };
     let discovery = discovery(&config, &services, &addrs, &options.clock, &runtime, &registry)?;
-    let certifier = Certifier::new(config.identity.clone(), services.clone(), keys, certifying, &registry);
-    let anchors =
-        services.channel("identity", &config.identity.service, Caller::Certified).map_err(StartError::Control)?;
+    let reporter =
+        identity::Reporter::new(&config.identity.id, tls.clone(), certifying, readiness.task("identity"), &registry);
+    let certifying = certifying_by(&config, &services, reporter, tls.clone(), &registry)?;
     let readers = Readers::default();
     let (access_log, log_thread) = match config.access_log {
         Some(format) => {
@@ -133,8 +159,9 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         logs: options.logs.clone(),
         shutdown: trigger.clone(),
         shutdown_enabled: config.admin.shutdown,
+        elder: elder.clone(),
     };
-    let guard = admin::Guard::new(tls.clone(), discovery.inbound(addrs.admin.port()), &registry);
+    let guard = admin::Guard::new(tls.clone(), lifetimes.clone(), discovery.inbound(addrs.admin.port()), &registry);
     drop(entered);
 
     announce(&config, &addrs);
@@ -153,6 +180,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         inbound_in_flight: inbound_in_flight.clone(),
         outbound_in_flight: outbound_in_flight.clone(),
         tls: tls.clone(),
+        lifetimes: lifetimes.clone(),
         drain: drain_watch.clone(),
         original_dst: options.original_dst.clone(),
         clock: options.clock.clone(),
@@ -168,20 +196,26 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     drop((drain_watch, sinks));
     threads.extend(log_thread);
 
-    let following = following(&config, &config.identity.service);
-    runtime.spawn(identity::run(certifier, readiness.task("identity")));
-    runtime.spawn(identity::follow_anchors(anchors, tls.clone(), following, registry.clone()));
+    runtime.spawn(certifying);
+    runtime.spawn(lifetimes.clone().run());
     runtime.spawn(sweep_metrics(registry.clone(), config.admin.metrics_retain_idle));
     let admin_events = events.clone();
     runtime.spawn(async move {
-        let ended = admin::serve(listeners.admin, state, guard).await;
+        let ended = admin::serve(listeners.admin, state, guard, admin_over).await;
         // Nobody listens any more when the process ends.
         let _ = admin_events.send(Event::AdminEnded(ended.err()));
     });
     if let Some((socket, config)) = listeners.tap.zip(config.tap.clone()) {
+        let mut over = tap_over;
         runtime.spawn(async move {
-            if let Err(error) = tap::serve(socket, config, tls, taps).await {
-                tracing::error!(%error, "The tap server has ended");
+            tokio::select! {
+                ended = tap::serve(socket, config, tls, lifetimes, taps) => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "The tap server has ended");
+                    }
+                }
+                // Who taps from now on taps the process that has taken over.
+                _ = over.wait_for(|over| *over) => {}
             }
         });
     }
@@ -191,7 +225,26 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     if options.signals {
         runtime.spawn(shutdown::on_signals(trigger.clone()));
     }
-    let ending = Ending { pulled, drain: drain_signal, shared: shared.clone(), grace: config.process.shutdown_grace };
+    if let Some(program) = options.upgrade {
+        let upgrader = Upgrader {
+            config: config.process.upgrade.clone(),
+            program,
+            listening,
+            registry: registry.clone(),
+            trigger: trigger.clone(),
+            pulled: pulled.clone(),
+            handed,
+            elder,
+        };
+        runtime.spawn(upgrader.run());
+    }
+    let ending = Ending {
+        pulled,
+        drain: drain_signal,
+        shared: shared.clone(),
+        grace: config.process.shutdown_grace,
+        stay: config.process.upgrade.drain,
+    };
     let admin = std::thread::Builder::new()
         .name("admin".into())
         .spawn(move || runtime.block_on(ending.run(events)))
@@ -218,27 +271,35 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn bind(config: &Config) -> Result<Self, StartError> {
-        let bind = |role, addr, backlog: Option<u32>| {
-            let socket = socket::listen(addr, backlog.unwrap_or(BACKLOG));
-            let bound = socket.and_then(|socket| Ok((socket.local_addr()?, socket)));
-            bound.map_err(|source| StartError::Listen { role, addr, source })
+    /// Takes the sockets of the process that is replaced, and binds those that it does not have.
+    fn open(config: &Config, mut old: Option<&mut Predecessor>) -> Result<(Self, Listening), StartError> {
+        let mut listening = Listening::new();
+        let mut open = |role: Role, addr, backlog: Option<u32>, handed: Option<TcpListener>| {
+            let socket = handed.map_or_else(|| socket::listen(addr, backlog.unwrap_or(BACKLOG)), Ok);
+            let bound = socket.and_then(|socket| {
+                listening.add(role, &socket)?;
+                Ok((socket.local_addr()?, socket))
+            });
+            bound.map_err(|source| StartError::Listen { role: role.as_str(), addr, source })
         };
-        let (admin_addr, admin) = bind("admin", config.admin.listen, None)?;
-        let (inbound_addr, inbound) = bind("inbound", config.inbound.listen, config.inbound.backlog)?;
+        let mut handed = |role| old.as_mut().map(|old| old.take(role)).unwrap_or_default().into_iter();
+        let (admin_addr, admin) = open(Role::Admin, config.admin.listen, None, handed(Role::Admin).next())?;
+        let inbound = (config.inbound.listen, config.inbound.backlog);
+        let (inbound_addr, inbound) = open(Role::Inbound, inbound.0, inbound.1, handed(Role::Inbound).next())?;
         let mut addrs = Addrs { admin: admin_addr, inbound: inbound_addr, outbound: vec![], tap: None };
         let mut traffic = vec![Listener { direction: Direction::Inbound, socket: inbound }];
+        let mut of_outbound = handed(Role::Outbound);
         for addr in &config.outbound.listen {
-            let (addr, socket) = bind("outbound", *addr, config.outbound.backlog)?;
+            let (addr, socket) = open(Role::Outbound, *addr, config.outbound.backlog, of_outbound.next())?;
             addrs.outbound.push(addr);
             traffic.push(Listener { direction: Direction::Outbound, socket });
         }
-        let tap = config.tap.as_ref().map(|tap| bind("tap", tap.listen, None)).transpose()?;
-        let tap = tap.map(|(addr, socket)| {
+        let tap = config.tap.as_ref().map(|tap| open(Role::Tap, tap.listen, None, handed(Role::Tap).next()));
+        let tap = tap.transpose()?.map(|(addr, socket)| {
             addrs.tap = Some(addr);
             socket
         });
-        Ok(Self { admin, tap, traffic, addrs })
+        Ok((Self { admin, tap, traffic, addrs }, listening))
     }
 
     fn addrs(&self) -> Addrs {
@@ -287,6 +348,30 @@ fn discovery(
         inbound: InboundSettings::new(&config.inbound, addrs.admin.port(), addrs.inbound.port(), clock.clone()),
     };
     Ok(Discovery::new(runtime.handle().clone(), sources, settings, registry))
+}
+
+/// What keeps this workload certified, as long as the process lives.
+fn certifying_by(
+    config: &Config,
+    services: &Services,
+    reporter: identity::Reporter,
+    tls: Store,
+    registry: &Registry,
+) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>, StartError> {
+    let service = match &config.identity.source {
+        IdentitySource::Workload(api) => {
+            return Ok(Box::pin(identity::follow_workload_api(api.clone(), config.identity.id.clone(), reporter)));
+        }
+        IdentitySource::Service(service) => service.clone(),
+    };
+    let keys = identity::load_or_make(&service.dir, &config.identity.id).map_err(|e| StartError::Identity(e.into()))?;
+    let anchors = services.channel("identity", &service.service, Caller::Certified).map_err(StartError::Control)?;
+    let following = following(config, &service.service);
+    let certifier = Certifier::new(config.identity.id.clone(), service, services.clone(), keys, reporter);
+    let anchors = identity::follow_anchors(anchors, tls, following, registry.clone());
+    Ok(Box::pin(async move {
+        tokio::join!(identity::run(certifier), anchors);
+    }))
 }
 
 /// Limits on streams are for control planes that may sit behind something that hangs; loopback does not.

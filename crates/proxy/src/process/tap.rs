@@ -3,6 +3,7 @@
 use crate::{
     config::Tap,
     inbound::tls::{self, Arrived, Patience},
+    process::identity::Lifetimes,
     records::{MAX_OBSERVERS, Taps},
 };
 use hyper::server::conn::http2;
@@ -73,7 +74,13 @@ impl tap::Taps for Service {
 }
 
 /// Serves until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, config: Tap, tls: Store, taps: Taps) -> io::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    config: Tap,
+    tls: Store,
+    lifetimes: Lifetimes,
+    taps: Taps,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let service = tap::server(Service { permitted: config.permitted, taps });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -88,10 +95,10 @@ pub(super) async fn serve(listener: TcpListener, config: Tap, tls: Store, taps: 
                 continue;
             }
         };
-        let (tls, service) = (tls.clone(), service.clone());
+        let (tls, lifetimes, service) = (tls.clone(), lifetimes.clone(), service.clone());
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = connection(tcp, client, &tls, service).await {
+            if let Err(error) = connection(tcp, client, &tls, &lifetimes, service).await {
                 tracing::debug!(%client, error, "A tap connection failed");
             }
         });
@@ -102,10 +109,11 @@ async fn connection(
     tcp: TcpStream,
     client: SocketAddr,
     store: &Store,
+    lifetimes: &Lifetimes,
     service: impl GrpcServer,
 ) -> Result<(), Failure> {
     socket::accepted(&tcp, &AcceptOptions::default())?;
-    let arrived = Box::pin(tls::terminate(store, tcp, false, PATIENCE)).await?;
+    let arrived = Box::pin(tls::terminate(store, lifetimes, tcp, false, PATIENCE)).await?;
     let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(()) };
     let caller = Caller { loopback: client.ip().to_canonical().is_loopback(), identity: tls.identity().cloned() };
     let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {

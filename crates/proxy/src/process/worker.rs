@@ -1,17 +1,21 @@
 //! What one worker thread works with.
 
+use super::identity::Lifetimes;
 use crate::{
     Config,
     process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
     records::{Readers, Sinks},
 };
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 use tokio::net::TcpStream;
 use weft_telemetry::{Registry, Shard};
 use weft_transport::{drain, tls::Store};
 
 /// Finds where a redirected connection was going to. Tests put in their own.
 pub type OriginalDst = Arc<dyn Fn(Direction, &TcpStream) -> io::Result<SocketAddr> + Send + Sync>;
+
+/// The wall clock by which certificates are over. Tests put in their own.
+pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -33,6 +37,8 @@ pub struct Context {
     pub outbound_in_flight: Arc<InFlight>,
     /// This workload's certificate and the anchors it believes.
     pub tls: Store,
+    /// Ends connections with the certificates that they were opened with.
+    pub(crate) lifetimes: Lifetimes,
     /// Says when to finish. Connections are counted by the worker: a clone need not be held for that.
     pub drain: drain::Watch,
     pub original_dst: OriginalDst,

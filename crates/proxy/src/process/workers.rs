@@ -285,7 +285,7 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certif
     let drain: drain::Watch = sides.context.drain.clone();
     let ready = tokio::select! {
         certified = certified.wait() => certified,
-        () = drain.signaled() => false,
+        () = drain.leaving() => false,
     };
     let Some(listener) = ready.then(|| tokio::net::TcpListener::from_std(socket)) else { return };
     let listener = match listener {
@@ -295,13 +295,13 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certif
     let failed = acceptor.failures.pinned(sides.context.shard, &Labels::new().with("direction", direction.as_str()));
     let labels = labels::code(direction, Code::DescriptorLimit);
     let mut said: Option<Instant> = None;
-    let signaled = drain.signaled();
-    tokio::pin!(signaled);
+    let leaving = drain.leaving();
+    tokio::pin!(leaving);
     loop {
         // Dropping the accept is safe: a connection that was not taken stays in the kernel's queue.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut signaled => break,
+            () = &mut leaving => break,
         };
         match accepted {
             Ok((tcp, client)) => acceptor.hand(direction, tcp, client, &sides),

@@ -22,7 +22,7 @@ use weft_transport::drain::Drained;
 
 /// What the clients speak, and what carries it between the proxies.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// HTTP/1 on pooled connections.
     Http1,
     /// HTTP/1 carried on HTTP/2.
@@ -31,7 +31,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn hint(self) -> ProtocolHint {
+    pub(crate) fn hint(self) -> ProtocolHint {
         match self {
             Self::Http1 => ProtocolHint::Unknown,
             Self::Http1OnHttp2 | Self::Http2 => ProtocolHint::H2,
@@ -39,13 +39,13 @@ impl Kind {
     }
 }
 
-enum Origin {
+pub(crate) enum Origin {
     Http1(http1::Origin),
     Http2(http2::Origin),
 }
 
 impl Origin {
-    async fn start(kind: Kind) -> Self {
+    pub(crate) async fn start(kind: Kind) -> Self {
         match kind {
             Kind::Http1 | Kind::Http1OnHttp2 => {
                 Self::Http1(http1::Origin::start(|_| http1::Reply::ok("ok")).await.unwrap())
@@ -54,7 +54,7 @@ impl Origin {
         }
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         match self {
             Self::Http1(origin) => origin.addr(),
             Self::Http2(origin) => origin.addr(),
@@ -100,14 +100,14 @@ impl Client {
 }
 
 /// Clients that call until told to stop; every answer must be a 200.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     clients: JoinSet<Result<(), String>>,
 }
 
 impl Load {
-    async fn on(mesh: &Mesh, service: &Service, kind: Kind) -> Self {
+    pub(crate) async fn on(mesh: &Mesh, service: &Service, kind: Kind) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut clients = JoinSet::new();
         for _ in 0..4 {
@@ -125,12 +125,12 @@ impl Load {
     }
 
     /// Waits until so many more were answered.
-    async fn more(&self, n: u64) {
+    pub(crate) async fn more(&self, n: u64) {
         let goal = self.answered.load(Relaxed) + n;
         eventually("the load goes on", || self.answered.load(Relaxed) >= goal).await;
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.store(true, Relaxed);
         let results = soon(self.clients.join_all()).await;
         assert_eq!(results, vec![Ok(()); 4]);

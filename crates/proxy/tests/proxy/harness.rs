@@ -19,7 +19,11 @@ use weft_model::Identity;
 use weft_proxy::{
     Handle, Options,
     config::{self, Checked},
-    process::{Addrs, ProcessError, rate_limit::Clock, worker::Direction},
+    process::{
+        Addrs, ProcessError,
+        rate_limit::Clock,
+        worker::{Direction, WallClock},
+    },
 };
 use weft_testkit::control::FakeControl;
 
@@ -36,6 +40,7 @@ pub(crate) struct Setup {
     ask: Duration,
     clock: Option<Clock>,
     access_log: Option<Box<dyn io::Write + Send>>,
+    wall_clock: Option<WallClock>,
 }
 
 /// What was written to an access log.
@@ -120,8 +125,15 @@ impl Setup {
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
-        let (ask, clock, access_log) = (Duration::from_secs(1), None, None);
-        Self { env: vars.to_vec(), dir, name: name.to_owned(), ask, clock, access_log }
+        Self {
+            env: vars.to_vec(),
+            dir,
+            name: name.to_owned(),
+            ask: Duration::from_secs(1),
+            clock: None,
+            wall_clock: None,
+            access_log: None,
+        }
     }
 
     /// Sets a variable by its whole name.
@@ -134,6 +146,12 @@ impl Setup {
     /// Ten asks in a row without a sign of life of a worker end the process.
     pub(crate) fn ask(mut self, interval: Duration) -> Self {
         self.ask = interval;
+        self
+    }
+
+    /// By which connections end with their certificates.
+    pub(crate) fn wall_clock(mut self, clock: WallClock) -> Self {
+        self.wall_clock = Some(clock);
         self
     }
 
@@ -167,6 +185,7 @@ impl Setup {
         let defaults = Options::default();
         let options = Options {
             clock: self.clock.unwrap_or(defaults.clock),
+            wall_clock: self.wall_clock.unwrap_or(defaults.wall_clock),
             original_dst: {
                 let destinations = destinations.clone();
                 Arc::new(move |direction, tcp: &TcpStream| destinations.of(direction, tcp))
@@ -245,6 +264,11 @@ impl Proxy {
     /// The value of a metric whose line begins with `series`; 0 if there is none.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         metric(&self.handle().metrics(), series)
+    }
+
+    /// Whether a series has that label.
+    pub(crate) fn metric_has(&self, label: &str) -> bool {
+        self.handle().metrics().contains(label)
     }
 
     /// Waits until it ends by itself.

@@ -6,6 +6,7 @@ use super::{
     registry::{Family, Kind},
 };
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -103,6 +104,66 @@ pub(super) fn family(out: &mut String, family: &Family, rows: &[(Labels, Merged)
     }
 }
 
+/// Gauges of another process, as it wrote them.
+#[derive(Default)]
+pub(super) struct Gauges(BTreeMap<String, Rows>);
+
+/// The values of one gauge by their labels.
+#[derive(Default)]
+pub(super) struct Rows(BTreeMap<String, i64>);
+
+impl Gauges {
+    /// Lines that are no series are left out.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut gauges = Self::default();
+        for line in text.lines() {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let labels = labels.strip_suffix('}').unwrap_or(labels);
+            if let Ok(value) = value.parse() {
+                gauges.0.entry(name.to_owned()).or_default().0.insert(labels.to_owned(), value);
+            }
+        }
+        gauges
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Rows {
+        self.0.remove(name).unwrap_or_default()
+    }
+
+    pub(super) fn rest(self) -> impl Iterator<Item = (String, Rows)> {
+        self.0.into_iter()
+    }
+}
+
+impl Rows {
+    pub(super) fn add(mut self, rows: &[(Labels, Merged)]) -> Self {
+        for (labels, merged) in rows {
+            if let Merged::Gauge(value) = merged {
+                *self.0.entry(labels.as_str().to_owned()).or_default() += value;
+            }
+        }
+        self
+    }
+}
+
+pub(super) fn gauges(out: &mut String, name: &str, help: &str, rows: Rows) {
+    if !rows.0.is_empty() {
+        head(out, name, help, "gauge");
+        gauge_rows(out, name, &rows);
+    }
+}
+
+pub(super) fn gauge_rows(out: &mut String, name: &str, rows: &Rows) {
+    for (labels, value) in &rows.0 {
+        let _ = if labels.is_empty() {
+            writeln!(out, "{name} {value}")
+        } else {
+            writeln!(out, "{name}{{{labels}}} {value}")
+        };
+    }
+}
+
 /// Samples of one name stand next to each other under one head.
 pub(super) fn samples(out: &mut String, samples: &[Sample]) {
     let mut last = "";
@@ -164,5 +225,36 @@ weft_metrics_series 2
 # EOF
 "#
         );
+    }
+
+    #[test]
+    fn another_processs_gauges_are_added() {
+        let (old, new) = (Registry::new(1, 10), Registry::new(1, 10));
+        let labels = |d: &str| Labels::new().with("d", d).with("text", "a b{}");
+        let gauge = |registry: &Registry, name, d: &str, n| {
+            let gauge = registry.gauge(name, "Open").with(Shard::worker(0), &labels(d));
+            gauge.add(n);
+            gauge
+        };
+        let _held = [gauge(&old, "open", "in", 3), gauge(&old, "open", "out", 4), gauge(&old, "gone", "in", 5)];
+        let _held = [gauge(&new, "open", "in", 10), gauge(&new, "own", "in", 1)];
+        old.counter("n_total", "Not passed on").with(Shard::ADMIN, &Labels::new()).inc();
+        let text = new.encode_adding(&old.gauges(""));
+        for line in [
+            "gone{d=\"in\",text=\"a b{}\"} 5",
+            "open{d=\"in\",text=\"a b{}\"} 13",
+            "open{d=\"out\",text=\"a b{}\"} 4",
+            "own{d=\"in\",text=\"a b{}\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("n_total"));
+        // A third process gets the sum.
+        assert!(
+            Registry::new(1, 10)
+                .encode_adding(&new.gauges(&old.gauges("")))
+                .contains("open{d=\"in\",text=\"a b{}\"} 13")
+        );
+        assert!(new.encode_adding("no series\nx{ y\n\n").contains("} 10"));
     }
 }

@@ -116,15 +116,22 @@ impl Registry {
 
     /// The text of a scrape. Families without series are left out.
     pub fn encode(&self) -> String {
-        let families: Vec<_> = self.0.families.lock().values().cloned().collect();
+        self.encode_adding("")
+    }
+
+    /// The text of a scrape, with what [`Registry::gauges`] of another process said added to this one's gauges.
+    pub fn encode_adding(&self, others: &str) -> String {
+        let mut others = encode::Gauges::parse(others);
         let mut out = String::with_capacity(4096);
-        for family in families {
-            let series = family.series.lock();
-            let mut rows: Vec<(Labels, encode::Merged)> =
-                series.iter().map(|(labels, s)| (labels.clone(), encode::merge(s.cells.iter().flatten()))).collect();
-            drop(series);
-            rows.sort_by(|a, b| a.0.cmp(&b.0));
-            encode::family(&mut out, &family, &rows);
+        for family in self.families() {
+            let rows = family.rows();
+            match family.kind {
+                Kind::Gauge => encode::gauges(&mut out, family.name, family.help, others.take(family.name).add(&rows)),
+                _ => encode::family(&mut out, &family, &rows),
+            }
+        }
+        for (name, rows) in others.rest() {
+            encode::gauges(&mut out, &name, "Of the process that this one has replaced", rows);
         }
         let mut samples = vec![Sample::counter(
             "weft_metrics_series_dropped_total",
@@ -142,6 +149,25 @@ impl Registry {
         encode::samples(&mut out, &samples);
         out.push_str("# EOF\n");
         out
+    }
+
+    /// What this process counts up and down, one series a line, with another process's added: for the process that takes over.
+    pub fn gauges(&self, others: &str) -> String {
+        let mut others = encode::Gauges::parse(others);
+        let mut out = String::new();
+        for family in self.families() {
+            if family.kind == Kind::Gauge {
+                encode::gauge_rows(&mut out, family.name, &others.take(family.name).add(&family.rows()));
+            }
+        }
+        for (name, rows) in others.rest() {
+            encode::gauge_rows(&mut out, &name, &rows);
+        }
+        out
+    }
+
+    fn families(&self) -> Vec<Arc<Family>> {
+        self.0.families.lock().values().cloned().collect()
     }
 
     /// Forgets series that nobody has held for `retain`.
@@ -170,6 +196,17 @@ impl Registry {
         debug_assert_eq!(family.kind, kind, "{name} is registered twice with different types");
         let family = if family.kind == kind { family } else { new() };
         Named { registry: self.clone(), family }
+    }
+}
+
+impl Family {
+    fn rows(&self) -> Vec<(Labels, encode::Merged)> {
+        let series = self.series.lock();
+        let mut rows: Vec<_> =
+            series.iter().map(|(labels, s)| (labels.clone(), encode::merge(s.cells.iter().flatten()))).collect();
+        drop(series);
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        rows
     }
 }
 

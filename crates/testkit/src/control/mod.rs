@@ -53,8 +53,8 @@ impl FakeControl {
     pub fn with_ca(ca: Ca) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let addr = listener.local_addr()?;
-        let (world, _) = watch::channel(World::new(ca.anchors_pem().to_owned()));
-        let server = Mutex::new(Some(serve(listener, &world, &ca)?));
+        let (world, _) = watch::channel(World::new(ca.clone()));
+        let server = Mutex::new(Some(serve(listener, &world)?));
         Ok(Self { addr, ca, world, server })
     }
 
@@ -106,6 +106,11 @@ impl FakeControl {
         self.world.send_modify(|world| world.anchors = pem.map(str::to_owned));
     }
 
+    /// Whose certificates later calls get; [`FakeControl::ca`] stays the first one.
+    pub fn sign_with(&self, ca: &Ca) {
+        self.world.send_modify(|world| world.ca = ca.clone());
+    }
+
     /// How long the certificates of later calls are valid.
     pub fn set_lifetime(&self, lifetime: Duration) {
         self.world.send_modify(|world| world.lifetime = lifetime);
@@ -150,7 +155,7 @@ impl FakeControl {
         let mut server = self.lock();
         drop(server.take());
         let listener = TcpListener::bind(self.addr).context("binding the old port")?;
-        *server = Some(serve(listener, &self.world, &self.ca)?);
+        *server = Some(serve(listener, &self.world)?);
         Ok(())
     }
 
@@ -186,9 +191,9 @@ impl FakeControl {
     }
 }
 
-fn serve(listener: TcpListener, world: &watch::Sender<World>, ca: &Ca) -> Result<Server> {
+fn serve(listener: TcpListener, world: &watch::Sender<World>) -> Result<Server> {
     listener.set_nonblocking(true)?;
-    let services = services::Services { world: world.clone(), ca: ca.clone() };
+    let services = services::Services { world: world.clone() };
     let routes = Routes::new(destination::server(services.clone()))
         .add_service(inbound::server(services.clone()))
         .add_service(outbound::server(services.clone()))

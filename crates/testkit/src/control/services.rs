@@ -4,7 +4,6 @@ use super::{
     told,
     world::{Call, Service, World},
 };
-use crate::ca::Ca;
 use futures_util::stream;
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::watch;
@@ -22,7 +21,6 @@ use weft_wire::{
 #[derive(Clone)]
 pub(super) struct Services {
     pub(super) world: watch::Sender<World>,
-    pub(super) ca: Ca,
 }
 
 /// Counts an open stream.
@@ -188,14 +186,14 @@ impl Identity for Services {
     async fn certify(&self, request: Request<CertifyRequest>) -> Result<Certificate, Status> {
         let CertifyRequest { identity, token, csr } = request.into_inner();
         self.called(Call::Certify { identity, token: token.to_vec() }).await?;
-        let (wanted, lifetime) = {
+        let (wanted, lifetime, ca) = {
             let world = self.world.borrow();
-            (world.token.clone(), world.lifetime)
+            (world.token.clone(), world.lifetime, world.ca.clone())
         };
         if wanted.is_some_and(|wanted| wanted != token) {
             return Err(Status::failed_precondition("the token is another"));
         }
-        self.ca.certify(&csr, lifetime).map_err(|e| Status::new(Code::InvalidArgument, format!("{e:#}")))
+        ca.certify(&csr, lifetime).map_err(|e| Status::new(Code::InvalidArgument, format!("{e:#}")))
     }
 }
 

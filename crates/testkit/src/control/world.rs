@@ -1,5 +1,6 @@
 //! What the fake was told, and what it saw.
 
+use crate::ca::Ca;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
@@ -43,6 +44,7 @@ pub(super) struct World {
     pub(super) inbound: BTreeMap<u16, ServerPolicy>,
     pub(super) outbound: HashMap<Target, ClientPolicy>,
     pub(super) anchors: Option<String>,
+    pub(super) ca: Ca,
     pub(super) lifetime: Duration,
     pub(super) token: Option<Vec<u8>>,
     pub(super) failures: BTreeMap<Service, VecDeque<Code>>,
@@ -54,13 +56,14 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(anchors_pem: String) -> Self {
+    pub(super) fn new(ca: Ca) -> Self {
         Self {
             endpoints: BTreeMap::new(),
             profiles: BTreeMap::new(),
             inbound: BTreeMap::new(),
             outbound: HashMap::new(),
-            anchors: Some(anchors_pem),
+            anchors: Some(ca.anchors_pem().to_owned()),
+            ca,
             lifetime: Duration::from_secs(24 * 60 * 60),
             token: None,
             failures: BTreeMap::new(),

@@ -15,7 +15,7 @@ use rustls::{
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
 };
-use std::{io, ops::Deref, sync::Arc};
+use std::{io, ops::Deref, sync::Arc, time::SystemTime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -35,22 +35,29 @@ pub(super) async fn accept(
     let mut connection = UnbufferedServerConnection::new(config)?;
     let mut flights = Flights { incoming: read.into(), ..Flights::default() };
     flights.run(&mut connection, &mut tcp).await?;
-    let identity = connection.peer_certificates().and_then(<[_]>::first).and_then(verify::peer_identity);
+    let leaf = connection.peer_certificates().and_then(<[_]>::first);
+    let presented = leaf.map(verify::presented);
+    if presented.as_ref().is_some_and(|p| p.nameless) {
+        return Err(TlsError::Untrusted("it names nobody".to_owned()));
+    }
+    let verify::Presented { identity, expires, .. } = presented.unwrap_or_default();
     let transport = connection.alpn_protocol() == Some(TRANSPORT_ALPN);
     let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-    let stream = flights.into_stream(tcp, Control::new(Kernel::Server(kernel), secrets)?)?;
+    let stream = flights.into_stream(tcp, Control::new(Kernel::Server(kernel), secrets)?, expires)?;
     Ok((stream, Peer { identity, transport }))
 }
 
-/// The client's side; `config` holds the verifier that knows whom to expect.
+/// The client's side; `config` holds the verifier that knows whom to expect. `own` is when the certificate that it presents is
+/// over.
 pub(super) async fn connect(
     config: Arc<ClientConfig>,
     tcp: TcpStream,
     server: &ServerTls,
+    own: Option<SystemTime>,
 ) -> Result<(Stream, bool), TlsError> {
     let name = ServerName::try_from(server.server_name.as_str().to_owned())
         .map_err(|e| TlsError::Protocol(format!("the server name cannot be sent: {e}")))?;
-    connect_to(config, tcp, name).await
+    connect_to(config, tcp, name, own).await
 }
 
 /// The same for any name that rustls takes. The flag says whether the transport header was agreed upon.
@@ -58,13 +65,16 @@ pub(super) async fn connect_to(
     config: Arc<ClientConfig>,
     mut tcp: TcpStream,
     name: ServerName<'static>,
+    own: Option<SystemTime>,
 ) -> Result<(Stream, bool), TlsError> {
     let mut connection = UnbufferedClientConnection::new(config, name)?;
     let mut flights = Flights::default();
     flights.run(&mut connection, &mut tcp).await?;
     let transport = connection.alpn_protocol() == Some(TRANSPORT_ALPN);
+    let leaf = connection.peer_certificates().and_then(<[_]>::first);
+    let expires = leaf.and_then(|leaf| verify::presented(leaf).expires).into_iter().chain(own).min();
     let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-    let stream = flights.into_stream(tcp, Control::new(Kernel::Client(kernel), secrets)?)?;
+    let stream = flights.into_stream(tcp, Control::new(Kernel::Client(kernel), secrets)?, expires)?;
     Ok((stream, transport))
 }
 
@@ -187,8 +197,8 @@ impl Flights {
         self.incoming.drain(..n.min(self.incoming.len()));
     }
 
-    fn into_stream(self, tcp: TcpStream, control: Control) -> Result<Stream, TlsError> {
-        let mut stream = Stream::tls(Session::new(tcp, control, &self.incoming, self.ended)?);
+    fn into_stream(self, tcp: TcpStream, control: Control, expires: Option<SystemTime>) -> Result<Stream, TlsError> {
+        let mut stream = Stream::tls(Session::new(tcp, control, &self.incoming, self.ended, expires)?);
         if !self.early.is_empty() {
             stream.unread(self.early.into());
         }

@@ -58,7 +58,7 @@ impl Theirs {
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![leaf.into()], PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()).into())
+            .with_single_cert(vec![leaf.into()], PrivatePkcs8KeyDer::from(key.pkcs8().unwrap().to_vec()).into())
             .unwrap();
         config.max_fragment_size = self.fragment;
         config.into()

@@ -18,6 +18,8 @@ mod store;
 mod verify;
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod interop;

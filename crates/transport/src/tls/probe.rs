@@ -29,7 +29,7 @@ pub async fn connect_unverified(tcp: TcpStream, ip: IpAddr) -> Result<Stream, Tl
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    handshake::connect_to(Arc::new(config), tcp, ServerName::IpAddress(ip.into())).await.map(|(stream, _)| stream)
+    handshake::connect_to(Arc::new(config), tcp, ServerName::IpAddress(ip.into()), None).await.map(|(stream, _)| stream)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::SystemTime,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     outgoing: Buffer,
     reading: Reading,
     writing: Writing,
+    /// When a certificate that the session was made with is over.
+    expires: Option<SystemTime>,
 }
 
 #[derive(Debug)]
@@ -65,7 +68,13 @@ enum Step {
 
 impl Session {
     /// `received` are the bytes behind the handshake that have been read already.
-    pub(super) fn new(tcp: TcpStream, control: Control, received: &[u8], ended: bool) -> Result<Self, Error> {
+    pub(super) fn new(
+        tcp: TcpStream,
+        control: Control,
+        received: &[u8],
+        ended: bool,
+        expires: Option<SystemTime>,
+    ) -> Result<Self, Error> {
         let mut incoming = Buffer::default();
         if !received.is_empty() {
             let room = incoming.room(Size::of(received.len()));
@@ -82,7 +91,12 @@ impl Session {
             outgoing: Buffer::default(),
             reading: if ended { Reading::Ended } else { Reading::Open },
             writing: Writing::Open,
+            expires,
         })
+    }
+
+    pub(crate) fn expires(&self) -> Option<SystemTime> {
+        self.expires
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {

@@ -141,8 +141,9 @@ impl Store {
 
     /// Presents a certificate that [`Store::set_certificate`] would refuse.
     #[cfg(test)]
-    pub(crate) fn force_certificate(&self, key: &Key, leaf: &[u8]) {
-        let certified = Arc::new(CertifiedKey::new(vec![leaf.to_vec().into()], key.signing()));
+    pub(crate) fn force_certificate(&self, key: &Key, chain: &[Vec<u8>]) {
+        let chain = chain.iter().map(|der| der.clone().into()).collect();
+        let certified = Arc::new(CertifiedKey::new(chain, key.signing()));
         let anchors = self.0.current.load().anchors.clone();
         self.0.current.store(Arc::new(Current::new(&self.0.provider, anchors, Some(certified)).unwrap()));
     }
@@ -179,7 +180,7 @@ impl Store {
         server: &ServerTls,
         transport: bool,
     ) -> Result<(Stream, bool), TlsError> {
-        let config = {
+        let (config, own) = {
             let current = self.0.current.load();
             // A copy of some pointers: the expected identity belongs to this connection alone.
             let mut config = current.client.choose(transport).clone();
@@ -187,12 +188,15 @@ impl Store {
             config.dangerous().set_certificate_verifier(Arc::new(expected));
             // After a long sleep of the machine the certificate is over. Presenting it would end every handshake, also the
             // one in which a new certificate is asked for.
-            if self.expiry().is_some_and(|end| end <= SystemTime::now()) {
+            let own = self.expiry();
+            if own.is_some_and(|end| end <= SystemTime::now()) {
                 config.client_auth_cert_resolver = Arc::new(NoCertificate);
+                (config, None)
+            } else {
+                (config, own)
             }
-            config
         };
-        handshake::connect(Arc::new(config), tcp, server).await
+        handshake::connect(Arc::new(config), tcp, server, own).await
     }
 }
 

@@ -48,7 +48,7 @@ impl Ca {
         params.subject_alt_names = names;
         params.not_before = date_time_ymd(years.0, 1, 1);
         params.not_after = date_time_ymd(years.1, 1, 1);
-        let key = KeyPair::try_from(key.pkcs8()).unwrap();
+        let key = KeyPair::try_from(key.pkcs8().unwrap().as_slice()).unwrap();
         params.signed_by(&key, &self.issuer).unwrap().der().to_vec()
     }
 
@@ -207,7 +207,7 @@ async fn a_server_with_another_identity_gets_nothing() {
     for (expected, names) in cases {
         let text = format!("{names:?}");
         let server = Store::new(&ca.pem, SERVER.parse().unwrap(), SERVER.parse().unwrap()).unwrap();
-        server.force_certificate(&key, &ca.certify(&key, names, VALID));
+        server.force_certificate(&key, &[ca.certify(&key, names, VALID)]);
         let (error, bytes) = received(&client, &server, &expecting(expected)).await;
         assert!(matches!(error, TlsError::Identity { .. }), "{text}: {error:?}");
         assert_eq!(error.label(), "identity_mismatch");
@@ -229,7 +229,7 @@ async fn any_name_of_the_server_counts_and_the_first_of_the_client() {
         assert_eq!(accepted.unwrap().1.identity, Some(Identity::Uri(id.into())));
     }
     // A first name that is no identity hides those behind it.
-    store.force_certificate(&key, &ca.certify(&key, vec![dns("*.x"), dns(SERVER)], VALID));
+    store.force_certificate(&key, &[ca.certify(&key, vec![dns("*.x"), dns(SERVER)], VALID)]);
     assert_eq!(handshake(&store, &store, &expecting(SERVER)).await.1.unwrap().1.identity, None);
 }
 
@@ -244,7 +244,7 @@ async fn servers_that_are_not_believed_get_nothing() {
         (ca.certify(&key, vec![dns(SERVER)], (2090, 2100)), "not_valid_yet"),
     ] {
         let server = ca.uncertified(SERVER);
-        server.force_certificate(&key, &der);
+        server.force_certificate(&key, &[der]);
         let (error, bytes) = received(&client, &server, &expecting(SERVER)).await;
         assert_eq!(error.label(), label, "{error}");
         assert_eq!(bytes, b"");
@@ -262,7 +262,7 @@ async fn clients_that_are_not_believed_are_refused() {
         (ca.certify(&key, vec![dns(CLIENT)], (2090, 2100)), "not_valid_yet"),
     ] {
         let client = ca.uncertified(CLIENT);
-        client.force_certificate(&key, &der);
+        client.force_certificate(&key, &[der]);
         let (connected, accepted) = handshake(&client, &server, &expecting(SERVER)).await;
         assert_eq!(accepted.unwrap_err().label(), label);
         // In TLS 1.3 a client learns it when it reads.
@@ -401,7 +401,7 @@ fn requests_carry_one_name() {
     use x509_parser::prelude::*;
     let key = Key::generate().unwrap();
     assert_eq!(format!("{key:?}"), "Key(P-256)");
-    let again = Key::from_pkcs8(key.pkcs8()).unwrap();
+    let again = Key::from_pkcs8(&key.pkcs8().unwrap()).unwrap();
     for (name, common) in [(SERVER, Some(SERVER)), ("spiffe://td/a", None)] {
         let der = again.csr(&name.parse().unwrap()).unwrap();
         let (_, request) = X509CertificationRequest::from_der(&der).unwrap();

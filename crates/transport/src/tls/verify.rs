@@ -72,18 +72,36 @@ pub(super) fn own_certificate(
     if !names.iter().any(|name| name.is(identity)) {
         return Err(CertificateError::Identity { expected: identity.clone(), presented: texts(&names) });
     }
-    let not_after = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|_| CertificateError::Expired)?;
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after))
+    not_after(&parsed).ok_or(CertificateError::Expired)
 }
 
-/// The identity of a client whose certificate has been verified: its first DNS or URI name.
-pub(super) fn peer_identity(leaf: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
-    match names(&parsed).first()? {
+/// What a verified peer's certificate says.
+#[derive(Default)]
+pub(super) struct Presented {
+    /// Its first DNS or URI name.
+    pub(super) identity: Option<Identity>,
+    pub(super) expires: Option<SystemTime>,
+    /// It has neither DNS nor URI names: nobody in the mesh is called like that.
+    pub(super) nameless: bool,
+}
+
+/// Reads the certificate of a peer that has been verified.
+pub(super) fn presented(leaf: &CertificateDer<'_>) -> Presented {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return Presented::default() };
+    let names = names(&parsed);
+    let identity = match names.first() {
         // A name that only looks like the other kind is no identity.
-        Name::Dns(name) => name.parse().ok().map(Identity::Dns),
-        Name::Uri(uri) => uri.parse().ok().filter(|id| matches!(id, Identity::Uri(_))),
-    }
+        Some(Name::Dns(name)) => name.parse().ok().map(Identity::Dns),
+        Some(Name::Uri(uri)) => uri.parse().ok().filter(|id| matches!(id, Identity::Uri(_))),
+        None => None,
+    };
+    Presented { identity, expires: not_after(&parsed), nameless: names.is_empty() }
+}
+
+/// `None` for what was over before 1970, or is beyond what the clock can say.
+fn not_after(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn chain_to(

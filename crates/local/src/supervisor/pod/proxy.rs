@@ -125,6 +125,8 @@ impl Pod {
             token_file: &dir.join("token"),
         });
         env.push(("WEFT_PROXY_MARK".into(), rules::MARK.to_string()));
+        // The end of the process that the node started counts as the end of the proxy.
+        env.push(("WEFT_PROXY_UPGRADE_ENABLED".into(), "false".into()));
         env.extend(context.proxy_log.iter().map(|log| ("LINKERD2_PROXY_LOG".into(), log.clone())));
         Launch {
             argv: vec![context.proxy.display().to_string()],

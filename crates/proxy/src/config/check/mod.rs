@@ -1,17 +1,18 @@
 //! Raw text → checked configuration. Goes on after a problem, so that all are reported at once.
 
+mod identity;
 mod reader;
 
 use super::{
     AccessLogFormat, Admin, Config, Connect, ControlAddr, ControlClients, Destination, Http1Pool, Http2Client,
-    Http2Server, IdentityConfig, Inbound, Outbound, Policy, Process, Queue, SocketOptions, StreamLimits, Tap, Traces,
+    Http2Server, Inbound, Outbound, Policy, Process, Queue, SocketOptions, StreamLimits, Tap, Traces, Upgrade,
     table::{self, Acts},
     value,
 };
 use reader::{Reader, dns_name, one_of, positive, positive_number, text, window};
 use std::{fmt, path::PathBuf, time::Duration};
 use weft_model::{
-    DnsName, Identity,
+    Identity,
     policy::{inbound::DefaultPolicy, outbound::Backoff},
 };
 use weft_telemetry::{Format, logs};
@@ -227,78 +228,6 @@ impl Reader {
         })
     }
 
-    fn identity(&self) -> Option<IdentityConfig> {
-        if self.optional("LINKERD2_PROXY_IDENTITY_DISABLED", |_| Ok(())).is_some() {
-            self.problem("LINKERD2_PROXY_IDENTITY_DISABLED", "a proxy cannot run without an identity: remove this");
-        }
-        let trust_anchors = self.required("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", |text| {
-            if text.contains("-----BEGIN CERTIFICATE-----") {
-                Ok(text.to_owned())
-            } else {
-                Err("holds no PEM certificate: give the certificates themselves, not a path".into())
-            }
-        });
-        let dir = self.required("LINKERD2_PROXY_IDENTITY_DIR", |text| Ok(PathBuf::from(text)));
-        let token_file = self.required("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", |text| match std::fs::read(text) {
-            Ok(token) if token.iter().all(u8::is_ascii_whitespace) => Err(format!("{text:?} is empty")),
-            Ok(_) => Ok(PathBuf::from(text)),
-            Err(e) => Err(format!("{text:?} cannot be read: {e}")),
-        });
-        let service = self.service("LINKERD2_PROXY_IDENTITY_SVC_ADDR", "LINKERD2_PROXY_IDENTITY_SVC_NAME");
-        let names = self.local_names();
-        let min_refresh = self.or_default("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", value::duration);
-        let max_refresh = self.or_default("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", value::duration);
-        if min_refresh > max_refresh {
-            self.problem("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "is longer than LINKERD2_PROXY_IDENTITY_MAX_REFRESH");
-        }
-        let (id, server_name) = names?;
-        Some(IdentityConfig {
-            trust_anchors: trust_anchors?,
-            dir: dir?,
-            token_file: token_file?,
-            id,
-            server_name,
-            service: service?,
-            min_refresh,
-            max_refresh,
-        })
-    }
-
-    /// Either one name for both, or both and equal.
-    fn local_names(&self) -> Option<(Identity, DnsName)> {
-        let local = self.optional("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", dns_name);
-        let id = self
-            .optional("LINKERD2_PROXY_IDENTITY_SERVER_ID", |text| text.parse::<Identity>().map_err(|e| e.to_string()));
-        let name = self.optional("LINKERD2_PROXY_IDENTITY_SERVER_NAME", dns_name);
-        let set = |name: &str| self.env.contains_key(name);
-        match (id, name, local) {
-            (Some(Identity::Dns(id)), Some(name), _) if id == name => Some((Identity::Dns(id), name)),
-            (Some(_), Some(name), _) => {
-                let message = format!("must be the same DNS name as LINKERD2_PROXY_IDENTITY_SERVER_NAME, {name}");
-                self.problem("LINKERD2_PROXY_IDENTITY_SERVER_ID", message);
-                None
-            }
-            (None, None, Some(name)) => Some((Identity::Dns(name.clone()), name)),
-            (None, None, None) => {
-                if !set("LINKERD2_PROXY_IDENTITY_LOCAL_NAME")
-                    && !set("LINKERD2_PROXY_IDENTITY_SERVER_ID")
-                    && !set("LINKERD2_PROXY_IDENTITY_SERVER_NAME")
-                {
-                    self.problem("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", "must be set");
-                }
-                None
-            }
-            (id, _, _) => {
-                let (missing, given) = if id.is_some() { ("NAME", "ID") } else { ("ID", "NAME") };
-                let missing = format!("LINKERD2_PROXY_IDENTITY_SERVER_{missing}");
-                if !set(&missing) {
-                    self.problem(&missing, format!("must be set, as LINKERD2_PROXY_IDENTITY_SERVER_{given} is"));
-                }
-                None
-            }
-        }
-    }
-
     fn destination(&self) -> Option<Destination> {
         Some(Destination {
             context: self.or_default("LINKERD2_PROXY_DESTINATION_CONTEXT", text),
@@ -370,6 +299,13 @@ impl Reader {
                 records if records <= MAX_RECORDS => Ok(records),
                 records => Err(format!("{records} is more than {MAX_RECORDS}")),
             }),
+            upgrade: Upgrade {
+                enabled: self.or_default("WEFT_PROXY_UPGRADE_ENABLED", value::bool),
+                program: self.optional("WEFT_PROXY_UPGRADE_PROGRAM", |text| Ok(text.into())),
+                timeout: self.or_default("WEFT_PROXY_UPGRADE_TIMEOUT", positive),
+                drain: self.or_default("WEFT_PROXY_UPGRADE_DRAIN", value::duration),
+                takes_over: self.optional("WEFT_PROXY_UPGRADE_SOCKET", |text| one_of(text, &["stdin"])).is_some(),
+            },
         }
     }
 

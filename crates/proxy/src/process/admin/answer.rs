@@ -23,7 +23,7 @@ where
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" if state.readiness.is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        "/metrics" => metrics(state, request.headers()),
+        "/metrics" => metrics(state, request.headers()).await,
         "/env.json" if !local => only_loopback(),
         "/env.json" => environment(&request),
         "/shutdown" => shutdown(state, local, request.method()),
@@ -43,8 +43,12 @@ pub(super) fn refusal(connected: &Connected, error: &ProxyError) -> Response<Ful
     response
 }
 
-fn metrics(state: &State, asked: &HeaderMap) -> Response<Full<Bytes>> {
-    let plain = state.registry.encode();
+async fn metrics(state: &State, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let others = match &state.elder {
+        Some(elder) => elder.gauges().await,
+        None => String::new(),
+    };
+    let plain = state.registry.encode_adding(&others);
     let zipped = takes_gzip(asked).then(|| gzip(plain.as_bytes())).flatten();
     let encoded = zipped.is_some();
     let mut response = text(StatusCode::OK, zipped.unwrap_or_else(|| plain.into()));
@@ -160,7 +164,8 @@ mod tests {
     fn state(shutdown_enabled: bool) -> (State, shutdown::Pulled) {
         let (trigger, pulled) = shutdown::channel();
         let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
-        (State { registry, readiness, logs, shutdown: trigger, shutdown_enabled, readers: Readers::default() }, pulled)
+        let readers = Readers::default();
+        (State { registry, readiness, logs, shutdown: trigger, shutdown_enabled, readers, elder: None }, pulled)
     }
 
     async fn ask(state: &State, client: &str, method: Method, path: &str) -> (u16, String) {

@@ -11,7 +11,7 @@ use crate::{
         Failed, Metrics,
         labels::{self, AcceptedTls},
     },
-    process::{discovery::PortPolicy, worker::Direction},
+    process::{discovery::PortPolicy, identity::Lifetimes, worker::Direction},
 };
 use http::request;
 use std::{
@@ -30,13 +30,19 @@ const PATIENCE: Patience = Patience { first: Duration::from_secs(1), whole: Dura
 /// Guards one admin server.
 pub(in crate::process) struct Guard {
     tls: Store,
+    lifetimes: Lifetimes,
     port: Arc<PortPolicy>,
     metrics: Metrics,
 }
 
 impl Guard {
-    pub(in crate::process) fn new(tls: Store, port: Arc<PortPolicy>, registry: &Registry) -> Self {
-        Self { tls, port, metrics: Metrics::new(registry, Shard::ADMIN, Direction::Inbound) }
+    pub(in crate::process) fn new(
+        tls: Store,
+        lifetimes: Lifetimes,
+        port: Arc<PortPolicy>,
+        registry: &Registry,
+    ) -> Self {
+        Self { tls, lifetimes, port, metrics: Metrics::new(registry, Shard::ADMIN, Direction::Inbound) }
     }
 
     /// Who the client is, and its stream without TLS. `None` if it closed without having sent anything.
@@ -55,7 +61,7 @@ impl Guard {
     async fn terminate(&self, tcp: TcpStream, client: SocketAddr) -> Result<Option<(Stream, Connected)>, ProxyError> {
         let gone = |error| ProxyError::new(Code::BadRequest, format!("the connection ended at once: {error}"));
         let target = tcp.local_addr().map_err(gone)?;
-        let arrived = Box::pin(tls::terminate(&self.tls, tcp, false, PATIENCE)).await?;
+        let arrived = Box::pin(tls::terminate(&self.tls, &self.lifetimes, tcp, false, PATIENCE)).await?;
         let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
         if let AcceptedTls::Passthrough(sni) = &tls {
             let name = sni.as_ref().map_or("nobody", DnsName::as_str);
@@ -132,6 +138,7 @@ pub(super) mod test {
         let name = "web.ns.serviceaccount.identity.linkerd.cluster.local";
         let ca = weft_testkit::ca::Ca::new().unwrap();
         let tls = Store::new(ca.anchors_pem(), name.parse().unwrap(), name.parse().unwrap()).unwrap();
-        Guard::new(tls, Arc::new(PortPolicy::new(4191, &settings)), registry)
+        let lifetimes = Lifetimes::new(Arc::new(std::time::SystemTime::now), Duration::from_secs(1), registry);
+        Guard::new(tls, lifetimes, Arc::new(PortPolicy::new(4191, &settings)), registry)
     }
 }

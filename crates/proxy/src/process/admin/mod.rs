@@ -10,7 +10,7 @@ mod env;
 mod explain;
 mod guard;
 
-use super::shutdown::Trigger;
+use super::{shutdown::Trigger, upgrade::Elder};
 use crate::{
     inbound::authorize::Connected,
     prefix::{self, Seen},
@@ -31,13 +31,18 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, sync::Semaphore};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, watch},
+};
 use weft_telemetry::{LogHandle, Readiness, Registry};
 use weft_transport::{
     detect::{self, Http},
+    lifetime::Life,
     socket::{self, AcceptOptions},
 };
 
@@ -57,6 +62,8 @@ pub(super) struct State {
     /// Whether POST /shutdown is allowed.
     pub(super) shutdown_enabled: bool,
     pub(super) readers: Readers,
+    /// The process that this one replaces, while it lives.
+    pub(super) elder: Option<Arc<Elder>>,
 }
 
 /// The answers and who may have them.
@@ -65,13 +72,29 @@ struct Server {
     guard: Guard,
 }
 
-/// Serves until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, state: State, guard: Guard) -> io::Result<()> {
+/// Serves until the runtime ends, or `over` says that another process does. One that replaces another begins when it is ready.
+pub(super) async fn serve(
+    listener: TcpListener,
+    state: State,
+    guard: Guard,
+    mut over: watch::Receiver<bool>,
+) -> io::Result<()> {
+    if let Some(elder) = &state.elder {
+        elder.replaced(&state.readiness).await;
+    }
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (server, room) = (Arc::new(Server { state, guard }), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return Ok(()) };
-        let (tcp, client) = match listener.accept().await {
+        // Dropping either is safe: a connection that was not taken stays in the kernel's queue, for the other process.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = handed(&mut over) => {
+                drop(listener);
+                return std::future::pending().await;
+            }
+        };
+        let (tcp, client) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or the client is gone: neither is helped by asking again at once.
@@ -80,10 +103,10 @@ pub(super) async fn serve(listener: TcpListener, state: State, guard: Guard) -> 
                 continue;
             }
         };
-        let server = server.clone();
+        let (server, over) = (server.clone(), over.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(tcp, client, &server).await {
+            if let Err(error) = connection(tcp, client, &server, over).await {
                 tracing::debug!(%client, error, "An admin connection failed");
             }
         });
@@ -95,6 +118,7 @@ async fn connection(
     tcp: TcpStream,
     client: SocketAddr,
     server: &Arc<Server>,
+    mut over: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     socket::accepted(&tcp, &AcceptOptions::default())?;
     let Some((mut stream, connected)) = Box::pin(server.guard.arrive(tcp, client)).await? else { return Ok(()) };
@@ -106,6 +130,7 @@ async fn connection(
     });
     let Seen::Answer(version) = seen.await? else { return Ok(()) };
     stream.unread(bytes.freeze());
+    let life = stream.life();
     let (io, timer) = (TokioIo::new(stream), TokioTimer::new());
     let connected = Arc::new(connected);
     let service = service_fn(|request| {
@@ -115,9 +140,21 @@ async fn connection(
     if version == Http::Http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(timer).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(64);
-        builder.serve_connection(io, service).await?;
+        let mut serving = pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            served = serving.as_mut() => return Ok(served?),
+            () = ending(&mut over, life) => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await?;
     } else {
-        http1::Builder::new().timer(timer).header_read_timeout(HEAD_TIMEOUT).serve_connection(io, service).await?;
+        let mut builder = http1::Builder::new();
+        builder.timer(timer).header_read_timeout(HEAD_TIMEOUT);
+        let mut serving = pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            served = serving.as_mut() => return Ok(served?),
+            () = ending(&mut over, life) => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await?;
     }
     Ok(())
 }
@@ -133,6 +170,25 @@ impl Server {
     }
 }
 
+/// Resolves when a connection shall end: another process has the port, or the client's certificate is over. Cancel-safe.
+async fn ending(over: &mut watch::Receiver<bool>, life: Option<Life>) {
+    match life {
+        None => handed(over).await,
+        Some(life) => tokio::select! {
+            () = handed(over) => {}
+            () = life.ending() => {}
+        },
+    }
+}
+
+/// Resolves when another process has the port. Cancel-safe.
+async fn handed(over: &mut watch::Receiver<bool>) {
+    // Without anybody who could hand it over it stays here.
+    if over.wait_for(|over| *over).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::shutdown, *};
@@ -144,8 +200,10 @@ mod tests {
         let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
         let guard = guard::test::guard(&registry);
         let readers = Readers::default();
-        let state = State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false, readers };
+        let state =
+            State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false, readers, elder: None };
         let server = Arc::new(Server { state, guard });
+        let (_handed, over) = watch::channel(false);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (said, answered) in [
             ("", false),
@@ -157,7 +215,7 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             client.write_all(said.as_bytes()).await.unwrap();
             let (tcp, addr) = listener.accept().await.unwrap();
-            let served = connection(tcp, addr, &server);
+            let served = connection(tcp, addr, &server, over.clone());
             let mut text = String::new();
             let (_, read) = tokio::join!(served, client.read_to_string(&mut text));
             assert!(read.is_ok() || !answered, "{said:?}: {read:?}");

@@ -3,7 +3,7 @@
 use super::Resolver;
 use crate::{
     config::{Connect, ControlAddr},
-    process::identity::Certified,
+    process::identity::{Certified, Lifetimes},
 };
 use hyper_util::rt::TokioIo;
 use std::{
@@ -38,6 +38,7 @@ pub(in crate::process) struct Services {
     pub(in crate::process) tls: Store,
     pub(in crate::process) connect: Connect,
     pub(in crate::process) certified: Certified,
+    pub(in crate::process) lifetimes: Lifetimes,
 }
 
 /// As whom a service is called.
@@ -136,7 +137,10 @@ impl Dialer {
         let server = ServerTls { identity: Identity::Dns(name.clone()), server_name: name.clone() };
         let handshake = self.services.tls.connect(tcp, &server, false);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok((stream, _))) => Ok(stream),
+            Ok(Ok((mut stream, _))) => {
+                self.services.lifetimes.dialled(&mut stream);
+                Ok(stream)
+            }
             Ok(Err(e)) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, e)),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out")),
         }
@@ -198,7 +202,9 @@ mod tests {
             ControlClients { connect, backoff, streams: StreamLimits::default(), dns_min_ttl: None, dns_max_ttl: None };
         let tls = Store::new(ca.anchors_pem(), id.clone(), Identity::Dns(id)).unwrap();
         let (_, certified) = uncertified();
-        Services { resolver: Resolver::new(&control, &Registry::new(1, 10)), tls, connect, certified }
+        let registry = Registry::new(1, 10);
+        let lifetimes = Lifetimes::new(Arc::new(std::time::SystemTime::now), DAY, &registry);
+        Services { resolver: Resolver::new(&control, &registry), tls, connect, certified, lifetimes }
     }
 
     async fn profile(services: &Services, addr: SocketAddr, identity: DnsName) -> Result<(), weft_wire::Error> {

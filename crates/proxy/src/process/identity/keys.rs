@@ -3,6 +3,7 @@
 use std::{fs, io, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 use weft_model::Identity;
 use weft_transport::tls::{Key, KeyError};
+use zeroize::Zeroizing;
 
 const KEY: &str = "key.p8";
 const CSR: &str = "csr.der";
@@ -25,7 +26,7 @@ pub(in crate::process) fn load_or_make(dir: &Path, identity: &Identity) -> Resul
         let wrong = |source| KeysError::Key { path: at(KEY), source };
         let key = Key::from_pkcs8(&der).map_err(wrong)?;
         let csr = match read(dir, CSR)? {
-            Some(csr) => csr,
+            Some(csr) => csr.to_vec(),
             None => key.csr(identity).map_err(wrong)?,
         };
         return Ok((key, csr));
@@ -34,7 +35,8 @@ pub(in crate::process) fn load_or_make(dir: &Path, identity: &Identity) -> Resul
     let key = Key::generate().map_err(wrong)?;
     let csr = key.csr(identity).map_err(wrong)?;
     // The request first: a key without its request is completed at the next start, a request without its key would not be.
-    match store(dir, CSR, &csr).and_then(|()| store(dir, KEY, key.pkcs8())) {
+    let pkcs8 = key.pkcs8().map_err(wrong)?;
+    match store(dir, CSR, &csr).and_then(|()| store(dir, KEY, &pkcs8)) {
         Ok(()) => tracing::debug!(dir = %dir.display(), "Made a key"),
         Err(error) => {
             tracing::info!(dir = %dir.display(), %error, "The new key is not stored: it lives in memory only")
@@ -43,12 +45,13 @@ pub(in crate::process) fn load_or_make(dir: &Path, identity: &Identity) -> Resul
     Ok((key, csr))
 }
 
-fn read(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, KeysError> {
+/// What is read may be a key: the memory is cleared afterwards.
+fn read(dir: &Path, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
     let path = dir.join(name);
     let failed = |source| KeysError::Read { path: path.display().to_string(), source };
     match fs::metadata(&path) {
         Ok(meta) if meta.len() > MAX_BYTES => Err(failed(io::Error::other("it is too large"))),
-        Ok(_) => fs::read(&path).map(Some).map_err(failed),
+        Ok(_) => fs::read(&path).map(|bytes| Some(Zeroizing::new(bytes))).map_err(failed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed(e)),
     }
@@ -104,10 +107,10 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 2);
         let (second, same_csr) = load_or_make(&dir.0, &identity()).unwrap();
-        assert_eq!((first.pkcs8(), csr), (second.pkcs8(), same_csr));
+        assert_eq!((first.pkcs8().unwrap(), csr), (second.pkcs8().unwrap(), same_csr));
         fs::remove_file(dir.0.join(CSR)).unwrap();
         let (third, csr) = load_or_make(&dir.0, &identity()).unwrap();
-        assert_eq!(first.pkcs8(), third.pkcs8());
+        assert_eq!(first.pkcs8().unwrap(), third.pkcs8().unwrap());
         assert!(!csr.is_empty());
     }
 

@@ -1,0 +1,129 @@
+//! The new process: gets the sockets, says when it is ready, and asks the old one for its gauges.
+
+use super::message::{self, FromNew, FromOld, Handed, Role};
+use anyhow::{Context, bail};
+use std::{
+    io,
+    net::TcpListener,
+    os::{fd::AsFd, unix::net::UnixStream as StdStream},
+    time::Duration,
+};
+use tokio::{net::UnixStream, sync::Mutex, time::timeout};
+use weft_telemetry::Readiness;
+use weft_transport::fdpass;
+
+/// How long the sockets may take: the old process sends them at once.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// How long the old process may take to tell its gauges.
+const SCRAPE: Duration = Duration::from_secs(2);
+/// The most that is taken of its gauges.
+const MAX_GAUGES: usize = 64 << 20;
+
+/// The process that this one replaces, and what it has handed over.
+pub struct Predecessor {
+    socket: StdStream,
+    handed: Vec<Handed>,
+}
+
+/// The old process while it still serves connections.
+pub(in crate::process) struct Elder(Mutex<Option<UnixStream>>);
+
+impl Predecessor {
+    /// Takes over what a process hands that has started this one with a socket as standard input.
+    ///
+    /// # Errors
+    /// Standard input is no such socket, or the other process is gone.
+    pub fn from_stdin() -> anyhow::Result<Self> {
+        let socket = StdStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        Self::receive(socket)
+    }
+
+    fn receive(socket: StdStream) -> anyhow::Result<Self> {
+        socket.set_nonblocking(false).context("standard input is no socket")?;
+        socket.set_read_timeout(Some(HAND_OVER))?;
+        let message = fdpass::recv(&socket).context("waiting for the sockets")?;
+        let message = message.context("the other process has closed its end")?;
+        let FromOld::Listeners(roles) = serde_json::from_slice(&message.bytes)? else {
+            bail!("the other process has sent something else than sockets");
+        };
+        if roles.len() != message.fds.len() {
+            bail!("{} sockets were announced, {} have come", roles.len(), message.fds.len());
+        }
+        let sockets = message.fds.into_iter().map(TcpListener::from);
+        let handed = roles.into_iter().zip(sockets).map(|(role, socket)| Handed { role, socket }).collect();
+        Ok(Self { socket, handed })
+    }
+
+    /// Takes the sockets of one kind.
+    pub(in crate::process) fn take(&mut self, role: Role) -> Vec<TcpListener> {
+        let (taken, left) = std::mem::take(&mut self.handed).into_iter().partition(|h: &Handed| h.role == role);
+        self.handed = left;
+        Vec::into_iter(taken).map(|h: Handed| h.socket).collect()
+    }
+
+    /// Must be called within the runtime that scrapes.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub(in crate::process) fn into_elder(self) -> io::Result<Elder> {
+        self.socket.set_nonblocking(true)?;
+        Ok(Elder(Mutex::new(Some(UnixStream::from_std(self.socket)?))))
+    }
+}
+
+impl Elder {
+    /// Says that this process is ready, once it is: then the admin port is its own.
+    pub(in crate::process) async fn replaced(&self, readiness: &Readiness) {
+        readiness.ready().await;
+        let mut socket = self.0.lock().await;
+        if let Some(open) = &*socket
+            && let Err(error) = message::send(open, &FromNew::Ready, &[]).await
+        {
+            tracing::warn!(%error, "The old process is gone");
+            *socket = None;
+        }
+    }
+
+    /// What the old process counts up and down; nothing once it is gone.
+    pub(in crate::process) async fn gauges(&self) -> String {
+        // Held while waiting: two scrapes at once would read each other's answers. The time is bounded below.
+        let mut socket = self.0.lock().await;
+        let Some(open) = socket.take() else { return String::new() };
+        // On any failure, also a slow answer, the socket is dropped: it may hold half a message.
+        match timeout(SCRAPE, scrape(&open)).await {
+            Ok(Ok(Some(text))) => {
+                *socket = Some(open);
+                text
+            }
+            Ok(Ok(None)) => String::new(),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "The old process tells nothing any more");
+                String::new()
+            }
+            Err(_) => {
+                tracing::warn!("The old process does not tell its gauges in time: they are left out from now on");
+                String::new()
+            }
+        }
+    }
+}
+
+async fn scrape(socket: &UnixStream) -> io::Result<Option<String>> {
+    message::send(socket, &FromNew::Scrape, &[]).await?;
+    let mut all = String::new();
+    loop {
+        match message::receive(socket).await? {
+            Some(FromOld::Gauges { text, more }) => {
+                all.push_str(&text);
+                if !more {
+                    return Ok(Some(all));
+                }
+                if all.len() > MAX_GAUGES {
+                    return Err(io::Error::other("its gauges are too many"));
+                }
+            }
+            Some(FromOld::Listeners(_)) => return Err(io::ErrorKind::InvalidData.into()),
+            None => return Ok(None),
+        }
+    }
+}

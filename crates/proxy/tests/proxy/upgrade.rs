@@ -1,0 +1,353 @@
+//! One process takes over from another: real processes, under load, with streams that outlive several of them.
+
+use crate::{
+    change::{Kind, Load, Origin},
+    harness::{LONG, Setup, eventually, metric, soon},
+    mesh::{Mesh, get, shouting},
+};
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream as StdTcp},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use weft_model::{Endpoint, ProtocolHint};
+use weft_testkit::{
+    control::{FakeControl, Service},
+    http2,
+};
+
+/// A proxy that is a process of its own, and those that it starts. All end with this.
+struct Process {
+    first: Child,
+    pids: Vec<u32>,
+    lines: Lines,
+    setup: Setup,
+}
+
+/// What all of them have printed.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// The value behind `text` in the `n`th line that has it.
+    fn nth(&self, n: usize, text: &str) -> Option<String> {
+        let lines = self.0.lock().unwrap();
+        let line = lines.iter().filter(|line| line.contains(text)).nth(n)?;
+        Some(line.split_once(text)?.1.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    async fn saw(&self, n: usize, text: &str) -> String {
+        eventually(text, || self.nth(n, text).is_some()).await;
+        self.nth(n, text).unwrap()
+    }
+}
+
+impl Process {
+    async fn start(setup: Setup) -> Self {
+        let setup = setup.env("LINKERD2_PROXY_LOG", "info").env("WEFT_PROXY_UPGRADE_DRAIN", "1m");
+        let mut first = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
+            .env_clear()
+            .envs(setup.vars())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, out) = (Lines::default(), first.stdout.take().unwrap());
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                kept.0.lock().unwrap().push(line);
+            }
+        });
+        let pids = vec![first.id()];
+        let process = Self { first, pids, lines, setup };
+        process.lines.saw(0, "Certified identity").await;
+        process
+    }
+
+    fn addr(&self, what: &str) -> SocketAddr {
+        self.lines.nth(0, &format!("{what} interface on ")).unwrap().parse().unwrap()
+    }
+
+    fn pid(&self) -> u32 {
+        *self.pids.last().unwrap()
+    }
+
+    fn ask(&self) {
+        signal("USR2", self.pid());
+    }
+
+    /// Asks the present process to hand over, and waits until it has.
+    async fn upgrade(&mut self) {
+        let before = self.lines.0.lock().unwrap().iter().filter(|l| l.contains("Handed over")).count();
+        self.ask();
+        self.lines.saw(before, "Handed over").await;
+        let lines = self.lines.0.lock().unwrap().clone();
+        let line = lines.iter().filter(|l| l.contains("Handed over")).nth(before).unwrap();
+        let pid = line.split_once("pid=").unwrap().1.split_whitespace().next().unwrap();
+        self.pids.push(pid.trim_start_matches("Some(").trim_end_matches(')').parse().unwrap());
+    }
+
+    /// Asks whoever has the admin port.
+    async fn metrics(&self) -> String {
+        let admin = self.addr("Admin");
+        let read = tokio::task::spawn_blocking(move || {
+            let mut tcp = StdTcp::connect(admin).unwrap();
+            tcp.set_read_timeout(Some(LONG)).unwrap();
+            tcp.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut tcp, &mut text).unwrap();
+            text
+        });
+        read.await.unwrap()
+    }
+}
+
+impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "says what the processes said where a test fails")]
+    fn drop(&mut self) {
+        for pid in self.pids.iter().skip(1).filter(|pid| is_proxy(**pid)) {
+            signal("KILL", *pid);
+        }
+        let _ = self.first.kill();
+        let _ = self.first.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.lines.0.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+/// Whether that process lives, and is not another one that has got its number.
+fn is_proxy(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("weft-proxy"))
+}
+
+/// Two proxies of which `app`'s is a process.
+async fn mesh(more: &[(&str, &str)]) -> (Mesh, Process) {
+    let control = FakeControl::start().unwrap();
+    let setup = more.iter().fold(Setup::new(&control, "app"), |setup, (name, value)| setup.env(name, value));
+    let process = Process::start(setup).await;
+    // The in-process `app` is not used: the mesh wants one.
+    let (web, app) = tokio::join!(Setup::new(&control, "web").ready(), Setup::new(&control, "app").ready());
+    (Mesh { control, web, app }, process)
+}
+
+/// An endpoint behind the process.
+fn behind(process: &Process, mesh: &Mesh, addr: SocketAddr, hint: ProtocolHint) -> Endpoint {
+    Endpoint { transport_port: Some(process.addr("Inbound").port()), ..mesh.endpoint(addr, hint) }
+}
+
+/// Sends a piece of a body again and again.
+async fn ticking() -> http2::Origin {
+    let tick = |()| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Ok(Frame::data(Bytes::from_static(b"tick"))), ()))
+    };
+    http2::Origin::start(move |_| async move {
+        let body = StreamBody::new(futures_util::stream::unfold((), tick));
+        Ok(http::Response::new(BodyExt::boxed(body)))
+    })
+    .await
+    .unwrap()
+}
+
+async fn echoes(tcp: &mut TcpStream) {
+    tcp.write_all(b"abc").await.unwrap();
+    let mut answer = [0; 3];
+    soon(tcp.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"ABC");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_upgrades_under_load() {
+    let (mesh, mut process) = mesh(&[]).await;
+    let mut loads = vec![];
+    let mut origins = vec![];
+    for kind in [Kind::Http1, Kind::Http1OnHttp2, Kind::Http2] {
+        let origin = Origin::start(kind).await;
+        let service = mesh.service(&[behind(&process, &mesh, origin.addr(), kind.hint())]);
+        loads.push(Load::on(&mesh, &service, kind).await);
+        origins.push(origin);
+    }
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let opaque = mesh.opaque(&[behind(&process, &mesh, addr, ProtocolHint::Opaque)]);
+    let endless = ticking().await;
+    let long = mesh.service(&[behind(&process, &mesh, endless.addr(), ProtocolHint::H2)]);
+    let mut streams = vec![];
+    let mut connections = vec![];
+    for n in 0..=5 {
+        streams.push(soon(mesh.http2(&long).await.start(get())).await.unwrap().into_body());
+        let mut tcp = mesh.connect(&opaque).await;
+        soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
+        connections.push(tcp);
+        if n < 5 {
+            process.upgrade().await;
+        }
+        for load in &loads {
+            load.more(20).await;
+        }
+        for (stream, tcp) in streams.iter_mut().zip(&mut connections) {
+            assert!(soon(stream.frame()).await.unwrap().is_ok());
+            echoes(tcp).await;
+        }
+        assert!(process.pids.iter().all(|pid| is_proxy(*pid)), "each has a stream");
+        // The newest answers, and counts what all have open: the opaque ones at the very least.
+        let metrics = process.metrics().await;
+        let open = metric(&metrics, "tcp_open_connections{direction=\"inbound\",peer=\"src\"");
+        assert!(open >= (n + 1) as f64 * 2.0, "after {n}: {open}\n{metrics}");
+    }
+    // HTTP/1 and HTTP/2 were moved without a failure, and new connections go to the newest.
+    for load in loads {
+        load.more(20).await;
+        load.stop().await;
+    }
+    drop((streams, connections));
+    let (last, old) = process.pids.split_last().unwrap();
+    // The first is a child of this test: somebody must take note of its end.
+    let _ = process.first.wait();
+    eventually("the old processes end with their connections", || !old.iter().any(|pid| is_proxy(*pid))).await;
+    assert!(is_proxy(*last));
+    let open = metric(&process.metrics().await, "tcp_open_connections{direction=\"inbound\",peer=\"src\"");
+    assert!(open < 12.0, "those of the old ones are not counted any more: {open}");
+    server.abort();
+}
+
+/// Makes a program for the process to start.
+fn script(setup: &Setup, text: &str) -> std::path::PathBuf {
+    let path = setup.dir().join("program");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+async fn serves(mesh: &Mesh, process: &Process) {
+    let origin = Origin::start(Kind::Http2).await;
+    let service = mesh.service(&[behind(process, mesh, origin.addr(), ProtocolHint::H2)]);
+    let load = Load::on(mesh, &service, Kind::Http2).await;
+    load.more(20).await;
+    load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_start_changes_nothing() {
+    let program = std::env::temp_dir().join(format!("weft-upgrade-{}", std::process::id()));
+    let path = program.to_str().unwrap().to_owned();
+    let (mesh, mut process) = mesh(&[("WEFT_PROXY_UPGRADE_PROGRAM", &path)]).await;
+    process.ask();
+    process.lines.saw(0, "The upgrade has failed").await;
+    assert!(process.lines.nth(0, &format!("starting {path}: No such file")).is_some());
+    serves(&mesh, &process).await;
+
+    // It starts, and ends.
+    std::fs::copy(script(&process.setup, "#!/bin/sh\nexit 3\n"), &program).unwrap();
+    process.ask();
+    process.lines.saw(1, "The upgrade has failed").await;
+    assert!(
+        process.lines.nth(0, "the new process has ended: exit status: 3").is_some() || {
+            process.lines.nth(0, "the new process has closed its end").is_some()
+        }
+    );
+    serves(&mesh, &process).await;
+
+    // What stands there is looked at when it is needed.
+    std::fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft-proxy"), &program).unwrap();
+    process.upgrade().await;
+    serves(&mesh, &process).await;
+    let metrics = process.metrics().await;
+    assert_eq!(metric(&metrics, "weft_proxy_upgrades_total"), 0.0, "that was the old one's");
+    let _ = std::fs::remove_file(&program);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_never_certified_changes_nothing() {
+    let (mesh, mut process) = mesh(&[("WEFT_PROXY_UPGRADE_TIMEOUT", "2s")]).await;
+    mesh.control.stall(Service::Certify, true);
+    process.ask();
+    process.lines.saw(0, "Starting a new process").await;
+    process.ask();
+    process.lines.saw(0, "SIGUSR2 is ignored: an upgrade is under way").await;
+    serves(&mesh, &process).await;
+    process.lines.saw(0, "the new process is not ready after 2s").await;
+    mesh.control.stall(Service::Certify, false);
+    serves(&mesh, &process).await;
+    let metrics = process.metrics().await;
+    assert_eq!(metric(&metrics, "weft_proxy_upgrades_total{result=\"failed\"}"), 1.0);
+    assert_eq!(metric(&metrics, "weft_proxy_upgrades_total{result=\"refused\"}"), 1.0);
+
+    // Who has handed over does not do so again.
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let opaque = mesh.opaque(&[behind(&process, &mesh, addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.connect(&opaque).await;
+    soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
+    let old = process.pid();
+    process.upgrade().await;
+    signal("USR2", old);
+    process.lines.saw(0, "SIGUSR2 is ignored: this process has handed over already").await;
+    echoes(&mut tcp).await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stay_of_the_old_process_ends() {
+    let (mesh, mut process) = mesh(&[]).await;
+    let old = process.pid();
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let opaque = mesh.opaque(&[behind(&process, &mesh, addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.connect(&opaque).await;
+    soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
+    process.upgrade().await;
+    echoes(&mut tcp).await;
+    // A signal to end is the shorter way.
+    signal("TERM", old);
+    drop(tcp);
+    assert!(process.first.wait().unwrap().success());
+    serves(&mesh, &process).await;
+    server.abort();
+}
+
+/// In a container the proxy is process 1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_1_is_not_upgraded() {
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "app").env("LINKERD2_PROXY_LOG", "info");
+    let mut outer = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"])
+        .arg(env!("CARGO_BIN_EXE_weft-proxy"))
+        .env_clear()
+        .envs(setup.vars())
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (lines, out) = (Lines::default(), outer.stdout.take().unwrap());
+    let kept = lines.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            kept.0.lock().unwrap().push(line);
+        }
+    });
+    let process = Process { pids: vec![outer.id()], first: outer, lines, setup };
+    process.lines.saw(0, "Certified identity").await;
+    let children = format!("/proc/{0}/task/{0}/children", process.pid());
+    let inner = std::fs::read_to_string(Path::new(&children)).unwrap().trim().parse().unwrap();
+    signal("USR2", inner);
+    process.lines.saw(0, "This proxy cannot be upgraded").await;
+    assert!(process.lines.nth(0, "process 1").is_some());
+    assert!(metric(&process.metrics().await, "weft_proxy_upgrades_total{result=\"refused\"}") == 1.0);
+}
