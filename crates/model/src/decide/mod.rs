@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod authorize;
 pub mod backoff;
+pub mod bandwidth;
 pub mod cidr;
 pub mod deadline;
 pub mod forwarded;

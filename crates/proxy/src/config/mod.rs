@@ -46,8 +46,12 @@ pub struct Inbound {
     pub ips: BTreeSet<IpAddr>,
     pub accept: SocketOptions,
     pub connect: Connect,
+    /// Between attempts to connect the application.
+    pub backoff: Backoff,
     pub http1_pool: Http1Pool,
     pub http2_server: Http2Server,
+    /// Requests that wait for an application that cannot be connected.
+    pub http_queue: Queue,
     pub max_in_flight: usize,
     pub detect_timeout: Duration,
     /// How long a client is silent until the application is connected, so that it may speak first; zero is for ever.
@@ -135,6 +139,8 @@ pub struct Http2Server {
     pub max_pending_accept_reset_streams: Option<u32>,
     /// Bytes.
     pub max_send_buf_size: Option<u32>,
+    /// Windows grow with the connection's speed.
+    pub adaptive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use super::{
     gate::{Limits, Side},
     guarded::{Guarded, Link},
-    keepalive::KeepAlive,
+    pings::Pings,
     settings::ClientSettings,
 };
 use crate::error::{Code, ProxyError};
@@ -71,15 +71,16 @@ where
     let (requests, mut connection) =
         Box::pin(builder.handshake::<_, Bytes>(io)).await.map_err(|error| broken("could not start", &error))?;
     let shared = Rc::new(Shared::default());
-    let keep_alive =
-        settings.keep_alive.and_then(|params| Some(KeepAlive::new(params, connection.ping_pong()?, link.clone())));
-    tokio::task::spawn_local(drive(connection, keep_alive, link, shared.clone()));
+    let window = settings.adaptive.then_some(settings.stream_window);
+    let pings = Pings::new(settings.keep_alive, window, || connection.ping_pong(), &link);
+    tokio::task::spawn_local(drive(connection, pings, settings.connection_window, link, shared.clone()));
     Ok(Sender { requests, connection: shared })
 }
 
 async fn drive<S>(
     mut connection: Connection<Guarded<S>, Bytes>,
-    mut keep_alive: Option<KeepAlive>,
+    mut pings: Option<Pings>,
+    connection_window: u32,
     link: Rc<Link>,
     shared: Rc<Shared>,
 ) where
@@ -93,11 +94,17 @@ async fn drive<S>(
             }
             return Poll::Ready(());
         }
-        if let Some(keep_alive) = &mut keep_alive
-            && keep_alive.poll(cx, shared.streams.get() == 0).is_ready()
-        {
-            tracing::debug!("http/2 connection to an endpoint is silent");
-            return Poll::Ready(());
+        if let Some(pings) = &mut pings {
+            if pings.poll(cx, shared.streams.get() == 0).is_ready() {
+                tracing::debug!("http/2 connection to an endpoint is silent");
+                return Poll::Ready(());
+            }
+            if let Some(window) = pings.grown() {
+                connection.set_target_window_size(window.max(connection_window));
+                // Another change of settings may be on its way: then the streams' windows grow with the next one.
+                let _ = connection.set_initial_window_size(window);
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     })

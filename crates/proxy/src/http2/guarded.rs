@@ -27,6 +27,8 @@ const DISCARDED: usize = 256 * 1024;
 pub(crate) struct Link {
     /// Counts reads that brought bytes, wrapping: a sign of life.
     reads: Cell<u32>,
+    /// Bytes.
+    received: Cell<u64>,
     /// Streams that were handed on since the gate last looked.
     processed: Cell<u32>,
     violation: Cell<Option<Violation>>,
@@ -53,6 +55,11 @@ impl Link {
 
     pub(crate) fn reads(&self) -> u32 {
         self.reads.get()
+    }
+
+    /// Bytes that came in.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.get()
     }
 
     pub(crate) fn violation(&self) -> Option<Violation> {
@@ -151,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             return Poll::Ready(Ok(()));
         }
         this.link.reads.set(this.link.reads.get().wrapping_add(1));
+        this.link.received.set(this.link.received.get() + new.len() as u64);
         this.gate.processed(this.link.processed.take());
         let start = this.start;
         if let Err((passed, violation)) = this.gate.receive(new, || start.elapsed()) {

@@ -11,7 +11,7 @@ pub(crate) mod client;
 mod frame;
 pub(crate) mod gate;
 pub(crate) mod guarded;
-pub(crate) mod keepalive;
+pub(crate) mod pings;
 pub(crate) mod server;
 pub(crate) mod settings;
 

@@ -5,7 +5,7 @@
 use super::{
     gate::{Limits, Side, Violation},
     guarded::{Guarded, Link},
-    keepalive::KeepAlive,
+    pings::Pings,
     settings::ServerSettings,
 };
 use bytes::Bytes;
@@ -100,9 +100,10 @@ where
         return Ok(());
     };
     let mut connection = connected.map_err(|error| Ended::of(&link, error))?;
-    let mut keep_alive =
-        settings.keep_alive.and_then(|params| Some(KeepAlive::new(params, connection.ping_pong()?, link.clone())));
+    let window = settings.adaptive.then_some(settings.stream_window);
+    let mut pings = Pings::new(settings.keep_alive, window, || connection.ping_pong(), &link);
     let driver = Rc::new(Driver { link, closing: Cell::new(false), waker: RefCell::default() });
+    let connection_window = settings.connection_window;
     let mut drain = pin!(drain);
     let mut draining = false;
     poll_fn(|cx| {
@@ -119,11 +120,17 @@ where
                 Poll::Pending => break,
             }
         }
-        if let Some(keep_alive) = &mut keep_alive
-            && keep_alive.poll(cx, !connection.has_streams()).is_ready()
-        {
-            tracing::debug!("client is silent");
-            return Poll::Ready(Ok(()));
+        if let Some(pings) = &mut pings {
+            if pings.poll(cx, !connection.has_streams()).is_ready() {
+                tracing::debug!("client is silent");
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(window) = pings.grown() {
+                connection.set_target_window_size(window.max(connection_window));
+                // Another change of settings may be on its way: then the streams' windows grow with the next one.
+                let _ = connection.set_initial_window_size(window);
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     })

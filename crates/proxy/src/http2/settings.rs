@@ -36,6 +36,8 @@ pub(crate) struct ServerSettings {
     pub(crate) max_pending_accept_reset_streams: u32,
     pub(crate) max_send_buffer: u32,
     pub(crate) keep_alive: Option<Http2KeepAlive>,
+    /// Windows grow with the connection's speed.
+    pub(crate) adaptive: bool,
 }
 
 /// Settings of the connection to an endpoint.
@@ -48,6 +50,8 @@ pub(crate) struct ClientSettings {
     pub(crate) max_header_list_size: u32,
     pub(crate) max_send_buffer: u32,
     pub(crate) keep_alive: Option<Http2KeepAlive>,
+    /// Windows grow with the connection's speed.
+    pub(crate) adaptive: bool,
 }
 
 impl Default for ServerSettings {
@@ -67,6 +71,7 @@ impl ServerSettings {
             max_header_list_size,
             max_pending_accept_reset_streams,
             max_send_buf_size,
+            adaptive,
         } = *config;
         let (stream_window, connection_window) = windows.unwrap_or((STREAM_WINDOW, CONNECTION_WINDOW));
         Self {
@@ -82,6 +87,7 @@ impl ServerSettings {
                 timeout: keep_alive_timeout.unwrap_or(KEEP_ALIVE_TIMEOUT),
                 while_idle: true,
             }),
+            adaptive,
         }
     }
 }
@@ -96,7 +102,7 @@ impl ClientSettings {
             max_concurrent_reset_streams,
             max_frame_size,
             max_send_buf_size,
-            adaptive_window: _, // The windows stay as they are.
+            adaptive_window,
         } = *params;
         Self {
             stream_window: stream_window.unwrap_or(config.stream_window).min(MAX_WINDOW),
@@ -106,6 +112,7 @@ impl ClientSettings {
             max_header_list_size: MAX_HEADER_LIST_SIZE,
             max_send_buffer: max_send_buf_size.unwrap_or(SEND_BUFFER),
             keep_alive,
+            adaptive: adaptive_window,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Wiring,
     authorize::{self, Connected},
+    reach::Reach,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -25,6 +26,7 @@ pub(super) struct App {
     addr: SocketAddr,
     options: ConnectOptions,
     pool: Pool,
+    reach: Reach,
     series: Arc<tcp::Series>,
     pub(super) used: Cell<Instant>,
 }
@@ -47,6 +49,7 @@ impl App {
                 mark: connect.mark,
             },
             pool: Pool::new(config.inbound.http1_pool, settings),
+            reach: Reach::new(config.inbound.http_queue, config.inbound.backoff, &wiring.context.inbound_waiting),
             series: Arc::clone(&wiring.dialled),
             used: Cell::new(Instant::now()),
         })
@@ -79,7 +82,7 @@ impl Lease {
 
 impl exchange::Endpoint for Lease {
     async fn http1(&self) -> Result<http1::Connection, ProxyError> {
-        self.0.pool.http1(|| self.0.connect()).await
+        self.0.pool.http1(|| self.0.reach.connect(|| self.0.connect())).await
     }
 
     fn keep_http1(&self, connection: http1::Connection) {
@@ -87,7 +90,11 @@ impl exchange::Endpoint for Lease {
     }
 
     async fn http2(&self) -> Result<http2::Sender, ProxyError> {
-        self.0.pool.http2(|| self.0.connect()).await
+        let connect = || {
+            let app = Rc::clone(&self.0);
+            async move { app.reach.connect(|| app.connect()).await }
+        };
+        self.0.pool.http2(connect).await
     }
 
     /// There is nothing to choose between.

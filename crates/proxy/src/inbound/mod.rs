@@ -14,6 +14,7 @@ mod detect;
 mod direct;
 mod forward;
 mod gateway;
+mod reach;
 mod route;
 mod server_first;
 pub(crate) mod tls;

@@ -168,6 +168,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let shared = Shared::new(workers);
     shared.register(&registry);
     let inbound_in_flight = InFlight::new(config.inbound.max_in_flight);
+    let inbound_waiting = InFlight::new(config.inbound.http_queue.capacity);
     let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
     let spoken = Arc::new(SpokenPorts::default());
     spoken.register(&registry);
@@ -178,6 +179,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         discovery: discovery.clone(),
         spoken: spoken.clone(),
         inbound_in_flight: inbound_in_flight.clone(),
+        inbound_waiting: inbound_waiting.clone(),
         outbound_in_flight: outbound_in_flight.clone(),
         tls: tls.clone(),
         lifetimes: lifetimes.clone(),

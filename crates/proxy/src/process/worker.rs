@@ -34,6 +34,8 @@ pub struct Context {
     pub spoken: Arc<SpokenPorts>,
     /// All workers' requests of the direction.
     pub inbound_in_flight: Arc<InFlight>,
+    /// All workers' requests that wait for an application that cannot be connected.
+    pub inbound_waiting: Arc<InFlight>,
     pub outbound_in_flight: Arc<InFlight>,
     /// This workload's certificate and the anchors it believes.
     pub tls: Store,

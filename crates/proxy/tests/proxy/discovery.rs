@@ -140,6 +140,8 @@ async fn no_answer_ends_the_connection_in_time() {
     control.stall(Service::Outbound, true);
     let proxy = Setup::new(&control, "client").env("WEFT_PROXY_DISCOVERY_TIMEOUT", "200ms").ready().await;
     assert_eq!(answers(&proxy).await, None);
+    let code = "weft_proxy_errors_total{direction=\"outbound\",code=\"DISCOVERY_TIMEOUT\"}";
+    eventually("it is counted", || proxy.metric(code) == 1.0).await;
     control.stall(Service::Outbound, false);
     eventually("the policy is known", || control.open(Service::Outbound) == 1).await;
     assert_eq!(answers(&proxy).await.as_deref(), Some("a"));

@@ -229,3 +229,64 @@ async fn pending_resets_are_bounded() {
     };
     assert_eq!(code, 11, "ENHANCE_YOUR_CALM");
 }
+
+/// Sends a body as fast as the windows allow, answers pings after `rtt`, and returns the largest window that streams are given.
+async fn upload(tcp: &mut TcpStream, bytes: usize, rtt: Duration) -> u32 {
+    tcp.write_all(PREFACE).await.unwrap();
+    write(tcp, SETTINGS, 0, 0, &[]).await;
+    // POST, http, "/", and an authority, without a table.
+    let head = [&[0x83, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+    write(tcp, 1, 4, 1, &head).await;
+    let (mut connection, mut stream, mut initial) = (65_535i64, 65_535i64, 65_535i64);
+    let (mut left, mut largest) = (bytes, 0);
+    while left > 0 {
+        while connection > 0 && stream > 0 && left > 0 {
+            let n = left.min(16_384).min(usize::try_from(connection.min(stream)).unwrap());
+            write(tcp, DATA, u8::from(n == left), 1, &vec![7; n]).await;
+            left -= n;
+            connection -= i64::try_from(n).unwrap();
+            stream -= i64::try_from(n).unwrap();
+        }
+        if left == 0 {
+            break;
+        }
+        let frame = read(tcp).await.unwrap();
+        match (frame.kind, frame.flags) {
+            (SETTINGS, 0) => {
+                for pair in frame.payload.chunks(6).filter(|p| p[..2] == INITIAL_WINDOW_SIZE.to_be_bytes()) {
+                    let size = u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]);
+                    stream += i64::from(size) - initial;
+                    initial = i64::from(size);
+                    largest = largest.max(size);
+                }
+                write(tcp, SETTINGS, 1, 0, &[]).await;
+            }
+            (WINDOW_UPDATE, _) => {
+                let more = i64::from(u32::from_be_bytes(frame.payload.try_into().unwrap()));
+                if frame.stream == 0 { connection += more } else { stream += more }
+            }
+            (PING, 0) => {
+                tokio::time::sleep(rtt).await;
+                write(tcp, PING, 1, 0, &frame.payload).await;
+            }
+            _ => {}
+        }
+    }
+    largest
+}
+
+/// Windows follow the speed where that is asked for, on either side, and stay where it is not.
+#[tokio::test]
+async fn windows_grow_with_the_speed() {
+    let on = |direction: &str| format!("LINKERD2_PROXY_{direction}_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL");
+    let (web, app) = (on("OUTBOUND"), on("INBOUND"));
+    for (value, grows) in [("true", true), ("false", false)] {
+        let mesh = Mesh::with(&[(&web, value)], &[(&app, value)]).await;
+        let origin = crate::mesh::naming("app").await;
+        let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+        for mut tcp in [mesh.connect(&service).await, mesh.app.connect_inbound(origin.addr()).await] {
+            let largest = soon(upload(&mut tcp, 8 << 20, Duration::from_millis(30))).await;
+            assert_eq!(largest > 65_535, grows, "{value}: {largest}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
 use http::Request;
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_testkit::http2;
+use weft_testkit::{http1, http2};
 
 #[tokio::test]
 async fn headers_of_the_mesh_are_not_believed_in_plaintext() {
@@ -46,17 +46,20 @@ async fn tls_for_somebody_else_passes_untouched_however_it_is_split() {
     let mesh = Mesh::start().await;
     let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
     let hello = client_hello("db.example");
-    let mut tcp = mesh.app.connect_inbound(addr).await;
-    for part in hello.chunks(7) {
-        tcp.write_all(part).await.unwrap();
-        tcp.flush().await.unwrap();
+    let splits = 1..hello.len();
+    for at in splits.clone() {
+        let mut tcp = mesh.app.connect_inbound(addr).await;
+        tcp.set_nodelay(true).unwrap();
+        let (one, two) = hello.split_at(at);
+        tcp.write_all(one).await.unwrap();
         tokio::task::yield_now().await;
+        tcp.write_all(two).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let mut answer = vec![];
+        soon(tcp.read_to_end(&mut answer)).await.unwrap();
+        assert_eq!(answer, [b"hello\n", &hello.to_ascii_uppercase()[..], b"bye\n"].concat(), "split at {at}");
     }
-    tcp.shutdown().await.unwrap();
-    let mut answer = vec![];
-    soon(tcp.read_to_end(&mut answer)).await.unwrap();
-    assert_eq!(answer, [b"hello\n", &hello.to_ascii_uppercase()[..], b"bye\n"].concat());
-    assert_eq!(mesh.app.metric("inbound_tcp_authz_allow_total{"), 1.0);
+    assert_eq!(mesh.app.metric("inbound_tcp_authz_allow_total{"), splits.len() as f64);
     let metrics = mesh.app.handle().metrics();
     assert!(metrics.contains("tls=\"opaque\",sni=\"db.example\""), "{metrics}");
     server.abort();
@@ -85,4 +88,110 @@ async fn an_application_that_is_not_there_is_a_502() {
     let answer = soon(client.call(crate::mesh::get())).await.unwrap();
     assert_eq!(answer.head.status, 502);
     assert_eq!(mesh.app.metric("inbound_http_errors_total{error=\"i/o\"}"), 1.0, "{}", mesh.app.handle().metrics());
+}
+
+/// A client of the mesh whose ClientHello comes in two parts.
+#[tokio::test]
+async fn mesh_tls_is_ended_however_its_hello_is_split() {
+    let mesh = Mesh::start().await;
+    let origin = naming("app").await;
+    let store = mesh.store("web");
+    // A hello with a post-quantum key share has about 1,700 bytes.
+    for at in (1..10).chain((10..1400).step_by(131)) {
+        let proxy = mesh.app.connect_inbound(origin.addr()).await;
+        let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = tokio::net::TcpStream::connect(relay.local_addr().unwrap()).await.unwrap();
+        let (client, _) = relay.accept().await.unwrap();
+        let relaying = tokio::spawn(async move {
+            let (mut from, mut to) = client.into_split();
+            let (mut back, mut forth) = proxy.into_split();
+            let mut first = vec![0; at];
+            let whole = tokio::time::timeout(std::time::Duration::from_secs(5), from.read_exact(&mut first)).await;
+            assert!(whole.unwrap().is_ok(), "the hello is shorter than {at}");
+            forth.write_all(&first).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::join!(tokio::io::copy(&mut from, &mut forth), tokio::io::copy(&mut back, &mut to))
+        });
+        let shaken = soon(store.connect(dialled, &mesh.server(), false)).await;
+        let (stream, _) = shaken.unwrap_or_else(|error| panic!("split at {at}: {error}"));
+        let answer = soon(http2::Client::over(stream).await.unwrap().call(crate::mesh::get())).await.unwrap();
+        assert_eq!(answer.head.status, 200, "split at {at}");
+        relaying.abort();
+    }
+    let seen = origin.seen();
+    assert!(seen.requests.iter().all(|r| r.headers["l5d-client-id"] == mesh.web.identity().as_str()));
+}
+
+/// A port of this machine on which nobody listens.
+fn vacant() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn requests_wait_for_an_application_that_is_started_again() {
+    let patient = [
+        ("LINKERD2_PROXY_INBOUND_HTTP_FAILFAST_TIMEOUT", "15s"),
+        ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MIN", "20ms"),
+        ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX", "40ms"),
+    ];
+    let mesh = Mesh::with(&[], &patient).await;
+    let away = vacant();
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let mut one = http1::Client::over(mesh.app.connect_inbound(away).await);
+    one.send(call).await.unwrap();
+    let mut two = http2::Client::over(mesh.app.connect_inbound(away).await).await.unwrap();
+    let waiting = tokio::spawn(async move { two.call(crate::mesh::get()).await });
+    // Some attempts fail meanwhile.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let listener = tokio::net::TcpListener::bind(away).await.unwrap();
+    let serving = tokio::spawn(async move {
+        // Whoever comes with HTTP/2 is answered so.
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut first = [0; 4];
+                while tcp.peek(&mut first).await.unwrap_or_default() < 4 {
+                    tokio::task::yield_now().await;
+                }
+                if &first == b"PRI " {
+                    let answer =
+                        |_| async { Ok::<_, std::convert::Infallible>(http::Response::new(http2::full("two"))) };
+                    let service = hyper::service::service_fn(answer);
+                    let io = hyper_util::rt::TokioIo::new(tcp);
+                    let server = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                    let _ = server.serve_connection(io, service).await;
+                } else {
+                    let _ = tcp.read(&mut [0; 1024]).await;
+                    let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none").await;
+                }
+            });
+        }
+    });
+    assert_eq!(&soon(one.response(false)).await.unwrap().body[..], b"one");
+    assert_eq!(&soon(waiting).await.unwrap().unwrap().body[..], b"two");
+    serving.abort();
+}
+
+/// A wait that would outlast the failfast timeout is not begun.
+#[tokio::test]
+async fn the_backoff_is_what_is_waited_between_attempts() {
+    let slow = [
+        ("LINKERD2_PROXY_INBOUND_HTTP_FAILFAST_TIMEOUT", "15s"),
+        ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MIN", "16s"),
+        ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX", "20s"),
+    ];
+    let mesh = Mesh::with(&[], &slow).await;
+    let start = std::time::Instant::now();
+    let mut client = http1::Client::over(mesh.app.connect_inbound(vacant()).await);
+    let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(502));
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn who_waits_for_the_application_is_bounded() {
+    let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_INBOUND_HTTP_QUEUE_CAPACITY", "0")]).await;
+    let mut client = http1::Client::over(mesh.app.connect_inbound(vacant()).await);
+    let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(503));
+    assert_eq!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}"), 1.0);
 }

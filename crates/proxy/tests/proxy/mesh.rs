@@ -4,18 +4,20 @@ use crate::harness::{Proxy, Setup, identity};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use weft_model::{Endpoint, ProtocolHint, endpoint::ServerTls, policy::inbound::DefaultPolicy};
+use weft_model::{Endpoint, Identity, ProtocolHint, endpoint::ServerTls, policy::inbound::DefaultPolicy};
 use weft_testkit::{
     control::FakeControl,
     http2,
     policy::{balance, detect, inbound, opaque, service},
 };
+use weft_transport::tls::{Key, Store};
 
 pub(crate) struct Mesh {
     pub(crate) control: FakeControl,
@@ -89,6 +91,17 @@ impl Mesh {
         }
     }
 
+    /// What `app`'s proxy proves itself as.
+    pub(crate) fn server(&self) -> ServerTls {
+        let identity = identity("app");
+        ServerTls { server_name: identity.as_str().parse().unwrap(), identity }
+    }
+
+    /// The TLS state of a workload that has no proxy here.
+    pub(crate) fn store(&self, name: &str) -> Store {
+        certified(&self.control, identity(name))
+    }
+
     /// A connection of `web`'s application to the service.
     pub(crate) async fn connect(&self, service: &Service) -> TcpStream {
         self.web.connect_outbound(service.addr).await
@@ -98,6 +111,16 @@ impl Mesh {
     pub(crate) async fn http2(&self, service: &Service) -> http2::Client {
         http2::Client::over(self.connect(service).await).await.unwrap()
     }
+}
+
+/// The TLS state of whoever has proven to be `id`.
+pub(crate) fn certified(control: &FakeControl, id: Identity) -> Store {
+    let issued = control.ca().issue(&id, Duration::from_secs(3600)).unwrap();
+    let store = Store::new(control.ca().anchors_pem(), id.as_str().parse().unwrap(), id).unwrap();
+    let intermediates: Vec<_> = issued.certificate.intermediates.iter().map(|i| i.to_vec()).collect();
+    let key = Key::from_pkcs8(&issued.key_pkcs8).unwrap();
+    store.set_certificate(&key, &issued.certificate.leaf, &intermediates).unwrap();
+    store
 }
 
 impl Service {

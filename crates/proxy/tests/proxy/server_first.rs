@@ -1,7 +1,7 @@
 //! Servers that speak first, on ports of which nobody has said so; and HTTP, which no silence makes into something else.
 
 use crate::{
-    harness::{Proxy, elsewhere, eventually, identity, soon},
+    harness::{Proxy, elsewhere, eventually, soon},
     mesh::{Mesh, Service, get, naming},
 };
 use std::{
@@ -19,7 +19,6 @@ use tokio::{
 };
 use weft_model::{
     Meta, ProtocolHint,
-    endpoint::ServerTls,
     policy::{
         inbound::{DefaultPolicy, ServerProtocol},
         outbound::ClientProtocol,
@@ -29,7 +28,6 @@ use weft_testkit::{
     http1, http2,
     policy::{balance, detect, inbound, service},
 };
-use weft_transport::tls::{Key, Store};
 
 /// A connection is silent for long in little time.
 const SOON: (&str, &str) = ("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", "20ms");
@@ -277,17 +275,8 @@ async fn the_application_may_greet_who_comes_without_a_header() {
 
     // Mesh TLS without a transport header, to another such port.
     let server = Greeting::start(MYSQL).await;
-    let id = identity("web");
-    let issued = mesh.control.ca().issue(&id, Duration::from_secs(3600)).unwrap();
-    let store = Store::new(mesh.control.ca().anchors_pem(), id.as_str().parse().unwrap(), id).unwrap();
-    let intermediates: Vec<_> = issued.certificate.intermediates.iter().map(|i| i.to_vec()).collect();
-    store
-        .set_certificate(&Key::from_pkcs8(&issued.key_pkcs8).unwrap(), &issued.certificate.leaf, &intermediates)
-        .unwrap();
-    let app = identity("app");
-    let expected = ServerTls { server_name: app.as_str().parse().unwrap(), identity: app };
     let tcp = mesh.app.connect_inbound(server.addr).await;
-    let (mut stream, _) = soon(store.connect(tcp, &expected, false)).await.unwrap();
+    let (mut stream, _) = soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap();
     let mut got = vec![0; MYSQL.len()];
     soon(stream.read_exact(&mut got)).await.unwrap();
     assert_eq!(got, MYSQL);

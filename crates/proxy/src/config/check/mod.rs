@@ -110,6 +110,15 @@ impl Reader {
             accept: self
                 .socket("LINKERD2_PROXY_INBOUND_ACCEPT_KEEPALIVE", "LINKERD2_PROXY_INBOUND_ACCEPT_USER_TIMEOUT"),
             connect: self.inbound_connect(),
+            backoff: self.backoff([
+                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MIN",
+                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX",
+                "LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_JITTER",
+            ]),
+            http_queue: Queue {
+                capacity: self.or_default("LINKERD2_PROXY_INBOUND_HTTP_QUEUE_CAPACITY", value::number),
+                failfast: self.or_default("LINKERD2_PROXY_INBOUND_HTTP_FAILFAST_TIMEOUT", value::duration),
+            },
             http1_pool: Http1Pool {
                 max_idle: self.or_default("LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT", value::number),
                 idle_timeout: self
@@ -125,6 +134,7 @@ impl Reader {
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE",
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
                 "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL",
             ]),
             max_in_flight: self.or_default("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", value::number),
             detect_timeout: self.or_default("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", value::duration),
@@ -174,6 +184,7 @@ impl Reader {
                 "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE",
                 "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
                 "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL",
             ]),
             http_queue: Queue {
                 capacity: self.or_default("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", value::number),
@@ -356,8 +367,8 @@ impl Reader {
         }
     }
 
-    fn http2_server(&self, names: [&'static str; 9]) -> Http2Server {
-        let [stream, connection, interval, timeout, streams, frame, headers, resets, send] = names;
+    fn http2_server(&self, names: [&'static str; 10]) -> Http2Server {
+        let [stream, connection, interval, timeout, streams, frame, headers, resets, send, adaptive] = names;
         let stream = self.optional(stream, window);
         let connection = self.optional(connection, window);
         Http2Server {
@@ -377,6 +388,7 @@ impl Reader {
             max_header_list_size: self.optional(headers, positive_number),
             max_pending_accept_reset_streams: self.optional(resets, value::number),
             max_send_buf_size: self.optional(send, positive_number),
+            adaptive: self.optional(adaptive, value::bool).unwrap_or_default(),
         }
     }
 

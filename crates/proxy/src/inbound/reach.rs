@@ -1,0 +1,111 @@
+//! Last stage, for requests: an application that cannot be connected is tried again, as long as it has not been away for the failfast
+//! timeout; from then on each request is told after one attempt.
+//!
+//! An application that is started again in its place costs no request. The bound on who waits holds for the process.
+
+use crate::{
+    config::Queue,
+    error::{Code, ProxyError},
+    process::in_flight::InFlight,
+};
+use std::{cell::Cell, sync::Arc};
+use tokio::time::{Instant, sleep};
+use weft_model::{decide::backoff, policy::outbound::Backoff};
+use weft_transport::Stream;
+
+/// Whether an application can be connected, as one worker sees it.
+pub(super) struct Reach {
+    limits: Queue,
+    backoff: Backoff,
+    /// All workers' requests that wait for an application.
+    waiting: Arc<InFlight>,
+    /// Since when no attempt has succeeded.
+    away: Cell<Option<Instant>>,
+}
+
+impl Reach {
+    pub(super) fn new(limits: Queue, backoff: Backoff, waiting: &Arc<InFlight>) -> Self {
+        Self { limits, backoff, waiting: Arc::clone(waiting), away: Cell::new(None) }
+    }
+
+    /// The first connection that comes about.
+    ///
+    /// # Errors
+    /// The application has been away for too long, or too many wait for it.
+    pub(super) async fn connect<F>(&self, attempt: impl Fn() -> F) -> Result<Stream, ProxyError>
+    where
+        F: Future<Output = Result<Stream, ProxyError>>,
+    {
+        let mut attempts = 0;
+        // Held from the first wait to the end: who waits keeps its place.
+        let mut place = None;
+        loop {
+            let error = match attempt().await {
+                Ok(stream) => {
+                    self.away.set(None);
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            if !matches!(error.code, Code::ConnectFailed | Code::ConnectTimeout) {
+                return Err(error);
+            }
+            let now = Instant::now();
+            let since = self.away.get().unwrap_or(now);
+            self.away.set(Some(since));
+            let wait = backoff::delay(&self.backoff, attempts, fastrand::f64());
+            if now + wait >= since + self.limits.failfast {
+                return Err(error);
+            }
+            let full = |_| {
+                let text = format!("more than {} requests wait for the application", self.limits.capacity);
+                ProxyError::new(Code::LoadShed, text)
+            };
+            if place.is_none() {
+                place = Some(self.waiting.admit().map_err(full)?);
+            }
+            sleep(wait).await;
+            attempts += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn reach(capacity: usize) -> Reach {
+        let backoff = Backoff { min: MS(100), max: MS(10_000), jitter: 0.0 };
+        Reach::new(Queue { capacity, failfast: MS(1000) }, backoff, &InFlight::new(capacity))
+    }
+
+    async fn refused() -> Result<Stream, ProxyError> {
+        Err(ProxyError::new(Code::ConnectFailed, "refused"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_until_the_application_has_been_away_for_too_long() {
+        let (reach, start) = (reach(10), Instant::now());
+        let attempts = Cell::new(0);
+        let attempt = || {
+            attempts.set(attempts.get() + 1);
+            refused()
+        };
+        assert_eq!(reach.connect(attempt).await.err().map(|e| e.code), Some(Code::ConnectFailed));
+        assert_eq!((attempts.get(), start.elapsed()), (4, MS(700)), "after 0, 100, 300 and 700 ms");
+        tokio::time::sleep(MS(300)).await;
+        assert!(reach.connect(attempt).await.is_err());
+        assert_eq!((attempts.get(), start.elapsed()), (5, MS(1000)), "one attempt, at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_bounded() {
+        let reach = reach(1);
+        let (one, two) = tokio::join!(reach.connect(refused), reach.connect(refused));
+        assert_eq!(one.err().map(|e| e.code), Some(Code::ConnectFailed));
+        assert_eq!(two.err().map(|e| e.code), Some(Code::LoadShed));
+    }
+}
