@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(of(&[&b3[..2], &[(B3_FLAGS, "1")]].concat()), Some((expected(true), Format::B3)));
         assert_eq!(of(&[&b3[..], &[(TRACEPARENT, &unsampled)]].concat()), Some((expected(false), Format::W3c(0))));
         let bin = &headers(&expected(true), Format::GrpcBin(1), expected(true).parent, [0; 8])[0].1;
-        assert_eq!(bin, "AAAK92UZFs1D3YRI6yEcgDGcAbetq3FpIDMxAgE");
+        assert_eq!(bin, "AAAK92UZFs1D3YRI6yEcgDGcAbeta3FpIDMxAgE");
         assert_eq!(of(&[(GRPC_TRACE_BIN, bin)]), Some((expected(true), Format::GrpcBin(1))));
         assert_eq!(
             of(&[(GRPC_TRACE_BIN, &format!("{bin}=")), b3[0], b3[1]]),
