@@ -16,7 +16,7 @@ use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use weft_model::{decide::authorize::permit, endpoint::Http2Params};
 use weft_transport::{
-    Stream, copy, drain,
+    Stream, copy,
     socket::{self, ConnectOptions},
 };
 
@@ -94,7 +94,8 @@ impl exchange::Endpoint for Lease {
     fn responded(&self, _: Duration) {}
 }
 
-/// Forwards bytes over `session`, or over a new connection, until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
+/// Forwards bytes over `session`, or over a new connection, until both sides have ended, the policy no longer lets the client in,
+/// or the drain's deadline has passed.
 ///
 /// # Errors
 /// The policy lets the client in nowhere, or the application cannot be connected.
@@ -105,7 +106,6 @@ pub(super) async fn bytes(
     session: Option<Stream>,
     connected: &Connected,
     port: &PortPolicy,
-    drain: &drain::Watch,
     passage: &mut Passage,
 ) -> Result<(), ProxyError> {
     let policy = port.policy.snapshot();
@@ -135,7 +135,7 @@ pub(super) async fn bytes(
             stream.reset_on_close();
             server.reset_on_close();
         }
-        () = drain.closing() => stream.reset_on_close(),
+        () = wiring.context.drain.closing() => stream.reset_on_close(),
     }
     Ok(())
 }

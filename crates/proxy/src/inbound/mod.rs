@@ -239,14 +239,12 @@ impl Inbound {
         });
         let scene = Rc::clone(scene);
         passage.protocol(protocol.as_str());
-        let drain = self.wiring.context.drain.clone();
         if let Some(name) = gateway {
             return Box::pin(self.forward_on(stream, connected, port, protocol, name, passage)).await;
         }
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
-            let bytes = forward::bytes(&self.wiring, &app, stream, session, &connected, &port, &drain, passage);
-            return Box::pin(bytes).await;
+            return Box::pin(forward::bytes(&self.wiring, &app, stream, session, &connected, &port, passage)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
         Box::pin(self.serve_http(stream, protocol, requests)).await;
