@@ -17,7 +17,7 @@ use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use weft_model::{decide::authorize::permit, endpoint::Http2Params};
 use weft_transport::{
-    Stream, copy, drain,
+    Stream, copy,
     socket::{self, ConnectOptions},
 };
 
@@ -112,7 +112,6 @@ pub(super) async fn bytes(
     (mut stream, session): (Stream, Option<Stream>),
     connected: &Connected,
     port: &PortPolicy,
-    drain: &drain::Watch,
     passage: &mut Passage,
 ) -> Result<(), ProxyError> {
     let policy = port.policy.snapshot();
@@ -128,6 +127,7 @@ pub(super) async fn bytes(
         Err(error) => Err(error),
     };
     let (version, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;
+    let drain = wiring.context.drain.with(stream.life());
     let since = passage.elapsed();
     let forwarded = passage.forwarded();
     forwarded.opened(why, None, since);

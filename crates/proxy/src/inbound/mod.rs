@@ -243,14 +243,13 @@ impl Inbound {
         });
         let scene = Rc::clone(scene);
         passage.protocol(protocol.as_str());
-        let drain = self.wiring.context.drain.with(stream.life());
         if let Some(name) = gateway {
             return Box::pin(self.forward_on(stream, connected, port, protocol, name, passage)).await;
         }
         let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
             let ends = (stream, session);
-            return Box::pin(forward::bytes(&self.wiring, &app, ends, &connected, &port, &drain, passage)).await;
+            return Box::pin(forward::bytes(&self.wiring, &app, ends, &connected, &port, passage)).await;
         }
         let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
         Box::pin(self.serve_http(stream, protocol, requests)).await;

@@ -6,6 +6,7 @@ mod client;
 mod connection;
 mod policy;
 mod server;
+mod timeout;
 
 use crate::{
     explain::explained,
@@ -64,7 +65,11 @@ enum Saw {
 const ELSEWHERE: &[(Code, &str)] = &[
     (Code::DescriptorLimit, "in a process of its own: descriptors::accepting_pauses_at_the_limit"),
     (Code::GatewayDomainInvalid, "by a peer that names a target: multicluster::loops_and_foreign_names_are_refused"),
-    (Code::ServerFirstRefused, "nothing makes it yet"),
+    (
+        Code::ServerFirstRefused,
+        "by a peer: server_first::a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first",
+    ),
+    (Code::ResponseHeadersTimeout, "of one attempt among several, and the last has none: retry.rs"),
 ];
 
 /// How many rows run at once.
@@ -138,7 +143,10 @@ impl Fault {
 }
 
 fn table() -> Vec<Fault> {
-    [client::faults(), policy::faults(), server::faults(), connection::faults()].into_iter().flatten().collect()
+    [client::faults(), policy::faults(), server::faults(), connection::faults(), timeout::faults()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 async fn all(faults: Vec<Fault>) {
@@ -163,6 +171,11 @@ async fn a_servers_faults_have_their_codes() {
 #[tokio::test]
 async fn connections_that_fail_have_their_codes() {
     all(connection::faults()).await;
+}
+
+#[tokio::test]
+async fn answers_that_are_late_have_their_codes() {
+    all(timeout::faults()).await;
 }
 
 #[test]
