@@ -17,7 +17,10 @@ mod target;
 mod watched;
 
 use self::cache::Cache;
-use super::{control::{Counted, Following}, rate_limit::Clock};
+use super::{
+    control::{Counted, Following},
+    rate_limit::Clock,
+};
 use crate::{
     config::{DnsSuffixes, Inbound, PortSet},
     error::{Code, ProxyError},
