@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use std::{
     sync::Arc,
@@ -79,6 +79,11 @@ impl Ca {
             Identity::Dns(_) => rcgen::SanType::DnsName(name),
             Identity::Uri(_) => rcgen::SanType::URI(name),
         }];
+        // What the SPIFFE standard asks of a leaf.
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
         let valid_until = validity(&mut params, lifetime);
         let leaf = params.signed_by(&key, &self.0.issuer)?;
         let certificate = self.certificate(leaf.der().to_vec(), valid_until);

@@ -14,7 +14,14 @@ use weft_testkit::{
 
 /// Prints what it gets: the first identity, the trust domains of the bundles, and the next identity that comes by the stream.
 const CLIENT: &str = r#"
-import sys, threading
+import grpc, sys, threading
+
+# Of a socket's path grpc makes an authority that h2, in the fake, takes for none.
+plain = grpc.insecure_channel
+def channel(target, options=None, *more):
+    return plain(target, [*(options or []), ("grpc.default_authority", "localhost")], *more)
+grpc.insecure_channel = channel
+
 from spiffe import WorkloadApiClient
 
 with WorkloadApiClient(socket_path=sys.argv[1], default_timeout=20) as client:

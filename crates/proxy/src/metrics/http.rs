@@ -9,7 +9,7 @@ use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels,
 const MAX_HELD: usize = 64;
 
 /// gRPC codes that say that the server failed (data plane 4.9).
-const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
+pub(crate) const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
 
 #[derive(Clone)]
 pub(crate) struct Families {

@@ -152,6 +152,6 @@ fn gauge(registry: &Registry, name: &'static str, help: &'static str) -> GaugeFa
     registry.gauge(name, help)
 }
 
-fn latency(registry: &Registry, name: &'static str, help: &'static str) -> HistogramFamily {
+pub(crate) fn latency(registry: &Registry, name: &'static str, help: &'static str) -> HistogramFamily {
     registry.histogram(name, help, LATENCY_MS)
 }

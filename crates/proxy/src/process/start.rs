@@ -2,7 +2,7 @@
 
 use super::{
     admin,
-    control::{Caller, Following, Resolver, Services},
+    control::{Caller, Families, Following, Resolver, Services},
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
     in_flight::InFlight,
@@ -29,8 +29,11 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpStream, sync::watch};
-use weft_telemetry::{LogHandle, Readiness, Registry, Shard, build, process};
-use weft_transport::{drain, socket, tls::Store};
+use weft_telemetry::{Labels, LogHandle, Readiness, Registry, Shard, build, metrics::Sample, process};
+use weft_transport::{
+    drain, socket,
+    tls::{self, Store},
+};
 
 /// The kernel's own limit (`somaxconn`) applies besides.
 const BACKLOG: u32 = 4096;
@@ -128,6 +131,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         connect: config.control.connect,
         certified: certified.clone(),
         lifetimes: lifetimes.clone(),
+        requests: Families::new(&registry),
     };
     let discovery = discovery(&config, &services, &addrs, &options.clock, &runtime, &registry)?;
     let reporter =
@@ -313,6 +317,16 @@ fn registry(config: &Config) -> Registry {
     let registry = Registry::new(config.process.workers, config.process.metrics_series_cap);
     build::register(&registry);
     process::register(&registry);
+    let tls = tls::info();
+    registry.collector(move |out| {
+        let labels = Labels::new()
+            .with("tls_suites", &tls.suites)
+            .with("tls_kx_groups", &tls.groups)
+            .with("tls_rand", &tls.random)
+            .with("tls_key_provider", &tls.keys)
+            .with("tls_fips", tls.fips);
+        out.push(Sample::gauge("rustls_info", "What TLS is made with", 1.0).labels(labels));
+    });
     registry
 }
 

@@ -19,7 +19,11 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weft_model::{ProtocolHint, endpoint::ServerTls};
 use weft_proxy::process::worker::WallClock;
-use weft_testkit::{ca::Ca, control::FakeControl, http1, http2};
+use weft_testkit::{
+    ca::Ca,
+    control::{self as fake, FakeControl},
+    http1, http2,
+};
 use weft_transport::{
     Stream,
     tls::{Key, Store, TlsError},
@@ -310,4 +314,25 @@ async fn a_client_is_told_before_its_connection_ends() {
     eventually("the idle one is closed in the end", || expired(&mesh.app, "cut") >= 1.0).await;
     let _ = soon(idle.rest()).await;
     eventually("nothing is left", || mesh.app.metric("weft_identity_bound_connections") == 0.0).await;
+}
+
+/// Linkerd's families of the clients of the control plane, and what TLS is made with.
+#[tokio::test]
+async fn what_the_control_plane_is_asked_is_counted() {
+    let control = FakeControl::start().unwrap();
+    control.fail_next(fake::Service::Certify, tonic::Code::Unavailable);
+    let proxy = Setup::new(&control, "web").ready().await;
+    let of = |name: &str| format!("{name}{{addr=\"{}\",tls=\"no_identity\",no_tls_reason=\"loopback\"", control.addr());
+    let responses = of("control_response_total");
+    for (end, expected) in [
+        (r#"status_code="200",classification="success",grpc_status="0""#, 1.0),
+        (r#"status_code="200",classification="failure",grpc_status="14""#, 1.0),
+    ] {
+        let series = format!("{responses},{end}}}");
+        eventually(&series, || proxy.metric(&series) >= expected).await;
+    }
+    assert!(proxy.metric(&of("control_request_total")) >= 2.0);
+    assert!(proxy.metric(&of("control_response_latency_ms_count")) >= 2.0);
+    let tls = r#"rustls_info{tls_suites="TLS13_AES_128_GCM_SHA256,TLS13_AES_256_GCM_SHA384,TLS13_CHACHA20_POLY1305_SHA256",tls_kx_groups="X25519MLKEM768,X25519,secp256r1,secp384r1",tls_rand="AwsLcRs",tls_key_provider="AwsLcRs",tls_fips="false"} 1"#;
+    assert!(proxy.handle().metrics().lines().any(|line| line == tls), "{}", proxy.handle().metrics());
 }

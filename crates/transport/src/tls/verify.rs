@@ -35,6 +35,32 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     })
 }
 
+/// What handshakes are made with, for whoever looks at a running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Most wanted first, with commas.
+    pub suites: String,
+    /// Key exchanges, most wanted first, with commas.
+    pub groups: String,
+    pub random: String,
+    pub keys: String,
+    /// The crypto library is a validated module.
+    pub fips: bool,
+}
+
+pub fn info() -> Info {
+    let provider = provider();
+    let suites: Vec<_> = provider.cipher_suites.iter().map(|suite| format!("{:?}", suite.suite())).collect();
+    let groups: Vec<_> = provider.kx_groups.iter().map(|group| format!("{:?}", group.name())).collect();
+    Info {
+        suites: suites.join(","),
+        groups: groups.join(","),
+        random: format!("{:?}", provider.secure_random),
+        keys: format!("{:?}", provider.key_provider),
+        fips: provider.fips(),
+    }
+}
+
 /// Reads trust anchors; whatever stands around the certificates is skipped, as are other kinds of PEM blocks.
 pub(super) fn anchors(pem: &str) -> Result<RootCertStore, AnchorsError> {
     let mut roots = RootCertStore::empty();

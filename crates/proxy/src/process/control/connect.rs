@@ -1,6 +1,6 @@
 //! A connection to a service of the control plane, as a tonic channel that connects when it is used.
 
-use super::Resolver;
+use super::{Counted, Families, Resolver};
 use crate::{
     config::{Connect, ControlAddr},
     process::identity::{Certified, Lifetimes},
@@ -15,8 +15,8 @@ use std::{
     },
     time::Duration,
 };
-use tonic::transport::{Channel, Endpoint};
-use weft_model::{Identity, endpoint::ServerTls};
+use tonic::transport::Endpoint;
+use weft_model::{DnsName, Identity, endpoint::ServerTls};
 use weft_transport::{
     Stream,
     socket::{self, ConnectOptions},
@@ -39,6 +39,7 @@ pub(in crate::process) struct Services {
     pub(in crate::process) connect: Connect,
     pub(in crate::process) certified: Certified,
     pub(in crate::process) lifetimes: Lifetimes,
+    pub(in crate::process) requests: Families,
 }
 
 /// As whom a service is called.
@@ -69,7 +70,7 @@ impl Services {
         client: &'static str,
         service: &ControlAddr,
         caller: Caller,
-    ) -> Result<Channel, tonic::transport::Error> {
+    ) -> Result<Counted, tonic::transport::Error> {
         let authority = service.addr.to_string();
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))?
             .http2_keep_alive_interval(PING_INTERVAL)
@@ -83,11 +84,17 @@ impl Services {
             next: AtomicUsize::new(fastrand::usize(..1 << 16)),
             failing: AtomicBool::new(false),
         });
-        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let dialer = dialer.clone();
             async move { dialer.connect().await.map(TokioIo::new) }
-        })))
+        }));
+        Ok(self.requests.count(channel, &authority, service.identity.as_ref().map(server).as_ref()))
     }
+}
+
+/// Whom a service of that name must prove to be.
+fn server(name: &DnsName) -> ServerTls {
+    ServerTls { identity: Identity::Dns(name.clone()), server_name: name.clone() }
 }
 
 impl Dialer {
@@ -134,7 +141,7 @@ impl Dialer {
         let options = ConnectOptions { timeout, keepalive: socket.keepalive, user_timeout: socket.user_timeout, mark };
         let tcp = socket::connect(addr, &options).await?;
         let Some(name) = &self.service.identity else { return Ok(Stream::tcp(tcp)) };
-        let server = ServerTls { identity: Identity::Dns(name.clone()), server_name: name.clone() };
+        let server = server(name);
         let handshake = self.services.tls.connect(tcp, &server, false);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok((mut stream, _))) => {
@@ -155,7 +162,7 @@ mod tests {
         process::identity::uncertified,
     };
     use tokio::net::{TcpListener, TcpStream};
-    use weft_model::{DnsName, policy::outbound::Backoff};
+    use weft_model::policy::outbound::Backoff;
     use weft_telemetry::Registry;
     use weft_testkit::{ca::Ca, control::FakeControl};
     use weft_transport::tls::Key;
@@ -204,7 +211,14 @@ mod tests {
         let (_, certified) = uncertified();
         let registry = Registry::new(1, 10);
         let lifetimes = Lifetimes::new(Arc::new(std::time::SystemTime::now), DAY, &registry);
-        Services { resolver: Resolver::new(&control, &registry), tls, connect, certified, lifetimes }
+        Services {
+            resolver: Resolver::new(&control, &registry),
+            tls,
+            connect,
+            certified,
+            lifetimes,
+            requests: Families::new(&registry),
+        }
     }
 
     async fn profile(services: &Services, addr: SocketAddr, identity: DnsName) -> Result<(), weft_wire::Error> {

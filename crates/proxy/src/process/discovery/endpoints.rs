@@ -1,9 +1,8 @@
 //! The endpoints of one target, from `Destination.Get`.
 
 use super::Watched;
-use crate::process::control::{Event, Following, follow};
+use crate::process::control::{Counted, Event, Following, follow};
 use std::{collections::BTreeMap, net::SocketAddr, ops::ControlFlow, sync::Arc};
-use tonic::transport::Channel;
 use weft_model::{Endpoint, EndpointUpdate, NameAddr};
 use weft_wire::destination::Client;
 
@@ -46,7 +45,7 @@ impl EndpointsWatch {
 pub(super) async fn watch(
     endpoints: Arc<Watched<EndpointSet>>,
     path: String,
-    client: Client<Channel>,
+    client: Client<Counted>,
     context: String,
     following: Following,
 ) {

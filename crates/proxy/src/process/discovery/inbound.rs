@@ -2,12 +2,11 @@
 
 use super::{InboundSettings, MAX_WATCHES, Watched, fallback};
 use crate::process::{
-    control::{Event, Following, follow},
+    control::{Counted, Event, Following, follow},
     rate_limit::{Clock, Limiter},
 };
 use arc_swap::ArcSwapOption;
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
-use tonic::transport::Channel;
 use weft_model::ServerPolicy;
 use weft_wire::inbound::Client;
 
@@ -80,7 +79,7 @@ impl Published {
 pub(super) async fn watch(
     published: Published,
     port: u16,
-    client: Client<Channel>,
+    client: Client<Counted>,
     workload: String,
     following: Following,
 ) {

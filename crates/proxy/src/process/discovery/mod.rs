@@ -17,7 +17,10 @@ mod target;
 mod watched;
 
 use self::cache::Cache;
-use super::{control::Following, rate_limit::Clock};
+use super::{
+    control::{Counted, Following},
+    rate_limit::Clock,
+};
 use crate::{
     config::{DnsSuffixes, Inbound, PortSet},
     error::{Code, ProxyError},
@@ -31,7 +34,6 @@ use std::{
     time::{Duration, Instant},
 };
 pub use target::TargetKey;
-use tonic::transport::Channel;
 pub use watched::{Versioned, Watched};
 use weft_model::{
     NameAddr,
@@ -62,10 +64,10 @@ struct Inner {
 /// Whom to ask.
 #[derive(Clone)]
 pub(super) struct Sources {
-    pub(super) destination: Channel,
+    pub(super) destination: Counted,
     pub(super) destination_context: String,
     pub(super) destination_following: Following,
-    pub(super) policy: Channel,
+    pub(super) policy: Counted,
     pub(super) workload: String,
     pub(super) policy_following: Following,
 }

@@ -1,8 +1,8 @@
 //! Trust anchors that change while the proxy runs: `weft.identity.TrustBundle/Watch` on the identity service's address.
 
-use crate::process::control::{Event, Following, follow};
+use crate::process::control::{Counted, Event, Following, follow};
 use std::{ops::ControlFlow, time::Duration};
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use weft_telemetry::{CounterFamily, Labels, Registry, Shard};
 use weft_transport::tls::Store;
 use weft_wire::{Error, trust::Client};
@@ -12,7 +12,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Puts each bundle into `store`. Until one comes, the environment's anchors stay.
 pub(in crate::process) async fn follow_anchors(
-    channel: Channel,
+    channel: Counted,
     store: Store,
     following: Following,
     registry: Registry,
