@@ -1,6 +1,12 @@
 //! What a destination profile says of an address.
 
-use crate::{DnsName, Endpoint, policy::route::Pattern};
+use crate::{
+    DnsName, Endpoint, Meta, NameAddr,
+    policy::{
+        outbound::{Backend, BackendKind, Distribution, Load, Queue, RouteBackend},
+        route::Pattern,
+    },
+};
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 /// The answer to GetProfile, as far as a proxy acts on it.
@@ -12,7 +18,8 @@ pub struct Profile {
     pub opaque: bool,
     /// The single endpoint behind the address, if it is a pod's.
     pub endpoint: Option<Endpoint>,
-    /// The first that matches is followed. Routes and targets take precedence over policy routes.
+    /// The first that matches is followed, and what matches none asks for nothing. Routes and targets take precedence over
+    /// policy routes.
     pub routes: Vec<ProfileRoute>,
     pub retry_budget: Option<RetryBudget>,
     /// Requests go to these by weight instead; empty is the target itself.
@@ -23,7 +30,7 @@ pub struct Profile {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProfileRoute {
     pub matches: RequestMatch,
-    /// The first that matches says whether the response is a failure; a response that matches none is none.
+    /// The first that matches says whether the response is a failure; a response that matches none is judged by its status.
     pub response_classes: Vec<ResponseClass>,
     /// Labels of its metrics, without the `rt_` prefix.
     pub labels: BTreeMap<String, String>,
@@ -67,14 +74,37 @@ pub struct RetryBudget {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedTarget {
     /// The path to ask the Destination service for: `name:port`.
-    pub target: crate::NameAddr,
+    pub target: NameAddr,
     /// Above 0.
     pub weight: u32,
 }
 
+/// Endpoints behind profiles are compared as Linkerd's proxies do it.
+const LOAD: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
+/// The proxy's own settings win over it.
+const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
+
 impl Profile {
-    /// Whether it has routes or targets, which take precedence over policy routes.
-    pub fn has_routes(&self) -> bool {
-        !self.routes.is_empty() || !self.targets.is_empty()
+    /// The name by which requests to `port` follow this profile and not the policy: it has one, and routes or targets.
+    pub fn followed(&self, port: u16) -> Option<NameAddr> {
+        let name = self.name.clone().filter(|_| !self.routes.is_empty() || !self.targets.is_empty())?;
+        Some(NameAddr { name, port })
+    }
+
+    /// How what follows this profile spreads: by weight over the targets, else over the endpoints of `name` itself.
+    pub fn distribution(&self, name: &NameAddr) -> Distribution {
+        let to = |target: &NameAddr| {
+            let kind = BackendKind::Balance { target: target.clone(), load: LOAD };
+            RouteBackend {
+                backend: Backend { meta: Meta::default_named("profile"), kind, queue: QUEUE },
+                filters: vec![],
+            }
+        };
+        if self.targets.is_empty() {
+            return Distribution::FirstAvailable(vec![to(name)]);
+        }
+        Distribution::RandomAvailable(
+            self.targets.iter().map(|WeightedTarget { target, weight }| (to(target), *weight)).collect(),
+        )
     }
 }

@@ -4,13 +4,20 @@
 //! proxy something removes it here.
 
 use crate::{
-    ClientPolicy, Profile, ServerPolicy,
+    ClientPolicy, ServerPolicy,
+    decide::filter::is_protected,
     policy::{
         inbound::{InboundRule, ServerProtocol},
-        outbound::{Backend, BackendKind, Breaker, ClientProtocol, Distribution, HttpRoutes, OutboundRule, TcpRoute},
-        route::{Filter, Rule},
+        outbound::{
+            Backend, BackendKind, Breaker, ClientProtocol, Distribution, HttpRoutes, OutboundRule, RouteBackend,
+            TcpRoute,
+        },
+        route::{Filter, HeaderEdits, Rule},
     },
 };
+
+/// The most edits of headers that one filter may hold; Gateway API allows 16 of each kind.
+const MAX_EDITS: usize = 64;
 
 impl ClientPolicy {
     /// The first thing that this build of the proxy cannot carry out.
@@ -44,18 +51,8 @@ impl ServerPolicy {
     }
 }
 
-impl Profile {
-    /// The first thing that this build of the proxy cannot carry out.
-    pub fn unsupported(&self) -> Option<String> {
-        if !self.routes.is_empty() {
-            return Some("routes of a ServiceProfile".to_owned());
-        }
-        (!self.targets.is_empty()).then(|| "traffic split of a ServiceProfile".to_owned())
-    }
-}
-
 fn inbound_rules<M>(rules: &[Rule<M, InboundRule>]) -> Option<String> {
-    rules.iter().find_map(|rule| rule.filters.first()).map(named)
+    rules.iter().find_map(|rule| filters(&rule.filters))
 }
 
 fn http_routes(routes: &HttpRoutes) -> Option<String> {
@@ -65,25 +62,55 @@ fn http_routes(routes: &HttpRoutes) -> Option<String> {
 fn rules<M>(rules: &[Rule<M, OutboundRule>]) -> Option<String> {
     rules.iter().find_map(|rule| {
         let OutboundRule { backends, timeouts: _, retry: _, allow_l5d_headers: _ } = &rule.does;
-        rule.filters.first().map(named).or_else(|| distribution(backends))
+        filters(&rule.filters).or_else(|| distribution(backends))
     })
 }
 
 fn tcp_route(route: &TcpRoute) -> Option<String> {
-    let refused = route.filters.iter().find(|filter| !matches!(filter, Filter::Forbidden | Filter::Invalid(_)));
+    let for_requests = |filter: &&Filter| !matches!(filter, Filter::Forbidden | Filter::Invalid(_));
+    let refused = route.filters.iter().chain(backends(&route.backends).flat_map(|b| &b.filters)).find(for_requests);
     refused.map(named).or_else(|| distribution(&route.backends))
 }
 
-fn distribution(backends: &Distribution) -> Option<String> {
-    match backends {
-        Distribution::Empty => None,
-        Distribution::FirstAvailable(all) => {
-            all.iter().find_map(|b| b.filters.first().map(named).or_else(|| backend(&b.backend)))
+fn distribution(distribution: &Distribution) -> Option<String> {
+    backends(distribution).find_map(|b| filters(&b.filters).or_else(|| backend(&b.backend)))
+}
+
+fn backends(distribution: &Distribution) -> impl Iterator<Item = &RouteBackend> {
+    let (first, random) = match distribution {
+        Distribution::Empty => (&[][..], &[][..]),
+        Distribution::FirstAvailable(all) => (all.as_slice(), &[][..]),
+        Distribution::RandomAvailable(all) => (&[][..], all.as_slice()),
+    };
+    first.iter().chain(random.iter().map(|(backend, _)| backend))
+}
+
+/// What of filters for requests would break a message, or let a policy speak for a proxy.
+fn filters(filters: &[Filter]) -> Option<String> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::RequestHeaders(edits) | Filter::ResponseHeaders(edits) => {
+            edited(edits).map(|what| format!("{} {what}", named(filter)))
         }
-        Distribution::RandomAvailable(all) => {
-            all.iter().find_map(|(b, _)| b.filters.first().map(named).or_else(|| backend(&b.backend)))
+        // 304 is about a copy that the client has.
+        Filter::Redirect(redirect) => redirect
+            .status
+            .filter(|status| !(300..400).contains(status) || *status == 304)
+            .map(|status| format!("filter that redirects with status {status}")),
+        Filter::HttpFailure { status, message: _, ratio: _ } => {
+            (*status < 200).then(|| format!("filter that fails HTTP requests with status {status}"))
         }
+        Filter::GrpcFailure { code: _, message: _, ratio: _ } | Filter::Forbidden | Filter::Invalid(_) => None,
+    })
+}
+
+fn edited(edits: &HeaderEdits) -> Option<String> {
+    let HeaderEdits { add, set, remove } = edits;
+    if add.len() + set.len() + remove.len() > MAX_EDITS {
+        return Some(format!("in more than {MAX_EDITS} places"));
     }
+    let mut names = add.iter().chain(set).map(|(name, _)| name).chain(remove);
+    let refused = names.find(|name| is_protected(name))?;
+    Some(format!("of the connection or the mesh: {refused}"))
 }
 
 fn backend(backend: &Backend) -> Option<String> {
@@ -122,8 +149,8 @@ mod tests {
     use crate::{
         Endpoint, Meta,
         policy::{
-            outbound::{Backoff, Load, Penalty, Queue, RouteBackend, Timeouts},
-            route::{HeaderEdits, HttpMatch, HttpRoute, Ratio},
+            outbound::{Backoff, Load, Penalty, Queue, Timeouts},
+            route::{HttpMatch, HttpRoute, Ratio, Redirect},
         },
     };
     use std::time::Duration;
@@ -175,10 +202,7 @@ mod tests {
     #[test]
     fn the_first_thing_out_of_reach_is_named() {
         let backoff = Backoff { min: SECOND, max: SECOND, jitter: 0.0 };
-        let edits = || Filter::RequestHeaders(HeaderEdits::default());
         assert_eq!(http(|_| {}), None);
-        assert_eq!(http(|r| rule(r).filters = vec![edits()]).unwrap(), "filter that edits request headers");
-        assert_eq!(http(|r| last_backend(r).filters = vec![edits()]).unwrap(), "filter that edits request headers");
         assert_eq!(http(|r| rule(r).does.timeouts.idle = Some(SECOND)), None);
         let breaker = |max_failures| Some(Breaker::Consecutive { max_failures, backoff });
         assert_eq!(http(|r| r.breaker = breaker(7)).unwrap(), "circuit breaker");
@@ -191,6 +215,38 @@ mod tests {
         let penalty = Some(Penalty { rtt: SECOND, max_retry_after: SECOND });
         let refused = http(|r| last_backend(r).backend.kind = balance(penalty));
         assert_eq!(refused.unwrap(), "load estimate with a penalty for failures");
+    }
+
+    #[test]
+    fn filters_that_would_break_a_message_are_named() {
+        let edits = |add: &[&str], remove: &[&str]| HeaderEdits {
+            add: add.iter().map(|name| ((*name).to_owned(), vec![])).collect(),
+            set: vec![],
+            remove: remove.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let asked = |edits| Filter::RequestHeaders(edits);
+        let of = |filter: Filter| {
+            (http(|r| rule(r).filters = vec![filter.clone()]), http(|r| last_backend(r).filters = vec![filter]))
+        };
+        assert_eq!(of(asked(edits(&["x-a"], &["cookie"]))), (None, None));
+        let named = Some("filter that edits request headers of the connection or the mesh: te".to_owned());
+        assert_eq!(of(asked(edits(&["x-a"], &["te"]))), (named.clone(), named));
+        assert!(of(asked(edits(&["l5d-client-id"], &[]))).0.is_some());
+        assert!(
+            of(Filter::ResponseHeaders(edits(&[], &["content-length"]))).0.unwrap().ends_with("mesh: content-length")
+        );
+        assert_eq!(of(asked(edits(&["x"; MAX_EDITS], &[]))).0, None);
+        assert!(of(asked(edits(&["x"; MAX_EDITS], &["x"]))).0.unwrap().ends_with("more than 64 places"));
+        let redirect = |status| of(Filter::Redirect(Redirect { status, ..Redirect::default() })).0;
+        assert_eq!((redirect(None), redirect(Some(308))), (None, None));
+        assert!(redirect(Some(200)).is_some() && redirect(Some(304)).is_some());
+        let failure = |status| {
+            let ratio = Ratio { numerator: 1, denominator: 1 };
+            of(Filter::HttpFailure { status, message: String::new(), ratio }).1
+        };
+        assert_eq!((failure(200), failure(599)), (None, None));
+        assert_eq!(failure(101).unwrap(), "filter that fails HTTP requests with status 101");
+        assert_eq!(of(Filter::Invalid(String::new())), (None, None), "it answers by itself");
     }
 
     #[test]
@@ -209,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_and_profiles() {
+    fn servers() {
         let server = |filters| {
             let rule = Rule { matches: vec![], filters, does: InboundRule::default() };
             let route = HttpRoute { meta: meta(), hosts: vec![], rules: vec![rule] };
@@ -217,12 +273,8 @@ mod tests {
             ServerPolicy { meta: meta(), protocol, authorizations: vec![] }.unsupported()
         };
         assert_eq!(server(vec![]), None);
-        let ratio = Ratio { numerator: 1, denominator: 1 };
-        let failure = Filter::HttpFailure { status: 500, message: String::new(), ratio };
-        assert_eq!(server(vec![failure]).unwrap(), "filter that fails HTTP requests");
-
-        assert_eq!(Profile { opaque: true, ..Profile::default() }.unsupported(), None);
-        let target = crate::profile::WeightedTarget { target: "a:80".parse().unwrap(), weight: 1 };
-        assert!(Profile { targets: vec![target], ..Profile::default() }.unsupported().is_some());
+        let edits = HeaderEdits { remove: vec!["host".into()], ..HeaderEdits::default() };
+        let named = server(vec![Filter::RequestHeaders(edits)]).unwrap();
+        assert_eq!(named, "filter that edits request headers of the connection or the mesh: host");
     }
 }

@@ -6,6 +6,7 @@
 pub mod reference;
 
 use std::fmt;
+use weft_model::decide::filter::Answer;
 
 /// A failure made or noticed by the mesh.
 #[derive(Clone, Debug)]
@@ -13,6 +14,16 @@ pub struct ProxyError {
     pub code: Code,
     /// What a stranger may see, without the code.
     pub message: String,
+    /// A reply that is not the code's own. Rare, so it has no room of its own in what holds failures.
+    reply: Option<Box<Reply>>,
+}
+
+/// How a policy asks for a request to be answered.
+#[derive(Clone, Debug)]
+struct Reply {
+    status: u16,
+    grpc_status: u16,
+    location: Option<String>,
 }
 
 /// The stable name of a failure.
@@ -34,6 +45,10 @@ pub enum Code {
     RateLimited,
     /// The policy asks for something that this build does not carry out, or is invalid.
     PolicyUnsupported,
+    /// A filter of the route redirects the request.
+    Redirect,
+    /// A filter of the route fails the request on purpose.
+    FaultInjected,
     /// The client did not send what detection or the handshake needs in time.
     DetectTimeout,
     /// The policy routes TLS by server name, and the connection gives none.
@@ -66,13 +81,73 @@ pub enum Code {
     ResponseHeadersTimeout,
     /// Nothing moved for too long.
     IdleTimeout,
+    /// The response of a ServiceProfile's route did not begin in time.
+    ProfileTimeout,
     /// The destination is this proxy itself, or loopback.
     Loop,
 }
 
 impl ProxyError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), reply: None }
+    }
+
+    /// The HTTP status of the reply.
+    pub fn status(&self) -> u16 {
+        self.reply.as_ref().map_or(self.code.status(), |reply| reply.status)
+    }
+
+    /// The gRPC status of the reply to a gRPC request.
+    pub fn grpc_status(&self) -> u16 {
+        self.reply.as_ref().map_or(self.code.grpc_status(), |reply| reply.grpc_status)
+    }
+
+    /// Where the reply sends the client. It is a header value.
+    pub fn location(&self) -> Option<&str> {
+        self.reply.as_ref()?.location.as_deref()
+    }
+}
+
+impl From<Answer<'_>> for ProxyError {
+    fn from(answer: Answer<'_>) -> Self {
+        let replying = |code: Code, message: &str, status, grpc_status, location| Self {
+            code,
+            message: message.to_owned(),
+            reply: Some(Box::new(Reply { status, grpc_status, location })),
+        };
+        match answer {
+            Answer::Redirect { status, location } => {
+                let code = Code::Redirect;
+                replying(code, "redirected", status, code.grpc_status(), Some(location))
+            }
+            Answer::HttpFailure { status, message } => {
+                let code = Code::FaultInjected;
+                replying(code, message, status, code.grpc_status(), None)
+            }
+            Answer::GrpcFailure { code, message } => {
+                replying(Code::FaultInjected, message, status_of_grpc(code), code, None)
+            }
+            Answer::Forbidden => Self::new(Code::Unauthorized, "the route forbids the request"),
+            Answer::Invalid(why) => Self::new(Code::PolicyUnsupported, why),
+        }
+    }
+}
+
+/// What a client that does not speak gRPC is told instead of a gRPC status, as gateways to gRPC do.
+fn status_of_grpc(code: u16) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
     }
 }
 
@@ -86,6 +161,8 @@ impl Code {
         Self::GatewayDomainInvalid,
         Self::RateLimited,
         Self::PolicyUnsupported,
+        Self::Redirect,
+        Self::FaultInjected,
         Self::DetectTimeout,
         Self::NoServerName,
         Self::ServerFirstRefused,
@@ -102,6 +179,7 @@ impl Code {
         Self::ResponseTimeout,
         Self::ResponseHeadersTimeout,
         Self::IdleTimeout,
+        Self::ProfileTimeout,
         Self::Loop,
     ];
 
@@ -125,6 +203,8 @@ impl Code {
             Self::GatewayDomainInvalid => "GATEWAY_DOMAIN_INVALID",
             Self::RateLimited => "RATE_LIMITED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
+            Self::Redirect => "REDIRECT",
+            Self::FaultInjected => "FAULT_INJECTED",
             Self::DetectTimeout => "DETECT_TIMEOUT",
             Self::NoServerName => "NO_SERVER_NAME",
             Self::ServerFirstRefused => "SERVER_FIRST_REFUSED",
@@ -141,6 +221,7 @@ impl Code {
             Self::ResponseTimeout => "RESPONSE_TIMEOUT",
             Self::ResponseHeadersTimeout => "RESPONSE_HEADERS_TIMEOUT",
             Self::IdleTimeout => "IDLE_TIMEOUT",
+            Self::ProfileTimeout => "PROFILE_TIMEOUT",
             Self::Loop => "LOOP",
         }
     }
@@ -150,9 +231,10 @@ impl Code {
         Self::ALL.iter().copied().find(|code| code.as_str() == name)
     }
 
-    /// The HTTP status of the reply.
+    /// The HTTP status of the reply, unless the policy names one.
     pub fn status(self) -> u16 {
         match self {
+            Self::Redirect => 301,
             Self::BadRequest | Self::Http2Violation | Self::NoServerName => 400,
             Self::HeadTooLarge => 431,
             Self::RouteNotFound | Self::GatewayDomainInvalid => 404,
@@ -167,13 +249,14 @@ impl Code {
             | Self::RequestTimeout
             | Self::ResponseTimeout
             | Self::ResponseHeadersTimeout
-            | Self::IdleTimeout => 504,
+            | Self::IdleTimeout
+            | Self::ProfileTimeout => 504,
             Self::Loop => 508,
-            Self::PolicyUnsupported => 500,
+            Self::PolicyUnsupported | Self::FaultInjected => 500,
         }
     }
 
-    /// The gRPC status of the reply to a gRPC request.
+    /// The gRPC status of the reply to a gRPC request, unless the policy names one.
     pub fn grpc_status(self) -> u16 {
         match self {
             Self::BadRequest
@@ -181,7 +264,8 @@ impl Code {
             | Self::Http2Violation
             | Self::NoServerName
             | Self::PolicyUnsupported => 13,
-            Self::RouteNotFound | Self::GatewayDomainInvalid => 5,
+            Self::RouteNotFound | Self::GatewayDomainInvalid | Self::Redirect => 5,
+            Self::FaultInjected => 9,
             Self::Unauthorized | Self::ServerFirstRefused => 7,
             Self::RateLimited => 8,
             Self::ConnectFailed
@@ -197,7 +281,8 @@ impl Code {
             | Self::RequestTimeout
             | Self::ResponseTimeout
             | Self::ResponseHeadersTimeout
-            | Self::IdleTimeout => 4,
+            | Self::IdleTimeout
+            | Self::ProfileTimeout => 4,
             Self::Loop => 10,
         }
     }
@@ -216,6 +301,8 @@ impl Code {
                 | Self::ResponseTimeout
                 | Self::ResponseHeadersTimeout
                 | Self::IdleTimeout
+                | Self::Redirect
+                | Self::FaultInjected
         )
     }
 }

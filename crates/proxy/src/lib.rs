@@ -12,6 +12,7 @@
 pub mod config;
 pub mod error;
 mod exchange;
+mod filter;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http1;
@@ -22,6 +23,7 @@ mod outbound;
 mod pool;
 mod prefix;
 pub mod process;
+mod profile;
 mod records;
 mod server_first;
 

@@ -11,7 +11,7 @@ use crate::{
     Meta,
     policy::{
         inbound::{Authorization, ServerPolicy, ServerProtocol},
-        route::Filter,
+        route::{Filter, HttpMatch, Rule},
     },
 };
 use std::sync::LazyLock;
@@ -21,6 +21,8 @@ use std::sync::LazyLock;
 pub enum Admission<'p> {
     Permitted {
         route: &'p Meta,
+        /// Those of the rule; empty where they are of gRPC, and in the default route.
+        matches: &'p [HttpMatch],
         /// What is to be done with the request, in this order.
         filters: &'p [Filter],
         /// The object that lets it in.
@@ -88,33 +90,39 @@ impl RequestView for ReadAs<'_> {
 }
 
 fn admit_as_written<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
-    let Some((route, filters, of_route)) = follow(&policy.protocol, request) else { return Admission::NoRoute };
-    match permit(of_route.iter().chain(&policy.authorizations), client) {
-        Some(by) => Admission::Permitted { route, filters, by },
+    let Some(Followed { route, matches, filters, authorizations }) = follow(&policy.protocol, request) else {
+        return Admission::NoRoute;
+    };
+    match permit(authorizations.iter().chain(&policy.authorizations), client) {
+        Some(by) => Admission::Permitted { route, matches, filters, by },
         None => Admission::Denied { route },
     }
 }
 
-/// The route, its filters and its own authorizations.
-fn follow<'p>(
-    protocol: &'p ServerProtocol,
-    request: &dyn RequestView,
-) -> Option<(&'p Meta, &'p [Filter], &'p [Authorization])> {
+/// The rule that a request follows, with the authorizations of its route.
+struct Followed<'p> {
+    route: &'p Meta,
+    matches: &'p [HttpMatch],
+    filters: &'p [Filter],
+    authorizations: &'p [Authorization],
+}
+
+fn follow<'p>(protocol: &'p ServerProtocol, request: &dyn RequestView) -> Option<Followed<'p>> {
     match protocol {
         ServerProtocol::Detect { routes, .. }
         | ServerProtocol::Http1 { routes, .. }
         | ServerProtocol::Http2 { routes, .. }
             if !routes.is_empty() =>
         {
-            let (route, rule) = find(routes, request)?;
-            Some((&route.meta, &rule.filters, &rule.does.authorizations))
+            let (route, Rule { matches, filters, does }) = find(routes, request)?;
+            Some(Followed { route: &route.meta, matches, filters, authorizations: &does.authorizations })
         }
         ServerProtocol::Grpc { routes } if !routes.is_empty() => {
-            let (route, rule) = find_grpc(routes, request)?;
-            Some((&route.meta, &rule.filters, &rule.does.authorizations))
+            let (route, Rule { matches: _, filters, does }) = find_grpc(routes, request)?;
+            Some(Followed { route: &route.meta, matches: &[], filters, authorizations: &does.authorizations })
         }
         // Also a port that was served as HTTP and has become opaque: the server's authorizations hold.
-        _ => Some((&DEFAULT_ROUTE, &[], &[])),
+        _ => Some(Followed { route: &DEFAULT_ROUTE, matches: &[], filters: &[], authorizations: &[] }),
     }
 }
 
@@ -125,7 +133,7 @@ mod tests {
         decide::authorize::ClientTls,
         policy::{
             inbound::{DefaultPolicy, InboundRule},
-            route::{HttpMatch, HttpRoute, PathMatch, Rule},
+            route::{HttpRoute, PathMatch},
         },
     };
 

@@ -23,6 +23,8 @@ pub enum Late {
     Headers,
     /// The end of the response.
     Response,
+    /// The head of the response, its attempts and the wait for an endpoint included.
+    Answer,
     /// Any sign of life.
     Idle,
     /// The whole exchange, its attempts included.
@@ -30,8 +32,13 @@ pub enum Late {
 }
 
 /// The next time at which the request is too late, and with what. `attempt` is how long the present attempt waits for the
-/// head of its response.
-pub fn next(timeouts: &Timeouts, attempt: Option<Duration>, progress: &Progress) -> Option<(Instant, Late)> {
+/// head of its response, `answer` how long the request waits for one.
+pub fn next(
+    timeouts: &Timeouts,
+    attempt: Option<Duration>,
+    answer: Option<Duration>,
+    progress: &Progress,
+) -> Option<(Instant, Late)> {
     let Timeouts { response, request, idle } = *timeouts;
     let Progress { began, active, sent, head } = *progress;
     let answering = match (sent, head) {
@@ -43,6 +50,7 @@ pub fn next(timeouts: &Timeouts, attempt: Option<Duration>, progress: &Progress)
     let all = [
         at(sent.filter(|_| head.is_none()), attempt, Late::Headers),
         at(answering, response, Late::Response),
+        at(Some(began).filter(|_| head.is_none()), answer, Late::Answer),
         at(active, idle, Late::Idle),
         at(Some(began), request, Late::Request),
     ];
@@ -55,6 +63,16 @@ mod tests {
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
+    }
+
+    #[test]
+    fn an_answer_is_awaited_over_all_attempts() {
+        let zero = Instant::now();
+        let sent = Progress { began: zero, active: None, sent: Some(zero + ms(50)), head: None };
+        let late = next(&Timeouts::default(), Some(ms(100)), Some(ms(120)), &sent);
+        assert_eq!(late, Some((zero + ms(120), Late::Answer)));
+        let answered = Progress { head: Some(zero + ms(60)), ..sent };
+        assert_eq!(next(&Timeouts::default(), None, Some(ms(120)), &answered), None);
     }
 
     #[test]
@@ -82,7 +100,7 @@ mod tests {
             (Timeouts { request: Some(Duration::MAX), ..Timeouts::default() }, None, new, None),
         ];
         for (timeouts, attempt, progress, expected) in cases {
-            let found = next(&timeouts, attempt, &progress);
+            let found = next(&timeouts, attempt, None, &progress);
             assert_eq!(found, expected.map(|(n, late)| (at(n), late)), "{timeouts:?} {attempt:?} {progress:?}");
         }
     }

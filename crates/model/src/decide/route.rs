@@ -98,6 +98,19 @@ fn best<'r, R, M: 'r, D: 'r, F: Copy + Ord>(
         .map(|(_, route, rule)| (route, rule))
 }
 
+/// The path prefix by which one of `matches` fits `request` closest; `None` if it fits closest by something else.
+pub fn matched_prefix<'m>(matches: &'m [HttpMatch], request: &dyn RequestView) -> Option<&'m str> {
+    if matches.is_empty() {
+        return Some("/");
+    }
+    let closest = matches.iter().filter_map(|m| http_fit(m, request)).max()?;
+    matches.iter().filter(|m| http_fit(m, request) == Some(closest)).find_map(|m| match &m.path {
+        None => Some("/"),
+        Some(PathMatch::Prefix(prefix)) => Some(prefix.as_str()),
+        Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => None,
+    })
+}
+
 /// An authority's host: without port and trailing dot.
 fn host_of(authority: &str) -> &str {
     let host = match authority.rsplit_once(':') {

@@ -223,6 +223,8 @@ pub struct Destination {
     pub context: String,
     pub profile_networks: Vec<Cidr>,
     pub profile_suffixes: DnsSuffixes,
+    /// How long an inbound request waits for the profile of its name.
+    pub profile_patience: Duration,
     /// How long a connection waits for the first answers about its destination.
     pub timeout: Duration,
 }

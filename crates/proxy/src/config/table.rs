@@ -161,7 +161,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("LINKERD2_PROXY_DESTINATION_CONTEXT", Text, Value(""), "Says who asks; passed on as it is"),
         yes("LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS", Networks, Value(""), "Addresses for which profiles are looked up"),
         yes("LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES", Suffixes, Value("svc.cluster.local."), "Names for which profiles are looked up"),
-        not_built("LINKERD2_PROXY_DESTINATION_PROFILE_INITIAL_TIMEOUT", Duration, Value("500ms"), "How long an inbound profile lookup may take"),
+        yes("LINKERD2_PROXY_DESTINATION_PROFILE_INITIAL_TIMEOUT", Duration, Value("500ms"), "How long an inbound profile lookup may take"),
         yes("LINKERD2_PROXY_INGRESS_MODE", Bool, Value("false"), "Sends each request where its `l5d-dst-override` says; an ingress must strip it from what comes from outside"),
         yes("LINKERD2_PROXY_OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", Bool, Derived("the value of LINKERD2_PROXY_INGRESS_MODE"), "Hides `l5d-proxy-error` and `l5d-proxy-connection` from the application"),
         not_built("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", Bool, Value("false"), "Fills the label `hostname` of outbound route metrics"),

@@ -12,17 +12,18 @@ pub fn markdown() -> String {
          A code stands in `l5d-proxy-error` behind Linkerd's text, as in `no route found for request [ROUTE_NOT_FOUND]`, in the log, and in\n\
          `weft_proxy_errors_total{direction,code}`. HTTP clients get the HTTP status; gRPC clients on HTTP/2 get status 200 with the gRPC status.\n\
          *ends* says that the client's connection is closed behind the reply. Where there is no request yet, or bytes are forwarded, the\n\
-         connection is closed or reset instead of a reply.\n\n\
+         connection is closed or reset instead of a reply. \\* unless the policy names another.\n\n\
          | code | HTTP | gRPC | ends | cause | remedy |\n|---|---|---|---|---|---|\n",
     );
     for code in Code::ALL {
         let (cause, remedy) = explained(*code);
         let ends = if code.closes() { "yes" } else { "no" };
         let grpc = code.grpc_status();
+        let or = if matches!(code, Code::Redirect | Code::FaultInjected) { "*" } else { "" };
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "| `{}` | {} | {grpc} {} | {ends} | {cause} | {remedy} |",
+            "| `{}` | {}{or} | {grpc}{or} {} | {ends} | {cause} | {remedy} |",
             code.as_str(),
             code.status(),
             grpc_name(grpc)
@@ -38,6 +39,7 @@ fn grpc_name(status: u16) -> &'static str {
         5 => "NOT_FOUND",
         7 => "PERMISSION_DENIED",
         8 => "RESOURCE_EXHAUSTED",
+        9 => "FAILED_PRECONDITION",
         10 => "ABORTED",
         13 => "INTERNAL",
         14 => "UNAVAILABLE",
@@ -79,6 +81,14 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
         Code::PolicyUnsupported => (
             "The policy asks for something that this build does not carry out, or is invalid; the text names it",
             "Take that part of the policy away, or use a build that has it",
+        ),
+        Code::Redirect => (
+            "A `RequestRedirect` filter of the route that the request matches leads elsewhere; `location` in the reply says where",
+            "None is needed. Else change the route's filter, or let another route match",
+        ),
+        Code::FaultInjected => (
+            "A filter of the route that the request matches fails it on purpose, or its share of the requests",
+            "Take the filter off the route when the experiment is over",
         ),
         Code::DetectTimeout => (
             "A client connected and did not send what its protocol is known by, a TLS handshake or a transport header, in time",
@@ -143,6 +153,10 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
         Code::IdleTimeout => (
             "No byte of request or response moved within `timeout.linkerd.io/idle`",
             "Look for a server or a client that stands still; streams that are silent by nature need a longer timeout, or none",
+        ),
+        Code::ProfileTimeout => (
+            "The response to a request did not begin within the timeout of its ServiceProfile's route, retries included",
+            "Look why the server is slow, or raise the route's `timeout`",
         ),
         Code::Loop => (
             "The connection was not redirected to the proxy, or leads to the proxy itself, to loopback, or to no address of this workload",

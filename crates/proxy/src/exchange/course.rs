@@ -13,6 +13,7 @@
 
 use crate::error::{Code, ProxyError};
 use std::{
+    any::Any,
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     pin::Pin,
@@ -31,10 +32,18 @@ use weft_model::{
 
 /// What is asked of one request. Lives as long as the request, whatever becomes of its attempts.
 #[derive(Default)]
-pub(crate) struct Course(OnceCell<Box<Running>>);
+pub(crate) struct Course(OnceCell<Box<Running>>, OnceCell<Rc<dyn Followed>>);
+
+/// What a direction keeps of a request over all its attempts.
+pub(crate) trait Followed: Any {
+    /// There will be no other attempt: the client is told this by the proxy itself.
+    fn given_up(&self, error: &ProxyError);
+}
 
 struct Running {
     timeouts: Timeouts,
+    /// How long the client waits for the head of a response.
+    answer: Option<Duration>,
     retries: Option<Retries>,
     /// Retries made so far.
     made: Cell<u32>,
@@ -82,9 +91,21 @@ impl Course {
     /// Says what is asked of the request, whose head came at `began`. Only the first word counts: a request keeps what was
     /// agreed though its attempts are decided anew.
     pub(crate) fn agree(&self, began: std::time::Instant, timeouts: Timeouts, retries: Option<Retries>) {
+        self.agree_all(began, timeouts, None, retries);
+    }
+
+    /// The same where the head of the response must come within `answer`, whatever it takes.
+    pub(crate) fn agree_all(
+        &self,
+        began: std::time::Instant,
+        timeouts: Timeouts,
+        answer: Option<Duration>,
+        retries: Option<Retries>,
+    ) {
         self.0.get_or_init(|| {
             Box::new(Running {
                 timeouts,
+                answer,
                 retries,
                 made: Cell::new(0),
                 pause: Cell::new(Duration::ZERO),
@@ -94,6 +115,19 @@ impl Course {
                 timer: RefCell::new(None),
             })
         });
+    }
+
+    /// What the direction keeps of the request; made by its first attempt.
+    pub(crate) fn follow<T: Followed>(&self, make: impl FnOnce() -> T) -> Option<Rc<T>> {
+        let kept = Rc::clone(self.1.get_or_init(|| Rc::new(make())));
+        (kept as Rc<dyn Any>).downcast().ok()
+    }
+
+    /// No attempt is left, and nothing has been said to the record of the last.
+    pub(super) fn give_up(&self, error: &ProxyError) {
+        if let Some(followed) = self.1.get() {
+            followed.given_up(error);
+        }
     }
 
     pub(crate) fn is_agreed(&self) -> bool {
@@ -201,7 +235,9 @@ impl Running {
         let retries = self.retries.as_ref();
         // The last attempt may take the time that there is.
         let attempt = retries.filter(|r| self.made.get() < r.terms.limit).and_then(|r| r.terms.timeout);
-        let Some((at, late)) = deadline::next(&self.timeouts, attempt, &progress) else { return Poll::Pending };
+        let Some((at, late)) = deadline::next(&self.timeouts, attempt, self.answer, &progress) else {
+            return Poll::Pending;
+        };
         let at = Instant::from_std(at);
         let mut timer = self.timer.borrow_mut();
         let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
@@ -261,6 +297,7 @@ fn too_late(late: Late) -> ProxyError {
         Late::Response => (Code::ResponseTimeout, "response timeout"),
         Late::Idle => (Code::IdleTimeout, "idle timeout"),
         Late::Request => (Code::RequestTimeout, "request timeout"),
+        Late::Answer => (Code::ProfileTimeout, "profile route timeout"),
     };
     ProxyError::new(code, text)
 }

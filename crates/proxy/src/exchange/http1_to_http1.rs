@@ -158,7 +158,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     /// No response is passed on, since it did not come in time.
     fn late(&mut self, error: ProxyError, request: &Sending) -> NoResponse {
         if self.course.again_failed(&error, self.is_whole(request)) {
-            self.record.response_head(error.code.status());
+            self.record.response_head(error.status());
             self.record.first_byte();
             self.record.end(None, Some(&error));
             return NoResponse::Again;
@@ -290,7 +290,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         written.map_err(|_| Failed::ClientGone)
     }
 
-    fn rewrite(&self, framing: Reframe, close: bool) -> Rewrite {
+    /// For an interim response; a final one has the policy's changes as well.
+    fn rewrite(&self, framing: Reframe, close: bool) -> Rewrite<'static> {
         Rewrite {
             version: self.head.version,
             framing,
@@ -298,6 +299,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             keep_alive: self.head.version == Version::Http10,
             upgrade: false,
             strip_mesh: self.edits.strip_mesh_response,
+            changes: None,
         }
     }
 
@@ -317,7 +319,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         let unsure = self.head.expects_continue && !request.pump.is_read();
         let told = self.edits.heed_close && self.response.asks_to_close(upstream.io.read.filled());
         let close = ends_with_connection || unsure || told || !self.head.keeps_alive() || self.drain.is_signaled();
-        let rewrite = self.rewrite(framing, close);
+        let rewrite = Rewrite { changes: self.edits.response.as_deref(), ..self.rewrite(framing, close) };
         self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
         (Pump::new(body, framing), close)
     }
@@ -365,6 +367,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             keep_alive: false,
             upgrade: response.status == 101,
             strip_mesh: self.edits.strip_mesh_response,
+            changes: self.edits.response.as_deref(),
         };
         response.write(upstream.io.read.filled(), rewrite, client.out.bytes());
         upstream.io.take_head(response.len);

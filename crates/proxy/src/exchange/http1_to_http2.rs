@@ -9,7 +9,7 @@ use super::{
     http1_fields::{trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http2_body::room,
-    http2_head::{asks_to_close, check_fields, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_fields, edit_interim, edit_response, grpc_status},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -181,7 +181,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             return;
         }
         let (mut head, ()) = early.into_parts();
-        edit_response(&mut head.headers, self.edits);
+        edit_interim(&mut head.headers, self.edits);
         let out = self.client.out.bytes();
         write_status(out, self.head.version, head.status);
         write_fields(&head.headers, out, |_| false);
@@ -238,7 +238,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
 
     /// The attempt failed, and another is made.
     fn again(&mut self, error: &ProxyError) -> NoResponse {
-        self.record.response_head(error.code.status());
+        self.record.response_head(error.status());
         self.record.first_byte();
         self.record.end(None, Some(error));
         NoResponse::Again

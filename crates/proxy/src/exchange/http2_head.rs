@@ -97,6 +97,9 @@ pub(super) fn edit_request(head: &mut request::Parts, edits: &Edits) {
 }
 
 pub(super) fn edit_fields(headers: &mut HeaderMap, edits: &Edits) {
+    if let Some(changes) = &edits.request {
+        changes.apply(headers);
+    }
     for name in edits.remove.iter().chain(edits.remove_asked) {
         headers.remove(*name);
     }
@@ -126,8 +129,16 @@ pub(super) fn asks_to_close(headers: &HeaderMap, edits: &Edits) -> bool {
     edits.heed_close && asked().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
-/// Applies the edits of a direction to the head of a response that came on HTTP/2.
+/// Applies the edits of a direction to the head of a response.
 pub(super) fn edit_response(headers: &mut HeaderMap, edits: &Edits) {
+    edit_interim(headers, edits);
+    if let Some(changes) = &edits.response {
+        changes.apply(headers);
+    }
+}
+
+/// The same for an interim response (1xx).
+pub(super) fn edit_interim(headers: &mut HeaderMap, edits: &Edits) {
     if edits.strip_mesh_response {
         headers.remove(names::header::PROXY_ERROR);
         headers.remove(names::header::PROXY_CONNECTION);

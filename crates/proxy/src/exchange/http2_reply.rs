@@ -21,18 +21,26 @@ pub(super) fn reply(respond: &mut SendResponse<Bytes>, error: &ProxyError, audie
     let mut response = Response::new(());
     *response.version_mut() = Version::HTTP_2;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    let grpc = audience.grpc.then(|| error.code.grpc_status());
+    if !matches!(error.status(), 204 | 304) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    let grpc = audience.grpc.then(|| error.grpc_status());
     if let Some(code) = grpc {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.extend(grpc_trailers(code, error, audience));
     } else if audience.informational {
         headers.insert(names::header::PROXY_ERROR, text(error));
     }
+    // A gRPC client knows no redirects: its status says that there is nothing here.
+    if grpc.is_none()
+        && let Some(Ok(location)) = error.location().map(HeaderValue::from_str)
+    {
+        headers.insert(header::LOCATION, location);
+    }
     if audience.informational && error.code.closes() {
         headers.insert(names::header::PROXY_CONNECTION, HeaderValue::from_static("close"));
     }
-    let status = if grpc.is_some() { 200 } else { error.code.status() };
+    let status = if grpc.is_some() { 200 } else { error.status() };
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Fails only if the client has gone.
     let _ = respond.send_response(response, true);
@@ -42,7 +50,7 @@ pub(super) fn reply(respond: &mut SendResponse<Bytes>, error: &ProxyError, audie
 /// Ends a response whose body broke: a gRPC client is told by trailers, others by a reset.
 pub(super) fn break_off(body: &mut SendStream<Bytes>, error: &ProxyError, audience: Audience) -> Option<u16> {
     if audience.grpc {
-        let code = error.code.grpc_status();
+        let code = error.grpc_status();
         if body.send_trailers(grpc_trailers(code, error, audience)).is_ok() {
             return Some(code);
         }

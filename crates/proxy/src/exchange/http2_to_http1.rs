@@ -8,7 +8,7 @@ use super::{
     Course, Edits, Endpoint, Observe,
     http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
     http2_body::{Body, room},
-    http2_head::{check_fields, edit_fields, edit_response, grpc_status},
+    http2_head::{check_fields, edit_fields, edit_interim, edit_response, grpc_status},
     http2_reply::{Audience, break_off, unless_reset},
     orig_proto::OrigProto,
 };
@@ -231,7 +231,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             if incoming.interim > MAX_INTERIM {
                 return Poll::Ready(Err(malformed()));
             }
-            edit_response(response.headers_mut(), self.edits);
+            edit_interim(response.headers_mut(), self.edits);
             // Fails only if the client has gone, which is noticed later.
             let _ = self.respond.send_informational(response);
             return Poll::Ready(Ok(()));

@@ -3,7 +3,7 @@
 use super::{
     Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{asks_to_close, check_fields, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_fields, edit_interim, edit_response, grpc_status},
     http2_reply::{Audience, break_off},
 };
 use crate::{
@@ -145,7 +145,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 if !self.course.again_failed(&error, self.request.body().is_whole()) {
                     return Err(error.into());
                 }
-                self.record.response_head(error.code.status());
+                self.record.response_head(error.status());
                 self.record.first_byte();
                 self.record.end(None, Some(&error));
                 Err(NoResponse::Again)
@@ -190,7 +190,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             return Poll::Ready(Err(NoHead::Client(gone)));
         }
         while let Poll::Ready(Some(Ok(mut early))) = response.poll_informational(cx) {
-            edit_response(early.headers_mut(), self.edits);
+            edit_interim(early.headers_mut(), self.edits);
             // Fails only if the client has gone, which is noticed below.
             let _ = self.respond.send_informational(early);
         }

@@ -6,6 +6,7 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod changes;
 mod course;
 mod http1_as_http2;
 mod http1_fields;
@@ -22,7 +23,8 @@ mod orig_proto;
 mod serve_http1;
 mod serve_http2;
 
-pub(crate) use course::{Course, Retried, Retries, Retrying};
+pub(crate) use changes::HeaderChanges;
+pub(crate) use course::{Course, Followed, Retried, Retries, Retrying};
 pub(crate) use http2_head::HeadView;
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;
@@ -110,6 +112,10 @@ pub(crate) struct Edits {
     pub remove_asked: &'static [&'static str],
     /// Headers that replace all of that name. Few; values are checked to be header values.
     pub set: smallvec::SmallVec<[(&'static str, Rc<str>); 2]>,
+    /// What a policy changes in the request's headers. What is removed and set above counts after it.
+    pub request: Option<Rc<HeaderChanges>>,
+    /// What a policy changes in the headers of the endpoint's response; not of interim ones, nor of the proxy's own replies.
+    pub response: Option<Rc<HeaderChanges>>,
     /// Replaces the authority.
     pub authority: Option<Rc<str>>,
     /// Inbound: an HTTP/2 request with `l5d-orig-proto` is turned back into HTTP/1, and the reply says so.

@@ -199,7 +199,10 @@ async fn request<D: Director>(
                 continue;
             }
             Err(error) => {
-                let keep = !error.code.closes() && skip_body(client, head);
+                // A client whose CONNECT succeeds leaves HTTP.
+                let leaves = head.is_connect() && (200..300).contains(&error.status());
+                let keep = !error.code.closes() && !leaves && skip_body(client, head);
+                course.give_up(&error);
                 break (error, keep);
             }
         };
@@ -255,7 +258,7 @@ async fn request<D: Director>(
             return After::Close;
         }
     };
-    let keep = keep && head.keeps_alive() && !drain.is_signaled();
+    let keep = keep && !error.code.closes() && head.keeps_alive() && !drain.is_signaled();
     director.refused(&error);
     write_reply(client, &error, head.version, !keep, director).await;
     if keep { After::Keep } else { After::Close }
@@ -263,7 +266,7 @@ async fn request<D: Director>(
 
 /// Tells the record of an attempt that the proxy answers itself.
 fn failed(record: &mut impl Observe, error: &ProxyError) {
-    record.response_head(error.code.status());
+    record.response_head(error.status());
     record.first_byte();
     record.end(None, Some(error));
 }

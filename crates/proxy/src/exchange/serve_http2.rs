@@ -95,6 +95,7 @@ async fn serve_stream<D: Director>(
                 continue;
             }
             Err(error) => {
+                course.give_up(&error);
                 director.refused(&error);
                 reply(respond, &error, audience);
                 if error.code.closes() {

@@ -192,6 +192,9 @@ impl RequestHead {
                 line(out, b"upgrade", field.value.of(buf));
             }
         }
+        for (name, value) in edits.request.iter().flat_map(|changes| changes.added()) {
+            line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
         for (name, value) in &edits.set {
             line(out, name.as_bytes(), value.as_bytes());
         }
@@ -229,7 +232,9 @@ fn is_http2(protocol: &[u8]) -> bool {
 
 fn edited(edits: &Edits, name: &[u8]) -> bool {
     let is = |other: &str| other.len() == name.len() && name.eq_ignore_ascii_case(other.as_bytes());
-    edits.remove.iter().chain(edits.remove_asked).any(|other| is(other)) || edits.set.iter().any(|(other, _)| is(other))
+    edits.remove.iter().chain(edits.remove_asked).any(|other| is(other))
+        || edits.set.iter().any(|(other, _)| is(other))
+        || edits.request.as_ref().is_some_and(|changes| changes.drops(name))
 }
 
 /// Copies whole runs of lines, leaving some out.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::ProxyError,
-    exchange::{Fields, Version},
+    exchange::{Fields, HeaderChanges, Version},
 };
 use std::mem::MaybeUninit;
 use weft_model::names;
@@ -43,7 +43,7 @@ impl Default for ResponseHead {
 
 /// What differs between the response that came and the one that goes out, besides hop-by-hop headers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rewrite {
+pub(crate) struct Rewrite<'a> {
     /// The client's.
     pub(crate) version: Version,
     pub(crate) framing: Reframe,
@@ -53,6 +53,8 @@ pub(crate) struct Rewrite {
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
     pub(crate) strip_mesh: bool,
+    /// What a policy changes.
+    pub(crate) changes: Option<&'a HeaderChanges>,
 }
 
 /// How the body's framing changes on the way.
@@ -140,7 +142,7 @@ impl ResponseHead {
     }
 
     /// Appends the head that goes to the client.
-    pub(crate) fn write(&self, buf: &[u8], rewrite: Rewrite, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, buf: &[u8], rewrite: Rewrite<'_>, out: &mut Vec<u8>) {
         let status_line = buf.get(..self.line_end()).unwrap_or_default();
         if rewrite.version == Version::Http11 && self.version == Version::Http10 {
             out.extend_from_slice(b"HTTP/1.1");
@@ -155,12 +157,17 @@ impl ResponseHead {
                 Reframe::RemoveChunks => field.kind == Kind::TransferEncoding,
                 Reframe::Bare => matches!(field.kind, Kind::TransferEncoding | Kind::ContentLength),
             };
-            if field.hop || framing || (rewrite.strip_mesh && of_the_mesh(field.name.of(buf))) {
+            let name = field.name.of(buf);
+            let dropped = (rewrite.strip_mesh && of_the_mesh(name)) || rewrite.changes.is_some_and(|c| c.drops(name));
+            if field.hop || framing || dropped {
                 let end = self.fields.get(index + 1).map_or(self.len - 2, |next| next.name.start());
                 lines.leave_out(out, field.name.start(), end);
             }
         }
         lines.finish(out, self.len - 2);
+        for (name, value) in rewrite.changes.into_iter().flat_map(HeaderChanges::added) {
+            line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
         if rewrite.framing == Reframe::AddChunks {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
@@ -206,13 +213,20 @@ pub(super) fn is_grpc_status(name: &[u8]) -> bool {
 
 /// Appends the proxy's own reply to a failure (data plane 3.8).
 pub(crate) fn write_failure(out: &mut Vec<u8>, error: &ProxyError, version: Version, close: bool, informational: bool) {
-    let status = error.code.status();
+    let status = error.status();
     let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     out.extend_from_slice(if version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
     out.extend_from_slice(reason.unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\ncontent-length: 0\r\n");
+    out.extend_from_slice(b"\r\n");
+    // Neither has a body to be told the length of (RFC 9110 8.6).
+    if !matches!(status, 204 | 304) {
+        out.extend_from_slice(b"content-length: 0\r\n");
+    }
+    if let Some(location) = error.location() {
+        line(out, b"location", location.as_bytes());
+    }
     if informational {
         out.extend_from_slice(b"l5d-proxy-error: ");
         let visible = |byte: u8| if matches!(byte, b' '..=b'~') { byte } else { b' ' };

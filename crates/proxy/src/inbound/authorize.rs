@@ -27,7 +27,10 @@ use weft_model::{
         authorize::{Client, ClientTls, may_enter, permit},
         route::RequestView,
     },
-    policy::{inbound::DefaultPolicy, route::Filter},
+    policy::{
+        inbound::DefaultPolicy,
+        route::{Filter, HttpMatch},
+    },
 };
 use weft_telemetry::Labels;
 
@@ -59,6 +62,7 @@ impl Connected {
 /// Why a request is let in, and what is to be done with it.
 pub(crate) struct Permit<'p> {
     pub(crate) route: &'p Meta,
+    pub(crate) matches: &'p [HttpMatch],
     pub(crate) filters: &'p [Filter],
     pub(crate) by: &'p Meta,
 }
@@ -76,7 +80,7 @@ pub(crate) fn request<'p>(
 ) -> Result<Permit<'p>, ProxyError> {
     let labels = || connected.labels().join(&labels::server(&policy.meta, port));
     match admit(policy, &connected.client(), request) {
-        Admission::Permitted { route, filters, by } => Ok(Permit { route, filters, by }),
+        Admission::Permitted { route, matches, filters, by } => Ok(Permit { route, matches, filters, by }),
         Admission::Denied { route } => {
             metrics.counter(&metrics.http_deny, &labels().join(&labels::route(route))).inc();
             Err(ProxyError::new(Code::Unauthorized, "unauthorized request on route"))

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     error::{Code, ProxyError},
     exchange::{Carrier, Course, Directed, Director, Version},
+    filter,
     metrics::{Failed, labels},
     outbound::{self, Onward},
     process::discovery::PortPolicy,
@@ -106,10 +107,9 @@ impl Gateway {
         if let Some(refusal) = authorize::unsupported(policy, port) {
             return Err(refusal);
         }
-        let Permit { route, by, filters } = authorize::request(metrics, &self.connected, policy, port, request)?;
-        if !filters.is_empty() {
-            return Err(ProxyError::new(Code::PolicyUnsupported, "a gateway carries out no filters of its own port"));
-        }
+        let Permit { route, by, filters, matches: _ } =
+            authorize::request(metrics, &self.connected, policy, port, request)?;
+        filter::none(filters, "a gateway carries out no filters of its own port")?;
         if let Some(limiter) = self.port.limiter().filter(|_| policy.protocol.rate_limit().is_some()) {
             let now = self.inbound.now();
             let limits = limiter.of(self.connected.tls.identity(), now);

@@ -14,6 +14,7 @@ mod detect;
 mod direct;
 mod forward;
 mod gateway;
+mod profile;
 mod reach;
 mod route;
 mod server_first;
@@ -63,6 +64,7 @@ pub(crate) struct Inbound {
     /// To where this proxy forwards as a gateway.
     outbound: Rc<Outbound>,
     apps: RefCell<HashMap<SocketAddr, Rc<App>>>,
+    profiles: profile::Profiles,
     sweeping: Cell<bool>,
 }
 
@@ -99,7 +101,13 @@ impl Inbound {
         let dialled = metrics.tcp.series(metrics.shard, labels);
         let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Inbound);
         let wiring = Wiring { context, metrics, records: Rc::clone(records), dialled, server_first };
-        Rc::new(Self { wiring, outbound: Rc::clone(outbound), apps: RefCell::default(), sweeping: Cell::new(false) })
+        Rc::new(Self {
+            wiring,
+            outbound: Rc::clone(outbound),
+            apps: RefCell::default(),
+            profiles: Default::default(),
+            sweeping: Cell::new(false),
+        })
     }
 
     /// Serves one connection until it is closed. Called in a task of its own on the worker's local set; returning early
@@ -325,6 +333,7 @@ async fn sweep(inbound: Weak<Inbound>) {
         let Some(inbound) = inbound.upgrade() else { return };
         let now = Instant::now();
         let idle = inbound.wiring.context.config.inbound.discovery_idle;
+        inbound.profiles.expire(now, idle);
         inbound.apps.borrow_mut().retain(|_, app| {
             if Rc::strong_count(app) > 1 {
                 app.used.set(now);

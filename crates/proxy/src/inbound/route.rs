@@ -1,22 +1,21 @@
-//! Fourth stage, per request: the route that it follows, and whether the client may use it.
+//! Fourth stage, per request: the route that it follows, whether the client may use it, and what the route's filters say.
 
 use super::{
     Inbound,
     authorize::{self, Connected, Permit},
     forward::{App, Lease},
+    profile,
 };
 use crate::{
     error::ProxyError,
     exchange::{Carrier, Course, Directed, Director, Edits, Version},
-    metrics::{
-        Failed,
-        http::{Recorder, Series},
-        inbound, labels,
-    },
+    filter::{self, Changes},
+    metrics::{Failed, http::Series, inbound, labels},
     process::{
         discovery::{PortPolicy, Versioned},
         rate_limit::Limits,
     },
+    profile::Record,
     records::{Follower, Scene, Why},
 };
 use smallvec::SmallVec;
@@ -28,6 +27,7 @@ use weft_model::{
         route::RequestView,
     },
     names::header,
+    policy::route::Filter,
 };
 use weft_telemetry::{Counter, Labels};
 
@@ -41,6 +41,7 @@ pub(super) struct Requests {
     client_id: Option<Rc<str>>,
     app: Rc<App>,
     current: RefCell<Rc<Snapshot>>,
+    last_profile: profile::Last,
 }
 
 /// What one version of the policy says, and what was counted under it.
@@ -54,15 +55,17 @@ struct Snapshot {
     named: RefCell<Vec<(Decided, String, Rc<Permitted>)>>,
 }
 
-/// Route and authorization, by their addresses inside the policy or the program, which do not move meanwhile.
-type Decided = (*const Meta, *const Meta);
+/// Route, its rule's filters, and authorization, by their addresses inside the policy or the program, which do not move
+/// meanwhile.
+type Decided = (*const Meta, *const Filter, *const Meta);
 
-/// Handles of requests that follow one route by one authorization.
+/// What requests have in common that follow one rule by one authorization.
 struct Permitted {
     allowed: Counter,
     series: Rc<Series>,
     of_route: Rc<inbound::Series>,
     why: Rc<Why>,
+    changes: Changes,
 }
 
 /// Authorities of one connection whose handles are held; those of more are looked up each time.
@@ -89,6 +92,7 @@ impl Requests {
             connected,
             scene,
             app,
+            last_profile: profile::Last::default(),
         }
     }
 
@@ -108,28 +112,35 @@ impl Requests {
         let policy = &snapshot.policy.value;
         let metrics = &self.inbound.wiring.metrics;
         let permit = authorize::request(metrics, &self.connected, policy, self.port.port, request);
-        let Permit { route, by, filters: _ } = permit.inspect_err(|_| {
+        let Permit { route, matches, filters, by } = permit.inspect_err(|_| {
             let refused = admit(policy, &self.connected.client(), request);
             let route = if let Admission::Denied { route } = refused { Some(route) } else { None };
             follower.why(&Rc::new(why(policy, route, None)));
         })?;
-        if let Some(limits) = &snapshot.limits {
-            let now = self.inbound.now();
-            let limited = authorize::limit(metrics, &self.connected, policy, self.port.port, limits, now);
-            limited.inspect_err(|_| follower.why(&Rc::new(why(policy, Some(route), Some(by)))))?;
-        }
-        let decided = (std::ptr::from_ref(route), std::ptr::from_ref(by));
+        let decided = (std::ptr::from_ref(route), filters.as_ptr(), std::ptr::from_ref(by));
         let permitted = if self.inbound.wiring.context.config.inbound.authority_labels {
             let authority = logical(request);
-            snapshot.named(decided, &authority, || self.handles(policy, route, by, Some(&authority)))
+            snapshot.named(decided, &authority, || self.handles(policy, route, filters, by, Some(&authority)))
         } else {
-            snapshot.permitted(decided, || self.handles(policy, route, by, None))
+            snapshot.permitted(decided, || self.handles(policy, route, filters, by, None))
         };
+        follower.why(&permitted.why);
         permitted.allowed.inc();
+        filter::permit(filters, request, matches, &self.connected.target)?;
+        if let Some(limits) = &snapshot.limits {
+            authorize::limit(metrics, &self.connected, policy, self.port.port, limits, self.inbound.now())?;
+        }
         Ok(permitted)
     }
 
-    fn handles(&self, policy: &ServerPolicy, route: &Meta, by: &Meta, authority: Option<&str>) -> Permitted {
+    fn handles(
+        &self,
+        policy: &ServerPolicy,
+        route: &Meta,
+        filters: &[Filter],
+        by: &Meta,
+        authority: Option<&str>,
+    ) -> Permitted {
         authorize::audit(&self.connected, by);
         let metrics = &self.inbound.wiring.metrics;
         let labels = self
@@ -145,6 +156,7 @@ impl Requests {
             series: metrics.http.series(metrics.shard, direction.join(&labels)),
             of_route: metrics.inbound.series(metrics.shard, policy, self.port.port, route),
             why: Rc::new(why(policy, Some(route), Some(by))),
+            changes: Changes::new(filters, &[]),
         }
     }
 }
@@ -197,16 +209,16 @@ impl Snapshot {
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = ((Recorder, inbound::Recorder), Follower);
+    type Record = ((Record, inbound::Recorder), Follower);
 
     async fn direct(
         &self,
         request: &dyn RequestView,
         version: Version,
-        _: &Course,
+        course: &Course,
     ) -> Result<Directed<Lease, Self::Record>, ProxyError> {
         let mut follower = self.inbound.wiring.records.follow(&self.scene, request, version);
-        let decided = self.decide(request, version, &mut follower);
+        let decided = self.decide(request, version, course, &mut follower).await;
         follower.decided(request, decided)
     }
 
@@ -231,28 +243,31 @@ impl Director for Requests {
 }
 
 impl Requests {
-    fn decide(
+    async fn decide(
         &self,
         request: &dyn RequestView,
         version: Version,
+        course: &Course,
         follower: &mut Follower,
-    ) -> Result<Directed<Lease, (Recorder, inbound::Recorder)>, ProxyError> {
+    ) -> Result<Directed<Lease, (Record, inbound::Recorder)>, ProxyError> {
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
         let permitted = self.permit(request, follower)?;
-        follower.why(&permitted.why);
+        let Inbound { wiring, profiles, .. } = &*self.inbound;
+        let began = follower.began();
+        let following = profile::follow(wiring, profiles, &self.last_profile, request, began, course).await;
         let meshed = self.connected.tls.is_meshed();
         let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
         let set: SmallVec<_> = self.client_id.iter().map(|id| (header::CLIENT_ID, Rc::clone(id))).collect();
         Ok(Directed {
             endpoint: Lease::new(Rc::clone(&self.app)),
             carrier: if version == Version::Http2 && !carried { Carrier::Http2 } else { Carrier::Http1 },
-            edits: Edits {
+            edits: permitted.changes.edit(Edits {
                 remove: if meshed { REMOVED } else { REMOVED_UNMESHED },
                 set,
                 restore_orig_proto: carried,
                 ..Edits::default()
-            },
-            record: (permitted.series.begin(follower.began(), in_flight), permitted.of_route.begin(follower.began())),
+            }),
+            record: (Record::new(permitted.series.begin(began, in_flight), following), permitted.of_route.begin(began)),
         })
     }
 }

@@ -1,8 +1,9 @@
-//! Requests and responses of one endpoint, or of one route and client.
+//! Requests and responses of one endpoint, of one route and client, or of one route of a ServiceProfile.
 
 use super::{counter, latency};
 use crate::{error::ProxyError, exchange::Observe, process::in_flight::Permit};
 use std::{cell::RefCell, rc::Rc, time::Instant};
+use weft_model::{decide::profile, profile::ResponseClass};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
 
 /// Handles that a series keeps by status. A server that makes up statuses is looked up in the registry each time beyond that.
@@ -15,7 +16,8 @@ pub(crate) const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
 pub(crate) struct Families {
     requests: CounterFamily,
     responses: CounterFamily,
-    latency: HistogramFamily,
+    /// What each try of a request costs is not measured apart.
+    latency: Option<HistogramFamily>,
 }
 
 /// The series that share a set of labels.
@@ -30,10 +32,11 @@ pub(crate) struct Series {
 
 /// The labels that a response adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Outcome {
+pub(crate) struct Outcome {
     status: u16,
     grpc: Option<u16>,
     error: Option<&'static str>,
+    pub(crate) failure: bool,
 }
 
 /// Follows one request.
@@ -41,6 +44,8 @@ pub(crate) struct Recorder {
     series: Rc<Series>,
     /// Given back when the head of the response comes.
     permit: Option<Permit>,
+    /// What a profile calls a failure.
+    classes: Option<Rc<[ResponseClass]>>,
     start: Instant,
     status: Option<u16>,
     first_byte: bool,
@@ -52,11 +57,37 @@ impl Families {
         Self {
             requests: counter(registry, "request_total", "Requests"),
             responses: counter(registry, "response_total", "Responses that have ended"),
-            latency: latency(
+            latency: Some(latency(
                 registry,
                 "response_latency_ms",
                 "Milliseconds from a request to the first byte of its response's body",
+            )),
+        }
+    }
+
+    /// Of profile routes, as applications see them: whatever was tried counts once.
+    pub(super) fn routes(registry: &Registry) -> Self {
+        Self {
+            requests: counter(registry, "route_request_total", "Requests of a ServiceProfile's route"),
+            responses: counter(registry, "route_response_total", "Responses of a ServiceProfile's route"),
+            latency: Some(latency(
+                registry,
+                "route_response_latency_ms",
+                "Milliseconds from a request of a ServiceProfile's route to the first byte of its response's body",
+            )),
+        }
+    }
+
+    /// Of profile routes, each try by itself.
+    pub(super) fn routes_actual(registry: &Registry) -> Self {
+        Self {
+            requests: counter(registry, "route_actual_request_total", "Tries of requests of a ServiceProfile's route"),
+            responses: counter(
+                registry,
+                "route_actual_response_total",
+                "Responses to tries of a ServiceProfile's route",
             ),
+            latency: None,
         }
     }
 
@@ -75,18 +106,30 @@ impl Families {
 impl Series {
     /// A request is sent. `start` is when its head came.
     pub(crate) fn begin(self: &Rc<Self>, start: Instant, permit: Permit) -> Recorder {
+        let mut recorder = self.follow(start, None);
+        recorder.permit = Some(permit);
+        recorder
+    }
+
+    /// A request begins of which something else keeps the record.
+    pub(crate) fn count(&self) {
         self.requests.inc();
-        Recorder { series: Rc::clone(self), permit: Some(permit), start, status: None, first_byte: false, ended: false }
     }
 
-    fn latency(&self, status: u16, millis: f64) {
-        held(&self.latencies, status, || {
-            self.families.latency.with(self.shard, &self.labels.clone().with("status_code", status))
-        })
-        .observe(millis);
+    /// The same where something else holds the permit. `classes` say what a failure is.
+    pub(crate) fn follow(self: &Rc<Self>, start: Instant, classes: Option<Rc<[ResponseClass]>>) -> Recorder {
+        self.requests.inc();
+        let series = Rc::clone(self);
+        Recorder { series, permit: None, classes, start, status: None, first_byte: false, ended: false }
     }
 
-    fn response(&self, outcome: Outcome) {
+    pub(crate) fn latency(&self, status: u16, millis: f64) {
+        let Some(family) = &self.families.latency else { return };
+        held(&self.latencies, status, || family.with(self.shard, &self.labels.clone().with("status_code", status)))
+            .observe(millis);
+    }
+
+    pub(crate) fn response(&self, outcome: Outcome) {
         held(&self.responses, outcome, || self.families.responses.with(self.shard, &outcome.labels(&self.labels)))
             .inc();
     }
@@ -106,20 +149,21 @@ fn held<K: PartialEq, H: Clone>(handles: &RefCell<Vec<(K, H)>>, key: K, look_up:
 }
 
 impl Outcome {
-    /// A response failed if it broke off, or its gRPC status says so, or else its HTTP status.
-    fn is_failure(&self) -> bool {
-        self.error.is_some()
-            || match self.grpc {
-                Some(code) => GRPC_FAILURES.contains(&code),
-                None => self.status >= 500,
-            }
+    /// A response failed if it broke off, or the profile's classes say so, or else its gRPC status, or else its HTTP status.
+    pub(crate) fn new(status: u16, grpc: Option<u16>, error: Option<&'static str>, classes: &[ResponseClass]) -> Self {
+        let by_status = || match grpc {
+            Some(code) => GRPC_FAILURES.contains(&code),
+            None => status >= 500,
+        };
+        let failure = error.is_some() || profile::is_failure(classes, status).unwrap_or_else(by_status);
+        Self { status, grpc, error, failure }
     }
 
     fn labels(&self, base: &Labels) -> Labels {
         let mut labels = base
             .clone()
             .with("status_code", self.status)
-            .with("classification", if self.is_failure() { "failure" } else { "success" });
+            .with("classification", if self.failure { "failure" } else { "success" });
         if let Some(grpc) = self.grpc {
             labels = labels.with("grpc_status", grpc);
         }
@@ -131,6 +175,12 @@ impl Outcome {
 }
 
 impl Recorder {
+    /// What a failure is, other than by status.
+    pub(crate) fn classed(mut self, classes: Option<Rc<[ResponseClass]>>) -> Self {
+        self.classes = classes;
+        self
+    }
+
     fn finish(&mut self, grpc: Option<u16>, error: Option<&'static str>) {
         if self.ended {
             return;
@@ -138,7 +188,7 @@ impl Recorder {
         self.ended = true;
         let Some(status) = self.status else { return };
         self.note_first_byte(status);
-        self.series.response(Outcome { status, grpc, error });
+        self.series.response(Outcome::new(status, grpc, error, self.classes.as_deref().unwrap_or_default()));
     }
 
     fn note_first_byte(&mut self, status: u16) {
@@ -248,6 +298,26 @@ mod tests {
             lines[2],
             r#"response_total{direction="outbound",status_code="200",classification="failure",error="UPSTREAM_PROTOCOL"} 1"#
         );
+    }
+
+    #[test]
+    fn a_profile_says_what_a_failure_is() {
+        use weft_model::profile::ResponseMatch;
+        let class = |status, failure| ResponseClass { matches: ResponseMatch::Status(status..=status), failure };
+        let classes: Rc<[ResponseClass]> = Rc::new([class(404, true), class(503, false)]);
+        let lines = scrape(|series| {
+            for status in [404, 503, 500] {
+                let mut recorder = series.follow(Instant::now(), Some(classes.clone()));
+                recorder.response_head(status);
+                recorder.end(None, None);
+            }
+        });
+        let classified: Vec<_> = lines.iter().filter(|l| l.contains("classification")).collect();
+        let expected = [("404", "failure"), ("500", "failure"), ("503", "success")];
+        for (line, (status, class)) in classified.iter().zip(expected) {
+            assert!(line.contains(status) && line.contains(class), "{line}");
+        }
+        assert_eq!(classified.len(), 3);
     }
 
     #[test]

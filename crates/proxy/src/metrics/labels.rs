@@ -2,7 +2,7 @@
 
 use crate::{error::Code, process::worker::Direction};
 use std::{collections::BTreeMap, net::SocketAddr};
-use weft_model::{DnsName, Identity, Meta, decide::rate_limit::Scope, endpoint::ServerTls};
+use weft_model::{DnsName, Identity, Meta, NameAddr, decide::rate_limit::Scope, endpoint::ServerTls};
 use weft_telemetry::Labels;
 
 /// What is known of the TLS of an accepted connection.
@@ -122,10 +122,17 @@ pub(crate) fn rate_limit(meta: &Meta, scope: Scope) -> Labels {
 
 /// Labels that discovery gives an endpoint.
 pub(crate) fn endpoint(labels: &BTreeMap<String, String>) -> Labels {
-    labels
-        .iter()
-        .filter(|(name, _)| is_label_name(name))
-        .fold(Labels::new(), |labels, (name, value)| labels.with(&format!("dst_{name}"), value))
+    prefixed("dst_", labels)
+}
+
+/// A route of the ServiceProfile of `name`.
+pub(crate) fn profile_route(name: &NameAddr, labels: &BTreeMap<String, String>) -> Labels {
+    Labels::new().with("dst", name).join(&prefixed("rt_", labels))
+}
+
+fn prefixed(prefix: &str, labels: &BTreeMap<String, String>) -> Labels {
+    let named = labels.iter().filter(|(name, _)| is_label_name(name));
+    named.fold(Labels::new(), |labels, (name, value)| labels.with(&format!("{prefix}{name}"), value))
 }
 
 fn object(prefix: &str, meta: &Meta) -> Labels {
@@ -163,6 +170,10 @@ mod tests {
             (
                 endpoint(&BTreeMap::from([("pod".into(), "web-1".into()), ("b\"d".into(), "x".into())])),
                 r#"dst_pod="web-1""#.into(),
+            ),
+            (
+                profile_route(&"web.ns:80".parse().unwrap(), &BTreeMap::from([("route".into(), "GET /".into())])),
+                r#"dst="web.ns:80",rt_route="GET /""#.into(),
             ),
         ];
         for (labels, expected) in cases {

@@ -31,6 +31,9 @@ pub(crate) struct Metrics {
     direction: Direction,
     pub(crate) http: http::Families,
     pub(crate) inbound: inbound::Families,
+    pub(crate) routes: http::Families,
+    pub(crate) routes_actual: http::Families,
+    pub(crate) routes_retryable: CounterFamily,
     pub(crate) tcp: tcp::Families,
     http_retry: retry::Families,
     grpc_retry: retry::Families,
@@ -67,6 +70,10 @@ impl Metrics {
             direction,
             http: http::Families::new(registry),
             inbound: inbound::Families::new(registry),
+            routes: http::Families::routes(registry),
+            routes_actual: http::Families::routes_actual(registry),
+            routes_retryable: registry
+                .counter("route_retryable_total", "Failures of a ServiceProfile's route that may be tried again"),
             tcp: tcp::Families::new(registry),
             http_retry: retry::Families::http(registry),
             grpc_retry: retry::Families::grpc(registry),
@@ -136,10 +143,14 @@ fn error_label(what: Failed, code: Code) -> Option<&'static str> {
         Code::DetectTimeout => "tls detection timeout",
         Code::GatewayDomainInvalid => "gateway domain invalid",
         Code::Loop if what == Failed::Request => "gateway loop",
-        Code::RequestTimeout | Code::ResponseTimeout | Code::ResponseHeadersTimeout | Code::IdleTimeout => {
-            "response timeout"
-        }
+        Code::RequestTimeout
+        | Code::ResponseTimeout
+        | Code::ResponseHeadersTimeout
+        | Code::IdleTimeout
+        | Code::ProfileTimeout => "response timeout",
         Code::RouteNotFound | Code::Unauthorized | Code::RateLimited | Code::ServerFirstRefused => return None,
+        // Nothing failed that was not meant to.
+        Code::Redirect | Code::FaultInjected => return None,
         _ => "unexpected",
     })
 }

@@ -10,12 +10,16 @@ use super::{
 use crate::{
     config::Queue,
     error::{Code, ProxyError},
+    filter::Changes,
 };
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 use tokio::time::Instant;
 use weft_model::{
     Endpoint, NameAddr,
-    policy::outbound::{Backend, BackendKind, Distribution, Load, RouteBackend},
+    policy::{
+        outbound::{Backend, BackendKind, Distribution, Load, RouteBackend},
+        route::Filter,
+    },
 };
 
 /// The balancers of one worker for one kind of connections.
@@ -41,8 +45,17 @@ struct Key {
 /// A rule's distribution over what this worker holds.
 pub(super) enum Spread<C> {
     Empty,
-    First(Vec<Choice<C>>),
-    Weighted(Vec<(Choice<C>, u32)>),
+    First(Vec<Way<C>>),
+    Weighted(Vec<(Way<C>, u32)>),
+}
+
+/// One backend of a rule.
+pub(super) struct Way<C> {
+    pub(super) to: Choice<C>,
+    /// What is asked of a request that goes this way, besides the rule's own filters.
+    pub(super) filters: Vec<Filter>,
+    /// Of the rule and of this backend.
+    pub(super) changes: Changes,
 }
 
 /// Where a request may go.
@@ -62,13 +75,18 @@ impl<C: Connections> Backends<C> {
         Self { wiring: Rc::clone(wiring), queue, connections, balancers: RefCell::default() }
     }
 
-    pub(super) fn spread(&self, distribution: &Distribution) -> Spread<C> {
-        let choice = |backend: &RouteBackend| self.choice(&backend.backend);
+    /// What a rule with these filters spreads over.
+    pub(super) fn spread(&self, distribution: &Distribution, filters: &[Filter]) -> Spread<C> {
+        let way = |RouteBackend { backend, filters: own }: &RouteBackend| Way {
+            to: self.choice(backend),
+            filters: own.clone(),
+            changes: Changes::new(filters, own),
+        };
         match distribution {
             Distribution::Empty => Spread::Empty,
-            Distribution::FirstAvailable(all) => Spread::First(all.iter().map(choice).collect()),
+            Distribution::FirstAvailable(all) => Spread::First(all.iter().map(way).collect()),
             Distribution::RandomAvailable(all) => {
-                Spread::Weighted(all.iter().map(|(backend, weight)| (choice(backend), *weight)).collect())
+                Spread::Weighted(all.iter().map(|(backend, weight)| (way(backend), *weight)).collect())
             }
         }
     }
@@ -120,17 +138,17 @@ const FIXED: Load = Load { default_rtt: Duration::from_millis(30), decay: Durati
 
 impl<C: Connections> Spread<C> {
     /// The backend to try next: by order or weight one that is ready, else the first of them, where the request waits.
-    pub(super) fn choose(&self) -> Result<&Choice<C>, ProxyError> {
+    pub(super) fn choose(&self) -> Result<&Way<C>, ProxyError> {
         let none = || ProxyError::new(Code::LoadShed, "the route has no backend");
         match self {
             Self::Empty => Err(none()),
             Self::First(all) => match all.as_slice() {
                 [only] => Ok(only),
-                all => all.iter().find(|c| c.is_ready()).or_else(|| all.first()).ok_or_else(none),
+                all => all.iter().find(|way| way.to.is_ready()).or_else(|| all.first()).ok_or_else(none),
             },
             Self::Weighted(all) => match all.as_slice() {
                 [(only, _)] => Ok(only),
-                all => weighted(all.iter().filter(|(choice, _)| choice.is_ready()))
+                all => weighted(all.iter().filter(|(way, _)| way.to.is_ready()))
                     .or_else(|| weighted(all.iter()))
                     .ok_or_else(none),
             },
@@ -141,16 +159,16 @@ impl<C: Connections> Spread<C> {
     pub(super) fn is_ready(&self) -> bool {
         match self {
             Self::Empty => false,
-            Self::First(all) => all.iter().any(Choice::is_ready),
-            Self::Weighted(all) => all.iter().any(|(choice, weight)| *weight > 0 && choice.is_ready()),
+            Self::First(all) => all.iter().any(|way| way.to.is_ready()),
+            Self::Weighted(all) => all.iter().any(|(way, weight)| *weight > 0 && way.to.is_ready()),
         }
     }
 
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
         match self {
             Self::Empty => {}
-            Self::First(all) => all.iter().for_each(visit),
-            Self::Weighted(all) => all.iter().for_each(|(choice, _)| visit(choice)),
+            Self::First(all) => all.iter().for_each(|way| visit(&way.to)),
+            Self::Weighted(all) => all.iter().for_each(|(way, _)| visit(&way.to)),
         }
     }
 }

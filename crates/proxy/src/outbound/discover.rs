@@ -6,6 +6,7 @@
 use super::{
     Http, Outbound, Tcp, Wiring,
     backends::{Backends, Spread},
+    profile::Profiled,
     retry::Asked,
 };
 use crate::{
@@ -27,7 +28,10 @@ use std::{
 use tokio::time::Instant;
 use weft_model::{
     ClientPolicy, Meta,
-    policy::outbound::{Distribution, OutboundRule, TcpRoute},
+    policy::{
+        outbound::{Distribution, OutboundRule, TcpRoute},
+        route::{Filter, HttpMatch},
+    },
 };
 use weft_telemetry::Labels;
 
@@ -46,9 +50,11 @@ pub(super) struct Snapshot {
     profile: u64,
     /// The profile says that the port is opaque.
     pub(super) opaque: bool,
-    /// Why traffic to this target is refused: something asked for is not carried out.
-    pub(super) refusal: Option<ProxyError>,
-    /// By the address of the distribution inside `policy`, which does not move while the snapshot holds it.
+    /// The profile that is followed instead of the policy.
+    profiled: Option<Profiled>,
+    /// Why traffic that follows the policy is refused: something asked for is not carried out.
+    refusal: Option<ProxyError>,
+    /// By the address of the distribution inside `policy` or `profiled`, which does not move while the snapshot holds it.
     http: RefCell<Vec<(*const Distribution, Rc<Ruled>)>>,
     bytes: RefCell<Vec<(*const TcpRoute, Bytes)>>,
     /// What is known of what follows no rule.
@@ -58,7 +64,8 @@ pub(super) struct Snapshot {
 /// A rule for requests as this worker has it.
 pub(super) struct Ruled {
     pub(super) spread: Rc<Spread<Http>>,
-    pub(super) asked: Asked,
+    /// The routes of a profile ask each for their own.
+    pub(super) asked: Option<Asked>,
     /// Where the rule stands, for the records.
     pub(super) why: Rc<Why>,
 }
@@ -67,6 +74,9 @@ pub(super) struct Ruled {
 #[derive(Clone, Copy)]
 pub(super) struct Found<'p> {
     pub(super) route: &'p Meta,
+    /// Empty where they are of gRPC.
+    pub(super) matches: &'p [HttpMatch],
+    pub(super) filters: &'p [Filter],
     pub(super) rule: &'p OutboundRule,
     /// The route is one of gRPC.
     pub(super) grpc: bool,
@@ -147,33 +157,70 @@ impl Snapshot {
     fn new(found: &OutboundTarget) -> Self {
         let policy = found.policy.snapshot();
         let profile = found.profile.snapshot();
-        let unsupported =
-            policy.value.unsupported().or_else(|| profile.value.as_ref().and_then(weft_model::Profile::unsupported));
-        let refusal = unsupported.map(|what| {
+        let refusal = policy.value.unsupported().map(|what| {
             let text = format!("the policy of {} asks for what this proxy does not carry out: {what}", found.key);
             ProxyError::new(Code::PolicyUnsupported, text)
         });
         Self {
-            profile: profile.version,
             opaque: profile.value.as_ref().is_some_and(|p| p.opaque),
+            profiled: Profiled::new(&profile, found.key.port(), found.budget()),
             parent: Rc::new(Why { parent: policy.value.meta.clone(), route: None, rule: None, authorization: None }),
-            policy,
+            profile: profile.version,
             refusal,
+            policy,
             http: RefCell::default(),
             bytes: RefCell::default(),
         }
     }
 
+    /// The profile that requests follow, if it is not the policy.
+    ///
+    /// # Errors
+    /// It is, and asks for something that is not carried out.
+    pub(super) fn profiled(&self) -> Result<Option<&Profiled>, ProxyError> {
+        self.unless_refused(self.profiled.as_ref())
+    }
+
+    /// The profile's route that bytes follow, if it is not the policy's; `named` bytes follow the policy alone.
+    ///
+    /// # Errors
+    /// They follow the policy, which asks for something that is not carried out.
+    pub(super) fn split(&self, named: bool) -> Result<Option<&TcpRoute>, ProxyError> {
+        self.unless_refused(self.profiled.as_ref().and_then(|profiled| profiled.bytes.as_ref()).filter(|_| !named))
+    }
+
+    fn unless_refused<T>(&self, by_profile: Option<T>) -> Result<Option<T>, ProxyError> {
+        match &self.refusal {
+            Some(refusal) if by_profile.is_none() => Err(refusal.clone()),
+            _ => Ok(by_profile),
+        }
+    }
+
     /// What this worker holds for a rule of [`Self::policy`], and where the rule stands.
     pub(super) fn http(&self, found: Found<'_>, wiring: &Wiring, backends: &Backends<Http>) -> Rc<Ruled> {
-        let Found { route, rule, grpc } = found;
-        let at = std::ptr::from_ref(&rule.backends);
+        let Found { route, matches: _, filters, rule, grpc } = found;
+        self.ruled(&rule.backends, || {
+            let spread = Rc::new(backends.spread(&rule.backends, filters));
+            let asked = Asked::new(wiring, (&self.policy.value.meta, route), grpc, rule, &spread);
+            Ruled { spread, asked: Some(asked), why: Rc::new(self.why(&rule.backends)) }
+        })
+    }
+
+    /// The same for the routes of the profile that is followed.
+    pub(super) fn http_profiled(&self, profiled: &Profiled, backends: &Backends<Http>) -> Rc<Ruled> {
+        self.ruled(&profiled.backends, || Ruled {
+            spread: Rc::new(backends.spread(&profiled.backends, &[])),
+            asked: None,
+            why: Rc::clone(&self.parent),
+        })
+    }
+
+    fn ruled(&self, backends: &Distribution, make: impl FnOnce() -> Ruled) -> Rc<Ruled> {
+        let at = std::ptr::from_ref(backends);
         if let Some((_, made)) = self.http.borrow().iter().find(|(a, _)| *a == at) {
             return Rc::clone(made);
         }
-        let spread = Rc::new(backends.spread(&rule.backends));
-        let asked = Asked::new(wiring, (&self.policy.value.meta, route), grpc, rule, &spread);
-        let made = Rc::new(Ruled { spread, asked, why: Rc::new(self.why(at)) });
+        let made = Rc::new(make());
         self.http.borrow_mut().push((at, Rc::clone(&made)));
         made
     }
@@ -191,7 +238,7 @@ impl Snapshot {
             return made.clone();
         }
         let series = family.series(outbound.wiring.metrics.shard, &self.policy.value.meta, &route.meta);
-        let made = (series, Rc::new(outbound.tcp.spread(&route.backends)));
+        let made = (series, Rc::new(outbound.tcp.spread(&route.backends, &[])));
         self.bytes.borrow_mut().push((at, made.clone()));
         made
     }

@@ -56,16 +56,18 @@ impl Connections for Tcp {
 /// No route takes the connection, the route refuses it, or no endpoint could be connected.
 pub(super) async fn open(outbound: &Outbound, target: &Target, sni: Option<&DnsName>) -> Result<Session, ProxyError> {
     let snapshot = target.snapshot();
-    if let Some(refusal) = &snapshot.refusal {
-        return Err(refusal.clone());
-    }
-    let (family, route) = route(outbound, &snapshot, sni).ok_or_else(|| {
+    // TLS that is routed by name follows the policy alone.
+    let split = snapshot.split(sni.is_some())?;
+    let by_policy = route(outbound, &snapshot, sni);
+    let by_profile = split.map(|route| (&outbound.wiring.tcp_routes.tcp, route));
+    let (family, route) = by_profile.or(by_policy).ok_or_else(|| {
         let what = sni.map_or("what is not HTTP", DnsName::as_str);
         ProxyError::new(Code::RouteNotFound, format!("no route of {} takes {what}", target.found.key))
     })?;
     let (series, spread) = snapshot.bytes(route, family, outbound);
     let route_open = series.open();
-    if let Err((ended, refusal)) = permit(route) {
+    // A profile that leads elsewhere does not let in whom the policy keeps out.
+    if let Err((ended, refusal)) = by_policy.map_or(Ok(()), |(_, route)| permit(route)) {
         route_open.ended(ended);
         return Err(refusal);
     }
@@ -131,7 +133,7 @@ impl Session {
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
 async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>, Rc<Member<Tcp>>), ProxyError> {
     loop {
-        let choice = spread.choose()?;
+        let choice = &spread.choose()?.to;
         let member = choice.next().await?;
         let pending = member.begin();
         let start = Instant::now();

@@ -17,6 +17,7 @@ mod endpoint;
 mod forward;
 mod gateway;
 mod ingress;
+mod profile;
 mod retry;
 mod route;
 mod server_first;

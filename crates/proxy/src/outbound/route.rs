@@ -1,31 +1,39 @@
 //! Fourth stage, per request: the rule that it follows, a backend of the rule, and a connected endpoint of the backend.
 //!
 //! ```text
-//! head ─► snapshot ─► rule ─► backend ─► endpoint ─► connect ─┬─► Lease
-//!                                ▲                            │
-//!                                └────── another one ◄────────┘ failed: no byte of the request has gone out
+//! head ─► snapshot ─► rule ─► filters ─► backend ─► its filters ─► endpoint ─► connect ─┬─► Lease
+//!                                           ▲                                           │
+//!                                           └─────────────── another one ◄──────────────┘ failed: no byte of the request
+//!                                                                                         has gone out
 //! ```
 
 use super::{
     Http, Outbound,
-    backends::Spread,
+    backends::{Spread, Way},
     balance::Member,
     detect::Protocol,
     discover::{Found, Ruled, Snapshot, Target},
     endpoint::Lease,
     ingress,
+    profile::Tried,
+    retry::Asked,
 };
 use crate::{
     error::{Code, ProxyError},
     exchange::{Carrier, Course, Directed, Director, Edits, Version},
-    metrics::{Failed, http::Recorder},
+    filter,
+    metrics::Failed,
+    profile::{self, Record},
     records::{Follower, Scene},
 };
 use std::{cell::RefCell, rc::Rc};
 use weft_model::{
     decide::route::{RequestView, find, find_grpc},
     names::header,
-    policy::outbound::ClientProtocol,
+    policy::{
+        outbound::ClientProtocol,
+        route::{HttpMatch, Rule},
+    },
 };
 
 /// Decides the requests of one accepted connection.
@@ -37,6 +45,23 @@ pub(crate) struct Requests {
     /// The newest snapshot that has routes for this connection's protocol: it was chosen when the connection began, and a
     /// policy that changes its kind changes only later connections.
     routed: RefCell<Rc<Snapshot>>,
+}
+
+/// What a request follows.
+struct Followed<'s> {
+    ruled: Rc<Ruled>,
+    /// Empty where they are of gRPC, or of a profile.
+    matches: &'s [HttpMatch],
+    /// The profile's route, and the name that it has for the target.
+    profile: Option<(&'s profile::Route, &'s Rc<str>)>,
+}
+
+/// A backend's way that is open to a request.
+struct Open<'s> {
+    way: &'s Way<Http>,
+    lease: Lease,
+    member: Rc<Member<Http>>,
+    carrier: Carrier,
 }
 
 /// What the application says for this proxy alone.
@@ -71,25 +96,28 @@ impl Requests {
         Rc::clone(&self.routed.borrow())
     }
 
-    /// The rule that `request` follows; `named` is the target that it names itself.
-    fn route(
+    /// What a `request` to `target` follows, if that lets it go on: the profile, or a rule of the policy.
+    fn follow<'s>(
         &self,
+        target: &Target,
+        snapshot: &'s Snapshot,
         request: &dyn RequestView,
-        named: Option<&Target>,
         follower: &mut Follower,
-    ) -> Result<Rc<Ruled>, ProxyError> {
-        let target = named.unwrap_or(&self.target);
-        let snapshot = named.map_or_else(|| self.snapshot(), Target::snapshot);
+    ) -> Result<Followed<'s>, ProxyError> {
         follower.why(&snapshot.parent);
-        if let Some(refusal) = &snapshot.refusal {
-            return Err(refusal.clone());
+        let Outbound { wiring, http, .. } = &*self.outbound;
+        if let Some(profiled) = snapshot.profiled()? {
+            let route = profiled.routes.find(request, &wiring.metrics);
+            let profile = route.map(|route| (route, &profiled.canonical));
+            return Ok(Followed { ruled: snapshot.http_profiled(profiled, http), matches: &[], profile });
         }
-        let rule = snapshot
+        let found = snapshot
             .rule(self.protocol, request)
             .ok_or_else(|| ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", target.found.key)))?;
-        let ruled = snapshot.http(rule, &self.outbound.wiring, &self.outbound.http);
+        let ruled = snapshot.http(found, wiring, http);
         follower.why(&ruled.why);
-        Ok(ruled)
+        filter::permit(found.filters, request, found.matches, &target.found.key)?;
+        Ok(Followed { ruled, matches: found.matches, profile: None })
     }
 }
 
@@ -104,19 +132,19 @@ impl Snapshot {
             ClientProtocol::Detect { http2, .. } => &http2.routes,
             ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => &routes.routes,
             ClientProtocol::Grpc { routes, .. } => {
-                let (route, rule) = find_grpc(routes, request)?;
-                return Some(Found { route: &route.meta, rule: &rule.does, grpc: true });
+                let (route, Rule { matches: _, filters, does: rule }) = find_grpc(routes, request)?;
+                return Some(Found { route: &route.meta, matches: &[], filters, rule, grpc: true });
             }
             ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => return None,
         };
-        let (route, rule) = find(routes, request)?;
-        Some(Found { route: &route.meta, rule: &rule.does, grpc: false })
+        let (route, Rule { matches, filters, does: rule }) = find(routes, request)?;
+        Some(Found { route: &route.meta, matches, filters, rule, grpc: false })
     }
 }
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = (Recorder, Follower);
+    type Record = (Record, Follower);
 
     async fn direct(
         &self,
@@ -151,51 +179,74 @@ impl Requests {
         version: Version,
         course: &Course,
         follower: &mut Follower,
-    ) -> Result<Directed<Lease, Recorder>, ProxyError> {
+    ) -> Result<Directed<Lease, Record>, ProxyError> {
         let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
         let ingress = self.outbound.wiring.context.config.outbound.ingress;
         // Boxed: hardly any proxy is an ingress's.
         let named = if ingress { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
-        let ruled = self.route(request, named.as_deref(), follower)?;
-        ruled.asked.agree(request, follower.began(), course);
+        let target = named.as_deref().unwrap_or(&self.target);
+        let snapshot = named.as_deref().map_or_else(|| self.snapshot(), Target::snapshot);
+        let Followed { ruled, matches, profile } = self.follow(target, &snapshot, request, follower)?;
+        let began = follower.began();
+        if let Some(asked) = &ruled.asked {
+            asked.agree(request, began, course);
+        }
+        let following = profile.map(|(route, _)| {
+            let spread = &ruled.spread;
+            route.agree(began, course, |retries| Rc::new(Tried { spread: Rc::clone(spread), retries }));
+            route.follow(began, course)
+        });
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
-        let (endpoint, member, carrier) = connect(&ruled.spread, |member| {
+        let admit = |way: &Way<Http>| filter::permit(&way.filters, request, matches, &target.found.key);
+        let opened = connect(&ruled.spread, admit, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
             Ok(member.connections.carrier(version, upgrades))
         })
-        .await?;
+        .await;
+        let Open { way, lease, member, carrier } = match opened {
+            Ok(open) => open,
+            Err(error) => {
+                following.into_iter().for_each(|following| following.failed(&error));
+                return Err(error);
+            }
+        };
         let authority = member.connections.authority_override();
+        let canonical =
+            profile.filter(|_| authority.is_none()).map(|(_, name)| (header::DST_CANONICAL, Rc::clone(name)));
         Ok(Directed {
-            endpoint,
+            endpoint: lease,
             carrier,
-            edits: Edits {
+            edits: way.changes.edit(Edits {
                 remove: removed(ingress, authority.is_some()),
-                remove_asked: ruled.asked.removed(),
+                remove_asked: ruled.asked.as_ref().map_or(&[], Asked::removed),
+                set: canonical.into_iter().collect(),
                 authority,
                 strip_mesh_response: member.endpoint.tls.is_some(),
                 heed_close: member.connections.heeds_close(),
                 ..Edits::default()
-            },
-            record: member.connections.series().begin(follower.began(), permit),
+            }),
+            record: Record::new(member.connections.series().begin(began, permit), following),
         })
     }
 }
 
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
-async fn connect(
-    spread: &Spread<Http>,
+async fn connect<'s>(
+    spread: &'s Spread<Http>,
+    admit: impl Fn(&Way<Http>) -> Result<(), ProxyError>,
     mut carrier: impl FnMut(&Member<Http>) -> Result<Carrier, ProxyError>,
-) -> Result<(Lease, Rc<Member<Http>>, Carrier), ProxyError> {
+) -> Result<Open<'s>, ProxyError> {
     loop {
-        let choice = spread.choose()?;
-        let member = choice.next().await?;
+        let way = spread.choose()?;
+        admit(way)?;
+        let member = way.to.next().await?;
         let carrier = carrier(&member)?;
         match Lease::new(Rc::clone(&member), carrier).await {
-            Ok(lease) => return Ok((lease, member, carrier)),
-            Err(error) if choice.failed(&member, &error) => {
+            Ok(lease) => return Ok(Open { way, lease, member, carrier }),
+            Err(error) if way.to.failed(&member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
             }
             Err(error) => return Err(error),

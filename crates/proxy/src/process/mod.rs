@@ -13,6 +13,7 @@ pub mod discovery;
 pub(crate) mod identity;
 pub mod in_flight;
 pub mod rate_limit;
+pub mod retry_budget;
 mod run;
 mod shutdown;
 pub mod spoken;

@@ -359,6 +359,7 @@ fn discovery(
         timeout: destination.timeout,
         profile_networks: destination.profile_networks.clone(),
         profile_suffixes: destination.profile_suffixes.clone(),
+        profile_patience: destination.profile_patience,
         detect_timeout: config.outbound.detect_timeout,
         outbound_idle: config.outbound.discovery_idle,
         inbound: InboundSettings::new(&config.inbound, addrs.admin.port(), addrs.inbound.port(), clock.clone()),

@@ -20,7 +20,7 @@ fn every_code_is_listed_once_and_has_a_reply() {
     names.dedup();
     assert_eq!(names.len(), Code::ALL.len());
     for code in Code::ALL {
-        assert!((400..600).contains(&code.status()), "{code:?}");
+        assert!((300..600).contains(&code.status()), "{code:?}");
         assert!((1..=16).contains(&code.grpc_status()), "{code:?}");
     }
 }

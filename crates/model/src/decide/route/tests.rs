@@ -346,3 +346,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_prefix_is_that_of_the_closest_match() {
+    let by = |path| HttpMatch { path: Some(path), ..HttpMatch::default() };
+    let prefix = |p: &str| by(PathMatch::Prefix(p.into()));
+    let exact = |p: &str| by(PathMatch::Exact(p.into()));
+    let found = |matches: &[HttpMatch], path| matched_prefix(matches, &get("web", path)).map(str::to_owned);
+    let of = |text: &str| Some(text.to_owned());
+    assert_eq!(found(&[], "/a"), of("/"));
+    assert_eq!(found(&[HttpMatch::default()], "/a"), of("/"));
+    assert_eq!(found(&[prefix("/"), prefix("/a/")], "/a/b"), of("/a/"));
+    assert_eq!(found(&[prefix("/"), exact("/a")], "/a"), None);
+    assert_eq!(found(&[exact("/a"), prefix("/a")], "/a"), of("/a"), "both fit, and only one can be replaced");
+    assert_eq!(found(&[prefix("/b")], "/a"), None);
+}

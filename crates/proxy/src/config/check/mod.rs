@@ -244,6 +244,7 @@ impl Reader {
             context: self.or_default("LINKERD2_PROXY_DESTINATION_CONTEXT", text),
             profile_networks: self.or_default("LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS", value::networks),
             profile_suffixes: self.or_default("LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES", value::suffixes),
+            profile_patience: self.or_default("LINKERD2_PROXY_DESTINATION_PROFILE_INITIAL_TIMEOUT", value::duration),
             timeout: self.or_default("WEFT_PROXY_DISCOVERY_TIMEOUT", positive),
             service: self.service("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "LINKERD2_PROXY_DESTINATION_SVC_NAME")?,
         })

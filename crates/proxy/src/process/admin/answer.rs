@@ -35,7 +35,7 @@ where
 
 /// What a refused client is told; its reason only if it is of the mesh.
 pub(super) fn refusal(connected: &Connected, error: &ProxyError) -> Response<Full<Bytes>> {
-    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = text(status, "");
     if let Some((name, value)) = reason(connected, error) {
         response.headers_mut().insert(name, value);

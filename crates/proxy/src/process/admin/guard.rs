@@ -3,6 +3,7 @@
 use crate::{
     error::{Code, ProxyError},
     exchange::HeadView,
+    filter,
     inbound::{
         authorize::{self, Connected},
         tls::{self, Arrived, Patience},
@@ -91,9 +92,7 @@ impl Guard {
             return Err(refusal);
         }
         let permit = authorize::request(&self.metrics, connected, policy, port, &HeadView(head))?;
-        if !permit.filters.is_empty() {
-            return Err(ProxyError::new(Code::PolicyUnsupported, "the admin server carries out no filters"));
-        }
+        filter::none(permit.filters, "the admin server carries out no filters")?;
         if let Some(limiter) = self.port.limiter().filter(|_| policy.protocol.rate_limit().is_some()) {
             let now = Instant::now();
             let limits = limiter.of(connected.tls.identity(), now);

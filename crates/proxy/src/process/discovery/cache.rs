@@ -1,6 +1,5 @@
 //! One entry per key, with the task that keeps it up to date, forgotten when nobody has held it for a while.
 
-use super::MAX_WATCHES;
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,7 +9,10 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-pub(super) struct Cache<K, V>(Mutex<HashMap<K, Held<V>>>);
+pub(super) struct Cache<K, V> {
+    entries: Mutex<HashMap<K, Held<V>>>,
+    most: usize,
+}
 
 struct Held<V> {
     value: Arc<V>,
@@ -22,14 +24,15 @@ struct Held<V> {
 }
 
 impl<K: Eq + Hash, V> Cache<K, V> {
-    pub(super) fn new() -> Self {
-        Self(Mutex::default())
+    /// Holds at most so many entries.
+    pub(super) fn new(most: usize) -> Self {
+        Self { entries: Mutex::default(), most }
     }
 
     /// The entry of `key`, made if there is none; `None` when the cache is full.
     pub(super) fn get_or_insert(&self, key: K, new: impl FnOnce() -> (Arc<V>, JoinHandle<()>)) -> Option<Arc<V>> {
-        let mut held = self.0.lock();
-        let full = held.len() >= MAX_WATCHES;
+        let mut held = self.entries.lock();
+        let full = held.len() >= self.most;
         match held.entry(key) {
             Entry::Occupied(entry) => Some(entry.get().value.clone()),
             Entry::Vacant(_) if full => None,
@@ -42,14 +45,14 @@ impl<K: Eq + Hash, V> Cache<K, V> {
 
     /// Keeps an entry for good.
     pub(super) fn pin(&self, key: K, value: Arc<V>) {
-        if let Some(held) = self.0.lock().get_mut(&key) {
+        if let Some(held) = self.entries.lock().get_mut(&key) {
             held.pin = Some(value);
         }
     }
 
     /// Forgets what nobody has held for `idle`.
     pub(super) fn sweep(&self, now: Instant, idle: Duration) {
-        self.0.lock().retain(|_, held| {
+        self.entries.lock().retain(|_, held| {
             // Under the lock nobody can take a new reference from here, and who holds one keeps the count above one.
             if Arc::strong_count(&held.value) > 1 {
                 held.idle_since = None;
@@ -65,7 +68,7 @@ impl<K: Eq + Hash, V> Cache<K, V> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.entries.lock().len()
     }
 }
 
@@ -77,11 +80,11 @@ impl<V> Drop for Held<V> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::MAX_WATCHES, *};
 
     #[tokio::test]
     async fn only_what_nobody_holds_is_forgotten() {
-        let cache = Cache::new();
+        let cache = Cache::new(10);
         let new = |n: u32| move || (Arc::new(n), tokio::spawn(std::future::pending()));
         let held = cache.get_or_insert("held", new(1)).unwrap();
         drop(cache.get_or_insert("idle", new(2)));
@@ -103,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_cache_takes_nothing_new() {
-        let cache = Cache::new();
+        let cache = Cache::new(MAX_WATCHES);
         let new = || (Arc::new(()), tokio::spawn(std::future::pending()));
         for key in 0..MAX_WATCHES {
             assert!(cache.get_or_insert(key, new).is_some());

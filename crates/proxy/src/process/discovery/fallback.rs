@@ -11,7 +11,7 @@ use weft_model::{
             Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Queue, RouteBackend,
             TcpRoute, Timeouts,
         },
-        route::{Filter, HttpMatch, HttpRoute, PathMatch, Ratio, Rule},
+        route::{Filter, HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
 
@@ -53,9 +53,8 @@ fn unknown(settings: &Settings) -> ClientPolicy {
 /// Answers every request with 500 and fails every other connection.
 pub(super) fn invalid_client_policy(reason: &str, settings: &Settings) -> ClientPolicy {
     let message = format!("invalid client policy configuration: {reason}");
-    let tcp = vec![Filter::Invalid(message.clone())];
-    let http = vec![refuse(message)];
-    detect(Meta::default_named("invalid"), Distribution::Empty, http, tcp, settings.detect_timeout)
+    let refuse = || vec![Filter::Invalid(message.clone())];
+    detect(Meta::default_named("invalid"), Distribution::Empty, refuse(), refuse(), settings.detect_timeout)
 }
 
 fn detect(
@@ -99,8 +98,8 @@ pub(super) fn server_policy(port: u16, settings: &InboundSettings) -> ServerPoli
 /// Answers every request with 500 and refuses every other connection.
 pub(super) fn invalid_server_policy(reason: &str, detect_timeout: Duration) -> ServerPolicy {
     // Requests are let in so that they are answered; connections that are not HTTP are let in by nobody.
-    let route =
-        default_route(vec![anybody("invalid")], vec![refuse(format!("invalid server configuration: {reason}"))]);
+    let refused = vec![Filter::Invalid(format!("invalid server configuration: {reason}"))];
+    let route = default_route(vec![anybody("invalid")], refused);
     ServerPolicy {
         meta: Meta::default_named("invalid"),
         protocol: ServerProtocol::Detect { timeout: detect_timeout, routes: vec![route], rate_limit: None },
@@ -131,8 +130,4 @@ fn anybody(name: &str) -> Authorization {
 fn default_route(authorizations: Vec<Authorization>, filters: Vec<Filter>) -> HttpRoute<InboundRule> {
     let rule = Rule { matches: vec![], filters, does: InboundRule { authorizations } };
     HttpRoute { meta: Meta::default_named("default"), hosts: vec![], rules: vec![rule] }
-}
-
-fn refuse(message: String) -> Filter {
-    Filter::HttpFailure { status: 500, message, ratio: Ratio { numerator: 1, denominator: 1 } }
 }

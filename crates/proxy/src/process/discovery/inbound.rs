@@ -112,7 +112,10 @@ pub(super) async fn watch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_model::policy::inbound::DefaultPolicy;
+    use weft_model::policy::{
+        inbound::{DefaultPolicy, ServerProtocol},
+        route::Filter,
+    };
 
     #[test]
     fn a_port_that_cannot_be_watched_lets_nobody_in() {
@@ -130,6 +133,8 @@ mod tests {
         let policy = |port: PortPolicy| port.policy.snapshot().value.clone();
         assert!(!policy(PortPolicy::new(80, &settings)).authorizations.is_empty());
         let refusing = policy(PortPolicy::refusing(80, &settings));
-        assert!(refusing.authorizations.is_empty() && refusing.unsupported().is_some(), "{refusing:?}");
+        assert!(refusing.authorizations.is_empty(), "{refusing:?}");
+        let ServerProtocol::Detect { routes, .. } = refusing.protocol else { panic!() };
+        assert!(matches!(routes[0].rules[0].filters[..], [Filter::Invalid(_)]), "{routes:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! worker ── outbound(addr or name) ► cache ──► GetProfile + OutboundPolicies.Watch ──► OutboundTarget { policy, profile }
 //!        ── endpoints(name) ─► cache ──► Destination.Get ──────────────────────► EndpointsWatch
 //!        ── inbound(port) ───► cache ──► InboundServerPolicies.WatchPort ──────► PortPolicy
+//!        ── profile(name) ───► cache ──► GetProfile ───────────────────────────► ProfileWatch
 //! ```
 //! The streams run on the admin thread; workers read snapshots without a lock. While the control plane is away the last
 //! known state stays in force. What nobody holds is forgotten after the idle time.
@@ -13,6 +14,7 @@ mod endpoints;
 mod fallback;
 mod inbound;
 mod outbound;
+mod profile;
 mod target;
 mod watched;
 
@@ -28,6 +30,7 @@ use crate::{
 pub use endpoints::{EndpointSet, EndpointState, EndpointsWatch};
 pub use inbound::PortPolicy;
 pub use outbound::OutboundTarget;
+pub use profile::ProfileWatch;
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -45,6 +48,8 @@ use weft_wire as wire;
 
 /// The most targets, names and ports that are watched at once, of each kind. Over it new ones are refused.
 pub const MAX_WATCHES: usize = 10_000;
+/// The same for names that clients of the application use, which are looked up only to count their requests by route.
+pub const MAX_PROFILES: usize = 100;
 /// How often the caches are looked through for what nobody holds.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -59,6 +64,7 @@ struct Inner {
     targets: Cache<TargetKey, OutboundTarget>,
     endpoints: Cache<NameAddr, EndpointsWatch>,
     ports: Cache<u16, PortPolicy>,
+    profiles: Cache<NameAddr, ProfileWatch>,
 }
 
 /// Whom to ask.
@@ -78,6 +84,8 @@ pub(super) struct Settings {
     pub(super) timeout: Duration,
     pub(super) profile_networks: Vec<Cidr>,
     pub(super) profile_suffixes: DnsSuffixes,
+    /// How long an inbound request waits for a profile.
+    pub(super) profile_patience: Duration,
     pub(super) detect_timeout: Duration,
     pub(super) outbound_idle: Duration,
     pub(super) inbound: InboundSettings,
@@ -130,9 +138,10 @@ impl Discovery {
             runtime,
             sources,
             settings,
-            targets: Cache::new(),
-            endpoints: Cache::new(),
-            ports: Cache::new(),
+            targets: Cache::new(MAX_WATCHES),
+            endpoints: Cache::new(MAX_WATCHES),
+            ports: Cache::new(MAX_WATCHES),
+            profiles: Cache::new(MAX_PROFILES),
         });
         for port in &inner.settings.inbound.eager {
             if let Some(held) = inner.ports.get_or_insert(*port, || inner.watch_port(*port)) {
@@ -154,6 +163,7 @@ impl Discovery {
                 ("outbound", inner.targets.len()),
                 ("endpoints", inner.endpoints.len()),
                 ("inbound", inner.ports.len()),
+                ("profiles", inner.profiles.len()),
             ];
             out.extend(counts.map(|(kind, n)| {
                 Sample::gauge("weft_discovery_watches", "Targets that the control plane is asked about", n as f64)
@@ -194,6 +204,13 @@ impl Discovery {
         watch.unwrap_or_else(|| Arc::new(EndpointsWatch::new(target.clone())))
     }
 
+    /// The profile of a name that inbound requests are sent to, at once; `None` if it is not to be looked up, or too many are.
+    pub fn profile(&self, name: &NameAddr) -> Option<Arc<ProfileWatch>> {
+        let inner = &self.0;
+        inner.settings.profile_suffixes.contains(&name.name).then_some(())?;
+        inner.profiles.get_or_insert(name.clone(), || inner.watch_profile(name))
+    }
+
     /// The policy of an inbound port, at once: the default policy until the control plane has answered. Over [`MAX_WATCHES`]
     /// ports a new one refuses everything.
     pub fn inbound(&self, port: u16) -> Arc<PortPolicy> {
@@ -208,6 +225,7 @@ impl Inner {
         self.targets.sweep(now, self.settings.outbound_idle);
         self.endpoints.sweep(now, self.settings.outbound_idle);
         self.ports.sweep(now, self.settings.inbound.idle);
+        self.profiles.sweep(now, self.settings.inbound.idle);
     }
 
     fn watch_target(&self, key: &TargetKey) -> (Arc<OutboundTarget>, tokio::task::JoinHandle<()>) {
@@ -223,6 +241,15 @@ impl Inner {
         let following = self.sources.destination_following;
         let task =
             self.runtime.spawn(endpoints::watch(watch.published(), target.to_string(), client, context, following));
+        (watch, task)
+    }
+
+    fn watch_profile(&self, name: &NameAddr) -> (Arc<ProfileWatch>, tokio::task::JoinHandle<()>) {
+        let watch = Arc::new(ProfileWatch::new(name.clone(), self.settings.profile_patience));
+        let client = wire::destination::Client::new(self.sources.destination.clone());
+        let context = self.sources.destination_context.clone();
+        let following = self.sources.destination_following;
+        let task = self.runtime.spawn(profile::watch(watch.published(), name.to_string(), client, context, following));
         (watch, task)
     }
 

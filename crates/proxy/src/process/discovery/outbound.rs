@@ -1,7 +1,11 @@
 //! What is behind a target, from `GetProfile` and `OutboundPolicies.Watch` together (data plane 4.1).
 
 use super::{Settings, Sources, TargetKey, Watched, fallback};
-use crate::process::control::{Event, follow};
+use crate::process::{
+    control::{Event, follow},
+    retry_budget::Budget,
+};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -31,6 +35,8 @@ pub(super) struct Published {
     answers: Mutex<Answers>,
     policy: Arc<Watched<ClientPolicy>>,
     profile: Arc<Watched<Option<Profile>>>,
+    /// The profile's, kept as long as its limits stay.
+    budget: ArcSwapOption<Budget>,
     first: watch::Sender<First>,
 }
 
@@ -77,9 +83,15 @@ impl OutboundTarget {
             answers: Mutex::new(answers),
             policy: policy.clone(),
             profile: profile.clone(),
+            budget: ArcSwapOption::empty(),
             first: watch::Sender::new(First::Waiting),
         });
         Self { key, policy, profile, published }
+    }
+
+    /// What requests that follow the profile may be sent again by, of all workers.
+    pub fn budget(&self) -> Option<Arc<Budget>> {
+        self.published.budget.load_full()
     }
 
     pub(super) fn published(&self) -> Arc<Published> {
@@ -225,6 +237,11 @@ impl Published {
             Answer::None => fallback::client_policy(&self.key, profile, &self.settings),
             Answer::Invalid(reason) => fallback::invalid_client_policy(reason, &self.settings),
         };
+        let limits = profile.and_then(|profile| profile.retry_budget);
+        if self.budget.load().as_ref().map(|budget| budget.limits()) != limits {
+            let clock = &self.settings.inbound.clock;
+            self.budget.store(limits.map(|limits| Arc::new(Budget::new(limits, clock))));
+        }
         self.profile.set_if_changed(profile.cloned());
         if self.policy.set_if_changed(policy) {
             tracing::debug!(target = %self.key, "Outbound policy changed");
@@ -253,6 +270,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             profile_networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
             profile_suffixes: DnsSuffixes(vec!["svc.cluster.local".to_owned()]),
+            profile_patience: Duration::ZERO,
             detect_timeout: Duration::from_secs(7),
             outbound_idle: Duration::from_secs(5),
             inbound: InboundSettings {

@@ -18,6 +18,13 @@ impl TargetKey {
             Self::Name(_) => None,
         }
     }
+
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Addr(addr) => addr.port(),
+            Self::Name(name) => name.port,
+        }
+    }
 }
 
 impl From<SocketAddr> for TargetKey {

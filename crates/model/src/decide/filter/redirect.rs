@@ -1,0 +1,99 @@
+//! Where a redirect leads: the request's own URI with the parts replaced that the policy names.
+
+use super::{Answer, Matched};
+use crate::policy::route::{PathReplacement, Redirect};
+use std::{borrow::Cow, fmt::Write};
+
+const DEFAULT_STATUS: u16 = 301;
+/// Requests reach the proxies without TLS of their own.
+const HTTP: &str = "http";
+
+/// `None` if it would lead to where the request was going anyway.
+pub(super) fn answer(redirect: &Redirect, matched: &Matched<'_>) -> Option<Answer<'static>> {
+    let Redirect { scheme, host, path, port, status } = redirect;
+    let own =
+        matched.request.authority().map_or_else(|| Cow::Owned(matched.default_authority.to_string()), Cow::Borrowed);
+    let scheme = scheme.as_deref().unwrap_or(HTTP);
+    let authority = authority(&own, scheme, host.as_deref(), *port);
+    let Some(target) = target(path.as_ref(), matched) else {
+        return Some(Answer::Invalid("a redirect replaces a path prefix, and the rule matched otherwise".into()));
+    };
+    let location = location(scheme, &authority, &target);
+    let unmoved = self::location(HTTP, &own, &own_target(matched));
+    (location != unmoved).then(|| Answer::Redirect { status: status.unwrap_or(DEFAULT_STATUS), location })
+}
+
+/// Without a port of its own, a redirect to another scheme leads to that scheme's port, and one to another host to the same
+/// port. A port that the scheme implies is left out once anything of the authority changes.
+fn authority<'a>(own: &'a str, scheme: &str, host: Option<&'a str>, port: Option<u16>) -> Cow<'a, str> {
+    let (own_host, own_port) = split(own);
+    let kept = own_port.filter(|_| scheme == HTTP);
+    if host.is_none() && port.is_none() && kept == own_port {
+        return Cow::Borrowed(own);
+    }
+    let host = host.unwrap_or(own_host);
+    match port.or(kept).filter(|port| !implies(scheme, *port)) {
+        Some(port) => Cow::Owned(format!("{host}:{port}")),
+        None => Cow::Borrowed(host),
+    }
+}
+
+fn implies(scheme: &str, port: u16) -> bool {
+    matches!((scheme, port), (HTTP, 80) | ("https", 443))
+}
+
+fn split(authority: &str) -> (&str, Option<u16>) {
+    match authority.rsplit_once(':') {
+        // The colon of an IPv6 address without a port stands inside the brackets.
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    }
+}
+
+/// Path and query; `None` if a prefix is to be replaced and there is none.
+fn target(path: Option<&PathReplacement>, matched: &Matched<'_>) -> Option<String> {
+    Some(match path {
+        None => own_target(matched),
+        // It may bring a query; the request's is dropped, as Linkerd does.
+        Some(PathReplacement::Full(path)) => rooted(path),
+        Some(PathReplacement::Prefix(new)) => {
+            let prefix = matched.prefix?;
+            let rest = matched.request.path().strip_prefix(prefix.strip_suffix('/').unwrap_or(prefix))?;
+            let path = if rest.is_empty() { rooted(new) } else { rooted(&[new.trim_end_matches('/'), rest].concat()) };
+            with_query(path, matched.request.query())
+        }
+    })
+}
+
+fn own_target(matched: &Matched<'_>) -> String {
+    // `OPTIONS *` and CONNECT have no path.
+    let path = Some(matched.request.path()).filter(|path| path.starts_with('/')).unwrap_or("/");
+    with_query(path.to_owned(), matched.request.query())
+}
+
+fn with_query(path: String, query: Option<&str>) -> String {
+    match query {
+        Some(query) => [&path, "?", query].concat(),
+        None => path,
+    }
+}
+
+fn rooted(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { ["/", path].concat() }
+}
+
+/// Whatever the policy or the client wrote, it is a URI and a header value: other bytes are escaped.
+fn location(scheme: &str, authority: &str, target: &str) -> String {
+    let mut location = String::with_capacity(scheme.len() + 3 + authority.len() + target.len());
+    for text in [scheme, "://", authority, target] {
+        for byte in text.bytes() {
+            if byte.is_ascii_graphic() {
+                location.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(location, "%{byte:02X}");
+            }
+        }
+    }
+    location
+}

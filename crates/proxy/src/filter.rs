@@ -1,0 +1,72 @@
+//! A rule's filters as both directions carry them out: what is answered per request, and the header changes made beforehand.
+//!
+//! The decisions are [`weft_model::decide::filter`]'s; here they meet failures, edits and chance.
+
+use crate::{
+    error::{Code, ProxyError},
+    exchange::{Edits, HeaderChanges},
+};
+use std::{fmt::Display, rc::Rc};
+use weft_model::{
+    decide::{
+        filter::{Matched, answer, request_changes, response_changes},
+        route::{RequestView, matched_prefix},
+    },
+    policy::route::{Filter, HttpMatch},
+};
+
+/// The header changes of a rule, or of a rule and one of its backends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    request: Option<Rc<HeaderChanges>>,
+    response: Option<Rc<HeaderChanges>>,
+}
+
+impl Changes {
+    /// A request meets the rule's filters first, a response those of the backend.
+    pub(crate) fn new(rule: &[Filter], backend: &[Filter]) -> Self {
+        Self {
+            request: HeaderChanges::new(request_changes(rule.iter().chain(backend))),
+            response: HeaderChanges::new(response_changes(backend.iter().chain(rule))),
+        }
+    }
+
+    pub(crate) fn edit(&self, edits: Edits) -> Edits {
+        Edits { request: self.request.clone(), response: self.response.clone(), ..edits }
+    }
+}
+
+/// Whether `filters` let the request go on. `matches` are those of its rule, empty where they are of gRPC; `to` is where a
+/// request without authority was going.
+///
+/// # Errors
+/// What is answered instead.
+pub(crate) fn permit(
+    filters: &[Filter],
+    request: &dyn RequestView,
+    matches: &[HttpMatch],
+    to: &dyn Display,
+) -> Result<(), ProxyError> {
+    if filters.is_empty() {
+        return Ok(());
+    }
+    let redirects = filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
+    let prefix = if redirects { matched_prefix(matches, request) } else { None };
+    let matched = Matched { request, prefix, default_authority: to };
+    match answer(filters, &matched, |below| fastrand::u32(..below)) {
+        None => Ok(()),
+        Some(answer) => Err(answer.into()),
+    }
+}
+
+/// For who carries out no filters.
+///
+/// # Errors
+/// There are some: `refusal`, or what is wrong with the policy.
+pub(crate) fn none(filters: &[Filter], refusal: &str) -> Result<(), ProxyError> {
+    match filters.first() {
+        None => Ok(()),
+        Some(Filter::Invalid(why)) => Err(ProxyError::new(Code::PolicyUnsupported, why)),
+        Some(_) => Err(ProxyError::new(Code::PolicyUnsupported, refusal)),
+    }
+}

@@ -1,0 +1,82 @@
+//! The profile of a name that inbound requests were sent to, from `GetProfile`.
+
+use super::Watched;
+use crate::process::control::{Event, Following, follow};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tonic::{Code, transport::Channel};
+use weft_model::{NameAddr, Profile};
+use weft_wire::{Error, destination::Client};
+
+/// When the control plane said that there is no such profile, it is asked again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// The version before the first answer.
+const UNANSWERED: u64 = 1;
+
+/// The profile of a name, kept up to date as long as somebody holds it.
+pub struct ProfileWatch {
+    pub name: NameAddr,
+    /// `None` until the first answer, and where there is no profile.
+    pub profile: Arc<Watched<Option<Profile>>>,
+    /// Until then a request waits for the first answer.
+    patience: Instant,
+}
+
+impl ProfileWatch {
+    pub(super) fn new(name: NameAddr, patience: Duration) -> Self {
+        Self { name, profile: Arc::new(Watched::new(None)), patience: Instant::now() + patience }
+    }
+
+    /// What the watching task writes to: it must not hold the watch itself, or that would never be idle.
+    pub(super) fn published(&self) -> Arc<Watched<Option<Profile>>> {
+        self.profile.clone()
+    }
+
+    /// Waits for the first answer, but not for long: it decides only what is counted.
+    pub async fn answered(&self) {
+        if self.profile.version() == UNANSWERED && Instant::now() < self.patience {
+            // Late is as good as never. Boxed: it happens once per name.
+            let _ = Box::pin(tokio::time::timeout_at(self.patience, self.profile.changed(UNANSWERED))).await;
+        }
+    }
+}
+
+/// Publishes the profile of `path`. What was known stays when it cannot be asked for.
+pub(super) async fn watch(
+    profile: Arc<Watched<Option<Profile>>>,
+    path: String,
+    client: Client<Channel>,
+    context: String,
+    following: Following,
+) {
+    let open = || {
+        let (mut client, path, context) = (client.clone(), path.clone(), context.clone());
+        async move { client.get_profile(&path, &context).await }
+    };
+    let none = || {
+        if profile.version() == UNANSWERED {
+            profile.set(None);
+        }
+    };
+    follow(following, open, |event| {
+        match event {
+            Event::Message { value, .. } => drop(profile.set_if_changed(Some(value))),
+            Event::Invalid(reason) => {
+                tracing::warn!(name = path, reason, "A profile is ignored: it cannot be used");
+                none();
+            }
+            Event::Failed(error) => {
+                tracing::debug!(name = path, %error, "There is no profile");
+                none();
+                if error.is_final() {
+                    return ControlFlow::Break(());
+                }
+                if matches!(&error, Error::Rpc(s) if matches!(s.code(), Code::NotFound | Code::Unimplemented)) {
+                    return ControlFlow::Continue(Some(ASK_AGAIN));
+                }
+            }
+        }
+        ControlFlow::Continue(None)
+    })
+    .await;
+}
