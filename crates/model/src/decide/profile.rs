@@ -80,6 +80,8 @@ mod tests {
             None
         }
 
+        fn fields(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
+
         fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
             false
         }

@@ -214,6 +214,12 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     if let Some((socket, config)) = listeners.tap.zip(config.tap.clone()) {
         let mut over = tap_over;
         runtime.spawn(async move {
+            let taken_over = async {
+                if over.wait_for(|over| *over).await.is_err() {
+                    // Nobody can take over.
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 ended = tap::serve(socket, config, tls, lifetimes, taps) => {
                     if let Err(error) = ended {
@@ -221,7 +227,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
                     }
                 }
                 // Who taps from now on taps the process that has taken over.
-                _ = over.wait_for(|over| *over) => {}
+                () = taken_over => {}
             }
         });
     }

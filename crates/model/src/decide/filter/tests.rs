@@ -27,6 +27,8 @@ impl RequestView for Asked {
         self.query
     }
 
+    fn fields(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
+
     fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         false
     }

@@ -1,10 +1,10 @@
 //! The profile of a name that inbound requests were sent to, from `GetProfile`.
 
 use super::Watched;
-use crate::process::control::{Event, Following, follow};
+use crate::process::control::{Counted, Event, Following, follow};
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use weft_model::{NameAddr, Profile};
 use weft_wire::{Error, destination::Client};
 
@@ -45,7 +45,7 @@ impl ProfileWatch {
 pub(super) async fn watch(
     profile: Arc<Watched<Option<Profile>>>,
     path: String,
-    client: Client<Channel>,
+    client: Client<Counted>,
     context: String,
     following: Following,
 ) {
