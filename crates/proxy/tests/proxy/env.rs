@@ -88,11 +88,11 @@ fn what_has_no_effect_is_named() {
         ("TRACE_PROTOCOL", "opentelemetry"),
         ("TYPO", "x"),
         ("WEFT_PROXY_TYPO", "x"),
-        ("OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL", "true"),
+        ("OUTBOUND_METRICS_HOSTNAME_LABELS", "true"),
     ])
     .unwrap();
     assert_eq!(unknown, ["LINKERD2_PROXY_TYPO", "WEFT_PROXY_TYPO"]);
-    assert_eq!(not_built, ["LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL"]);
+    assert_eq!(not_built, ["LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS"]);
 }
 
 #[test]
