@@ -28,6 +28,13 @@ async fn origin() -> http2::Origin {
     .unwrap()
 }
 
+/// A machine that is busy is no failure.
+async fn mesh() -> Mesh {
+    let patient =
+        [("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", "10s"), ("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", "10s")];
+    Mesh::with(&patient, &patient).await
+}
+
 async fn failures(addr: SocketAddr) -> Option<BTreeSet<String>> {
     let mut command = Command::new(tool("httpwg/bin/httpwg")?);
     command.args(["--address", &addr.to_string(), "--connect-timeout", "10000", "--frame-timeout", "10000"]);
@@ -49,7 +56,7 @@ fn check(failed: BTreeSet<String>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_through_the_pair() {
     let origin = origin().await;
-    let mesh = Mesh::start().await;
+    let mesh = mesh().await;
     let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
     let Some(failed) = failures(door::pair(&mesh, &service).await).await else { return };
     check(failed);
@@ -58,7 +65,7 @@ async fn every_case_through_the_pair() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_at_the_servers_proxy() {
     let origin = origin().await;
-    let mesh = Mesh::start().await;
+    let mesh = mesh().await;
     mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
     let Some(failed) = failures(door::inbound(&mesh, origin.addr()).await).await else { return };
     check(failed);
