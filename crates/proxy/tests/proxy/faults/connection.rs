@@ -120,7 +120,10 @@ pub(super) fn faults() -> Vec<Fault> {
                 saw
             })
         })
-        .web(&[("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", "1")]),
+        .web(&[
+            ("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", "1"),
+            ("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "60s"),
+        ]),
     ]
 }
 
