@@ -10,7 +10,7 @@ mod timeout;
 
 use crate::{
     explain::explained,
-    harness::{LONG, eventually, soon},
+    harness::{LONG, eventually},
     mesh::{Mesh, Service},
 };
 use futures_util::StreamExt;
@@ -69,6 +69,9 @@ const ELSEWHERE: &[(Code, &str)] = &[
         Code::ServerFirstRefused,
         "by a peer: server_first::a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first",
     ),
+    (Code::Redirect, "asked for by a policy: filters::redirects_are_answered_on_a_connection_that_goes_on"),
+    (Code::FaultInjected, "asked for by a policy: filters::failures_are_injected_and_reach_no_server"),
+    (Code::ProfileTimeout, "of a profile's route: profile_retry::a_route_has_a_timeout_that_closes_the_connection"),
     (Code::ResponseHeadersTimeout, "of one attempt among several, and the last has none: retry.rs"),
 ];
 
@@ -103,7 +106,8 @@ impl Fault {
         let mesh = Mesh::with(web, app).await;
         let start = Instant::now();
         let saw = loop {
-            let saw = soon(inject(&mesh)).await;
+            let saw = tokio::time::timeout(LONG, inject(&mesh)).await;
+            let saw = saw.unwrap_or_else(|_| panic!("{name}: the client saw nothing for {LONG:?}"));
             if !pushed || self.is_seen(&saw) || start.elapsed() > LONG {
                 break saw;
             }
