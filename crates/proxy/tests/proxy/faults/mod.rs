@@ -104,17 +104,19 @@ impl Fault {
     async fn run(&self) {
         let Self { name, code, side, sees, web, app, pushed, inject } = self;
         let mesh = Mesh::with(web, app).await;
+        let proxy = if *side == Direction::Outbound { &mesh.web } else { &mesh.app };
+        let series = format!("weft_proxy_errors_total{{direction=\"{}\",code=\"{}\"}}", side.as_str(), code.as_str());
         let start = Instant::now();
         let saw = loop {
             let saw = tokio::time::timeout(LONG, inject(&mesh)).await;
             let saw = saw.unwrap_or_else(|_| panic!("{name}: the client saw nothing for {LONG:?}"));
-            if !pushed || self.is_seen(&saw) || start.elapsed() > LONG {
+            // A policy that comes while a request is under way may end it in another way.
+            let settled = self.is_seen(&saw) && proxy.metric(&series) >= 1.0;
+            if !pushed || settled || start.elapsed() > LONG {
                 break saw;
             }
         };
         assert!(self.is_seen(&saw), "{name}: {code:?} as {sees:?} was expected, and the client saw {saw:?}");
-        let proxy = if *side == Direction::Outbound { &mesh.web } else { &mesh.app };
-        let series = format!("weft_proxy_errors_total{{direction=\"{}\",code=\"{}\"}}", side.as_str(), code.as_str());
         eventually(&format!("{name}: {series}"), || proxy.metric(&series) >= 1.0).await;
         if !pushed {
             assert_eq!(proxy.metric(&series), 1.0, "{name}: it counts once");
