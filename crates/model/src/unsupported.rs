@@ -8,10 +8,7 @@ use crate::{
     decide::filter::is_protected,
     policy::{
         inbound::{InboundRule, ServerProtocol},
-        outbound::{
-            Backend, BackendKind, Breaker, ClientProtocol, Distribution, HttpRoutes, OutboundRule, RouteBackend,
-            TcpRoute,
-        },
+        outbound::{ClientProtocol, Distribution, HttpRoutes, OutboundRule, TcpRoute},
         route::{Filter, HeaderEdits, Rule},
     },
 };
@@ -27,9 +24,7 @@ impl ClientPolicy {
                 http_routes(http1).or_else(|| http_routes(http2)).or_else(|| opaque.as_ref().and_then(tcp_route))
             }
             ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => http_routes(routes),
-            ClientProtocol::Grpc { routes, breaker: b } => {
-                breaker(b.as_ref()).or_else(|| routes.iter().find_map(|route| rules(&route.rules)))
-            }
+            ClientProtocol::Grpc { routes, breaker: _ } => routes.iter().find_map(|route| rules(&route.rules)),
             ClientProtocol::Opaque(route) => route.as_ref().and_then(tcp_route),
             ClientProtocol::Tls(routes) => routes.iter().find_map(|route| tcp_route(&route.route)),
         }
@@ -56,7 +51,7 @@ fn inbound_rules<M>(rules: &[Rule<M, InboundRule>]) -> Option<String> {
 }
 
 fn http_routes(routes: &HttpRoutes) -> Option<String> {
-    breaker(routes.breaker.as_ref()).or_else(|| routes.routes.iter().find_map(|route| rules(&route.rules)))
+    routes.routes.iter().find_map(|route| rules(&route.rules))
 }
 
 fn rules<M>(rules: &[Rule<M, OutboundRule>]) -> Option<String> {
@@ -68,21 +63,12 @@ fn rules<M>(rules: &[Rule<M, OutboundRule>]) -> Option<String> {
 
 fn tcp_route(route: &TcpRoute) -> Option<String> {
     let for_requests = |filter: &&Filter| !matches!(filter, Filter::Forbidden | Filter::Invalid(_));
-    let refused = route.filters.iter().chain(backends(&route.backends).flat_map(|b| &b.filters)).find(for_requests);
+    let refused = route.filters.iter().chain(route.backends.iter().flat_map(|b| &b.filters)).find(for_requests);
     refused.map(named).or_else(|| distribution(&route.backends))
 }
 
 fn distribution(distribution: &Distribution) -> Option<String> {
-    backends(distribution).find_map(|b| filters(&b.filters).or_else(|| backend(&b.backend)))
-}
-
-fn backends(distribution: &Distribution) -> impl Iterator<Item = &RouteBackend> {
-    let (first, random) = match distribution {
-        Distribution::Empty => (&[][..], &[][..]),
-        Distribution::FirstAvailable(all) => (all.as_slice(), &[][..]),
-        Distribution::RandomAvailable(all) => (&[][..], all.as_slice()),
-    };
-    first.iter().chain(random.iter().map(|(backend, _)| backend))
+    distribution.iter().find_map(|b| filters(&b.filters))
 }
 
 /// What of filters for requests would break a message, or let a policy speak for a proxy.
@@ -113,23 +99,6 @@ fn edited(edits: &HeaderEdits) -> Option<String> {
     Some(format!("of the connection or the mesh: {refused}"))
 }
 
-fn backend(backend: &Backend) -> Option<String> {
-    match &backend.kind {
-        BackendKind::Forward(_) | BackendKind::Missing => None,
-        BackendKind::Balance { target: _, load } => {
-            load.penalty.map(|_| "load estimate with a penalty for failures".to_owned())
-        }
-    }
-}
-
-fn breaker(breaker: Option<&Breaker>) -> Option<String> {
-    match breaker? {
-        // Never trips.
-        Breaker::Consecutive { max_failures: 0, backoff: _ } => None,
-        Breaker::Consecutive { .. } | Breaker::Unified { .. } => Some("circuit breaker".to_owned()),
-    }
-}
-
 fn named(filter: &Filter) -> String {
     let name = match filter {
         Filter::RequestHeaders(_) => "filter that edits request headers",
@@ -149,7 +118,7 @@ mod tests {
     use crate::{
         Endpoint, Meta,
         policy::{
-            outbound::{Backoff, Load, Penalty, Queue, Timeouts},
+            outbound::{Backend, BackendKind, Queue, RouteBackend, Timeouts},
             route::{HttpMatch, HttpRoute, Ratio, Redirect},
         },
     };
@@ -201,20 +170,8 @@ mod tests {
 
     #[test]
     fn the_first_thing_out_of_reach_is_named() {
-        let backoff = Backoff { min: SECOND, max: SECOND, jitter: 0.0 };
         assert_eq!(http(|_| {}), None);
         assert_eq!(http(|r| rule(r).does.timeouts.idle = Some(SECOND)), None);
-        let breaker = |max_failures| Some(Breaker::Consecutive { max_failures, backoff });
-        assert_eq!(http(|r| r.breaker = breaker(7)).unwrap(), "circuit breaker");
-        assert_eq!(http(|r| r.breaker = breaker(0)), None, "it never trips");
-        let balance = |penalty| BackendKind::Balance {
-            target: "a:80".parse().unwrap(),
-            load: Load { default_rtt: SECOND, decay: SECOND, penalty },
-        };
-        assert_eq!(http(|r| last_backend(r).backend.kind = balance(None)), None);
-        let penalty = Some(Penalty { rtt: SECOND, max_retry_after: SECOND });
-        let refused = http(|r| last_backend(r).backend.kind = balance(penalty));
-        assert_eq!(refused.unwrap(), "load estimate with a penalty for failures");
     }
 
     #[test]

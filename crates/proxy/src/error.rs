@@ -61,6 +61,8 @@ pub enum Code {
     DiscoveryTimeout,
     /// No endpoint became available within the failfast timeout.
     Failfast,
+    /// Every endpoint fails and is left out by the circuit breaker.
+    BreakerShut,
     /// Too many requests are in flight or queued.
     LoadShed,
     /// The endpoint could not be connected in time.
@@ -169,6 +171,7 @@ impl Code {
         Self::DescriptorLimit,
         Self::DiscoveryTimeout,
         Self::Failfast,
+        Self::BreakerShut,
         Self::LoadShed,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -211,6 +214,7 @@ impl Code {
             Self::DescriptorLimit => "DESCRIPTOR_LIMIT",
             Self::DiscoveryTimeout => "DISCOVERY_TIMEOUT",
             Self::Failfast => "FAILFAST",
+            Self::BreakerShut => "BREAKER_SHUT",
             Self::LoadShed => "LOAD_SHED",
             Self::ConnectTimeout => "CONNECT_TIMEOUT",
             Self::ConnectFailed => "CONNECT_FAILED",
@@ -245,6 +249,7 @@ impl Code {
             Self::DetectTimeout
             | Self::DiscoveryTimeout
             | Self::Failfast
+            | Self::BreakerShut
             | Self::ConnectTimeout
             | Self::RequestTimeout
             | Self::ResponseTimeout
@@ -277,6 +282,7 @@ impl Code {
             Self::DetectTimeout
             | Self::DiscoveryTimeout
             | Self::Failfast
+            | Self::BreakerShut
             | Self::ConnectTimeout
             | Self::RequestTimeout
             | Self::ResponseTimeout

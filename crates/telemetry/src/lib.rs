@@ -13,6 +13,7 @@ pub mod readiness;
 pub use build::{BuildInfo, build_info};
 pub use logs::{Format, LogHandle};
 pub use metrics::{
-    Counter, CounterFamily, Gauge, GaugeFamily, Histogram, HistogramFamily, Labels, Registry, registry::Shard,
+    Counter, CounterFamily, Gauge, GaugeFamily, Histogram, HistogramFamily, Labels, Level, LevelFamily, Registry,
+    registry::Shard,
 };
 pub use readiness::{Readiness, Task};

@@ -10,7 +10,7 @@ use weft_model::{
             Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Queue, RouteBackend,
             TcpRoute, Timeouts, TlsRoute,
         },
-        route::{HostMatch, HttpRoute, Rule},
+        route::{GrpcRoute, HostMatch, HttpRoute, Rule},
     },
 };
 
@@ -71,6 +71,12 @@ pub fn http_routes(backend: Backend) -> HttpRoutes {
     let rule = Rule { matches: vec![], filters: vec![], does: outbound_rule(backend) };
     let route = HttpRoute { meta: Meta::default_named("http"), hosts: vec![], rules: vec![rule] };
     HttpRoutes { routes: vec![route], breaker: None }
+}
+
+/// One route for every call.
+pub fn grpc_routes(backend: Backend) -> Vec<GrpcRoute<OutboundRule>> {
+    let rule = Rule { matches: vec![], filters: vec![], does: outbound_rule(backend) };
+    vec![GrpcRoute { meta: Meta::default_named("grpc"), hosts: vec![], rules: vec![rule] }]
 }
 
 pub fn tcp_route(backend: Backend) -> TcpRoute {

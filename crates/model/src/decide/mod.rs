@@ -4,6 +4,7 @@ pub mod admit;
 pub mod authorize;
 pub mod backoff;
 pub mod bandwidth;
+pub mod breaker;
 pub mod cidr;
 pub mod deadline;
 pub mod filter;

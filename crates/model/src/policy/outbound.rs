@@ -92,6 +92,18 @@ pub enum Distribution {
     RandomAvailable(Vec<(RouteBackend, u32)>),
 }
 
+impl Distribution {
+    /// Every backend, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &RouteBackend> {
+        let (first, random): (&[_], &[_]) = match self {
+            Self::Empty => (&[], &[]),
+            Self::FirstAvailable(all) => (all, &[]),
+            Self::RandomAvailable(all) => (&[], all),
+        };
+        first.iter().chain(random.iter().map(|(backend, _)| backend))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteBackend {
     pub backend: Backend,
@@ -116,7 +128,7 @@ pub enum BackendKind {
 }
 
 /// How the load of an endpoint is estimated.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Load {
     pub default_rtt: Duration,
     pub decay: Duration,
@@ -124,7 +136,7 @@ pub struct Load {
     pub penalty: Option<Penalty>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Penalty {
     pub rtt: Duration,
     pub max_retry_after: Duration,

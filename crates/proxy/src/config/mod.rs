@@ -93,6 +93,8 @@ pub struct Outbound {
     pub ingress: bool,
     /// Whether the application is shown `l5d-proxy-error` and `l5d-proxy-connection`.
     pub informational_headers: bool,
+    /// Whether metrics of routes name the host of a request.
+    pub hostname_labels: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

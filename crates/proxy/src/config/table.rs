@@ -70,10 +70,6 @@ const fn yes(name: &'static str, form: Form, default: Default, doc: &'static str
     Var { name, form, default, doc, acts: Acts::Yes }
 }
 
-const fn not_built(name: &'static str, form: Form, default: Default, doc: &'static str) -> Var {
-    Var { name, form, default, doc, acts: Acts::NotBuilt }
-}
-
 const fn ignored(name: &'static str, doc: &'static str) -> Var {
     Var { name, form: Text, default: Unset, doc, acts: Acts::Ignored }
 }
@@ -164,7 +160,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("LINKERD2_PROXY_DESTINATION_PROFILE_INITIAL_TIMEOUT", Duration, Value("500ms"), "How long an inbound profile lookup may take"),
         yes("LINKERD2_PROXY_INGRESS_MODE", Bool, Value("false"), "Sends each request where its `l5d-dst-override` says; an ingress must strip it from what comes from outside"),
         yes("LINKERD2_PROXY_OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", Bool, Derived("the value of LINKERD2_PROXY_INGRESS_MODE"), "Hides `l5d-proxy-error` and `l5d-proxy-connection` from the application"),
-        not_built("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", Bool, Value("false"), "Fills the label `hostname` of outbound route metrics"),
+        yes("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", Bool, Value("false"), "Fills the label `hostname` of outbound route metrics"),
     ]),
     ("Identity", &[
         yes("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", Pem, Required, "The roots that peers' certificates chain to, until the identity service sends others"),

@@ -114,6 +114,10 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "No endpoint of the target was available for longer than the failfast timeout; waiting requests fail at once until one is",
             "Look at the target: are its pods ready, and do connections to them succeed?",
         ),
+        Code::BreakerShut => (
+            "Every endpoint of the target has failed so often that the circuit breaker leaves it out, for longer than the failfast timeout",
+            "Find out why the servers fail; `balancer.linkerd.io/failure-accrual…` says when an endpoint is left out and for how long",
+        ),
         Code::LoadShed => (
             "A bound is reached: requests in flight, requests or connections that wait for an endpoint, or destinations in use; or a route has no backend",
             "Add replicas or find what is slow; the text names the bound, and [its variable](proxy-env.md) raises it",

@@ -205,7 +205,7 @@ impl Course {
     /// The same after an attempt that the proxy itself has failed.
     pub(super) fn again_failed(&self, error: &ProxyError, whole: bool) -> bool {
         let outcome = match error.code {
-            Code::Failfast => Outcome::Failfast,
+            Code::Failfast | Code::BreakerShut => Outcome::Failfast,
             Code::ResponseHeadersTimeout => Outcome::Late,
             _ => return false,
         };

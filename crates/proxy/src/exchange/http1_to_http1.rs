@@ -158,6 +158,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     /// No response is passed on, since it did not come in time.
     fn late(&mut self, error: ProxyError, request: &Sending) -> NoResponse {
         if self.course.again_failed(&error, self.is_whole(request)) {
+            self.record.repeated();
             self.record.response_head(error.status());
             self.record.first_byte();
             self.record.end(None, Some(&error));
@@ -174,6 +175,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     /// Drops a response whose head has come, for another attempt is made. The connection is good for it only if the body has
     /// come as well.
     fn discard(&mut self, mut upstream: Connection, request: &Sending, grpc: Option<u16>, start: Instant) {
+        self.record.repeated();
+        self.record.response_fields(&View { head: self.response, buf: upstream.io.read.filled() });
         self.record.response_head(self.response.status);
         self.record.first_byte();
         self.endpoint.responded(start.elapsed());

@@ -238,6 +238,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
 
     /// The attempt failed, and another is made.
     fn again(&mut self, error: &ProxyError) -> NoResponse {
+        self.record.repeated();
         self.record.response_head(error.status());
         self.record.first_byte();
         self.record.end(None, Some(error));
@@ -257,6 +258,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         self.record.response_fields(&head.headers);
         self.record.response_head(status);
         if self.course.again(Outcome::Response { status, grpc }, self.is_whole(outgoing)) {
+            self.record.repeated();
             self.record.first_byte();
             self.endpoint.responded(begun.elapsed());
             self.record.end(grpc, None);

@@ -145,6 +145,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 if !self.course.again_failed(&error, self.request.body().is_whole()) {
                     return Err(error.into());
                 }
+                self.record.repeated();
                 self.record.response_head(error.status());
                 self.record.first_byte();
                 self.record.end(None, Some(&error));
@@ -175,6 +176,8 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         if !self.course.again(Outcome::Response { status, grpc }, whole) {
             return Ok(Answer { head, body });
         }
+        self.record.repeated();
+        self.record.response_fields(&head.headers);
         self.record.response_head(status);
         self.first_byte();
         self.record.end(grpc, None);

@@ -132,6 +132,8 @@ pub(crate) trait Observe {
     fn request_body(&mut self, _bytes: usize) {}
     /// The fields of the response's head, before [`Self::response_head`]; not told of the proxy's own replies.
     fn response_fields(&mut self, _fields: &dyn Fields) {}
+    /// Another attempt follows: what ends is this one, and not the request.
+    fn repeated(&mut self) {}
     /// The head of the response came (or of the proxy's own reply, after a failure).
     fn response_head(&mut self, status: u16);
     /// The first body byte or, for an empty body, the end.

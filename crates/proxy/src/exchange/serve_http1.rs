@@ -226,11 +226,13 @@ async fn request<D: Director>(
             Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
             Err(NoResponse::Repeatable { why, .. }) if again > 0 => {
                 again = if why == Repeatable::Fresh { 0 } else { again - 1 };
+                record.repeated();
                 continue;
             }
             Err(NoResponse::Repeatable { error, why: Repeatable::Refused })
                 if course.again(Outcome::Refused, client.read.is_kept()) =>
             {
+                record.repeated();
                 failed(&mut record, &error);
                 (None, false)
             }

@@ -159,12 +159,14 @@ async fn serve_stream<D: Director>(
             }
             Err(NoResponse::Failed { repeatable: true, .. }) if again > 0 => {
                 again -= 1;
+                record.repeated();
                 continue;
             }
             Err(NoResponse::Again) => {}
             Err(NoResponse::Failed { error, reset: Some(Reason::REFUSED_STREAM), .. })
                 if course.again(Outcome::Refused, body.body().is_whole()) =>
             {
+                record.repeated();
                 record.end(None, Some(&error));
             }
             Err(NoResponse::Failed { error, reset, .. }) => {

@@ -3,14 +3,14 @@
 use super::{counter, latency};
 use crate::{error::ProxyError, exchange::Observe, process::in_flight::Permit};
 use std::{cell::RefCell, rc::Rc, time::Instant};
-use weft_model::{decide::profile, profile::ResponseClass};
+use weft_model::{
+    decide::{breaker::GRPC_FAILURES, profile},
+    profile::ResponseClass,
+};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
 
 /// Handles that a series keeps by status. A server that makes up statuses is looked up in the registry each time beyond that.
 const MAX_HELD: usize = 64;
-
-/// gRPC codes that say that the server failed (data plane 4.9).
-pub(crate) const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
 
 #[derive(Clone)]
 pub(crate) struct Families {
@@ -136,7 +136,7 @@ impl Series {
 }
 
 /// The handle under `key`: held, or looked up and held as long as there is room.
-fn held<K: PartialEq, H: Clone>(handles: &RefCell<Vec<(K, H)>>, key: K, look_up: impl FnOnce() -> H) -> H {
+pub(super) fn held<K: PartialEq, H: Clone>(handles: &RefCell<Vec<(K, H)>>, key: K, look_up: impl FnOnce() -> H) -> H {
     let mut handles = handles.borrow_mut();
     if let Some((_, handle)) = handles.iter().find(|(k, _)| *k == key) {
         return handle.clone();

@@ -87,26 +87,6 @@ pub(crate) fn code(direction: Direction, code: Code) -> Labels {
     Labels::new().with("direction", direction.as_str()).with("code", code.as_str())
 }
 
-/// The target of a client policy.
-pub(crate) fn parent(meta: &Meta) -> Labels {
-    Labels::new()
-        .with("parent_group", meta.group())
-        .with("parent_kind", meta.kind())
-        .with("parent_namespace", meta.namespace())
-        .with("parent_name", meta.name())
-        .with("parent_port", meta.port())
-        .with("parent_section_name", meta.section())
-}
-
-/// A route of a client policy.
-pub(crate) fn outbound_route(meta: &Meta) -> Labels {
-    Labels::new()
-        .with("route_group", meta.group())
-        .with("route_kind", meta.kind())
-        .with("route_namespace", meta.namespace())
-        .with("route_name", meta.name())
-}
-
 pub(crate) fn authorization(meta: &Meta) -> Labels {
     object("authz", meta)
 }
@@ -118,6 +98,21 @@ pub(crate) fn inbound_parent(meta: &Meta, port: u16) -> Labels {
 
 pub(crate) fn rate_limit(meta: &Meta, scope: Scope) -> Labels {
     object("ratelimit", meta).with("ratelimit_scope", scope.as_str())
+}
+
+/// The target of outbound traffic, as its policy names it.
+pub(crate) fn parent(meta: &Meta) -> Labels {
+    service("parent", meta)
+}
+
+/// Where a route sends traffic.
+pub(crate) fn backend(meta: &Meta) -> Labels {
+    service("backend", meta)
+}
+
+/// A route of outbound traffic, which may be in another namespace than its target.
+pub(crate) fn outbound_route(meta: &Meta) -> Labels {
+    namespaced("route", meta)
 }
 
 /// Labels that discovery gives an endpoint.
@@ -140,6 +135,21 @@ fn object(prefix: &str, meta: &Meta) -> Labels {
         .with(&format!("{prefix}_group"), meta.group())
         .with(&format!("{prefix}_kind"), meta.kind())
         .with(&format!("{prefix}_name"), meta.name())
+}
+
+fn namespaced(prefix: &str, meta: &Meta) -> Labels {
+    Labels::new()
+        .with(&format!("{prefix}_group"), meta.group())
+        .with(&format!("{prefix}_kind"), meta.kind())
+        .with(&format!("{prefix}_namespace"), meta.namespace())
+        .with(&format!("{prefix}_name"), meta.name())
+}
+
+fn service(prefix: &str, meta: &Meta) -> Labels {
+    let labels = namespaced(prefix, meta);
+    let port = format!("{prefix}_port");
+    let labels = if meta.port() == 0 { labels.with(&port, "") } else { labels.with(&port, meta.port()) };
+    labels.with(&format!("{prefix}_section_name"), meta.section())
 }
 
 /// A name from the control plane must not break the text of a scrape.

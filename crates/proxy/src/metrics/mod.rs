@@ -2,10 +2,14 @@
 //!
 //! Handles are looked up once per endpoint, connection or route and then held; a request touches only what it holds.
 
+pub(crate) mod balancer;
+pub(crate) mod detect;
 pub(crate) mod http;
 pub(crate) mod inbound;
 pub(crate) mod labels;
+pub(crate) mod outbound;
 pub(crate) mod retry;
+pub(crate) mod route;
 pub(crate) mod server_first;
 pub(crate) mod tcp;
 pub(crate) mod tcp_route;
@@ -132,7 +136,7 @@ pub(crate) fn proxy_errors(registry: &Registry) -> CounterFamily {
 /// Linkerd's word for a failure; `None` where a family of its own counts it.
 fn error_label(what: Failed, code: Code) -> Option<&'static str> {
     Some(match code {
-        Code::Failfast => "failfast",
+        Code::Failfast | Code::BreakerShut => "failfast",
         Code::LoadShed => "loadshed",
         Code::ConnectFailed
         | Code::ConnectTimeout

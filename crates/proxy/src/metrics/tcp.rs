@@ -29,6 +29,13 @@ pub(crate) struct Series {
     open: Gauge,
     read: Counter,
     written: Counter,
+    transfer: Option<Transfer>,
+}
+
+/// Bytes to and from the endpoints of one zone.
+pub(crate) struct Transfer {
+    pub(crate) sent: Counter,
+    pub(crate) received: Counter,
 }
 
 /// A connection is open as long as this lives; streams hold it.
@@ -50,7 +57,17 @@ impl Families {
     }
 
     pub(crate) fn series(&self, shard: Shard, labels: Labels) -> Arc<Series> {
-        Arc::new(Series {
+        Arc::new(self.new_series(shard, labels, None))
+    }
+
+    /// Bytes count as transferred too.
+    pub(crate) fn costing(&self, shard: Shard, labels: Labels, transfer: Transfer) -> Arc<Series> {
+        Arc::new(self.new_series(shard, labels, Some(transfer)))
+    }
+
+    fn new_series(&self, shard: Shard, labels: Labels, transfer: Option<Transfer>) -> Series {
+        Series {
+            transfer,
             families: self.clone(),
             shard,
             opened: self.opened.with(shard, &labels),
@@ -58,7 +75,7 @@ impl Families {
             read: self.read.with(shard, &labels),
             written: self.written.with(shard, &labels),
             labels,
-        })
+        }
     }
 }
 
@@ -73,10 +90,16 @@ impl Series {
 impl Meter for Open {
     fn read(&self, bytes: usize) {
         self.series.read.add(bytes as u64);
+        if let Some(transfer) = &self.series.transfer {
+            transfer.received.add(bytes as u64);
+        }
     }
 
     fn written(&self, bytes: usize) {
         self.series.written.add(bytes as u64);
+        if let Some(transfer) = &self.series.transfer {
+            transfer.sent.add(bytes as u64);
+        }
     }
 
     fn failed(&self, error: &io::Error) {

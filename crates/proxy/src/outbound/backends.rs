@@ -1,23 +1,28 @@
 //! The backends that a rule names, as this worker holds them.
 //!
-//! Balancers are shared by all rules and targets that name the same one. They outlive the last rule that held them by the idle
-//! time, so that a policy that changes keeps connections and load estimates.
+//! Balancers are shared by all rules and targets that name the same one in the same way. They outlive the last rule that held
+//! them by the idle time, so that a policy that changes keeps connections and load estimates.
 
 use super::{
     Wiring,
-    balance::{Balancer, Connections, GateLimits, Member, Settings},
+    balance::{Balancer, Connections, GateLimits, Member, Picked, Settings},
 };
 use crate::{
     config::Queue,
     error::{Code, ProxyError},
     filter::Changes,
+    metrics::{
+        balancer::{Kind, Series},
+        labels,
+    },
 };
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 use tokio::time::Instant;
 use weft_model::{
-    Endpoint, NameAddr,
+    Endpoint, Meta, NameAddr,
+    decide::breaker::Rules,
     policy::{
-        outbound::{Backend, BackendKind, Distribution, Load, RouteBackend},
+        outbound::{Backend, BackendKind, Backoff, Breaker, Distribution, Load, RouteBackend},
         route::Filter,
     },
 };
@@ -25,9 +30,10 @@ use weft_model::{
 /// The balancers of one worker for one kind of connections.
 pub(super) struct Backends<C> {
     wiring: Rc<Wiring>,
+    kind: Kind,
     queue: Queue,
     connections: fn(&Rc<Wiring>, &Endpoint, Option<&str>) -> C,
-    balancers: RefCell<HashMap<Key, Held<C>>>,
+    balancers: RefCell<HashMap<String, Held<C>>>,
 }
 
 struct Held<C> {
@@ -35,23 +41,17 @@ struct Held<C> {
     used: Instant,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    target: NameAddr,
-    default_rtt: Duration,
-    decay: Duration,
-}
-
 /// A rule's distribution over what this worker holds.
-pub(super) enum Spread<C> {
-    Empty,
-    First(Vec<Way<C>>),
-    Weighted(Vec<(Way<C>, u32)>),
+pub(super) struct Spread<C> {
+    ways: Vec<Way<C>>,
+    /// In the order of the ways; `None` if the first that is available is taken.
+    weights: Option<Vec<u32>>,
+    backoff: Backoff,
 }
 
 /// One backend of a rule.
 pub(super) struct Way<C> {
-    pub(super) to: Choice<C>,
+    to: Choice<C>,
     /// What is asked of a request that goes this way, besides the rule's own filters.
     pub(super) filters: Vec<Filter>,
     /// Of the rule and of this backend.
@@ -62,33 +62,42 @@ pub(super) struct Way<C> {
 pub(super) enum Choice<C> {
     /// One fixed endpoint: whoever fails to reach it is told at once.
     Forward(Rc<Member<C>>),
-    Balance(Rc<Balancer<C>>),
+    Balance(Rc<Balancer<C>>, Rc<Series>),
     Missing,
 }
 
 impl<C: Connections> Backends<C> {
     pub(super) fn new(
         wiring: &Rc<Wiring>,
+        kind: Kind,
         queue: Queue,
         connections: fn(&Rc<Wiring>, &Endpoint, Option<&str>) -> C,
     ) -> Self {
-        Self { wiring: Rc::clone(wiring), queue, connections, balancers: RefCell::default() }
+        Self { wiring: Rc::clone(wiring), kind, queue, connections, balancers: RefCell::default() }
     }
 
-    /// What a rule with these filters spreads over.
-    pub(super) fn spread(&self, distribution: &Distribution, filters: &[Filter]) -> Spread<C> {
+    /// What `parent` makes of a rule with these filters, and when its endpoints are left out.
+    pub(super) fn spread(
+        &self,
+        distribution: &Distribution,
+        filters: &[Filter],
+        parent: &Meta,
+        breaker: Option<&Breaker>,
+    ) -> Spread<C> {
+        let rules = breaker.and_then(Rules::new);
         let way = |RouteBackend { backend, filters: own }: &RouteBackend| Way {
-            to: self.choice(backend),
+            to: self.choice(backend, parent, rules),
             filters: own.clone(),
             changes: Changes::new(filters, own),
         };
-        match distribution {
-            Distribution::Empty => Spread::Empty,
-            Distribution::FirstAvailable(all) => Spread::First(all.iter().map(way).collect()),
+        let (ways, weights) = match distribution {
+            Distribution::Empty => (vec![], None),
+            Distribution::FirstAvailable(all) => (all.iter().map(way).collect(), None),
             Distribution::RandomAvailable(all) => {
-                Spread::Weighted(all.iter().map(|(backend, weight)| (way(backend), *weight)).collect())
+                (all.iter().map(|(b, _)| way(b)).collect(), Some(all.iter().map(|(_, weight)| *weight).collect()))
             }
-        }
+        };
+        Spread { ways, weights, backoff: self.wiring.context.config.outbound.backoff }
     }
 
     /// Visits what is held per endpoint, and forgets balancers that no rule has held for `idle`.
@@ -102,28 +111,39 @@ impl<C: Connections> Backends<C> {
         });
     }
 
-    fn choice(&self, backend: &Backend) -> Choice<C> {
+    fn choice(&self, backend: &Backend, parent: &Meta, rules: Option<Rules>) -> Choice<C> {
         match &backend.kind {
             BackendKind::Forward(endpoint) => {
                 let connections = (self.connections)(&self.wiring, endpoint, None);
-                Choice::Forward(Member::new(endpoint.clone(), connections, FIXED, Instant::now().into_std()))
+                Choice::Forward(Member::new(endpoint.clone(), connections, FIXED, None, Instant::now().into_std()))
             }
-            BackendKind::Balance { target, load } => Choice::Balance(self.balancer(target, *load)),
+            BackendKind::Balance { target, load } => {
+                let balancer = self.balancer(target, *load, rules);
+                let labels = labels::parent(parent).join(&labels::backend(&backend.meta));
+                let wiring = &self.wiring;
+                let families = wiring.outbound.balancer(self.kind);
+                let series = balancer
+                    .series(&labels, || families.series(wiring.metrics.shard, labels.clone(), self.queue.failfast));
+                Choice::Balance(balancer, series)
+            }
             BackendKind::Missing => Choice::Missing,
         }
     }
 
-    fn balancer(&self, target: &NameAddr, load: Load) -> Rc<Balancer<C>> {
-        let key = Key { target: target.clone(), default_rtt: load.default_rtt, decay: load.decay };
+    fn balancer(&self, target: &NameAddr, load: Load, rules: Option<Rules>) -> Rc<Balancer<C>> {
+        let key = format!("{:?} {target} {load:?} {rules:?}", self.kind);
         if let Some(held) = self.balancers.borrow().get(&key) {
             return Rc::clone(&held.balancer);
         }
+        let context = &self.wiring.context;
         let settings = Settings {
             load,
             gate: GateLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
-            backoff: self.wiring.context.config.outbound.backoff,
+            backoff: context.config.outbound.backoff,
+            rules,
+            shared: context.outbound_balancers.get(key.clone()),
         };
-        let watch = self.wiring.context.discovery.endpoints(target);
+        let watch = context.discovery.endpoints(target);
         let (wiring, connections, authority) = (Rc::clone(&self.wiring), self.connections, target.to_string());
         let make = move |endpoint: &Endpoint| connections(&wiring, endpoint, Some(&authority));
         let balancer = Balancer::new(settings, watch, Box::new(make));
@@ -137,81 +157,93 @@ impl<C: Connections> Backends<C> {
 const FIXED: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 
 impl<C: Connections> Spread<C> {
-    /// The backend to try next: by order or weight one that is ready, else the first of them, where the request waits.
-    pub(super) fn choose(&self) -> Result<&Way<C>, ProxyError> {
-        let none = || ProxyError::new(Code::LoadShed, "the route has no backend");
-        match self {
-            Self::Empty => Err(none()),
-            Self::First(all) => match all.as_slice() {
-                [only] => Ok(only),
-                all => all.iter().find(|way| way.to.is_ready()).or_else(|| all.first()).ok_or_else(none),
-            },
-            Self::Weighted(all) => match all.as_slice() {
-                [(only, _)] => Ok(only),
-                all => weighted(all.iter().filter(|(way, _)| way.to.is_ready()))
-                    .or_else(|| weighted(all.iter()))
-                    .ok_or_else(none),
-            },
+    /// The number of the backend to try next: by order or weight one that is available, else the first of them, where the
+    /// request waits.
+    pub(super) fn choose(&self) -> Result<usize, ProxyError> {
+        let available = |way: &Way<C>| way.to.is_available();
+        let chosen = match (self.ways.len(), &self.weights) {
+            (0, _) => None,
+            (1, _) => Some(0),
+            (_, None) => Some(self.ways.iter().position(available).unwrap_or(0)),
+            (_, Some(weights)) => {
+                let all = weights.iter().copied().enumerate();
+                let open = all.clone().filter(|(at, _)| self.ways.get(*at).is_some_and(available));
+                weighted(open).or_else(|| weighted(all))
+            }
+        };
+        chosen.ok_or_else(none)
+    }
+
+    pub(super) fn way(&self, chosen: usize) -> Result<&Way<C>, ProxyError> {
+        self.ways.get(chosen).ok_or_else(none)
+    }
+
+    /// The endpoint of a backend to try next; waits for one up to the failfast timeout.
+    pub(super) async fn next(&self, chosen: usize) -> Result<Picked<C>, ProxyError> {
+        match self.ways.get(chosen).map(|way| &way.to) {
+            Some(Choice::Forward(member)) => Ok(Picked { member: Rc::clone(member), ticket: None }),
+            Some(Choice::Balance(balancer, series)) => balancer.next(series).await,
+            Some(Choice::Missing) | None => {
+                Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind"))
+            }
+        }
+    }
+
+    /// An endpoint of a backend could not be connected. Says whether another one may be tried.
+    pub(super) fn failed(&self, chosen: usize, member: &Rc<Member<C>>, error: &ProxyError) -> bool {
+        match self.ways.get(chosen).map(|way| &way.to) {
+            Some(Choice::Balance(balancer, _)) => {
+                balancer.failed(member, error);
+                true
+            }
+            Some(Choice::Forward(_)) => {
+                member.rest(std::time::Instant::now(), &self.backoff, fastrand::f64());
+                self.is_available_without(Some(chosen))
+            }
+            Some(Choice::Missing) | None => false,
         }
     }
 
     /// Whether a request would find an endpoint without waiting.
     pub(super) fn is_ready(&self) -> bool {
-        match self {
-            Self::Empty => false,
-            Self::First(all) => all.iter().any(|way| way.to.is_ready()),
-            Self::Weighted(all) => all.iter().any(|(way, weight)| *weight > 0 && way.to.is_ready()),
-        }
+        self.is_available_without(None)
+    }
+
+    /// Whether a backend is available that may be chosen, one of them left out.
+    fn is_available_without(&self, left_out: Option<usize>) -> bool {
+        let may_be_chosen = |at: usize| self.weights.as_ref().is_none_or(|w| w.get(at).is_some_and(|w| *w > 0));
+        let mut all = self.ways.iter().enumerate();
+        all.any(|(at, way)| Some(at) != left_out && may_be_chosen(at) && way.to.is_available())
     }
 
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
-        match self {
-            Self::Empty => {}
-            Self::First(all) => all.iter().for_each(|way| visit(&way.to)),
-            Self::Weighted(all) => all.iter().for_each(|(way, _)| visit(&way.to)),
-        }
+        self.ways.iter().for_each(|way| visit(&way.to));
     }
 }
 
 impl<C: Connections> Choice<C> {
-    fn is_ready(&self) -> bool {
+    fn is_available(&self) -> bool {
         match self {
-            Self::Forward(_) => true,
-            Self::Balance(balancer) => balancer.is_ready(),
+            Self::Forward(member) => !member.rests(std::time::Instant::now()),
+            Self::Balance(balancer, _) => balancer.is_available(),
             Self::Missing => false,
-        }
-    }
-
-    /// The endpoint to try next; waits for one up to the failfast timeout.
-    pub(super) async fn next(&self) -> Result<Rc<Member<C>>, ProxyError> {
-        match self {
-            Self::Forward(member) => Ok(Rc::clone(member)),
-            Self::Balance(balancer) => balancer.next().await,
-            Self::Missing => Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind")),
-        }
-    }
-
-    /// An endpoint could not be connected. Says whether another one may be tried.
-    pub(super) fn failed(&self, member: &Rc<Member<C>>, error: &ProxyError) -> bool {
-        match self {
-            Self::Balance(balancer) => {
-                balancer.failed(member, error);
-                true
-            }
-            Self::Forward(_) | Self::Missing => false,
         }
     }
 }
 
+fn none() -> ProxyError {
+    ProxyError::new(Code::LoadShed, "the route has no backend")
+}
+
 /// A random one, by weight. Weights of zero are never drawn.
-fn weighted<'c, T: 'c>(all: impl Iterator<Item = &'c (T, u32)> + Clone) -> Option<&'c T> {
-    let total: u64 = all.clone().map(|(_, weight)| u64::from(*weight)).sum();
+fn weighted<T>(all: impl Iterator<Item = (T, u32)> + Clone) -> Option<T> {
+    let total: u64 = all.clone().map(|(_, weight)| u64::from(weight)).sum();
     if total == 0 {
         return None;
     }
     let mut left = fastrand::u64(..total);
     for (item, weight) in all {
-        match left.checked_sub(u64::from(*weight)) {
+        match left.checked_sub(u64::from(weight)) {
             Some(rest) => left = rest,
             None => return Some(item),
         }
@@ -227,11 +259,11 @@ mod tests {
     fn weights_are_shares() {
         fastrand::seed(7);
         let all = [('a', 1), ('b', 0), ('c', 3)];
-        let drawn: Vec<char> = (0..4000).filter_map(|_| weighted(all.iter()).copied()).collect();
+        let drawn: Vec<char> = (0..4000).filter_map(|_| weighted(all.iter().copied())).collect();
         assert_eq!(drawn.len(), 4000);
         let count = |wanted| drawn.iter().filter(|c| **c == wanted).count();
         assert_eq!(count('b'), 0);
         assert!((900..1100).contains(&count('a')), "{}", count('a'));
-        assert_eq!(weighted([('a', 0)].iter()), None);
+        assert_eq!(weighted([('a', 0)].into_iter()), None);
     }
 }

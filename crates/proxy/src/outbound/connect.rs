@@ -31,6 +31,9 @@ pub(crate) struct Connector {
     series: Arc<tcp::Series>,
 }
 
+/// The label of an endpoint that says whether it is in this workload's zone.
+const ZONE_LOCALITY: &str = "zone_locality";
+
 /// How an endpoint is reached.
 #[derive(Clone, Debug, PartialEq)]
 struct Way {
@@ -80,6 +83,8 @@ impl Connector {
     pub(super) fn new(wiring: &Rc<Wiring>, endpoint: &Endpoint, labels: &Labels) -> Self {
         let connect = &wiring.context.config.outbound.connect;
         let labels = Labels::new().with("direction", "outbound").with("peer", "dst").join(labels);
+        let shard = wiring.metrics.shard;
+        let transfer = wiring.outbound.transfer(shard, endpoint.labels.get(ZONE_LOCALITY).map(String::as_str));
         Self {
             wiring: Rc::clone(wiring),
             way: Way::new(endpoint, wiring.is_local(endpoint)),
@@ -89,7 +94,7 @@ impl Connector {
                 user_timeout: connect.socket.user_timeout,
                 mark: connect.mark,
             },
-            series: wiring.metrics.tcp.series(wiring.metrics.shard, labels),
+            series: wiring.metrics.tcp.costing(shard, labels, transfer),
         }
     }
 

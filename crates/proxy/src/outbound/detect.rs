@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
+    metrics::detect::Detection,
     prefix::{self, Seen},
     process::worker::Direction,
 };
@@ -82,9 +83,9 @@ pub(super) async fn protocol(
     let config = &outbound.wiring.context.config.outbound;
     match &snapshot.policy.value.protocol {
         ClientProtocol::Tls(_) if !config.ingress => server_name(stream, config.detect_timeout).await,
-        _ if config.ingress => look(outbound, stream, target, &snapshot).await,
+        _ if config.ingress => noted(outbound, stream, target, &snapshot).await,
         _ if snapshot.opaque => Ok(Some(Detected::new(Protocol::Opaque, Bytes::new()))),
-        ClientProtocol::Detect { .. } => look(outbound, stream, target, &snapshot).await,
+        ClientProtocol::Detect { .. } => noted(outbound, stream, target, &snapshot).await,
         ClientProtocol::Http1(_) => Ok(Some(Detected::new(Protocol::Http1, Bytes::new()))),
         ClientProtocol::Http2(_) | ClientProtocol::Grpc { .. } => {
             Ok(Some(Detected::new(Protocol::Http2, Bytes::new())))
@@ -124,6 +125,29 @@ fn ask(bytes: &[u8]) -> Option<Protocol> {
         Http::Http2 => Some(Protocol::Http2),
         Http::NotHttp => Some(Protocol::Opaque),
     }
+}
+
+/// [`look`], with what it found out counted.
+async fn noted(
+    outbound: &Outbound,
+    stream: &mut Stream,
+    target: &Target,
+    snapshot: &Snapshot,
+) -> Result<Option<Detected>, ProxyError> {
+    let start = Instant::now();
+    let found = look(outbound, stream, target, snapshot).await;
+    let detection = match &found {
+        Ok(Some(Detected { protocol: Protocol::Http1, .. })) => Detection::Http1,
+        Ok(Some(Detected { protocol: Protocol::Http2, .. })) => Detection::Http2,
+        // The application was silent.
+        Ok(Some(Detected { protocol: Protocol::Opaque, prefix, .. })) if prefix.is_empty() => Detection::ReadTimeout,
+        Ok(Some(Detected { protocol: Protocol::Opaque, .. })) => Detection::NotHttp,
+        Ok(None) | Err(_) => Detection::Error,
+    };
+    if let Some(detected) = &snapshot.detected {
+        detected.note(detection, start.elapsed());
+    }
+    found
 }
 
 /// Looks at the first bytes, of the client's or, where it is silent and that is allowed, of whoever speaks.

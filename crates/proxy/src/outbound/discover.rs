@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Code, ProxyError},
     metrics::{
-        Metrics, labels, tcp,
+        Metrics, detect, labels, route, tcp,
         tcp_route::{Family, Series},
     },
     process::discovery::{OutboundTarget, TargetKey, Versioned},
@@ -29,14 +29,15 @@ use tokio::time::Instant;
 use weft_model::{
     ClientPolicy, Meta,
     policy::{
-        outbound::{Distribution, OutboundRule, TcpRoute},
+        outbound::{Breaker, ClientProtocol, Distribution, OutboundRule, TcpRoute},
         route::{Filter, HttpMatch},
     },
 };
-use weft_telemetry::Labels;
+use weft_telemetry::{Counter, Labels};
 
 /// A target as one worker knows it.
 pub(super) struct Target {
+    wiring: Rc<Wiring>,
     pub(super) found: Arc<OutboundTarget>,
     /// Connections that the application opened to it.
     accepted: OnceCell<Arc<tcp::Series>>,
@@ -54,6 +55,10 @@ pub(super) struct Snapshot {
     profiled: Option<Profiled>,
     /// Why traffic that follows the policy is refused: something asked for is not carried out.
     refusal: Option<ProxyError>,
+    /// Connections that are treated so.
+    pub(super) protocol: Counter,
+    /// What detection found out; `None` where it is not asked.
+    pub(super) detected: Option<detect::Detected>,
     /// By the address of the distribution inside `policy` or `profiled`, which does not move while the snapshot holds it.
     http: RefCell<Vec<(*const Distribution, Rc<Ruled>)>>,
     bytes: RefCell<Vec<(*const TcpRoute, Bytes)>>,
@@ -68,6 +73,10 @@ pub(super) struct Ruled {
     pub(super) asked: Option<Asked>,
     /// Where the rule stands, for the records.
     pub(super) why: Rc<Why>,
+    /// What counts its requests; those of a profile are counted otherwise.
+    pub(super) series: Option<route::Hosts>,
+    /// The same of its backends, in the order of the spread's choices.
+    pub(super) backends: Vec<Rc<route::Backend>>,
 }
 
 /// A rule of [`Snapshot::policy`] and where it stands.
@@ -78,8 +87,8 @@ pub(super) struct Found<'p> {
     pub(super) matches: &'p [HttpMatch],
     pub(super) filters: &'p [Filter],
     pub(super) rule: &'p OutboundRule,
-    /// The route is one of gRPC.
-    pub(super) grpc: bool,
+    pub(super) kind: route::Kind,
+    pub(super) breaker: Option<&'p Breaker>,
 }
 
 /// What was made of a route of bytes: what counts its connections, and where they go.
@@ -104,7 +113,8 @@ impl Targets {
         }
         let found = self.wiring.context.discovery.outbound(key.clone()).await?;
         let target = Rc::new(Target {
-            current: RefCell::new(Rc::new(Snapshot::new(&found))),
+            current: RefCell::new(Rc::new(Snapshot::new(&self.wiring, &found))),
+            wiring: Rc::clone(&self.wiring),
             found,
             accepted: OnceCell::new(),
             used: Cell::new(Instant::now()),
@@ -141,7 +151,7 @@ impl Target {
         if current.policy.version == self.found.policy.version() && current.profile == self.found.profile.version() {
             return current;
         }
-        let next = Rc::new(Snapshot::new(&self.found));
+        let next = Rc::new(Snapshot::new(&self.wiring, &self.found));
         // Whoever holds the old one goes on with it; its balancers are found again by name.
         *self.current.borrow_mut() = Rc::clone(&next);
         next
@@ -154,16 +164,21 @@ impl Target {
 }
 
 impl Snapshot {
-    fn new(found: &OutboundTarget) -> Self {
+    fn new(wiring: &Wiring, found: &OutboundTarget) -> Self {
         let policy = found.policy.snapshot();
         let profile = found.profile.snapshot();
         let refusal = policy.value.unsupported().map(|what| {
             let text = format!("the policy of {} asks for what this proxy does not carry out: {what}", found.key);
             ProxyError::new(Code::PolicyUnsupported, text)
         });
+        let opaque = profile.value.as_ref().is_some_and(|p| p.opaque);
+        let (outbound, shard, parent) = (&wiring.outbound, wiring.metrics.shard, &policy.value.meta);
+        let detects = !opaque && matches!(policy.value.protocol, ClientProtocol::Detect { .. });
         Self {
-            opaque: profile.value.as_ref().is_some_and(|p| p.opaque),
+            protocol: outbound.protocol(shard, protocol_name(opaque, &policy.value.protocol), parent),
+            detected: detects.then(|| outbound.detected(shard, parent)),
             profiled: Profiled::new(&profile, found.key.port(), found.budget()),
+            opaque,
             parent: Rc::new(Why { parent: policy.value.meta.clone(), route: None, rule: None, authorization: None }),
             profile: profile.version,
             refusal,
@@ -198,20 +213,31 @@ impl Snapshot {
 
     /// What this worker holds for a rule of [`Self::policy`], and where the rule stands.
     pub(super) fn http(&self, found: Found<'_>, wiring: &Wiring, backends: &Backends<Http>) -> Rc<Ruled> {
-        let Found { route, matches: _, filters, rule, grpc } = found;
+        let Found { route, matches: _, filters, rule, kind, breaker } = found;
         self.ruled(&rule.backends, || {
-            let spread = Rc::new(backends.spread(&rule.backends, filters));
-            let asked = Asked::new(wiring, (&self.policy.value.meta, route), grpc, rule, &spread);
-            Ruled { spread, asked: Some(asked), why: Rc::new(self.why(&rule.backends)) }
+            let (parent, shard) = (&self.policy.value.meta, wiring.metrics.shard);
+            let spread = Rc::new(backends.spread(&rule.backends, filters, parent, breaker));
+            let asked = Asked::new(wiring, (parent, route), kind == route::Kind::Grpc, rule, &spread);
+            let families = wiring.outbound.route(kind);
+            let backend = |meta| Rc::new(families.backend(shard, parent, route, meta));
+            Ruled {
+                spread,
+                asked: Some(asked),
+                why: Rc::new(self.why(&rule.backends)),
+                series: Some(families.route(shard, parent, route, wiring.context.config.outbound.hostname_labels)),
+                backends: rule.backends.iter().map(|b| backend(&b.backend.meta)).collect(),
+            }
         })
     }
 
     /// The same for the routes of the profile that is followed.
     pub(super) fn http_profiled(&self, profiled: &Profiled, backends: &Backends<Http>) -> Rc<Ruled> {
         self.ruled(&profiled.backends, || Ruled {
-            spread: Rc::new(backends.spread(&profiled.backends, &[])),
+            spread: Rc::new(backends.spread(&profiled.backends, &[], &self.policy.value.meta, None)),
             asked: None,
             why: Rc::clone(&self.parent),
+            series: None,
+            backends: vec![],
         })
     }
 
@@ -237,9 +263,24 @@ impl Snapshot {
         if let Some((_, made)) = self.bytes.borrow().iter().find(|(a, _)| *a == at) {
             return made.clone();
         }
-        let series = family.series(outbound.wiring.metrics.shard, &self.policy.value.meta, &route.meta);
-        let made = (series, Rc::new(outbound.tcp.spread(&route.backends, &[])));
+        let parent = &self.policy.value.meta;
+        let series = family.series(outbound.wiring.metrics.shard, parent, &route.meta);
+        let tls = matches!(self.policy.value.protocol, ClientProtocol::Tls(_));
+        let backends = if tls { &outbound.tls } else { &outbound.tcp };
+        let made = (series, Rc::new(backends.spread(&route.backends, &[], parent, None)));
         self.bytes.borrow_mut().push((at, made.clone()));
         made
+    }
+}
+
+/// Linkerd's word for what policy and profile say of a target.
+fn protocol_name(opaque: bool, protocol: &ClientProtocol) -> &'static str {
+    match protocol {
+        _ if opaque => "opaq",
+        ClientProtocol::Detect { .. } => "detect",
+        ClientProtocol::Http1(_) => "http/1",
+        ClientProtocol::Http2(_) | ClientProtocol::Grpc { .. } => "http/2",
+        ClientProtocol::Opaque(_) => "opaq",
+        ClientProtocol::Tls(_) => "tls",
     }
 }

@@ -133,8 +133,8 @@ impl Session {
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
 async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>, Rc<Member<Tcp>>), ProxyError> {
     loop {
-        let choice = &spread.choose()?.to;
-        let member = choice.next().await?;
+        let chosen = spread.choose()?;
+        let member = spread.next(chosen).await?.member;
         let pending = member.begin();
         let start = Instant::now();
         match member.connections.0.connect(None).await {
@@ -143,7 +143,7 @@ async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>, Rc<Memb
                 member.responded(Instant::now(), start.elapsed());
                 return Ok((stream, pending, member));
             }
-            Err(error) if choice.failed(&member, &error) => {
+            Err(error) if spread.failed(chosen, &member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
             }
             Err(error) => return Err(error),

@@ -18,15 +18,20 @@ mod forward;
 mod gateway;
 mod ingress;
 mod profile;
+mod record;
 mod retry;
 mod route;
 mod server_first;
+
+pub(crate) use balance::Balancers;
 
 use crate::{
     error::ProxyError,
     exchange::{self, ServerConnection},
     http2::ServerSettings,
-    metrics::{Failed, Metrics, labels::AcceptedTls, server_first as server_first_metrics, tcp_route},
+    metrics::{
+        self, Failed, Metrics, balancer::Kind, labels::AcceptedTls, server_first as server_first_metrics, tcp_route,
+    },
     process::worker::{Context, Direction},
     records::{Passage, Records},
 };
@@ -54,6 +59,8 @@ pub(crate) struct Outbound {
     targets: Targets,
     http: Backends<Http>,
     tcp: Backends<Tcp>,
+    /// For TLS that is routed by its server name.
+    tls: Backends<Tcp>,
     sweeping: Cell<bool>,
 }
 
@@ -63,6 +70,7 @@ struct Wiring {
     metrics: Metrics,
     tcp_routes: tcp_route::Families,
     server_first: server_first_metrics::Family,
+    outbound: metrics::outbound::Families,
     records: Rc<Records>,
 }
 
@@ -77,13 +85,15 @@ impl Outbound {
         let metrics = Metrics::new(&context.registry, context.shard, Direction::Outbound);
         let tcp_routes = tcp_route::Families::new(&context.registry);
         let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Outbound);
+        let outbound = metrics::outbound::Families::new(&context.registry);
         let records = Rc::clone(records);
-        let wiring = Rc::new(Wiring { context, metrics, tcp_routes, server_first, records });
+        let wiring = Rc::new(Wiring { context, metrics, outbound, tcp_routes, server_first, records });
         let config = &wiring.context.config.outbound;
         Rc::new(Self {
             targets: Targets::new(&wiring),
-            http: Backends::new(&wiring, config.http_queue, Http::new),
-            tcp: Backends::new(&wiring, config.tcp_queue, Tcp::new),
+            http: Backends::new(&wiring, Kind::Http, config.http_queue, Http::new),
+            tcp: Backends::new(&wiring, Kind::Tcp, config.tcp_queue, Tcp::new),
+            tls: Backends::new(&wiring, Kind::Tls, config.tcp_queue, Tcp::new),
             sweeping: Cell::new(false),
             wiring,
         })
@@ -119,6 +129,7 @@ impl Outbound {
         let target = Box::pin(self.targets.get(addr.into())).await?;
         let mut stream = Stream::tcp(tcp);
         stream.meter(target.accepted(&self.wiring.metrics).open());
+        target.snapshot().protocol.inc();
         let detected = match Box::pin(detect::protocol(self, &mut stream, &target)).await {
             Ok(Some(detected)) => detected,
             Ok(None) => return Ok(()),
@@ -195,6 +206,7 @@ async fn sweep(outbound: Weak<Outbound>) {
         });
         outbound.http.expire(now, idle, |connections| connections.expire(now));
         outbound.tcp.expire(now, idle, |_| {});
+        outbound.tls.expire(now, idle, |_| {});
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fourth stage, per request: the rule that it follows, a backend of the rule, and a connected endpoint of the backend.
 //!
 //! ```text
-//! head ─► snapshot ─► rule ─► filters ─► backend ─► its filters ─► endpoint ─► connect ─┬─► Lease
+//! head ─► snapshot ─► rule ─► filters ─► backend ─► its filters ─► endpoint ─► connect ─┬─► Lease, Record
 //!                                           ▲                                           │
 //!                                           └─────────────── another one ◄──────────────┘ failed: no byte of the request
 //!                                                                                         has gone out
@@ -9,21 +9,25 @@
 
 use super::{
     Http, Outbound,
-    backends::{Spread, Way},
-    balance::Member,
+    backends::Way,
+    balance::{Member, Picked, Ticket},
     detect::Protocol,
     discover::{Found, Ruled, Snapshot, Target},
     endpoint::Lease,
     ingress,
     profile::Tried,
+    record::Record,
     retry::Asked,
 };
 use crate::{
     error::{Code, ProxyError},
     exchange::{Carrier, Course, Directed, Director, Edits, Version},
     filter,
-    metrics::Failed,
-    profile::{self, Record},
+    metrics::{
+        Failed,
+        route::{Backend, Kind, Status},
+    },
+    profile,
     records::{Follower, Scene},
 };
 use std::{cell::RefCell, rc::Rc};
@@ -62,6 +66,8 @@ struct Open<'s> {
     lease: Lease,
     member: Rc<Member<Http>>,
     carrier: Carrier,
+    backend: Option<Rc<Backend>>,
+    ticket: Option<Ticket>,
 }
 
 /// What the application says for this proxy alone.
@@ -128,17 +134,19 @@ impl Snapshot {
 
     fn rule(&self, protocol: Protocol, request: &dyn RequestView) -> Option<Found<'_>> {
         let routes = match &self.policy.value.protocol {
-            ClientProtocol::Detect { http1, .. } if protocol == Protocol::Http1 => &http1.routes,
-            ClientProtocol::Detect { http2, .. } => &http2.routes,
-            ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => &routes.routes,
-            ClientProtocol::Grpc { routes, .. } => {
+            ClientProtocol::Detect { http1, .. } if protocol == Protocol::Http1 => http1,
+            ClientProtocol::Detect { http2, .. } => http2,
+            ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => routes,
+            ClientProtocol::Grpc { routes, breaker } => {
                 let (route, Rule { matches: _, filters, does: rule }) = find_grpc(routes, request)?;
-                return Some(Found { route: &route.meta, matches: &[], filters, rule, grpc: true });
+                let (route, breaker) = (&route.meta, breaker.as_ref());
+                return Some(Found { route, matches: &[], filters, rule, kind: Kind::Grpc, breaker });
             }
             ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => return None,
         };
-        let (route, Rule { matches, filters, does: rule }) = find(routes, request)?;
-        Some(Found { route: &route.meta, matches, filters, rule, grpc: false })
+        let (route, Rule { matches, filters, does: rule }) = find(&routes.routes, request)?;
+        let (route, breaker) = (&route.meta, routes.breaker.as_ref());
+        Some(Found { route, matches, filters, rule, kind: Kind::Http, breaker })
     }
 }
 
@@ -196,19 +204,23 @@ impl Requests {
             route.agree(began, course, |retries| Rc::new(Tried { spread: Rc::clone(spread), retries }));
             route.follow(began, course)
         });
+        let series = ruled.series.as_ref().map(|series| series.of(request.authority()));
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
         let admit = |way: &Way<Http>| filter::permit(&way.filters, request, matches, &target.found.key);
-        let opened = connect(&ruled.spread, admit, |member| {
+        let opened = connect(&ruled, admit, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
             Ok(member.connections.carrier(version, upgrades))
         })
         .await;
-        let Open { way, lease, member, carrier } = match opened {
+        let Open { way, lease, member, carrier, backend, ticket } = match opened {
             Ok(open) => open,
             Err(error) => {
+                if let Some(series) = series {
+                    series.ended(Status::failed(error.code), began.elapsed());
+                }
                 following.into_iter().for_each(|following| following.failed(&error));
                 return Err(error);
             }
@@ -228,25 +240,36 @@ impl Requests {
                 heed_close: member.connections.heeds_close(),
                 ..Edits::default()
             }),
-            record: Record::new(member.connections.series().begin(began, permit), following),
+            record: Record::new(
+                profile::Record::new(member.connections.series().begin(began, permit), following),
+                Rc::clone(&member),
+                began,
+                series,
+                backend,
+                ticket,
+            ),
         })
     }
 }
 
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
 async fn connect<'s>(
-    spread: &'s Spread<Http>,
+    ruled: &'s Ruled,
     admit: impl Fn(&Way<Http>) -> Result<(), ProxyError>,
     mut carrier: impl FnMut(&Member<Http>) -> Result<Carrier, ProxyError>,
 ) -> Result<Open<'s>, ProxyError> {
     loop {
-        let way = spread.choose()?;
+        let chosen = ruled.spread.choose()?;
+        let way = ruled.spread.way(chosen)?;
         admit(way)?;
-        let member = way.to.next().await?;
+        let Picked { member, ticket } = ruled.spread.next(chosen).await?;
         let carrier = carrier(&member)?;
         match Lease::new(Rc::clone(&member), carrier).await {
-            Ok(lease) => return Ok(Open { way, lease, member, carrier }),
-            Err(error) if way.to.failed(&member, &error) => {
+            Ok(lease) => {
+                let backend = ruled.backends.get(chosen).cloned();
+                return Ok(Open { way, lease, member, carrier, backend, ticket });
+            }
+            Err(error) if ruled.spread.failed(chosen, &member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
             }
             Err(error) => return Err(error),

@@ -74,6 +74,11 @@ impl Handle {
         self.registry.encode()
     }
 
+    /// Name, type and buckets of each family of metrics, also of those without series.
+    pub fn metric_families(&self) -> Vec<(&'static str, &'static str, &'static [f64])> {
+        self.registry.families()
+    }
+
     /// Connections that are open.
     pub fn open_connections(&self) -> usize {
         self.shared.open()

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Config,
     config::{ControlAddr, IdentitySource, StreamLimits},
+    outbound::Balancers,
     records::{AccessLog, Readers, Sinks, Taps, Traces},
 };
 use std::{
@@ -176,6 +177,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
     let spoken = Arc::new(SpokenPorts::default());
     spoken.register(&registry);
+    let outbound_balancers = Arc::<Balancers>::default();
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),
         config: config.clone(),
@@ -185,6 +187,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         inbound_in_flight: inbound_in_flight.clone(),
         inbound_waiting: inbound_waiting.clone(),
         outbound_in_flight: outbound_in_flight.clone(),
+        outbound_balancers: outbound_balancers.clone(),
         tls: tls.clone(),
         lifetimes: lifetimes.clone(),
         drain: drain_watch.clone(),

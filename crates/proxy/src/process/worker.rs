@@ -3,6 +3,7 @@
 use super::identity::Lifetimes;
 use crate::{
     Config,
+    outbound::Balancers,
     process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
     records::{Readers, Sinks},
 };
@@ -37,6 +38,8 @@ pub struct Context {
     /// All workers' requests that wait for an application that cannot be connected.
     pub inbound_waiting: Arc<InFlight>,
     pub outbound_in_flight: Arc<InFlight>,
+    /// What the workers' outbound balancers share.
+    pub(crate) outbound_balancers: Arc<Balancers>,
     /// This workload's certificate and the anchors it believes.
     pub tls: Store,
     /// Ends connections with the certificates that they were opened with.

@@ -215,6 +215,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
         self.1.response_body(bytes);
     }
 
+    fn repeated(&mut self) {
+        self.0.repeated();
+        self.1.repeated();
+    }
+
     fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {
         self.0.end(grpc_status, error);
         self.1.end(grpc_status, error);

@@ -48,7 +48,7 @@ async fn a_forward_policy_reaches_the_outside_in_every_protocol() {
     soon(tcp.read_to_string(&mut all)).await.unwrap();
     assert_eq!(all, "hello\n\0BYTES\nbye\n");
     let opened = "outbound_tcp_route_open_total{parent_group=\"\",parent_kind=\"default\",parent_namespace=\"\",\
-                  parent_name=\"egress-fallback\",parent_port=\"0\",parent_section_name=\"\",";
+                  parent_name=\"egress-fallback\",parent_port=\"\",parent_section_name=\"\",";
     assert_eq!(mesh.web.metric(opened), 1.0, "{}", mesh.web.handle().metrics());
     server.abort();
 }

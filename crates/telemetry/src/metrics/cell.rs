@@ -13,6 +13,10 @@ pub struct Counter(pub(super) Arc<Cell>);
 #[derive(Clone)]
 pub struct Gauge(pub(super) Arc<Cell>);
 
+/// What a shard sees of something that all of them see: the scrape shows the largest.
+#[derive(Clone)]
+pub struct Level(pub(super) Arc<Cell>);
+
 /// Counts observations per bucket.
 #[derive(Clone)]
 pub struct Histogram(pub(super) Arc<Cell>);
@@ -21,7 +25,13 @@ pub struct Histogram(pub(super) Arc<Cell>);
 pub(super) enum Cell {
     Counter(AtomicU64),
     Gauge(AtomicI64),
-    Histogram { bounds: &'static [f64], buckets: Box<[AtomicU64]>, sum: AtomicU64 },
+    /// Bits of a float.
+    Level(AtomicU64),
+    Histogram {
+        bounds: &'static [f64],
+        buckets: Box<[AtomicU64]>,
+        sum: AtomicU64,
+    },
 }
 
 impl Cell {
@@ -76,6 +86,28 @@ impl Gauge {
     }
 }
 
+impl Level {
+    pub fn set(&self, value: f64) {
+        if let Cell::Level(bits) = &*self.0 {
+            bits.store(value.to_bits(), Relaxed);
+        }
+    }
+
+    pub fn add(&self, n: f64) {
+        if let Cell::Level(bits) = &*self.0 {
+            add(bits, n);
+        }
+    }
+}
+
+/// Only one thread writes to a shard: the loop runs once.
+fn add(bits: &AtomicU64, n: f64) {
+    let mut seen = bits.load(Relaxed);
+    while let Err(now) = bits.compare_exchange_weak(seen, (f64::from_bits(seen) + n).to_bits(), Relaxed, Relaxed) {
+        seen = now;
+    }
+}
+
 impl Histogram {
     pub fn observe(&self, value: f64) {
         if let Cell::Histogram { bounds, buckets, sum } = &*self.0 {
@@ -84,12 +116,8 @@ impl Histogram {
             if let Some(bucket) = buckets.get(at) {
                 bucket.fetch_add(1, Relaxed);
             }
-            let mut seen = sum.load(Relaxed);
-            // Only one thread writes to a shard: the loop runs once.
-            while let Err(now) =
-                sum.compare_exchange_weak(seen, (f64::from_bits(seen) + value).to_bits(), Relaxed, Relaxed)
-            {
-                seen = now;
+            if value != 0.0 {
+                add(sum, value);
             }
         }
     }

@@ -41,6 +41,7 @@ impl Sample {
 pub(super) enum Merged {
     Counter(u64),
     Gauge(i64),
+    Level(f64),
     Histogram { buckets: Vec<u64>, sum: f64 },
 }
 
@@ -56,6 +57,13 @@ pub(super) fn merge<'a>(cells: impl Iterator<Item = &'a Arc<Cell>>) -> Merged {
                 Merged::Gauge(sum) => *sum += value.load(Relaxed),
                 _ => merged = Merged::Gauge(value.load(Relaxed)),
             },
+            Cell::Level(bits) => {
+                let value = f64::from_bits(bits.load(Relaxed));
+                match &mut merged {
+                    Merged::Level(largest) => *largest = largest.max(value),
+                    _ => merged = Merged::Level(value),
+                }
+            }
             Cell::Histogram { buckets: cells, sum: part, .. } => {
                 if n == 0 {
                     merged = Merged::Histogram { buckets: vec![0; cells.len()], sum: 0.0 };
@@ -75,16 +83,12 @@ pub(super) fn family(out: &mut String, family: &Family, rows: &[(Labels, Merged)
         return;
     }
     let (name, kind) = (family.name, family.kind);
-    let type_name = match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram(_) => "histogram",
-    };
-    head(out, name, family.help, type_name);
+    head(out, name, family.help, kind.as_str());
     for (labels, merged) in rows {
         match (merged, kind) {
             (Merged::Counter(value), _) => row(out, name, "", labels, *value),
             (Merged::Gauge(value), _) => row(out, name, "", labels, *value),
+            (Merged::Level(value), _) => row(out, name, "", labels, *value),
             (Merged::Histogram { buckets, sum }, Kind::Histogram(bounds)) => {
                 let mut count = 0;
                 for (at, bucket) in buckets.iter().enumerate() {

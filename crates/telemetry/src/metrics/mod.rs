@@ -13,7 +13,7 @@ mod encode;
 mod labels;
 pub mod registry;
 
-pub use cell::{Counter, Gauge, Histogram};
+pub use cell::{Counter, Gauge, Histogram, Level};
 pub use encode::Sample;
 pub use labels::Labels;
-pub use registry::{CounterFamily, GaugeFamily, HistogramFamily, Registry};
+pub use registry::{CounterFamily, GaugeFamily, HistogramFamily, LevelFamily, Registry};

@@ -2,7 +2,7 @@
 
 use super::{
     Labels, Sample,
-    cell::{Cell, Counter, Gauge, Histogram},
+    cell::{Cell, Counter, Gauge, Histogram, Level},
     encode,
 };
 use parking_lot::Mutex;
@@ -55,6 +55,7 @@ pub(super) struct Family {
 pub(super) enum Kind {
     Counter,
     Gauge,
+    Level,
     Histogram(&'static [f64]),
 }
 
@@ -73,6 +74,9 @@ pub struct CounterFamily(Named);
 /// Gauges of one name.
 #[derive(Clone)]
 pub struct GaugeFamily(Named);
+/// Levels of one name.
+#[derive(Clone)]
+pub struct LevelFamily(Named);
 /// Histograms of one name.
 #[derive(Clone)]
 pub struct HistogramFamily(Named);
@@ -104,6 +108,11 @@ impl Registry {
         GaugeFamily(self.family(name, help, Kind::Gauge))
     }
 
+    /// See [`Level`].
+    pub fn level(&self, name: &'static str, help: &'static str) -> LevelFamily {
+        LevelFamily(self.family(name, help, Kind::Level))
+    }
+
     /// `bounds` are inclusive, ascending, without +Inf.
     pub fn histogram(&self, name: &'static str, help: &'static str, bounds: &'static [f64]) -> HistogramFamily {
         HistogramFamily(self.family(name, help, Kind::Histogram(bounds)))
@@ -123,7 +132,7 @@ impl Registry {
     pub fn encode_adding(&self, others: &str) -> String {
         let mut others = encode::Gauges::parse(others);
         let mut out = String::with_capacity(4096);
-        for family in self.families() {
+        for family in self.all() {
             let rows = family.rows();
             match family.kind {
                 Kind::Gauge => encode::gauges(&mut out, family.name, family.help, others.take(family.name).add(&rows)),
@@ -151,11 +160,17 @@ impl Registry {
         out
     }
 
+    /// The names and types of all families, also of those without series, with the bounds of histograms.
+    pub fn families(&self) -> Vec<(&'static str, &'static str, &'static [f64])> {
+        let families = self.0.families.lock();
+        families.values().map(|family| (family.name, family.kind.as_str(), family.kind.bounds())).collect()
+    }
+
     /// What this process counts up and down, one series a line, with another process's added: for the process that takes over.
     pub fn gauges(&self, others: &str) -> String {
         let mut others = encode::Gauges::parse(others);
         let mut out = String::new();
-        for family in self.families() {
+        for family in self.all() {
             if family.kind == Kind::Gauge {
                 encode::gauge_rows(&mut out, family.name, &others.take(family.name).add(&family.rows()));
             }
@@ -166,7 +181,7 @@ impl Registry {
         out
     }
 
-    fn families(&self) -> Vec<Arc<Family>> {
+    fn all(&self) -> Vec<Arc<Family>> {
         self.0.families.lock().values().cloned().collect()
     }
 
@@ -196,6 +211,20 @@ impl Registry {
         debug_assert_eq!(family.kind, kind, "{name} is registered twice with different types");
         let family = if family.kind == kind { family } else { new() };
         Named { registry: self.clone(), family }
+    }
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge | Self::Level => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+
+    fn bounds(self) -> &'static [f64] {
+        if let Self::Histogram(bounds) = self { bounds } else { &[] }
     }
 }
 
@@ -243,6 +272,7 @@ impl Series {
             Arc::new(match kind {
                 Kind::Counter => Cell::Counter(AtomicU64::new(0)),
                 Kind::Gauge => Cell::Gauge(0.into()),
+                Kind::Level => Cell::Level(0f64.to_bits().into()),
                 Kind::Histogram(bounds) => Cell::histogram(bounds),
             })
         };
@@ -276,6 +306,12 @@ impl GaugeFamily {
     }
 }
 
+impl LevelFamily {
+    pub fn with(&self, shard: Shard, labels: &Labels) -> Level {
+        Level(self.0.cell(shard, labels, false))
+    }
+}
+
 impl HistogramFamily {
     pub fn with(&self, shard: Shard, labels: &Labels) -> Histogram {
         Histogram(self.0.cell(shard, labels, false))
@@ -306,9 +342,19 @@ mod tests {
         let open = registry.gauge("open", "Open");
         open.with(Shard::worker(0), &Labels::new()).add(5);
         open.with(Shard::worker(1), &Labels::new()).add(-2);
+        let endpoints = registry.level("endpoints", "Endpoints");
+        endpoints.with(Shard::worker(0), &Labels::new()).set(2.0);
+        let seen = endpoints.with(Shard::worker(1), &Labels::new());
+        seen.set(1.0);
+        seen.add(2.5);
         let text = registry.encode();
         assert!(text.contains("requests_total{l=\"a\"} 6\n"), "{text}");
         assert!(text.contains("\nopen 3\n"), "{text}");
+        assert!(text.contains("# TYPE endpoints gauge\nendpoints 3.5\n"), "{text}");
+        seen.set(0.0);
+        assert!(registry.encode().contains("\nendpoints 2\n"));
+        let families: Vec<_> = registry.families().iter().map(|(name, kind, _)| (*name, *kind)).collect();
+        assert_eq!(families, [("endpoints", "gauge"), ("open", "gauge"), ("requests_total", "counter")]);
     }
 
     #[test]

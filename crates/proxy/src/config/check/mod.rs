@@ -200,6 +200,7 @@ impl Reader {
             discovery_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
             ingress,
             informational_headers: !hidden.unwrap_or(ingress),
+            hostname_labels: self.or_default("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", value::bool),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Failfast: how long requests wait for an endpoint, how many may, and when they are refused at once.
+//! Failfast: how long requests wait for an endpoint, and when they are refused at once.
 //!
 //! Pure: time is an argument. The gate shuts when no endpoint has been ready for the timeout; it opens when one is.
 
@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 #[derive(Debug)]
 pub(crate) struct Gate {
-    limits: GateLimits,
+    failfast: Duration,
     unready_since: Option<Instant>,
-    waiting: usize,
+    shut: bool,
 }
 
 /// The bounds of waiting for an endpoint.
@@ -29,13 +29,14 @@ pub(crate) enum Refused {
 }
 
 impl Gate {
-    pub(crate) fn new(limits: GateLimits) -> Self {
-        Self { limits, unready_since: None, waiting: 0 }
+    pub(crate) fn new(failfast: Duration) -> Self {
+        Self { failfast, unready_since: None, shut: false }
     }
 
     /// An endpoint is ready.
     pub(crate) fn ready(&mut self) {
         self.unready_since = None;
+        self.shut = false;
     }
 
     /// No endpoint is ready.
@@ -43,21 +44,16 @@ impl Gate {
         self.unready_since.get_or_insert(now);
     }
 
-    /// Lets a request wait until the returned time, unless it is refused. Each success is followed by one [`Gate::leave`].
-    pub(crate) fn enter(&mut self, now: Instant) -> Result<Instant, Refused> {
-        let deadline = *self.unready_since.get_or_insert(now) + self.limits.failfast;
-        if now >= deadline {
-            return Err(Refused::Shut);
-        }
-        if self.waiting >= self.limits.waiting {
-            return Err(Refused::Full);
-        }
-        self.waiting += 1;
-        Ok(deadline)
+    /// Until when a request may wait; `None` when the gate is shut.
+    pub(crate) fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let deadline = *self.unready_since.get_or_insert(now) + self.failfast;
+        self.shut = now >= deadline;
+        (!self.shut).then_some(deadline)
     }
 
-    pub(crate) fn leave(&mut self) {
-        self.waiting = self.waiting.saturating_sub(1);
+    /// Somebody found it shut, and no endpoint has been ready since.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut
     }
 }
 
@@ -67,24 +63,19 @@ mod tests {
 
     #[test]
     fn shuts_after_the_timeout_and_opens_when_ready() {
-        let mut gate = Gate::new(GateLimits { waiting: 10, failfast: Duration::from_secs(3) });
+        let mut gate = Gate::new(Duration::from_secs(3));
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        assert_eq!(gate.enter(at(0)), Ok(at(3)));
-        assert_eq!(gate.enter(at(2)), Ok(at(3)), "the time since when no endpoint is ready counts, not the request's");
+        assert_eq!(gate.deadline(at(0)), Some(at(3)));
+        assert_eq!(
+            gate.deadline(at(2)),
+            Some(at(3)),
+            "the time since when no endpoint is ready counts, not the request's"
+        );
         gate.unready(at(2));
-        assert_eq!(gate.enter(at(3)), Err(Refused::Shut));
+        assert_eq!((gate.is_shut(), gate.deadline(at(3)), gate.is_shut()), (false, None, true));
         gate.ready();
-        assert_eq!(gate.enter(at(4)), Ok(at(7)));
-    }
-
-    #[test]
-    fn waiters_are_bounded() {
-        let mut gate = Gate::new(GateLimits { waiting: 1, failfast: Duration::from_secs(3) });
-        let now = Instant::now();
-        assert!(gate.enter(now).is_ok());
-        assert_eq!(gate.enter(now), Err(Refused::Full));
-        gate.leave();
-        assert!(gate.enter(now).is_ok());
+        assert!(!gate.is_shut());
+        assert_eq!(gate.deadline(at(4)), Some(at(7)));
     }
 }

@@ -3,11 +3,13 @@
 //! Pure but for the cells of the counts: time and random numbers are arguments. A member that stays keeps what hangs on it,
 //! its connections among them, when the set around it changes.
 
+use super::accrual::Accrual;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use weft_model::{
@@ -16,18 +18,23 @@ use weft_model::{
         backoff,
         pick::{Choice, PeakEwma, p2c, two_of},
     },
-    policy::outbound::{Backoff, Load},
+    policy::outbound::{Backoff, Load, Penalty},
 };
 
 /// One endpoint with what this worker holds for it: `C`, its connections.
 pub(crate) struct Member<C> {
     pub(crate) endpoint: Endpoint,
     pub(crate) connections: C,
+    pub(crate) penalty: Option<Penalty>,
+    /// Whether it fails, as all workers see it; `None` if nobody asks.
+    pub(crate) accrual: Option<Arc<Accrual>>,
     load: RefCell<PeakEwma>,
     pending: Cell<usize>,
     health: Cell<Health>,
     /// Failures to connect in a row.
     failures: Cell<u32>,
+    /// A fixed endpoint that could not be connected is used again from then on, if there is another one.
+    rests_until: Cell<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,8 @@ enum Health {
     Ready,
     /// Left out until it can be connected again.
     Failed,
+    /// Left out until the circuit breaker lets a request through.
+    Shut,
     /// No longer in the set: requests on it finish, nothing new begins.
     Removed,
 }
@@ -49,14 +58,23 @@ pub(crate) struct Members<C> {
 pub(crate) struct Pending<C>(Rc<Member<C>>);
 
 impl<C> Member<C> {
-    pub(crate) fn new(endpoint: Endpoint, connections: C, load: Load, now: Instant) -> Rc<Self> {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        connections: C,
+        load: Load,
+        accrual: Option<Arc<Accrual>>,
+        now: Instant,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            accrual,
             endpoint,
             connections,
+            penalty: load.penalty,
             load: RefCell::new(PeakEwma::new(load.default_rtt, load.decay, now)),
             pending: Cell::new(0),
             health: Cell::new(Health::Ready),
             failures: Cell::new(0),
+            rests_until: Cell::new(None),
         })
     }
 
@@ -74,6 +92,16 @@ impl<C> Member<C> {
     /// A connection came about.
     pub(crate) fn connected(&self) {
         self.failures.set(0);
+        self.rests_until.set(None);
+    }
+
+    /// It could not be connected: another one is better for a while.
+    pub(crate) fn rest(&self, now: Instant, limits: &Backoff, random01: f64) {
+        self.rests_until.set(Some(now + self.wait(limits, random01)));
+    }
+
+    pub(crate) fn rests(&self, now: Instant) -> bool {
+        self.rests_until.get().is_some_and(|until| now < until)
     }
 
     /// A connection did not come about: how long until the next attempt.
@@ -81,6 +109,11 @@ impl<C> Member<C> {
         let failures = self.failures.get();
         self.failures.set(failures.saturating_add(1));
         backoff::delay(limits, failures, random01)
+    }
+
+    /// Whether the circuit breaker leaves it out.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.health.get() == Health::Shut
     }
 
     pub(crate) fn is_removed(&self) -> bool {
@@ -141,9 +174,18 @@ impl<C> Members<C> {
     /// Leaves out a member that could not be connected; returns whether that is new: it may have left the set, or another
     /// request found out before.
     pub(crate) fn failed(&mut self, member: &Member<C>) -> bool {
+        self.leave_out(member, Health::Failed)
+    }
+
+    /// The same for a member that the circuit breaker shuts out.
+    pub(crate) fn shut(&mut self, member: &Member<C>) -> bool {
+        self.leave_out(member, Health::Shut)
+    }
+
+    fn leave_out(&mut self, member: &Member<C>, health: Health) -> bool {
         let new = member.health.get() == Health::Ready;
         if new {
-            member.health.set(Health::Failed);
+            member.health.set(health);
             self.collect();
         }
         new
@@ -161,6 +203,15 @@ impl<C> Members<C> {
 
     pub(crate) fn any_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Rc<Member<C>>> {
+        self.ready.iter()
+    }
+
+    /// How many are ready, and how many are left out.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.ready.len(), self.all.len() - self.ready.len())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Member<C>>> {
@@ -184,7 +235,7 @@ mod tests {
 
     fn members(hosts: &[u8], now: Instant) -> Members<()> {
         let mut members = Members::new();
-        members.update(&set(hosts), |e| Member::new(e.clone(), (), LOAD, now));
+        members.update(&set(hosts), |e| Member::new(e.clone(), (), LOAD, None, now));
         members
     }
 
@@ -212,7 +263,7 @@ mod tests {
         let one = get(&members, 1);
         let mut changed = set(&[1, 2, 3]);
         changed.values_mut().nth(1).unwrap().labels.insert("zone".into(), "a".into());
-        let gone = members.update(&changed, |e| Member::new(e.clone(), (), LOAD, now));
+        let gone = members.update(&changed, |e| Member::new(e.clone(), (), LOAD, None, now));
         assert!(Rc::ptr_eq(&one, &get(&members, 1)));
         assert_eq!(gone.iter().map(|m| host(m)).collect::<Vec<_>>(), [2], "a changed endpoint is a new one");
         assert!(gone[0].is_removed() && !one.is_removed());
@@ -238,8 +289,9 @@ mod tests {
         let (one, two) = (get(&members, 1), get(&members, 2));
         assert!(members.failed(&one));
         assert!(!members.failed(&one), "known already");
-        assert_eq!(pick(&members, now, [0, 0]), Some(2));
-        members.failed(&two);
+        assert_eq!((pick(&members, now, [0, 0]), members.counts()), (Some(2), (1, 1)));
+        members.shut(&two);
+        assert!(two.is_shut() && !members.failed(&two), "left out already");
         assert_eq!(pick(&members, now, [0, 0]), None);
         assert!(!members.any_ready());
         assert!(members.recovered(&one));
@@ -254,7 +306,11 @@ mod tests {
         let limits = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(60), jitter: 0.0 };
         assert_eq!(member.wait(&limits, 0.5), Duration::from_millis(100));
         assert_eq!(member.wait(&limits, 0.5), Duration::from_millis(200));
+        let now = Instant::now();
+        member.rest(now, &limits, 0.5);
+        assert!(member.rests(now + Duration::from_millis(399)) && !member.rests(now + Duration::from_millis(400)));
         member.connected();
+        assert!(!member.rests(now));
         assert_eq!(member.wait(&limits, 0.5), Duration::from_millis(100));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A response counts when its stream ends: a watch that is open, or that this proxy gives up, has not ended.
 
-use crate::metrics::{self, http::GRPC_FAILURES, labels};
+use crate::metrics::{self, labels};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -110,7 +110,9 @@ impl CountedBody {
         }
         self.ended = true;
         self.note_first_byte();
-        let failed = broken || self.status >= 500 || self.grpc.is_some_and(|code| GRPC_FAILURES.contains(&code));
+        let failed = broken
+            || self.status >= 500
+            || self.grpc.is_some_and(|code| weft_model::decide::breaker::GRPC_FAILURES.contains(&code));
         let mut labels = self
             .series
             .labels
