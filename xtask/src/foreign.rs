@@ -1,4 +1,4 @@
-//! The programs of others that the conformance suite runs: installed once below the cache folder, each at a pinned version, from
+//! The programs of others that the tests run: installed once below the cache folder, each at a pinned version, from
 //! the package registries of its language. Go and Node are prerequisites.
 
 use crate::{run, tools};
@@ -23,7 +23,7 @@ const ALL: &[Foreign] = &[
         pins: &["google.golang.org/grpc/interop/client@v1.85.0", "google.golang.org/grpc/interop/server@v1.85.0"],
         install: go,
     },
-    Foreign { folder: "python", pins: &["grpcio==1.85.3", "websockets==17.0"], install: python },
+    Foreign { folder: "python", pins: &["grpcio==1.85.3", "spiffe==0.3.2", "websockets==17.0"], install: python },
     Foreign { folder: "node", pins: &["@grpc/grpc-js@1.14.7", "ws@8.23.0"], install: node },
 ];
 
@@ -54,7 +54,7 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
 fn need(program: &str) -> anyhow::Result<()> {
     let found = Command::new(program).arg(if program == "go" { "version" } else { "--version" }).output();
     if !found.is_ok_and(|output| output.status.success()) {
-        bail!("{program} is not there: install {program}, which the conformance suite needs, and try again");
+        bail!("{program} is not there: install {program}, which the tests need, and try again");
     }
     Ok(())
 }

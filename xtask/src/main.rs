@@ -70,7 +70,9 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Demo { args } => demo::run(&args),
         Chore::Test { filter } => test::run(filter.as_deref()),
-        Chore::Tools => tools::ensure(tools::TEST).and_then(|_| tools::python()),
+        Chore::Tools => tools::ensure(tools::TEST)
+            .and_then(|_| foreign::ensure())
+            .map(|folder| eprintln!("WEFT_TOOLS={}", folder.display())),
         Chore::Tidy => tidy::run(),
         Chore::Bench { args } => bench::run(&args),
         Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     let found = tools::ensure(tools::TEST)?;
-    tools::python()?;
     let mut report = vec![];
     let mut phase = |name: &'static str, work: &mut dyn FnMut() -> anyhow::Result<()>| {
         eprintln!("xtask: {name}");

@@ -1,4 +1,4 @@
-//! The programs that chores need: Debian's, found in PATH or else installed, and PyPI's.
+//! The programs that chores need from Debian: found in PATH, else installed.
 //!
 //! Root installs packages; an ordinary user's packages are unpacked below the cache folder, which needs no rights.
 
@@ -38,9 +38,6 @@ pub(crate) const BENCH: &[Tool] = &[
     tool("curl", "curl"),
 ];
 
-/// What the tests run from PyPI.
-const PYPI: &[&str] = &["spiffe==0.3.2"];
-
 /// Folders to put in front of PATH and of the library path so that the tools are found.
 #[derive(Default)]
 pub(crate) struct Found {
@@ -72,20 +69,6 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let cache = base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("weft");
     std::fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
     Ok(cache)
-}
-
-/// Installs what the tests take from PyPI, in a virtual environment below the cache folder, where the tests look for it.
-pub(crate) fn python() -> anyhow::Result<()> {
-    let home = cache()?.join("python");
-    // Written last: an environment that was cut off is made anew.
-    let (mark, wanted) = (home.join("weft-packages"), PYPI.join("\n"));
-    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
-        return Ok(());
-    }
-    eprintln!("xtask: installing {}", PYPI.join(" "));
-    run(Command::new("python3").args(["-m", "venv"]).arg(&home)).context("python3 with venv is needed")?;
-    run(Command::new(home.join("bin/pip")).args(["install", "--quiet"]).args(PYPI))?;
-    std::fs::write(&mark, wanted).with_context(|| format!("writing {}", mark.display()))
 }
 
 /// Finds the tools and installs the missing ones.

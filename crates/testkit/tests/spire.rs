@@ -1,6 +1,6 @@
 //! The fake workload API speaks as a real one does: asked by the Python client of the SPIFFE project's makers.
 //!
-//! That client lives below the cache folder (`cargo xtask tools`). Without it the test fails, unless `WEFT_ALLOW_SKIP=1`.
+//! That client lives below `WEFT_TOOLS`. Without it the test fails, unless `WEFT_ALLOW_SKIP=1`.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
@@ -44,13 +44,11 @@ with WorkloadApiClient(socket_path=sys.argv[1], default_timeout=20) as client:
 "#;
 
 fn python() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache"))).unwrap();
-    let python = cache.join("weft/python/bin/python");
-    if python.exists() {
+    let folder = std::env::var_os("WEFT_TOOLS").map(PathBuf::from);
+    if let Some(python) = folder.map(|folder| folder.join("python/bin/python")).filter(|python| python.exists()) {
         return Some(python);
     }
-    let text = format!("{} is missing: run `cargo xtask tools`", python.display());
+    let text = "the Python client is not below WEFT_TOOLS: run `cargo xtask test`, or `cargo xtask tools` and set what it prints";
     assert_eq!(std::env::var("WEFT_ALLOW_SKIP").as_deref(), Ok("1"), "{text}");
     eprintln!("SKIPPED: {text}");
     None
