@@ -109,7 +109,11 @@ impl Handle {
                         return Err(ProcessError::WorkerHangs { worker, limit: self.ask.saturating_mul(UNANSWERED) });
                     }
                     if self.threads.last().is_some_and(JoinHandle::is_finished) {
-                        return Err(ProcessError::AdminDied);
+                        // It may have said just behind the wait that the drain is over.
+                        match self.inbox.try_recv() {
+                            Ok(Event::Drained(drained)) => break drained,
+                            _ => return Err(ProcessError::AdminDied),
+                        }
                     }
                 }
             }

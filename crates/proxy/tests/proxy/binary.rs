@@ -48,8 +48,7 @@ fn an_address_in_use_is_status_1() {
 #[test]
 fn it_says_where_it_listens_and_ends_on_a_signal() {
     let control = FakeControl::start().unwrap();
-    let not_built = "LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS";
-    let setup = Setup::new(&control, "web").env(not_built, "true").env("LINKERD2_PROXY_TYPO", "1");
+    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_TYPO", "1");
     let mut running = Running(command(setup.vars()).spawn().unwrap());
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     let mut seen = String::new();
@@ -61,7 +60,6 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
     for expected in [
         "WARN",
         "LINKERD2_PROXY_TYPO",
-        not_built,
         "Admin interface on 127.0.0.1:",
         "Inbound interface on 127.0.0.1:",
         "Outbound interface on 127.0.0.1:",

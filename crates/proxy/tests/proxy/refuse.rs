@@ -10,7 +10,8 @@ use weft_model::{
     ProtocolHint,
     policy::{
         inbound::{DefaultPolicy, ServerProtocol},
-        outbound::{Backoff, Breaker, ClientProtocol, Distribution},
+        outbound::{ClientProtocol, Distribution},
+        route::{Filter, HeaderEdits},
     },
 };
 use weft_testkit::{
@@ -187,18 +188,19 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     let meta = service("ns", "app", 80);
     let mut policy = detect(meta.clone(), balance(meta, known.target.parse().unwrap()));
     if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
-        let backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(1), jitter: 0.0 };
-        http2.breaker = Some(Breaker::Consecutive { max_failures: 7, backoff });
+        let edits = HeaderEdits { remove: vec!["host".to_owned()], ..HeaderEdits::default() };
+        http2.routes[0].rules[0].filters = vec![Filter::RequestHeaders(edits)];
     }
     mesh.control.set_outbound(known.addr, policy.clone());
     let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
     assert_eq!(code, 500);
-    assert!(text.ends_with("what this proxy does not carry out: circuit breaker [POLICY_UNSUPPORTED]"), "{text}");
+    assert!(text.contains("what this proxy does not carry out: filter that edits request headers"), "{text}");
+    assert!(text.ends_with("host [POLICY_UNSUPPORTED]"), "{text}");
 
     // The connection's next request follows the policy that holds then.
     let mut client = mesh.http2(&known).await;
     if let ClientProtocol::Detect { http2, .. } = &mut policy.protocol {
-        http2.breaker = None;
+        http2.routes[0].rules[0].filters = vec![];
     }
     mesh.control.set_outbound(known.addr, policy.clone());
     let start = Instant::now();

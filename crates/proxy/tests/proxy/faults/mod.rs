@@ -69,6 +69,10 @@ const ELSEWHERE: &[(Code, &str)] = &[
         Code::ServerFirstRefused,
         "by a peer: server_first::a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first",
     ),
+    (
+        Code::BreakerShut,
+        "by failures in a row: breaker::failures_on_two_workers_trip_one_breaker_and_one_probe_opens_it",
+    ),
     (Code::Redirect, "asked for by a policy: filters::redirects_are_answered_on_a_connection_that_goes_on"),
     (Code::FaultInjected, "asked for by a policy: filters::failures_are_injected_and_reach_no_server"),
     (Code::ProfileTimeout, "of a profile's route: profile_retry::a_route_has_a_timeout_that_closes_the_connection"),
