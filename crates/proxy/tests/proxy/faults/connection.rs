@@ -15,7 +15,6 @@ use weft_proxy::{
 use weft_testkit::{
     control,
     http1::{Origin, Reply},
-    http2,
 };
 use weft_transport::tls::{Key, Store};
 use weft_wire::transport_header::{PREFACE, TransportHeader};
@@ -105,18 +104,12 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("more requests that wait than allowed", Code::LoadShed, Outbound, Sees::Reply, |m| {
             Box::pin(async move {
                 let known = m.service(&[]);
-                let mut first = http2::Client::over(m.connect(&known).await).await.unwrap();
-                let waiting = tokio::spawn(async move { first.call(crate::mesh::get()).await.map(drop) });
-                let saw = loop {
-                    let second = call(m.connect(&known).await, crate::mesh::get());
-                    match tokio::time::timeout(Duration::from_millis(200), second).await {
-                        Ok(saw) => break saw,
-                        // It waits instead of the first, which has not begun to.
-                        Err(_) => continue,
-                    }
-                };
-                waiting.abort();
-                saw
+                let (first, second) = (m.connect(&known).await, m.connect(&known).await);
+                // One of them waits; the other is answered at once.
+                tokio::select! {
+                    saw = call(first, crate::mesh::get()) => saw,
+                    saw = call(second, crate::mesh::get()) => saw,
+                }
             })
         })
         .web(&[
