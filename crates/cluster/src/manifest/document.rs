@@ -100,6 +100,8 @@ pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
 fn explained(error: &serde_saphyr::Error) -> (String, &'static str) {
     use serde_saphyr::{Error, budget::BudgetBreach};
     match error {
+        // Found where an alias stands.
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => explained(error),
         Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
             (format!("nested too deeply: more than {MAX_DEPTH} levels"), "nest it less")
         }
