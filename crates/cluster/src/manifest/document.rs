@@ -7,8 +7,13 @@ use std::fmt;
 
 /// Documents in one file.
 pub(super) const MAX_DOCUMENTS: usize = 2_000;
-/// Levels of nesting in one document.
-const MAX_DEPTH: usize = 64;
+/// Levels of nesting in one document, aliases written out. Kubernetes needs half as many.
+const MAX_DEPTH: usize = 32;
+/// Aliases inside of aliases.
+const MAX_ALIAS_DEPTH: usize = 8;
+/// The reader needs up to 40 KiB per level in a build without optimisation, more than a thread usually has: aliases multiply
+/// the levels until they are counted.
+const STACK: usize = 32 << 20;
 /// Values in one document, as it is written.
 const MAX_NODES: usize = 100_000;
 /// Aliases in one document.
@@ -78,6 +83,18 @@ fn has_content(line: &str) -> bool {
 }
 
 pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
+    let unread = || Unreadable {
+        line: chunk.lines_before.saturating_add(1),
+        message: "the document could not be read".to_owned(),
+        remedy: "simplify it",
+    };
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || read(chunk));
+        reader.map_err(|_| unread())?.join().map_err(|_| unread())?
+    })
+}
+
+fn read(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -85,7 +102,10 @@ pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
             max_aliases: MAX_ALIASES,
             max_recorded_anchor_events: MAX_ALIASED,
         },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIASED },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_ALIASED,
+            max_replay_stack_depth: MAX_ALIAS_DEPTH,
+        },
     };
     let mut node: Node = serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
         let line = error.location().map_or(1, |l| u32::try_from(l.line()).unwrap_or(u32::MAX));
@@ -93,7 +113,15 @@ pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
         Unreadable { line: line.saturating_add(chunk.lines_before), message, remedy }
     })?;
     node.shift(chunk.lines_before);
+    if node.is_deeper_than(MAX_DEPTH) {
+        let (message, remedy) = too_deep();
+        return Err(Unreadable { line: node.line, message, remedy });
+    }
     Ok(node)
+}
+
+fn too_deep() -> (String, &'static str) {
+    (format!("nested too deeply: more than {MAX_DEPTH} levels"), "nest it less")
 }
 
 /// What is wrong with the text, and what to do.
@@ -102,9 +130,7 @@ fn explained(error: &serde_saphyr::Error) -> (String, &'static str) {
     match error {
         // Found where an alias stands.
         Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => explained(error),
-        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
-            (format!("nested too deeply: more than {MAX_DEPTH} levels"), "nest it less")
-        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => too_deep(),
         Error::Budget { .. }
         | Error::AliasReplayCounterOverflow { .. }
         | Error::AliasReplayLimitExceeded { .. }
@@ -137,6 +163,15 @@ impl Node {
                 n.shift(lines);
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
+        }
+    }
+
+    fn is_deeper_than(&self, levels: usize) -> bool {
+        let Some(below) = levels.checked_sub(1) else { return true };
+        match &self.value {
+            Value::List(items) => items.iter().any(|n| n.is_deeper_than(below)),
+            Value::Map(entries) => entries.iter().any(|(.., n)| n.is_deeper_than(below)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => false,
         }
     }
 
@@ -330,6 +365,15 @@ mod tests {
         ] {
             let error = parse(&Chunk { text, lines_before: 0 }).unwrap_err();
             assert!(error.message.starts_with(begins), "{error:?}");
+        }
+        // Levels that only aliases make, as many as there may be and more.
+        for links in [8, 9, 70] {
+            let deep = |inner: &str| "[".repeat(MAX_DEPTH - 3) + inner + &"]".repeat(MAX_DEPTH - 3);
+            let mut chain = format!("a0: &a0 {}\n", deep("x"));
+            for i in 1..links {
+                chain += &format!("a{i}: &a{i} {}\n", deep(&format!("*a{}", i - 1)));
+            }
+            assert!(parse(&Chunk { text: &chain, lines_before: 0 }).is_err(), "{links}");
         }
         let start = std::time::Instant::now();
         assert!(parse(&Chunk { text: &bomb, lines_before: 0 }).is_err());

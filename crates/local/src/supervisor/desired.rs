@@ -389,10 +389,8 @@ mod tests {
         for (bad, part) in [
             (run("../../x", "shop", None, 1), "metadata.name"),
             (run("A b", "shop", None, 1), "metadata.name"),
-            (
-                run("a.b", "shop", Some(80), 1),
-                "--name (metadata.name): \"a.b\" is no valid name; use 1 to 63 lower-case",
-            ),
+            (run("a.b", "shop", Some(80), 1), "--name ("),
+            (run("a.b", "shop", None, 1), "\"a.b\" is no valid container name; use 1 to 63 lower-case letters"),
             (run("web", "a.b", None, 1), "--namespace (metadata.namespace)"),
             (run("web", "shop", Some(0), 1), "--port ("),
             (run("", "shop", None, 1), "metadata.name"),
