@@ -191,8 +191,8 @@ fn labels<'t>(text: &'t str, family: &Family) -> BTreeSet<String> {
     let begins = format!("{}{suffix}{{", family.name);
     let names = |line: &'t str| {
         let (labels, _) = line.strip_prefix(&begins)?.rsplit_once("} ")?;
-        // No value of the test holds a quotation mark or a comma.
-        Some(labels.split(',').filter_map(|label| label.split('=').next()).collect::<Vec<_>>().join(","))
+        // No value of the test holds a quotation mark.
+        Some(labels.split("\",").filter_map(|label| label.split('=').next()).collect::<Vec<_>>().join(","))
     };
     text.lines().filter_map(names).collect()
 }
