@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Lists what runs in the mesh.
     Ps(Ps),
-    /// Prints what a workload has written.
+    /// Prints what a workload has written, after the mesh's end as well.
     Logs(Logs),
     /// Ends the mesh.
     Down,
@@ -55,10 +55,10 @@ pub(crate) enum Switch {
 
 #[derive(ClapArgs)]
 pub(crate) struct Up {
-    /// A manifest, or a folder of them; changes on disk are applied.
-    #[arg(short = 'f', long = "filename", required = true, value_name = "DIR|FILE", num_args = 1..)]
+    /// A manifest, or a folder of them; changes on disk are applied. `-` is standard input, read once, as pipes are.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "DIR|FILE|-", num_args = 1..)]
     pub(crate) files: Vec<PathBuf>,
-    /// Returns when the mesh runs, and lets it run on.
+    /// Returns when the mesh runs and lets it run on: every pod is ready or has failed, for which it waits 30s at most.
     #[arg(short, long)]
     pub(crate) detach: bool,
     #[command(flatten)]

@@ -14,20 +14,21 @@ pub(crate) struct Live {
     client: Client,
     start: Instant,
     window: Window,
-    /// Scrapes that failed, of proxies that were ready.
-    failed: u64,
+    /// Proxies that were ready and did not answer the last scrape.
+    silent: usize,
 }
 
 impl Live {
     /// Rates are those of the last `length`.
     pub(crate) fn new(client: Client, length: Duration) -> Self {
-        Self { client, start: Instant::now(), window: Window::new(length), failed: 0 }
+        Self { client, start: Instant::now(), window: Window::new(length), silent: 0 }
     }
 
     /// Asks every proxy at once. One that does not answer keeps what it said before.
     pub(crate) async fn scrape(&mut self, status: &Status) {
         let mut asked = JoinSet::new();
         let mut present = BTreeSet::new();
+        self.silent = 0;
         for workload in &status.workloads {
             for pod in workload.pods.iter().filter(|p| p.meshed) {
                 let Some(ip) = pod.ips.first() else { continue };
@@ -38,19 +39,21 @@ impl Live {
                     identity: identity(&workload.namespace, pod),
                 };
                 present.insert(proxy.clone());
-                let (client, addr) = (self.client.clone(), SocketAddr::new(*ip, port::ADMIN));
+                let (client, addr, ready) = (self.client.clone(), SocketAddr::new(*ip, port::ADMIN), pod.ready);
                 asked.spawn(async move {
-                    let connection = client.dial(addr).await.ok()?;
-                    Some((proxy, scrape::scrape(connection).await.ok()?))
+                    let text = async { scrape::scrape(client.dial(addr).await.ok()?).await.ok() };
+                    (proxy, text.await, ready)
                 });
             }
         }
         while let Some(answer) = asked.join_next().await {
             match answer {
-                Ok(Some((proxy, text))) => {
+                Ok((proxy, Some(text), _)) => {
                     self.window.add(proxy, self.start.elapsed(), exposition::parse(&text));
                 }
-                _ => self.failed += 1,
+                // One that starts has nothing to say yet.
+                Ok((_, None, false)) => {}
+                Ok((_, None, true)) | Err(_) => self.silent += 1,
             }
         }
         self.window.retain(|proxy| present.contains(proxy));
@@ -60,8 +63,8 @@ impl Live {
         Edges::of(&self.window)
     }
 
-    pub(crate) fn failed(&self) -> u64 {
-        self.failed
+    pub(crate) fn silent(&self) -> usize {
+        self.silent
     }
 }
 

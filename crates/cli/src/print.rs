@@ -18,13 +18,15 @@ pub(crate) fn error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Whether standard output is a terminal, and how wide.
-pub(crate) fn terminal() -> Option<u16> {
+/// Columns and rows of the terminal that standard output is, if it is one.
+pub(crate) fn terminal() -> Option<(u16, u16)> {
     let out = io::stdout();
     if !isatty(&out) {
         return None;
     }
-    Some(tcgetwinsize(&out).map_or(120, |size| size.ws_col.max(80)))
+    let size = tcgetwinsize(&out).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+    // Some do not know their size.
+    Some(if size.0 == 0 || size.1 == 0 { (120, 40) } else { size })
 }
 
 /// Puts `text` in place of what the terminal shows.

@@ -3,7 +3,10 @@
 use crate::{
     Error, Status,
     protocol::{Answer, Question},
-    supervisor::state,
+    supervisor::{
+        logs::{LogBook, Workload},
+        state,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -115,6 +118,38 @@ impl Client {
             }
         });
         Ok(lines)
+    }
+
+    /// The lines that a mesh which has ended left in its folder.
+    ///
+    /// # Errors
+    /// There are none of such a workload or pod.
+    pub fn left_logs(&self, asked: &Logs) -> Result<Vec<LogLine>, Error> {
+        let book = LogBook::new(state::logs(&self.state_dir));
+        let kept = book.kept();
+        let meant = |(namespace, _): &&Workload| asked.namespace.as_ref().is_none_or(|n| n == namespace);
+        let found: Vec<(&Workload, Vec<LogLine>)> = kept
+            .iter()
+            .filter(meant)
+            .map(|w| (w, book.read(w, asked).0))
+            .filter(|(_, lines)| !lines.is_empty())
+            .collect();
+        match found.as_slice() {
+            [(_, lines)] => Ok(lines.clone()),
+            [] => {
+                let names: Vec<String> = kept.iter().map(|(ns, n)| format!("{ns}/{n}")).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                Err(Error::Refused(format!(
+                    "no mesh runs in {}, and none left lines of {:?} there; workloads that left some: {names}",
+                    self.state_dir.display(),
+                    asked.name
+                )))
+            }
+            several => {
+                let names: Vec<String> = several.iter().map(|((ns, n), _)| format!("{ns}/{n}")).collect();
+                Err(Error::Refused(format!("{:?} is in several namespaces: {}", asked.name, names.join(", "))))
+            }
+        }
     }
 
     /// Adds a program, or replaces the one that was added under this name.

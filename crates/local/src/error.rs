@@ -9,6 +9,13 @@ pub enum Error {
     AlreadyRunning { state_dir: PathBuf, pid: String },
     #[error("no mesh runs in {}; start one with `weft up` or `weft demo`", state_dir.display())]
     NotRunning { state_dir: PathBuf },
+    /// What is wrong with each manifest is in the text.
+    #[error("there is nothing to run:\n{0}")]
+    NothingToRun(String),
+    #[error(
+        "the state folder {} was removed or replaced while its mesh ran, so that no command reached the mesh any more: it has ended", state_dir.display()
+    )]
+    StateFolderGone { state_dir: PathBuf },
     #[error("neither XDG_STATE_HOME nor HOME is set; name a folder with --state")]
     NoStateFolder,
     #[error("{program} was not found beside weft nor in PATH")]

@@ -43,7 +43,7 @@ pub struct Mesh {
 
 /// Starts a mesh and returns when its first objects are in force; programs may not be ready yet.
 ///
-/// Manifests that are refused do not end it: they are in [`Status::problems`].
+/// Manifests that are refused do not end it as long as there is one that is not: they are in [`Status::problems`].
 ///
 /// # Errors
 /// See [`Error`]: another mesh runs in the folder, the kernel forbids what is needed, a program is missing.

@@ -1,12 +1,14 @@
 //! What a mesh is started with.
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
-use weft_cluster::Object;
+use weft_cluster::{Object, manifest::Text};
 
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Files and folders; they are watched.
     pub manifests: Vec<PathBuf>,
+    /// Manifests that were read already.
+    pub texts: Vec<Text>,
     /// Objects besides those in files.
     pub objects: Vec<Object>,
     /// `None`: `$XDG_STATE_HOME/weft`, or `~/.local/state/weft`.
@@ -58,6 +60,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             manifests: vec![],
+            texts: vec![],
             objects: vec![],
             state_dir: None,
             egress: true,

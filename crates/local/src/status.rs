@@ -80,6 +80,8 @@ pub struct Published {
     /// Since the start: those that got in, and those that did not.
     pub connections: u64,
     pub refused: u64,
+    /// Why nobody can get in.
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! Statuses and texts are Linkerd's (data plane 3.8, 4.12); the code is ours, stable, and counted in
 //! `weft_proxy_errors_total{direction,code}`.
 
+pub(crate) mod notice;
 pub mod reference;
 
 use std::fmt;

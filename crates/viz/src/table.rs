@@ -1,8 +1,12 @@
 //! Edges as a table for a terminal. What is not known is shown as `–`, never as zero.
 
 use crate::edges::{Edge, Edges};
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{
+    Cell, CellAlignment, Color, ContentArrangement, Table,
+    presets::{NOTHING, UTF8_HORIZONTAL_ONLY},
+};
 
+const HEADER: [&str; 9] = ["from", "to", "kind", "success", "req/s", "p50", "p95", "p99", "secured"];
 const IDENTITIES: &str = "client → server identity";
 
 /// A table at most `width` columns wide. Where identities do not fit beside the numbers they stand below.
@@ -26,14 +30,40 @@ pub fn edges(edges: &Edges, width: u16, colour: bool) -> String {
     text
 }
 
+/// A table without rules and identities for little room: at most `width` columns and `height` lines, the rest is cut.
+pub fn compact(edges: &Edges, width: u16, height: u16, colour: bool) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    if !colour {
+        table.force_no_tty();
+    }
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    // From what matters most; how many of them the width has room for is found out.
+    let columns = [0, 1, 3, 8, 4, 6];
+    for count in (1..=columns.len()).rev() {
+        let chosen: Vec<usize> = columns.iter().copied().take(count).collect();
+        let pick = |cells: Vec<Cell>| -> Vec<Cell> { chosen.iter().filter_map(|i| cells.get(*i).cloned()).collect() };
+        let mut table = table.clone();
+        table.set_header(pick(HEADER.map(Cell::new).into()));
+        for edge in edges.edges.iter().take(usize::from(height.saturating_sub(1))) {
+            table.add_row(pick(row(edge, false)));
+        }
+        let mut bare = table.clone();
+        bare.force_no_tty();
+        if count == 1 || bare.lines().all(|line| line.trim_end().chars().count() <= usize::from(width)) {
+            return table.trim_fmt();
+        }
+    }
+    String::new()
+}
+
 fn table(edges: &Edges, with_identities: bool, colour: bool) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
     if !colour {
         table.force_no_tty();
     }
-    let header = ["from", "to", "kind", "success", "req/s", "p50", "p95", "p99", "secured"];
-    table.set_header(header.into_iter().chain(with_identities.then_some(IDENTITIES)));
+    table.set_header(HEADER.into_iter().chain(with_identities.then_some(IDENTITIES)));
     for edge in &edges.edges {
         table.add_row(row(edge, with_identities));
     }

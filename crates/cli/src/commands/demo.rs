@@ -18,7 +18,7 @@ use std::{
 use tokio::time::Instant;
 use weft_cluster::{Object, manifest};
 use weft_local::{Error, Mesh, Options, Publish, Status};
-use weft_viz::{Edge, table};
+use weft_viz::{Edge, Edges, table};
 
 /// The app's manifests; `WEFT_DEMO` stands for the program.
 const MANIFESTS: &str = include_str!("demo.yaml");
@@ -142,24 +142,55 @@ fn document(status: &Status, live: &Live) -> Document {
 
 /// In place on a terminal; elsewhere one table after the other.
 fn draw(status: &Status, live: &Live) {
-    let width = print::terminal();
-    let edges = live.edges();
-    let ready: u32 = status.workloads.iter().map(|w| w.ready).sum();
-    let replicas: u32 = status.workloads.iter().map(|w| w.replicas).sum();
-    let page = status.published.first().map_or_else(|| "–".to_owned(), |p| format!("http://{}", p.listen));
-    let mut text = format!(
-        "weft demo: {ready} of {replicas} replicas ready\n{}\n\n{}\n{}\nVote at {page} and choose the doughnut:\nits failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
-        table::share(&edges),
-        table::edges(&edges, width.unwrap_or(140), width.is_some()),
-        table::origins(&edges)
-    );
-    if live.failed() > 0 {
-        text.push_str(&format!("{} scrapes of proxies failed.\n", live.failed()));
-    }
-    match width {
+    let terminal = print::terminal();
+    let text = page(status, &live.edges(), live.silent(), terminal);
+    match terminal {
         Some(_) => print::replace(&text),
         None => print::line(&text),
     }
+}
+
+/// What is shown. On a small terminal the table comes first and what does not fit is left out.
+fn page(status: &Status, edges: &Edges, silent: usize, terminal: Option<(u16, u16)>) -> String {
+    let ready: u32 = status.workloads.iter().map(|w| w.ready).sum();
+    let replicas: u32 = status.workloads.iter().map(|w| w.replicas).sum();
+    let page = status.published.first().map_or_else(|| "–".to_owned(), |p| format!("http://{}", p.listen));
+    let width = terminal.map(|(width, _)| width);
+    let mut text = format!(
+        "weft demo: {ready} of {replicas} replicas ready\n{}\n\n{}\n{}\nVote at {page} and choose the doughnut:\nits failures show in the row of their origin.\nCtrl-C ends the mesh.\n",
+        table::share(edges),
+        table::edges(edges, width.unwrap_or(140), width.is_some()),
+        table::origins(edges)
+    );
+    if silent > 0 {
+        text.push_str(&format!("{silent} proxies that are ready did not answer the last scrape.\n"));
+    }
+    match terminal {
+        Some((width, height)) if !fits(&text, width, height) => {
+            let mut text = table::compact(edges, width, height.saturating_sub(1), true);
+            let rest = [format!("{ready} of {replicas} replicas ready; vote at {page}"), table::share(edges)];
+            for line in rest {
+                let longer = format!("{text}\n{line}");
+                if fits(&longer, width, height) {
+                    text = longer;
+                }
+            }
+            text
+        }
+        _ => text,
+    }
+}
+
+/// Whether it can be seen whole; colours take no room.
+fn fits(text: &str, width: u16, height: u16) -> bool {
+    let visible = |line: &str| {
+        let mut parts = line.split('\u{1b}');
+        let first = parts.next().map_or(0, |p| p.chars().count());
+        // Each sequence ends with its letter.
+        first + parts.map(|p| p.split_once('m').map_or(0, |(_, rest)| rest.chars().count())).sum::<usize>()
+    };
+    // The cursor stands below a text that ends its last line.
+    text.split('\n').count() <= usize::from(height) && text.lines().all(|l| visible(l) <= usize::from(width))
 }
 
 #[cfg(test)]
@@ -167,6 +198,42 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
     use weft_local::Client;
+
+    /// As many edges as the voting app has.
+    fn edges() -> Edges {
+        let edge = |from: &str, to: &str| Edge {
+            from: from.into(),
+            from_namespace: "emojivoto".into(),
+            to: to.into(),
+            to_namespace: "emojivoto".into(),
+            protocol: "grpc".into(),
+            success_rate: Some(0.842),
+            rps: 12.5,
+            p50_ms: Some(1.0),
+            p95_ms: Some(4.2),
+            p99_ms: Some(112.0),
+            mtls: true,
+            client_id: "web.emojivoto.serviceaccount.identity.linkerd.cluster.local".into(),
+            server_id: "web.emojivoto.serviceaccount.identity.linkerd.cluster.local".into(),
+        };
+        let names = [("vote-bot", "web"), ("web", "emoji"), ("web", "voting"), ("voting", "db")];
+        Edges { edges: names.map(|(from, to)| edge(from, to)).into(), mtls_share: Some(1.0) }
+    }
+
+    #[test]
+    fn the_table_is_what_a_small_terminal_shows() {
+        let (status, edges) = (Status::default(), edges());
+        for (width, height) in [(60, 10), (80, 24), (60, 6), (40, 3), (120, 40), (60, 24), (200, 8)] {
+            let text = page(&status, &edges, 1, Some((width, height)));
+            assert!(fits(&text, width, height), "{width}×{height}:\n{text}");
+            let rows = text.lines().filter(|l| l.contains("84.2 %")).count();
+            let expected = edges.edges.len().min(usize::from(height).saturating_sub(2));
+            assert!(rows >= expected, "{width}×{height}:\n{text}");
+        }
+        let large = page(&status, &edges, 0, Some((120, 40)));
+        assert!(large.contains("Ctrl-C") && !large.contains("scrape"), "{large}");
+        assert!(page(&status, &edges, 2, None).contains("2 proxies that are ready did not answer the last scrape"));
+    }
 
     #[test]
     fn nothing_is_claimed_before_anything_has_connected() {

@@ -64,6 +64,9 @@ fn render(status: &Status, wide: bool, now: Timestamp) -> String {
         if wide {
             text.push_str(&format!(": {} connections, {} refused", published.connections, published.refused));
         }
+        if let Some(problem) = &published.problem {
+            text.push_str(&format!(": {problem}"));
+        }
     }
     if wide {
         let Egress { enabled, connections, refused, idle } = status.egress;
@@ -152,6 +155,7 @@ mod tests {
                 port: 80,
                 connections: 12,
                 refused: 3,
+                problem: None,
             }],
             control_plane: ControlPlane {
                 ready: true,
@@ -162,5 +166,8 @@ mod tests {
         };
         insta::assert_snapshot!("narrow", render(&status, false, now));
         insta::assert_snapshot!("wide", render(&status, true, now));
+        let mut missing = status;
+        missing.published[0].problem = Some("no such Service".into());
+        assert!(render(&missing, true, now).contains(":8080: 12 connections, 3 refused: no such Service"));
     }
 }

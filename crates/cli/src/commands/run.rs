@@ -13,9 +13,12 @@ pub(crate) async fn run(state: Option<PathBuf>, args: args::Run) -> anyhow::Resu
     client(state)?.run(Run { namespace, name, replicas, port, command, env, working_dir }).await?;
     match port_shown {
         Some(port) => {
-            print::error(&format!("{shown} runs; programs of the mesh reach it at {}", address(&shown, port)))
+            print::error(&format!(
+                "{shown} was started, see `weft ps`; programs of the mesh reach it at {}",
+                address(&shown, port)
+            ));
         }
-        None => print::error(&format!("{shown} runs")),
+        None => print::error(&format!("{shown} was started, see `weft ps`")),
     }
     Ok(ExitCode::SUCCESS)
 }

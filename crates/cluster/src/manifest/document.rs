@@ -7,10 +7,19 @@ use std::fmt;
 
 /// Documents in one file.
 pub(super) const MAX_DOCUMENTS: usize = 2_000;
-/// Levels of nesting in one document.
-const MAX_DEPTH: usize = 64;
-/// Values in one document.
-const MAX_NODES: usize = 200_000;
+/// Levels of nesting in one document, aliases written out. Kubernetes needs half as many.
+const MAX_DEPTH: usize = 32;
+/// Aliases inside of aliases.
+const MAX_ALIAS_DEPTH: usize = 8;
+/// The reader needs up to 40 KiB per level in a build without optimisation, more than a thread usually has: aliases multiply
+/// the levels until they are counted.
+const STACK: usize = 32 << 20;
+/// Values in one document, as it is written.
+const MAX_NODES: usize = 100_000;
+/// Aliases in one document.
+const MAX_ALIASES: usize = 1_000;
+/// Values that all aliases of one document stand for: a few lines may mean billions.
+const MAX_ALIASED: usize = 10_000;
 
 /// A value and the line where it begins.
 #[derive(Clone, Debug)]
@@ -42,6 +51,7 @@ pub(super) struct Chunk<'t> {
 pub(super) struct Unreadable {
     pub(super) line: u32,
     pub(super) message: String,
+    pub(super) remedy: &'static str,
 }
 
 /// Splits at the document markers, which YAML knows at the beginning of a line only, so that a mistake in one document does
@@ -73,19 +83,74 @@ fn has_content(line: &str) -> bool {
 }
 
 pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
+    let unread = || Unreadable {
+        line: chunk.lines_before.saturating_add(1),
+        message: "the document could not be read".to_owned(),
+        remedy: "simplify it",
+    };
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || read(chunk));
+        reader.map_err(|_| unread())?.join().map_err(|_| unread())?
+    })
+}
+
+fn read(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES },
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_aliases: MAX_ALIASES,
+            max_recorded_anchor_events: MAX_ALIASED,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_ALIASED,
+            max_replay_stack_depth: MAX_ALIAS_DEPTH,
+        },
     };
     let mut node: Node = serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
         let line = error.location().map_or(1, |l| u32::try_from(l.line()).unwrap_or(u32::MAX));
-        let message = error.without_snippet().to_string();
-        // The location is reported beside the message.
-        let message =
-            message.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().to_owned();
-        Unreadable { line: line.saturating_add(chunk.lines_before), message }
+        let (message, remedy) = explained(error.without_snippet());
+        Unreadable { line: line.saturating_add(chunk.lines_before), message, remedy }
     })?;
     node.shift(chunk.lines_before);
+    if node.is_deeper_than(MAX_DEPTH) {
+        let (message, remedy) = too_deep();
+        return Err(Unreadable { line: node.line, message, remedy });
+    }
     Ok(node)
+}
+
+fn too_deep() -> (String, &'static str) {
+    (format!("nested too deeply: more than {MAX_DEPTH} levels"), "nest it less")
+}
+
+/// What is wrong with the text, and what to do.
+fn explained(error: &serde_saphyr::Error) -> (String, &'static str) {
+    use serde_saphyr::{Error, budget::BudgetBreach};
+    match error {
+        // Found where an alias stands.
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => explained(error),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => too_deep(),
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => (
+            format!(
+                "too many nodes or aliases: a document may have {MAX_NODES} nodes and {MAX_ALIASES} aliases, which together \
+                 stand for {MAX_ALIASED} nodes"
+            ),
+            "write out what the aliases stand for, or split the document",
+        ),
+        Error::DuplicateMappingKey { key: Some(key), .. } => (format!("the key `{key}` stands twice"), "remove one"),
+        Error::DuplicateMappingKey { key: None, .. } => ("a key stands twice".to_owned(), "remove one"),
+        other => {
+            // The location is reported beside the message.
+            let text = other.to_string();
+            let message = text.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default();
+            (message.to_owned(), "correct the YAML")
+        }
+    }
 }
 
 impl Node {
@@ -98,6 +163,15 @@ impl Node {
                 n.shift(lines);
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
+        }
+    }
+
+    fn is_deeper_than(&self, levels: usize) -> bool {
+        let Some(below) = levels.checked_sub(1) else { return true };
+        match &self.value {
+            Value::List(items) => items.iter().any(|n| n.is_deeper_than(below)),
+            Value::Map(entries) => entries.iter().any(|(.., n)| n.is_deeper_than(below)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => false,
         }
     }
 
@@ -272,5 +346,40 @@ mod tests {
         for text in [deep.as_str(), &bomb, &long] {
             assert!(parse(&Chunk { text, lines_before: 0 }).is_err());
         }
+    }
+
+    /// In a build without optimisation, on a machine that does other things as well.
+    #[test]
+    fn a_bomb_is_refused_at_once_and_in_our_words() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for i in 1..12 {
+            let before = format!("*a{},", i - 1).repeat(10);
+            bomb += &format!("a{i}: &a{i} [{before}]\n");
+        }
+        let wide = "a:\n".to_owned() + &"- x\n".repeat(MAX_NODES + 1);
+        for (text, begins) in [
+            (bomb.as_str(), "too many nodes or aliases: "),
+            (&wide, "too many nodes or aliases: "),
+            (&("[".repeat(100) + &"]".repeat(100)), "nested too deeply: "),
+            ("kind: a\nkind: b\n", "the key `kind` stands twice"),
+        ] {
+            let error = parse(&Chunk { text, lines_before: 0 }).unwrap_err();
+            assert!(error.message.starts_with(begins), "{error:?}");
+        }
+        // Levels that only aliases make, as many as there may be and more.
+        for links in [8, 9, 70] {
+            let deep = |inner: &str| "[".repeat(MAX_DEPTH - 3) + inner + &"]".repeat(MAX_DEPTH - 3);
+            let mut chain = format!("a0: &a0 {}\n", deep("x"));
+            for i in 1..links {
+                chain += &format!("a{i}: &a{i} {}\n", deep(&format!("*a{}", i - 1)));
+            }
+            assert!(parse(&Chunk { text: &chain, lines_before: 0 }).is_err(), "{links}");
+        }
+        let start = std::time::Instant::now();
+        assert!(parse(&Chunk { text: &bomb, lines_before: 0 }).is_err());
+        assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+        // What people write goes through.
+        let label = "l: &l {app: web, tier: front}\nuse: [*l, *l, *l]\n";
+        assert!(parse(&Chunk { text: label, lines_before: 0 }).is_ok());
     }
 }

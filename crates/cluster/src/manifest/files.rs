@@ -1,8 +1,10 @@
-//! Which files are read, and their text.
+//! Which files are read, and their text. Only regular files are: a pipe could wait for its writer for ever.
 
+use nix::fcntl::OFlag;
 use std::{
-    fs,
+    fs::{self, FileType, Metadata},
     io::{self, Read},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -45,18 +47,60 @@ pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, Unread> {
 }
 
 pub(super) fn read(file: &Path) -> Result<String, Unread> {
+    let regular = |meta: &Metadata| match meta.is_file() {
+        true => Ok(()),
+        false => Err(Unread {
+            file: file.to_owned(),
+            message: format!("it is {}, not a regular file", kind(meta.file_type())),
+            remedy: "put a regular file in its place, or take it away",
+        }),
+    };
+    // Opening a device may do something already. What is opened is looked at again, since it may be another by now.
+    regular(&fs::metadata(file).map_err(|e| unread(file, &e))?)?;
+    let mut options = fs::OpenOptions::new();
+    let opened = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(file).map_err(|e| unread(file, &e))?;
+    regular(&opened.metadata().map_err(|e| unread(file, &e))?)?;
     let mut bytes = vec![];
-    let opened = fs::File::open(file).map_err(|e| unread(file, &e))?;
     opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unread(file, &e))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = format!("the file has more than {MAX_FILE_BYTES} bytes");
         return Err(Unread { file: file.to_owned(), message, remedy: "split the file" });
     }
+    text(file, bytes)
+}
+
+/// Bytes as they stand in `file`.
+fn text(file: &Path, bytes: Vec<u8>) -> Result<String, Unread> {
     String::from_utf8(bytes).map_err(|_| Unread {
         file: file.to_owned(),
         message: "the file is not UTF-8 text".to_owned(),
         remedy: "save it as UTF-8",
     })
+}
+
+fn kind(of: FileType) -> &'static str {
+    match () {
+        () if of.is_fifo() => "a named pipe",
+        () if of.is_socket() => "a socket",
+        () if of.is_dir() => "a folder",
+        () => "a device",
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp(Vec<(PathBuf, Option<[i64; 7]>)>);
+
+/// What the files of these paths look like now, those that links lead to included: another stamp says that they must be read
+/// again.
+pub fn stamp(paths: &[PathBuf]) -> Stamp {
+    let of = |meta: &Metadata| {
+        let number = |n: u64| i64::from_ne_bytes(n.to_ne_bytes());
+        let (device, inode, size) = (number(meta.dev()), number(meta.ino()), number(meta.size()));
+        [device, inode, size, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()]
+    };
+    let files = paths.iter().flat_map(|path| list(path).unwrap_or_else(|_| vec![path.clone()]));
+    Stamp(files.map(|file| (fs::metadata(&file).ok().as_ref().map(of), file)).map(|(s, f)| (f, s)).collect())
 }
 
 fn unread(file: &Path, error: &io::Error) -> Unread {

@@ -16,6 +16,8 @@ mod path;
 mod read;
 mod typed;
 
+pub use files::{Stamp, stamp};
+
 use crate::{Key, Object};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -71,7 +73,11 @@ pub struct Ignored {
 /// `file:line: object: field: message; remedy`, without what is not known.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        write!(f, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        f.write_str(" ")?;
         if let Some(object) = &self.object {
             write!(f, "{object}: ")?;
         }
@@ -88,9 +94,23 @@ impl fmt::Display for Ignored {
     }
 }
 
-/// Reads every path: a file, or a folder with its `.yaml`, `.yml` and `.json` files, in the order of their names.
-pub fn load(paths: &[PathBuf]) -> Loaded {
+/// A manifest that was read already, such as standard input, and what people call the place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    pub name: PathBuf,
+    pub text: String,
+}
+
+/// Bytes of one file or text.
+pub const MAX_BYTES: u64 = files::MAX_FILE_BYTES;
+
+/// Reads every text, then every path: a file, or a folder with its `.yaml`, `.yml` and `.json` files, in the order of their
+/// names. Anything but a regular file is a problem.
+pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
+    for Text { name, text } in texts {
+        read::text(name, text, &mut loaded);
+    }
     let mut seen = HashSet::new();
     for path in paths {
         match files::list(path) {

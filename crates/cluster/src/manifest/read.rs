@@ -71,7 +71,7 @@ pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
     }
     for chunk in chunks {
         match document::parse(&chunk) {
-            Err(e) => loaded.problems.push(whole(e.line, e.message, "correct the YAML")),
+            Err(e) => loaded.problems.push(whole(e.line, e.message, e.remedy)),
             Ok(node) if matches!(node.value, Value::Null) => {}
             Ok(node) => object(file, &node, Path::default(), loaded),
         }

@@ -71,13 +71,42 @@ fn folders_are_read_in_order_and_files_once() {
         std::fs::write(dir.join(file), namespace(name)).unwrap();
     }
     std::fs::write(dir.join("f.yaml"), [0xff, 0xfe]).unwrap();
-    let loaded = load(&[dir.clone(), dir.join("a.yaml"), dir.join("none.yaml")]);
+    let loaded = load(&[], &[dir.clone(), dir.join("a.yaml"), dir.join("none.yaml")]);
     std::fs::remove_dir_all(&dir).unwrap();
     let names: Vec<_> = loaded.objects.iter().map(|l| l.object.key()).collect();
     assert_eq!(names, ["a", "b", "c"].map(|n| Key::new(Kind::Namespace, "", n)));
     let messages: Vec<_> = loaded.problems.iter().map(|p| p.message.as_str()).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains("UTF-8") && messages[1].contains("No such file"), "{messages:?}");
+}
+
+/// Opening a pipe waits for its writer: whoever reads manifests must not.
+#[test]
+fn only_regular_files_are_read() {
+    let dir = std::env::temp_dir().join(format!("weft-irregular-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    nix::unistd::mkfifo(&dir.join("pipe.yaml"), mode).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.join("socket.yaml")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dir.join("zero.yaml")).unwrap();
+    std::fs::write(dir.join("target"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n").unwrap();
+    std::os::unix::fs::symlink("target", dir.join("link.yaml")).unwrap();
+    let before = stamp(std::slice::from_ref(&dir));
+    let loaded = load(&[], &[dir.clone(), dir.join("pipe.yaml")]);
+    let messages: Vec<_> = loaded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(loaded.objects.len(), 1, "{messages:?}");
+    for (file, kind) in [("pipe", "a named pipe"), ("socket", "a socket"), ("zero", "a device")] {
+        let expected = format!("{file}.yaml: it is {kind}, not a regular file; ");
+        assert!(messages.iter().any(|m| m.contains(&expected)), "{messages:?}");
+    }
+    assert_eq!(messages.len(), 3, "{messages:?}");
+
+    // A change behind a link is one.
+    assert_eq!(stamp(std::slice::from_ref(&dir)), before);
+    std::fs::write(dir.join("target"), "# other\n").unwrap();
+    assert_ne!(stamp(std::slice::from_ref(&dir)), before);
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 proptest::proptest! {

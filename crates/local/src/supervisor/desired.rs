@@ -13,7 +13,7 @@ use std::{
 use weft_cluster::{
     Key, Kind, Object,
     k8s::api::core::v1::{Namespace, Service},
-    manifest::{self, Ignored, Problem},
+    manifest::{self, Ignored, Loaded, Problem},
     object::DEFAULT_NAMESPACE,
     workload::{Template, changes, template},
 };
@@ -51,20 +51,18 @@ impl Desired {
         Self { context, host_services, zone, inner: Mutex::new(inner) }
     }
 
-    /// Reads the manifests again.
-    pub(crate) fn reload(&self) {
-        let mut inner = self.inner.lock();
-        inner.manifests.reload();
-        for problem in &inner.manifests.last().problems {
+    /// Puts a new reading of the manifests in force.
+    pub(crate) fn take(&self, loaded: Loaded) {
+        for problem in self.inner.lock().manifests.take(loaded) {
             tracing::warn!("{problem}");
         }
-        drop(inner);
         self.reconcile();
     }
 
     /// Adds a program.
     pub(crate) fn add(&self, run: &Run) -> Result<(), Error> {
         let objects = objects_of(run)?;
+        self.find(run)?;
         let mut inner = self.inner.lock();
         let from_files: HashSet<Key> = inner.manifests.in_force().iter().map(|l| l.object.key()).collect();
         if let Some(taken) = objects.iter().map(Object::key).find(|key| from_files.contains(key)) {
@@ -74,6 +72,20 @@ impl Desired {
         drop(inner);
         self.reconcile();
         Ok(())
+    }
+
+    /// Refuses a program that is certain not to be there. One that programs may not see or start shows when it is started.
+    fn find(&self, run: &Run) -> Result<(), Error> {
+        let Some(program) = run.command.first() else { return Ok(()) };
+        let own = run.env.iter().rev().find_map(|(name, value)| (name == "PATH").then_some(value.as_str()));
+        let path = own.unwrap_or(&self.context.path);
+        let folder = run.working_dir.as_ref().map(|dir| self.context.working_dir.join(dir));
+        let folder = folder.unwrap_or_else(|| self.context.working_dir.clone());
+        if is_there(program, path, &folder) {
+            return Ok(());
+        }
+        let place = if program.contains('/') { folder.display().to_string() } else { format!("PATH ({path})") };
+        Err(Error::Refused(format!("there is no program {program:?} in {place}")))
     }
 
     /// Makes what runs what should run, as far as that is possible now.
@@ -311,14 +323,52 @@ fn objects_of(run: &Run) -> Result<Vec<Object>, Error> {
     }
     let loaded = manifest::load_text(Path::new("weft run"), &text);
     match loaded.problems.first() {
-        Some(Problem { field, message, remedy, .. }) => Err(Error::Refused(format!("{field}: {message}; {remedy}"))),
+        Some(Problem { field, message, remedy, .. }) => {
+            Err(Error::Refused(format!("{}: {message}; {remedy}", in_words_of_run(field))))
+        }
         None => Ok(loaded.objects.into_iter().map(|located| located.object).collect()),
     }
+}
+
+/// The flag that a field was made from, and the field.
+fn in_words_of_run(field: &str) -> String {
+    let flag = match field {
+        "metadata.name" | "spec.template.spec.containers[0].name" => "--name",
+        "metadata.namespace" => "--namespace",
+        "spec.replicas" => "--replicas",
+        _ if field.contains("ontainerPort") || field.contains("ports[") => "--port",
+        _ if field.contains(".env") => "--env",
+        _ => return field.to_owned(),
+    };
+    format!("{flag} ({field})")
+}
+
+/// Whether there is a file of this name where `execvp` would look.
+fn is_there(program: &str, path: &str, folder: &Path) -> bool {
+    // A relative folder of PATH is one below the program's own.
+    let mut folders = std::env::split_paths(path).map(|dir| folder.join(dir));
+    if program.contains('/') { folder.join(program).exists() } else { folders.any(|dir| dir.join(program).exists()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_nowhere_is_not_there() {
+        for (program, path, folder, there) in [
+            ("sh", "/nowhere:/bin", "/", true),
+            ("sh", "/nowhere", "/", false),
+            ("sh", "bin", "/", true),
+            ("./sh", "/nowhere", "/bin", true),
+            ("bin/sh", "/nowhere", "/", true),
+            ("/bin/sh", "", "/nowhere", true),
+            ("/bin/no-such-program", "/bin", "/", false),
+            ("no-such-program", "/bin:/usr/bin", "/", false),
+        ] {
+            assert_eq!(is_there(program, path, Path::new(folder)), there, "{program} {path} {folder}");
+        }
+    }
 
     #[test]
     fn an_added_program_is_under_the_rules_of_manifests() {
@@ -339,6 +389,10 @@ mod tests {
         for (bad, part) in [
             (run("../../x", "shop", None, 1), "metadata.name"),
             (run("A b", "shop", None, 1), "metadata.name"),
+            (run("a.b", "shop", Some(80), 1), "--name ("),
+            (run("a.b", "shop", None, 1), "\"a.b\" is no valid container name; use 1 to 63 lower-case letters"),
+            (run("web", "a.b", None, 1), "--namespace (metadata.namespace)"),
+            (run("web", "shop", Some(0), 1), "--port ("),
             (run("", "shop", None, 1), "metadata.name"),
             (run("web", "../..", None, 1), "metadata.namespace"),
             (run("web", "shop", Some(0), 1), "containerPort"),

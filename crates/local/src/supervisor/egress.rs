@@ -48,7 +48,7 @@ pub(crate) struct Egress {
 }
 
 /// Why a connection does not leave, or does not last. The code is stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("[EGRESS_OFF] connections to the outside are switched off by --egress=off")]
     Off,
@@ -61,6 +61,8 @@ pub(crate) enum Refusal {
     LinkLocal,
     #[error("[EGRESS_MESH] there is no such address in the mesh")]
     Mesh,
+    #[error("[EGRESS_PORT] {name} has port {port} only, the one that --host-service gives it")]
+    Port { name: String, port: u16 },
     #[error("[EGRESS_FULL] {CONNECTIONS} connections to the outside are open already")]
     Full,
     #[error("[EGRESS_CONNECT] the host cannot connect: {0}")]
@@ -89,13 +91,13 @@ impl Egress {
     fn refuse(&self, inside: &TcpStream, wanted: SocketAddr, refusal: Refusal) -> io::Result<()> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         if let Ok(peer) = inside.peer_addr() {
-            self.tell(peer.ip().to_canonical(), wanted, refusal);
+            self.tell(peer.ip().to_canonical(), wanted, &refusal);
         }
         inside.set_zero_linger()
     }
 
     /// Writes a refusal into the log of whoever was refused.
-    fn tell(&self, pod: IpAddr, wanted: SocketAddr, refusal: Refusal) {
+    fn tell(&self, pod: IpAddr, wanted: SocketAddr, refusal: &Refusal) {
         {
             let mut told = self.told.lock();
             told.retain(|_, when| when.elapsed() < TELL_AGAIN);
@@ -110,7 +112,7 @@ impl Egress {
             _ => None,
         });
         let workload = found.and_then(|p| endpoints::workload(p, &objects));
-        let what = if refusal == Refusal::Idle { "ended" } else { "refused" };
+        let what = if *refusal == Refusal::Idle { "ended" } else { "refused" };
         let text = format!("connection to {wanted} {what}: {refusal}");
         match (found, workload) {
             (Some(pod), Some(workload)) => self.logs.note(&workload, endpoints::name(pod), text),
@@ -132,7 +134,11 @@ impl Egress {
         let ip = wanted.ip().to_canonical();
         if let Some(index) = self.plan.host_service_index(ip) {
             let service = self.host_services.get(index).ok_or(Refusal::Mesh)?;
-            return if service.addr.port() == wanted.port() { Ok(service.addr) } else { Err(Refusal::Mesh) };
+            let port = service.addr.port();
+            if port == wanted.port() {
+                return Ok(service.addr);
+            }
+            return Err(Refusal::Port { name: service.name.clone(), port });
         }
         if self.plan.contains(ip) {
             return Err(Refusal::Mesh);
@@ -201,7 +207,7 @@ async fn outward(egress: &Egress, inside: TcpStream, wanted: SocketAddr, to: Soc
     let pod = inside.peer_addr()?.ip().to_canonical();
     if carry(inside, outside, IDLE).await? == End::Idle {
         egress.idle.fetch_add(1, Ordering::Relaxed);
-        egress.tell(pod, wanted, Refusal::Idle);
+        egress.tell(pod, wanted, &Refusal::Idle);
     }
     Ok(())
 }
@@ -223,7 +229,9 @@ mod tests {
         let addr = |text: &str| Ok(text.parse::<SocketAddr>().unwrap());
         for enabled in [true, false] {
             assert_eq!(decide(enabled, "10.99.255.0:5432"), addr("127.0.0.1:5432"));
-            assert_eq!(decide(enabled, "10.99.255.0:22"), Err(Refusal::Mesh));
+            let other = decide(enabled, "10.99.255.0:22").unwrap_err();
+            assert_eq!(other, Refusal::Port { name: "db".into(), port: 5432 });
+            assert_eq!(other.to_string(), "[EGRESS_PORT] db has port 5432 only, the one that --host-service gives it");
             assert_eq!(decide(enabled, "10.99.255.1:5432"), Err(Refusal::Mesh));
             assert_eq!(decide(enabled, "10.99.128.7:80"), Err(Refusal::Mesh));
             for loopback in [

@@ -92,6 +92,21 @@ impl LogBook {
         Ok(())
     }
 
+    /// The workloads that have written something, of meshes before as well.
+    pub(crate) fn kept(&self) -> Vec<Workload> {
+        let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+        let name = |path: &Path| Some(path.file_stem()?.to_str()?.to_owned());
+        let mut found: Vec<Workload> = entries(&self.dir)
+            .filter_map(|dir| Some((dir.file_name()?.to_str()?.to_owned(), dir)))
+            .flat_map(|(namespace, dir)| {
+                let logs = entries(&dir).filter(|file| file.extension().is_some_and(|e| e == "log"));
+                logs.filter_map(|file| Some((namespace.clone(), name(&file)?))).collect::<Vec<_>>()
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
     /// The kept lines that are asked for, and a receiver of all lines from then on.
     pub(crate) fn read(&self, workload: &Workload, asked: &Logs) -> (Vec<LogLine>, Follow) {
         // Written under the same lock, so that no line is missed or comes twice.

@@ -1,4 +1,6 @@
 //! Manifests on disk: read at the start, read again when something changes.
+//!
+//! Files are looked at and read on threads where they may be slow: nothing else of the mesh waits for them.
 
 use notify::{RecursiveMode, Watcher};
 use std::{
@@ -9,33 +11,56 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, time::MissedTickBehavior};
-use weft_cluster::manifest::{self, Loaded, Located};
+use weft_cluster::manifest::{self, Loaded, Located, Problem, Stamp, Text};
 
 /// Editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between looks at whether the folders are still those that are watched.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Where manifests are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// What was read already.
+    pub(crate) texts: Vec<Text>,
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Place {
+    /// Reads everything, and says what the files looked like before.
+    pub(crate) async fn read(&self) -> (Stamp, Loaded) {
+        let place = self.clone();
+        let read = move || (manifest::stamp(&place.paths), manifest::load(&place.texts, &place.paths));
+        // It ends with the process alone, and never panics.
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| (manifest::stamp(&[]), Loaded::default()))
+    }
+
+    async fn stamp(&self) -> Stamp {
+        let paths = self.paths.clone();
+        tokio::task::spawn_blocking(move || manifest::stamp(&paths)).await.unwrap_or_else(|_| manifest::stamp(&[]))
+    }
+}
+
 /// The newest reading, with what of earlier ones stays in force.
 #[derive(Debug, Default)]
 pub(crate) struct Manifests {
-    paths: Vec<PathBuf>,
     in_force: Vec<Located>,
     last: Loaded,
 }
 
 impl Manifests {
-    pub(crate) fn read(paths: Vec<PathBuf>) -> Self {
-        let mut manifests = Self { paths, ..Self::default() };
-        manifests.reload();
+    pub(crate) fn new(loaded: Loaded) -> Self {
+        let mut manifests = Self::default();
+        manifests.take(loaded);
         manifests
     }
 
-    /// Reads again; what is refused now stays as it was.
-    pub(crate) fn reload(&mut self) {
-        let loaded = manifest::load(&self.paths);
+    /// Takes a new reading; what it refuses stays as it was. Gives the problems that the last one did not have.
+    pub(crate) fn take(&mut self, loaded: Loaded) -> Vec<Problem> {
+        let new = loaded.problems.iter().filter(|p| !self.last.problems.contains(p)).cloned().collect();
         self.in_force = loaded.keeping(&self.in_force);
         self.last = loaded;
+        new
     }
 
     pub(crate) fn in_force(&self) -> &[Located] {
@@ -47,41 +72,49 @@ impl Manifests {
     }
 }
 
-/// Watches files by their folders, since editors replace files. `changed` wakes after each burst of changes.
-pub(crate) fn watch(paths: &[PathBuf], changed: Arc<Notify>) -> notify::Result<Watch> {
+/// Watches files by their folders, since editors replace files, and looks at each now and then: what a link leads to changes
+/// elsewhere. `stamp` is of the last reading; `changed` wakes after each burst of changes.
+pub(crate) fn watch(place: Place, mut stamp: Stamp, changed: Arc<Notify>) -> Watch {
     let burst = Arc::new(Notify::new());
     let wake = burst.clone();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    let told = move |event: notify::Result<notify::Event>| {
         // Reading the files ourselves must not wake us.
         if !event.is_ok_and(|e| e.kind.is_access()) {
             wake.notify_one();
         }
-    })?;
-    let mut watched = Watched::default();
-    watched.follow(paths, &mut watcher)?;
-    let paths = paths.to_vec();
+    };
+    let mut watcher = match notify::recommended_watcher(told) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel tells of no changes of manifests: they are looked at every {LOOK:?} instead");
+            None
+        }
+    };
     let task = tokio::spawn(async move {
+        let mut watched = Watched::default();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = burst.notified() => {}
-                // A folder that was made anew is another one, of which the kernel tells nothing.
-                _ = look.tick() => match watched.follow(&paths, &mut watcher) {
-                    Ok(true) => {}
-                    Ok(false) => continue,
-                    // It went again; looked at once more.
-                    Err(error) => {
+                _ = look.tick() => {
+                    // A folder that was made anew is another one, of which the kernel tells nothing.
+                    if let Some(watcher) = &mut watcher
+                        && let Err(error) = watched.follow(&place.paths, watcher)
+                    {
                         tracing::debug!(%error, "a folder of manifests is not watched");
+                    }
+                    if place.stamp().await == stamp {
                         continue;
                     }
-                },
+                }
             }
             tokio::time::sleep(SETTLE).await;
+            stamp = place.stamp().await;
             changed.notify_one();
         }
     });
-    Ok(Watch(task))
+    Watch(task)
 }
 
 /// Watches until dropped.
@@ -99,8 +132,8 @@ impl Drop for Watch {
 struct Watched(HashMap<PathBuf, (u64, u64)>);
 
 impl Watched {
-    /// Watches the folders that are there now; true if one of them was not watched before.
-    fn follow(&mut self, paths: &[PathBuf], watcher: &mut impl Watcher) -> notify::Result<bool> {
+    /// Watches the folders that are there now.
+    fn follow(&mut self, paths: &[PathBuf], watcher: &mut impl Watcher) -> notify::Result<()> {
         let mut now = HashMap::new();
         for path in paths {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -114,14 +147,28 @@ impl Watched {
             let _ = watcher.unwatch(folder);
         }
         self.0.retain(|folder, id| now.get(folder) == Some(id));
-        let mut new = false;
         for (folder, id) in now {
             if let Entry::Vacant(unwatched) = self.0.entry(folder) {
                 watcher.watch(unwatched.key(), RecursiveMode::NonRecursive)?;
                 unwatched.insert(id);
-                new = true;
             }
         }
-        Ok(new)
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_problem_that_stays_is_told_once() {
+        let read = |text: &str| manifest::load_text(Path::new("m.yaml"), text);
+        let mut manifests = Manifests::new(read("kind: A\napiVersion: v1\n"));
+        assert_eq!(manifests.take(read("kind: A\napiVersion: v1\n")), []);
+        assert_eq!(manifests.take(read("kind: B\napiVersion: v1\n")).len(), 1);
+        assert_eq!(manifests.take(read("")), []);
+        assert_eq!(manifests.take(read("kind: B\napiVersion: v1\n")).len(), 1, "it came again");
     }
 }

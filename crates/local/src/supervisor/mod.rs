@@ -20,7 +20,7 @@ mod folders;
 mod forwards;
 mod grpc_health;
 mod hands;
-mod logs;
+pub(crate) mod logs;
 mod manifests;
 mod names;
 mod plan;

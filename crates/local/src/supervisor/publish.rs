@@ -18,7 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::{TcpListener, TcpStream};
-use weft_cluster::{Key, Kind, Object};
+use weft_cluster::{
+    Key, Kind, Object,
+    k8s::api::core::v1::{Service, ServicePort},
+};
 
 /// Of one port; the next one is refused.
 const CONNECTIONS: usize = 1024;
@@ -74,6 +77,17 @@ impl Published {
             port: self.publish.port,
             connections: self.connections.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            problem: self.problem().map(str::to_owned),
+        }
+    }
+
+    /// Why nobody can get in, whatever runs.
+    fn problem(&self) -> Option<&'static str> {
+        let objects = self.store.objects();
+        match service(&self.publish, &objects) {
+            None => Some("no such Service"),
+            Some(service) if port(&self.publish, service).is_none() => Some("the Service has no such port"),
+            Some(_) => None,
         }
     }
 
@@ -135,15 +149,22 @@ pub(crate) async fn serve(published: Arc<Published>, listener: TcpListener) {
     }
 }
 
-fn targets(publish: &Publish, objects: &[Object]) -> Vec<SocketAddr> {
+fn service<'a>(publish: &Publish, objects: &'a [Object]) -> Option<&'a Service> {
     let key = Key::new(Kind::Service, &publish.namespace, &publish.service);
-    let service = objects.iter().find_map(|o| match o {
-        Object::Service(service) if o.key() == key => Some(service),
+    objects.iter().find_map(|o| match o {
+        Object::Service(service) if o.key() == key => Some(&**service),
         _ => None,
-    });
-    let Some(service) = service else { return vec![] };
+    })
+}
+
+fn port<'a>(publish: &Publish, service: &'a Service) -> Option<&'a ServicePort> {
     let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
-    let port = ports.into_iter().find(|p| u16::try_from(p.port) == Ok(publish.port));
+    ports.into_iter().find(|p| u16::try_from(p.port) == Ok(publish.port))
+}
+
+fn targets(publish: &Publish, objects: &[Object]) -> Vec<SocketAddr> {
+    let Some(service) = service(publish, objects) else { return vec![] };
+    let port = port(publish, service);
     let all = port.map(|port| endpoints::targets(service, port, objects)).unwrap_or_default();
     all.into_iter().filter(|to| endpoints::has_family(service, to.is_ipv6())).collect()
 }
@@ -154,6 +175,27 @@ mod tests {
         super::carry::tests::{pair, rest},
         *,
     };
+
+    #[tokio::test]
+    async fn a_service_that_is_not_there_is_named() {
+        let (node, _other_end) = Node::unanswered().unwrap();
+        let store = Store::new();
+        let publish: Publish = "0:shop/web:80".parse().unwrap();
+        let published = Published::new(publish, "127.0.0.1:1".parse().unwrap(), store.clone(), node);
+        let problem = || published.status().problem;
+        assert_eq!(problem().as_deref(), Some("no such Service"));
+        let apply = |port: u16| {
+            let text = format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: shop}}, spec: {{selector: {{a: b}}, ports: [{{port: {port}}}]}}}}"
+            );
+            let loaded = weft_cluster::manifest::load_text(std::path::Path::new("m.yaml"), &text);
+            store.apply(loaded.objects.into_iter().next().unwrap().object);
+        };
+        apply(81);
+        assert_eq!(problem().as_deref(), Some("the Service has no such port"));
+        apply(80);
+        assert_eq!(problem(), None);
+    }
 
     #[tokio::test]
     async fn who_cannot_get_in_is_refused_and_counted() {

@@ -10,7 +10,7 @@ use super::{
     folders::Folders,
     hands::{self, Body},
     logs::LogBook,
-    manifests::{self, Manifests},
+    manifests::{self, Manifests, Place},
     plan::Plan,
     pod::Pod,
     publish::{self, Published},
@@ -32,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use weft_cluster::{index::Settings, inject};
+use weft_cluster::{Object, index::Settings, inject, manifest::Loaded};
 use weft_control::{Lifetimes, Ports};
 use weft_model::decide::cidr::Cidr;
 use weft_transport::socket;
@@ -43,6 +43,8 @@ const END: Duration = Duration::from_millis(2500);
 const LAST: Duration = Duration::from_millis(300);
 /// Between looks at what should run, besides those that a change asks for.
 const LOOK: Duration = Duration::from_secs(5);
+/// Between looks at whether the state folder is still there.
+const HOME: Duration = Duration::from_millis(400);
 /// Where Debian keeps nft, which an ordinary user's PATH lacks.
 const TOOLS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
@@ -74,10 +76,9 @@ struct Supervisor {
     body: Body,
     control_plane: tokio::task::JoinHandle<Result<(), Error>>,
     control_stop: CancellationToken,
-    files: Arc<Notify>,
     tasks: JoinSet<()>,
     /// Held for what they do when dropped.
-    _watcher: Option<manifests::Watch>,
+    _watch: manifests::Watch,
     _dns: Box<dyn std::any::Any + Send>,
 }
 
@@ -110,6 +111,12 @@ impl Supervisor {
             return Err(Error::NoNft);
         }
         let state = StateDir::take(&state_dir)?;
+        let place = Place { texts: options.texts, paths: options.manifests };
+        let (stamp, loaded) = place.read().await;
+        if let Some(why) = nothing(&place, &loaded, &options.objects) {
+            state.clear();
+            return Err(Error::NothingToRun(why));
+        }
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let user = User::of(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw(), &map);
         let folders = announce(user, &state).await;
@@ -173,18 +180,13 @@ impl Supervisor {
         let served = dns::serve(zone.clone(), options.egress, dns_udp, dns_tcp);
 
         let files = Arc::new(Notify::new());
-        let watcher = match manifests::watch(&options.manifests, files.clone()) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                tracing::warn!(%error, "manifests are not watched: changes on disk are not applied");
-                None
-            }
-        };
-        let read = Manifests::read(options.manifests);
+        let watch = manifests::watch(place.clone(), stamp, files.clone());
+        let read = Manifests::new(loaded);
         let desired = Arc::new(Desired::new(context.clone(), read, options.objects, options.host_services, zone));
         // Before the first program: whoever asks to hide something now is answered later, and not told that nothing runs.
         let api = api::listen(&context.state.api_socket())?;
         desired.reconcile();
+        tasks.spawn(follow(files, place, desired.clone()));
 
         let mut published = Vec::new();
         for publish in options.publish {
@@ -208,15 +210,15 @@ impl Supervisor {
             body,
             control_plane: running,
             control_stop,
-            files,
             tasks,
-            _watcher: watcher,
+            _watch: watch,
             _dns: Box::new(served),
         })
     }
 
     async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut look = tokio::time::interval(LOOK);
+        let mut home = tokio::time::interval(HOME);
         let ended = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
@@ -224,7 +226,13 @@ impl Supervisor {
                 // Every change is a reason to look again, none is an instruction.
                 () = self.context.changed.notified() => self.desired.reconcile(),
                 _ = look.tick() => self.desired.reconcile(),
-                () = self.files.notified() => self.desired.reload(),
+                _ = home.tick() => if !self.context.state.is_reachable() {
+                    // Twice, since nothing that runs is ended lightly.
+                    tokio::time::sleep(HOME / 4).await;
+                    if !self.context.state.is_reachable() {
+                        break Err(Error::StateFolderGone { state_dir: self.context.state.path().to_owned() });
+                    }
+                },
                 ended = &mut self.control_plane => match ended {
                     Ok(Err(error)) => break Err(error),
                     // It is kept running for as long as there is a node.
@@ -232,7 +240,7 @@ impl Supervisor {
                 },
             }
         };
-        if ended.is_ok() {
+        if matches!(ended, Ok(()) | Err(Error::StateFolderGone { .. })) {
             // What does not end in time is ended by force below.
             let _ = tokio::time::timeout(END, self.end()).await;
         }
@@ -255,6 +263,29 @@ impl Supervisor {
         self.control_stop.cancel();
         let _ = (&mut self.control_plane).await;
     }
+}
+
+/// Reads the manifests again whenever they have changed.
+async fn follow(files: Arc<Notify>, place: Place, desired: Arc<Desired>) {
+    loop {
+        files.notified().await;
+        let (_, loaded) = place.read().await;
+        desired.take(loaded);
+    }
+}
+
+/// Why a mesh would have nothing to do, now and whatever happens to its files: what is wrong with each. A folder without
+/// manifests may get some.
+fn nothing(place: &Place, loaded: &Loaded, given: &[Object]) -> Option<String> {
+    let asked = !place.texts.is_empty() || !place.paths.is_empty();
+    if !asked || !given.is_empty() || !loaded.objects.is_empty() {
+        return None;
+    }
+    if loaded.problems.is_empty() {
+        let names: Vec<String> = place.texts.iter().map(|t| t.name.display().to_string()).collect();
+        return place.paths.is_empty().then(|| format!("there is no manifest in {}", names.join(", ")));
+    }
+    Some(loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 /// The sockets that the node made on the bridge.

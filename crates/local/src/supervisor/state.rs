@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -26,7 +26,7 @@ const SOCKET_PATH: usize = 107;
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 /// `$XDG_STATE_HOME/weft`, or `~/.local/state/weft`.
@@ -38,6 +38,10 @@ pub(crate) fn usual() -> Result<PathBuf, Error> {
 
 pub(crate) fn api_socket(state_dir: &Path) -> PathBuf {
     state_dir.join("run/api.sock")
+}
+
+pub(crate) fn logs(state_dir: &Path) -> PathBuf {
+    state_dir.join("logs")
 }
 
 impl StateDir {
@@ -69,7 +73,7 @@ impl StateDir {
             held.write_all(format!("{}\n", std::process::id()).as_bytes())
         });
         written.map_err(io("writing", &lock))?;
-        let state = Self { path, _lock: held };
+        let state = Self { path, lock: held };
         state.clear();
         for dir in [state.path.join("run/pods"), state.path.join("logs")] {
             make_private(&dir).map_err(io("creating", &dir))?;
@@ -77,12 +81,24 @@ impl StateDir {
         Ok(state)
     }
 
+    /// Whether the folder is still the one that was taken. Once somebody has removed it another mesh may have it.
+    pub(crate) fn is_ours(&self) -> bool {
+        let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let (held, there) = (self.lock.metadata().map(id), fs::symlink_metadata(self.path.join("lock")).map(id));
+        held.is_ok_and(|held| there.is_ok_and(|there| held == there))
+    }
+
+    /// Whether other processes can still ask this mesh.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.is_ours() && fs::symlink_metadata(self.api_socket()).is_ok()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
-        self.path.join("logs")
+        logs(&self.path)
     }
 
     pub(crate) fn api_socket(&self) -> PathBuf {
@@ -108,12 +124,18 @@ impl StateDir {
     }
 
     pub(crate) fn remove_pod(&self, name: &str) {
+        if !self.is_ours() {
+            return;
+        }
         // What stays is removed with the rest.
         let _ = fs::remove_dir_all(self.path.join("run/pods").join(name));
     }
 
     /// Removes what belongs to a running mesh.
     pub(crate) fn clear(&self) {
+        if !self.is_ours() {
+            return;
+        }
         let _ = fs::remove_dir_all(self.path.join("run"));
     }
 }
@@ -137,6 +159,19 @@ mod tests {
             Err(Error::AlreadyRunning { pid, .. }) => assert_eq!(pid, std::process::id().to_string()),
             other => panic!("{other:?}"),
         }
+        // Removed and made again by another, it is not this one's to clear.
+        let moved = dir.with_extension("moved");
+        assert!(first.is_ours());
+        fs::rename(&dir, &moved).unwrap();
+        assert!(!first.is_ours());
+        let other = StateDir::take(&dir).unwrap();
+        assert!(!first.is_ours() && other.is_ours());
+        first.clear();
+        assert!(dir.join("run/pods").exists(), "the other one's");
+        drop(other);
+        fs::remove_dir_all(&dir).unwrap();
+        fs::rename(&moved, &dir).unwrap();
+        assert!(first.is_ours() && !first.is_reachable());
         drop(first);
         let second = StateDir::take(&dir).unwrap();
         assert!(!pod.exists(), "what a killed mesh left is gone");

@@ -52,7 +52,7 @@ pub(crate) struct Mesh {
 }
 
 /// One mesh at a time: their tests measure time.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

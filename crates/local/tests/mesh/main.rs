@@ -14,6 +14,7 @@ mod capture;
 mod change;
 mod end;
 mod failure;
+mod first_day;
 mod folders;
 mod harness;
 mod hostile;

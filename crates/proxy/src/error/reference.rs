@@ -9,8 +9,14 @@ pub fn markdown() -> String {
         "# The failures that the mesh makes\n\n\
          Made from `crates/proxy/src/error.rs`; do not edit. To make it anew:\n\
          `WEFT_UPDATE=1 cargo test -p weft-proxy --test proxy errors`.\n\n\
-         A code stands in `l5d-proxy-error` behind Linkerd's text, as in `no route found for request [ROUTE_NOT_FOUND]`, in the log, and in\n\
-         `weft_proxy_errors_total{direction,code}`. HTTP clients get the HTTP status; gRPC clients on HTTP/2 get status 200 with the gRPC status.\n\
+         Every failure is counted in `weft_proxy_errors_total{direction,code}` of the proxy that made it. A code stands behind Linkerd's text,\n\
+         as in `no route found for request [ROUTE_NOT_FOUND]`:\n\n\
+         - in the header `l5d-proxy-error` of the reply: of the outbound side to its application, of the inbound side to clients with an\n\
+           identity. A client's own proxy takes the header of a server's away: the application behind it sees that of its own alone;\n\
+         - in the log, at `info`, for failures of the inbound side, refusals of a policy among them: at most one line per second and code,\n\
+           with the number of those left out since the last one (`left_out`), which are logged at `debug`. On the outbound side connections\n\
+           that failed are logged at `info`, requests at `debug`.\n\n\
+         HTTP clients get the HTTP status; gRPC clients on HTTP/2 get status 200 with the gRPC status.\n\
          *ends* says that the client's connection is closed behind the reply. Where there is no request yet, or bytes are forwarded, the\n\
          connection is closed or reset instead of a reply. \\* unless the policy names another.\n\n\
          | code | HTTP | gRPC | ends | cause | remedy |\n|---|---|---|---|---|---|\n",

@@ -199,8 +199,14 @@ impl Director for Requests {
     }
 
     fn refused(&self, error: &ProxyError) {
-        tracing::debug!(target = %self.gateway.name, %error, "request to the gateway failed");
-        self.gateway.inbound.wiring.metrics.failed(Failed::Request, error);
+        let Gateway { inbound, name, connected, .. } = &self.gateway;
+        let client = connected.client;
+        if let Some(left_out) = inbound.wiring.context.notices.take(error, std::time::Instant::now()) {
+            tracing::info!(server = %name, %client, %error, left_out, "request to the gateway failed");
+        } else {
+            tracing::debug!(server = %name, %client, %error, "request to the gateway failed");
+        }
+        inbound.wiring.metrics.failed(Failed::Request, error);
     }
 
     async fn shut_out(&self) {

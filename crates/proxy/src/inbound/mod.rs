@@ -119,7 +119,11 @@ impl Inbound {
         let mut passage = Passage::new(&self.wiring.records, Direction::Inbound, client);
         let ended = self.connection(tcp, client, &mut passage).await;
         if let Err(error) = &ended {
-            tracing::info!(%client, %error, "inbound connection failed");
+            if let Some(left_out) = self.wiring.context.notices.take(error, std::time::Instant::now()) {
+                tracing::info!(%client, %error, left_out, "inbound connection failed");
+            } else {
+                tracing::debug!(%client, %error, "inbound connection failed");
+            }
             self.wiring.metrics.failed(Failed::Connection, error);
         }
         passage.end(ended.err());

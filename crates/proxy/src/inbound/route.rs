@@ -237,8 +237,15 @@ impl Director for Requests {
     }
 
     fn refused(&self, error: &ProxyError) {
-        tracing::debug!(target = %self.connected.target, %error, "request failed");
-        self.inbound.wiring.metrics.failed(Failed::Request, error);
+        let wiring = &self.inbound.wiring;
+        let Connected { client, tls, target } = &self.connected;
+        if let Some(left_out) = wiring.context.notices.take(error, std::time::Instant::now()) {
+            let identity = tls.identity().map(tracing::field::display);
+            tracing::info!(server = %target, %client, identity, %error, left_out, "request failed");
+        } else {
+            tracing::debug!(server = %target, %client, %error, "request failed");
+        }
+        wiring.metrics.failed(Failed::Request, error);
     }
 }
 

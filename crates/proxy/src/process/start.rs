@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Config,
     config::{ControlAddr, IdentitySource, StreamLimits},
+    error::notice::Notices,
     outbound::Balancers,
     records::{AccessLog, Readers, Sinks, Taps, Traces},
 };
@@ -177,6 +178,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
     let spoken = Arc::new(SpokenPorts::default());
     spoken.register(&registry);
+    let notices = Arc::new(Notices::new(std::time::Instant::now()));
     let outbound_balancers = Arc::<Balancers>::default();
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),
@@ -196,6 +198,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         inbound_port: addrs.inbound.port(),
         readers: readers.clone(),
         sinks: sinks.clone(),
+        notices: notices.clone(),
     });
     let mut threads: Vec<_> = {
         let (contexts, events, certified) = (contexts.collect(), events.clone(), certified.clone());

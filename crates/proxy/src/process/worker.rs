@@ -3,6 +3,7 @@
 use super::identity::Lifetimes;
 use crate::{
     Config,
+    error::notice::Notices,
     outbound::Balancers,
     process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
     records::{Readers, Sinks},
@@ -54,6 +55,8 @@ pub struct Context {
     pub(crate) readers: Readers,
     /// Who is told of requests besides.
     pub(crate) sinks: Sinks,
+    /// Which failures of the inbound side are logged.
+    pub(crate) notices: Arc<Notices>,
 }
 
 impl Direction {

@@ -83,11 +83,16 @@ fn defaults_are_linkerds() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let Checked { unknown, not_built, .. } =
-        checked(&[("INGRESS_MODE", ""), ("TRACE_PROTOCOL", "opentelemetry"), ("TYPO", "x"), ("WEFT_PROXY_TYPO", "x")])
-            .unwrap();
+    let Checked { unknown, not_built, .. } = checked(&[
+        ("INGRESS_MODE", ""),
+        ("TRACE_PROTOCOL", "opentelemetry"),
+        ("TYPO", "x"),
+        ("WEFT_PROXY_TYPO", "x"),
+        ("OUTBOUND_METRICS_HOSTNAME_LABELS", "true"),
+    ])
+    .unwrap();
     assert_eq!(unknown, ["LINKERD2_PROXY_TYPO", "WEFT_PROXY_TYPO"]);
-    assert_eq!(not_built, Vec::<String>::new(), "every variable of the table acts");
+    assert_eq!(not_built, Vec::<String>::new(), "every variable that is known has its effect");
 }
 
 #[test]

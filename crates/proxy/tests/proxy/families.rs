@@ -191,13 +191,8 @@ fn labels<'t>(text: &'t str, family: &Family) -> BTreeSet<String> {
     let begins = format!("{}{suffix}{{", family.name);
     let names = |line: &'t str| {
         let (labels, _) = line.strip_prefix(&begins)?.rsplit_once("} ")?;
-        let (mut rest, mut names) = (labels, vec![]);
         // No value of the test holds a quotation mark.
-        while let Some((name, value)) = rest.split_once("=\"") {
-            names.push(name);
-            rest = value.split_once('"').map_or("", |(_, rest)| rest.trim_start_matches(','));
-        }
-        Some(names.join(","))
+        Some(labels.split("\",").filter_map(|label| label.split('=').next()).collect::<Vec<_>>().join(","))
     };
     text.lines().filter_map(names).collect()
 }
