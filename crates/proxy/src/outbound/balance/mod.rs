@@ -143,9 +143,17 @@ impl<C: Connections> Balancer<C> {
         admitting || (!state.known && state.gate.deadline(now).is_some())
     }
 
-    /// Visits what is held per endpoint, after a look whether the set has changed.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Member<C>)) {
+    /// Visits what is held per endpoint, after a look whether the set has changed, and whom other workers have left out.
+    pub(crate) fn for_each(self: &Rc<Self>, mut visit: impl FnMut(&Member<C>)) {
         self.refresh();
+        let now = Instant::now();
+        let refused = |member: &&Rc<Member<C>>| member.accrual.as_ref().is_some_and(|accrual| !accrual.admits(now));
+        let shut: Vec<_> = self.state.borrow().members.ready().filter(refused).cloned().collect();
+        for member in shut {
+            if let Some(accrual) = &member.accrual {
+                self.shut(&member, accrual);
+            }
+        }
         self.state.borrow().members.iter().for_each(|m| visit(m));
     }
 
