@@ -125,9 +125,9 @@ async fn a_slow_client_of_http_closes_the_session_unused() {
     assert_eq!((answer.status(), &answer.body[..]), (Some(200), &b"http"[..]));
     let seen = soon(origin.saw(|seen| seen.closed == 1)).await.unwrap();
     assert_eq!(seen.connections[0], b"", "no byte went out over the session");
-    assert_eq!(outcome(&mesh.web, "outbound", "http"), 1.0, "{}", mesh.web.handle().metrics());
-    assert!(mesh.web.metric("request_total{") == 1.0, "it was seen to be a request");
-    assert_eq!(learned(&mesh.web, "outbound", "http"), 1.0);
+    eventually("the session is counted", || outcome(&mesh.web, "outbound", "http") == 1.0).await;
+    eventually("it was seen to be a request", || mesh.web.metric("request_total{") == 1.0).await;
+    eventually("the port is learned", || learned(&mesh.web, "outbound", "http") == 1.0).await;
 
     // From now on no silence opens one.
     let tcp = mesh.connect(&service).await;
@@ -137,7 +137,7 @@ async fn a_slow_client_of_http_closes_the_session_unused() {
         Some(200)
     );
     let sessions = mesh.web.metric("outbound_tcp_route_open_total{");
-    assert_eq!(sessions, 1.0, "{}", mesh.web.handle().metrics());
+    assert_eq!(sessions, 1.0);
 }
 
 /// On a port that was seen to speak HTTP a client may be silent for longer than detection lasts.
