@@ -294,6 +294,11 @@ impl Code {
         }
     }
 
+    /// Whether it is the client's own mistake, which says nothing of the endpoint that was chosen for it.
+    pub fn is_clients(self) -> bool {
+        matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation)
+    }
+
     /// Whether the client's connection is closed after the reply.
     pub fn closes(self) -> bool {
         !matches!(

@@ -101,7 +101,9 @@ pub(super) async fn begun(stream: &mut Stream, timeout: Duration) -> std::io::Re
     Ok(match seen {
         Seen::Answer(protocol) => Some(protocol),
         Seen::Eof if empty => None,
-        Seen::Eof | Seen::Timeout => Some(Protocol::Opaque),
+        Seen::Eof => Some(Protocol::Opaque),
+        // In doubt it is HTTP: what it says next is held to the routes.
+        Seen::Timeout => Some(Protocol::Http1),
     })
 }
 

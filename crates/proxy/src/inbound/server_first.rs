@@ -172,10 +172,8 @@ pub(super) fn judged(
 pub(super) async fn of_http(wiring: &Wiring, stream: &mut Stream) -> Result<Option<Protocol>, ProxyError> {
     let config = &wiring.context.config.inbound;
     let wait = config.server_first_wait;
-    if wait.is_zero() {
-        return Ok(Some(Protocol::Opaque));
-    }
-    if tokio::time::timeout(wait, Silent::Stream(stream).begins()).await.is_err() {
+    // Without a wait nobody is refused for silence; what is said is held to the routes all the same.
+    if !wait.is_zero() && tokio::time::timeout(wait, Silent::Stream(stream).begins()).await.is_err() {
         wiring.server_first.count(Outcome::Refused);
         stream.reset_on_close();
         let text = "the port's policy has HTTP routes: its server does not speak first";
@@ -194,9 +192,10 @@ pub(super) fn is_http(protocol: &ServerProtocol) -> bool {
     }
 }
 
-/// Whether the port was seen to speak HTTP.
+/// Whether the port speaks HTTP, by its policy or as it was seen.
 pub(super) fn spoke_http(wiring: &Wiring, connected: &Connected, port: &PortPolicy) -> bool {
-    known(wiring, connected, &port.policy.load().value.meta) == Some(Spoken::Http)
+    let policy = port.policy.load();
+    is_http(&policy.value.protocol) || known(wiring, connected, &policy.value.meta) == Some(Spoken::Http)
 }
 
 fn known(wiring: &Wiring, connected: &Connected, object: &Meta) -> Option<Spoken> {

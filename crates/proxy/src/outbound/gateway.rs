@@ -34,7 +34,7 @@ impl Onward {
     /// Decides where each request of a connection goes.
     pub(crate) fn requests(&self, http2: bool, scene: Rc<Scene>) -> Requests {
         let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-        Requests::new(Rc::clone(&self.outbound), Rc::clone(&self.target), protocol, scene)
+        Requests::forwarded(Rc::clone(&self.outbound), Rc::clone(&self.target), protocol, scene)
     }
 
     /// Forwards bytes until both sides have ended, or the drain's deadline has passed.

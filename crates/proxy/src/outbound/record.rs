@@ -185,10 +185,12 @@ impl Observe for Record {
         if status.is_some() {
             self.grpc_status = grpc_status;
         }
-        self.outcome(match (error, status) {
-            (None, Some(status)) => breaker::outcome(status, grpc_status),
-            _ => Outcome::Failure,
-        });
+        match (error, status) {
+            (None, Some(status)) => self.outcome(breaker::outcome(status, grpc_status)),
+            // What the client did wrong says nothing of the endpoint.
+            (Some(error), _) if error.code.is_clients() => drop(self.ticket.take()),
+            _ => self.outcome(Outcome::Failure),
+        }
         self.finish(error.map(|error| route::error(error.code)));
         self.endpoint.end(grpc_status, error);
     }

@@ -49,6 +49,8 @@ pub(crate) struct Requests {
     /// The newest snapshot that has routes for this connection's protocol: it was chosen when the connection began, and a
     /// policy that changes its kind changes only later connections.
     routed: RefCell<Rc<Snapshot>>,
+    /// A request may name another target, in ingress mode.
+    names: bool,
 }
 
 /// What a request follows.
@@ -90,7 +92,12 @@ fn removed(ingress: bool, overridden: bool) -> &'static [&'static str] {
 impl Requests {
     pub(super) fn new(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol, scene: Rc<Scene>) -> Self {
         let routed = RefCell::new(target.snapshot());
-        Self { outbound, target, protocol, scene, routed }
+        Self { outbound, target, protocol, scene, routed, names: true }
+    }
+
+    /// Those of a peer for which this proxy is a gateway to `target`: they never name another one.
+    pub(super) fn forwarded(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol, scene: Rc<Scene>) -> Self {
+        Self { names: false, ..Self::new(outbound, target, protocol, scene) }
     }
 
     fn snapshot(&self) -> Rc<Snapshot> {
@@ -190,8 +197,9 @@ impl Requests {
     ) -> Result<Directed<Lease, Record>, ProxyError> {
         let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
         let ingress = self.outbound.wiring.context.config.outbound.ingress;
-        // Boxed: hardly any proxy is an ingress's.
-        let named = if ingress { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
+        // Boxed: hardly any proxy is an ingress's. A gateway's peers name no target but the one that was checked.
+        let named =
+            if ingress && self.names { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
         let target = named.as_deref().unwrap_or(&self.target);
         let snapshot = named.as_deref().map_or_else(|| self.snapshot(), Target::snapshot);
         let Followed { ruled, matches, profile } = self.follow(target, &snapshot, request, follower)?;

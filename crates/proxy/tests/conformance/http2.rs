@@ -17,7 +17,7 @@ const KNOWN: &[(&str, &str)] = &[(
 )];
 /// A case that depends on how the kernel cuts what the client sends.
 const SOMETIMES: &[(&str, &str)] = &[(
-    "RFC 9113 :: 6. frame definitions :: sends goaway frame with unknown error code",
+    "RFC 9113 :: 7. error codes :: sends goaway frame with unknown error code",
     "RFC 9113 6.8: behind the client's GOAWAY an idle connection may be closed, which h2 does before a PING of a later segment",
 )];
 /// All that there are: fewer means that the program did not run them.
@@ -43,7 +43,8 @@ async fn mesh() -> Mesh {
 async fn failures(addr: SocketAddr) -> Option<BTreeSet<String>> {
     let mut command = Command::new(tool("httpwg/bin/httpwg")?);
     command.args(["--address", &addr.to_string(), "--connect-timeout", "10000", "--frame-timeout", "10000"]);
-    let output = program::output(&mut command).await;
+    // One after the other: each is about one connection, and behind the proxies all share one.
+    let output = program::output(command.env("SEQUENTIAL", "1")).await;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let named = |mark: &str| -> BTreeSet<String> {
         text.lines().filter_map(|line| line.split_once(mark)).map(|(_, name)| name.trim().to_owned()).collect()

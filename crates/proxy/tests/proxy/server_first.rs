@@ -347,6 +347,42 @@ async fn a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first
     drop(silent);
 }
 
+/// Nor by a client that begins and then waits longer than detection does: what it says next is HTTP, held to the routes.
+#[tokio::test]
+async fn a_port_with_http_routes_is_never_bytes_for_a_slow_client() {
+    let quick = [SOON_INBOUND, ("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "100ms")];
+    let mesh = Mesh::with(&[], &quick).await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let port = origin.addr().port();
+    let mut written = inbound(DefaultPolicy::AllUnauthenticated);
+    if let ServerProtocol::Detect { timeout, routes, .. } = &mut written.protocol {
+        *timeout = Duration::from_millis(100);
+        routes[0].meta = service("ns", "route", 0);
+        routes[0].rules[0].matches =
+            vec![weft_model::policy::route::HttpMatch { method: Some("PUT".to_owned()), ..Default::default() }];
+    }
+    mesh.control.set_inbound(port, written);
+    // So that the policy is known: only PUT has a route.
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let start = std::time::Instant::now();
+    loop {
+        let client = mesh.app.connect_inbound(origin.addr()).await;
+        if soon(http1::Client::over(client).call(call)).await.unwrap().status() == Some(404) {
+            break;
+        }
+        assert!(start.elapsed() < crate::harness::LONG);
+    }
+    let before = origin.seen().requests.len();
+    let mut slow = mesh.app.connect_inbound(origin.addr()).await;
+    slow.write_all(b"G").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    slow.write_all(&call.as_bytes()[1..]).await.unwrap();
+    let mut answer = vec![0; 12];
+    soon(slow.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 404");
+    assert_eq!(origin.seen().requests.len(), before, "no route let it through");
+}
+
 /// Nobody's silence opens a connection to an application that he could not reach with bytes.
 #[tokio::test]
 async fn who_is_not_let_in_opens_no_session() {
