@@ -124,7 +124,8 @@ async function main(address) {
   const asleep = client.makeBidiStreamRequest(SERVICE + 'FullDuplexCall', same, same, new grpc.Metadata(), { deadline: Date.now() + 10 });
   asleep.write(field(3, payload(27182)));
   const late = await new Promise((resolve) => { asleep.on('error', resolve); asleep.on('data', () => {}); });
-  assert.strictEqual(late.code, grpc.status.DEADLINE_EXCEEDED);
+  // The server keeps the same deadline: where its reset is first, that is what this client reports.
+  assert.ok([grpc.status.DEADLINE_EXCEEDED, grpc.status.CANCELLED].includes(late.code), late.code);
   console.log('ok timeout_on_sleeping_server');
   client.close();
 }
