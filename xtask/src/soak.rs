@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: what takes too long for the test command. It repeats the suites of the whole stack for as long as it is
 //! told, runs every property with four times the cases, and writes what came of it to `docs/soak.md`.
 
-use crate::{cargo, demo, root, tools};
+use crate::{cargo, demo, foreign, root, tools};
 use anyhow::{Context, bail};
 use std::{
     fmt::Write,
@@ -15,7 +15,7 @@ const CASES: &str = "1024";
 const PROPERTIES: &[&str] =
     &["weft-model", "weft-wire", "weft-telemetry", "weft-transport", "weft-proxy", "weft-cluster", "weft-viz"];
 /// Suites of whole proxies and whole meshes.
-const SUITES: &[(&str, &str)] = &[("weft-proxy", "proxy"), ("weft-local", "mesh")];
+const SUITES: &[(&str, &str)] = &[("weft-proxy", "proxy"), ("weft-proxy", "conformance"), ("weft-local", "mesh")];
 
 /// What the runs of one suite came to.
 #[derive(Default)]
@@ -28,6 +28,7 @@ struct Tally {
 
 pub(crate) fn run(minutes: u64) -> anyhow::Result<()> {
     let found = tools::ensure(tools::TEST)?;
+    let others = foreign::ensure()?;
     demo::build(&[])?;
     let mut rows = vec![];
     for package in PROPERTIES {
@@ -42,7 +43,9 @@ pub(crate) fn run(minutes: u64) -> anyhow::Result<()> {
     while Instant::now() < end {
         for ((package, suite), tally) in SUITES.iter().zip(&mut tallies) {
             let mut command = cargo();
-            command.args(["test", "--package", package, "--test", suite]);
+            // What the test command leaves to us is marked as ignored.
+            command.args(["test", "--package", package, "--test", suite, "--", "--include-ignored"]);
+            command.env("WEFT_TOOLS", &others);
             tally.add(found.apply(&mut command))?;
         }
     }
