@@ -121,7 +121,8 @@ def main(address):
         threading.Event().wait(5)
 
     code, _ = status_of(lambda: list(call("stream_stream", "FullDuplexCall")(asleep(), timeout=0.01)))
-    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    # The server keeps the same deadline: where its reset is first, that is what this client reports.
+    assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED), code
     print("ok timeout_on_sleeping_server")
 
 
