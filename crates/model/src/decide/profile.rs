@@ -1,11 +1,9 @@
 //! What a ServiceProfile says of a request and of its response (data plane 4.1, 4.10, 6.1).
 
-use super::{retry::RetryTerms, route::RequestView};
+use super::{breaker::GRPC_FAILURES, retry::RetryTerms, route::RequestView};
 use crate::profile::{ProfileRoute, RequestMatch, ResponseClass, ResponseMatch};
 use std::ops::RangeInclusive;
 
-/// gRPC codes that say that the server failed (data plane 4.9).
-const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
 /// A request with a longer body is sent once.
 const MAX_BODY: usize = 64 * 1024;
 const STATUSES: RangeInclusive<u16> = 100..=599;
