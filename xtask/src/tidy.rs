@@ -59,6 +59,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     one_provider(&mut faults)?;
     sizes(&mut faults)?;
     forgotten_tests(&mut faults)?;
+    looked_once(&mut faults)?;
     described(&members, &mut faults)?;
     guarded(&mut faults)?;
     for fault in &faults {
@@ -179,6 +180,22 @@ fn forgotten_tests(faults: &mut Vec<String>) -> anyhow::Result<()> {
         let module = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if !fs::read_to_string(&main)?.contains(&format!("mod {module};")) {
             faults.push(format!("{} is no module of its suite: its tests never run", file.display()));
+        }
+    }
+    Ok(())
+}
+
+/// A proxy counts behind the last byte that a peer sees: whoever looks for a count once loses that race on a busy machine.
+fn looked_once(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in sources(&root().join("crates/proxy/tests"))? {
+        let text = fs::read_to_string(&file)?;
+        for (number, line) in text.lines().enumerate() {
+            let counts = line.contains("assert_eq!(") && !line.contains(", 0.0");
+            let grew = line.contains("assert!(") && line.contains(" >= ");
+            if line.contains(".metric(") && (counts || grew) {
+                let at = format!("{}:{}", file.strip_prefix(root()).unwrap_or(&file).display(), number + 1);
+                faults.push(format!("{at} looks for a count once: use `reaches` or `at_least`"));
+            }
         }
     }
     Ok(())

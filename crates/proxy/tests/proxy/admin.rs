@@ -80,8 +80,8 @@ async fn a_program_of_the_mesh_scrapes_another_and_strangers_do_not() {
         mesh.web.identity()
     );
     assert_eq!(crate::harness::metric(&text, &allowed), 2.0, "{text}");
-    assert!(mesh.app.metric("inbound_http_authz_deny_total{") >= 1.0);
-    assert!(mesh.app.metric("inbound_http_route_not_found_total{") >= 3.0);
+    mesh.app.at_least("inbound_http_authz_deny_total{", 1.0).await;
+    mesh.app.at_least("inbound_http_route_not_found_total{", 3.0).await;
 }
 
 #[tokio::test]

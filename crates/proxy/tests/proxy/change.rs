@@ -199,7 +199,7 @@ async fn a_policy_that_changes_keeps_connections() {
         load.more(50).await;
     }
     load.stop().await;
-    assert_eq!(mesh.web.metric("tcp_open_total{direction=\"outbound\",peer=\"dst\""), 1.0);
+    mesh.web.reaches("tcp_open_total{direction=\"outbound\",peer=\"dst\"", 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -189,7 +189,7 @@ async fn all_workers_share_one_watch_and_it_ends_when_unused() {
     for service in [Service::Outbound, Service::Profile, Service::Endpoints] {
         assert_eq!(count(&control, service), 1, "{service:?}");
     }
-    assert_eq!(proxy.metric("weft_discovery_watches{kind=\"outbound\"}"), 1.0);
+    proxy.reaches("weft_discovery_watches{kind=\"outbound\"}", 1.0).await;
     drop(held);
     soon(control.opened(Service::Outbound, 0)).await.unwrap();
     soon(control.opened(Service::Endpoints, 0)).await.unwrap();

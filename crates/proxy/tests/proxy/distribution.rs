@@ -151,7 +151,7 @@ async fn a_rule_without_backends_sheds() {
     let answer = soon(client(mesh.connect(&known).await).call(GET)).await.unwrap();
     assert_eq!(answer.status(), Some(503));
     assert!(answer.header("l5d-proxy-error").unwrap().ends_with("[LOAD_SHED]"));
-    assert_eq!(mesh.web.metric("outbound_http_errors_total{error=\"loadshed\"}"), 1.0);
+    mesh.web.reaches("outbound_http_errors_total{error=\"loadshed\"}", 1.0).await;
 }
 
 /// Waits until so many requests wait.
@@ -184,7 +184,7 @@ async fn the_queue_is_bounded_for_the_process_and_ends_with_failfast() {
     assert!(failed.header("l5d-proxy-error").unwrap().ends_with("[FAILFAST]"));
     assert!(start.elapsed() >= Duration::from_secs(2));
     assert_eq!(mesh.web.metric("outbound_http_balancer_queue_length{"), 0.0);
-    assert!(mesh.web.metric("outbound_http_balancer_queue_gate_shut_total{") >= 1.0);
+    mesh.web.at_least("outbound_http_balancer_queue_gate_shut_total{", 1.0).await;
     // An endpoint ends it for good, and who waits meanwhile is served.
     mesh.control.set_endpoints(&known.target, vec![endpoint]);
     eventually("the endpoint is known", || {

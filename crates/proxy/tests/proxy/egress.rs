@@ -49,7 +49,7 @@ async fn a_forward_policy_reaches_the_outside_in_every_protocol() {
     assert_eq!(all, "hello\n\0BYTES\nbye\n");
     let opened = "outbound_tcp_route_open_total{parent_group=\"\",parent_kind=\"default\",parent_namespace=\"\",\
                   parent_name=\"egress-fallback\",parent_port=\"\",parent_section_name=\"\",";
-    assert_eq!(mesh.web.metric(opened), 1.0, "{}", mesh.web.handle().metrics());
+    mesh.web.reaches(opened, 1.0).await;
     server.abort();
 }
 

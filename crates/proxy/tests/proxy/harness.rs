@@ -266,6 +266,29 @@ impl Proxy {
         metric(&self.handle().metrics(), series)
     }
 
+    /// Waits until that metric is `value`: a proxy counts behind the last byte that a peer sees, so a test that looks once loses
+    /// the race on a busy machine.
+    pub(crate) async fn reaches(&self, series: &str, value: f64) {
+        self.is_seen(series, &format!("{value}"), |now| now == value).await;
+    }
+
+    /// Waits until that metric is at least `least`.
+    pub(crate) async fn at_least(&self, series: &str, least: f64) {
+        self.is_seen(series, &format!("{least} or more"), |now| now >= least).await;
+    }
+
+    async fn is_seen(&self, series: &str, wanted: &str, holds: impl Fn(f64) -> bool) {
+        let start = std::time::Instant::now();
+        loop {
+            let now = self.metric(series);
+            if holds(now) {
+                return;
+            }
+            assert!(start.elapsed() < LONG, "{series}: {now}, not {wanted}, in\n{}", self.handle().metrics());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Whether a series has that label.
     pub(crate) fn metric_has(&self, label: &str) -> bool {
         self.handle().metrics().contains(label)

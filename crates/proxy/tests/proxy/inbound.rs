@@ -59,7 +59,7 @@ async fn tls_for_somebody_else_passes_untouched_however_it_is_split() {
         soon(tcp.read_to_end(&mut answer)).await.unwrap();
         assert_eq!(answer, [b"hello\n", &hello.to_ascii_uppercase()[..], b"bye\n"].concat(), "split at {at}");
     }
-    assert_eq!(mesh.app.metric("inbound_tcp_authz_allow_total{"), splits.len() as f64);
+    mesh.app.reaches("inbound_tcp_authz_allow_total{", splits.len() as f64).await;
     let metrics = mesh.app.handle().metrics();
     assert!(metrics.contains("tls=\"opaque\",sni=\"db.example\""), "{metrics}");
     server.abort();
@@ -76,7 +76,7 @@ async fn silence_on_a_detected_port_is_closed() {
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     eventually("it is counted", || mesh.app.metric("inbound_tcp_errors_total{error=\"tls detection timeout\"}") == 1.0)
         .await;
-    assert_eq!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"DETECT_TIMEOUT\"}"), 1.0);
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"DETECT_TIMEOUT\"}", 1.0).await;
     server.abort();
 }
 
@@ -87,7 +87,7 @@ async fn an_application_that_is_not_there_is_a_502() {
     let mut client = http2::Client::over(mesh.app.connect_inbound(gone).await).await.unwrap();
     let answer = soon(client.call(crate::mesh::get())).await.unwrap();
     assert_eq!(answer.head.status, 502);
-    assert_eq!(mesh.app.metric("inbound_http_errors_total{error=\"i/o\"}"), 1.0, "{}", mesh.app.handle().metrics());
+    mesh.app.reaches("inbound_http_errors_total{error=\"i/o\"}", 1.0).await;
 }
 
 /// A client of the mesh whose ClientHello comes in two parts.
@@ -193,5 +193,5 @@ async fn who_waits_for_the_application_is_bounded() {
     let mut client = http1::Client::over(mesh.app.connect_inbound(vacant()).await);
     let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
     assert_eq!(answer.status(), Some(503));
-    assert_eq!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}"), 1.0);
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 1.0).await;
 }

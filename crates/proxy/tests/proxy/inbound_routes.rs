@@ -96,6 +96,6 @@ async fn the_authority_is_a_label_only_where_it_is_asked_for() {
         for path in ["/a", "/b"] {
             assert_eq!(soon(client.call(call(path))).await.unwrap().head.status, 200);
         }
-        assert_eq!(mesh.app.metric(label), 2.0, "{}", mesh.app.handle().metrics());
+        mesh.app.reaches(label, 2.0).await;
     }
 }

@@ -78,7 +78,7 @@ async fn what_names_nothing_is_refused_and_informational_headers_are_off() {
         assert_eq!(answered.head.status.as_u16(), status, "{header}");
         assert!(!answered.head.headers.contains_key("l5d-proxy-error"));
         let counted = format!("weft_proxy_errors_total{{direction=\"outbound\",code=\"{code}\"}}");
-        assert!(mesh.web.metric(&counted) >= 1.0, "{header}");
+        mesh.web.at_least(&counted, 1.0).await;
     }
     assert_eq!(dialled.seen().requests.len(), 0);
 }

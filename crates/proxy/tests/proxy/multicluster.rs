@@ -114,8 +114,8 @@ async fn loops_and_foreign_names_are_refused() {
     let (status, why) = ask(peer(&mesh).await, "nobody.ns.svc.cluster.local", "for=1").await;
     assert!(status == 404 && why.ends_with("has no profile [GATEWAY_DOMAIN_INVALID]"), "{status} {why}");
     assert_eq!(origin.seen().requests.len(), 1);
-    assert_eq!(mesh.app.metric("inbound_http_errors_total{error=\"gateway loop\"}"), 2.0);
-    assert_eq!(mesh.app.metric("inbound_http_errors_total{error=\"gateway domain invalid\"}"), 3.0);
+    mesh.app.reaches("inbound_http_errors_total{error=\"gateway loop\"}", 2.0).await;
+    mesh.app.reaches("inbound_http_errors_total{error=\"gateway domain invalid\"}", 3.0).await;
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn the_policy_of_the_gateways_port_holds() {
             assert!(start.elapsed() < crate::harness::LONG, "{default:?}");
         }
     }
-    assert!(mesh.app.metric("inbound_http_authz_deny_total{") >= 1.0);
+    mesh.app.at_least("inbound_http_authz_deny_total{", 1.0).await;
 }
 
 #[tokio::test]

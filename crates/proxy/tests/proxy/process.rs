@@ -64,7 +64,7 @@ async fn a_refused_identity_is_asked_for_again() {
     control.fail_next(Service::Certify, tonic::Code::Unavailable);
     control.fail_next(Service::Certify, tonic::Code::FailedPrecondition);
     let proxy = Setup::new(&control, "web").ready().await;
-    assert_eq!(proxy.metric("control_identity_cert_refreshes_total{result=\"error\"}"), 2.0);
+    proxy.reaches("control_identity_cert_refreshes_total{result=\"error\"}", 2.0).await;
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn several_workers_start_and_end() {
     // Two for each: the worker with the fewest open connections gets the next.
     eventually("all are taken", || proxy.handle().open_connections() == 6).await;
     for worker in 0..3 {
-        assert_eq!(proxy.metric(&format!("weft_proxy_worker_connections{{worker=\"{worker}\"}}")), 2.0);
+        proxy.reaches(&format!("weft_proxy_worker_connections{{worker=\"{worker}\"}}"), 2.0).await;
     }
     drop(clients);
     assert_eq!(proxy.shutdown().await, Drained::Done);

@@ -227,7 +227,7 @@ async fn a_route_has_a_timeout_that_closes_the_connection() {
     assert!(all.contains("l5d-proxy-error: profile route timeout [PROFILE_TIMEOUT]\r\n"), "{all}");
     let late = ",status_code=\"504\",classification=\"failure\",error=\"PROFILE_TIMEOUT\"} 1";
     eventually("it is counted", || counted(&mesh, &known, "route_response_total", late) == 1.0).await;
-    assert_eq!(mesh.web.metric("outbound_http_errors_total{error=\"response timeout\"}"), 1.0);
+    mesh.web.reaches("outbound_http_errors_total{error=\"response timeout\"}", 1.0).await;
 
     // So it has while no endpoint is there.
     mesh.control.set_endpoints(&known.target, vec![]);

@@ -107,7 +107,7 @@ async fn workers_share_a_limit() {
         .replace("PORT", &origin.addr().port().to_string());
     let line = text.lines().find(|l| l.starts_with("inbound_http_local_ratelimit_total{")).expect("it is counted");
     assert!(line.ends_with(&counted), "{line}");
-    assert_eq!(mesh.app.metric("weft_proxy_errors_total{direction=\"inbound\",code=\"RATE_LIMITED\"}"), 4.0);
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"RATE_LIMITED\"}", 4.0).await;
     assert_eq!(mesh.app.metric("inbound_http_errors_total{"), 0.0, "a family of its own counts it");
 }
 

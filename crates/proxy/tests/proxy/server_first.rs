@@ -1,7 +1,7 @@
 //! Servers that speak first, on ports of which nobody has said so; and HTTP, which no silence makes into something else.
 
 use crate::{
-    harness::{Proxy, elsewhere, eventually, soon},
+    harness::{elsewhere, eventually, soon},
     mesh::{Mesh, Service, get, naming},
 };
 use std::{
@@ -75,12 +75,12 @@ impl Drop for Greeting {
     }
 }
 
-fn outcome(proxy: &Proxy, direction: &str, outcome: &str) -> f64 {
-    proxy.metric(&format!("weft_proxy_server_first_total{{direction=\"{direction}\",outcome=\"{outcome}\"}}"))
+fn outcome(direction: &str, outcome: &str) -> String {
+    format!("weft_proxy_server_first_total{{direction=\"{direction}\",outcome=\"{outcome}\"}}")
 }
 
-fn learned(proxy: &Proxy, direction: &str, protocol: &str) -> f64 {
-    proxy.metric(&format!("weft_proxy_learned_ports{{direction=\"{direction}\",protocol=\"{protocol}\"}}"))
+fn learned(direction: &str, protocol: &str) -> String {
+    format!("weft_proxy_learned_ports{{direction=\"{direction}\",protocol=\"{protocol}\"}}")
 }
 
 async fn read(tcp: &mut TcpStream, wanted: &[u8]) {
@@ -107,8 +107,8 @@ async fn the_greeting_comes_without_configuration() {
             }
         }
     }
-    assert_eq!(outcome(&mesh.web, "outbound", "server"), 8.0, "{}", mesh.web.handle().metrics());
-    assert_eq!(learned(&mesh.web, "outbound", "server_first"), 4.0);
+    mesh.web.reaches(&outcome("outbound", "server"), 8.0).await;
+    mesh.web.reaches(&learned("outbound", "server_first"), 4.0).await;
 }
 
 /// A connection of HTTP that begins late, as a client's pool opens it, costs one session and never becomes bytes.
@@ -125,9 +125,9 @@ async fn a_slow_client_of_http_closes_the_session_unused() {
     assert_eq!((answer.status(), &answer.body[..]), (Some(200), &b"http"[..]));
     let seen = soon(origin.saw(|seen| seen.closed == 1)).await.unwrap();
     assert_eq!(seen.connections[0], b"", "no byte went out over the session");
-    eventually("the session is counted", || outcome(&mesh.web, "outbound", "http") == 1.0).await;
+    eventually("the session is counted", || mesh.web.metric(&outcome("outbound", "http")) == 1.0).await;
     eventually("it was seen to be a request", || mesh.web.metric("request_total{") == 1.0).await;
-    eventually("the port is learned", || learned(&mesh.web, "outbound", "http") == 1.0).await;
+    eventually("the port is learned", || mesh.web.metric(&learned("outbound", "http")) == 1.0).await;
 
     // From now on no silence opens one.
     let tcp = mesh.connect(&service).await;
@@ -179,15 +179,15 @@ async fn a_server_that_speaks_http_unasked_is_one_of_http() {
     let origin = naming("grpc").await;
     let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
     let tcp = mesh.connect(&service).await;
-    eventually("the server speaks", || outcome(&mesh.web, "outbound", "http_server") == 1.0).await;
-    assert_eq!(learned(&mesh.web, "outbound", "http"), 1.0);
+    eventually("the server speaks", || mesh.web.metric(&outcome("outbound", "http_server")) == 1.0).await;
+    mesh.web.reaches(&learned("outbound", "http"), 1.0).await;
     let answer = soon(http2::Client::over(tcp).await.unwrap().call(get())).await.unwrap();
     assert_eq!(&answer.body[..], b"grpc");
 
     let server = Greeting::start(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n").await;
     let service = mesh.service(&[mesh.endpoint(server.addr, ProtocolHint::Unknown)]);
     let mut tcp = mesh.connect(&service).await;
-    eventually("the server speaks", || outcome(&mesh.web, "outbound", "http_server") == 2.0).await;
+    eventually("the server speaks", || mesh.web.metric(&outcome("outbound", "http_server")) == 2.0).await;
     eventually("its session is closed", || server.unused.load(SeqCst) == 1).await;
     // The answer was to nobody's request.
     assert!(tokio::time::timeout(Duration::from_millis(50), tcp.read(&mut [0; 1])).await.is_err());
@@ -204,8 +204,8 @@ async fn a_slow_client_that_speaks_first_uses_the_session() {
     tcp.write_all(b"PING\r\n").await.unwrap();
     read(&mut tcp, b"PING\r\n").await;
     assert_eq!(server.accepted.load(SeqCst), 1);
-    assert_eq!(outcome(&mesh.web, "outbound", "client"), 1.0);
-    assert_eq!(learned(&mesh.web, "outbound", "client_first"), 1.0);
+    mesh.web.reaches(&outcome("outbound", "client"), 1.0).await;
+    mesh.web.reaches(&learned("outbound", "client_first"), 1.0).await;
     // One that only listens ends its half: that is passed on, too.
     let mut listener = mesh.connect(&service).await;
     eventually("a session is open", || server.accepted.load(SeqCst) == 2).await;
@@ -237,7 +237,7 @@ async fn a_session_that_fails_is_no_answer_to_a_request() {
     mesh.control.set_outbound(known.addr, policy);
     let slow = mesh.connect(&known).await;
     let mut silent = mesh.connect(&known).await;
-    eventually("both sessions failed", || outcome(&mesh.web, "outbound", "failed") == 2.0).await;
+    eventually("both sessions failed", || mesh.web.metric(&outcome("outbound", "failed")) == 2.0).await;
     let answer = soon(http2::Client::over(slow).await.unwrap().call(get())).await.unwrap();
     assert_eq!(&answer.body[..], b"app");
     assert!(soon(silent.read(&mut [0; 1])).await.is_err(), "reset, as the session was");
@@ -269,9 +269,9 @@ async fn the_application_may_greet_who_comes_without_a_header() {
         read(&mut tcp, SMTP).await;
         tcp.write_all(b"QUIT\r\n").await.unwrap();
         read(&mut tcp, b"QUIT\r\n").await;
-        assert_eq!(outcome(&mesh.app, "inbound", "server"), f64::from(n));
+        mesh.app.reaches(&outcome("inbound", "server"), f64::from(n)).await;
     }
-    assert_eq!(learned(&mesh.app, "inbound", "server_first"), 1.0);
+    mesh.app.reaches(&learned("inbound", "server_first"), 1.0).await;
 
     // Mesh TLS without a transport header, to another such port.
     let server = Greeting::start(MYSQL).await;
@@ -280,7 +280,7 @@ async fn the_application_may_greet_who_comes_without_a_header() {
     let mut got = vec![0; MYSQL.len()];
     soon(stream.read_exact(&mut got)).await.unwrap();
     assert_eq!(got, MYSQL);
-    assert_eq!(outcome(&mesh.app, "inbound", "server"), 3.0);
+    mesh.app.reaches(&outcome("inbound", "server"), 3.0).await;
     let metrics = mesh.app.handle().metrics();
     assert!(
         metrics.lines().any(|l| l.starts_with("inbound_tcp_authz_allow_total{") && l.contains("tls=\"true\"")),
@@ -301,12 +301,12 @@ async fn a_slow_client_of_http_closes_the_session_to_the_application_unused() {
     assert_eq!(answer.status(), Some(200));
     let seen = soon(origin.saw(|seen| seen.closed >= 1)).await.unwrap();
     assert_eq!(seen.connections[0], b"", "no byte went out over the session");
-    assert_eq!(outcome(&mesh.app, "inbound", "http"), 1.0);
+    mesh.app.reaches(&outcome("inbound", "http"), 1.0).await;
     let tcp = mesh.app.connect_inbound(origin.addr()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(soon(http1::Client::over(tcp).call(call)).await.unwrap().status(), Some(200));
     assert_eq!(origin.seen().connections.len(), 2, "no further session");
-    assert_eq!(learned(&mesh.app, "inbound", "http"), 1.0);
+    mesh.app.reaches(&learned("inbound", "http"), 1.0).await;
 }
 
 /// A policy with routes that somebody wrote for HTTP is not gone around.
@@ -334,8 +334,8 @@ async fn a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first
     let slow = mesh.connect(&known).await;
     let refused = "weft_proxy_errors_total{direction=\"inbound\",code=\"SERVER_FIRST_REFUSED\"}";
     eventually("it is refused", || mesh.app.metric(refused) == 1.0).await;
-    assert_eq!(outcome(&mesh.app, "inbound", "refused"), 1.0);
-    eventually("the client's proxy saw it", || outcome(&mesh.web, "outbound", "ended") == 1.0).await;
+    mesh.app.reaches(&outcome("inbound", "refused"), 1.0).await;
+    eventually("the client's proxy saw it", || mesh.web.metric(&outcome("outbound", "ended")) == 1.0).await;
     assert_eq!(origin.seen().connections.len(), before, "the application saw nothing");
     let answer = soon(http1::Client::over(slow).call(call)).await.unwrap();
     assert_eq!(answer.status(), Some(200), "the client was only slow");
@@ -343,7 +343,7 @@ async fn a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first
     // Nor does the application's proxy itself open one for who comes without the mesh.
     let silent = mesh.app.connect_inbound(origin.addr()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(outcome(&mesh.app, "inbound", "http") + outcome(&mesh.app, "inbound", "idle"), 0.0);
+    assert_eq!(mesh.app.metric(&outcome("inbound", "http")) + mesh.app.metric(&outcome("inbound", "idle")), 0.0);
     drop(silent);
 }
 

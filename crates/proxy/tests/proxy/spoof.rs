@@ -104,7 +104,7 @@ async fn forged_transport_headers_lead_nowhere() {
         addr.port(),
         identity("peer")
     );
-    assert_eq!(mesh.app.metric(&counted), 2.0);
+    mesh.app.reaches(&counted, 2.0).await;
     server.abort();
 }
 

@@ -88,7 +88,7 @@ async fn before_the_head_it_is_a_504_and_the_connection_goes_on() {
         }
         assert_eq!(failures(&mesh, code), 10.0);
     }
-    assert_eq!(mesh.web.metric("outbound_http_errors_total{error=\"response timeout\"}"), 30.0);
+    mesh.web.reaches("outbound_http_errors_total{error=\"response timeout\"}", 30.0).await;
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ async fn the_server_name_decides_and_the_bytes_are_untouched() {
             format!("outbound_tls_route_open_total{}}}", labels(route)),
             format!("outbound_tls_route_close_total{},error=\"\"}}", labels(route)),
         );
-        assert_eq!(mesh.web.metric(&opened), 1.0, "{}", mesh.web.handle().metrics());
+        mesh.web.reaches(&opened, 1.0).await;
         eventually("it is closed", || mesh.web.metric(&closed) == 1.0).await;
     }
     assert!(
