@@ -123,6 +123,9 @@ impl Setup {
             ("POLICY_SVC_ADDR", &control_addr),
             ("POLICY_WORKLOAD", &workload),
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
+            // A busy machine takes longer than the defaults to connect to itself; who tests them sets his own.
+            ("INBOUND_CONNECT_TIMEOUT", "20s"),
+            ("OUTBOUND_CONNECT_TIMEOUT", "20s"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
         Self {
