@@ -4,9 +4,11 @@
 #![expect(clippy::print_stderr, reason = "a chore reports on the terminal")]
 
 mod bench;
+mod cluster;
 mod demo;
 mod foreign;
 mod fuzz;
+mod image;
 mod soak;
 mod test;
 mod tidy;
@@ -36,14 +38,16 @@ enum Chore {
         args: Vec<String>,
     },
     /// Checks format, lints and structure, then runs every test.
-    Test {
-        /// Only tests whose name holds this, without the checks before.
-        filter: Option<String>,
-    },
+    Test(test::Options),
     /// Installs what the tests need from outside.
     Tools,
     /// Checks what the compiler does not: arrows between crates, file sizes, forgotten tests.
     Tidy,
+    /// Packs the images of the mesh, without a container engine.
+    Image(image::Options),
+    /// A real Kubernetes of one node on this machine.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Measures the proxies beside HAProxy and Envoy and writes bench/RESULTS.md.
     Bench {
         /// Passed to the bench program.
@@ -69,11 +73,13 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Demo { args } => demo::run(&args),
-        Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Test(options) => test::run(&options),
         Chore::Tools => tools::ensure(tools::TEST)
             .and_then(|_| foreign::ensure())
             .map(|folder| eprintln!("WEFT_TOOLS={}", folder.display())),
         Chore::Tidy => tidy::run(),
+        Chore::Image(options) => image::run(&options),
+        Chore::Cluster(command) => cluster::run(command),
         Chore::Bench { args } => bench::run(&args),
         Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),
         Chore::Soak { minutes } => soak::run(minutes),

@@ -1,10 +1,25 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails soonest.
 
-use crate::{cargo, demo, foreign, tidy, tools};
-use std::time::Instant;
+use crate::{cargo, cluster, demo, foreign, tidy, tools};
+use clap::Args;
+use std::{path::PathBuf, time::Instant};
 
-pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only tests whose name holds this, without the checks before.
+    filter: Option<String>,
+    /// The suites that need a Kubernetes use this one instead of their own.
+    #[arg(long, requires = "i_know_this_cluster")]
+    kubeconfig: Option<PathBuf>,
+    /// Says that tests may do with that cluster what they like.
+    #[arg(long, requires = "kubeconfig")]
+    i_know_this_cluster: bool,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let found = tools::ensure(tools::TEST)?;
+    let filter = options.filter.as_deref();
+    let other = options.kubeconfig.as_ref().map(|file| file.canonicalize()).transpose()?;
     let mut report = vec![];
     let mut phase = |name: &'static str, work: &mut dyn FnMut() -> anyhow::Result<()>| {
         eprintln!("xtask: {name}");
@@ -26,12 +41,17 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
             others = Some(foreign::ensure()?);
             Ok(())
         })?;
+        if filter.is_none() && other.is_none() {
+            // Here, because nothing of cargo's is built meanwhile; with a filter the suite that needs it builds it.
+            phase("kubernetes", &mut cluster::prepare)?;
+        }
         // The suites start the programs of the mesh, which cargo builds for tests of their own package only.
         phase("build", &mut || demo::build(&[]))?;
         phase("tests", &mut || {
             let mut command = cargo();
             command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
             command.envs(others.as_ref().map(|folder| ("WEFT_TOOLS", folder)));
+            command.envs(other.as_ref().map(|file| ("WEFT_KUBECONFIG", file)));
             crate::run(found.apply(&mut command))
         })
     })();

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("weft-telemetry", 1),
     ("weft-transport", 2),
     ("weft-cluster", 3),
+    ("weft-init", 3),
     ("weft-proxy", 3),
     ("weft-control", 4),
     ("weft-viz", 4),

@@ -25,8 +25,34 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 /// What the embedded mesh runs.
 pub(crate) const MESH: &[Tool] = &[tool("nft", "nftables"), tool("ip", "iproute2")];
 /// What the tests run besides.
-pub(crate) const TEST: &[Tool] =
-    &[tool("nft", "nftables"), tool("ip", "iproute2"), tool("curl", "curl"), tool("python3", "python3")];
+pub(crate) const TEST: &[Tool] = &[
+    tool("nft", "nftables"),
+    tool("iptables-nft", "iptables"),
+    tool("ip", "iproute2"),
+    tool("curl", "curl"),
+    tool("python3", "python3"),
+];
+/// What goes into images, or is needed to pack them.
+pub(crate) const IMAGE: &[Tool] = &[
+    tool("nft", "nftables"),
+    tool("xtables-nft-multi", "iptables"),
+    tool("strip", "binutils"),
+    tool("sha256sum", "coreutils"),
+];
+/// What a node of Kubernetes runs besides its own programs.
+pub(crate) const CLUSTER: &[Tool] = &[
+    tool("etcd", "etcd-server"),
+    tool("containerd", "containerd"),
+    tool("runc", "runc"),
+    tool("/usr/lib/cni/ptp", "containernetworking-plugins"),
+    tool("iptables", "iptables"),
+    tool("nft", "nftables"),
+    tool("conntrack", "conntrack"),
+    tool("ipset", "ipset"),
+    tool("socat", "socat"),
+    tool("ip", "iproute2"),
+    tool("openssl", "openssl"),
+];
 /// Load generators and peers of the benchmarks.
 pub(crate) const BENCH: &[Tool] = &[
     tool("nft", "nftables"),
@@ -60,6 +86,20 @@ impl Found {
             command.env("LD_LIBRARY_PATH", extended("LD_LIBRARY_PATH", &self.lib));
         }
         command
+    }
+}
+
+impl Found {
+    /// Where a program is.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
+        self.bin.iter().chain(&usual).map(|folder| folder.join(name)).find(|file| file.is_file())
+    }
+
+    /// A folder among the libraries.
+    pub(crate) fn library_folder(&self, name: &str) -> Option<PathBuf> {
+        let own = library_dirs(Path::new("/"));
+        self.lib.iter().chain(&own).map(|folder| folder.join(name)).find(|folder| folder.is_dir())
     }
 }
 

@@ -11,11 +11,14 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
 };
-use weft_model::{Endpoint, NameAddr, ProtocolHint, endpoint::ServerTls, names::port, policy::inbound::DefaultPolicy};
+use weft_model::{
+    Endpoint, NameAddr, ProtocolHint, endpoint::ServerTls, names::port, policy::inbound::DefaultPolicy,
+    ports::PortRanges,
+};
 use weft_testkit::{ca::Ca, control::FakeControl, policy};
 use weft_transport::{
     netns::Namespace,
-    redirect::{Exempt, Rules},
+    redirect::{Exempt, Firewall, Rules},
 };
 
 const MARK: u32 = 0x1e57;
@@ -29,7 +32,7 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     for side in [Side::Client, Side::Server] {
         let namespace = Namespace::open(Path::new("/run/netns").join(side.name())).context("opening a namespace")?;
         let control = namespace.run(|| {
-            rules().apply()?;
+            rules().apply(Firewall::ALL)?;
             FakeControl::with_ca(ca.clone())
         })??;
         script(&control, work)?;
@@ -46,10 +49,12 @@ fn rules() -> Rules {
     Rules {
         inbound_port: port::INBOUND,
         outbound_port: port::OUTBOUND,
-        skip_inbound: vec![port::CONTROL.into(), port::ADMIN.into()],
-        skip_outbound: vec![],
+        only_inbound: PortRanges::default(),
+        skip_inbound: PortRanges::from_iter([port::CONTROL, port::ADMIN]),
+        skip_outbound: PortRanges::default(),
         skip_subnets: vec![],
         exempt: Exempt::Mark(MARK),
+        ipv6: true,
     }
 }
 

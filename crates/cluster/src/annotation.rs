@@ -1,7 +1,12 @@
 //! The annotations of the mesh, from text to types.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
-use weft_model::names::annotation as names;
+use std::str::FromStr;
+use weft_model::{
+    names::annotation as names,
+    ports::{InvalidPorts, entries, range},
+};
+
+pub use weft_model::ports::PortRanges;
 
 /// Ports whose clients must prove an identity, whatever the default policy is.
 pub const REQUIRE_IDENTITY_PORTS: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
@@ -88,46 +93,11 @@ pub(crate) fn is_of_pods(key: &str) -> bool {
     .contains(&key)
 }
 
-/// A list of ports and ascending ranges: `25,587,4000-4100`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PortRanges(Vec<RangeInclusive<u16>>);
-
 /// A list of ports in which a port may also be given by its name in the pod or Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PortList {
     pub numbers: PortRanges,
     pub names: Vec<String>,
-}
-
-/// A text that is no list of ports.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{entry:?} is not a port: {reason}")]
-pub struct InvalidPorts {
-    entry: String,
-    reason: &'static str,
-}
-
-/// Most entries that a list of ports may have.
-const MAX_ENTRIES: usize = 1024;
-
-impl PortRanges {
-    pub fn contains(&self, port: u16) -> bool {
-        self.0.iter().any(|r| r.contains(&port))
-    }
-
-    pub fn ranges(&self) -> &[RangeInclusive<u16>] {
-        &self.0
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl FromIterator<u16> for PortRanges {
-    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
-        Self(ports.into_iter().map(|p| p..=p).collect())
-    }
 }
 
 impl PortList {
@@ -141,14 +111,6 @@ impl PortList {
     }
 }
 
-impl FromStr for PortRanges {
-    type Err = InvalidPorts;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        entries(text)?.into_iter().map(range).collect::<Result<_, _>>().map(Self)
-    }
-}
-
 impl FromStr for PortList {
     type Err = InvalidPorts;
 
@@ -158,37 +120,11 @@ impl FromStr for PortList {
             if is_port_name(entry) {
                 list.names.push(entry.to_owned());
             } else {
-                list.numbers.0.push(range(entry)?);
+                list.numbers.extend([range(entry)?]);
             }
         }
         Ok(list)
     }
-}
-
-fn entries(text: &str) -> Result<Vec<&str>, InvalidPorts> {
-    let entries: Vec<&str> = text.split(',').map(str::trim).filter(|e| !e.is_empty()).take(MAX_ENTRIES + 1).collect();
-    match entries.get(MAX_ENTRIES) {
-        Some(entry) => Err(invalid(entry, "a list has at most 1024 entries")),
-        None => Ok(entries),
-    }
-}
-
-fn range(entry: &str) -> Result<RangeInclusive<u16>, InvalidPorts> {
-    let port = |text: &str| match text.trim().parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(invalid(entry, "a port is a number from 1 to 65535")),
-    };
-    match entry.split_once('-') {
-        None => port(entry).map(|p| p..=p),
-        Some((first, last)) => match (port(first)?, port(last)?) {
-            (first, last) if first <= last => Ok(first..=last),
-            _ => Err(invalid(entry, "a range ascends")),
-        },
-    }
-}
-
-fn invalid(entry: &str, reason: &'static str) -> InvalidPorts {
-    InvalidPorts { entry: entry.chars().take(64).collect(), reason }
 }
 
 /// Kubernetes' rule for the name of a port: 1 to 15 of lower-case letters, digits and single dashes, with a letter among them.
@@ -199,19 +135,6 @@ pub fn is_port_name(text: &str) -> bool {
         && !text.starts_with('-')
         && !text.ends_with('-')
         && !text.contains("--")
-}
-
-impl fmt::Display for PortRanges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, range) in self.0.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            match (range.start(), range.end()) {
-                (first, last) if first == last => write!(f, "{comma}{first}")?,
-                (first, last) => write!(f, "{comma}{first}-{last}")?,
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod decide;
+pub mod duration;
 pub mod endpoint;
 pub mod identity;
 pub mod meta;
 pub mod names;
 pub mod policy;
+pub mod ports;
 pub mod profile;
 pub mod tap;
 pub mod trace;

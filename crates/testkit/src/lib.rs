@@ -1,4 +1,5 @@
-//! Fakes for the neighbours of a proxy, in process and on port 0: a control plane, a certificate authority, origins and clients.
+//! Fakes for the neighbours of a proxy, in process and on port 0: a control plane, a certificate authority, origins and clients;
+//! and the real things that a suite may ask for: pods in namespaces, a Kubernetes.
 //!
 //! For tests only: nothing that ships depends on this. Fakes record what they saw; they never judge it.
 
@@ -9,5 +10,7 @@ pub mod collector;
 pub mod control;
 pub mod http1;
 pub mod http2;
+pub mod kubernetes;
+pub mod lab;
 pub mod policy;
 pub mod spire;

@@ -4,9 +4,8 @@
 
 use super::plan::Plan;
 use std::{fmt::Write, net::SocketAddr};
-use weft_cluster::annotation::PortRanges;
-use weft_model::names::port;
-use weft_transport::redirect::{Exempt, PortRange, Rules};
+use weft_model::{names::port, ports::PortRanges};
+use weft_transport::redirect::{Exempt, Rules};
 
 /// Marks what proxies dial.
 pub(crate) const MARK: u32 = 0x5745;
@@ -76,19 +75,18 @@ pub(crate) fn guard(plan: Plan) -> String {
 
 /// Sends a pod's connections through its proxy.
 pub(crate) fn redirection(skip_inbound: &PortRanges, skip_outbound: &PortRanges) -> String {
-    let ranges = |ports: &PortRanges| -> Vec<PortRange> {
-        ports.ranges().iter().map(|r| PortRange { first: *r.start(), last: *r.end() }).collect()
-    };
-    let mut inbound = ranges(skip_inbound);
+    let mut skip_inbound = skip_inbound.clone();
     // Tap and admin servers of the proxy itself.
-    inbound.extend([PortRange::from(port::CONTROL), PortRange::from(port::ADMIN)]);
+    skip_inbound.extend([port::CONTROL..=port::CONTROL, port::ADMIN..=port::ADMIN]);
     let rules = Rules {
         inbound_port: port::INBOUND,
         outbound_port: port::OUTBOUND,
-        skip_inbound: inbound,
-        skip_outbound: ranges(skip_outbound),
+        only_inbound: PortRanges::default(),
+        skip_inbound,
+        skip_outbound: skip_outbound.clone(),
         skip_subnets: vec![],
         exempt: Exempt::Mark(MARK),
+        ipv6: true,
     };
     rules.ruleset()
 }

@@ -3,6 +3,7 @@
 
 use super::{retry::RetryTerms, route::RequestView};
 use crate::{
+    duration,
     names::header,
     policy::outbound::{Backoff, OutboundRule, Retry, RetryOn, Timeouts},
 };
@@ -53,12 +54,16 @@ impl Terms {
     /// The same with what the headers of `request` ask for instead; `None` if they ask for nothing. What cannot be understood
     /// is ignored.
     pub fn asked_by(&self, request: &dyn RequestView) -> Option<Self> {
-        let limited = asked(request, header::REQUEST_TIMEOUT, duration).or(asked(request, header::TIMEOUT, duration));
-        let response = asked(request, header::RESPONSE_TIMEOUT, duration);
+        let limited = asked(request, header::REQUEST_TIMEOUT, duration::parse).or(asked(
+            request,
+            header::TIMEOUT,
+            duration::parse,
+        ));
+        let response = asked(request, header::RESPONSE_TIMEOUT, duration::parse);
         let statuses = asked(request, header::RETRY_HTTP, |text| Some(statuses(text)));
         let codes = asked(request, header::RETRY_GRPC, |text| Some(codes(text)));
         let limit = asked(request, header::RETRY_LIMIT, |text| text.parse().ok());
-        let timeout = asked(request, header::RETRY_TIMEOUT, duration);
+        let timeout = asked(request, header::RETRY_TIMEOUT, duration::parse);
         let retries = statuses.is_some() || codes.is_some() || limit.is_some() || timeout.is_some();
         if limited.is_none() && response.is_none() && !retries {
             return None;
@@ -89,24 +94,6 @@ fn asked<T>(request: &dyn RequestView, name: &str, read: impl Fn(&str) -> Option
         true
     });
     found
-}
-
-/// `90s`, `1500ms`, `2m`, `1h`, `1d`; a bare `0` needs no unit.
-fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "" if number == 0 => 1,
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60 * 1_000,
-        "h" => 60 * 60 * 1_000,
-        "d" => 24 * 60 * 60 * 1_000,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
 }
 
 /// `5xx`, `gateway-error`, `503`, `500-504`, any of them behind commas. What is none of these is left out.
@@ -168,32 +155,6 @@ mod tests {
 
     fn by(headers: &'static [(&'static str, &'static str)]) -> Option<Terms> {
         Terms::default().asked_by(&Headers(headers))
-    }
-
-    #[test]
-    fn durations_have_units() {
-        let cases = [
-            ("150ms", Some(ms(150))),
-            (" 2s ", Some(ms(2_000))),
-            ("3m", Some(ms(180_000))),
-            ("1h", Some(ms(3_600_000))),
-            ("1d", Some(ms(86_400_000))),
-            ("0", Some(ms(0))),
-            ("0s", Some(ms(0))),
-            ("1", None),
-            ("s", None),
-            ("", None),
-            ("-1s", None),
-            ("1.5s", None),
-            ("1s2", None),
-            ("1 s", None),
-            ("1y", None),
-            ("99999999999999999999s", None),
-            ("18446744073709551615d", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(duration(text), expected, "{text:?}");
-        }
     }
 
     #[test]

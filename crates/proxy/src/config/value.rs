@@ -11,21 +11,8 @@ use weft_model::{DnsName, decide::cidr::Cidr};
 pub(super) type Parsed<T> = Result<T, String>;
 
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
-    let invalid = || format!("{text:?} is not a duration: use a number with ms, s, m, h or d, such as 10s");
-    let trimmed = text.trim();
-    let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| invalid())?;
-    let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs).ok_or_else(invalid);
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(3600),
-        "d" => seconds(86_400),
-        "" if number == 0 => Ok(Duration::ZERO),
-        _ => Err(invalid()),
-    }
+    weft_model::duration::parse(text)
+        .ok_or_else(|| format!("{text:?} is not a duration: use a number with ms, s, m, h or d, such as 10s"))
 }
 
 pub(super) fn bool(text: &str) -> Parsed<bool> {

@@ -1,39 +1,23 @@
-//! The rules that send a workload's connections through its proxy: nftables, v4 and v6 alike.
+//! The rules that send a workload's connections through its proxy, v4 and v6 alike: one description, written for nftables and for iptables.
 //!
 //! They come before any connection, and in the workload's own network namespace. They must never be applied to the
 //! host's: [`Rules::apply`] works on the namespace of the calling thread, see [`crate::netns::Namespace::run`].
 
-mod ruleset;
+mod firewall;
+mod iptables;
+mod nft;
 
-use std::{
-    ffi::OsStr,
-    fmt,
-    io::{self, Write},
-    net::IpAddr,
-    process::{Command, Stdio},
-};
+pub use firewall::{ApplyError, Firewall, Refusal};
 
-/// Ports from the first to the last, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PortRange {
-    pub first: u16,
-    pub last: u16,
-}
+use weft_model::{decide::cidr::Cidr, ports::PortRanges};
 
 /// How the proxy's own connections are known, so that they are not redirected back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exempt {
     /// By packet mark: the embedded mesh, where programs cannot set one.
     Mark(u32),
-    /// By user: Kubernetes.
-    Uid(u32),
-}
-
-/// An address and the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    pub address: IpAddr,
-    pub prefix: u8,
+    /// By user or group, where given: Kubernetes.
+    Owner { uid: Option<u32>, gid: Option<u32> },
 }
 
 /// What is redirected where.
@@ -41,84 +25,49 @@ pub struct Subnet {
 pub struct Rules {
     pub inbound_port: u16,
     pub outbound_port: u16,
+    /// Only these ports of the workload go through the proxy; all, where there are none.
+    pub only_inbound: PortRanges,
     /// Ports of the workload that clients reach without the proxy.
-    pub skip_inbound: Vec<PortRange>,
+    pub skip_inbound: PortRanges,
     /// Ports of others that the workload reaches without the proxy.
-    pub skip_outbound: Vec<PortRange>,
+    pub skip_outbound: PortRanges,
     /// Clients in these networks reach the workload without the proxy.
-    pub skip_subnets: Vec<Subnet>,
+    pub skip_subnets: Vec<Cidr>,
     pub exempt: Exempt,
-}
-
-/// Why rules are not in force.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error("nft is not installed (Debian: nftables)")]
-    NoNft,
-    #[error("nft could not be run: {0}")]
-    Run(#[source] io::Error),
-    #[error("nft refused the rules: {0}")]
-    Refused(String),
-}
-
-impl From<u16> for PortRange {
-    fn from(port: u16) -> Self {
-        Self { first: port, last: port }
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
-    }
-}
-
-impl fmt::Display for Subnet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
+    /// Whether IPv6 is redirected as well.
+    pub ipv6: bool,
 }
 
 impl Rules {
     /// The rules as text for `nft -f -`. They replace an earlier version of themselves in one transaction.
     pub fn ruleset(&self) -> String {
-        ruleset::render(self)
+        nft::render(self)
     }
+}
 
-    /// Puts the rules in force in the calling thread's network namespace. Blocks until nft is done.
-    ///
-    /// # Errors
-    /// nft is not installed or refuses; nothing has changed then.
-    pub fn apply(&self) -> Result<(), ApplyError> {
-        // An ordinary user's PATH often lacks the folder in which Debian keeps nft.
-        ["nft", "/usr/sbin/nft", "/sbin/nft"]
-            .into_iter()
-            .map(|nft| self.apply_with(nft))
-            .find(|result| !matches!(result, Err(ApplyError::NoNft)))
-            .unwrap_or(Err(ApplyError::NoNft))
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// As [`Rules::apply`], with the nft at a given path.
-    ///
-    /// # Errors
-    /// As [`Rules::apply`].
-    pub fn apply_with(&self, nft: impl AsRef<OsStr>) -> Result<(), ApplyError> {
-        let mut child = Command::new(nft)
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| if e.kind() == io::ErrorKind::NotFound { ApplyError::NoNft } else { ApplyError::Run(e) })?;
-        // Closed by the drop, which is the end of nft's input. A write fails only where nft has ended: its status says why.
-        if let Some(mut stdin) = child.stdin.take() {
-            let _ = stdin.write_all(self.ruleset().as_bytes());
+    pub(super) fn rules(exempt: Exempt) -> Rules {
+        Rules {
+            inbound_port: 4143,
+            outbound_port: 4140,
+            only_inbound: PortRanges::default(),
+            skip_inbound: "4190,4191,4567-4568".parse().unwrap(),
+            skip_outbound: "443,6443,6000-6500".parse().unwrap(),
+            skip_subnets: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            exempt,
+            ipv6: true,
         }
-        let output = child.wait_with_output().map_err(ApplyError::Run)?;
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(ApplyError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+
+    pub(super) fn plain(exempt: Exempt) -> Rules {
+        Rules {
+            skip_inbound: PortRanges::default(),
+            skip_outbound: PortRanges::default(),
+            skip_subnets: Vec::new(),
+            ..rules(exempt)
         }
     }
 }

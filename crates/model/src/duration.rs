@@ -1,0 +1,56 @@
+//! Durations as people write them in headers, variables and flags.
+
+use std::time::Duration;
+
+/// `90s`, `1500ms`, `2m`, `1h`, `1d`; a bare `0` needs no unit.
+pub fn parse(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "" if number == 0 => 1,
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60 * 1_000,
+        "h" => 60 * 60 * 1_000,
+        "d" => 24 * 60 * 60 * 1_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let cases = [
+            ("150ms", Some(ms(150))),
+            (" 2s ", Some(ms(2_000))),
+            ("3m", Some(ms(180_000))),
+            ("1h", Some(ms(3_600_000))),
+            ("1d", Some(ms(86_400_000))),
+            ("0", Some(ms(0))),
+            ("0s", Some(ms(0))),
+            ("1", None),
+            ("s", None),
+            ("", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("1s2", None),
+            ("1 s", None),
+            ("1y", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615d", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A real Kubernetes for a suite: `cargo xtask cluster` in the foreground, which ends with the process that holds it, however that ends.
+//!
+//! A start takes ten seconds and 0.7 GB, so a suite has one ([`Cluster::shared`]) and each of its tests a namespace of its own.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Another cluster, which `cargo xtask test --kubeconfig FILE --i-know-this-cluster` names.
+const OTHER: &str = "WEFT_KUBECONFIG";
+/// Nothing here takes longer unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A running cluster. Dropping it ends it.
+pub struct Cluster {
+    /// For programs that speak to the API server themselves.
+    pub kubeconfig: PathBuf,
+    name: String,
+    xtask: PathBuf,
+    kubectl: PathBuf,
+    child: Child,
+}
+
+impl Cluster {
+    /// Starts a cluster of this name and waits until it serves.
+    ///
+    /// # Errors
+    /// The machine cannot run it: the error says in one line what is missing.
+    pub fn up(name: &str, flags: &[&str]) -> Result<Self> {
+        let xtask = xtask()?;
+        let mut command = Command::new(&xtask);
+        command.args(["cluster", "up", "--attached", "--name", name]).args(flags);
+        if let Some(file) = env::var_os(OTHER) {
+            command.arg("--kubeconfig").arg(file).arg("--i-know-this-cluster");
+        }
+        command.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("starting {}", xtask.display()))?;
+        let (mut kubeconfig, mut kubectl) = (None, PathBuf::from("kubectl"));
+        let output = child.stdout.take().context("xtask has no output")?;
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            if let Some(file) = line.strip_prefix("export KUBECONFIG=") {
+                kubeconfig = Some(PathBuf::from(file));
+            }
+            if let Some(folder) = line.strip_prefix("export PATH=").and_then(|path| path.strip_suffix(":$PATH")) {
+                kubectl = Path::new(folder).join("kubectl");
+            }
+            if line == "up" {
+                break;
+            }
+        }
+        let Some(kubeconfig) = kubeconfig else {
+            bail!("the cluster {name} did not come up: {}; its own words stand above", child.wait()?);
+        };
+        Ok(Self { kubeconfig, name: name.to_owned(), xtask, kubectl, child })
+    }
+
+    /// The one cluster of this process.
+    ///
+    /// # Errors
+    /// As [`Cluster::up`].
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Cluster>> = OnceLock::new();
+        // A name of its own for each suite, so that two may run at the same time; behind the dash stands cargo's hash.
+        let program = env::current_exe()?;
+        let stem = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let suite = stem.rsplit_once('-').map_or(stem.as_str(), |(suite, _)| suite).replace('_', "-");
+        let shared = SHARED.get_or_init(|| Self::up(&format!("suite-{suite}"), &["--dual-stack"]));
+        shared.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
+    }
+
+    /// kubectl against this cluster.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
+        command
+    }
+
+    /// What kubectl prints; the arguments are words without blanks.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn ask(&self, arguments: &str) -> Result<String> {
+        let output = self.kubectl().args(arguments.split_whitespace()).output().context("starting kubectl")?;
+        told(&format!("kubectl {arguments}"), &output)
+    }
+
+    /// Applies manifests.
+    ///
+    /// # Errors
+    /// The API server does not take one of them.
+    pub fn apply(&self, manifests: &str) -> Result<String> {
+        let mut command = self.kubectl();
+        command.args(["apply", "--filename=-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting kubectl")?;
+        child.stdin.take().context("kubectl has no input")?.write_all(manifests.as_bytes())?;
+        told("kubectl apply", &child.wait_with_output()?)
+    }
+
+    /// Asks until the answer is as wanted.
+    ///
+    /// # Errors
+    /// It is not within minutes.
+    pub fn until(&self, arguments: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let answer = self.ask(arguments);
+            if let Ok(answer) = &answer
+                && wanted(answer)
+            {
+                return Ok(answer.clone());
+            }
+            ensure!(start.elapsed() < PATIENCE, "kubectl {arguments}: {answer:?} after {PATIENCE:?}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Imports archives of images, packed by `cargo xtask image`.
+    ///
+    /// # Errors
+    /// This is another's cluster, or containerd does not take them.
+    pub fn load(&self, archives: &[PathBuf]) -> Result<()> {
+        let output = self.chore(&["load"]).args(archives).output()?;
+        told("cargo xtask cluster load", &output).map(drop)
+    }
+
+    /// A command in the network of the node.
+    pub fn on_node(&self, command: &[&str]) -> Command {
+        let mut chore = self.chore(&["exec"]);
+        chore.arg("--").args(command);
+        chore
+    }
+
+    fn chore(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.xtask);
+        command.arg("cluster").args(words).args(["--name", &self.name]).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Packs the images of the programs that are built already into a folder.
+///
+/// # Errors
+/// A program is not built.
+pub fn pack(into: &Path) -> Result<()> {
+    let mut command = Command::new(xtask()?);
+    command.args(["image", "--profile", "dev", "--no-build", "--tag", "test", "--into"]).arg(into);
+    told("cargo xtask image", &command.stdin(Stdio::null()).output()?).map(drop)
+}
+
+/// The chores, beside the tests that cargo built.
+fn xtask() -> Result<PathBuf> {
+    let test = env::current_exe()?;
+    let built = test.ancestors().nth(2).context("a test is two folders deep")?.join("xtask");
+    ensure!(
+        built.is_file(),
+        "{} is missing: run `cargo xtask test`, or `cargo build --package xtask`",
+        built.display()
+    );
+    Ok(built)
+}
+
+fn told(what: &str, output: &Output) -> Result<String> {
+    if !output.status.success() {
+        bail!("{what}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,47 @@
+//! Ends a cluster, and removes what its end left over: empty control groups and its folder. Namespaces and mounts end with the processes.
+
+use super::{Place, node::cgroups};
+use anyhow::{Context, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+/// The kernel takes a moment to end a few hundred processes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
+    let _turn = place.turn()?;
+    if place.alive()? {
+        // The lock says that the number is still the cluster's.
+        let pid = Pid::from_raw(place.inner_pid()?);
+        kill(pid, Signal::SIGKILL).with_context(|| format!("ending process {pid}"))?;
+        let start = Instant::now();
+        while place.alive()? {
+            if start.elapsed() > PATIENCE {
+                bail!("process {pid} of the cluster {} does not end", place.name());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    clear(place)
+}
+
+/// Removes what a cluster that is gone left over.
+pub(crate) fn clear(place: &Place) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !cgroups::sweep(place)? {
+        if start.elapsed() > PATIENCE {
+            bail!("control groups of the cluster {} still hold processes", place.name());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    if place.folder.exists() {
+        fs::remove_dir_all(&place.folder).with_context(|| format!("removing {}", place.folder.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What is in each image: programs, the libraries that they link, and nothing else. No shell, no package manager, no user but one.
+
+use super::{
+    libraries,
+    tar::{Entry, NET_ADMIN, NET_RAW},
+};
+use crate::{run, tools::Found};
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+pub(super) struct Content {
+    pub(super) name: &'static str,
+    /// Where it is in the image, and which of our programs it is.
+    programs: &'static [(&'static str, &'static str, u32)],
+    /// Programs of the machine, and files that they load by name.
+    foreign: bool,
+    entrypoint: &'static str,
+    user: u32,
+}
+
+/// Linkerd's paths, so that either project's injector can use the other's image. Only what changes rules has capabilities: a program whose
+/// file has some does not start where the container lacks them.
+const PROXY: &[(&str, &str, u32)] = &[
+    ("usr/lib/linkerd/linkerd2-proxy", "weft-proxy", 0),
+    ("usr/lib/linkerd/linkerd2-proxy-init", "weft-init", NET_ADMIN | NET_RAW),
+    ("usr/lib/linkerd/weft-init", "weft-init", 0),
+];
+/// Names of the last of these, in the folder of each.
+const NAMES: &[(&str, &str)] = &[
+    ("usr/lib/linkerd/linkerd2-proxy-identity", "weft-init"),
+    ("usr/lib/linkerd/linkerd2-network-validator", "weft-init"),
+    ("usr/lib/linkerd/linkerd-await", "weft-init"),
+    ("bin/sleep", "../usr/lib/linkerd/weft-init"),
+];
+
+pub(super) const ALL: &[Content] = &[
+    Content { name: "controller", programs: &[("weft", "weft", 0)], foreign: false, entrypoint: "/weft", user: 2103 },
+    Content {
+        name: "proxy",
+        programs: PROXY,
+        foreign: true,
+        entrypoint: "/usr/lib/linkerd/linkerd2-proxy-identity",
+        user: 2102,
+    },
+    Content {
+        name: "demo",
+        programs: &[("weft-demo", "weft-demo", 0)],
+        foreign: false,
+        entrypoint: "/weft-demo",
+        user: 65532,
+    },
+];
+
+/// What puts rules in force: nft, and iptables over nftables, one program under many names.
+const NFT: &str = "nft";
+const IPTABLES: &str = "xtables-nft-multi";
+const IPTABLES_NAMES: &[&str] = &[
+    "iptables-nft",
+    "iptables-nft-save",
+    "iptables-nft-restore",
+    "ip6tables-nft",
+    "ip6tables-nft-save",
+    "ip6tables-nft-restore",
+];
+/// What iptables loads by name for our rules.
+const EXTENSIONS: &[&str] = &["tcp", "multiport", "comment", "owner", "mark", "standard", "REDIRECT", "NAT"];
+
+impl Content {
+    pub(super) fn config(&self) -> Value {
+        json!({
+            "Entrypoint": [self.entrypoint],
+            "User": format!("{0}:{0}", self.user),
+            "WorkingDir": "/",
+            "Labels": { "org.opencontainers.image.title": format!("weft/{}", self.name) },
+        })
+    }
+
+    /// Our programs lose their symbols on the way; `stripped` is where to.
+    pub(super) fn entries(&self, built: &Path, stripped: &Path, found: &Found) -> anyhow::Result<Vec<Entry>> {
+        fs::create_dir_all(stripped)?;
+        let mut files: BTreeMap<String, Entry> = BTreeMap::new();
+        let mut add = |entry: Entry| files.insert(entry.path.clone(), entry);
+        let mut linked = vec![];
+        for (path, program, capabilities) in self.programs {
+            let small = stripped.join(program);
+            let program = built.join(program);
+            run(found.apply(Command::new("strip").arg("-o").arg(&small).arg(&program)))
+                .with_context(|| format!("{} is needed", program.display()))?;
+            add(Entry::program(path, &small).with_capabilities(*capabilities));
+            linked.push(small);
+        }
+        if self.foreign {
+            for (path, to) in NAMES {
+                add(Entry::link(path, to));
+            }
+            for program in [NFT, IPTABLES] {
+                let file = found.program(program).with_context(|| format!("{program} is missing"))?;
+                add(Entry::program(&format!("usr/sbin/{program}"), &file));
+                linked.push(file);
+            }
+            for name in IPTABLES_NAMES {
+                add(Entry::link(&format!("usr/sbin/{name}"), IPTABLES));
+            }
+            for file in extensions(found)? {
+                add(Entry::program(&in_image(&file)?, &file));
+                linked.push(file);
+            }
+        }
+        for library in libraries::of(&linked, found)? {
+            add(Entry::program(&in_image(&library)?, &library));
+        }
+        let passwd = format!("root:x:0:0:root:/:/none\nweft:x:{0}:{0}:weft:/:/none\n", self.user);
+        add(Entry::data("etc/passwd", passwd));
+        add(Entry::data("etc/group", format!("root:x:0:\nweft:x:{}:\n", self.user)));
+        let mut entries = folders(files.keys());
+        entries.push(Entry::folder("tmp", 0o1777));
+        entries.extend(files.into_values());
+        Ok(entries)
+    }
+}
+
+fn extensions(found: &Found) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = found.library_folder("xtables").context("iptables' extensions are missing (Debian: iptables)")?;
+    let file = |name: &&str| folder.join(format!("libxt_{name}.so"));
+    Ok(EXTENSIONS.iter().map(file).filter(|file| file.is_file()).collect())
+}
+
+/// Where a file of this machine is in the image: where it is here, but for folders that packages were unpacked into.
+fn in_image(file: &Path) -> anyhow::Result<String> {
+    let text = file.to_str().context("a library's path is no text")?;
+    let at = ["/usr/lib/", "/lib/", "/lib64/"].iter().filter_map(|root| text.find(root)).min();
+    Ok(text.get(at.context("a library is in no folder for libraries")? + 1..).unwrap_or(text).to_owned())
+}
+
+/// The folders that these files are in, each behind the one that it is in.
+fn folders<'p>(paths: impl Iterator<Item = &'p String>) -> Vec<Entry> {
+    let mut all: Vec<String> = paths
+        .flat_map(|path| Path::new(path).ancestors().skip(1))
+        .filter_map(|folder| folder.to_str().filter(|text| !text.is_empty()))
+        .map(str::to_owned)
+        .collect();
+    all.sort();
+    all.dedup();
+    all.iter().map(|folder| Entry::folder(folder, 0o755)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_stand_in_front_of_what_they_hold() {
+        let paths = ["usr/lib/a/b".to_owned(), "usr/sbin/c".to_owned(), "d".to_owned()];
+        let folders: Vec<_> = folders(paths.iter()).into_iter().map(|entry| entry.path).collect();
+        assert_eq!(folders, ["usr", "usr/lib", "usr/lib/a", "usr/sbin"]);
+    }
+
+    #[test]
+    fn libraries_keep_their_place() {
+        assert_eq!(in_image(Path::new("/lib64/ld.so")).unwrap(), "lib64/ld.so");
+        assert_eq!(in_image(Path::new("/home/u/.cache/weft/debian/usr/lib/x/y.so")).unwrap(), "usr/lib/x/y.so");
+        assert!(in_image(Path::new("/opt/y.so")).is_err());
+    }
+}

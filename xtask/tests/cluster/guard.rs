@@ -1,0 +1,60 @@
+//! What keeps a developer's other clusters from harm, and a machine that cannot run one from silence.
+
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+use weft_testkit::kubernetes::Cluster;
+
+fn xtask() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.env("RUST_BACKTRACE", "0");
+    command
+}
+
+#[test]
+fn the_callers_kubeconfig_is_not_read() {
+    let cluster = Cluster::shared().unwrap();
+    let mut chore = cluster.on_node(&["sh", "-c", "echo ${KUBECONFIG-}"]);
+    chore.env("KUBECONFIG", "/nowhere/at/all");
+    assert!(chore.output().unwrap().status.success());
+    // Its own kubectl speaks to its own cluster.
+    let name = cluster.kubeconfig.parent().unwrap().file_name().unwrap();
+    let mut chore = xtask();
+    chore.env("KUBECONFIG", "/nowhere/at/all").args(["cluster", "kubectl", "--name"]).arg(name);
+    let output = chore.args(["get", "nodes", "--output=name"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "node/node1\n", "{output:?}");
+}
+
+#[test]
+fn another_cluster_is_used_only_by_name_with_leave_and_without_a_mesh() {
+    let cluster = Cluster::shared().unwrap();
+    let file = &cluster.kubeconfig;
+    let up =
+        |flags: &[&str]| xtask().args(["cluster", "up"]).args(flags).arg("--kubeconfig").arg(file).output().unwrap();
+    let told = |output: std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told(up(&[])).contains("--i-know-this-cluster"));
+    let leave = ["--i-know-this-cluster"];
+    let output = up(&leave);
+    let expected = format!("export KUBECONFIG={}\n", file.display());
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).starts_with(&expected), "{output:?}");
+    cluster.ask("create namespace linkerd").unwrap();
+    let output = up(&leave);
+    cluster.ask("delete namespace linkerd").unwrap();
+    assert!(!output.status.success());
+    assert!(told(output).contains("namespace linkerd"));
+}
+
+#[test]
+fn what_is_missing_is_told_in_one_line() {
+    // Somewhere that an ordinary user may execute it.
+    let program = Path::new("/tmp").join(format!("weft-xtask-{}", std::process::id()));
+    fs::copy(env!("CARGO_BIN_EXE_xtask"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.env("RUST_BACKTRACE", "0").args(["cluster", "up"]).current_dir("/");
+    if fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    fs::remove_file(&program).unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("needs root"), "{told}");
+    assert_eq!(told.trim().lines().count(), 1, "{told}");
+}
