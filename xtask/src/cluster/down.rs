@@ -1,6 +1,6 @@
 //! Ends a cluster, and removes what its end left over: empty control groups and its folder. Namespaces and mounts end with the processes.
 
-use super::{Place, node::cgroups};
+use super::{Home, node::cgroups};
 use anyhow::{Context, bail};
 use nix::{
     sys::signal::{Signal, kill},
@@ -14,34 +14,34 @@ use std::{
 /// The kernel takes a moment to end a few hundred processes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
-    let _turn = place.turn()?;
-    if place.alive()? {
+pub(crate) fn run(home: &Home) -> anyhow::Result<()> {
+    let _turn = home.turn()?;
+    if home.alive()? {
         // The lock says that the number is still the cluster's.
-        let pid = Pid::from_raw(place.inner_pid()?);
+        let pid = Pid::from_raw(home.inner_pid()?);
         kill(pid, Signal::SIGKILL).with_context(|| format!("ending process {pid}"))?;
         let start = Instant::now();
-        while place.alive()? {
+        while home.alive()? {
             if start.elapsed() > PATIENCE {
-                bail!("process {pid} of the cluster {} does not end", place.name());
+                bail!("process {pid} of the cluster {} does not end", home.name());
             }
             thread::sleep(Duration::from_millis(10));
         }
     }
-    clear(place)
+    clear(home)
 }
 
 /// Removes what a cluster that is gone left over.
-pub(crate) fn clear(place: &Place) -> anyhow::Result<()> {
+pub(crate) fn clear(home: &Home) -> anyhow::Result<()> {
     let start = Instant::now();
-    while !cgroups::sweep(place)? {
+    while !cgroups::sweep(home)? {
         if start.elapsed() > PATIENCE {
-            bail!("control groups of the cluster {} still hold processes", place.name());
+            bail!("control groups of the cluster {} still hold processes", home.name());
         }
         thread::sleep(Duration::from_millis(20));
     }
-    if place.folder.exists() {
-        fs::remove_dir_all(&place.folder).with_context(|| format!("removing {}", place.folder.display()))?;
+    if home.folder.exists() {
+        fs::remove_dir_all(&home.folder).with_context(|| format!("removing {}", home.folder.display()))?;
     }
     Ok(())
 }

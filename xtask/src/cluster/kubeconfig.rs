@@ -1,14 +1,14 @@
 //! How a client finds the API server and proves who it is. Written as JSON, which is YAML, with everything inside.
 
-use super::Place;
+use super::Home;
 use anyhow::Context;
 use serde_json::json;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 /// Writes the kubeconfig of one of the certificates' clients.
-pub(crate) fn write(place: &Place, file: &Path, server: &str, client: &str) -> anyhow::Result<()> {
-    let data = |name: String| base64(&place.pki().join(name));
-    let name = format!("weft-{}", place.name());
+pub(crate) fn write(home: &Home, file: &Path, server: &str, client: &str) -> anyhow::Result<()> {
+    let data = |name: String| base64(&home.pki().join(name));
+    let name = format!("weft-{}", home.name());
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

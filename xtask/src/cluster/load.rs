@@ -1,6 +1,6 @@
 //! What is done in a running cluster from outside: importing images, and running a command in the node's network.
 
-use super::{Place, node::IMPORT};
+use super::{Home, node::IMPORT};
 use anyhow::Context;
 use std::{
     ffi::OsString,
@@ -11,12 +11,12 @@ use std::{
 };
 
 /// Imports each archive.
-pub(crate) fn run(place: &Place, files: &[PathBuf]) -> anyhow::Result<()> {
+pub(crate) fn run(home: &Home, files: &[PathBuf]) -> anyhow::Result<()> {
     for (number, file) in files.iter().enumerate() {
         let file = file.canonicalize().with_context(|| format!("{} is not there", file.display()))?;
-        let plain = place.folder.join(format!("import-{}-{number}.tar", std::process::id()));
+        let plain = home.folder.join(format!("import-{}-{number}.tar", std::process::id()));
         let imported = without_layout(&file, &plain)
-            .and_then(|()| crate::run(enter(place, &["--mount", "--pid"])?.args(IMPORT).arg(&plain)));
+            .and_then(|()| crate::run(enter(home, &["--mount", "--pid"])?.args(IMPORT).arg(&plain)));
         let _ = fs::remove_file(&plain);
         imported?;
     }
@@ -24,13 +24,13 @@ pub(crate) fn run(place: &Place, files: &[PathBuf]) -> anyhow::Result<()> {
 }
 
 /// Runs a command in place of this process.
-pub(crate) fn exec(place: &Place, command: &[OsString]) -> anyhow::Result<()> {
-    Err(enter(place, &["--net"])?.args(command).exec()).context("starting nsenter")
+pub(crate) fn exec(home: &Home, command: &[OsString]) -> anyhow::Result<()> {
+    Err(enter(home, &["--net"])?.args(command).exec()).context("starting nsenter")
 }
 
-fn enter(place: &Place, namespaces: &[&str]) -> anyhow::Result<Command> {
+fn enter(home: &Home, namespaces: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--target={}", place.inner_pid()?)).args(namespaces).arg("--");
+    command.arg(format!("--target={}", home.inner_pid()?)).args(namespaces).arg("--");
     Ok(command)
 }
 

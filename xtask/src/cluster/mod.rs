@@ -1,7 +1,7 @@
 //! `cargo xtask cluster`: a real Kubernetes of one node on this machine, in namespaces of its own, for developers and suites.
 //!
 //! ```text
-//! up ─► programs (Go, once) ─► place (state folder) ─► certificates ─► unshare ─► node (PID 1 of the cluster)
+//! up ─► programs (Go, once) ─► home (state folder) ─► certificates ─► unshare ─► node (PID 1 of the cluster)
 //!                                                                                  ├─ cgroups, view, network
 //!                                                                                  ├─ daemons (etcd … kube-proxy), add-ons
 //!                                                                                  └─ forward: the host's loopback ─► API server
@@ -10,16 +10,16 @@
 
 mod certificates;
 mod down;
+mod home;
 mod kubeconfig;
 mod load;
 mod node;
 mod other;
-mod place;
 mod programs;
 mod up;
 
 use clap::{Args, Subcommand};
-use place::Place;
+use home::Home;
 use std::{ffi::OsString, path::PathBuf};
 
 /// The address of the node, where the API server listens.
@@ -102,10 +102,10 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(options) => up::run(&options),
-        Command::Down(named) => down::run(&Place::new(&named.name)?),
-        Command::Load { named, files } => load::run(&Place::new(&named.name)?, &files),
-        Command::Kubectl { named, args } => programs::kubectl(&Place::new(&named.name)?, &args),
-        Command::Exec { named, command } => load::exec(&Place::new(&named.name)?, &command),
+        Command::Down(named) => down::run(&Home::new(&named.name)?),
+        Command::Load { named, files } => load::run(&Home::new(&named.name)?, &files),
+        Command::Kubectl { named, args } => programs::kubectl(&Home::new(&named.name)?, &args),
+        Command::Exec { named, command } => load::exec(&Home::new(&named.name)?, &command),
         Command::Node(options) => node::run(&options),
     }
 }

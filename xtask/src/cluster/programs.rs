@@ -3,7 +3,7 @@
 //! etcd, containerd and the rest are Debian's. Where `KUBEBUILDER_ASSETS` is set, as controller-runtime's envtest does, kube-apiserver,
 //! etcd and kubectl come from there.
 
-use super::Place;
+use super::Home;
 use crate::{
     image::{
         oci::Image,
@@ -126,12 +126,12 @@ pub(crate) fn find(built: &Path, name: &str) -> PathBuf {
 }
 
 /// Runs kubectl in place of this process.
-pub(crate) fn kubectl(place: &Place, args: &[OsString]) -> anyhow::Result<()> {
-    if !place.alive()? {
-        bail!("the cluster {} does not run: cargo xtask cluster up", place.name());
+pub(crate) fn kubectl(home: &Home, args: &[OsString]) -> anyhow::Result<()> {
+    if !home.alive()? {
+        bail!("the cluster {} does not run: cargo xtask cluster up", home.name());
     }
     let kubectl = find(&ensure()?, "kubectl");
     let mut command = Command::new(&kubectl);
-    command.args(args).env("KUBECONFIG", place.kubeconfig());
+    command.args(args).env("KUBECONFIG", home.kubeconfig());
     Err(command.exec()).with_context(|| format!("starting {}", kubectl.display()))
 }

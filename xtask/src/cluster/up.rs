@@ -1,6 +1,6 @@
 //! Starts a cluster from the host's side and waits until it serves.
 
-use super::{API_PORT, NODE, Place, Up, certificates, down, kubeconfig, node::OWN, other, programs};
+use super::{API_PORT, Home, NODE, Up, certificates, down, kubeconfig, node::OWN, other, programs};
 use crate::tools;
 use anyhow::{Context, bail};
 use std::{
@@ -15,7 +15,7 @@ use std::{
 };
 
 /// A start takes ten seconds; on a busy machine ten times that.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The last lines of what failed.
 const TOLD: usize = 15;
 
@@ -26,58 +26,57 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
         return if options.attached { until_input_ends() } else { Ok(()) };
     }
     can_run()?;
-    let place = Place::new(&options.named.name)?;
+    let home = Home::new(&options.named.name)?;
     let found = tools::ensure(tools::CLUSTER)?;
     let programs = match env::var_os("KUBEBUILDER_ASSETS").filter(|_| options.api_only) {
         Some(assets) => assets.into(), // and nothing is built
         None => programs::ensure()?,
     };
-    let turn = place.turn()?;
+    let turn = home.turn()?;
     let shape = format!("dual_stack={} api_only={}", options.dual_stack, options.api_only);
-    if place.alive()? {
+    if home.alive()? {
         if options.attached {
-            bail!("the cluster {} is running already, so it would not end with this process", place.name());
+            bail!("the cluster {} is running already, so it would not end with this process", home.name());
         }
-        if fs::read_to_string(place.shape()).is_ok_and(|found| found != shape) {
+        if fs::read_to_string(home.shape()).is_ok_and(|found| found != shape) {
             bail!(
                 "the cluster {} is running as {}: cargo xtask cluster down",
-                place.name(),
-                fs::read_to_string(place.shape())?
+                home.name(),
+                fs::read_to_string(home.shape())?
             );
         }
-        tell(&place.kubeconfig(), Some(&programs.join("bin")), false);
+        tell(&home.kubeconfig(), Some(&programs.join("bin")), false);
         return Ok(());
     }
-    if let Some(hidden) =
-        [&place.folder, &programs].into_iter().find(|path| OWN.iter().any(|own| path.starts_with(own)))
+    if let Some(hidden) = [&home.folder, &programs].into_iter().find(|path| OWN.iter().any(|own| path.starts_with(own)))
     {
         bail!("{} lies in a folder that the cluster covers with its own: {}", hidden.display(), OWN.join(", "));
     }
     let start = Instant::now();
-    down::clear(&place)?;
-    for folder in [place.etc(), place.pki(), place.folder.join("log")] {
+    down::clear(&home)?;
+    for folder in [home.etc(), home.pki(), home.folder.join("log")] {
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    fs::write(place.shape(), &shape)?;
+    fs::write(home.shape(), &shape)?;
     let door = TcpListener::bind(("127.0.0.1", 0)).context("listening on the host's loopback")?;
-    certificates::make(&place.pki())?;
-    kubeconfig::write(&place, &place.kubeconfig(), &format!("https://{}", door.local_addr()?), "admin")?;
+    certificates::make(&home.pki())?;
+    kubeconfig::write(&home, &home.kubeconfig(), &format!("https://{}", door.local_addr()?), "admin")?;
     for client in ["admin", "kubelet", "controller-manager", "scheduler", "proxy"] {
-        let file = place.inner_kubeconfig(client);
-        kubeconfig::write(&place, &file, &format!("https://{NODE}:{API_PORT}"), client)?;
+        let file = home.inner_kubeconfig(client);
+        kubeconfig::write(&home, &file, &format!("https://{NODE}:{API_PORT}"), client)?;
     }
-    let mut child = spawn(&place, options, &programs, door, &found)?;
-    if let Err(error) = wait(&place, &mut child) {
+    let mut child = spawn(&home, options, &programs, door, &found)?;
+    if let Err(error) = wait(&home, &mut child) {
         let _ = child.kill();
         let _ = child.wait();
         return Err(error);
     }
-    eprintln!("xtask: the cluster {} is up after {:.1} s", place.name(), start.elapsed().as_secs_f64());
+    eprintln!("xtask: the cluster {} is up after {:.1} s", home.name(), start.elapsed().as_secs_f64());
     drop(turn);
-    tell(&place.kubeconfig(), Some(&programs.join("bin")), options.attached);
+    tell(&home.kubeconfig(), Some(&programs.join("bin")), options.attached);
     if options.attached {
         until_input_ends()?;
-        down::run(&place)?;
+        down::run(&home)?;
         child.wait()?;
     }
     Ok(())
@@ -104,14 +103,8 @@ fn can_run() -> anyhow::Result<()> {
 }
 
 /// Process 1 gets the listening socket as standard input: it belongs to the host's network for ever, wherever it is accepted from.
-fn spawn(
-    place: &Place,
-    options: &Up,
-    programs: &Path,
-    door: TcpListener,
-    found: &tools::Found,
-) -> anyhow::Result<Child> {
-    let log = fs::File::create(place.log("node"))?;
+fn spawn(home: &Home, options: &Up, programs: &Path, door: TcpListener, found: &tools::Found) -> anyhow::Result<Child> {
+    let log = fs::File::create(home.log("node"))?;
     // Attached, the kernel ends it even where this process is killed.
     let mut command = if options.attached {
         let mut command = Command::new("setpriv");
@@ -126,7 +119,7 @@ fn spawn(
         .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"])
         .arg(env::current_exe()?)
         .args(["cluster", "node", "--folder"])
-        .arg(&place.folder)
+        .arg(&home.folder)
         .arg("--programs")
         .arg(programs)
         .args(options.dual_stack.then_some("--dual-stack"))
@@ -142,20 +135,20 @@ fn spawn(
         command.env_remove(name);
     }
     let child = found.apply(&mut command).spawn().context("starting unshare")?;
-    fs::write(place.pid(), child.id().to_string())?;
+    fs::write(home.pid(), child.id().to_string())?;
     Ok(child)
 }
 
-fn wait(place: &Place, child: &mut Child) -> anyhow::Result<()> {
+fn wait(home: &Home, child: &mut Child) -> anyhow::Result<()> {
     let start = Instant::now();
-    while !place.ready().exists() {
+    while !home.ready().exists() {
         let ended = child.try_wait()?;
         if ended.is_some() || start.elapsed() > PATIENCE {
-            let log = fs::read_to_string(place.log("node")).unwrap_or_default();
+            let log = fs::read_to_string(home.log("node")).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
             let last = lines.get(lines.len().saturating_sub(TOLD)..).unwrap_or_default().join("\n");
-            let how = ended.map_or("is not up after five minutes".to_owned(), |status| format!("ended: {status}"));
-            bail!("the cluster {how}\n{last}\nlogs: {}", place.folder.join("log").display());
+            let how = ended.map_or("is not up after ten minutes".to_owned(), |status| format!("ended: {status}"));
+            bail!("the cluster {how}\n{last}\nlogs: {}", home.folder.join("log").display());
         }
         thread::sleep(Duration::from_millis(50));
     }

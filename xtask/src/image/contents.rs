@@ -155,6 +155,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_dockerfile_gives_the_same() {
+        let text = fs::read_to_string(crate::root().join("Dockerfile")).unwrap();
+        for Content { name, entrypoint, user, .. } in ALL {
+            let stage = text.split("\nFROM ").find(|stage| stage.contains(&format!(" AS {name}\n"))).unwrap();
+            let expected =
+                format!("COPY --from=build /rootfs/{name}/ /\nUSER {user}:{user}\nENTRYPOINT [\"{entrypoint}\"]\n");
+            assert!(format!("{stage}\n").contains(&expected), "{stage}");
+        }
+    }
+
+    #[test]
     fn folders_stand_in_front_of_what_they_hold() {
         let paths = ["usr/lib/a/b".to_owned(), "usr/sbin/c".to_owned(), "d".to_owned()];
         let folders: Vec<_> = folders(paths.iter()).into_iter().map(|entry| entry.path).collect();

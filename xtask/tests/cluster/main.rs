@@ -1,4 +1,4 @@
-//! The cluster that other suites rest on.
+//! The cluster that other suites rest on, and the images that run in it.
 //!
 //! Needs root, Go, Debian's packages and the built programs of the mesh; `cargo xtask test` sees to it. What is missing fails, in one line.
 
@@ -6,3 +6,61 @@
 
 mod end;
 mod guard;
+mod images;
+mod serve;
+
+use std::{path::PathBuf, sync::OnceLock};
+use weft_testkit::kubernetes::{Cluster, pack};
+
+/// The suite's cluster, with our images.
+fn cluster() -> &'static Cluster {
+    static LOADED: OnceLock<()> = OnceLock::new();
+    let cluster = Cluster::shared().unwrap();
+    LOADED.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("images");
+        pack(&folder).unwrap();
+        cluster.load(&["controller", "proxy", "demo"].map(|name| folder.join(format!("{name}.tar")))).unwrap();
+    });
+    cluster
+}
+
+/// The voting app, so that each of its pods needs names and Services to do its work.
+fn app(namespace: &str) -> String {
+    let workload = |name: &str, replicas: u32, arguments: &str| {
+        format!(
+            "apiVersion: apps/v1
+kind: Deployment
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  replicas: {replicas}
+  selector: {{ matchLabels: {{ app: {name} }} }}
+  template:
+    metadata: {{ labels: {{ app: {name} }} }}
+    spec:
+      terminationGracePeriodSeconds: 1
+      # Else the Service `web` sets WEB_PORT, which the program reads.
+      enableServiceLinks: false
+      containers:
+      - name: {name}
+        image: weft/demo:test
+        imagePullPolicy: Never
+        args: [{name}{arguments}]
+        ports: [{{ containerPort: 8080 }}]
+        readinessProbe: {{ tcpSocket: {{ port: 8080 }}, periodSeconds: 1 }}
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  ipFamilyPolicy: PreferDualStack
+  selector: {{ app: {name} }}
+  ports: [{{ port: 80, targetPort: 8080 }}]
+---
+"
+        )
+    };
+    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {namespace} }}\n---\n")
+        + &workload("emoji", 1, "")
+        + &workload("voting", 1, "")
+        + &workload("web", 2, ", '--emoji=emoji:80', '--voting=voting:80'")
+}

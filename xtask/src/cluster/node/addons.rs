@@ -16,7 +16,7 @@ const MANIFESTS: &str = include_str!("addons.yaml");
 
 pub(super) fn import(node: &Node) -> anyhow::Result<()> {
     for archive in programs::ARCHIVES {
-        let plain = node.place.folder.join(archive);
+        let plain = node.home.folder.join(archive);
         load::without_layout(&node.programs.join(archive), &plain)?;
         let [ctr, arguments @ ..] = IMPORT else { continue };
         quietly(Command::new(ctr).args(arguments).arg(&plain)).with_context(|| format!("importing {archive}"))?;

@@ -1,7 +1,7 @@
 //! One control group per hierarchy for the whole cluster, as the root of a namespace: two clusters do not see each other's, and what
 //! is left over of one is found by its name.
 
-use crate::cluster::Place;
+use crate::cluster::Home;
 use anyhow::Context;
 use nix::{
     mount::{MsFlags, mount},
@@ -23,13 +23,13 @@ struct Hierarchy {
     options: String,
 }
 
-const HOME: &str = "/sys/fs/cgroup";
+const MOUNTED: &str = "/sys/fs/cgroup";
 
 /// The group's name tells clusters of the same name in two working copies apart.
-fn name(place: &Place) -> String {
+fn name(home: &Home) -> String {
     let mut hasher = DefaultHasher::new();
-    place.folder.hash(&mut hasher);
-    format!("weft-cluster-{}-{:08x}", place.name(), hasher.finish() as u32)
+    home.folder.hash(&mut hasher);
+    format!("weft-cluster-{}-{:08x}", home.name(), hasher.finish() as u32)
 }
 
 fn hierarchies() -> anyhow::Result<Vec<Hierarchy>> {
@@ -43,7 +43,7 @@ fn hierarchies() -> anyhow::Result<Vec<Hierarchy>> {
             Some("cgroup2") => "cgroup2",
             _ => continue,
         };
-        let at = before.split(' ').nth(4).context("a mount has no place")?;
+        let at = before.split(' ').nth(4).context("a mount has no folder")?;
         // What is of the mount, not of the hierarchy, is left out.
         let options = behind.nth(1).unwrap_or_default().split(',');
         let options: Vec<_> =
@@ -59,10 +59,10 @@ fn hierarchies() -> anyhow::Result<Vec<Hierarchy>> {
 }
 
 /// Makes this process the first of the cluster's groups, which look like the root from then on.
-pub(super) fn enter(place: &Place) -> anyhow::Result<()> {
+pub(super) fn enter(home: &Home) -> anyhow::Result<()> {
     let hierarchies = hierarchies()?;
     for hierarchy in &hierarchies {
-        let group = hierarchy.at.join(name(place));
+        let group = hierarchy.at.join(name(home));
         fs::create_dir_all(&group).with_context(|| format!("creating {}", group.display()))?;
         // A group of the CPU hierarchy begins without CPUs and memory.
         for file in ["cpuset.cpus", "cpuset.mems"].iter().filter(|_| hierarchy.kind == "cgroup") {
@@ -81,10 +81,10 @@ fn mount_again(hierarchies: &[Hierarchy]) -> anyhow::Result<()> {
     let none = None::<&str>;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("mounting /sys")?;
     if let [Hierarchy { kind: "cgroup2", .. }] = hierarchies {
-        mount(Some("cgroup2"), HOME, Some("cgroup2"), MsFlags::empty(), none).context("mounting cgroup2")?;
-        return delegate(Path::new(HOME));
+        mount(Some("cgroup2"), MOUNTED, Some("cgroup2"), MsFlags::empty(), none).context("mounting cgroup2")?;
+        return delegate(Path::new(MOUNTED));
     }
-    mount(Some("tmpfs"), HOME, Some("tmpfs"), MsFlags::empty(), none).context("mounting a folder for cgroups")?;
+    mount(Some("tmpfs"), MOUNTED, Some("tmpfs"), MsFlags::empty(), none).context("mounting a folder for cgroups")?;
     for Hierarchy { at, kind, options } in hierarchies {
         fs::create_dir_all(at)?;
         mount(Some("cgroup"), at, Some(*kind), MsFlags::empty(), Some(options.as_str()))
@@ -104,10 +104,10 @@ fn delegate(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Removes the groups of a cluster that has ended; says whether that is done, which it is not while a process still ends.
-pub(crate) fn sweep(place: &Place) -> anyhow::Result<bool> {
+pub(crate) fn sweep(home: &Home) -> anyhow::Result<bool> {
     let mut done = true;
     for hierarchy in hierarchies()? {
-        done &= remove(&hierarchy.at.join(name(place)))?;
+        done &= remove(&hierarchy.at.join(name(home)))?;
     }
     Ok(done)
 }

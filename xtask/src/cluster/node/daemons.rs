@@ -13,11 +13,11 @@ fn families(node: &Node, v4: &str, v6: &str) -> String {
 }
 
 fn file(node: &Node, flag: &str, name: &str) -> String {
-    format!("--{flag}={}", node.place.pki().join(name).display())
+    format!("--{flag}={}", node.home.pki().join(name).display())
 }
 
 fn kubeconfig(node: &Node, flag: &str, client: &str) -> String {
-    format!("--{flag}={}", node.place.inner_kubeconfig(client).display())
+    format!("--{flag}={}", node.home.inner_kubeconfig(client).display())
 }
 
 pub(super) fn etcd() -> Daemon {
@@ -83,13 +83,13 @@ pub(super) fn scheduler(node: &Node) -> Daemon {
 
 pub(super) fn containerd(node: &Node) -> Daemon {
     Daemon::new("containerd", "--log-level=warn")
-        .arg(format!("--config={}", node.place.etc().join("containerd.toml").display()))
+        .arg(format!("--config={}", node.home.etc().join("containerd.toml").display()))
 }
 
 pub(super) fn kubelet(node: &Node) -> Daemon {
     Daemon::new("kubelet", "--hostname-override=node1")
         .arg(format!("--node-ip={}", families(node, NODE, NODE_V6)))
-        .arg(format!("--config={}", node.place.etc().join("kubelet.json").display()))
+        .arg(format!("--config={}", node.home.etc().join("kubelet.json").display()))
         .arg(kubeconfig(node, "kubeconfig", "kubelet"))
 }
 

@@ -18,7 +18,7 @@ mod view;
 pub(crate) use addons::IMPORT;
 pub(crate) use view::OWN;
 
-use super::{Place, programs};
+use super::{Home, programs};
 use anyhow::Context;
 use clap::Args;
 use std::{
@@ -30,7 +30,7 @@ use std::{
 use supervise::Daemons;
 
 /// For each step of the start.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 #[derive(Args)]
@@ -48,16 +48,16 @@ pub(crate) struct Options {
 
 /// What the steps share.
 struct Node {
-    place: Place,
+    home: Home,
     programs: PathBuf,
     dual_stack: bool,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let place = Place::at(&options.folder);
-    let _alive = place.hold()?;
-    let node = Node { place, programs: options.programs.clone(), dual_stack: options.dual_stack };
-    cgroups::enter(&node.place).context("entering a control group of our own")?;
+    let home = Home::at(&options.folder);
+    let _alive = home.hold()?;
+    let node = Node { home, programs: options.programs.clone(), dual_stack: options.dual_stack };
+    cgroups::enter(&node.home).context("entering a control group of our own")?;
     view::arrange().context("arranging mounts")?;
     network::arrange(options.dual_stack).context("arranging the network")?;
     settings::write(&node).context("writing settings")?;
@@ -81,14 +81,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         addons::apply(&node)?;
         daemons.until("the names of the cluster", || addons::serves(&node))?;
     }
-    fs::write(node.place.ready(), "")?;
+    fs::write(node.home.ready(), "")?;
     daemons.supervise()
 }
 
 impl Node {
     fn kubectl(&self) -> Command {
         let mut command = Command::new(programs::find(&self.programs, "kubectl"));
-        command.env("KUBECONFIG", self.place.inner_kubeconfig("admin"));
+        command.env("KUBECONFIG", self.home.inner_kubeconfig("admin"));
         command
     }
 }

@@ -13,7 +13,7 @@ pub(super) const SERVICES_V6: &str = "fd00:96::/112";
 const NAMES: &str = "10.96.0.10";
 
 pub(super) fn write(node: &Node) -> anyhow::Result<()> {
-    let etc = node.place.etc();
+    let etc = node.home.etc();
     fs::create_dir_all(etc.join("cni"))?;
     fs::write(etc.join("containerd.toml"), containerd(node))?;
     fs::write(etc.join("cni/10-pods.conflist"), cni(node).to_string())?;
@@ -24,7 +24,7 @@ pub(super) fn write(node: &Node) -> anyhow::Result<()> {
 }
 
 fn containerd(node: &Node) -> String {
-    let cni = node.place.etc().join("cni");
+    let cni = node.home.etc().join("cni");
     let pause = programs::PAUSE;
     // Without CAP_SYS_RESOURCE no process may be made less likely to be killed, hence restrict_oom_score_adj.
     format!(
@@ -76,7 +76,7 @@ fn kubelet(node: &Node) -> serde_json::Value {
         "authentication": {
             "anonymous": { "enabled": false },
             "webhook": { "enabled": true },
-            "x509": { "clientCAFile": node.place.pki().join("ca.crt") },
+            "x509": { "clientCAFile": node.home.pki().join("ca.crt") },
         },
         "authorization": { "mode": "Webhook" },
         "cgroupDriver": "cgroupfs",
@@ -93,6 +93,6 @@ fn kubelet(node: &Node) -> serde_json::Value {
         "makeIPTablesUtilChains": false,
         "maxPods": 200,
         "oomScoreAdj": 0,
-        "resolvConf": node.place.etc().join("resolv.conf"),
+        "resolvConf": node.home.etc().join("resolv.conf"),
     })
 }

@@ -32,7 +32,7 @@ pub(super) struct Daemons {
 
 impl Daemons {
     pub(super) fn start(&mut self, node: &Node, daemon: Daemon) -> anyhow::Result<()> {
-        let log = File::create(node.place.log(daemon.program))?;
+        let log = File::create(node.home.log(daemon.program))?;
         let program = programs::find(&node.programs, daemon.program);
         let child = Command::new(&program)
             .args(&daemon.arguments)

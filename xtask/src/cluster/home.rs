@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) struct Place {
+pub(crate) struct Home {
     pub(crate) folder: PathBuf,
     name: String,
 }
 
-impl Place {
+impl Home {
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || name.len() > 30 || !name.chars().all(fits) {

@@ -1,0 +1,29 @@
+# The images of the mesh for those who have a container engine: docker build --target proxy --tag weft/proxy .
+# What goes in is packed by `cargo xtask image`, so the layout is the same as without one. Its result needs no base, which is as
+# distroless as it gets; to have certificates or time zones in it, name a distroless base: --build-arg BASE=…
+ARG BASE=scratch
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo xtask image --profile dist --layers --into /images
+# tar keeps what the files may: linkerd2-proxy-init has capabilities.
+RUN for image in controller proxy demo; do \
+      mkdir -p /rootfs/$image && \
+      tar --extract --file /images/$image.layer --directory /rootfs/$image --xattrs --xattrs-include='security.*' || exit 1; \
+    done
+
+FROM ${BASE} AS controller
+COPY --from=build /rootfs/controller/ /
+USER 2103:2103
+ENTRYPOINT ["/weft"]
+
+FROM ${BASE} AS demo
+COPY --from=build /rootfs/demo/ /
+USER 65532:65532
+ENTRYPOINT ["/weft-demo"]
+
+FROM ${BASE} AS proxy
+COPY --from=build /rootfs/proxy/ /
+USER 2102:2102
+ENTRYPOINT ["/usr/lib/linkerd/linkerd2-proxy-identity"]

@@ -1,0 +1,39 @@
+//! What a cluster does while it is there.
+
+use crate::{app, cluster};
+
+#[test]
+fn pods_of_our_image_serve_by_name_and_address() {
+    let cluster = cluster();
+    cluster.apply(&app("serve")).unwrap();
+    for workload in ["emoji", "voting", "web"] {
+        cluster.ask(&format!("--namespace serve rollout status deployment/{workload} --timeout=300s")).unwrap();
+    }
+    // Both replicas are Ready; web's answers need the others by their names, from the node over the Service's addresses of both families.
+    let ready = cluster.ask("--namespace serve get deployment web --output jsonpath={.status.readyReplicas}").unwrap();
+    assert_eq!(ready, "2");
+    let addresses = cluster.ask("--namespace serve get service web --output jsonpath={.spec.clusterIPs[*]}").unwrap();
+    assert_eq!(addresses.split(' ').count(), 2, "{addresses}");
+    for address in addresses.split(' ') {
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let ask = ["curl", "--silent", "--fail", "--max-time", "60", &format!("http://{host}/api/list")];
+        let output = cluster.on_node(&ask).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{address}: {output:?}");
+    }
+    // What people do with a pod.
+    assert!(
+        cluster.ask("--namespace serve exec deployment/web -- /weft-demo --version").unwrap().contains("weft-demo")
+    );
+    cluster.until("--namespace serve logs deployment/web", |log| !log.is_empty()).unwrap();
+    cluster.ask("delete namespace serve --wait=false").unwrap();
+}
+
+#[test]
+fn nothing_leads_out() {
+    let cluster = cluster();
+    let links = cluster.on_node(&["ip", "-brief", "link"]).output().unwrap();
+    let links = String::from_utf8(links.stdout).unwrap();
+    let links: Vec<_> = links.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    // The node's own and those of pods, whose other ends are in pods.
+    assert!(links.iter().all(|link| ["lo", "node0"].contains(link) || link.starts_with("veth")), "{links:?}");
+}
