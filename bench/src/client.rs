@@ -1,7 +1,7 @@
 //! The load generators of our own: what wrk and its like do not measure. Each runs in the client's namespace as a process of
 //! its own, is bounded in time and count, and prints one JSON document ([`Report`]).
 
-use crate::origin::BODY_END;
+use crate::{origin::BODY_END, slow};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,6 +31,8 @@ pub(crate) enum Load {
         #[arg(long)]
         bytes: bool,
     },
+    /// Connections that send or read slowly.
+    Slow { count: usize },
 }
 
 impl Load {
@@ -40,6 +42,7 @@ impl Load {
             Self::Short { connections, hosts } => short(target, connections, hosts)?,
             Self::Handshakes { seconds } => handshakes(target, seconds)?,
             Self::Idle { count, bytes } => return idle(target, count, bytes),
+            Self::Slow { count } => return slow::run(target, count),
         };
         println!("{}", serde_json::to_string(&report)?);
         Ok(())
@@ -68,10 +71,12 @@ pub(crate) const COLD: Duration = Duration::from_secs(5);
 const OPEN_CONNECTIONS: usize = 32;
 /// Short connections under way at once.
 const SHORT_AT_ONCE: usize = 16;
+/// Connections that are to be held are opened this many at a time.
+const OPENED_AT_ONCE: usize = 8;
 /// Nothing takes longer, or the measurement has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn block_on<F: Future<Output = Result<Report>>>(work: F) -> Result<Report> {
+pub(crate) fn block_on<F: Future<Output = Result<Report>>>(work: F) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, work)
 }
@@ -80,11 +85,10 @@ fn block_on<F: Future<Output = Result<Report>>>(work: F) -> Result<Report> {
 fn open_loop(target: SocketAddr, rate: u32, seconds: u64) -> Result<Report> {
     block_on(async move {
         let (idle, mut done) = (Rc::new(Idle::new(target)), tokio::task::JoinSet::new());
-        let start = tokio::time::Instant::now();
         let total = u64::from(rate) * seconds;
-        for n in 0..total {
-            let due = start + Duration::from_secs_f64(n as f64 / f64::from(rate));
-            tokio::time::sleep_until(due).await;
+        let start = Instant::now();
+        let mut clock = metronome(start, rate, total);
+        while let Some(due) = clock.recv().await {
             let idle = Rc::clone(&idle);
             done.spawn_local(async move {
                 tokio::time::timeout(PATIENCE, idle.request()).await.context("a request took too long")??;
@@ -103,6 +107,21 @@ fn open_loop(target: SocketAddr, rate: u32, seconds: u64) -> Result<Report> {
             steady: percentiles(steady),
         })
     })
+}
+
+/// Says when each of `total` requests is due, at that time: tokio's own timers are late by up to a millisecond.
+fn metronome(start: Instant, rate: u32, total: u64) -> tokio::sync::mpsc::UnboundedReceiver<Instant> {
+    let (tick, ticks) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for n in 0..total {
+            let due = start + Duration::from_secs_f64(n as f64 / f64::from(rate));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if tick.send(due).is_err() {
+                return;
+            }
+        }
+    });
+    ticks
 }
 
 /// Connections that are not in use, and places for those that are.
@@ -186,26 +205,43 @@ fn handshakes(target: SocketAddr, seconds: u64) -> Result<Report> {
 
 /// Opens connections that were used once, prints how many there are, and waits to be killed.
 fn idle(target: SocketAddr, count: usize, bytes: bool) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut held = Vec::with_capacity(count);
-        for _ in 0..count {
-            let one = async {
-                if bytes {
-                    return echo(target).await;
+    block_on(async move {
+        let mut clients = tokio::task::JoinSet::new();
+        for share in 0..OPENED_AT_ONCE {
+            let count = (count + share) / OPENED_AT_ONCE;
+            clients.spawn_local(async move {
+                let mut held = Vec::with_capacity(count);
+                for _ in 0..count {
+                    held.push(
+                        tokio::time::timeout(PATIENCE, used(target, bytes))
+                            .await
+                            .context("a connection took too long")??,
+                    );
                 }
-                let mut connection = connect(target).await?;
-                get(&mut connection, "idle").await?;
-                Ok(connection)
-            };
-            held.push(tokio::time::timeout(PATIENCE, one).await.context("a connection took too long")??);
+                Ok::<_, anyhow::Error>(held)
+            });
+        }
+        let mut held = Vec::with_capacity(count);
+        while let Some(client) = clients.join_next().await {
+            held.extend(client??);
         }
         println!("{}", held.len());
         std::future::pending().await
     })
+    .map(drop)
 }
 
-async fn connect(target: SocketAddr) -> Result<TcpStream> {
+/// A connection that was used once.
+async fn used(target: SocketAddr, bytes: bool) -> Result<TcpStream> {
+    if bytes {
+        return echo(target).await;
+    }
+    let mut connection = connect(target).await?;
+    get(&mut connection, "idle").await?;
+    Ok(connection)
+}
+
+pub(crate) async fn connect(target: SocketAddr) -> Result<TcpStream> {
     let connection = TcpStream::connect(target).await.context("connecting")?;
     connection.set_nodelay(true)?;
     Ok(connection)

@@ -28,26 +28,71 @@ pub(crate) enum Work {
     Idle,
     /// Opaque connections that carried one byte each and then wait.
     IdleTcp,
-    /// Opaque connections of one byte, one after the other: each is a full handshake with certificates of both sides.
+    /// Opaque connections of one byte, 16 at once: each is a full handshake with certificates of both sides.
     Handshakes,
-    /// As `h1`, with two workers in each proxy.
+    /// The same with the key exchange that all peers know.
+    HandshakesX25519,
+    /// As `h1`, with one and with two workers in each proxy.
     TwoWorkers,
     /// A million connections of one request each, for a hundred thousand hosts.
     Short,
+    /// 500 requests a second beside 5,000 clients that send or read slowly; pooled HTTP/1.1 between the proxies.
+    Slow,
+    /// The same, carried on HTTP/2.
+    SlowOverH2,
+}
+
+/// How the two sides of a handshake agree on keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    X25519,
+    X25519MlKem768,
+}
+
+impl Exchange {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X25519 => "X25519",
+            Self::X25519MlKem768 => "X25519MLKEM768",
+        }
+    }
 }
 
 pub(crate) struct Load {
     pub(crate) work: Work,
     pub(crate) seconds: u64,
+    pub(crate) warm_up: u64,
+    pub(crate) connections: u64,
 }
 
 /// What came of a load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Done {
-    Requests { count: u64, per_second: f64, p50: Duration, p99: Duration },
-    Bytes { gbit_per_second: f64, bytes: u64 },
-    Connections { count: u64, per_second: f64 },
-    Open { count: u64, cold: Percentiles, steady: Percentiles },
+    Requests {
+        count: u64,
+        per_second: f64,
+        p50: Duration,
+        p99: Duration,
+    },
+    Bytes {
+        gbit_per_second: f64,
+        bytes: u64,
+    },
+    Connections {
+        count: u64,
+        per_second: f64,
+    },
+    Open {
+        count: u64,
+        cold: Percentiles,
+        steady: Percentiles,
+    },
+    /// What requests took without slow clients and beside them.
+    Slow {
+        count: u64,
+        alone: Percentiles,
+        beside: Percentiles,
+    },
 }
 
 /// Connections that are held at once; this many need twice as many descriptors.
@@ -58,34 +103,46 @@ const HOSTS: u64 = 100_000;
 const OPEN_SECONDS: u64 = 60;
 /// How long idle connections are left alone before memory is read.
 const SETTLE: Duration = Duration::from_secs(5);
+const SLOW: usize = 5000;
+/// What others ask for meanwhile, a second, and for how long.
+const BESIDE: u32 = 500;
+const BESIDE_SECONDS: u64 = 10;
 
 impl Work {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::H1,
         Self::H1OverH2,
         Self::H2,
         Self::Tcp,
+        Self::TwoWorkers,
         Self::Open600,
         Self::Open2000,
         Self::Idle,
         Self::IdleTcp,
         Self::Handshakes,
-        Self::TwoWorkers,
+        Self::HandshakesX25519,
+        Self::Slow,
+        Self::SlowOverH2,
         Self::Short,
     ];
 
     /// Bytes are carried, not requests.
     pub(crate) fn is_bytes(self) -> bool {
-        matches!(self, Self::Tcp | Self::IdleTcp | Self::Handshakes)
+        matches!(self, Self::Tcp | Self::IdleTcp) || self.exchange().is_some()
     }
 
     /// The proxies speak HTTP/2 between them.
     pub(crate) fn hop_is_h2(self) -> bool {
-        matches!(self, Self::H1OverH2 | Self::H2 | Self::Open600 | Self::Open2000)
+        matches!(self, Self::H1OverH2 | Self::H2 | Self::Open600 | Self::Open2000 | Self::SlowOverH2)
     }
 
-    pub(crate) fn workers(self) -> usize {
-        if self == Self::TwoWorkers { 2 } else { 1 }
+    /// Where handshakes are what is measured: how keys are agreed on. Elsewhere each proxy does what it does by default.
+    pub(crate) fn exchange(self) -> Option<Exchange> {
+        match self {
+            Self::Handshakes => Some(Exchange::X25519MlKem768),
+            Self::HandshakesX25519 => Some(Exchange::X25519),
+            _ => None,
+        }
     }
 }
 
@@ -101,9 +158,20 @@ impl fmt::Display for Work {
             Self::Idle => "idle",
             Self::IdleTcp => "idle-tcp",
             Self::Handshakes => "handshakes",
+            Self::HandshakesX25519 => "handshakes-x25519",
             Self::TwoWorkers => "two-workers",
             Self::Short => "short",
+            Self::Slow => "slow",
+            Self::SlowOverH2 => "slow-over-h2",
         })
+    }
+}
+
+impl Work {
+    /// What is measured, for readers of the report.
+    pub(crate) fn meaning(self) -> String {
+        let meant = self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+        meant.unwrap_or_default()
     }
 }
 
@@ -111,7 +179,13 @@ impl Load {
     /// What takes minutes is done once.
     pub(crate) fn rounds(&self, wanted: usize) -> usize {
         match self.work {
-            Work::Open600 | Work::Open2000 | Work::Idle | Work::IdleTcp | Work::Short => wanted.min(1),
+            Work::Open600
+            | Work::Open2000
+            | Work::Idle
+            | Work::IdleTcp
+            | Work::Short
+            | Work::Slow
+            | Work::SlowOverH2 => wanted.min(1),
             _ => wanted,
         }
     }
@@ -136,28 +210,32 @@ impl Load {
         match self.work {
             // What a proxy holds before its first connection is what it is compared with; a cold start is part of the open loop.
             Work::Idle | Work::IdleTcp | Work::Open600 | Work::Open2000 => Ok(()),
+            Work::Slow | Work::SlowOverH2 => own_client(lab, target, &["open", &BESIDE.to_string(), "2"]).map(drop),
             // What names and connections may hold is held by then.
             Work::Short => own_client(lab, target, &["short", "50000", "50000"]).map(drop),
-            _ => self.send(lab, target, 2).map(drop),
+            _ => self.send(lab, target, self.warm_up).map(drop),
         }
     }
 
     /// What came of it, and what must live while memory is measured.
     pub(crate) fn run(&self, lab: &Lab, target: SocketAddr) -> anyhow::Result<(Done, Option<Running>)> {
-        if !matches!(self.work, Work::Idle | Work::IdleTcp) {
-            return Ok((self.send(lab, target, self.seconds)?, None));
+        match self.work {
+            Work::Idle | Work::IdleTcp => {
+                let bytes: &[&str] = if self.work.is_bytes() { &["--bytes"] } else { &[] };
+                let (count, client) = held(lab, target, &["idle", &IDLE.to_string()], bytes)?;
+                std::thread::sleep(SETTLE);
+                Ok((Done::Connections { count, per_second: 0.0 }, Some(client)))
+            }
+            Work::Slow | Work::SlowOverH2 => {
+                let (rate, seconds) = (BESIDE.to_string(), BESIDE_SECONDS.to_string());
+                let others = || own_client(lab, target, &["open", &rate, &seconds]);
+                let alone = others()?.steady;
+                let (count, client) = held(lab, target, &["slow", &SLOW.to_string()], &[])?;
+                let beside = others()?.steady;
+                Ok((Done::Slow { count, alone, beside }, Some(client)))
+            }
+            _ => Ok((self.send(lab, target, self.seconds)?, None)),
         }
-        let mut command = lab.command(Side::Client, std::env::current_exe()?);
-        command.args(["client", &target.to_string(), "idle", &IDLE.to_string()]);
-        if self.work.is_bytes() {
-            command.arg("--bytes");
-        }
-        let client = Running::start("idle", &mut command)?;
-        wait_for("the idle client", || client.log().ends_with('\n'))?;
-        let text = client.log();
-        let count = text.trim().parse().with_context(|| format!("the idle client failed: {text}"))?;
-        std::thread::sleep(SETTLE);
-        Ok((Done::Connections { count, per_second: 0.0 }, Some(client)))
     }
 
     fn send(&self, lab: &Lab, target: SocketAddr, seconds: u64) -> anyhow::Result<Done> {
@@ -166,7 +244,7 @@ impl Load {
                 let url = format!("http://{target}/");
                 let text = output(lab.command(Side::Client, "wrk").args([
                     "-t1",
-                    "-c32",
+                    &format!("-c{}", self.connections),
                     "--latency",
                     &format!("-d{seconds}s"),
                     &url,
@@ -188,7 +266,7 @@ impl Load {
                 std::fs::remove_file(log)?;
                 h2load(&text, &requests)
             }
-            Work::Idle | Work::IdleTcp => bail!("idle connections are held, not sent"),
+            Work::Idle | Work::IdleTcp | Work::Slow | Work::SlowOverH2 => bail!("connections are held, not sent"),
             Work::Tcp => {
                 let (host, port) = (target.ip().to_string(), target.port().to_string());
                 let text = output(lab.command(Side::Client, "iperf3").args([
@@ -208,7 +286,7 @@ impl Load {
                 let Report { count, cold, steady, .. } = own_client(lab, target, &["open", rate, &seconds])?;
                 Ok(Done::Open { count, cold, steady })
             }
-            Work::Handshakes => {
+            Work::Handshakes | Work::HandshakesX25519 => {
                 let Report { count, seconds, steady, .. } =
                     own_client(lab, target, &["handshakes", &seconds.to_string()])?;
                 let micros = |us: f64| Duration::from_secs_f64(us / 1e6);
@@ -222,6 +300,16 @@ impl Load {
             }
         }
     }
+}
+
+/// Starts a generator that holds connections, and says how many once they are open.
+fn held(lab: &Lab, target: SocketAddr, load: &[&str], more: &[&str]) -> anyhow::Result<(u64, Running)> {
+    let mut command = lab.command(Side::Client, std::env::current_exe()?);
+    let client = Running::start("held", command.args(["client", &target.to_string()]).args(load).args(more))?;
+    wait_for("the client that holds connections", || client.log().ends_with('\n'))?;
+    let text = client.log();
+    let count = text.trim().parse().with_context(|| format!("the client that holds connections failed: {text}"))?;
+    Ok((count, client))
 }
 
 /// Runs a generator of ours to its end.

@@ -2,8 +2,8 @@
 
 use crate::lab::ORIGIN;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Response, service::service_fn};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -15,6 +15,9 @@ use tokio::{
 };
 
 const BODY: &[u8] = &[b'x'; 128];
+/// What slow readers ask for.
+pub(crate) const LARGE_PATH: &str = "/large";
+const LARGE: &[u8] = &[b'x'; 1 << 20];
 /// An answer is whole when it ends in this: the body is all of one letter, which no header ends in four of.
 pub(crate) const BODY_END: &[u8] = b"xxxx";
 
@@ -33,8 +36,12 @@ pub(crate) fn serve(echo: bool) -> anyhow::Result<()> {
                 continue;
             }
             tokio::spawn(async move {
-                let answer =
-                    service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(BODY)))) });
+                let answer = service_fn(|request: Request<Incoming>| async {
+                    let body = if request.uri().path() == LARGE_PATH { LARGE } else { BODY };
+                    // A request is read to its end, however long that takes. One that breaks off needs no answer.
+                    let _ = request.into_body().collect().await;
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(body))))
+                });
                 // A client that goes away in the middle is no fault of the origin.
                 let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
             });

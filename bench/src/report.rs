@@ -13,6 +13,8 @@ pub(crate) struct Row {
     pub(crate) done: Done,
     /// Of both proxies.
     pub(crate) cpu: Duration,
+    /// Of the machine that were busy meanwhile, with whatever.
+    pub(crate) cores: f64,
     /// Bytes, of the client's and the server's proxy: before the load, and at its end.
     pub(crate) rss_before: (u64, u64),
     pub(crate) rss: (u64, u64),
@@ -24,6 +26,7 @@ pub(crate) struct Report {
     machine: String,
     date: String,
     rows: BTreeMap<(Work, Subject), Vec<Row>>,
+    failures: Vec<String>,
 }
 
 impl Row {
@@ -32,7 +35,7 @@ impl Row {
         let units = match self.done {
             Done::Requests { count, .. } => count as f64,
             Done::Bytes { bytes, .. } => bytes as f64 / f64::from(1 << 20),
-            Done::Connections { count, .. } | Done::Open { count, .. } => count as f64,
+            Done::Connections { count, .. } | Done::Open { count, .. } | Done::Slow { count, .. } => count as f64,
         };
         self.cpu.as_secs_f64() * 1e6 / units.max(1.0)
     }
@@ -43,7 +46,15 @@ impl Row {
             Done::Requests { per_second, .. } => per_second,
             Done::Bytes { gbit_per_second, .. } => gbit_per_second,
             Done::Connections { per_second, .. } => per_second,
-            Done::Open { count, .. } => count as f64,
+            Done::Open { count, .. } | Done::Slow { count, .. } => count as f64,
+        }
+    }
+
+    /// What requests took at the p99 without slow clients and beside them, in microseconds.
+    fn beside(&self) -> (f64, f64) {
+        match self.done {
+            Done::Slow { alone, beside, .. } => (alone.p99, beside.p99),
+            _ => (f64::NAN, f64::NAN),
         }
     }
 
@@ -80,6 +91,7 @@ impl Report {
             machine: format!("{cores} ×{model}, Linux {}", kernel.trim()),
             date: jiff::Zoned::now().date().to_string(),
             rows: BTreeMap::new(),
+            failures: vec![],
         })
     }
 
@@ -87,21 +99,55 @@ impl Report {
         self.rows.entry((work, row.subject)).or_default().push(row);
     }
 
+    pub(crate) fn failed(&mut self, work: Work, subject: Subject, error: &anyhow::Error) {
+        let cause = error.root_cause().to_string();
+        self.failures.push(format!("{subject} doing {work}: {}", cause.lines().next().unwrap_or_default()));
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.failures.is_empty()
+    }
+
     pub(crate) fn render(&self) -> String {
         let mut text = format!(
             "# Results\n\nWritten by `cargo xtask bench` on {}. Machine: {}. {} s of load per subject and work, median of {} rounds.\n\
-             Two proxies in network namespaces, mTLS (TLS 1.3, P-256, client certificates) between them, one worker each. CPU is user and system time of both\n\
-             proxies per request (per MiB for tcp). Machines are shared: compare within one run.\n\nVersions: {}.\n",
+             Two proxies in network namespaces, mTLS (TLS 1.3, P-256, client certificates) between them, one worker each, and behind the same redirection\n\
+             rules: what the kernel does for those costs every subject alike. weft has policies, metrics, balancing, records and an idle tap server on. CPU is user and\n\
+             system time of both proxies per request (per MiB for tcp). Machines are shared: compare within one run.\n\nVersions: {}.\n",
             self.date,
             self.machine,
             self.seconds,
             self.rounds,
             Subject::versions()
         );
+        self.targets(&mut text);
         for work in Work::ALL {
             self.section(work, &mut text);
         }
+        if !self.failures.is_empty() {
+            let _ = write!(text, "\n## Failed\n\n- {}\n", self.failures.join("\n- "));
+        }
         text
+    }
+
+    /// What is promised, and what this run says of it.
+    fn targets(&self, text: &mut String) {
+        let measured: Vec<_> = TARGETS.iter().map(|t| (t, (t.value)(self))).filter(|(_, v)| v.is_finite()).collect();
+        if measured.is_empty() {
+            return;
+        }
+        text.push_str("\n## Targets\n\n| work | what | target | measured | |\n|---|---|--:|--:|---|\n");
+        for (Target { work, what, bound, value: _ }, value) in measured {
+            let (sign, limit, held) = match bound {
+                Bound::Most(limit) => ("≤", limit, value <= *limit),
+                Bound::Least(limit) => ("≥", limit, value >= *limit),
+            };
+            let _ = writeln!(
+                text,
+                "| {work} | {what} | {sign} {limit} | {value:.2} | {} |",
+                if held { "held" } else { "**missed**" }
+            );
+        }
     }
 
     fn section(&self, work: Work, text: &mut String) {
@@ -109,11 +155,13 @@ impl Report {
         if present.is_empty() {
             return;
         }
-        let _ = write!(text, "\n## {work}\n\n");
+        let _ = write!(text, "\n## {work}\n\n{}.\n\n", work.meaning());
         let (columns, cells): (&[&str], Cells) = match work {
             Work::Open600 | Work::Open2000 => (OPEN, Self::open_cells),
             Work::Idle | Work::IdleTcp => (IDLE, Self::idle_cells),
             Work::Short => (SHORT, Self::short_cells),
+            Work::TwoWorkers => (WORKERS, Self::worker_cells),
+            Work::Slow | Work::SlowOverH2 => (SLOW, Self::slow_cells),
             _ => (LOAD, Self::load_cells),
         };
         let _ = writeln!(text, "| | {} |\n|---|{}", columns.join(" | "), "--:|".repeat(columns.len()));
@@ -145,10 +193,9 @@ impl Report {
     fn open_cells(&self, work: Work, subject: Subject) -> Vec<String> {
         let of = |subject, of: fn(&Row) -> f64| self.median(work, subject, of) / 1e3;
         let (cold, steady): (Figure, Figure) = (|r| r.open().0.p99, |r| r.open().1.p99);
-        let added = |subject, what| of(subject, what) - of(Subject::Direct, what);
         let against = |what| match subject {
             Subject::Direct => "–".to_owned(),
-            _ => ratio(added(subject, what), added(Subject::Envoy, what)),
+            _ => number(self.added(work, subject, what), 2),
         };
         vec![
             number(of(subject, |r| r.open().1.p50), 2),
@@ -157,6 +204,39 @@ impl Report {
             number(of(subject, |r| r.open().0.p50), 2),
             number(of(subject, cold), 2),
             against(cold),
+        ]
+    }
+
+    /// What a subject adds to the time without proxies, by what Envoy adds.
+    fn added(&self, work: Work, subject: Subject, what: Figure) -> f64 {
+        let added = |subject| self.median(work, subject, what) - self.median(work, Subject::Direct, what);
+        added(subject) / added(Subject::Envoy)
+    }
+
+    /// A figure of weft by the same of a peer.
+    fn against(&self, work: Work, peer: Subject, what: Figure) -> f64 {
+        self.median(work, Subject::Weft, what) / self.median(work, peer, what)
+    }
+
+    fn worker_cells(&self, work: Work, subject: Subject) -> Vec<String> {
+        let of = |what: Figure| self.median(work, subject, what);
+        let by_one = |what: Figure| number(of(what) / self.median(work, Subject::Weft, what), 2);
+        vec![
+            number(of(Row::rate), 0),
+            by_one(Row::rate),
+            number(of(Row::cost), 1),
+            by_one(Row::cost),
+            number(of(|r| r.cores), 2),
+        ]
+    }
+
+    fn slow_cells(&self, work: Work, subject: Subject) -> Vec<String> {
+        let of = |what: Figure| self.median(work, subject, what);
+        vec![
+            number(of(|r| r.beside().0) / 1e3, 2),
+            number(of(|r| r.beside().1) / 1e3, 2),
+            number(of(|r| r.beside().1) / of(|r| r.beside().0), 2),
+            self.rss(work, subject),
         ]
     }
 
@@ -194,7 +274,51 @@ type Cells = fn(&Report, Work, Subject) -> Vec<String>;
 /// What is taken from each round, for the median.
 type Figure = fn(&Row) -> f64;
 
-/// Two workers are compared with one by this report's `h1`; what limits them is the machine, which serves the load too.
+/// What the project promises of a run.
+struct Target {
+    work: Work,
+    what: &'static str,
+    bound: Bound,
+    value: fn(&Report) -> f64,
+}
+
+enum Bound {
+    Most(f64),
+    Least(f64),
+}
+
+const fn target(work: Work, what: &'static str, bound: Bound, value: fn(&Report) -> f64) -> Target {
+    Target { work, what, bound, value }
+}
+
+/// The p99 of an open loop, steady and cold.
+const STEADY: Figure = |r| r.open().1.p99;
+const COLD: Figure = |r| r.open().0.p99;
+
+#[rustfmt::skip]
+const TARGETS: &[Target] = &[
+    target(Work::H1, "CPU ÷ Envoy's", Bound::Most(0.30), |r| r.against(Work::H1, Subject::Envoy, Row::cost)),
+    target(Work::H1, "CPU ÷ HAProxy's", Bound::Most(0.75), |r| r.against(Work::H1, Subject::Haproxy, Row::cost)),
+    target(Work::H1OverH2, "CPU ÷ Envoy's", Bound::Most(0.38), |r| r.against(Work::H1OverH2, Subject::Envoy, Row::cost)),
+    target(Work::H2, "CPU ÷ Envoy's", Bound::Most(0.33), |r| r.against(Work::H2, Subject::Envoy, Row::cost)),
+    target(Work::Tcp, "rate ÷ Envoy's", Bound::Least(1.0), |r| r.against(Work::Tcp, Subject::Envoy, Row::rate)),
+    target(Work::TwoWorkers, "rate ÷ one worker's, where cores allow", Bound::Least(1.7), |r| {
+        r.median(Work::TwoWorkers, Subject::Weft2, Row::rate) / r.median(Work::TwoWorkers, Subject::Weft, Row::rate)
+    }),
+    target(Work::Open600, "p99 added ÷ Envoy's, steady", Bound::Most(0.5), |r| r.added(Work::Open600, Subject::Weft, STEADY)),
+    target(Work::Open600, "p99 added ÷ Envoy's, first 5 s", Bound::Most(1.0), |r| r.added(Work::Open600, Subject::Weft, COLD)),
+    target(Work::Open2000, "p99 added ÷ Envoy's, steady", Bound::Most(0.5), |r| r.added(Work::Open2000, Subject::Weft, STEADY)),
+    target(Work::Open2000, "p99 added ÷ Envoy's, first 5 s", Bound::Most(1.0), |r| r.added(Work::Open2000, Subject::Weft, COLD)),
+    target(Work::Idle, "KB each, client's proxy", Bound::Most(3.0), |r| r.median(Work::Idle, Subject::Weft, |r| r.per_connection().0)),
+    target(Work::IdleTcp, "KB each, client's proxy", Bound::Most(12.0), |r| r.median(Work::IdleTcp, Subject::Weft, |r| r.per_connection().0)),
+    target(Work::IdleTcp, "KB each, server's proxy", Bound::Most(12.0), |r| r.median(Work::IdleTcp, Subject::Weft, |r| r.per_connection().1)),
+    target(Work::Handshakes, "rate ÷ Envoy's", Bound::Least(1.0), |r| r.against(Work::Handshakes, Subject::Envoy, Row::rate)),
+    target(Work::HandshakesX25519, "rate ÷ Envoy's", Bound::Least(1.0), |r| r.against(Work::HandshakesX25519, Subject::Envoy, Row::rate)),
+    target(Work::Short, "RSS after all ÷ after the first 50,000, client's proxy", Bound::Most(1.05), |r| {
+        r.median(Work::Short, Subject::Weft, |r| r.rss.0 as f64 / r.rss_before.0 as f64)
+    }),
+];
+
 const LOAD: &[&str] = &[
     "per second (Gbit for tcp)",
     "CPU µs",
@@ -213,6 +337,9 @@ const OPEN: &[&str] = &[
     "p99 ms first 5 s",
     "p99 added ÷ Envoy's first 5 s",
 ];
+const WORKERS: &[&str] =
+    &["per second", "÷ one worker's", "CPU µs", "÷ one worker's", "cores of the machine that were busy"];
+const SLOW: &[&str] = &["p99 ms alone", "p99 ms beside 5,000 slow clients", "ratio", "RSS MB client, server"];
 const IDLE: &[&str] = &["KB each at the client's proxy", "KB each at the server's proxy", "RSS MB client, server"];
 const SHORT: &[&str] = &["connections/s", "CPU µs", "RSS MB client, server, after the first 50,000 → after all"];
 
@@ -227,6 +354,6 @@ fn ratio(value: f64, to: f64) -> String {
 fn millis(row: &Row, pick: fn(Duration, Duration) -> Duration) -> f64 {
     match row.done {
         Done::Requests { p50, p99, .. } => pick(p50, p99).as_secs_f64() * 1e3,
-        Done::Bytes { .. } | Done::Connections { .. } | Done::Open { .. } => f64::NAN,
+        _ => f64::NAN,
     }
 }

@@ -26,27 +26,35 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     let app_h2 = work == Work::H2;
     let client = config(
         listener(work, CLIENT_PROXY, None),
-        cluster(SERVER_PROXY, hop_h2, Some(tls_context(&dir, "client", false))),
+        cluster(SERVER_PROXY, hop_h2, Some(tls_context(&dir, "client", false, work))),
     );
-    let server =
-        config(listener(work, SERVER_PROXY, Some(tls_context(&dir, "server", true))), cluster(ORIGIN, app_h2, None));
+    let server = config(
+        listener(work, SERVER_PROXY, Some(tls_context(&dir, "server", true, work))),
+        cluster(ORIGIN, app_h2, None),
+    );
     let proxies = vec![run(lab, Side::Client, &dir, &client, 1)?, run(lab, Side::Server, &dir, &server, 2)?];
-    wait_for("Envoy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))?;
-    Ok(Pair { target: CLIENT_PROXY, proxies, _controls: vec![] })
+    let pair = Pair { target: ORIGIN, proxies, _controls: vec![] };
+    wait_for("Envoy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))
+        .with_context(|| pair.logs())?;
+    Ok(pair)
 }
 
 fn address(addr: SocketAddr) -> Value {
     json!({"socket_address": {"address": addr.ip().to_string(), "port_value": addr.port()}})
 }
 
-fn tls_context(dir: &Path, side: &str, server: bool) -> Value {
+fn tls_context(dir: &Path, side: &str, server: bool, work: Work) -> Value {
     let file = |name: String| json!({"filename": dir.join(name).display().to_string()});
     let mut validation = json!({"trusted_ca": file("ca.pem".into())});
     if !server {
         validation["match_typed_subject_alt_names"] = json!([{"san_type": "DNS", "matcher": {"exact": SERVER_NAME}}]);
     }
+    let mut parameters = json!({"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"});
+    if let Some(exchange) = work.exchange() {
+        parameters["ecdh_curves"] = json!([exchange.name()]);
+    }
     let common = json!({
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_params": parameters,
         "tls_certificates": [{"certificate_chain": file(format!("{side}.pem")), "private_key": file(format!("{side}.key"))}],
         "validation_context": validation,
     });
@@ -55,6 +63,14 @@ fn tls_context(dir: &Path, side: &str, server: bool) -> Value {
     } else {
         ("Upstream", json!({"sni": SERVER_NAME}))
     };
+    if work.exchange().is_some() {
+        // Every handshake is a full one.
+        if server {
+            context["disable_stateless_session_resumption"] = json!(true);
+        } else {
+            context["max_session_keys"] = json!(0);
+        }
+    }
     context["common_tls_context"] = common;
     context["@type"] = json!(format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}TlsContext"));
     json!({"name": "envoy.transport_sockets.tls", "typed_config": context})

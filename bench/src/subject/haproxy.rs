@@ -6,6 +6,7 @@ use crate::{
     load::Work,
     process::{Running, wait_for},
 };
+use anyhow::Context;
 use std::path::Path;
 
 pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
@@ -19,12 +20,15 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     // What the two speak between them, and what the server's speaks to the origin.
     let hop = if work.hop_is_h2() { "alpn h2" } else { "" };
     let app = if work == Work::H2 { "proto h2" } else { "" };
+    // Its OpenSSL offers X25519 first.
     let tls = "ssl-min-ver TLSv1.3";
+    // Every handshake is a full one, where they are what is measured.
+    let (afresh, ticketless) = if work.exchange().is_some() { ("no-ssl-reuse", "no-tls-tickets") } else { ("", "") };
     let client_config = config(
         mode,
         &format!("bind {CLIENT_PROXY}"),
         &format!(
-            "server up {SERVER_PROXY} ssl verify required verifyhost {SERVER_NAME} sni str({SERVER_NAME}) {tls} {hop} ca-file {} crt {}",
+            "server up {SERVER_PROXY} ssl verify required verifyhost {SERVER_NAME} sni str({SERVER_NAME}) {tls} {hop} {afresh} ca-file {} crt {}",
             ca.display(),
             client.display()
         ),
@@ -32,15 +36,17 @@ pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
     let server_config = config(
         mode,
         &format!(
-            "bind {SERVER_PROXY} ssl verify required {tls} {hop} ca-file {} crt {}",
+            "bind {SERVER_PROXY} ssl verify required {tls} {hop} {ticketless} ca-file {} crt {}",
             ca.display(),
             server.display()
         ),
         &format!("server app {ORIGIN} {app}"),
     );
     let proxies = vec![run(lab, Side::Client, &dir, &client_config)?, run(lab, Side::Server, &dir, &server_config)?];
-    wait_for("HAProxy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))?;
-    Ok(Pair { target: CLIENT_PROXY, proxies, _controls: vec![] })
+    let pair = Pair { target: ORIGIN, proxies, _controls: vec![] };
+    wait_for("HAProxy", || lab.listens(Side::Client, CLIENT_PROXY) && lab.listens(Side::Server, SERVER_PROXY))
+        .with_context(|| pair.logs())?;
+    Ok(pair)
 }
 
 fn config(mode: &str, bind: &str, server: &str) -> String {

@@ -2,60 +2,32 @@
 
 use super::{CLIENT_NAME, Pair, SERVER_NAME, SERVER_PROXY};
 use crate::{
-    lab::{CLIENT, Lab, ORIGIN, SERVER, Side},
-    load::Work,
+    lab::{CLIENT, Lab, MARK, ORIGIN, SERVER, Side},
+    load::{Exchange, Work},
     process::{Running, wait_for},
 };
 use anyhow::Context;
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
-use weft_model::{
-    Endpoint, NameAddr, ProtocolHint, endpoint::ServerTls, names::port, policy::inbound::DefaultPolicy,
-    ports::PortRanges,
-};
+use std::{net::IpAddr, path::PathBuf};
+use weft_model::{Endpoint, NameAddr, ProtocolHint, endpoint::ServerTls, policy::inbound::DefaultPolicy};
 use weft_testkit::{ca::Ca, control::FakeControl, policy};
-use weft_transport::{
-    netns::Namespace,
-    redirect::{Exempt, Firewall, Rules},
-};
 
-const MARK: u32 = 0x1e57;
 const TARGET: &str = "origin.bench.svc.cluster.local:8080";
 const CONTROL_NAME: &str = "linkerd-destination.linkerd.serviceaccount.identity.linkerd.cluster.local";
 
-pub(crate) fn start(lab: &Lab, work: Work) -> anyhow::Result<Pair> {
+pub(crate) fn start(lab: &Lab, work: Work, workers: usize) -> anyhow::Result<Pair> {
     let ca = Ca::new()?;
     let mut controls = vec![];
     let mut proxies = vec![];
     for side in [Side::Client, Side::Server] {
-        let namespace = Namespace::open(Path::new("/run/netns").join(side.name())).context("opening a namespace")?;
-        let control = namespace.run(|| {
-            rules().apply(Firewall::ALL)?;
-            FakeControl::with_ca(ca.clone())
-        })??;
+        let control = lab.within(side, || FakeControl::with_ca(ca.clone()))??;
         script(&control, work)?;
-        proxies.push(run(lab, side, &control, work.workers())?);
+        proxies.push(run(lab, side, &control, work, workers)?);
         controls.push(control);
     }
     for (side, proxy) in [Side::Client, Side::Server].into_iter().zip(&proxies) {
         wait_for("weft-proxy", || ready(lab, side)).with_context(|| proxy.log())?;
     }
     Ok(Pair { target: ORIGIN, proxies, _controls: controls })
-}
-
-fn rules() -> Rules {
-    Rules {
-        inbound_port: port::INBOUND,
-        outbound_port: port::OUTBOUND,
-        only_inbound: PortRanges::default(),
-        skip_inbound: PortRanges::from_iter([port::CONTROL, port::ADMIN]),
-        skip_outbound: PortRanges::default(),
-        skip_subnets: vec![],
-        exempt: Exempt::Mark(MARK),
-        ipv6: true,
-    }
 }
 
 /// What a default installation answers for one meshed endpoint.
@@ -85,7 +57,7 @@ fn script(control: &FakeControl, work: Work) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(lab: &Lab, side: Side, control: &FakeControl, workers: usize) -> anyhow::Result<Running> {
+fn run(lab: &Lab, side: Side, control: &FakeControl, work: Work, workers: usize) -> anyhow::Result<Running> {
     let binary: PathBuf =
         std::env::var_os("WEFT_BENCH_PROXY").context("WEFT_BENCH_PROXY names no proxy; use cargo xtask bench")?.into();
     let (ip, name): (IpAddr, _) = match side {
@@ -126,6 +98,9 @@ fn run(lab: &Lab, side: Side, control: &FakeControl, workers: usize) -> anyhow::
     ];
     for (variable, value) in variables {
         command.env(format!("LINKERD2_PROXY_{variable}"), value);
+    }
+    if work.exchange() == Some(Exchange::X25519) {
+        command.env("WEFT_PROXY_TLS_POST_QUANTUM", "false");
     }
     Running::start(&format!("weft-{}", side.name()), &mut command)
 }
