@@ -18,6 +18,7 @@ use weft_model::{
     policy::{inbound::DefaultPolicy, outbound::Backoff},
 };
 use weft_telemetry::Format;
+use weft_transport::tls::KeyExchange;
 
 /// Everything that is configured.
 #[derive(Clone, Debug)]
@@ -191,6 +192,7 @@ pub struct IdentityConfig {
     pub source: IdentitySource,
     /// How long a connection may outlive a certificate that it was opened with.
     pub expiry_grace: Duration,
+    pub key_exchange: KeyExchange,
 }
 
 /// Who certifies this workload.

@@ -174,6 +174,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", Duration, Value("10s"), "Shortest wait before a renewal"),
         yes("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", Duration, Value("24h"), "Longest wait before a renewal"),
         yes("WEFT_PROXY_IDENTITY_EXPIRY_GRACE", Duration, Value("2m"), "How long a connection may outlive a certificate that it was opened with: at its end it takes nothing new, after this it is cut off"),
+        yes("WEFT_PROXY_TLS_POST_QUANTUM", Bool, Value("true"), "Whether TLS prefers the key exchange X25519MLKEM768; without it a handshake costs less, and whoever records it may read it when quantum computers come"),
         yes("LINKERD2_PROXY_IDENTITY_DISABLED", Text, Unset, "Any value is an error: a proxy has an identity"),
         yes("LINKERD2_PROXY_IDENTITY_SPIRE_WORKLOAD_API_ADDRESS", Path, Unset, "The Unix socket of a SPIFFE workload API, with or without `unix:`; certificates come from there"),
         yes("LINKERD2_PROXY_IDENTITY_SPIRE_SOCKET", Path, Unset, "Older name of the above"),

@@ -329,7 +329,7 @@ fn registry(config: &Config) -> Registry {
     let registry = Registry::new(config.process.workers, config.process.metrics_series_cap);
     build::register(&registry);
     process::register(&registry);
-    let tls = tls::info();
+    let tls = tls::info(config.identity.key_exchange);
     registry.collector(move |out| {
         let labels = Labels::new()
             .with("tls_suites", &tls.suites)
@@ -344,7 +344,8 @@ fn registry(config: &Config) -> Registry {
 
 fn tls_store(config: &Config) -> Result<Store, StartError> {
     let identity = &config.identity;
-    Store::new(&identity.trust_anchors, identity.server_name.clone(), identity.id.clone())
+    let (name, id) = (identity.server_name.clone(), identity.id.clone());
+    Store::with_exchange(&identity.trust_anchors, name, id, identity.key_exchange)
         .map_err(|e| StartError::Identity(e.into()))
 }
 

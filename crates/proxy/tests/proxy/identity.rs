@@ -336,3 +336,18 @@ async fn what_the_control_plane_is_asked_is_counted() {
     let tls = r#"rustls_info{tls_suites="TLS13_AES_128_GCM_SHA256,TLS13_AES_256_GCM_SHA384,TLS13_CHACHA20_POLY1305_SHA256",tls_kx_groups="X25519MLKEM768,X25519,secp256r1,secp384r1",tls_rand="AwsLcRs",tls_key_provider="AwsLcRs",tls_fips="false"} 1"#;
     assert!(proxy.handle().metrics().lines().any(|line| line == tls), "{}", proxy.handle().metrics());
 }
+
+#[tokio::test]
+async fn who_is_without_post_quantum_agrees_with_who_is_not() {
+    let without = [("WEFT_PROXY_TLS_POST_QUANTUM", "false")];
+    for (web, app) in [(&without[..], &[][..]), (&[], &without), (&without, &without)] {
+        let mesh = Mesh::with(web, app).await;
+        let classical = "tls_kx_groups=\"X25519,secp256r1,secp384r1\"";
+        assert_eq!(mesh.web.metric_has(classical), !web.is_empty());
+        let origin = http1::Origin::start(|_| http1::Reply::ok("ok")).await.unwrap();
+        let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
+        let mut client = http1::Client::over(mesh.connect(&service).await);
+        let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        assert_eq!(answer.status(), Some(200));
+    }
+}

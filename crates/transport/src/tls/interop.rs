@@ -35,7 +35,10 @@ impl Theirs {
 
     fn provider(&self) -> Arc<CryptoProvider> {
         let suites = ALL_CIPHER_SUITES.iter().copied().filter(|suite| suite.suite() == self.suite);
-        Arc::new(CryptoProvider { cipher_suites: suites.collect(), ..(*verify::provider()).clone() })
+        Arc::new(CryptoProvider {
+            cipher_suites: suites.collect(),
+            ..(*verify::provider(KeyExchange::default())).clone()
+        })
     }
 
     fn client(&self) -> Arc<ClientConfig> {

@@ -31,4 +31,4 @@ pub use key::Key;
 pub use probe::connect_unverified;
 pub(crate) use session::Session;
 pub use store::{Peer, Store};
-pub use verify::{Info, info};
+pub use verify::{Info, KeyExchange, info};

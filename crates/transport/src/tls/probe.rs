@@ -3,7 +3,7 @@
 //! Who answers is not proven, so nothing but a probe may go over it. It presents no certificate and trusts no anchor; the
 //! mesh's own connections are made by [`super::Store`].
 
-use super::{TlsError, handshake, verify};
+use super::{KeyExchange, TlsError, handshake, verify};
 use crate::Stream;
 use rustls::{ClientConfig, client::Resumption, pki_types::ServerName, version::TLS13};
 use std::{net::IpAddr, sync::Arc};
@@ -19,7 +19,7 @@ const ALPN: &[u8] = b"http/1.1";
 /// # Errors
 /// The server does not speak TLS 1.3, or not TLS at all.
 pub async fn connect_unverified(tcp: TcpStream, ip: IpAddr) -> Result<Stream, TlsError> {
-    let provider = verify::provider();
+    let provider = verify::provider(KeyExchange::default());
     let anybody = verify::Anybody(provider.signature_verification_algorithms);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?

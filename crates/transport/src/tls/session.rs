@@ -103,6 +103,11 @@ impl Session {
         &self.tcp
     }
 
+    /// Whether something was received that no reader has seen, an end included.
+    pub(crate) fn holds_received(&self) -> bool {
+        self.opened > 0 || !self.incoming.is_empty() || !matches!(self.reading, Reading::Open)
+    }
+
     #[cfg(test)]
     pub(super) fn control(&mut self) -> &mut Control {
         &mut self.control

@@ -2,7 +2,7 @@
 
 use super::{
     AnchorsError, CertificateError, Key, TlsError, handshake,
-    verify::{self, ServerIdentity},
+    verify::{self, KeyExchange, ServerIdentity},
 };
 use crate::Stream;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -79,8 +79,21 @@ impl Store {
     /// # Errors
     /// The anchors are no certificates.
     pub fn new(anchors_pem: &str, server_name: DnsName, identity: Identity) -> Result<Self, AnchorsError> {
+        Self::with_exchange(anchors_pem, server_name, identity, KeyExchange::default())
+    }
+
+    /// As [`Store::new`], with keys agreed on as `exchange` says.
+    ///
+    /// # Errors
+    /// As [`Store::new`].
+    pub fn with_exchange(
+        anchors_pem: &str,
+        server_name: DnsName,
+        identity: Identity,
+        exchange: KeyExchange,
+    ) -> Result<Self, AnchorsError> {
         let anchors = verify::anchors(anchors_pem)?;
-        let provider = verify::provider();
+        let provider = verify::provider(exchange);
         let current = Current::new(&provider, Arc::new(anchors), None)?;
         Ok(Self(Arc::new(Shared {
             server_name,

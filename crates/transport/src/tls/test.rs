@@ -82,7 +82,7 @@ pub(crate) fn expecting(name: &str) -> ServerTls {
 /// The first flight of a client of the mesh.
 pub(crate) fn client_hello(sni: &str, alpn: bool) -> Vec<u8> {
     use rustls::{ClientConfig, ClientConnection};
-    let mut config = ClientConfig::builder_with_provider(verify::provider())
+    let mut config = ClientConfig::builder_with_provider(verify::provider(KeyExchange::default()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()

@@ -4,6 +4,7 @@ use super::reader::{Reader, dns_name};
 use crate::config::{IdentityConfig, IdentityService, IdentitySource, WorkloadApi, value};
 use std::path::PathBuf;
 use weft_model::{DnsName, Identity};
+use weft_transport::tls::KeyExchange;
 
 impl Reader {
     pub(super) fn identity(&self) -> Option<IdentityConfig> {
@@ -24,8 +25,13 @@ impl Reader {
             None => self.identity_service().map(IdentitySource::Service),
         };
         let expiry_grace = self.or_default("WEFT_PROXY_IDENTITY_EXPIRY_GRACE", value::duration);
+        let key_exchange = match self.or_default("WEFT_PROXY_TLS_POST_QUANTUM", value::bool) {
+            true => KeyExchange::PostQuantum,
+            false => KeyExchange::Classical,
+        };
         let (id, server_name) = names?;
-        Some(IdentityConfig { trust_anchors: trust_anchors?, id, server_name, source: source?, expiry_grace })
+        let (trust_anchors, source) = (trust_anchors?, source?);
+        Some(IdentityConfig { trust_anchors, id, server_name, source, expiry_grace, key_exchange })
     }
 
     fn workload_api(&self) -> Option<WorkloadApi> {
