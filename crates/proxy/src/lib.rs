@@ -26,6 +26,7 @@ pub mod process;
 mod profile;
 mod records;
 mod server_first;
+mod turn;
 
 pub use config::Config;
 pub use process::{Handle, Options, start};

@@ -12,6 +12,7 @@ use crate::{
         labels,
     },
     process::{discovery::Versioned, retry_budget::Budget, worker::Direction},
+    turn,
 };
 use std::{
     cell::{Cell, OnceCell},
@@ -214,7 +215,7 @@ impl Seen {
     }
 
     fn millis(&self) -> f64 {
-        self.start.elapsed().as_secs_f64() * 1e3
+        turn::now().saturating_duration_since(self.start).as_secs_f64() * 1e3
     }
 }
 

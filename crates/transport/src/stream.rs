@@ -16,7 +16,7 @@ use std::{
     time::SystemTime,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -93,6 +93,20 @@ impl Stream {
     /// Whether nothing new may begin on it.
     pub fn is_ending(&self) -> bool {
         self.lifetime.as_ref().is_some_and(Lifetime::is_ending)
+    }
+
+    /// Whether nothing is there to be read, neither bytes nor an end, as far as the runtime knows: costs no system call. False says
+    /// only that reading is worth a try.
+    pub fn is_quiet(&self) -> bool {
+        let held = match &self.io {
+            Io::Tcp(_) => false,
+            Io::Tls(session) => session.holds_received(),
+        };
+        // What is tried succeeds, so that the runtime goes on knowing.
+        self.unread.is_empty()
+            && !held
+            && !self.is_cut()
+            && self.socket().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     pub fn is_tls(&self) -> bool {

@@ -21,6 +21,7 @@ use crate::{
         request::RequestHead,
         response::{Reframe, ResponseHead, Rewrite, View},
     },
+    turn,
 };
 use std::{
     future::poll_fn,
@@ -62,7 +63,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         if joined > 0 {
             self.record.request_body(joined);
         }
-        let start = Instant::now();
+        let start = turn::now();
         let mut interim = 0;
         loop {
             match poll_fn(|cx| self.poll_head(cx, &mut upstream, &mut request, asked)).await {
@@ -102,7 +103,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             if !reported && (response.moved() || polled.is_ready()) {
                 reported = true;
                 self.record.first_byte();
-                self.endpoint.responded(start.elapsed());
+                self.endpoint.responded(turn::now().saturating_duration_since(start));
             }
             polled
         })
@@ -179,7 +180,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         self.record.response_fields(&View { head: self.response, buf: upstream.io.read.filled() });
         self.record.response_head(self.response.status);
         self.record.first_byte();
-        self.endpoint.responded(start.elapsed());
+        self.endpoint.responded(turn::now().saturating_duration_since(start));
         self.record.end(grpc, None);
         upstream.io.take_head(self.response.len);
         if let Some(n) = body::whole(self.response.body, upstream.io.read.filled()) {

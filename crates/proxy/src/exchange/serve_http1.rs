@@ -51,19 +51,27 @@ const FIRST_REQUEST: Duration = Duration::from_millis(500);
 const MAX_AGAIN: usize = 3;
 
 /// Serves `connection` until either side closes it, or the drain lets it end between two requests.
-pub(crate) async fn serve_http1<D: Director>(connection: ServerConnection, director: &D, drain: drain::Watch) {
+///
+/// An `async fn` would hold the connection twice: as it was given, and as it is used.
+pub(crate) fn serve_http1<D: Director>(
+    connection: ServerConnection,
+    director: &D,
+    drain: drain::Watch,
+) -> impl Future<Output = ()> {
     let mut client = Io::new(connection.stream, &connection.prefix);
-    let after = {
-        let mut serving = pin!(serve(&mut client, director, &drain));
-        let mut shut_out = pin!(director.shut_out());
-        poll_fn(|cx| match serving.as_mut().poll(cx) {
-            Poll::Ready(after) => Poll::Ready(after),
-            // A response that has begun must not look complete.
-            Poll::Pending => shut_out.as_mut().poll(cx).map(|()| After::Reset),
-        })
-        .await
-    };
-    Box::pin(close(client, after)).await;
+    async move {
+        let after = {
+            let mut serving = pin!(serve(&mut client, director, &drain));
+            let mut shut_out = pin!(director.shut_out());
+            poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(after) => Poll::Ready(after),
+                // A response that has begun must not look complete.
+                Poll::Pending => shut_out.as_mut().poll(cx).map(|()| After::Reset),
+            })
+            .await
+        };
+        Box::pin(close(client, after)).await;
+    }
 }
 
 async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch) -> After {
@@ -82,7 +90,7 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
             Ok(false) => return After::Close,
             Err(error) => {
                 director.malformed(&error, Version::Http11);
-                write_reply(client, &error, Version::Http11, true, director).await;
+                Box::pin(write_reply(client, &error, Version::Http11, true, director)).await;
                 After::Close
             }
         };

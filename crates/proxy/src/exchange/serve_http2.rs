@@ -15,11 +15,12 @@ use crate::{
         client::OpenStream,
         server::{self, Driver, Ended},
     },
+    turn,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, request};
-use std::{pin::pin, rc::Rc, time::Instant};
+use std::{future::poll_fn, pin::pin, rc::Rc, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use weft_model::decide::retry::Outcome;
 
@@ -55,7 +56,10 @@ fn stream<D: Director>(
     driver: Rc<Driver>,
 ) -> impl Future<Output = ()> {
     let (mut head, body) = request.into_parts();
-    async move { serve_stream(&mut head, body, &mut respond, &*director, &driver).await }
+    async move {
+        let mut serving = pin!(serve_stream(&mut head, body, &mut respond, &*director, &driver));
+        poll_fn(|cx| turn::poll(serving.as_mut(), cx)).await;
+    }
 }
 
 async fn serve_stream<D: Director>(

@@ -22,8 +22,11 @@ impl Connection {
     /// Whether another exchange may begin: the peer has neither closed it nor said anything unasked, and its certificate is
     /// not about to be over. Asked when it is taken from the pool; costs no system call unless something came.
     pub(crate) fn is_reusable(&mut self) -> bool {
+        if !self.io.read.is_empty() || self.io.stream.is_ending() {
+            return false;
+        }
         let mut cx = Context::from_waker(Waker::noop());
-        self.io.read.is_empty() && !self.io.stream.is_ending() && self.poll_disturbed(&mut cx).is_pending()
+        self.io.stream.is_quiet() || self.poll_disturbed(&mut cx).is_pending()
     }
 
     /// Resolves when the idle connection can no longer be used: closed by the peer, or bytes came unasked.

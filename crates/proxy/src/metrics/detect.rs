@@ -65,11 +65,11 @@ impl Detection {
 
 impl Detected {
     pub(crate) fn note(&self, detection: Detection, time: Duration) {
-        held(&self.results, detection, || {
+        let look_up = || {
             let labels = Labels::new().with("result", detection.as_str()).join(&self.parent);
             self.families.results.with(self.shard, &labels)
-        })
-        .inc();
+        };
+        held(&self.results, detection, look_up, Counter::inc);
         self.duration.observe(time.as_secs_f64());
     }
 }

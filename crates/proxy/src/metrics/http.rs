@@ -1,7 +1,7 @@
 //! Requests and responses of one endpoint, of one route and client, or of one route of a ServiceProfile.
 
 use super::{counter, latency};
-use crate::{error::ProxyError, exchange::Observe, process::in_flight::Permit};
+use crate::{error::ProxyError, exchange::Observe, process::in_flight::Permit, turn};
 use std::{cell::RefCell, rc::Rc, time::Instant};
 use weft_model::{
     decide::{breaker::GRPC_FAILURES, profile},
@@ -125,27 +125,32 @@ impl Series {
 
     pub(crate) fn latency(&self, status: u16, millis: f64) {
         let Some(family) = &self.families.latency else { return };
-        held(&self.latencies, status, || family.with(self.shard, &self.labels.clone().with("status_code", status)))
-            .observe(millis);
+        let look_up = || family.with(self.shard, &self.labels.clone().with("status_code", status));
+        held(&self.latencies, status, look_up, |latency| latency.observe(millis));
     }
 
     pub(crate) fn response(&self, outcome: Outcome) {
-        held(&self.responses, outcome, || self.families.responses.with(self.shard, &outcome.labels(&self.labels)))
-            .inc();
+        let look_up = || self.families.responses.with(self.shard, &outcome.labels(&self.labels));
+        held(&self.responses, outcome, look_up, Counter::inc);
     }
 }
 
-/// The handle under `key`: held, or looked up and held as long as there is room.
-pub(super) fn held<K: PartialEq, H: Clone>(handles: &RefCell<Vec<(K, H)>>, key: K, look_up: impl FnOnce() -> H) -> H {
+/// Does something with the handle under `key`: held, or looked up and held as long as there is room.
+pub(super) fn held<K: PartialEq, H>(
+    handles: &RefCell<Vec<(K, H)>>,
+    key: K,
+    look_up: impl FnOnce() -> H,
+    with: impl FnOnce(&H),
+) {
     let mut handles = handles.borrow_mut();
     if let Some((_, handle)) = handles.iter().find(|(k, _)| *k == key) {
-        return handle.clone();
+        return with(handle);
     }
     let handle = look_up();
+    with(&handle);
     if handles.len() < MAX_HELD {
-        handles.push((key, handle.clone()));
+        handles.push((key, handle));
     }
-    handle
 }
 
 impl Outcome {
@@ -194,7 +199,7 @@ impl Recorder {
     fn note_first_byte(&mut self, status: u16) {
         if !self.first_byte {
             self.first_byte = true;
-            self.series.latency(status, self.start.elapsed().as_secs_f64() * 1e3);
+            self.series.latency(status, turn::now().saturating_duration_since(self.start).as_secs_f64() * 1e3);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Requests of the inbound routes: Linkerd's `inbound_http_*` and `inbound_grpc_*` (data plane 6.3).
 
 use super::labels;
-use crate::{error::ProxyError, exchange::Observe};
+use crate::{error::ProxyError, exchange::Observe, turn};
 use std::{cell::RefCell, rc::Rc, time::Instant};
 use weft_model::{Meta, ServerPolicy, policy::inbound::ServerProtocol};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
@@ -132,7 +132,7 @@ impl Series {
 
 impl Observe for Recorder {
     fn request_body(&mut self, bytes: usize) {
-        self.requested = Instant::now();
+        self.requested = turn::now();
         self.series.request_frames.observe(bytes as f64);
     }
 
@@ -149,7 +149,7 @@ impl Observe for Recorder {
     fn end(&mut self, grpc_status: Option<u16>, _: Option<&ProxyError>) {
         let Some(status) = self.status.filter(|_| !self.ended) else { return };
         self.ended = true;
-        let now = Instant::now();
+        let now = turn::now();
         self.series.request_seconds.observe(now.duration_since(self.start).as_secs_f64());
         self.series.response_seconds.observe(now.duration_since(self.requested).as_secs_f64());
         self.series.ended(if self.series.kind.grpc { grpc_status.unwrap_or(GRPC_UNKNOWN) } else { status });

@@ -186,7 +186,7 @@ impl Route {
             let labels = status.labels(self.families.kind, &self.labels);
             self.families.request_statuses.with(self.shard, &labels)
         };
-        held(&self.statuses, status, counter).inc();
+        held(&self.statuses, status, counter, Counter::inc);
     }
 }
 
@@ -205,7 +205,7 @@ impl Backend {
             let labels = status.labels(self.families.kind, &self.labels);
             self.families.response_statuses.with(self.shard, &labels)
         };
-        held(&self.statuses, status, counter).inc();
+        held(&self.statuses, status, counter, Counter::inc);
     }
 }
 

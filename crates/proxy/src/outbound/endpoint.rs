@@ -11,6 +11,7 @@ use crate::{
     http1, http2,
     metrics::http::Series,
     pool::Pool,
+    turn,
 };
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -172,6 +173,6 @@ impl exchange::Endpoint for Lease {
     }
 
     fn responded(&self, rtt: Duration) {
-        self.member.responded(std::time::Instant::now(), rtt);
+        self.member.responded(turn::now(), rtt);
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     error::ProxyError,
     exchange::{Fields, Observe},
     metrics::route::{self, Backend, CANCEL, Kind, REFUSED, Route, Status},
-    profile,
+    profile, turn,
 };
 use std::{
     rc::Rc,
@@ -59,7 +59,7 @@ impl Record {
         if let Some(backend) = &backend {
             backend.request();
         }
-        let sent = Instant::now();
+        let sent = turn::now();
         Self {
             endpoint,
             member,
@@ -93,7 +93,7 @@ impl Record {
             let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let penalty = pick::penalty(policy, self.grpc_status.is_some(), hint.as_deref(), unix_now);
             // The time that it really took is told right behind, and changes next to nothing.
-            self.member.responded(Instant::now(), penalty);
+            self.member.responded(turn::now(), penalty);
         }
         let outcome = breaker::outcome(*status, self.grpc_status);
         if outcome != Outcome::Success {
@@ -115,7 +115,7 @@ impl Record {
             Kind::Http => self.head.as_ref().map(|head| head.status),
             Kind::Grpc => self.grpc_status,
         };
-        let (status, now) = (Status { status, error }, Instant::now());
+        let (status, now) = (Status { status, error }, turn::now());
         if let Some(route) = self.route.as_ref().filter(|_| !self.repeated) {
             route.ended(status, now - self.start);
         }
@@ -127,7 +127,7 @@ impl Record {
 
 impl Observe for Record {
     fn request_body(&mut self, bytes: usize) {
-        self.sent = Instant::now();
+        self.sent = turn::now();
         if let Some(route) = &self.route {
             route.data(bytes);
         }

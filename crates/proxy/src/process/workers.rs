@@ -16,11 +16,14 @@ use crate::{
     metrics::{labels, proxy_errors},
     outbound::Outbound,
     records::Records,
+    turn,
 };
 use futures_util::FutureExt;
 use std::{
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -351,21 +354,22 @@ impl Sides {
     fn serve(&self, direction: Direction, tcp: TcpStream, client: SocketAddr, counted: Counted) {
         match direction {
             Direction::Inbound => {
-                let served = self.inbound.clone().serve(tcp, client);
-                spawn_local(async move {
-                    served.await;
-                    drop(counted);
-                });
+                let inbound = Rc::clone(&self.inbound);
+                spawn_local(task(move || inbound.serve(tcp, client), counted));
             }
             Direction::Outbound => {
-                let served = self.outbound.clone().serve(tcp, client);
-                spawn_local(async move {
-                    served.await;
-                    drop(counted);
-                });
+                let outbound = Rc::clone(&self.outbound);
+                spawn_local(task(move || outbound.serve(tcp, client), counted));
             }
         }
     }
+}
+
+/// The task of one connection. The future is made within: one that was given would be held twice.
+async fn task<F: Future<Output = ()>>(serve: impl FnOnce() -> F, counted: Counted) {
+    let mut served = pin!(serve());
+    poll_fn(|cx| turn::poll(served.as_mut(), cx)).await;
+    drop(counted);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     error::ProxyError,
     exchange::{Directed, Fields, Observe, Version},
     process::worker::Direction,
+    turn,
 };
 use std::{rc::Rc, time::Instant};
 use weft_model::{Endpoint, decide::route::RequestView};
@@ -43,7 +44,7 @@ impl Follower {
 
     /// When its head had come.
     pub(crate) fn began(&self) -> Instant {
-        self.record.as_ref().map_or_else(Instant::now, |record| record.began)
+        self.record.as_ref().map_or_else(turn::now, |record| record.began)
     }
 
     /// By which objects it was decided.

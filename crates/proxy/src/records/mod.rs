@@ -31,10 +31,10 @@ pub(crate) use tap::{MAX_OBSERVERS, Taps};
 pub(crate) use told::Told;
 pub(crate) use trace::Traces;
 
-use crate::{error::ProxyError, exchange::Version};
+use crate::{error::ProxyError, exchange::Version, turn};
 use record::{Outcome, Record, What};
 use ring::Ring;
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{cell::RefCell, rc::Rc};
 use weft_model::decide::route::RequestView;
 
 /// The records of one worker.
@@ -59,7 +59,7 @@ impl Records {
 
     /// Follows a request whose head has come.
     pub(crate) fn follow(self: &Rc<Self>, scene: &Rc<Scene>, request: &dyn RequestView, version: Version) -> Follower {
-        let mut record = self.ring.borrow_mut().blank(scene, What::Request(version), Instant::now());
+        let mut record = self.ring.borrow_mut().blank(scene, What::Request(version), turn::now());
         record.method.set(request.method());
         record.authority.set(request.authority().unwrap_or_default());
         record.path.set(request.path());
@@ -68,7 +68,7 @@ impl Records {
 
     /// Keeps a refusal of something of which nothing is known but the connection.
     pub(crate) fn malformed(&self, scene: &Rc<Scene>, version: Version, error: &ProxyError) {
-        let mut record = self.ring.borrow_mut().blank(scene, What::Request(version), Instant::now());
+        let mut record = self.ring.borrow_mut().blank(scene, What::Request(version), turn::now());
         record.nameless();
         record.status = Some(error.code.status());
         record.failure = Some(error.clone());

@@ -1,7 +1,7 @@
 //! One record, as the worker keeps it.
 
 use super::text::Text;
-use crate::{error::ProxyError, exchange::Version, process::worker::Direction};
+use crate::{error::ProxyError, exchange::Version, process::worker::Direction, turn};
 use std::{
     net::SocketAddr,
     rc::Rc,
@@ -145,6 +145,6 @@ impl Record {
 
     /// Time since the beginning.
     pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        turn::now().saturating_duration_since(self.began)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 /// Only grows.
@@ -22,9 +22,18 @@ pub struct Level(pub(super) Arc<Cell>);
 pub struct Histogram(pub(super) Arc<Cell>);
 
 /// The part of a series that one shard writes. Allocated apart, so that shards share no cache line by layout.
-pub(super) enum Cell {
+pub(super) struct Cell {
+    pub(super) value: Value,
+    writers: Writers,
+    /// Who has written, for tests to find a second thread that does.
+    #[cfg(debug_assertions)]
+    writer: std::sync::OnceLock<std::thread::ThreadId>,
+}
+
+pub(super) enum Value {
     Counter(AtomicU64),
-    Gauge(AtomicI64),
+    /// Two's complement.
+    Gauge(AtomicU64),
     /// Bits of a float.
     Level(AtomicU64),
     Histogram {
@@ -34,7 +43,58 @@ pub(super) enum Cell {
     },
 }
 
+/// How many threads write a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// A worker: what it adds needs no lock of the cache line, for which every request would wait some twenty times.
+    One,
+    Several,
+}
+
 impl Cell {
+    pub(super) fn new(value: Value, writers: Writers) -> Self {
+        Self {
+            value,
+            writers,
+            #[cfg(debug_assertions)]
+            writer: std::sync::OnceLock::new(),
+        }
+    }
+
+    fn add(&self, to: &AtomicU64, n: u64) {
+        match self.writers {
+            Writers::Several => {
+                to.fetch_add(n, Relaxed);
+            }
+            Writers::One => {
+                self.check();
+                to.store(to.load(Relaxed).wrapping_add(n), Relaxed);
+            }
+        }
+    }
+
+    fn add_float(&self, bits: &AtomicU64, n: f64) {
+        let mut seen = bits.load(Relaxed);
+        let sum = |seen| (f64::from_bits(seen) + n).to_bits();
+        if self.writers == Writers::One {
+            self.check();
+            return bits.store(sum(seen), Relaxed);
+        }
+        while let Err(now) = bits.compare_exchange_weak(seen, sum(seen), Relaxed, Relaxed) {
+            seen = now;
+        }
+    }
+
+    fn check(&self) {
+        #[cfg(debug_assertions)]
+        {
+            let me = std::thread::current().id();
+            assert_eq!(*self.writer.get_or_init(|| me), me, "a second thread writes a worker's part of a metric");
+        }
+    }
+}
+
+impl Value {
     pub(super) fn histogram(bounds: &'static [f64]) -> Self {
         let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self::Histogram { bounds, buckets, sum: AtomicU64::new(0f64.to_bits()) }
@@ -47,14 +107,14 @@ impl Counter {
     }
 
     pub fn add(&self, n: u64) {
-        if let Cell::Counter(value) = &*self.0 {
-            value.fetch_add(n, Relaxed);
+        if let Value::Counter(value) = &self.0.value {
+            self.0.add(value, n);
         }
     }
 
     /// What this shard has counted.
     pub fn get(&self) -> u64 {
-        if let Cell::Counter(value) = &*self.0 { value.load(Relaxed) } else { 0 }
+        if let Value::Counter(value) = &self.0.value { value.load(Relaxed) } else { 0 }
     }
 }
 
@@ -68,64 +128,56 @@ impl Gauge {
     }
 
     pub fn add(&self, n: i64) {
-        if let Cell::Gauge(value) = &*self.0 {
-            value.fetch_add(n, Relaxed);
+        if let Value::Gauge(value) = &self.0.value {
+            self.0.add(value, n.cast_unsigned());
         }
     }
 
     /// Sets this shard's part.
     pub fn set(&self, n: i64) {
-        if let Cell::Gauge(value) = &*self.0 {
-            value.store(n, Relaxed);
+        if let Value::Gauge(value) = &self.0.value {
+            value.store(n.cast_unsigned(), Relaxed);
         }
     }
 
     /// This shard's part.
     pub fn get(&self) -> i64 {
-        if let Cell::Gauge(value) = &*self.0 { value.load(Relaxed) } else { 0 }
+        if let Value::Gauge(value) = &self.0.value { value.load(Relaxed).cast_signed() } else { 0 }
     }
 }
 
 impl Level {
     pub fn set(&self, value: f64) {
-        if let Cell::Level(bits) = &*self.0 {
+        if let Value::Level(bits) = &self.0.value {
             bits.store(value.to_bits(), Relaxed);
         }
     }
 
     pub fn add(&self, n: f64) {
-        if let Cell::Level(bits) = &*self.0 {
-            add(bits, n);
+        if let Value::Level(bits) = &self.0.value {
+            self.0.add_float(bits, n);
         }
-    }
-}
-
-/// Only one thread writes to a shard: the loop runs once.
-fn add(bits: &AtomicU64, n: f64) {
-    let mut seen = bits.load(Relaxed);
-    while let Err(now) = bits.compare_exchange_weak(seen, (f64::from_bits(seen) + n).to_bits(), Relaxed, Relaxed) {
-        seen = now;
     }
 }
 
 impl Histogram {
     pub fn observe(&self, value: f64) {
-        if let Cell::Histogram { bounds, buckets, sum } = &*self.0 {
+        if let Value::Histogram { bounds, buckets, sum } = &self.0.value {
             // Bounds are inclusive; what is larger than all goes to the last bucket, +Inf.
             let at = bounds.partition_point(|bound| *bound < value);
             if let Some(bucket) = buckets.get(at) {
-                bucket.fetch_add(1, Relaxed);
+                self.0.add(bucket, 1);
             }
             if value != 0.0 {
-                add(sum, value);
+                self.0.add_float(sum, value);
             }
         }
     }
 
     /// How many values this shard has observed.
     pub fn count(&self) -> u64 {
-        match &*self.0 {
-            Cell::Histogram { buckets, .. } => buckets.iter().map(|b| b.load(Relaxed)).sum(),
+        match &self.0.value {
+            Value::Histogram { buckets, .. } => buckets.iter().map(|b| b.load(Relaxed)).sum(),
             _ => 0,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Labels,
-    cell::Cell,
+    cell::{Cell, Value},
     registry::{Family, Kind},
 };
 use std::{
@@ -48,23 +48,23 @@ pub(super) enum Merged {
 pub(super) fn merge<'a>(cells: impl Iterator<Item = &'a Arc<Cell>>) -> Merged {
     let mut merged = Merged::Counter(0);
     for (n, cell) in cells.enumerate() {
-        match &**cell {
-            Cell::Counter(value) => match &mut merged {
+        match &cell.value {
+            Value::Counter(value) => match &mut merged {
                 Merged::Counter(sum) => *sum = sum.wrapping_add(value.load(Relaxed)),
                 _ => merged = Merged::Counter(value.load(Relaxed)),
             },
-            Cell::Gauge(value) => match &mut merged {
-                Merged::Gauge(sum) => *sum += value.load(Relaxed),
-                _ => merged = Merged::Gauge(value.load(Relaxed)),
+            Value::Gauge(value) => match &mut merged {
+                Merged::Gauge(sum) => *sum += value.load(Relaxed).cast_signed(),
+                _ => merged = Merged::Gauge(value.load(Relaxed).cast_signed()),
             },
-            Cell::Level(bits) => {
+            Value::Level(bits) => {
                 let value = f64::from_bits(bits.load(Relaxed));
                 match &mut merged {
                     Merged::Level(largest) => *largest = largest.max(value),
                     _ => merged = Merged::Level(value),
                 }
             }
-            Cell::Histogram { buckets: cells, sum: part, .. } => {
+            Value::Histogram { buckets: cells, sum: part, .. } => {
                 if n == 0 {
                     merged = Merged::Histogram { buckets: vec![0; cells.len()], sum: 0.0 };
                 }

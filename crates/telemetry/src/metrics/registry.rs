@@ -2,7 +2,7 @@
 
 use super::{
     Labels, Sample,
-    cell::{Cell, Counter, Gauge, Histogram, Level},
+    cell::{Cell, Counter, Gauge, Histogram, Level, Value, Writers},
     encode,
 };
 use parking_lot::Mutex;
@@ -15,16 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Which thread writes: a worker's number, or [`Shard::ADMIN`].
+/// Which thread writes: a worker's number, or [`Shard::ADMIN`]. A worker's part is written by its thread alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard(usize);
 
 impl Shard {
-    /// The thread of the admin server, control streams and identity.
+    /// The thread of the admin server, control streams and identity; and whoever else is no worker, or writes seldom.
     pub const ADMIN: Self = Self(0);
 
     pub const fn worker(index: usize) -> Self {
         Self(index + 1)
+    }
+
+    fn writers(self) -> Writers {
+        if self == Self::ADMIN { Writers::Several } else { Writers::One }
     }
 }
 
@@ -268,15 +272,18 @@ impl Named {
 impl Series {
     fn cell(&mut self, shard: Shard, kind: Kind) -> Arc<Cell> {
         self.idle_since = None;
+        // Of a worker that was not announced nobody knows that it is alone.
+        let (at, writers) =
+            if shard.0 < self.cells.len() { (shard.0, shard.writers()) } else { (Shard::ADMIN.0, Writers::Several) };
         let new = || {
-            Arc::new(match kind {
-                Kind::Counter => Cell::Counter(AtomicU64::new(0)),
-                Kind::Gauge => Cell::Gauge(0.into()),
-                Kind::Level => Cell::Level(0f64.to_bits().into()),
-                Kind::Histogram(bounds) => Cell::histogram(bounds),
-            })
+            let value = match kind {
+                Kind::Counter => Value::Counter(AtomicU64::new(0)),
+                Kind::Gauge => Value::Gauge(AtomicU64::new(0)),
+                Kind::Level => Value::Level(0f64.to_bits().into()),
+                Kind::Histogram(bounds) => Value::histogram(bounds),
+            };
+            Arc::new(Cell::new(value, writers))
         };
-        let at = shard.0.min(self.cells.len().saturating_sub(1));
         match self.cells.get_mut(at) {
             Some(cell) => cell.get_or_insert_with(new).clone(),
             None => new(),

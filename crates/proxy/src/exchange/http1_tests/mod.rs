@@ -115,6 +115,6 @@ fn the_future_of_a_connection_is_small() {
             super::ServerConnection { stream: weft_transport::stream::Stream::from(tcp), prefix: bytes::Bytes::new() };
         let (_signal, watch) = weft_transport::drain::channel();
         let size = size_of_val(&super::serve_http1(connection, &*proxy, watch));
-        assert!(size <= 1280, "{size} bytes");
+        assert!(size <= 1024, "{size} bytes");
     });
 }

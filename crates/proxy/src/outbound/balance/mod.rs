@@ -23,6 +23,7 @@ use crate::{
     error::{Code, ProxyError},
     metrics::balancer::{Series, Update},
     process::discovery::{EndpointState, EndpointsWatch},
+    turn,
 };
 use accrual::Accrual;
 use gate::{Gate, Refused};
@@ -231,10 +232,9 @@ impl<C: Connections> Balancer<C> {
     fn pick(self: &Rc<Self>) -> Option<Picked<C>> {
         self.refresh();
         loop {
-            let now = Instant::now();
-            let member = self.state.borrow().members.pick(now.into_std(), |n| fastrand::usize(..n))?;
+            let member = self.state.borrow().members.pick(turn::now(), |n| fastrand::usize(..n))?;
             let Some(accrual) = &member.accrual else { return Some(Picked { member, ticket: None }) };
-            if let ticket @ Some(_) = accrual.admit(now) {
+            if let ticket @ Some(_) = accrual.admit(Instant::now()) {
                 return Some(Picked { member, ticket });
             }
             self.shut(&member, accrual);
