@@ -8,6 +8,7 @@ use super::{
     guarded::{Guarded, Link},
     pings::Pings,
     settings::ClientSettings,
+    window::Window,
 };
 use crate::error::{Code, ProxyError};
 use bytes::Bytes;
@@ -71,16 +72,17 @@ where
     let (requests, mut connection) =
         Box::pin(builder.handshake::<_, Bytes>(io)).await.map_err(|error| broken("could not start", &error))?;
     let shared = Rc::new(Shared::default());
-    let window = settings.adaptive.then_some(settings.stream_window);
-    let pings = Pings::new(settings.keep_alive, window, || connection.ping_pong(), &link);
-    tokio::task::spawn_local(drive(connection, pings, settings.connection_window, link, shared.clone()));
+    let adaptive = settings.adaptive.then_some(settings.stream_window);
+    let pings = Pings::new(settings.keep_alive, adaptive, || connection.ping_pong(), &link);
+    let window = Window::new(settings.stream_window, settings.connection_window);
+    tokio::task::spawn_local(drive(connection, pings, window, link, shared.clone()));
     Ok(Sender { requests, connection: shared })
 }
 
 async fn drive<S>(
     mut connection: Connection<Guarded<S>, Bytes>,
     mut pings: Option<Pings>,
-    connection_window: u32,
+    mut window: Window,
     link: Rc<Link>,
     shared: Rc<Shared>,
 ) where
@@ -94,15 +96,19 @@ async fn drive<S>(
             }
             return Poll::Ready(());
         }
+        if let Some(larger) = window.cover(shared.streams.get()) {
+            connection.set_target_window_size(larger);
+            cx.waker().wake_by_ref();
+        }
         if let Some(pings) = &mut pings {
             if pings.poll(cx, shared.streams.get() == 0).is_ready() {
                 tracing::debug!("http/2 connection to an endpoint is silent");
                 return Poll::Ready(());
             }
-            if let Some(window) = pings.grown() {
-                connection.set_target_window_size(window.max(connection_window));
+            if let Some(grown) = pings.grown() {
+                connection.set_target_window_size(window.grow(grown));
                 // Another change of settings may be on its way: then the streams' windows grow with the next one.
-                let _ = connection.set_initial_window_size(window);
+                let _ = connection.set_initial_window_size(grown);
                 cx.waker().wake_by_ref();
             }
         }
@@ -138,6 +144,11 @@ impl Sender {
     /// Whether the connection is worth keeping for another request.
     pub(crate) fn is_good(&self) -> bool {
         !self.is_closed() && !self.connection.life.get().is_some_and(Life::is_ending)
+    }
+
+    /// Whether the peer allows another stream now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.connection.streams.get() < self.requests.current_max_send_streams()
     }
 
     /// Waits until the peer allows another stream.

@@ -14,6 +14,7 @@ pub(crate) mod guarded;
 pub(crate) mod pings;
 pub(crate) mod server;
 pub(crate) mod settings;
+mod window;
 
 #[cfg(test)]
 mod gate_tests;

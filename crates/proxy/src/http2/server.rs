@@ -7,6 +7,7 @@ use super::{
     guarded::{Guarded, Link},
     pings::Pings,
     settings::ServerSettings,
+    window::Window,
 };
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -100,10 +101,10 @@ where
         return Ok(());
     };
     let mut connection = connected.map_err(|error| Ended::of(&link, error))?;
-    let window = settings.adaptive.then_some(settings.stream_window);
-    let mut pings = Pings::new(settings.keep_alive, window, || connection.ping_pong(), &link);
+    let adaptive = settings.adaptive.then_some(settings.stream_window);
+    let mut window = Window::new(settings.stream_window, settings.connection_window);
+    let mut pings = Pings::new(settings.keep_alive, adaptive, || connection.ping_pong(), &link);
     let driver = Rc::new(Driver { link, closing: Cell::new(false), waker: RefCell::default() });
-    let connection_window = settings.connection_window;
     let mut drain = pin!(drain);
     let mut draining = false;
     poll_fn(|cx| {
@@ -120,15 +121,20 @@ where
                 Poll::Pending => break,
             }
         }
+        // Each stream's task holds the driver.
+        if let Some(larger) = window.cover(Rc::strong_count(&driver) - 1) {
+            connection.set_target_window_size(larger);
+            cx.waker().wake_by_ref();
+        }
         if let Some(pings) = &mut pings {
             if pings.poll(cx, !connection.has_streams()).is_ready() {
                 tracing::debug!("client is silent");
                 return Poll::Ready(Ok(()));
             }
-            if let Some(window) = pings.grown() {
-                connection.set_target_window_size(window.max(connection_window));
+            if let Some(grown) = pings.grown() {
+                connection.set_target_window_size(window.grow(grown));
                 // Another change of settings may be on its way: then the streams' windows grow with the next one.
-                let _ = connection.set_initial_window_size(window);
+                let _ = connection.set_initial_window_size(grown);
                 cx.waker().wake_by_ref();
             }
         }

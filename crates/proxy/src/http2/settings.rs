@@ -20,7 +20,7 @@ const PENDING_ACCEPT_RESET_STREAMS: u32 = 256;
 const STREAM_WINDOW: u32 = 65_535;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Windows have 31 bits.
-const MAX_WINDOW: u32 = (1 << 31) - 1;
+pub(super) const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Frame sizes have 24 bits and a floor.
 const FRAME_SIZES: std::ops::RangeInclusive<u32> = FRAME_SIZE..=(1 << 24) - 1;
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);

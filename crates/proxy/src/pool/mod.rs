@@ -2,12 +2,12 @@
 //! connection.
 //!
 //! Knows neither addresses nor TLS: the direction gives it the future that connects. Holds no timer; whoever owns the pool
-//! calls [`Pool::expire`] now and then.
+//! calls [`Pool::expire`] now and then. An HTTP/2 connection that is full is left to its requests, and another takes its place.
 
 mod idle;
 mod shared;
 
-use crate::{config::Http1Pool, error::ProxyError, http1, http2};
+use crate::{config::Http1Pool, error::ProxyError, http1, http2, turn};
 use idle::{Idle, IdleLimit};
 use shared::Shared;
 use std::rc::Rc;
@@ -18,6 +18,12 @@ pub(crate) struct Pool {
     idle: Idle<http1::Connection>,
     shared: Rc<Shared<http2::Sender>>,
     settings: http2::ClientSettings,
+}
+
+/// Whether the connection takes another request at once. One that is full is left to its requests, and another takes its place:
+/// slow ones hold up nobody but themselves.
+fn takes_another(sender: &http2::Sender) -> bool {
+    sender.is_good() && sender.has_room()
 }
 
 impl Pool {
@@ -31,7 +37,7 @@ impl Pool {
     where
         F: Future<Output = Result<Stream, ProxyError>>,
     {
-        while let Some(mut connection) = self.idle.take(Instant::now()) {
+        while let Some(mut connection) = self.idle.take(turn::now().into()) {
             if connection.is_reusable() {
                 return Ok(connection);
             }
@@ -41,7 +47,7 @@ impl Pool {
     }
 
     pub(crate) fn keep(&self, connection: http1::Connection) {
-        self.idle.keep(Instant::now(), connection);
+        self.idle.keep(turn::now().into(), connection);
     }
 
     /// A sender that may open a stream, on the shared connection or, when there is none or it drains, on a new one.
@@ -50,7 +56,7 @@ impl Pool {
         F: Future<Output = Result<Stream, ProxyError>> + 'static,
     {
         loop {
-            let open = self.shared.open(http2::Sender::is_good);
+            let open = self.shared.open(takes_another);
             let fresh = open.is_none();
             let mut sender = match open {
                 Some(sender) => sender,
@@ -78,7 +84,7 @@ impl Pool {
                 Ok(http2::connect(stream, &settings).await?.until(life))
             }
         };
-        self.shared.get(http2::Sender::is_good, start).await
+        self.shared.get(takes_another, start).await
     }
 
     /// Closes what has been idle for too long.
@@ -92,5 +98,61 @@ impl Pool {
     pub(crate) fn clear(&self) {
         self.idle.clear();
         self.shared.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::Cell, time::Duration};
+    use tokio::net::{TcpListener, TcpStream};
+    use weft_model::endpoint::Http2Params;
+
+    const HTTP1: Http1Pool = Http1Pool { max_idle: 1, idle_timeout: Duration::from_secs(3) };
+    const HTTP2: crate::config::Http2Client =
+        crate::config::Http2Client { stream_window: 65_535, connection_window: 1 << 20 };
+
+    /// Slow requests hold the places of one connection, and nobody waits for them.
+    #[tokio::test]
+    async fn a_full_connection_is_left_to_its_requests() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.spawn_local(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tokio::task::spawn_local(async move {
+                    let mut builder = h2::server::Builder::new();
+                    let mut server = builder.max_concurrent_streams(1).handshake::<_, bytes::Bytes>(tcp).await.unwrap();
+                    let mut open = vec![];
+                    while let Some(Ok(request)) = server.accept().await {
+                        open.push(request);
+                    }
+                });
+            }
+        });
+        let test = async {
+            let pool = Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default()));
+            let connections = Cell::new(0);
+            let connect = || {
+                connections.set(connections.get() + 1);
+                async move { Ok(Stream::tcp(TcpStream::connect(addr).await.unwrap())) }
+            };
+            let get = || http::Request::get("http://web.test/").body(()).unwrap();
+            let mut first = pool.http2(connect).await.unwrap();
+            let _open = first.send(get(), true).unwrap();
+            while first.has_room() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let mut second = pool.http2(connect).await.unwrap();
+            let open = second.send(get(), true).unwrap();
+            assert_eq!(connections.get(), 2);
+            drop(open);
+            while !second.has_room() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            pool.http2(connect).await.unwrap();
+            assert_eq!(connections.get(), 2, "the one with room is used again");
+        };
+        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("nobody waits");
     }
 }

@@ -1,9 +1,10 @@
 //! Clients that break the rules or flood, written byte by byte against a served connection.
 
-use super::fake::{Fake, client, get, local, ok, read, server, until};
+use super::fake::{Fake, client, get, local, ok, read, server, until, write};
 use crate::error::Code;
+use bytes::Bytes;
 use h2::Reason;
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedReadHalf},
@@ -238,5 +239,48 @@ fn an_attacked_worker_serves_others() {
             client = client.ready().await.unwrap();
         }
         until(|| done.get()).await;
+    });
+}
+
+/// They share the connection to the endpoint with everybody, and each leaves a stream's window unread.
+#[test]
+fn slow_readers_hold_up_nobody_else() {
+    local(async {
+        let sent = Rc::new(Cell::new(0));
+        let counted = sent.clone();
+        let server = server(move |request, mut respond| {
+            let sent = counted.clone();
+            async move {
+                let mut send = respond.send_response(ok(), false).unwrap();
+                let pieces = if request.uri().path() == "/large" { 100 } else { 1 };
+                for n in 1..=pieces {
+                    write(&mut send, Bytes::from_static(&[7; 10_000]), n == pieces).await.unwrap();
+                    sent.set(sent.get() + 10_000);
+                }
+            }
+        });
+        let fake = Fake::to_http2(server.await);
+        let addr = fake.serve_http2().await;
+        let mut slow = vec![];
+        for _ in 0..40 {
+            let (response, _send) = client(addr).await.send_request(get("/large"), true).unwrap();
+            slow.push(response.await.unwrap());
+        }
+        let (mut before, mut still) = (0, 0);
+        while still < 50 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            still = if sent.get() == before { still + 1 } else { 0 };
+            before = sent.get();
+        }
+        for _ in 0..3 {
+            let (response, _send) = client(addr).await.send_request(get("/"), true).unwrap();
+            let answer = async { read(response.await.unwrap().body_mut()).await.unwrap() };
+            let (body, _) = tokio::time::timeout(Duration::from_secs(60), answer).await.expect("an answer");
+            assert_eq!(body.len(), 10_000);
+        }
+        assert_eq!(fake.connections.get(), 1, "all share one");
+        // Nobody was let off: the slow are read on as far as they like.
+        let (rest, _) = read(slow.pop().unwrap().body_mut()).await.unwrap();
+        assert_eq!(rest.len(), 1_000_000);
     });
 }
