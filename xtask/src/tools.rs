@@ -39,6 +39,8 @@ pub(crate) const IMAGE: &[Tool] = &[
     tool("strip", "binutils"),
     tool("sha256sum", "coreutils"),
 ];
+/// What an API server alone runs besides its own programs and etcd.
+pub(crate) const API: &[Tool] = &[tool("ip", "iproute2"), tool("openssl", "openssl")];
 /// What a node of Kubernetes runs besides its own programs.
 pub(crate) const CLUSTER: &[Tool] = &[
     tool("etcd", "etcd-server"),

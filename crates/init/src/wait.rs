@@ -3,13 +3,17 @@
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use nix::{
+    sys::signal::{SigSet, Signal, kill},
+    unistd::Pid,
+};
 use std::{
     env,
     ffi::OsString,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Command, ExitCode},
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -24,11 +28,11 @@ pub(crate) struct Flags {
     /// How long to wait between two questions.
     #[arg(short, long, default_value = "1s", value_parser = parse)]
     backoff: Duration,
-    /// Runs the program as a child and ends the proxy when it has ended.
-    #[arg(short = 'S', long)]
+    /// Runs the program as a child, which gets SIGTERM passed on, and ends the proxy when it has ended.
+    #[arg(short = 'S', long, requires = "command")]
     shutdown: bool,
-    /// Tells what it waits for.
-    #[arg(short, long)]
+    /// Tells what it waits for, or why it does not wait.
+    #[arg(short, long, env = "LINKERD_AWAIT_VERBOSE")]
     verbose: bool,
     /// Gives up after this time.
     #[arg(short, long, value_parser = parse)]
@@ -75,24 +79,36 @@ pub(crate) fn run(flags: &Flags) -> ExitCode {
     let Some((program, arguments)) = flags.command.split_first() else { return ExitCode::SUCCESS };
     let mut command = Command::new(program);
     command.args(arguments);
-    let ended = if flags.shutdown && meshed {
-        let status = command.status();
-        if let Err(error) = ask(flags.port, "POST /shutdown") {
-            eprintln!("the proxy could not be ended: {error:#}");
+    if !(flags.shutdown && meshed) {
+        let error = command.exec();
+        eprintln!("starting {}: {error}", program.display());
+        return ExitCode::from(OS_ERROR);
+    }
+    let status = as_child(&mut command);
+    if let Err(error) = ask(flags.port, "POST /shutdown") {
+        eprintln!("the proxy could not be ended: {error:#}");
+    }
+    match status {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(OS_ERROR)),
+        Err(error) => {
+            eprintln!("running {}: {error}", program.display());
+            ExitCode::from(OS_ERROR)
         }
-        match status {
-            // As shells tell it: 128 and the signal.
-            Ok(status) => {
-                let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-                return ExitCode::from(u8::try_from(code).unwrap_or(1));
-            }
-            Err(error) => error,
+    }
+}
+
+/// Runs a child to its end, and passes on the signal by which a pod is told to end.
+fn as_child(command: &mut Command) -> io::Result<ExitStatus> {
+    let signals = SigSet::from_iter([Signal::SIGTERM]);
+    signals.thread_block()?; // the child begins without a blocked signal: the standard library sees to it
+    let mut child = command.spawn()?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    thread::spawn(move || {
+        while signals.wait().is_ok() {
+            let _ = kill(pid, Signal::SIGTERM);
         }
-    } else {
-        command.exec()
-    };
-    eprintln!("starting {}: {ended}", program.display());
-    ExitCode::from(OS_ERROR)
+    });
+    child.wait()
 }
 
 fn until_ready(flags: &Flags) -> anyhow::Result<()> {

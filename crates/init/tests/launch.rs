@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
@@ -10,7 +14,7 @@ use std::{
         fs::{PermissionsExt, symlink},
         process::CommandExt,
     },
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -68,8 +72,23 @@ fn the_proxy_ends_behind_the_program() {
     assert_eq!(output.status.code(), Some(9));
     assert_eq!(server.join().unwrap(), ["GET /ready HTTP/1.1", "POST /shutdown HTTP/1.1"]);
     let (port, server) = admin(&[200, 200]);
-    assert_eq!(awaiting(port, &["--shutdown", "sh", "-c", "kill -9 $$"]).status.code(), Some(128 + 9));
+    assert_eq!(awaiting(port, &["--shutdown", "sh", "-c", "kill -9 $$"]).status.code(), Some(71));
     server.join().unwrap();
+}
+
+#[test]
+fn the_end_of_the_pod_is_passed_on() {
+    let (port, server) = admin(&[200, 200]);
+    let script = "trap 'exit 5' TERM; echo ready; while true; do sleep 0.01; done";
+    let mut command = helper("linkerd-await");
+    command.arg(format!("--port={port}")).args(["-S", "--", "sh", "-c", script]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert_eq!(server.join().unwrap().last().unwrap(), "POST /shutdown HTTP/1.1");
 }
 
 #[test]

@@ -37,9 +37,6 @@ impl Cluster {
         let xtask = xtask()?;
         let mut command = Command::new(&xtask);
         command.args(["cluster", "up", "--attached", "--name", name]).args(flags);
-        if let Some(file) = env::var_os(OTHER) {
-            command.arg("--kubeconfig").arg(file).arg("--i-know-this-cluster");
-        }
         command.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {}", xtask.display()))?;
         let (mut kubeconfig, mut kubectl) = (None, PathBuf::from("kubectl"));
@@ -62,7 +59,7 @@ impl Cluster {
         Ok(Self { kubeconfig, name: name.to_owned(), xtask, kubectl, child })
     }
 
-    /// The one cluster of this process.
+    /// The one cluster of this process: a new one, unless the caller of `cargo xtask test` has named another.
     ///
     /// # Errors
     /// As [`Cluster::up`].
@@ -72,7 +69,10 @@ impl Cluster {
         let program = env::current_exe()?;
         let stem = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let suite = stem.rsplit_once('-').map_or(stem.as_str(), |(suite, _)| suite).replace('_', "-");
-        let shared = SHARED.get_or_init(|| Self::up(&format!("suite-{suite}"), &["--dual-stack"]));
+        let shared = SHARED.get_or_init(|| match env::var(OTHER) {
+            Ok(file) => Self::up(&format!("suite-{suite}"), &["--i-know-this-cluster", "--kubeconfig", &file]),
+            Err(_) => Self::up(&format!("suite-{suite}"), &["--dual-stack"]),
+        });
         shared.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
@@ -81,6 +81,16 @@ impl Cluster {
         let mut command = Command::new(&self.kubectl);
         command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
         command
+    }
+
+    /// The folder of the Gateway API's definitions: `standard` or `experimental`.
+    pub fn gateway_api(&self, channel: &str) -> PathBuf {
+        self.kubectl.with_file_name("../gateway-api").join(channel)
+    }
+
+    /// One of the programs beside kubectl, for example helm.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.kubectl.with_file_name(name)
     }
 
     /// What kubectl prints; the arguments are words without blanks.
@@ -149,6 +159,21 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+    }
+}
+
+/// For tests: a suite that cannot have its cluster fails, and says in one line why. `None` only where the caller said `WEFT_ALLOW_SKIP=1`.
+///
+/// # Panics
+/// There is no cluster.
+pub fn or_skip<T>(up: Result<T>) -> Option<T> {
+    match up {
+        Ok(cluster) => Some(cluster),
+        Err(error) if env::var("WEFT_ALLOW_SKIP").as_deref() == Ok("1") => {
+            let _ = writeln!(std::io::stderr(), "skipped, as WEFT_ALLOW_SKIP asks for: {error:#}");
+            None
+        }
+        Err(error) => panic!("{error:#}"),
     }
 }
 

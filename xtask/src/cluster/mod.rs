@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Load {
         #[command(flatten)]
         named: Named,
+        /// Another name for the image, with its tag.
+        #[arg(long = "as")]
+        alias: Option<String>,
         /// Archives of images.
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -103,7 +106,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(options) => up::run(&options),
         Command::Down(named) => down::run(&Home::new(&named.name)?),
-        Command::Load { named, files } => load::run(&Home::new(&named.name)?, &files),
+        Command::Load { named, alias, files } => load::run(&Home::new(&named.name)?, &files, alias.as_deref()),
         Command::Kubectl { named, args } => programs::kubectl(&Home::new(&named.name)?, &args),
         Command::Exec { named, command } => load::exec(&Home::new(&named.name)?, &command),
         Command::Node(options) => node::run(&options),

@@ -6,7 +6,7 @@
 use super::Home;
 use crate::{
     image::{
-        oci::Image,
+        oci::{Form, Image},
         tar::{Entry, NET_BIND_SERVICE},
     },
     root, run, tools,
@@ -31,12 +31,23 @@ const NAMES: &[&str] =
 /// What comes from `KUBEBUILDER_ASSETS`.
 const ASSETS: &[&str] = &["kube-apiserver", "etcd", "kubectl"];
 
+/// Counts changes of how the programs are packed here.
+const PACKING: u32 = 1;
+
+/// The Gateway API's definitions, by channel.
+const CRDS: &str = "gateway-api";
+
 /// The image that holds each pod's namespaces.
 pub(crate) const PAUSE: &str = "weft.local/pause:1";
 /// The image that answers names.
 pub(crate) const COREDNS: &str = "weft.local/coredns:1";
-/// Archives of both, beside the programs.
+/// Archives of both.
 pub(crate) const ARCHIVES: &[&str] = &["pause.tar", "coredns.tar"];
+
+/// Where the archives are.
+pub(crate) fn archives(folder: &Path) -> PathBuf {
+    folder.join(format!("images-{PACKING}"))
+}
 
 /// What is built takes nine minutes on two cores, so nobody else does it at the same time.
 pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
@@ -46,13 +57,40 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
     let folder = all.join(key(&module)?);
     let turn = File::create(all.join("turn"))?;
     turn.lock().context("waiting for another build of Kubernetes")?;
-    if folder.join("done").exists() {
-        return Ok(folder);
+    if !folder.join("done").exists() {
+        build(&module, &folder)?;
+        fs::write(folder.join("done"), VERSION)?;
     }
-    build(&module, &folder)?;
-    pack(&folder)?;
-    fs::write(folder.join("done"), VERSION)?;
+    if !archives(&folder).join("done").exists() {
+        pack(&folder)?;
+        fs::write(archives(&folder).join("done"), "")?;
+    }
+    if !folder.join(CRDS).exists() {
+        definitions(&module, &folder)?;
+    }
     Ok(folder)
+}
+
+/// The definitions of the Gateway API, which suites apply: they lie in the module, which is not built.
+fn definitions(module: &Path, folder: &Path) -> anyhow::Result<()> {
+    let download = ["mod", "download", "-json", "sigs.k8s.io/gateway-api"];
+    let output = Command::new("go").args(download).current_dir(module).output().context("starting go")?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading what go downloaded")?;
+    let from = Path::new(told["Dir"].as_str().context("go names no folder")?).join("config/crd");
+    let into = folder.join(format!("{CRDS}.part"));
+    let _ = fs::remove_dir_all(&into);
+    for channel in ["standard", "experimental"] {
+        fs::create_dir_all(into.join(channel))?;
+        for entry in fs::read_dir(from.join(channel)).with_context(|| format!("reading {}", from.display()))? {
+            let file = entry?.path();
+            let name = file.file_name().context("a file has no name")?;
+            // Only definitions; the module's files are not for writing, and their copies would not be for removing.
+            if file.extension().is_some_and(|extension| extension == "yaml") && name != "kustomization.yaml" {
+                fs::write(into.join(channel).join(name), fs::read(&file)?)?;
+            }
+        }
+    }
+    fs::rename(into, folder.join(CRDS)).context("putting definitions in their place")
 }
 
 /// Changes with everything that goes into the build.
@@ -105,13 +143,15 @@ fn build(module: &Path, folder: &Path) -> anyhow::Result<()> {
 
 /// Both images are of one static program. An ordinary user may listen on port 53 only by a capability of the file.
 fn pack(folder: &Path) -> anyhow::Result<()> {
+    let into = archives(folder);
+    fs::create_dir_all(&into)?;
     for (name, program, capabilities) in [(PAUSE, "pause", 0), (COREDNS, "coredns", NET_BIND_SERVICE)] {
         let image = Image {
             name: name.to_owned(),
             entries: vec![Entry::program(program, folder.join("bin").join(program)).with_capabilities(capabilities)],
             config: json!({ "Entrypoint": [format!("/{program}")], "User": "65532:65532" }),
         };
-        image.write(&folder.join(format!("{program}.tar")), false)?;
+        image.write(&into.join(format!("{program}.tar")), Form::Older)?;
     }
     Ok(())
 }

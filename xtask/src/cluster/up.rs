@@ -27,11 +27,11 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
     }
     can_run()?;
     let home = Home::new(&options.named.name)?;
-    let found = tools::ensure(tools::CLUSTER)?;
-    let programs = match env::var_os("KUBEBUILDER_ASSETS").filter(|_| options.api_only) {
-        Some(assets) => assets.into(), // and nothing is built
-        None => programs::ensure()?,
+    let (found, programs) = match env::var_os("KUBEBUILDER_ASSETS").filter(|_| options.api_only) {
+        Some(assets) => (tools::ensure(tools::API)?, assets.into()), // and nothing is built
+        None => (tools::ensure(tools::CLUSTER)?, programs::ensure()?),
     };
+    let bin = if programs.join("kubectl").exists() { programs.clone() } else { programs.join("bin") };
     let turn = home.turn()?;
     let shape = format!("dual_stack={} api_only={}", options.dual_stack, options.api_only);
     if home.alive()? {
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
                 fs::read_to_string(home.shape())?
             );
         }
-        tell(&home.kubeconfig(), Some(&programs.join("bin")), false);
+        tell(&home.kubeconfig(), Some(&bin), false);
         return Ok(());
     }
     if let Some(hidden) = [&home.folder, &programs].into_iter().find(|path| OWN.iter().any(|own| path.starts_with(own)))
@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
     }
     eprintln!("xtask: the cluster {} is up after {:.1} s", home.name(), start.elapsed().as_secs_f64());
     drop(turn);
-    tell(&home.kubeconfig(), Some(&programs.join("bin")), options.attached);
+    tell(&home.kubeconfig(), Some(&bin), options.attached);
     if options.attached {
         until_input_ends()?;
         down::run(&home)?;

@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             config: content.config(),
         };
         let file = into.join(format!("{}.tar", content.name));
-        image.write(&file, options.layers)?;
+        image.write(&file, if options.layers { oci::Form::OciBesideLayer } else { oci::Form::Oci })?;
         eprintln!("xtask: {} in {} ({} MB)", image.name, file.display(), fs::metadata(&file)?.len() / 1_000_000);
     }
     fs::remove_dir_all(&stripped).context("removing the copies without symbols")

@@ -19,14 +19,23 @@ pub(crate) struct Image {
     pub(crate) config: Value,
 }
 
+/// What is written besides the blobs and the older `manifest.json`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Oci,
+    /// The layer as a file of its own, too.
+    OciBesideLayer,
+    /// Nothing: containerd completes an image's name to what the kubelet asks for only where there is no newer layout.
+    Older,
+}
+
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Image {
-    /// Writes the image to a file. It has one layer, which is not compressed: what is packed here is mostly loaded on the same machine. On
-    /// demand the layer stays beside it.
-    pub(crate) fn write(&self, file: &Path, keep_layer: bool) -> anyhow::Result<()> {
+    /// Writes the image to a file. It has one layer, which is not compressed: what is packed here is mostly loaded on the same machine.
+    pub(crate) fn write(&self, file: &Path, form: Form) -> anyhow::Result<()> {
         let (name, tag) = self.name.rsplit_once(':').context("an image's name has a tag")?;
         let layer = file.with_extension("layer");
         let mut writer = BufWriter::new(File::create(&layer).with_context(|| format!("creating {}", layer.display()))?);
@@ -58,20 +67,22 @@ impl Image {
             "Layers": [format!("blobs/sha256/{layer_digest}")],
         }]);
 
-        let entries = [
+        let mut entries = vec![
             Entry::folder("blobs", 0o755),
             Entry::folder("blobs/sha256", 0o755),
             Entry::data(&config.path(), config.bytes.clone()),
             Entry::data(&manifest.path(), manifest.bytes.clone()),
             Entry::program(&format!("blobs/sha256/{layer_digest}"), &layer),
-            Entry::data("index.json", index.to_string()),
             Entry::data("manifest.json", older.to_string()),
-            Entry::data("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
         ];
+        if form != Form::Older {
+            entries.push(Entry::data("index.json", index.to_string()));
+            entries.push(Entry::data("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#));
+        }
         let mut writer = BufWriter::new(File::create(file).with_context(|| format!("creating {}", file.display()))?);
         tar::write(&mut writer, &entries)?;
         writer.flush()?;
-        if !keep_layer {
+        if form != Form::OciBesideLayer {
             fs::remove_file(&layer)?;
         }
         Ok(())

@@ -1,7 +1,12 @@
 //! What keeps a developer's other clusters from harm, and a machine that cannot run one from silence.
 
-use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
-use weft_testkit::kubernetes::Cluster;
+use crate::cluster;
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::Command,
+};
 
 fn xtask() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -11,7 +16,7 @@ fn xtask() -> Command {
 
 #[test]
 fn the_callers_kubeconfig_is_not_read() {
-    let cluster = Cluster::shared().unwrap();
+    let Some(cluster) = cluster() else { return };
     let mut chore = cluster.on_node(&["sh", "-c", "echo ${KUBECONFIG-}"]);
     chore.env("KUBECONFIG", "/nowhere/at/all");
     assert!(chore.output().unwrap().status.success());
@@ -25,7 +30,7 @@ fn the_callers_kubeconfig_is_not_read() {
 
 #[test]
 fn another_cluster_is_used_only_by_name_with_leave_and_without_a_mesh() {
-    let cluster = Cluster::shared().unwrap();
+    let Some(cluster) = cluster() else { return };
     let file = &cluster.kubeconfig;
     let up =
         |flags: &[&str]| xtask().args(["cluster", "up"]).args(flags).arg("--kubeconfig").arg(file).output().unwrap();
@@ -57,4 +62,35 @@ fn what_is_missing_is_told_in_one_line() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && told.contains("needs root"), "{told}");
     assert_eq!(told.trim().lines().count(), 1, "{told}");
+}
+
+#[test]
+fn the_assets_of_envtest_are_taken() {
+    let Some(cluster) = cluster() else { return };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("assets");
+    let _ = fs::remove_dir_all(&folder); // of an earlier run
+    fs::create_dir_all(&folder).unwrap();
+    // The same programs, each of which leaves a trace.
+    for (name, program) in [
+        ("etcd", Path::new("etcd")),
+        ("kube-apiserver", &cluster.program("kube-apiserver")),
+        ("kubectl", &cluster.program("kubectl")),
+    ] {
+        let script = format!(
+            "#!/bin/bash\ntouch {0}/{name}.used\nexec -a {name} {1} \"$@\"\n",
+            folder.display(),
+            program.display()
+        );
+        fs::write(folder.join(name), script).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let output = xtask().env("KUBEBUILDER_ASSETS", &folder).args(["cluster"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    run(&["up", "--api-only", "--name", "assets"]);
+    run(&["down", "--name", "assets"]);
+    for name in ["etcd", "kube-apiserver", "kubectl"] {
+        assert!(folder.join(format!("{name}.used")).exists(), "{name}");
+    }
 }

@@ -50,13 +50,15 @@ fn the_controller_runs_as_its_user_without_rights() {
       seccompProfile: { type: RuntimeDefault }
 ",
     );
-    let told = ends_well(cluster(), "controller", &manifest);
+    let Some(cluster) = cluster() else { return };
+    let told = ends_well(cluster, "controller", &manifest);
     assert!(told.contains(env!("CARGO_PKG_VERSION")), "{told}");
 }
 
 #[test]
 fn the_demo_runs_as_the_user_of_its_image() {
-    let told = ends_well(cluster(), "demo", &pod("demo", "demo", "    args: [--version]\n"));
+    let Some(cluster) = cluster() else { return };
+    let told = ends_well(cluster, "demo", &pod("demo", "demo", "    args: [--version]\n"));
     assert!(told.contains(env!("CARGO_PKG_VERSION")), "{told}");
 }
 
@@ -89,20 +91,22 @@ fn injected(name: &str, mounts: &str) -> String {
 
 #[test]
 fn linkerds_patch_redirects_with_our_image() {
-    let told = ends_well(cluster(), "injected", &injected("injected", ""));
+    let Some(cluster) = cluster() else { return };
+    let told = ends_well(cluster, "injected", &injected("injected", ""));
     assert!(told.contains("redirected by nft"), "{told}");
 }
 
 #[test]
 fn linkerds_patch_redirects_by_iptables_where_nft_does_not_work() {
     let hidden = "    - { mountPath: /usr/sbin/nft, name: no-program, subPath: nft }\n";
-    let told = ends_well(cluster(), "by-iptables", &injected("by-iptables", hidden));
+    let Some(cluster) = cluster() else { return };
+    let told = ends_well(cluster, "by-iptables", &injected("by-iptables", hidden));
     assert!(told.contains("redirected by iptables-nft"), "{told}");
 }
 
 #[test]
 fn the_proxys_entrypoint_is_the_proxy() {
-    let cluster = cluster();
+    let Some(cluster) = cluster() else { return };
     cluster.apply(&pod("proxy", "proxy", "")).unwrap();
     // Without an environment it says what it misses, and ends.
     cluster.until("get pod proxy --output jsonpath={.status.phase}", |phase| phase == "Failed").unwrap();

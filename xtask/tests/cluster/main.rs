@@ -10,18 +10,19 @@ mod images;
 mod serve;
 
 use std::{path::PathBuf, sync::OnceLock};
-use weft_testkit::kubernetes::{Cluster, pack};
+use weft_testkit::kubernetes::{Cluster, or_skip, pack};
 
-/// The suite's cluster, with our images.
-fn cluster() -> &'static Cluster {
-    static LOADED: OnceLock<()> = OnceLock::new();
-    let cluster = Cluster::shared().unwrap();
-    LOADED.get_or_init(|| {
+/// The suite's own cluster, with our images: what is proved here is not proved by another's.
+fn cluster() -> Option<&'static Cluster> {
+    static LOADED: OnceLock<Option<Cluster>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| {
+        let cluster = or_skip(Cluster::up("suite", &["--dual-stack"]))?;
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("images");
         pack(&folder).unwrap();
         cluster.load(&["controller", "proxy", "demo"].map(|name| folder.join(format!("{name}.tar")))).unwrap();
+        Some(cluster)
     });
-    cluster
+    loaded.as_ref()
 }
 
 /// The voting app, so that each of its pods needs names and Services to do its work.

@@ -1,10 +1,9 @@
 //! What a cluster has beyond Kubernetes itself: the pause image, and CoreDNS as a Deployment as elsewhere.
 
 use super::{CONTAINERD, Node, quietly};
-use crate::cluster::{load, programs};
+use crate::cluster::programs;
 use anyhow::Context;
 use std::{
-    fs,
     io::Write,
     process::{Command, Stdio},
 };
@@ -15,12 +14,10 @@ pub(crate) const IMPORT: &[&str] = &["ctr", "--address", CONTAINERD, "--namespac
 const MANIFESTS: &str = include_str!("addons.yaml");
 
 pub(super) fn import(node: &Node) -> anyhow::Result<()> {
+    let [ctr, arguments @ ..] = IMPORT else { return Ok(()) };
     for archive in programs::ARCHIVES {
-        let plain = node.home.folder.join(archive);
-        load::without_layout(&node.programs.join(archive), &plain)?;
-        let [ctr, arguments @ ..] = IMPORT else { continue };
-        quietly(Command::new(ctr).args(arguments).arg(&plain)).with_context(|| format!("importing {archive}"))?;
-        fs::remove_file(&plain)?;
+        quietly(Command::new(ctr).args(arguments).arg(programs::archives(&node.programs).join(archive)))
+            .with_context(|| format!("importing {archive}"))?;
     }
     Ok(())
 }
