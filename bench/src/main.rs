@@ -31,7 +31,7 @@ struct Args {
     #[command(subcommand)]
     part: Option<Part>,
     /// Seconds of load per subject, work and round.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Seconds of load before that, which do not count.
     #[arg(long, default_value_t = 2)]
