@@ -37,7 +37,7 @@ impl Changes {
 }
 
 /// Whether `filters` let the request go on. `matches` are those of its rule, empty where they are of gRPC; `to` is where a
-/// request without authority was going.
+/// request without authority was going. What fails a share of the requests is drawn only for the `first` attempt of one.
 ///
 /// # Errors
 /// What is answered instead.
@@ -46,6 +46,7 @@ pub(crate) fn permit(
     request: &dyn RequestView,
     matches: &[HttpMatch],
     to: &dyn Display,
+    first: bool,
 ) -> Result<(), ProxyError> {
     if filters.is_empty() {
         return Ok(());
@@ -53,7 +54,8 @@ pub(crate) fn permit(
     let redirects = filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
     let prefix = if redirects { matched_prefix(matches, request) } else { None };
     let matched = Matched { request, prefix, default_authority: to };
-    match answer(filters, &matched, |below| fastrand::u32(..below)) {
+    // The highest number that can be drawn hits nothing but what fails them all.
+    match answer(filters, &matched, |below| if first { fastrand::u32(..below) } else { below.saturating_sub(1) }) {
         None => Ok(()),
         Some(answer) => Err(answer.into()),
     }
@@ -68,5 +70,26 @@ pub(crate) fn none(filters: &[Filter], refusal: &str) -> Result<(), ProxyError> 
         None => Ok(()),
         Some(Filter::Invalid(why)) => Err(ProxyError::new(Code::PolicyUnsupported, why)),
         Some(_) => Err(ProxyError::new(Code::PolicyUnsupported, refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::HeadView;
+    use weft_model::policy::route::Ratio;
+
+    /// Else a request that is attempted twice would fail twice as often.
+    #[test]
+    fn what_fails_a_share_is_drawn_once_per_request() {
+        let (head, ()) = http::Request::get("http://app/").body(()).unwrap().into_parts();
+        let fails = |numerator, first| {
+            let ratio = Ratio { numerator, denominator: 1000 };
+            let filters = [Filter::HttpFailure { status: 500, message: String::new(), ratio }];
+            (0..100).filter(|_| permit(&filters, &HeadView(&head), &[], &"app", first).is_err()).count()
+        };
+        assert!(fails(999, true) > 50);
+        assert_eq!(fails(999, false), 0);
+        assert_eq!((fails(1000, true), fails(1000, false)), (100, 100), "all of them");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         request::RequestHead,
         response::ResponseHead,
     },
-    http2::gate::{Gate, Limits, Side},
+    http2::gate::{FrameGate, Limits, Side},
 };
 use std::time::Duration;
 use weft_model::decide::route::RequestView;
@@ -91,16 +91,16 @@ pub fn http2_gate(data: &[u8]) {
     let side = if choice & 1 == 0 { Side::Server } else { Side::Client };
     let limits = Limits { frame_size: 16_384, header_block: 65_536 };
     let now = || Duration::ZERO;
-    let mut whole = Gate::new(side, limits, Duration::ZERO);
+    let mut whole = FrameGate::new(side, limits, Duration::ZERO);
     let verdict = whole.receive(bytes, now).err().map(|(at, violation)| {
         assert!(at <= bytes.len());
         violation
     });
     let step = usize::from(choice >> 1) % 19 + 1;
-    let mut cut = Gate::new(side, limits, Duration::ZERO);
+    let mut cut = FrameGate::new(side, limits, Duration::ZERO);
     let pieces = bytes.chunks(step).find_map(|piece| cut.receive(piece, now).err());
     assert_eq!(verdict, pieces.map(|(_, violation)| violation), "the cuts decide");
-    let mut sending = Gate::new(side, limits, Duration::ZERO);
+    let mut sending = FrameGate::new(side, limits, Duration::ZERO);
     let _ = sending.send(bytes, now);
 }
 

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod carry;
 pub mod config;
 pub mod error;
 mod exchange;
@@ -24,6 +25,7 @@ mod pool;
 mod prefix;
 pub mod process;
 mod profile;
+mod protocol;
 mod records;
 mod server_first;
 mod turn;

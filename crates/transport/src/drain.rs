@@ -131,6 +131,11 @@ impl Watch {
         *self.phase.borrow() >= Phase::Draining
     }
 
+    /// Whether the deadline has passed: who stops now has not come to its end.
+    pub fn is_closing(&self) -> bool {
+        *self.phase.borrow() >= Phase::Closing
+    }
+
     async fn reached(&self, phase: Phase) {
         // A clone, so that waiting needs no `&mut`; it ends with the future and never outlives `self`.
         // An error means that the signal is gone: the process has stopped waiting, which is the last phase.
@@ -164,12 +169,14 @@ mod tests {
         let (one, two) = (watch.clone(), signal.watch());
         drop(watch);
         assert_eq!(signal.remaining(), 2);
+        assert!(!one.is_closing());
         let work = async move {
             one.closing().await;
             drop(one);
         };
         let (drained, ()) = tokio::join!(signal.drain(Duration::from_secs(10)), work);
         assert_eq!(drained, Drained::Deadline { remaining: 2 });
+        assert!(two.is_closing());
         // The signal is gone: what is left must not wait for ever.
         two.closing().await;
     }

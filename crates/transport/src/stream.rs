@@ -9,6 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -145,6 +146,25 @@ impl Stream {
     pub fn reset_on_close(&self) {
         // A socket that refuses is closed already.
         let _ = socket2::SockRef::from(self.socket()).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+thread_local! {
+    static RESETS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes every connection that this thread drops from now on end in a reset: its worker ends with them amid their work, and no
+/// peer shall take that for an end.
+pub fn reset_from_now_on() {
+    RESETS.set(true);
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A thread that has no such value any more has dropped its connections before.
+        if RESETS.try_with(Cell::get).unwrap_or_default() {
+            self.reset_on_close();
+        }
     }
 }
 

@@ -32,7 +32,15 @@ use weft_model::{
 
 /// What is asked of one request. Lives as long as the request, whatever becomes of its attempts.
 #[derive(Default)]
-pub(crate) struct Course(OnceCell<Box<Running>>, OnceCell<Rc<dyn Followed>>);
+pub(crate) struct Course {
+    running: OnceCell<Box<Running>>,
+    followed: OnceCell<Rc<dyn Followed>>,
+    /// How many attempts have begun.
+    attempts: Cell<u32>,
+}
+
+/// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
+pub(super) const MAX_AGAIN: usize = 3;
 
 /// What a direction keeps of a request over all its attempts.
 pub(crate) trait Followed: Any {
@@ -102,7 +110,7 @@ impl Course {
         answer: Option<Duration>,
         retries: Option<Retries>,
     ) {
-        self.0.get_or_init(|| {
+        self.running.get_or_init(|| {
             Box::new(Running {
                 timeouts,
                 answer,
@@ -119,24 +127,30 @@ impl Course {
 
     /// What the direction keeps of the request; made by its first attempt.
     pub(crate) fn follow<T: Followed>(&self, make: impl FnOnce() -> T) -> Option<Rc<T>> {
-        let kept = Rc::clone(self.1.get_or_init(|| Rc::new(make())));
+        let kept = Rc::clone(self.followed.get_or_init(|| Rc::new(make())));
         (kept as Rc<dyn Any>).downcast().ok()
     }
 
     /// No attempt is left, and nothing has been said to the record of the last.
-    pub(super) fn give_up(&self, error: &ProxyError) {
-        if let Some(followed) = self.1.get() {
+    pub(crate) fn give_up(&self, error: &ProxyError) {
+        if let Some(followed) = self.followed.get() {
             followed.given_up(error);
         }
     }
 
     pub(crate) fn is_agreed(&self) -> bool {
-        self.0.get().is_some()
+        self.running.get().is_some()
+    }
+
+    /// Whether no attempt before this one was decided: what counts requests, or is drawn for each, counts and draws now.
+    pub(crate) fn is_first(&self) -> bool {
+        self.attempts.get() <= 1
     }
 
     /// An attempt begins.
     pub(super) fn attempt(&self) {
-        if let Some(running) = self.0.get() {
+        self.attempts.set(self.attempts.get().saturating_add(1));
+        if let Some(running) = self.running.get() {
             running.late.set(None);
             running.advance(|progress| Progress { began: progress.began, active: None, sent: None, head: None });
         }
@@ -144,14 +158,14 @@ impl Course {
 
     /// The attempt has a connection, and is sent from now on.
     pub(super) fn started(&self) {
-        if let Some(running) = self.0.get() {
+        if let Some(running) = self.running.get() {
             running.advance(|progress| Progress { active: Some(now()), ..progress });
         }
     }
 
     /// The head of the response came.
     pub(super) fn answered(&self) {
-        if let Some(running) = self.0.get() {
+        if let Some(running) = self.running.get() {
             running.advance(|progress| Progress { head: Some(now()), ..progress });
         }
     }
@@ -159,7 +173,7 @@ impl Course {
     /// Ready when the request is too late with something; else the task is woken when it is. Asked whenever nothing else is
     /// to be done. `moved` is any number that changes when bytes of a body move; `sent` says that the request is complete.
     pub(super) fn too_late(&self, cx: &mut Context<'_>, moved: u64, sent: bool) -> Poll<ProxyError> {
-        match self.0.get() {
+        match self.running.get() {
             Some(running) => running.too_late(cx, moved, sent),
             None => Poll::Pending,
         }
@@ -176,12 +190,12 @@ impl Course {
 
     /// Why the request was given up, if it was.
     pub(super) fn cut(&self) -> Option<ProxyError> {
-        self.0.get().and_then(|running| running.late.get()).map(too_late)
+        self.running.get().and_then(|running| running.late.get()).map(too_late)
     }
 
     /// How many bytes of the body to keep, if there may be another attempt.
     pub(super) fn keeps(&self) -> Option<usize> {
-        let running = self.0.get()?;
+        let running = self.running.get()?;
         running.retries.as_ref().filter(|retries| running.made.get() < retries.terms.limit).map(|r| r.terms.body)
     }
 
@@ -192,14 +206,14 @@ impl Course {
 
     /// Whether the answer to a gRPC request must be known to its status before it is passed on.
     pub(super) fn peeks(&self) -> bool {
-        let Some(running) = self.0.get() else { return false };
+        let Some(running) = self.running.get() else { return false };
         running.retries.as_ref().is_some_and(|r| running.made.get() < r.terms.limit && !r.terms.codes.is_empty())
     }
 
     /// Whether the request is sent once more after an attempt that ended in `outcome`. `whole` says that it was read to its
     /// end and all of it is kept.
     pub(super) fn again(&self, outcome: Outcome, whole: bool) -> bool {
-        self.0.get().is_some_and(|running| running.again(outcome, whole))
+        self.running.get().is_some_and(|running| running.again(outcome, whole))
     }
 
     /// The same after an attempt that the proxy itself has failed.
@@ -214,7 +228,7 @@ impl Course {
 
     /// The wait before the next attempt.
     pub(super) fn pause(&self) -> Sleep {
-        tokio::time::sleep(self.0.get().map(|running| running.pause.get()).unwrap_or_default())
+        tokio::time::sleep(self.running.get().map(|running| running.pause.get()).unwrap_or_default())
     }
 }
 

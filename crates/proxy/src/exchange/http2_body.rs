@@ -157,6 +157,11 @@ impl Pump {
         Poll::Ready(Ok(trailers.as_ref().and_then(super::http2_head::grpc_status)))
     }
 
+    /// Whether nothing of the body was read, so that it can still be sent whole.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.passed == 0 && self.held.is_empty()
+    }
+
     /// Whether anything has been passed on.
     pub(super) fn moved(&self) -> bool {
         self.moved
@@ -210,7 +215,8 @@ impl Pump {
     fn poll_move(&mut self, cx: &mut Context<'_>, to: &mut SendStream<Bytes>) -> Poll<Result<Option<u16>, Broken>> {
         loop {
             while !self.held.is_empty() {
-                if self.pass_on(ready!(room(cx, to, self.held.len()))?, to)? {
+                let Poll::Ready(room) = room(cx, to, self.held.len()) else { return self.gather(cx) };
+                if self.pass_on(room?, to)? {
                     return Poll::Ready(Ok(None));
                 }
             }
@@ -222,6 +228,27 @@ impl Pump {
         }
         let trailers = ready!(self.from.poll_trailers(cx)).map_err(Broken::From)?;
         Poll::Ready(finish(trailers, to))
+    }
+
+    /// Reads what has come though the receiver takes nothing, at most one window: `h2` ends a connection on which too many small
+    /// pieces lie unread, whosever they are.
+    #[cold]
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<u16>, Broken>> {
+        let mut gathered: Option<BytesMut> = None;
+        let ended = loop {
+            match self.from.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    let held = || BytesMut::from(&*self.held);
+                    gathered.get_or_insert_with(held).extend_from_slice(&data);
+                }
+                Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(Broken::From(error))),
+                Poll::Ready(None) | Poll::Pending => break Poll::Pending,
+            }
+        };
+        if let Some(gathered) = gathered {
+            self.held = gathered.freeze();
+        }
+        ended
     }
 
     /// Sends the first `n` bytes of what is held; true if that was the end of the stream.
@@ -243,7 +270,7 @@ fn finish(trailers: Option<HeaderMap>, to: &mut SendStream<Bytes>) -> Result<Opt
         Some(mut trailers) => {
             // A receiver may merge trailers into its headers.
             trailers.remove(weft_model::names::header::CLIENT_ID);
-            super::http2_head::check_fields(&trailers).map_err(Broken::Trailers)?;
+            super::http2_head::check_response(&trailers).map_err(Broken::Trailers)?;
             (super::http2_head::grpc_status(&trailers), to.send_trailers(trailers))
         }
         None => (None, to.send_data(Bytes::new(), true)),

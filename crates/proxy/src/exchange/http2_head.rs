@@ -5,6 +5,7 @@
 //! request that could be read in two ways must not reach policy.
 
 use super::{Edits, Fields};
+use crate::http2;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 use weft_model::{decide::route::RequestView, names};
 
@@ -37,6 +38,12 @@ pub(super) fn check_fields(fields: &HeaderMap) -> Result<(), &'static str> {
         return Err("header value begins or ends with a blank");
     }
     Ok(())
+}
+
+/// What makes the fields of a response, or trailers, unfit to be passed on.
+pub(super) fn check_response(fields: &HeaderMap) -> Result<(), &'static str> {
+    check_fields(fields)?;
+    if http2::fields_fit(fields) { Ok(()) } else { Err("header fields are too large to be carried") }
 }
 
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {

@@ -24,7 +24,7 @@ use crate::{
         response::ResponseHead,
         trailers,
     },
-    http2::server::Driver,
+    http2::fields_fit,
 };
 use bytes::Bytes;
 use h2::{SendStream, server::SendResponse};
@@ -41,7 +41,6 @@ const READ_AHEAD: usize = 64 * 1024;
 
 pub(super) struct Downgrade<'a, E, R> {
     pub(super) respond: &'a mut SendResponse<Bytes>,
-    pub(super) driver: &'a Driver,
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
@@ -121,7 +120,6 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             let Some(connection) = unless_reset(self.respond, self.endpoint.http1()).await else { return Ok(()) };
             let mut connection = connection?;
             self.course.started();
-            self.driver.handed_on();
             connection.io.out = std::mem::take(&mut written);
             connection.io.out.rewind();
             let mut incoming = Incoming { head: ResponseHead::default(), asked, interim: 0, body: None };
@@ -232,6 +230,9 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                 return Poll::Ready(Err(malformed()));
             }
             edit_interim(response.headers_mut(), self.edits);
+            if !fields_fit(response.headers()) {
+                return Poll::Ready(Err(malformed()));
+            }
             // Fails only if the client has gone, which is noticed later.
             let _ = self.respond.send_informational(response);
             return Poll::Ready(Ok(()));
@@ -257,6 +258,9 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             headers.insert(names::header::ORIG_PROTO, HeaderValue::from_static(orig.as_str()));
         }
         let status = grpc_status(headers);
+        if !fields_fit(headers) {
+            return Err(malformed());
+        }
         self.record.response_head(head.status);
         self.course.answered();
         let decoder = Decoder::new(head.body);
@@ -298,7 +302,12 @@ impl Outgoing<'_> {
     /// Writes what can be written. An error says that the client has gone.
     fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Result<(), Failed> {
         while !self.stopped {
-            let taken = self.take(cx, connection)?;
+            // What has come is taken though it may have to wait, at most one window: `h2` ends a connection on which too many
+            // small pieces lie unread, whosever they are.
+            let mut taken = false;
+            while self.take(cx, connection)? {
+                taken = true;
+            }
             match connection.io.poll_write_out(cx) {
                 Poll::Ready(Ok(())) => {}
                 // The response, or that there is none, says what this means.
@@ -318,9 +327,9 @@ impl Outgoing<'_> {
         Ok(())
     }
 
-    /// Takes the next part of the body once the last is written; true if there was one.
+    /// Takes the next part of the body, or its end; true if there was one.
     fn take(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Result<bool, Failed> {
-        if self.whole || self.unwritten > 0 {
+        if self.whole {
             return Ok(false);
         }
         let data = match self.body.poll_data(cx) {
@@ -344,7 +353,7 @@ impl Outgoing<'_> {
         };
         if !data.is_empty() {
             self.only_head = false;
-            self.unwritten = data.len();
+            self.unwritten += data.len();
             self.content += data.len();
             let out = connection.io.out.bytes();
             if self.chunked { write_chunk(out, &data) } else { out.extend_from_slice(&data) }
@@ -401,6 +410,9 @@ impl Sending {
 
     fn end(&mut self, fields: http::HeaderMap) -> Result<(), Failed> {
         self.done = true;
+        if !fields_fit(&fields) {
+            return Err(broke_off("its trailers are too large to be carried"));
+        }
         let sent =
             if fields.is_empty() { self.to.send_data(Bytes::new(), true) } else { self.to.send_trailers(fields) };
         sent.map_err(|_| Failed::Client)

@@ -3,12 +3,12 @@
 use super::{
     Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{asks_to_close, check_fields, edit_interim, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_response, edit_interim, edit_response, grpc_status},
     http2_reply::{Audience, break_off},
 };
 use crate::{
     error::{Code, ProxyError},
-    http2::server::Driver,
+    http2::{client::OpenStream, server::Driver},
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
@@ -27,6 +27,7 @@ pub(super) struct Forward<'a, E, R> {
     pub(super) driver: &'a Driver,
     pub(super) request: &'a mut Pump,
     pub(super) upstream: SendStream<Bytes>,
+    pub(super) open: OpenStream,
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
@@ -43,11 +44,20 @@ pub(super) enum NoResponse {
         error: ProxyError,
         /// The client gets this instead of a reply.
         reset: Option<Reason>,
-        /// Asking again does no harm if the request may be repeated at all.
-        repeatable: bool,
+        repeat: Repeat,
     },
     /// The request is sent once more, as was agreed; the record knows of this attempt.
     Again,
+}
+
+/// Whether the same may be asked once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Nobody has looked at the request.
+    Unseen,
+    /// Somebody may have acted on it.
+    IfHarmless,
+    Never,
 }
 
 /// How waiting for the head of a response ends, if not with the head.
@@ -89,7 +99,8 @@ impl From<Response<RecvStream>> for Answer {
 }
 
 impl NoResponse {
-    /// A reset is passed on; one that says that the request was not looked at too, which the client may send again.
+    /// A reset is passed on; one that says that the request was not looked at too, which the client may send again. Those of a
+    /// GOAWAY are above the last stream that it names: of the others `h2` says that their connection ended.
     fn of(error: &h2::Error) -> Self {
         let unprocessed = error.is_go_away() && error.is_remote();
         let reset = if unprocessed {
@@ -100,14 +111,18 @@ impl NoResponse {
         Self::Failed {
             error: ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}")),
             reset,
-            repeatable: reset == Some(Reason::REFUSED_STREAM) || error.is_io(),
+            repeat: match reset {
+                Some(Reason::REFUSED_STREAM) => Repeat::Unseen,
+                _ if error.is_io() => Repeat::IfHarmless,
+                _ => Repeat::Never,
+            },
         }
     }
 }
 
 impl From<ProxyError> for NoResponse {
     fn from(error: ProxyError) -> Self {
-        Self::Failed { error, reset: None, repeatable: false }
+        Self::Failed { error, reset: None, repeat: Repeat::Never }
     }
 }
 
@@ -123,6 +138,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             Ok(response) => Ok(response.into()),
             Err(none) => Err(none),
         };
+        if let Err(NoHead::Client(_)) = &answer {
+            self.open.matures().await;
+        }
         let Some(mut body) = self.take_head(answer)? else { return Ok(()) };
         let cut = poll_fn(|cx| self.poll_bodies(cx, &mut body)).await;
         if let Err(cut) = cut {
@@ -136,7 +154,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         match head {
             Ok(answer) => Ok(self.begin(answer)),
             Err(NoHead::Client(reason)) => {
-                self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL));
+                self.open.reset(&mut self.upstream, reason.unwrap_or(Reason::CANCEL));
                 Ok(None)
             }
             Err(NoHead::Upstream(error)) => Err(NoResponse::of(&error)),
@@ -194,10 +212,13 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         }
         while let Poll::Ready(Some(Ok(mut early))) = response.poll_informational(cx) {
             edit_interim(early.headers_mut(), self.edits);
-            // Fails only if the client has gone, which is noticed below.
-            let _ = self.respond.send_informational(early);
+            if check_response(early.headers()).is_ok() {
+                // Fails only if the client has gone, which is noticed below.
+                let _ = self.respond.send_informational(early);
+            }
         }
         if let Poll::Ready(response) = Pin::new(response).poll(cx) {
+            self.open.answered();
             return Poll::Ready(response.map_err(NoHead::Upstream));
         }
         self.poll_gone(cx).map(Err)
@@ -224,7 +245,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         match polled {
             Poll::Ready(Err(Broken::From(error))) => Err(error.reason()),
             Poll::Ready(Err(Broken::Trailers(_))) => {
-                self.respond.send_reset(Reason::PROTOCOL_ERROR);
+                self.driver.reset(self.respond, Reason::PROTOCOL_ERROR);
                 Err(Some(Reason::CANCEL))
             }
             // What this means the response says.
@@ -239,9 +260,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     /// Passes the head on; `None` if the exchange is over thereby.
     fn begin(&mut self, answer: Answer) -> Option<Sending> {
         let Answer { mut head, body: mut response } = answer;
-        if let Err(what) = check_fields(&head.headers) {
+        if let Err(what) = check_response(&head.headers) {
             let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"));
-            self.upstream.send_reset(Reason::PROTOCOL_ERROR);
+            self.open.reset(&mut self.upstream, Reason::PROTOCOL_ERROR);
             self.respond.send_reset(Reason::INTERNAL_ERROR);
             self.record.end(None, Some(&failure));
             return None;
@@ -269,9 +290,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
 
     fn cut_off(&mut self, cut: Cut, to: &mut SendStream<Bytes>) {
         match cut {
-            Cut::Client(reason) => self.upstream.send_reset(reason.unwrap_or(Reason::CANCEL)),
+            Cut::Client(reason) => self.open.reset(&mut self.upstream, reason.unwrap_or(Reason::CANCEL)),
             Cut::Upstream(failure, Some(reason)) => {
-                to.send_reset(reason);
+                self.driver.cut(to, reason);
                 self.record.end(None, Some(&failure));
             }
             Cut::Upstream(failure, None) => {

@@ -7,6 +7,7 @@
 
 use super::{
     Carrier, Course, Directed, Director, Observe, ServerConnection, Version,
+    course::MAX_AGAIN,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_to_http1::Exchange,
     http1_to_http2::Upgrade,
@@ -47,8 +48,6 @@ const READ_AHEAD: usize = 2 * MAX_HEAD;
 /// How long a connection on which no request has come yet waits for the first one while the process drains: who has just
 /// connected is about to send it, and would lose it.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
-/// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
-const MAX_AGAIN: usize = 3;
 
 /// Serves `connection` until either side closes it, or the drain lets it end between two requests.
 ///

@@ -2,17 +2,19 @@
 
 use super::{
     Carrier, Course, Directed, Director, Edits, Endpoint, Observe, Version,
+    course::MAX_AGAIN,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
     http2_reply::{Audience, reply, unless_reset},
     http2_to_http1::Downgrade,
-    http2_to_http2::{Forward, NoResponse},
+    http2_to_http2::{Forward, NoResponse, Repeat},
 };
 use crate::{
     error::{Code, ProxyError},
     http2::{
         Sender, ServerSettings,
         client::OpenStream,
+        request_fits,
         server::{self, Driver, Ended},
     },
     turn,
@@ -20,12 +22,9 @@ use crate::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, request};
-use std::{future::poll_fn, pin::pin, rc::Rc, time::Instant};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use weft_model::decide::retry::Outcome;
-
-/// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
-const MAX_AGAIN: usize = 3;
 
 /// Serves `io`, from the client's preface on, until it closes; after `drain` is ready, until the open streams have ended.
 /// Must be called within a `LocalSet`.
@@ -69,9 +68,14 @@ async fn serve_stream<D: Director>(
     director: &D,
     driver: &Driver,
 ) {
+    // Who takes a request back at once costs no endpoint anything, and pays for it at its own connection's frame gate.
+    if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
+        return;
+    }
+    let _begun = driver.begin();
     if let Err(what) = check_request(head) {
         director.malformed(&ProxyError::new(Code::BadRequest, what), Version::Http2);
-        respond.send_reset(Reason::PROTOCOL_ERROR);
+        driver.reset(respond, Reason::PROTOCOL_ERROR);
         return;
     }
     let audience = Audience { grpc: is_grpc(&head.headers), informational: director.informational_headers() };
@@ -81,7 +85,8 @@ async fn serve_stream<D: Director>(
         body.stop();
     }
     let course = Course::default();
-    let mut again = if whole && head.method.is_idempotent() { MAX_AGAIN } else { 0 };
+    let harmless = whole && head.method.is_idempotent();
+    let mut again = MAX_AGAIN;
     loop {
         course.attempt();
         let directed = {
@@ -115,8 +120,7 @@ async fn serve_stream<D: Director>(
         let carried = match carrier {
             Carrier::Http1 => {
                 let (respond, sent) = (&mut *respond, Instant::now());
-                let mut downgrade =
-                    Downgrade { respond, driver, endpoint, edits, record: recorded, course, audience, sent };
+                let mut downgrade = Downgrade { respond, endpoint, edits, record: recorded, course, audience, sent };
                 downgrade.run(head, body.body()).await.map_err(NoResponse::from)
             }
             Carrier::Http2 => {
@@ -132,8 +136,7 @@ async fn serve_stream<D: Director>(
                     .and_then(|sender| send(sender, head, edits, whole, keep))
                 {
                     Err(failed) => Err(failed),
-                    Ok((response, upstream, _open)) => {
-                        driver.handed_on();
+                    Ok((response, upstream, open)) => {
                         course.started();
                         let (respond, request) = (&mut *respond, &mut body);
                         let record = recorded;
@@ -142,6 +145,7 @@ async fn serve_stream<D: Director>(
                             driver,
                             request,
                             upstream,
+                            open,
                             endpoint,
                             edits,
                             record,
@@ -161,7 +165,15 @@ async fn serve_stream<D: Director>(
                 }
                 return;
             }
-            Err(NoResponse::Failed { repeatable: true, .. }) if again > 0 => {
+            // Nothing of a body is gone that would be missed.
+            Err(NoResponse::Failed { repeat, .. })
+                if again > 0
+                    && match repeat {
+                        Repeat::Unseen => body.is_untouched(),
+                        Repeat::IfHarmless => harmless,
+                        Repeat::Never => false,
+                    } =>
+            {
                 again -= 1;
                 record.repeated();
                 continue;
@@ -176,7 +188,7 @@ async fn serve_stream<D: Director>(
             Err(NoResponse::Failed { error, reset, .. }) => {
                 let mut grpc = None;
                 match reset {
-                    Some(reason) => respond.send_reset(reason),
+                    Some(reason) => driver.reset(respond, reason),
                     None => {
                         director.refused(&error);
                         let status;
@@ -211,10 +223,14 @@ fn send(
 ) -> Result<(ResponseFuture, SendStream<Bytes>, OpenStream), NoResponse> {
     let mut edited = if again { head.clone() } else { std::mem::replace(head, Request::new(()).into_parts().0) };
     edit_request(&mut edited, edits);
-    sender.send(Request::from_parts(edited, ()), end).map_err(|error| NoResponse::Failed {
+    let request = Request::from_parts(edited, ());
+    if !request_fits(&request) {
+        return Err(ProxyError::new(Code::HeadTooLarge, "the head of the request is too large to be carried").into());
+    }
+    sender.send(request, end).map_err(|error| NoResponse::Failed {
         error: ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")),
         reset: None,
-        repeatable: true,
+        repeat: Repeat::Unseen,
     })
 }
 

@@ -3,6 +3,7 @@
 //! A bucket refills with time, and by work that makes such frames legitimate (DATA sent makes WINDOW_UPDATE frames and PINGs
 //! arrive). The clock is read only when a bucket is empty, so a budget costs one subtraction per frame.
 
+use super::settings::MAX_CONCURRENT_STREAMS;
 use std::{fmt, time::Duration};
 
 /// What is bounded. The names are stable: they stand in logs and in the debug data of the GOAWAY.
@@ -21,6 +22,10 @@ pub(crate) enum Budget {
     /// GOAWAY, and frames of kinds that do not exist.
     OtherFrames,
 }
+
+/// Requests that may be cancelled on a connection to a server before it has answered them. Beyond that the connection is left
+/// for another, so that what one client cancels never spends what the server allows for all.
+pub(crate) const CANCELS: Rate = Rate { burst: 800, per_second: 30 };
 
 /// `burst` at once and `per_second` for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +70,9 @@ impl Budget {
     /// Wide for what real clients do in bursts, narrow for what they hardly do.
     pub(crate) fn rate(self) -> Rate {
         match self {
-            Self::Resets | Self::ProvokedResets => Rate { burst: 1000, per_second: 200 },
+            // Whoever shares a connection may have to cancel all of its streams at once, besides those of `CANCELS`.
+            Self::Resets => Rate { burst: CANCELS.burst + MAX_CONCURRENT_STREAMS, per_second: 200 },
+            Self::ProvokedResets => Rate { burst: 1000, per_second: 200 },
             Self::Pings => Rate { burst: 500, per_second: 50 },
             Self::Settings => Rate { burst: 100, per_second: 5 },
             Self::EmptyFrames => Rate { burst: 200, per_second: 20 },

@@ -4,26 +4,34 @@
 //! are gone the connection closes. Which endpoint, and whether to try again, is decided above.
 
 use super::{
+    budget::{Bucket, CANCELS},
     gate::{Limits, Side},
     guarded::{Guarded, Link},
     pings::Pings,
-    settings::ClientSettings,
+    settings::{ClientSettings, RESET_MEMORY, RESET_STREAMS, SMALL_FRAMES},
     window::Window,
 };
-use crate::error::{Code, ProxyError};
+use crate::{
+    error::{Code, ProxyError},
+    turn,
+};
 use bytes::Bytes;
 use h2::{
-    SendStream,
+    Reason, SendStream,
     client::{Connection, ResponseFuture, SendRequest},
 };
 use http::Request;
 use std::{
-    cell::{Cell, OnceCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until},
+};
 use weft_transport::lifetime::Life;
 
 /// Opens streams on a connection. Cheap to clone; each clone waits for a free stream on its own.
@@ -33,16 +41,44 @@ pub(crate) struct Sender {
     connection: Rc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     streams: Cell<usize>,
     closed: Cell<bool>,
     life: OnceCell<Life>,
+    link: Rc<Link>,
+    /// What may still be cancelled here; counted from the start.
+    cancels: RefCell<Bucket>,
+    start: Instant,
+    /// Too much was cancelled: what is new goes elsewhere.
+    left: Cell<bool>,
 }
 
-/// Counts a stream as open until dropped.
+/// Counts a stream as open until dropped. Dropped before it was answered, it was cancelled.
 #[derive(Debug)]
-pub(crate) struct OpenStream(Rc<Shared>);
+pub(crate) struct OpenStream {
+    connection: Rc<Shared>,
+    since: Instant,
+    answered: bool,
+}
+
+/// How long a request that its client takes back stands all the same. A server that hears of a request and of its end at once takes
+/// many of them for an attack by whoever holds the connection, on which other clients' requests are.
+const YOUNG: Duration = Duration::from_millis(100);
+
+impl Shared {
+    fn new(link: &Rc<Link>) -> Self {
+        Self {
+            streams: Cell::default(),
+            closed: Cell::default(),
+            life: OnceCell::new(),
+            link: Rc::clone(link),
+            cancels: RefCell::new(Bucket::full(CANCELS, Duration::ZERO)),
+            start: Instant::now(),
+            left: Cell::default(),
+        }
+    }
+}
 
 /// Starts HTTP/2 with prior knowledge on `io`, which is connected and, where that is due, behind TLS and transport header.
 /// Must be called within a `LocalSet`.
@@ -63,15 +99,15 @@ where
         .max_frame_size(settings.max_frame_size)
         .max_header_list_size(settings.max_header_list_size)
         .max_send_buffer_size(settings.max_send_buffer as usize)
+        .max_concurrent_reset_streams(settings.max_concurrent_reset_streams.map_or(RESET_STREAMS, |max| max as usize))
+        .reset_stream_duration(RESET_MEMORY)
+        .data_frame_budget(SMALL_FRAMES)
         // The gate bounds what a server may provoke; without it, streams that the application cancels would count here.
         .max_local_error_reset_streams(None);
-    if let Some(max) = settings.max_concurrent_reset_streams {
-        builder.max_concurrent_reset_streams(max as usize);
-    }
     // Boxed: whoever may connect holds this future's room, and hardly anybody does connect.
     let (requests, mut connection) =
         Box::pin(builder.handshake::<_, Bytes>(io)).await.map_err(|error| broken("could not start", &error))?;
-    let shared = Rc::new(Shared::default());
+    let shared = Rc::new(Shared::new(&link));
     let adaptive = settings.adaptive.then_some(settings.stream_window);
     let pings = Pings::new(settings.keep_alive, adaptive, || connection.ping_pong(), &link);
     let window = Window::new(settings.stream_window, settings.connection_window);
@@ -143,7 +179,8 @@ impl Sender {
 
     /// Whether the connection is worth keeping for another request.
     pub(crate) fn is_good(&self) -> bool {
-        !self.is_closed() && !self.connection.life.get().is_some_and(Life::is_ending)
+        let Shared { life, left, .. } = &*self.connection;
+        !self.is_closed() && !left.get() && !life.get().is_some_and(Life::is_ending)
     }
 
     /// Whether the peer allows another stream now.
@@ -176,13 +213,42 @@ impl Sender {
     ) -> Result<(ResponseFuture, SendStream<Bytes>, OpenStream), h2::Error> {
         let (response, body) = self.requests.send_request(request, end)?;
         self.connection.streams.set(self.connection.streams.get() + 1);
-        Ok((response, body, OpenStream(self.connection.clone())))
+        Ok((
+            response,
+            body,
+            OpenStream { connection: self.connection.clone(), since: turn::now().into(), answered: false },
+        ))
+    }
+}
+
+impl OpenStream {
+    /// The server has said something of it: what follows costs no server more than it has agreed to.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// Waits until the stream may be reset, which its client has given up.
+    pub(crate) async fn matures(&self) {
+        if !self.answered && !self.connection.closed.get() {
+            // Boxed: most requests are answered.
+            Box::pin(sleep_until(self.since + YOUNG)).await;
+        }
+    }
+
+    /// Resets the stream for a reason of the client's, which is not the server's fault.
+    pub(crate) fn reset(&self, body: &mut SendStream<Bytes>, reason: Reason) {
+        self.connection.link.excuse(reason);
+        body.send_reset(reason);
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        let Shared { streams, cancels, start, left, closed, .. } = &*self.connection;
+        streams.set(streams.get().saturating_sub(1));
+        if !self.answered && !closed.get() && !cancels.borrow_mut().take(1, &mut || start.elapsed()) {
+            left.set(true);
+        }
     }
 }
 

@@ -19,6 +19,9 @@ const CODE: usize = 4;
 /// field tells whether that is a pseudo-header: how it is encoded, the length of its name, a character.
 const BLOCK: usize = 6 + 3;
 
+/// A DATA frame of fewer bytes is a small one, as `h2` sees it.
+const SMALL: u32 = 256;
+
 /// WINDOW_UPDATE frames that one DATA frame may bring back: some clients send one per 4 KiB for stream and connection each.
 const WINDOW_UPDATES_PER_DATA: u32 = 10;
 /// Some clients widen the window of each stream that they open.
@@ -51,7 +54,7 @@ pub(crate) struct Violation {
 /// Where in the received bytes the frame begins that must not be passed on; 0 if it began in bytes given before.
 pub(crate) type Refused = (usize, Violation);
 
-pub(crate) struct Gate {
+pub(crate) struct FrameGate {
     side: Side,
     limits: Limits,
     received: Walker<{ HEAD + BLOCK }>,
@@ -66,6 +69,14 @@ pub(crate) struct Gate {
     /// Where in the bytes last received a GOAWAY ends.
     goaway: Option<usize>,
     highest_stream: u32,
+    /// Requests that are worked on: as many resets are legitimate.
+    working: u32,
+    /// Of those that were reset; each still has to be seen to end.
+    cancelled: u32,
+    /// Resets of ours that are not the peer's fault.
+    excused: u32,
+    /// Small DATA frames since this was last asked.
+    small: u32,
     budgets: [Bucket; Budget::ALL.len()],
 }
 
@@ -74,7 +85,7 @@ struct Block {
     bytes: u32,
 }
 
-impl Gate {
+impl FrameGate {
     pub(crate) fn new(side: Side, limits: Limits, now: Duration) -> Self {
         let (received, sent) = match side {
             Side::Server => (PREFACE, 0),
@@ -91,6 +102,10 @@ impl Gate {
             ended: 0,
             goaway: None,
             highest_stream: 0,
+            working: 0,
+            cancelled: 0,
+            excused: 0,
+            small: 0,
             budgets: Budget::ALL.map(|budget| Bucket::full(budget.rate(), now)),
         }
     }
@@ -170,7 +185,10 @@ impl Gate {
                     let code = self.sent.held.last_chunk::<CODE>().map_or(0, |code| u32::from_be_bytes(*code));
                     self.sent.next(head.length.saturating_sub(CODE as u32));
                     if provoked(code) {
-                        self.spend(Budget::ProvokedResets, 1, &mut now)?;
+                        match self.excused.checked_sub(1) {
+                            Some(left) => self.excused = left,
+                            None => self.spend(Budget::ProvokedResets, 1, &mut now)?,
+                        }
                     }
                     continue;
                 }
@@ -188,9 +206,22 @@ impl Gate {
         Ok(())
     }
 
-    /// Streams of this peer were handed on: as many resets are legitimate.
-    pub(crate) fn processed(&mut self, streams: u32) {
-        self.earn(Budget::Resets, streams);
+    /// Requests of this peer were begun and have ended. Each that is worked on may be cancelled, once.
+    pub(crate) fn worked(&mut self, begun: u32, ended: u32) {
+        self.working = self.working.saturating_add(begun);
+        let cancelled = self.cancelled.min(ended);
+        self.cancelled -= cancelled;
+        self.working = self.working.saturating_sub(ended - cancelled);
+    }
+
+    /// So many resets of ours will be sent that are not the peer's fault.
+    pub(crate) fn excuse(&mut self, resets: u32) {
+        self.excused = self.excused.saturating_add(resets);
+    }
+
+    /// How many small DATA frames have come since this was last asked.
+    pub(crate) fn take_small(&mut self) -> u32 {
+        std::mem::take(&mut self.small)
     }
 
     /// Whether what was sent so far ends with a whole frame, so that another may be put behind it.
@@ -222,6 +253,7 @@ impl Gate {
             kind::DATA => {
                 on_stream(stream)?;
                 self.goes_on(stream)?;
+                self.small += u32::from(length < SMALL);
                 if flags & flag::END_STREAM != 0 {
                     self.end(stream);
                 } else if length == 0 {
@@ -257,7 +289,13 @@ impl Gate {
                 on_stream(stream)?;
                 exactly(length, 4)?;
                 self.end(stream);
-                self.spend(Budget::Resets, 1, now)?;
+                match self.working.checked_sub(1) {
+                    Some(left) => {
+                        self.working = left;
+                        self.cancelled = self.cancelled.saturating_add(1);
+                    }
+                    None => self.spend(Budget::Resets, 1, now)?,
+                }
             }
             kind::SETTINGS => {
                 on_connection(stream)?;
@@ -366,7 +404,7 @@ impl Gate {
 }
 
 /// Whether this code in a reset of ours says that the peer made a mistake or opened too much. Others are passed on for the other side.
-fn provoked(code: u32) -> bool {
+pub(super) fn provoked(code: u32) -> bool {
     [
         Reason::PROTOCOL_ERROR,
         Reason::FLOW_CONTROL_ERROR,

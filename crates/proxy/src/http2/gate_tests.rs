@@ -2,7 +2,7 @@
 
 use super::{
     budget::Budget,
-    gate::{Gate, Limits, Side, Violation},
+    gate::{FrameGate, Limits, Side, Violation},
 };
 use h2::Reason;
 use proptest::prelude::*;
@@ -58,14 +58,14 @@ fn zero() -> Duration {
 }
 
 /// A server's gate after the client's preface and settings.
-fn begun() -> Gate {
-    let mut gate = Gate::new(Side::Server, LIMITS, Duration::ZERO);
+fn begun() -> FrameGate {
+    let mut gate = FrameGate::new(Side::Server, LIMITS, Duration::ZERO);
     gate.receive(PREFACE, zero).unwrap();
     gate.receive(&settings(), zero).unwrap();
     gate
 }
 
-fn verdict(gate: &mut Gate, frames: &[Vec<u8>]) -> Option<Reason> {
+fn verdict(gate: &mut FrameGate, frames: &[Vec<u8>]) -> Option<Reason> {
     frames.iter().find_map(|frame| gate.receive(frame, zero).err()).map(|(_, violation)| violation.code)
 }
 
@@ -164,14 +164,14 @@ fn pseudo_headers_in_trailers_are_seen_however_they_are_written() {
 #[test]
 fn settings_come_first() {
     for first in [request(1), frame(SETTINGS, ACK, 0, 0), frame(PING, 0, 0, 8)] {
-        let mut gate = Gate::new(Side::Server, LIMITS, Duration::ZERO);
+        let mut gate = FrameGate::new(Side::Server, LIMITS, Duration::ZERO);
         gate.receive(PREFACE, zero).unwrap();
         assert_eq!(verdict(&mut gate, &[first]), Some(Reason::PROTOCOL_ERROR));
     }
 }
 
 /// How many of `frame` the gate lets through at once.
-fn passed(gate: &mut Gate, frame: &[u8], most: u32) -> u32 {
+fn passed(gate: &mut FrameGate, frame: &[u8], most: u32) -> u32 {
     (0..most).take_while(|_| gate.receive(frame, zero).is_ok()).count().try_into().unwrap()
 }
 
@@ -205,14 +205,43 @@ fn every_flood_ends() {
 }
 
 #[test]
-fn cancelling_what_was_handed_on_is_free() {
+fn cancelling_what_is_worked_on_is_free() {
     let mut gate = begun();
     for n in 0..100_000 {
         let stream = 2 * n + 1;
         gate.receive(&request(stream), zero).unwrap();
-        gate.processed(1);
+        gate.worked(1, u32::from(n > 0));
         gate.receive(&frame(RST_STREAM, 0, stream, 4), zero).unwrap();
     }
+}
+
+/// All at once, more than the budget has; but what has ended by itself is no leave to reset others.
+#[test]
+fn each_request_that_is_worked_on_may_be_cancelled_once() {
+    let mut gate = begun();
+    let burst = Budget::Resets.rate().burst;
+    gate.worked(2 * burst, burst / 2);
+    gate.receive(&request(4 * burst + 1), zero).unwrap();
+    let n = passed(&mut gate, &frame(RST_STREAM, 0, 1, 4), 100_000);
+    assert!(n.abs_diff(2 * burst - burst / 2 + burst) <= 1, "{n}");
+    // Those that were cancelled end as well, which takes nothing from others.
+    let mut gate = begun();
+    gate.worked(2, 0);
+    gate.receive(&request(5), zero).unwrap();
+    gate.receive(&frame(RST_STREAM, 0, 1, 4), zero).unwrap();
+    gate.worked(0, 1);
+    let n = passed(&mut gate, &frame(RST_STREAM, 0, 3, 4), 100_000);
+    assert!(n.abs_diff(1 + burst) <= 1, "{n}");
+}
+
+/// A proxy that keeps to what it may cancel never meets the limit of the one behind it.
+#[test]
+fn what_may_be_cancelled_is_less_than_what_is_endured() {
+    use super::budget::CANCELS;
+    let (resets, settings) = (Budget::Resets.rate(), super::ServerSettings::default());
+    assert!(CANCELS.burst + settings.max_concurrent_streams <= resets.burst);
+    assert!(CANCELS.per_second < resets.per_second);
+    assert!(CANCELS.burst < settings.max_pending_accept_reset_streams);
 }
 
 #[test]
@@ -244,11 +273,17 @@ fn resets_that_a_client_provokes_are_counted() {
         gate.send(&provoked[..9 + n % 5], zero).and_then(|()| gate.send(&provoked[9 + n % 5..], zero)).is_ok()
     });
     assert_eq!(n.count(), Budget::ProvokedResets.rate().burst as usize);
+    // Nor are those that we send for reasons of our own, or of others.
+    let mut gate = begun();
+    gate.excuse(100_000);
+    for _ in 0..100_000 {
+        gate.send(&reset(Reason::PROTOCOL_ERROR), zero).unwrap();
+    }
 }
 
 #[test]
 fn a_client_may_be_reset_once_per_request() {
-    let mut gate = Gate::new(Side::Client, LIMITS, Duration::ZERO);
+    let mut gate = FrameGate::new(Side::Client, LIMITS, Duration::ZERO);
     gate.send(PREFACE, zero).unwrap();
     gate.receive(&settings(), zero).unwrap();
     for n in 0..100_000 {
@@ -260,7 +295,7 @@ fn a_client_may_be_reset_once_per_request() {
 
 #[test]
 fn the_end_of_a_frame_is_known() {
-    let mut gate = Gate::new(Side::Client, LIMITS, Duration::ZERO);
+    let mut gate = FrameGate::new(Side::Client, LIMITS, Duration::ZERO);
     let bytes = [PREFACE, &settings(), &frame(RST_STREAM, 0, 1, 4), &frame(DATA, 0, 1, 3)].concat();
     let boundaries = [24, 24 + 15, 24 + 15 + 13, bytes.len()];
     for (n, byte) in bytes.iter().enumerate() {
@@ -282,8 +317,8 @@ proptest! {
         cuts in prop::collection::vec(1_usize..20, 1..200),
     ) {
         let bytes = [PREFACE.to_vec(), settings(), frames.concat()].concat();
-        let whole = Gate::new(Side::Server, LIMITS, Duration::ZERO).receive(&bytes, zero).err().map(|(_, violation)| violation);
-        let mut gate = Gate::new(Side::Server, LIMITS, Duration::ZERO);
+        let whole = FrameGate::new(Side::Server, LIMITS, Duration::ZERO).receive(&bytes, zero).err().map(|(_, violation)| violation);
+        let mut gate = FrameGate::new(Side::Server, LIMITS, Duration::ZERO);
         let mut cut = None;
         let mut rest = &bytes[..];
         for n in cuts.iter().cycle() {
@@ -307,7 +342,7 @@ proptest! {
         cuts in prop::collection::vec(1_usize..20, 1..200),
     ) {
         let bytes = frames.concat();
-        let mut gate = Gate::new(Side::Server, LIMITS, Duration::ZERO);
+        let mut gate = FrameGate::new(Side::Server, LIMITS, Duration::ZERO);
         let mut rest = &bytes[..];
         for n in cuts.iter().cycle() {
             let (now, later) = rest.split_at(rest.len().min(*n));

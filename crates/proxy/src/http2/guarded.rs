@@ -5,8 +5,9 @@
 //! until the requests that were begun have been sent. Otherwise `h2` would answer the PING behind it first, from which the
 //! server concludes that no more requests are on their way, and does not look at those that are.
 
-use super::gate::{Gate, Limits, Side, Violation};
+use super::gate::{FrameGate, Limits, Side, Violation, provoked};
 use bytes::{BufMut, Bytes, BytesMut};
+use h2::Reason;
 use std::{
     cell::Cell,
     io::{self, IoSlice},
@@ -19,6 +20,9 @@ use tokio::{
     time::Instant,
 };
 
+/// Small DATA frames that are read without a pause.
+const SMALL_AT_ONCE: u32 = 256;
+
 /// Bytes that are thrown away after a violation, so that closing does not turn into a reset that overtakes the GOAWAY.
 const DISCARDED: usize = 256 * 1024;
 
@@ -29,14 +33,27 @@ pub(crate) struct Link {
     reads: Cell<u32>,
     /// Bytes.
     received: Cell<u64>,
-    /// Streams that were handed on since the gate last looked.
-    processed: Cell<u32>,
+    /// Streams whose requests were begun, and ended, since the gate last looked.
+    begun: Cell<u32>,
+    ended: Cell<u32>,
+    /// Resets of ours, still to be sent, that are not the peer's fault.
+    excused: Cell<u32>,
     violation: Cell<Option<Violation>>,
+}
+
+/// A request that is worked on.
+#[derive(Debug)]
+pub(crate) struct Begun(Rc<Link>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.ended.set(self.0.ended.get().saturating_add(1));
+    }
 }
 
 pub(crate) struct Guarded<S> {
     io: S,
-    gate: Gate,
+    gate: FrameGate,
     link: Rc<Link>,
     /// The time that the gate counts from.
     start: Instant,
@@ -48,9 +65,17 @@ pub(crate) struct Guarded<S> {
 }
 
 impl Link {
-    /// A stream was handed to an endpoint: that the client then resets it is no abuse.
-    pub(crate) fn handed_on(&self) {
-        self.processed.set(self.processed.get().saturating_add(1));
+    /// A stream's request is worked on as long as the value lives: that the client resets it meanwhile is no abuse.
+    pub(crate) fn begin(self: &Rc<Self>) -> Begun {
+        self.begun.set(self.begun.get().saturating_add(1));
+        Begun(Rc::clone(self))
+    }
+
+    /// A stream is about to be reset on somebody else's behalf.
+    pub(crate) fn excuse(&self, reason: Reason) {
+        if provoked(reason.into()) {
+            self.excused.set(self.excused.get().saturating_add(1));
+        }
     }
 
     pub(crate) fn reads(&self) -> u32 {
@@ -70,7 +95,7 @@ impl Link {
 impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     pub(crate) fn new(io: S, side: Side, limits: Limits) -> (Self, Rc<Link>) {
         let link = Rc::new(Link::default());
-        let gate = Gate::new(side, limits, std::time::Duration::ZERO);
+        let gate = FrameGate::new(side, limits, std::time::Duration::ZERO);
         let guarded =
             Self { io, gate, link: link.clone(), start: Instant::now(), side, held: Bytes::new(), waits: false };
         (guarded, link)
@@ -116,6 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     fn wrote(&mut self, bytes: &[u8]) {
         let start = self.start;
+        self.gate.excuse(self.link.excused.take());
         if let Err(violation) = self.gate.send(bytes, || start.elapsed()) {
             self.violated(violation);
         }
@@ -159,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         }
         this.link.reads.set(this.link.reads.get().wrapping_add(1));
         this.link.received.set(this.link.received.get() + new.len() as u64);
-        this.gate.processed(this.link.processed.take());
+        this.gate.worked(this.link.begun.take(), this.link.ended.take());
         let start = this.start;
         if let Err((passed, violation)) = this.gate.receive(new, || start.elapsed()) {
             this.violated(violation);
@@ -169,6 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             }
             return Poll::Ready(Ok(()));
         }
+        // Who reads them comes next: else they would pile up behind each other, and `h2` ends the connection for that.
+        this.waits |= this.gate.take_small() > SMALL_AT_ONCE;
         if let Some(end) = this.gate.take_goaway()
             && this.side == Side::Client
         {

@@ -14,6 +14,7 @@ pub(crate) mod guarded;
 pub(crate) mod pings;
 pub(crate) mod server;
 pub(crate) mod settings;
+mod size;
 mod window;
 
 #[cfg(test)]
@@ -21,3 +22,4 @@ mod gate_tests;
 
 pub(crate) use client::{Sender, connect};
 pub(crate) use settings::{ClientSettings, ServerSettings};
+pub(crate) use size::{fields_fit, request_fits};

@@ -4,13 +4,13 @@
 
 use super::{
     gate::{Limits, Side, Violation},
-    guarded::{Guarded, Link},
+    guarded::{Begun, Guarded, Link},
     pings::Pings,
-    settings::ServerSettings,
+    settings::{RESET_MEMORY, RESET_STREAMS, SMALL_FRAMES, ServerSettings},
     window::Window,
 };
 use bytes::Bytes;
-use h2::{RecvStream, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::Request;
 use std::{
     cell::{Cell, RefCell},
@@ -52,9 +52,21 @@ impl Ended {
 }
 
 impl Driver {
-    /// A stream was handed to an endpoint.
-    pub(crate) fn handed_on(&self) {
-        self.link.handed_on();
+    /// A stream's request is worked on as long as the value lives.
+    pub(crate) fn begin(&self) -> Begun {
+        self.link.begin()
+    }
+
+    /// Resets a stream for a reason that is not the connection's, so that it does not count against the client.
+    pub(crate) fn reset(&self, respond: &mut SendResponse<Bytes>, reason: Reason) {
+        self.link.excuse(reason);
+        respond.send_reset(reason);
+    }
+
+    /// The same once a response has begun.
+    pub(crate) fn cut(&self, body: &mut SendStream<Bytes>, reason: Reason) {
+        self.link.excuse(reason);
+        body.send_reset(reason);
     }
 
     fn wake_with(&self, waker: &Waker) {
@@ -93,6 +105,11 @@ where
         .max_frame_size(settings.max_frame_size)
         .max_header_list_size(settings.max_header_list_size)
         .max_pending_accept_reset_streams(settings.max_pending_accept_reset_streams as usize)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .reset_stream_duration(RESET_MEMORY)
+        .data_frame_budget(SMALL_FRAMES)
+        // It counts as long as a connection lives. The gate bounds what a client may provoke by its rate.
+        .max_local_error_reset_streams(None)
         .max_send_buffer_size(settings.max_send_buffer as usize)
         .handshake::<_, Bytes>(io);
     // Boxed: it is over after the first round trip, while the connection's future may live for days.

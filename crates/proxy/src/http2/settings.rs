@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_model::endpoint::{Http2KeepAlive, Http2Params};
 
 /// Streams that a client may have open at once.
-const MAX_CONCURRENT_STREAMS: u32 = 1000;
+pub(super) const MAX_CONCURRENT_STREAMS: u32 = 1000;
 /// Bytes of one decoded head or trailer, counted as RFC 9113 6.5.2 does: what fits in an HTTP/1 head fits here, with what the
 /// mesh adds.
 pub(crate) const MAX_HEADER_LIST_SIZE: u32 = (limits::MAX_HEAD + 32 * limits::MAX_FIELDS + 4096) as u32;
@@ -16,7 +16,14 @@ const FRAME_SIZE: u32 = 16 * 1024;
 /// Bytes of one stream that wait for the socket.
 const SEND_BUFFER: u32 = 256 * 1024;
 /// Streams that were reset before anybody looked at them. The gate bounds their rate; this bounds their number.
-const PENDING_ACCEPT_RESET_STREAMS: u32 = 256;
+const PENDING_ACCEPT_RESET_STREAMS: u32 = 1024;
+/// Streams that were reset here and are remembered, so that what is still on its way to them is dropped without a word.
+pub(super) const RESET_STREAMS: usize = 1000;
+/// How long what was on its way may take.
+pub(super) const RESET_MEMORY: Duration = Duration::from_secs(2);
+/// What small DATA frames may cost that nobody has read, in bytes. The exchanges read them as they come, also where they cannot
+/// be passed on, so that this bounds what comes in between.
+pub(super) const SMALL_FRAMES: usize = 4 << 20;
 const STREAM_WINDOW: u32 = 65_535;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Windows have 31 bits.

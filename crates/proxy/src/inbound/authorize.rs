@@ -1,36 +1,27 @@
-//! Whether a client may use a port or a route, as the policy says now; each answer is counted with the object behind it.
+//! Whether a client may use a port, as the policy says now; each answer is counted with the object behind it. For requests
+//! [`super::admit`] asks more.
 
-use super::Wiring;
+use super::{
+    Wiring,
+    admit::{audit, reason},
+};
 use crate::{
     error::{Code, ProxyError},
-    metrics::{
-        Metrics,
-        labels::{self, AcceptedTls},
-    },
-    process::{
-        discovery::{PortPolicy, Versioned, Watched},
-        rate_limit::Limits,
-    },
+    metrics::labels::{self, AcceptedTls},
+    process::discovery::{PortPolicy, Versioned, Watched},
+    records::{Passage, Why},
 };
 use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::pin,
+    rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
-    time::Instant,
 };
 use weft_model::{
-    Meta, ServerPolicy,
-    decide::{
-        admit::{Admission, admit},
-        authorize::{Client, ClientTls, may_enter, permit},
-        route::RequestView,
-    },
-    policy::{
-        inbound::DefaultPolicy,
-        route::{Filter, HttpMatch},
-    },
+    ServerPolicy,
+    decide::authorize::{Client, ClientTls, may_enter, permit},
 };
 use weft_telemetry::Labels;
 
@@ -59,61 +50,6 @@ impl Connected {
     }
 }
 
-/// Why a request is let in, and what is to be done with it.
-pub(crate) struct Permit<'p> {
-    pub(crate) route: &'p Meta,
-    pub(crate) matches: &'p [HttpMatch],
-    pub(crate) filters: &'p [Filter],
-    pub(crate) by: &'p Meta,
-}
-
-/// Decides on a request. Refusals are counted here; the caller counts what it lets in.
-///
-/// # Errors
-/// The request fits no route, or its route lets this client in nowhere.
-pub(crate) fn request<'p>(
-    metrics: &Metrics,
-    connected: &Connected,
-    policy: &'p ServerPolicy,
-    port: u16,
-    request: &dyn RequestView,
-) -> Result<Permit<'p>, ProxyError> {
-    let labels = || connected.labels().join(&labels::server(&policy.meta, port));
-    match admit(policy, &connected.client(), request) {
-        Admission::Permitted { route, matches, filters, by } => Ok(Permit { route, matches, filters, by }),
-        Admission::Denied { route } => {
-            metrics.counter(&metrics.http_deny, &labels().join(&labels::route(route))).inc();
-            Err(ProxyError::new(Code::Unauthorized, "unauthorized request on route"))
-        }
-        Admission::NoRoute => {
-            metrics.counter(&metrics.route_not_found, &labels()).inc();
-            Err(ProxyError::new(Code::RouteNotFound, "no route found for request"))
-        }
-    }
-}
-
-/// Decides whether the port's rate limit has room for a request that was let in; if not, that is counted.
-///
-/// # Errors
-/// It has none.
-pub(crate) fn limit(
-    metrics: &Metrics,
-    connected: &Connected,
-    policy: &ServerPolicy,
-    port: u16,
-    limits: &Limits,
-    now: Instant,
-) -> Result<(), ProxyError> {
-    limits.admit(now).map_err(|exceeded| {
-        let labels = connected
-            .labels()
-            .join(&labels::server(&policy.meta, port))
-            .join(&labels::rate_limit(&limits.limit().meta, exceeded.scope));
-        metrics.counter(&metrics.rate_limited, &labels).inc();
-        ProxyError::new(Code::RateLimited, exceeded.to_string())
-    })
-}
-
 /// Why nothing that `policy` is about can be let in: it asks for what this proxy does not do.
 pub(crate) fn unsupported(policy: &ServerPolicy, port: u16) -> Option<ProxyError> {
     policy.unsupported().map(|what| {
@@ -122,23 +58,37 @@ pub(crate) fn unsupported(policy: &ServerPolicy, port: u16) -> Option<ProxyError
     })
 }
 
-/// Decides on a connection that is forwarded as bytes. Returns the version of the policy that let it in.
+/// By which version of the policy a connection was let in, and why.
+pub(super) struct Entry {
+    pub(super) version: u64,
+    pub(super) why: Rc<Why>,
+}
+
+/// Decides on a connection that is forwarded as bytes. Its record is told why, also if it is refused.
 ///
 /// # Errors
 /// The policy lets this client in nowhere.
-pub(super) fn connection(wiring: &Wiring, connected: &Connected, port: &PortPolicy) -> Result<u64, ProxyError> {
-    let policy = port.policy.load();
+pub(super) fn connection(
+    wiring: &Wiring,
+    connected: &Connected,
+    port: &PortPolicy,
+    passage: &mut Passage,
+) -> Result<Entry, ProxyError> {
+    let policy = port.policy.snapshot();
+    let by = permit(&policy.value.authorizations, &connected.client());
+    let why = Rc::new(reason(&policy.value, None, by));
+    passage.forwarded().why = Some(Rc::clone(&why));
     if let Some(refusal) = unsupported(&policy.value, port.port) {
         return Err(refusal);
     }
     let metrics = &wiring.metrics;
     let server = labels::server(&policy.value.meta, port.port);
-    match permit(&policy.value.authorizations, &connected.client()) {
+    match by {
         Some(by) => {
             audit(connected, by);
             let labels = server.join(&labels::authorization(by)).join(&connected.labels());
             metrics.counter(&metrics.tcp_allow, &labels).inc();
-            Ok(policy.version)
+            Ok(Entry { version: policy.version, why })
         }
         None => {
             metrics.counter(&metrics.tcp_deny, &server.join(&connected.labels())).inc();
@@ -192,14 +142,6 @@ async fn changed<T>(watched: &Watched<T>, seen: u64) -> Arc<Versioned<T>> {
         changed.as_mut().poll(cx)
     })
     .await
-}
-
-/// Says whom only the audit policy lets in: `deny` would not.
-pub(super) fn audit(connected: &Connected, by: &Meta) {
-    if *by == Meta::default_named(DefaultPolicy::Audit.as_str()) {
-        let id = connected.tls.identity().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(client = %connected.client, id, target = %connected.target, "Let in by the audit policy alone");
-    }
 }
 
 fn denied(connected: &Connected) -> ProxyError {

@@ -2,35 +2,14 @@
 
 use crate::{
     metrics::{Metrics, labels},
-    prefix::{self, Seen},
+    prefix::Seen,
+    protocol::{self, Protocol},
 };
 use bytes::BytesMut;
 use std::time::{Duration, Instant};
 use weft_model::policy::inbound::{ServerPolicy, ServerProtocol};
 use weft_telemetry::Labels;
-use weft_transport::{
-    Stream,
-    detect::{self, Http},
-};
-
-/// What a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-    Opaque,
-}
-
-impl Protocol {
-    /// As records show it.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Http1 => "HTTP/1",
-            Self::Http2 => "HTTP/2",
-            Self::Opaque => "opaque",
-        }
-    }
-}
+use weft_transport::Stream;
 
 /// What the policy says: known, or to be looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +38,7 @@ pub(super) async fn protocol(
     };
     let start = Instant::now();
     let mut bytes = BytesMut::new();
-    let seen = read(stream, &mut bytes, timeout).await;
+    let seen = protocol::read(stream, &mut bytes, timeout).await;
     let result = match &seen {
         Ok(Seen::Answer(Protocol::Http1)) => "http/1",
         Ok(Seen::Answer(Protocol::Http2)) => "http/2",
@@ -82,20 +61,10 @@ pub(super) async fn protocol(
     })
 }
 
-async fn read(stream: &mut Stream, bytes: &mut BytesMut, timeout: Duration) -> std::io::Result<Seen<Protocol>> {
-    let ask = |bytes: &[u8]| match detect::http(bytes) {
-        Http::NeedMore => None,
-        Http::Http1 => Some(Protocol::Http1),
-        Http::Http2 => Some(Protocol::Http2),
-        Http::NotHttp => Some(Protocol::Opaque),
-    };
-    prefix::read(stream, bytes, timeout, ask).await
-}
-
 /// What a client speaks that has begun to; `None` if it has ended. What was read is put back.
 pub(super) async fn begun(stream: &mut Stream, timeout: Duration) -> std::io::Result<Option<Protocol>> {
     let mut bytes = BytesMut::new();
-    let seen = read(stream, &mut bytes, timeout).await?;
+    let seen = protocol::read(stream, &mut bytes, timeout).await?;
     let empty = bytes.is_empty();
     stream.unread(bytes.freeze());
     Ok(match seen {

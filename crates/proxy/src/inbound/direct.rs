@@ -1,10 +1,11 @@
 //! Between tls and route for a connection to this proxy's own port: the transport header names the target (data plane 3.9).
 
-use super::{detect::Protocol, tls::Arrived};
+use super::tls::Arrived;
 use crate::{
     error::{Code, ProxyError},
     metrics::Metrics,
     prefix::{self, Seen},
+    protocol::{self, Protocol},
 };
 use bytes::{Buf, BytesMut};
 use std::{
@@ -52,7 +53,7 @@ pub(super) async fn named(
     let ask = |bytes: &[u8]| TransportHeader::decode(bytes).transpose();
     let seen = prefix::read(&mut arrived.stream, &mut bytes, timeout, ask)
         .await
-        .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?;
+        .map_err(|error| protocol::broken("client", &error))?;
     let (header, length) = match seen {
         Seen::Answer(decoded) => decoded.map_err(|error| ProxyError::new(Code::BadRequest, error.to_string()))?,
         Seen::Eof => return Err(ProxyError::new(Code::BadRequest, "the transport header is incomplete")),

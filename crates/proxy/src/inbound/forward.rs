@@ -2,22 +2,23 @@
 
 use super::{
     Wiring,
-    authorize::{self, Connected},
+    authorize::{self, Connected, Entry},
     reach::Reach,
 };
 use crate::{
+    carry,
     error::{Code, ProxyError},
     exchange, http1, http2,
     metrics::tcp,
     pool::Pool,
     process::discovery::PortPolicy,
-    records::{Passage, Why},
+    records::Passage,
 };
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use weft_model::{decide::authorize::permit, endpoint::Http2Params};
+use weft_model::endpoint::Http2Params;
 use weft_transport::{
-    Stream, copy,
+    Stream,
     socket::{self, ConnectOptions},
 };
 
@@ -92,9 +93,10 @@ impl exchange::Endpoint for Lease {
     async fn http2(&self) -> Result<http2::Sender, ProxyError> {
         let connect = || {
             let app = Rc::clone(&self.0);
-            async move { app.reach.connect(|| app.connect()).await }
+            async move { app.reach.again(|| app.connect()).await }
         };
-        self.0.pool.http2(connect).await
+        // The connection is made for all that wait; each of them has a place all the same.
+        self.0.reach.wait(self.0.pool.http2(connect)).await
     }
 
     /// There is nothing to choose between.
@@ -102,7 +104,7 @@ impl exchange::Endpoint for Lease {
 }
 
 /// Forwards bytes between the client's connection and one to the application, which may be open already, until both sides have
-/// ended, the policy no longer lets the client in, or the drain's deadline has passed.
+/// ended, or the policy no longer lets the client in.
 ///
 /// # Errors
 /// The policy lets the client in nowhere, or the application cannot be connected.
@@ -114,35 +116,20 @@ pub(super) async fn bytes(
     port: &PortPolicy,
     passage: &mut Passage,
 ) -> Result<(), ProxyError> {
-    let policy = port.policy.snapshot();
-    let by = permit(&policy.value.authorizations, &connected.client()).cloned();
-    let why = Why { parent: policy.value.meta.clone(), route: None, rule: None, authorization: by };
-    let why = Rc::new(why);
-    passage.forwarded().why = Some(Rc::clone(&why));
-    let opened = match authorize::connection(wiring, connected, port) {
-        Ok(version) => match session {
-            Some(session) => Ok((version, session)),
-            None => app.connect().await.map(|server| (version, server)),
+    let opened = match authorize::connection(wiring, connected, port, passage) {
+        Ok(entry) => match session {
+            Some(session) => Ok((entry, session)),
+            None => app.connect().await.map(|server| (entry, server)),
         },
         Err(error) => Err(error),
     };
-    let (version, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;
-    let drain = wiring.context.drain.with(stream.life());
+    let (Entry { version, why }, mut server) = opened.inspect_err(|_| stream.reset_on_close())?;
     let since = passage.elapsed();
     let forwarded = passage.forwarded();
     forwarded.opened(why, None, since);
-    tokio::select! {
-        outcome = copy::duplex(&mut stream, &mut server, |from, bytes| forwarded.count(from, bytes)) => {
-            if let Err(error) = outcome.result {
-                tracing::debug!(%error, target = %connected.target, "forwarding ended");
-            }
-        }
-        // Either way both connections are cut off: their futures hold nothing that must be finished.
-        () = authorize::revoked(wiring, connected, port, version) => {
-            stream.reset_on_close();
-            server.reset_on_close();
-        }
-        () = drain.closing() => stream.reset_on_close(),
+    let revoked = authorize::revoked(wiring, connected, port, version);
+    if let Err(error) = carry::bytes(&mut stream, &mut server, forwarded, revoked).await {
+        tracing::debug!(%error, target = %connected.target, "forwarding ended");
     }
     Ok(())
 }

@@ -7,24 +7,26 @@
 
 use super::{
     Inbound,
-    authorize::{self, Connected, Permit},
+    admit::{Admissions, Asked, Door, Permit},
+    authorize::{self, Connected},
 };
 use crate::{
     error::{Code, ProxyError},
     exchange::{Carrier, Course, Directed, Director, Version},
     filter,
-    metrics::{Failed, labels},
+    metrics::Metrics,
     outbound::{self, Onward},
-    process::discovery::PortPolicy,
-    records::{Passage, Scene},
+    process::{discovery::PortPolicy, in_flight},
+    records::{Passage, Scene, Why},
 };
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 use weft_model::{
-    NameAddr,
+    NameAddr, ServerPolicy,
     decide::{forwarded, route::RequestView},
     names::header,
 };
-use weft_transport::{Stream, drain};
+use weft_telemetry::Labels;
+use weft_transport::Stream;
 
 /// A named target as one connection knows it.
 pub(super) struct Gateway {
@@ -38,8 +40,10 @@ pub(super) struct Gateway {
 
 /// Decides the requests of one connection.
 pub(super) struct Requests {
-    gateway: Gateway,
-    onward: Option<outbound::Requests>,
+    inbound: Rc<Inbound>,
+    name: NameAddr,
+    admissions: Admissions<()>,
+    onward: Result<outbound::Requests, ProxyError>,
     scene: Rc<Scene>,
     /// What servers are told of the client.
     client_id: Rc<str>,
@@ -63,74 +67,59 @@ impl Gateway {
     }
 
     pub(super) fn requests(self, http2: bool, scene: Rc<Scene>) -> Requests {
-        let client_id = self.connected.tls.identity().map(ToString::to_string).unwrap_or_default();
-        let onward = self.onward.as_ref().ok().map(|onward| onward.requests(http2, Rc::clone(&scene)));
-        Requests { gateway: self, onward, scene, client_id: client_id.into() }
+        let Self { inbound, name, connected, port, onward } = self;
+        let client_id = connected.tls.identity().map(ToString::to_string).unwrap_or_default().into();
+        let onward = onward.map(|onward| onward.requests(http2, Rc::clone(&scene)));
+        let admissions = Admissions::new(port, connected, inbound.now());
+        Requests { inbound, name, admissions, onward, scene, client_id }
     }
 
-    /// Forwards bytes until both sides have ended, the policy no longer lets the client in, or the drain's deadline has passed.
+    /// Forwards bytes until both sides have ended, or the policy no longer lets the client in.
     ///
     /// # Errors
     /// The policy lets the client in nowhere, the target cannot be reached, or it is the client itself.
-    pub(super) async fn bytes(
-        self,
-        stream: Stream,
-        drain: &drain::Watch,
-        passage: &mut Passage,
-    ) -> Result<(), ProxyError> {
-        let wiring = &self.inbound.wiring;
-        let permitted = authorize::connection(wiring, &self.connected, &self.port).and_then(|version| {
-            self.not_itself()?;
-            Ok((version, self.onward.as_ref().map_err(Clone::clone)?))
+    pub(super) async fn bytes(self, stream: Stream, passage: &mut Passage) -> Result<(), ProxyError> {
+        let Self { inbound, connected, port, onward, .. } = self;
+        let permitted = authorize::connection(&inbound.wiring, &connected, &port, passage).and_then(|entry| {
+            not_itself(&inbound, &connected)?;
+            Ok((entry.version, onward?))
         });
         let (version, onward) = permitted.inspect_err(|_| stream.reset_on_close())?;
-        tokio::select! {
-            ended = onward.bytes(stream, drain, passage) => ended,
-            // Both connections are closed: their futures hold nothing that must be finished.
-            () = authorize::revoked(wiring, &self.connected, &self.port, version) => Ok(()),
-        }
+        onward.bytes(stream, authorize::revoked(&inbound.wiring, &connected, &port, version), passage).await
+    }
+}
+
+fn not_itself(inbound: &Inbound, connected: &Connected) -> Result<(), ProxyError> {
+    if connected.tls.identity() == Some(inbound.wiring.context.tls.identity()) {
+        return Err(ProxyError::new(Code::Loop, "gateway loop: the client is this gateway itself"));
+    }
+    Ok(())
+}
+
+/// Nothing but what is let in matters: the outbound side counts where it goes.
+impl Door for Requests {
+    type Handles = ();
+
+    fn metrics(&self) -> &Metrics {
+        &self.inbound.wiring.metrics
     }
 
-    fn not_itself(&self) -> Result<(), ProxyError> {
-        let own = self.inbound.wiring.context.tls.identity();
-        if self.connected.tls.identity() == Some(own) {
-            return Err(ProxyError::new(Code::Loop, "gateway loop: the client is this gateway itself"));
-        }
-        Ok(())
+    fn now(&self) -> Instant {
+        self.inbound.now()
     }
 
-    /// Whether the port's policy lets the request in.
-    fn permit(&self, request: &dyn RequestView) -> Result<(), ProxyError> {
-        let metrics = &self.inbound.wiring.metrics;
-        let policy = self.port.policy.snapshot();
-        let (policy, port) = (&policy.value, self.port.port);
-        if let Some(refusal) = authorize::unsupported(policy, port) {
-            return Err(refusal);
-        }
-        let Permit { route, by, filters, matches: _ } =
-            authorize::request(metrics, &self.connected, policy, port, request)?;
-        filter::none(filters, "a gateway carries out no filters of its own port")?;
-        if let Some(limiter) = self.port.limiter().filter(|_| policy.protocol.rate_limit().is_some()) {
-            let now = self.inbound.now();
-            let limits = limiter.of(self.connected.tls.identity(), now);
-            authorize::limit(metrics, &self.connected, policy, port, &limits, now)?;
-        }
-        let labels = self
-            .connected
-            .labels()
-            .join(&labels::server(&policy.meta, port))
-            .join(&labels::route(route))
-            .join(&labels::authorization(by));
-        metrics.counter(&metrics.http_allow, &labels).inc();
-        Ok(())
+    fn handles(&self, _: &ServerPolicy, _: &Permit<'_>, _: &Labels, _: Option<&str>) {}
+
+    fn filters(&self, permit: &Permit<'_>, _: &Asked<'_>) -> Result<(), ProxyError> {
+        filter::none(permit.filters, "a gateway carries out no filters of its own port")
     }
 }
 
 impl Requests {
     /// The header that says that the request went through here, behind what it said already.
     fn forwarded(&self, request: &dyn RequestView) -> Result<Rc<str>, ProxyError> {
-        let own = self.gateway.inbound.wiring.context.tls.identity();
-        self.gateway.not_itself()?;
+        let own = self.inbound.wiring.context.tls.identity();
+        not_itself(&self.inbound, self.admissions.connected())?;
         let mut all = String::new();
         let mut looped = false;
         request.header(header::FORWARDED, &mut |value| {
@@ -151,20 +140,32 @@ impl Requests {
 
 impl Requests {
     /// Where the request goes on to, and what it says of its way.
-    fn admit(&self, request: &dyn RequestView) -> Result<(&outbound::Requests, Rc<str>), ProxyError> {
-        self.gateway.permit(request)?;
+    fn admit(
+        &self,
+        request: &dyn RequestView,
+        course: &Course,
+        why: &mut dyn FnMut(&Rc<Why>),
+    ) -> Result<Admitted<'_>, ProxyError> {
+        let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
+        let asked = Asked { request, first: course.is_first(), authority: None };
+        self.admissions.admit(self, &asked, why)?;
         let forwarded = self.forwarded(request)?;
-        match (&self.onward, &self.gateway.onward) {
-            (Some(onward), _) => Ok((onward, forwarded)),
-            (None, Err(error)) => Err(error.clone()),
-            (None, Ok(_)) => Err(ProxyError::new(Code::GatewayDomainInvalid, "the target is not known")),
-        }
+        let onward = self.onward.as_ref().map_err(Clone::clone)?;
+        Ok(Admitted { onward, forwarded, in_flight })
     }
+}
+
+/// A request that may go on.
+struct Admitted<'r> {
+    onward: &'r outbound::Requests,
+    /// What it says of its way.
+    forwarded: Rc<str>,
+    in_flight: in_flight::Permit,
 }
 
 impl Director for Requests {
     type Endpoint = <outbound::Requests as Director>::Endpoint;
-    type Record = <outbound::Requests as Director>::Record;
+    type Record = (<outbound::Requests as Director>::Record, Option<in_flight::Permit>);
 
     async fn direct(
         &self,
@@ -172,25 +173,29 @@ impl Director for Requests {
         version: Version,
         course: &Course,
     ) -> Result<Directed<Self::Endpoint, Self::Record>, ProxyError> {
-        let (onward, forwarded) = match self.admit(request) {
-            Ok(admitted) => admitted,
-            Err(error) => {
-                let records = &self.gateway.inbound.wiring.records;
-                return records.follow(&self.scene, request, version).decided(request, Err(error));
-            }
-        };
+        let mut why = None;
+        let Admitted { onward, forwarded, in_flight } =
+            match self.admit(request, course, &mut |by| why = Some(Rc::clone(by))) {
+                Ok(admitted) => admitted,
+                // What goes on is followed by the outbound side.
+                Err(error) => {
+                    let mut follower = self.inbound.wiring.records.follow(&self.scene, request, version);
+                    why.iter().for_each(|why| follower.why(why));
+                    return Err(follower.refused(request, error));
+                }
+            };
         let carried = version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
-        let mut directed = onward.direct(request, if carried { Version::Http11 } else { version }, course).await?;
-        let edits = &mut directed.edits;
+        let as_version = if carried { Version::Http11 } else { version };
+        let Directed { endpoint, carrier, mut edits, record } = onward.direct(request, as_version, course).await?;
         edits.set.push((header::FORWARDED, forwarded));
         edits.set.push((header::CLIENT_ID, Rc::clone(&self.client_id)));
         if edits.authority.is_none() && (carried || version != Version::Http2) {
-            edits.authority = Some(self.gateway.name.to_string().into());
+            edits.authority = Some(self.name.to_string().into());
         }
-        edits.restore_orig_proto = carried && directed.carrier == Carrier::Http1;
+        edits.restore_orig_proto = carried && carrier == Carrier::Http1;
         // What the next proxy says is for the client's proxy, which reads it.
         edits.strip_mesh_response = false;
-        Ok(directed)
+        Ok(Directed { endpoint, carrier, edits, record: (record, Some(in_flight)) })
     }
 
     /// Who connects directly has an identity.
@@ -198,19 +203,16 @@ impl Director for Requests {
         true
     }
 
+    fn malformed(&self, error: &ProxyError, version: Version) {
+        self.inbound.wiring.records.malformed(&self.scene, version, error);
+        self.refused(error);
+    }
+
     fn refused(&self, error: &ProxyError) {
-        let Gateway { inbound, name, connected, .. } = &self.gateway;
-        let client = connected.client;
-        if let Some(left_out) = inbound.wiring.context.notices.take(error, std::time::Instant::now()) {
-            tracing::info!(server = %name, %client, %error, left_out, "request to the gateway failed");
-        } else {
-            tracing::debug!(server = %name, %client, %error, "request to the gateway failed");
-        }
-        inbound.wiring.metrics.failed(Failed::Request, error);
+        self.inbound.wiring.refused(&self.name, self.admissions.connected(), error);
     }
 
     async fn shut_out(&self) {
-        let Gateway { inbound, connected, port, .. } = &self.gateway;
-        authorize::shut_out(&inbound.wiring, connected, port).await;
+        authorize::shut_out(&self.inbound.wiring, self.admissions.connected(), self.admissions.port()).await;
     }
 }

@@ -9,6 +9,7 @@
 //! Per worker: connections to the application are shared by the worker's connections and by nobody else.
 
 mod accept;
+pub(crate) mod admit;
 pub(crate) mod authorize;
 mod detect;
 mod direct;
@@ -21,7 +22,7 @@ mod server_first;
 pub(crate) mod tls;
 
 use crate::{
-    error::{Code, ProxyError},
+    error::ProxyError,
     exchange::{self, Director, ServerConnection},
     http2::ServerSettings,
     metrics::{
@@ -34,12 +35,12 @@ use crate::{
         discovery::PortPolicy,
         worker::{Context, Direction},
     },
+    protocol::{self, Protocol},
     records::{Passage, Records},
 };
 use accept::Dialled;
 use authorize::Connected;
 use bytes::Bytes;
-use detect::Protocol;
 use direct::{Named, To};
 use forward::App;
 use gateway::Gateway;
@@ -47,6 +48,7 @@ use server_first::{Broken, Silent};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    fmt::Display,
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
@@ -176,8 +178,11 @@ impl Inbound {
         };
         let left = timeout.saturating_sub(started.elapsed());
         let patience = Patience { first: left, whole: left };
-        let arrived = tls::terminate(&context.tls, &context.lifetimes, tcp, false, patience).await?;
-        let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(None) };
+        let arrived = tls::terminate(&context.tls, &context.lifetimes, tcp, false, patience).await;
+        let Ok(Some(Arrived { stream, tls, .. })) = arrived else {
+            server_first::unused(&self.wiring, session);
+            return arrived.map(|_| None);
+        };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
         if session.is_none() && connected.tls.is_meshed() {
@@ -196,9 +201,13 @@ impl Inbound {
             let meshed = connected.tls.is_meshed();
             let metrics = &self.wiring.metrics;
             let spoke_http = server_first::spoke_http(&self.wiring, &connected, &port);
-            detect::protocol(&mut stream, &policy.value, meshed, timeout, spoke_http, metrics, port.port)
-                .await
-                .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?
+            match detect::protocol(&mut stream, &policy.value, meshed, timeout, spoke_http, metrics, port.port).await {
+                Ok(protocol) => protocol,
+                Err(error) => {
+                    server_first::unused(&self.wiring, session);
+                    return Err(protocol::broken("client", &error));
+                }
+            }
         };
         let session = server_first::judged(&self.wiring, session, protocol, &connected, &port);
         Ok(protocol.map(|protocol| Known { stream, connected, port, protocol, gateway: None, session }))
@@ -280,8 +289,7 @@ impl Inbound {
     ) -> Result<(), ProxyError> {
         let gateway = Gateway::new(self, name, connected, port).await;
         if protocol == Protocol::Opaque {
-            let drain = self.wiring.context.drain.with(stream.life());
-            return gateway.bytes(stream, &drain, passage).await;
+            return gateway.bytes(stream, passage).await;
         }
         let scene = Rc::clone(passage.scene(|_| {}));
         self.serve_http(stream, protocol, gateway.requests(protocol == Protocol::Http2, scene)).await;
@@ -327,6 +335,20 @@ impl Inbound {
         let app = apps.entry(addr).or_insert_with(|| App::new(&self.wiring, addr));
         app.used.set(Instant::now());
         Rc::clone(app)
+    }
+}
+
+impl Wiring {
+    /// Counts a request that `server` was asked for and the proxy answers itself, and says so in the log now and then.
+    fn refused(&self, server: &dyn Display, connected: &Connected, error: &ProxyError) {
+        let client = connected.client;
+        if let Some(left_out) = self.context.notices.take(error, std::time::Instant::now()) {
+            let identity = connected.tls.identity().map(tracing::field::display);
+            tracing::info!(%server, %client, identity, %error, left_out, "request failed");
+        } else {
+            tracing::debug!(%server, %client, %error, "request failed");
+        }
+        self.metrics.failed(Failed::Request, error);
     }
 }
 

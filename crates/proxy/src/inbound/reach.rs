@@ -8,8 +8,17 @@ use crate::{
     error::{Code, ProxyError},
     process::in_flight::InFlight,
 };
-use std::{cell::Cell, sync::Arc};
-use tokio::time::{Instant, sleep};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use weft_model::{decide::backoff, policy::outbound::Backoff};
 use weft_transport::Stream;
 
@@ -21,14 +30,16 @@ pub(super) struct Reach {
     waiting: Arc<InFlight>,
     /// Since when no attempt has succeeded.
     away: Cell<Option<Instant>>,
+    /// Wakes those who wait when it has left.
+    left: Notify,
 }
 
 impl Reach {
     pub(super) fn new(limits: Queue, backoff: Backoff, waiting: &Arc<InFlight>) -> Self {
-        Self { limits, backoff, waiting: Arc::clone(waiting), away: Cell::new(None) }
+        Self { limits, backoff, waiting: Arc::clone(waiting), away: Cell::new(None), left: Notify::new() }
     }
 
-    /// The first connection that comes about.
+    /// The first connection that comes about; who waits for it has a place of its own.
     ///
     /// # Errors
     /// The application has been away for too long, or too many wait for it.
@@ -36,9 +47,55 @@ impl Reach {
     where
         F: Future<Output = Result<Stream, ProxyError>>,
     {
-        let mut attempts = 0;
+        self.wait(self.again(attempt)).await
+    }
+
+    /// What comes of `connecting`, for which others may be waiting too: it takes a place as soon as that has to wait for an
+    /// application that is away.
+    ///
+    /// # Errors
+    /// Those of `connecting`, or too many wait already.
+    pub(super) async fn wait<T>(
+        &self,
+        connecting: impl Future<Output = Result<T, ProxyError>>,
+    ) -> Result<T, ProxyError> {
+        let mut connecting = pin!(connecting);
+        let mut left = None;
         // Held from the first wait to the end: who waits keeps its place.
         let mut place = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected);
+            }
+            if place.is_some() {
+                return Poll::Pending;
+            }
+            if self.away.get().is_none() {
+                // Boxed: it is asked for while a connection is made, and needed only if that fails.
+                let left = left.get_or_insert_with(|| Box::pin(self.left.notified()));
+                ready!(left.as_mut().poll(cx));
+            }
+            match self.waiting.admit() {
+                Ok(taken) => place = Some(taken),
+                Err(_) => {
+                    let text = format!("more than {} requests wait for the application", self.limits.capacity);
+                    return Poll::Ready(Err(ProxyError::new(Code::LoadShed, text)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The first connection that comes about, for everybody who waits for it.
+    ///
+    /// # Errors
+    /// The application has been away for too long.
+    pub(super) async fn again<F>(&self, attempt: impl Fn() -> F) -> Result<Stream, ProxyError>
+    where
+        F: Future<Output = Result<Stream, ProxyError>>,
+    {
+        let mut attempts = 0;
         loop {
             let error = match attempt().await {
                 Ok(stream) => {
@@ -53,16 +110,10 @@ impl Reach {
             let now = Instant::now();
             let since = self.away.get().unwrap_or(now);
             self.away.set(Some(since));
+            self.left.notify_waiters();
             let wait = backoff::delay(&self.backoff, attempts, fastrand::f64());
             if now + wait >= since + self.limits.failfast {
                 return Err(error);
-            }
-            let full = |_| {
-                let text = format!("more than {} requests wait for the application", self.limits.capacity);
-                ProxyError::new(Code::LoadShed, text)
-            };
-            if place.is_none() {
-                place = Some(self.waiting.admit().map_err(full)?);
             }
             sleep(wait).await;
             attempts += 1;
@@ -107,5 +158,27 @@ mod tests {
         let (one, two) = tokio::join!(reach.connect(refused), reach.connect(refused));
         assert_eq!(one.err().map(|e| e.code), Some(Code::ConnectFailed));
         assert_eq!(two.err().map(|e| e.code), Some(Code::LoadShed));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_anothers_attempt_is_bounded_too() {
+        let reach = reach(2);
+        let shared = async {
+            sleep(MS(500)).await;
+            Ok(())
+        };
+        let of = |code| async move { Err::<(), _>(ProxyError::new(code, "")) };
+        let (making, a, b, c) = tokio::join!(
+            reach.again(refused),
+            reach.wait(shared),
+            reach.wait(async {
+                sleep(MS(600)).await;
+                of(Code::ConnectFailed).await
+            }),
+            reach.wait(std::future::pending::<Result<(), _>>()),
+        );
+        assert_eq!(making.err().map(|e| e.code), Some(Code::ConnectFailed), "it has no place of its own");
+        assert!(a.is_ok());
+        assert_eq!(b.err().map(|e| e.code), Some(Code::ConnectFailed));
+        assert_eq!(c.err().map(|e| e.code), Some(Code::LoadShed), "there are two places");
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     Inbound,
-    authorize::{self, Connected, Permit},
+    admit::{Admissions, Asked, Door, LetIn, Permit},
+    authorize::{self, Connected},
     forward::{App, Lease},
     profile,
 };
@@ -10,66 +11,33 @@ use crate::{
     error::ProxyError,
     exchange::{Carrier, Course, Directed, Director, Edits, Version},
     filter::{self, Changes},
-    metrics::{Failed, http::Series, inbound, labels},
-    process::{
-        discovery::{PortPolicy, Versioned},
-        rate_limit::Limits,
-    },
+    metrics::{Metrics, http::Series, inbound},
+    process::discovery::PortPolicy,
     profile::Record,
-    records::{Follower, Scene, Why},
+    records::{Follower, Scene},
 };
 use smallvec::SmallVec;
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
-use weft_model::{
-    Meta, ServerPolicy,
-    decide::{
-        admit::{Admission, admit},
-        route::RequestView,
-    },
-    names::header,
-    policy::route::Filter,
-};
-use weft_telemetry::{Counter, Labels};
+use std::{rc::Rc, sync::Arc, time::Instant};
+use weft_model::{ServerPolicy, decide::route::RequestView, names::header};
+use weft_telemetry::Labels;
 
 /// Decides the requests of one accepted connection.
 pub(super) struct Requests {
     inbound: Rc<Inbound>,
-    port: Arc<PortPolicy>,
-    connected: Connected,
+    admissions: Admissions<Handles>,
     scene: Rc<Scene>,
     /// What the application is told of the client.
     client_id: Option<Rc<str>>,
     app: Rc<App>,
-    current: RefCell<Rc<Snapshot>>,
     last_profile: profile::Last,
 }
 
-/// What one version of the policy says, and what was counted under it.
-struct Snapshot {
-    policy: Arc<Versioned<ServerPolicy>>,
-    refusal: Option<ProxyError>,
-    /// What this client's requests are measured by.
-    limits: Option<Limits>,
-    permitted: RefCell<Vec<(Decided, Rc<Permitted>)>>,
-    /// The same where metrics name the authority, which clients choose: few are held.
-    named: RefCell<Vec<(Decided, String, Rc<Permitted>)>>,
-}
-
-/// Route, its rule's filters, and authorization, by their addresses inside the policy or the program, which do not move
-/// meanwhile.
-type Decided = (*const Meta, *const Filter, *const Meta);
-
 /// What requests have in common that follow one rule by one authorization.
-struct Permitted {
-    allowed: Counter,
+pub(super) struct Handles {
     series: Rc<Series>,
     of_route: Rc<inbound::Series>,
-    why: Rc<Why>,
     changes: Changes,
 }
-
-/// Authorities of one connection whose handles are held; those of more are looked up each time.
-const MAX_NAMED: usize = 16;
 
 /// Never believed from outside.
 const REMOVED: &[&str] = &[header::CLIENT_ID];
@@ -86,78 +54,51 @@ impl Requests {
     ) -> Self {
         Self {
             client_id: connected.tls.identity().map(|id| Rc::from(id.as_str())),
-            current: RefCell::new(Rc::new(Snapshot::new(&port, &connected, inbound.now()))),
+            admissions: Admissions::new(port, connected, inbound.now()),
             inbound,
-            port,
-            connected,
             scene,
             app,
             last_profile: profile::Last::default(),
         }
     }
 
-    fn snapshot(&self) -> Rc<Snapshot> {
-        let mut current = self.current.borrow_mut();
-        if current.policy.version != self.port.policy.version() {
-            *current = Rc::new(Snapshot::new(&self.port, &self.connected, self.inbound.now()));
-        }
-        Rc::clone(&current)
-    }
-
-    fn permit(&self, request: &dyn RequestView, follower: &mut Follower) -> Result<Rc<Permitted>, ProxyError> {
-        let snapshot = self.snapshot();
-        if let Some(refusal) = &snapshot.refusal {
-            return Err(refusal.clone());
-        }
-        let policy = &snapshot.policy.value;
-        let metrics = &self.inbound.wiring.metrics;
-        let permit = authorize::request(metrics, &self.connected, policy, self.port.port, request);
-        let Permit { route, matches, filters, by } = permit.inspect_err(|_| {
-            let refused = admit(policy, &self.connected.client(), request);
-            let route = if let Admission::Denied { route } = refused { Some(route) } else { None };
-            follower.why(&Rc::new(why(policy, route, None)));
-        })?;
-        let decided = (std::ptr::from_ref(route), filters.as_ptr(), std::ptr::from_ref(by));
-        let permitted = if self.inbound.wiring.context.config.inbound.authority_labels {
-            let authority = logical(request);
-            snapshot.named(decided, &authority, || self.handles(policy, route, filters, by, Some(&authority)))
-        } else {
-            snapshot.permitted(decided, || self.handles(policy, route, filters, by, None))
-        };
-        follower.why(&permitted.why);
-        permitted.allowed.inc();
-        filter::permit(filters, request, matches, &self.connected.target)?;
-        if let Some(limits) = &snapshot.limits {
-            authorize::limit(metrics, &self.connected, policy, self.port.port, limits, self.inbound.now())?;
-        }
-        Ok(permitted)
-    }
-
-    fn handles(
+    fn admit(
         &self,
-        policy: &ServerPolicy,
-        route: &Meta,
-        filters: &[Filter],
-        by: &Meta,
-        authority: Option<&str>,
-    ) -> Permitted {
-        authorize::audit(&self.connected, by);
-        let metrics = &self.inbound.wiring.metrics;
-        let labels = self
-            .connected
-            .labels()
-            .join(&labels::server(&policy.meta, self.port.port))
-            .join(&labels::route(route))
-            .join(&labels::authorization(by));
+        request: &dyn RequestView,
+        course: &Course,
+        follower: &mut Follower,
+    ) -> Result<Rc<LetIn<Handles>>, ProxyError> {
+        let named = self.inbound.wiring.context.config.inbound.authority_labels.then(|| logical(request));
+        let asked = Asked { request, first: course.is_first(), authority: named.as_deref() };
+        self.admissions.admit(self, &asked, &mut |why| follower.why(why))
+    }
+}
+
+impl Door for Requests {
+    type Handles = Handles;
+
+    fn metrics(&self) -> &Metrics {
+        &self.inbound.wiring.metrics
+    }
+
+    fn now(&self) -> Instant {
+        self.inbound.now()
+    }
+
+    fn handles(&self, policy: &ServerPolicy, permit: &Permit<'_>, labels: &Labels, authority: Option<&str>) -> Handles {
+        let metrics = self.metrics();
         let direction = Labels::new().with("direction", "inbound");
         let direction = authority.into_iter().fold(direction, |all, authority| all.with("authority", authority));
-        Permitted {
-            allowed: metrics.counter(&metrics.http_allow, &labels),
-            series: metrics.http.series(metrics.shard, direction.join(&labels)),
-            of_route: metrics.inbound.series(metrics.shard, policy, self.port.port, route),
-            why: Rc::new(why(policy, Some(route), Some(by))),
-            changes: Changes::new(filters, &[]),
+        Handles {
+            series: metrics.http.series(metrics.shard, direction.join(labels)),
+            of_route: metrics.inbound.series(metrics.shard, policy, self.admissions.port().port, permit.route),
+            changes: Changes::new(permit.filters, &[]),
         }
+    }
+
+    fn filters(&self, permit: &Permit<'_>, asked: &Asked<'_>) -> Result<(), ProxyError> {
+        let target = &self.admissions.connected().target;
+        filter::permit(permit.filters, asked.request, permit.matches, target, asked.first)
     }
 }
 
@@ -169,42 +110,6 @@ fn logical(request: &dyn RequestView) -> String {
         true
     });
     canonical.unwrap_or_else(|| request.authority().unwrap_or_default().to_owned())
-}
-
-fn why(policy: &ServerPolicy, route: Option<&Meta>, by: Option<&Meta>) -> Why {
-    Why { parent: policy.meta.clone(), route: route.cloned(), rule: None, authorization: by.cloned() }
-}
-
-impl Snapshot {
-    fn new(port: &PortPolicy, connected: &Connected, now: Instant) -> Self {
-        let policy = port.policy.snapshot();
-        let limiter = port.limiter().filter(|_| policy.value.protocol.rate_limit().is_some());
-        let limits = limiter.map(|limiter| limiter.of(connected.tls.identity(), now));
-        let refusal = authorize::unsupported(&policy.value, port.port);
-        Self { policy, refusal, limits, permitted: RefCell::default(), named: RefCell::default() }
-    }
-
-    fn permitted(&self, decided: Decided, new: impl FnOnce() -> Permitted) -> Rc<Permitted> {
-        let mut held = self.permitted.borrow_mut();
-        if let Some((_, permitted)) = held.iter().find(|(d, _)| *d == decided) {
-            return Rc::clone(permitted);
-        }
-        let permitted = Rc::new(new());
-        held.push((decided, Rc::clone(&permitted)));
-        permitted
-    }
-
-    fn named(&self, decided: Decided, authority: &str, new: impl FnOnce() -> Permitted) -> Rc<Permitted> {
-        let mut held = self.named.borrow_mut();
-        if let Some((.., permitted)) = held.iter().find(|(d, a, _)| *d == decided && a == authority) {
-            return Rc::clone(permitted);
-        }
-        let permitted = Rc::new(new());
-        if held.len() < MAX_NAMED {
-            held.push((decided, authority.to_owned(), Rc::clone(&permitted)));
-        }
-        permitted
-    }
 }
 
 impl Director for Requests {
@@ -228,7 +133,7 @@ impl Director for Requests {
     }
 
     async fn shut_out(&self) {
-        authorize::shut_out(&self.inbound.wiring, &self.connected, &self.port).await;
+        authorize::shut_out(&self.inbound.wiring, self.admissions.connected(), self.admissions.port()).await;
     }
 
     fn malformed(&self, error: &ProxyError, version: Version) {
@@ -237,15 +142,8 @@ impl Director for Requests {
     }
 
     fn refused(&self, error: &ProxyError) {
-        let wiring = &self.inbound.wiring;
-        let Connected { client, tls, target } = &self.connected;
-        if let Some(left_out) = wiring.context.notices.take(error, std::time::Instant::now()) {
-            let identity = tls.identity().map(tracing::field::display);
-            tracing::info!(server = %target, %client, identity, %error, left_out, "request failed");
-        } else {
-            tracing::debug!(server = %target, %client, %error, "request failed");
-        }
-        wiring.metrics.failed(Failed::Request, error);
+        let connected = self.admissions.connected();
+        self.inbound.wiring.refused(&connected.target, connected, error);
     }
 }
 
@@ -258,23 +156,23 @@ impl Requests {
         follower: &mut Follower,
     ) -> Result<Directed<Lease, (Record, inbound::Recorder)>, ProxyError> {
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
-        let permitted = self.permit(request, follower)?;
+        let Handles { series, of_route, changes } = &self.admit(request, course, follower)?.handles;
         let Inbound { wiring, profiles, .. } = &*self.inbound;
         let began = follower.began();
         let following = profile::follow(wiring, profiles, &self.last_profile, request, began, course).await;
-        let meshed = self.connected.tls.is_meshed();
+        let meshed = self.admissions.connected().tls.is_meshed();
         let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
         let set: SmallVec<_> = self.client_id.iter().map(|id| (header::CLIENT_ID, Rc::clone(id))).collect();
         Ok(Directed {
             endpoint: Lease::new(Rc::clone(&self.app)),
             carrier: if version == Version::Http2 && !carried { Carrier::Http2 } else { Carrier::Http1 },
-            edits: permitted.changes.edit(Edits {
+            edits: changes.edit(Edits {
                 remove: if meshed { REMOVED } else { REMOVED_UNMESHED },
                 set,
                 restore_orig_proto: carried,
                 ..Edits::default()
             }),
-            record: (Record::new(permitted.series.begin(began, in_flight), following), permitted.of_route.begin(began)),
+            record: (Record::new(series.begin(began, in_flight), following), of_route.begin(began)),
         })
     }
 }

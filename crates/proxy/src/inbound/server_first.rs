@@ -8,17 +8,13 @@
 //! ```
 //! Only where the policy would let this client's bytes in as it stands, and has no routes of HTTP. No byte of the client goes out.
 
-use super::{
-    Wiring,
-    authorize::Connected,
-    detect::{self, Protocol},
-    forward::App,
-};
+use super::{Wiring, authorize::Connected, detect, forward::App};
 use crate::{
     error::{Code, ProxyError},
     metrics::server_first::Outcome,
     prefix::{self, Seen},
     process::{discovery::PortPolicy, worker::Direction},
+    protocol::{self, Protocol},
     server_first::{self, Heard, listen},
 };
 use bytes::BytesMut;
@@ -164,6 +160,14 @@ pub(super) fn judged(
     None
 }
 
+/// Ends a session whose client has gone before it was known what it speaks.
+pub(super) fn unused(wiring: &Wiring, session: Option<Stream>) {
+    if let Some(session) = session {
+        wiring.server_first.count(Outcome::Idle);
+        server_first::close(session);
+    }
+}
+
 /// What a session speaks that a client's proxy has opened for bytes, on a port of HTTP: nothing goes around its routes. `None` if it
 /// has ended.
 ///
@@ -179,8 +183,7 @@ pub(super) async fn of_http(wiring: &Wiring, stream: &mut Stream) -> Result<Opti
         let text = "the port's policy has HTTP routes: its server does not speak first";
         return Err(ProxyError::new(Code::ServerFirstRefused, text));
     }
-    let broken = |error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}"));
-    detect::begun(stream, config.detect_timeout).await.map_err(broken)
+    detect::begun(stream, config.detect_timeout).await.map_err(|error| protocol::broken("client", &error))
 }
 
 /// The policy is about HTTP: it says so, or has routes that somebody wrote.

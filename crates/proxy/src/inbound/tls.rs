@@ -5,6 +5,7 @@ use crate::{
     metrics::labels::AcceptedTls,
     prefix::{self, Seen},
     process::identity::Lifetimes,
+    protocol,
 };
 use bytes::BytesMut;
 use std::time::Duration;
@@ -90,7 +91,7 @@ async fn first(
         Tls::ClientHello { sni } => Some(First::Other(sni)),
     })
     .await
-    .map_err(|error| ProxyError::new(Code::BadRequest, format!("the client's connection broke: {error}")))?;
+    .map_err(|error| protocol::broken("client", &error))?;
     match seen {
         Seen::Answer(first) => Ok(Some(first)),
         Seen::Eof if bytes.is_empty() => Ok(None),

@@ -5,7 +5,7 @@
 
 use super::{
     Wiring,
-    balance::{Balancer, Connections, GateLimits, Member, Picked, Settings},
+    balance::{Balancer, Connections, Member, Picked, QueueLimits, Settings},
 };
 use crate::{
     config::Queue,
@@ -43,16 +43,16 @@ struct Held<C> {
 
 /// A rule's distribution over what this worker holds.
 pub(super) struct Spread<C> {
-    ways: Vec<Way<C>>,
-    /// In the order of the ways; `None` if the first that is available is taken.
+    branches: Vec<Branch<C>>,
+    /// In the order of the branches; `None` if the first that is available is taken.
     weights: Option<Vec<u32>>,
     backoff: Backoff,
 }
 
 /// One backend of a rule.
-pub(super) struct Way<C> {
+pub(super) struct Branch<C> {
     to: Choice<C>,
-    /// What is asked of a request that goes this way, besides the rule's own filters.
+    /// What is asked of a request that goes there, besides the rule's own filters.
     pub(super) filters: Vec<Filter>,
     /// Of the rule and of this backend.
     pub(super) changes: Changes,
@@ -85,19 +85,19 @@ impl<C: Connections> Backends<C> {
         breaker: Option<&Breaker>,
     ) -> Spread<C> {
         let rules = breaker.and_then(Rules::new);
-        let way = |RouteBackend { backend, filters: own }: &RouteBackend| Way {
+        let branch = |RouteBackend { backend, filters: own }: &RouteBackend| Branch {
             to: self.choice(backend, parent, rules),
             filters: own.clone(),
             changes: Changes::new(filters, own),
         };
-        let (ways, weights) = match distribution {
+        let (branches, weights) = match distribution {
             Distribution::Empty => (vec![], None),
-            Distribution::FirstAvailable(all) => (all.iter().map(way).collect(), None),
+            Distribution::FirstAvailable(all) => (all.iter().map(branch).collect(), None),
             Distribution::RandomAvailable(all) => {
-                (all.iter().map(|(b, _)| way(b)).collect(), Some(all.iter().map(|(_, weight)| *weight).collect()))
+                (all.iter().map(|(b, _)| branch(b)).collect(), Some(all.iter().map(|(_, weight)| *weight).collect()))
             }
         };
-        Spread { ways, weights, backoff: self.wiring.context.config.outbound.backoff }
+        Spread { branches, weights, backoff: self.wiring.context.config.outbound.backoff }
     }
 
     /// Visits what is held per endpoint, and forgets balancers that no rule has held for `idle`.
@@ -138,7 +138,7 @@ impl<C: Connections> Backends<C> {
         let context = &self.wiring.context;
         let settings = Settings {
             load,
-            gate: GateLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
+            queue: QueueLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
             backoff: context.config.outbound.backoff,
             rules,
             shared: context.outbound_balancers.get(key.clone()),
@@ -160,27 +160,27 @@ impl<C: Connections> Spread<C> {
     /// The number of the backend to try next: by order or weight one that is available, else the first of them, where the
     /// request waits.
     pub(super) fn choose(&self) -> Result<usize, ProxyError> {
-        let available = |way: &Way<C>| way.to.is_available();
-        let chosen = match (self.ways.len(), &self.weights) {
+        let available = |branch: &Branch<C>| branch.to.is_available();
+        let chosen = match (self.branches.len(), &self.weights) {
             (0, _) => None,
             (1, _) => Some(0),
-            (_, None) => Some(self.ways.iter().position(available).unwrap_or(0)),
+            (_, None) => Some(self.branches.iter().position(available).unwrap_or(0)),
             (_, Some(weights)) => {
                 let all = weights.iter().copied().enumerate();
-                let open = all.clone().filter(|(at, _)| self.ways.get(*at).is_some_and(available));
+                let open = all.clone().filter(|(at, _)| self.branches.get(*at).is_some_and(available));
                 weighted(open).or_else(|| weighted(all))
             }
         };
         chosen.ok_or_else(none)
     }
 
-    pub(super) fn way(&self, chosen: usize) -> Result<&Way<C>, ProxyError> {
-        self.ways.get(chosen).ok_or_else(none)
+    pub(super) fn branch(&self, chosen: usize) -> Result<&Branch<C>, ProxyError> {
+        self.branches.get(chosen).ok_or_else(none)
     }
 
     /// The endpoint of a backend to try next; waits for one up to the failfast timeout.
     pub(super) async fn next(&self, chosen: usize) -> Result<Picked<C>, ProxyError> {
-        match self.ways.get(chosen).map(|way| &way.to) {
+        match self.branches.get(chosen).map(|branch| &branch.to) {
             Some(Choice::Forward(member)) => Ok(Picked { member: Rc::clone(member), ticket: None }),
             Some(Choice::Balance(balancer, series)) => balancer.next(series).await,
             Some(Choice::Missing) | None => {
@@ -191,7 +191,7 @@ impl<C: Connections> Spread<C> {
 
     /// An endpoint of a backend could not be connected. Says whether another one may be tried.
     pub(super) fn failed(&self, chosen: usize, member: &Rc<Member<C>>, error: &ProxyError) -> bool {
-        match self.ways.get(chosen).map(|way| &way.to) {
+        match self.branches.get(chosen).map(|branch| &branch.to) {
             Some(Choice::Balance(balancer, _)) => {
                 balancer.failed(member, error);
                 true
@@ -212,12 +212,12 @@ impl<C: Connections> Spread<C> {
     /// Whether a backend is available that may be chosen, one of them left out.
     fn is_available_without(&self, left_out: Option<usize>) -> bool {
         let may_be_chosen = |at: usize| self.weights.as_ref().is_none_or(|w| w.get(at).is_some_and(|w| *w > 0));
-        let mut all = self.ways.iter().enumerate();
-        all.any(|(at, way)| Some(at) != left_out && may_be_chosen(at) && way.to.is_available())
+        let mut all = self.branches.iter().enumerate();
+        all.any(|(at, branch)| Some(at) != left_out && may_be_chosen(at) && branch.to.is_available())
     }
 
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
-        self.ways.iter().for_each(|way| visit(&way.to));
+        self.branches.iter().for_each(|branch| visit(&branch.to));
     }
 }
 

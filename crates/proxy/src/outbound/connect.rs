@@ -26,7 +26,7 @@ use weft_wire::transport_header::{SessionProtocol, TransportHeader};
 /// Makes connections to one endpoint.
 pub(crate) struct Connector {
     wiring: Rc<Wiring>,
-    way: Way,
+    dial: Dial,
     options: ConnectOptions,
     series: Arc<tcp::Series>,
 }
@@ -36,7 +36,7 @@ const ZONE_LOCALITY: &str = "zone_locality";
 
 /// How an endpoint is reached.
 #[derive(Clone, Debug, PartialEq)]
-struct Way {
+struct Dial {
     addr: SocketAddr,
     tls: Option<ServerTls>,
     /// Without session protocol; `None` where none is announced.
@@ -45,7 +45,7 @@ struct Way {
     opaque: bool,
 }
 
-impl Way {
+impl Dial {
     fn new(endpoint: &Endpoint, local: bool) -> Self {
         let opaque = endpoint.hint == ProtocolHint::Opaque;
         let Some(tls) = endpoint.tls.clone().filter(|_| !local) else {
@@ -87,7 +87,7 @@ impl Connector {
         let transfer = wiring.outbound.transfer(shard, endpoint.labels.get(ZONE_LOCALITY).map(String::as_str));
         Self {
             wiring: Rc::clone(wiring),
-            way: Way::new(endpoint, wiring.is_local(endpoint)),
+            dial: Dial::new(endpoint, wiring.is_local(endpoint)),
             options: ConnectOptions {
                 timeout: connect.timeout,
                 keepalive: connect.socket.keepalive,
@@ -100,12 +100,12 @@ impl Connector {
 
     /// Whether the server proves an identity.
     pub(super) fn is_meshed(&self) -> bool {
-        self.way.tls.is_some()
+        self.dial.tls.is_some()
     }
 
     /// Connects; handshake and transport header are within the connect timeout.
     pub(super) async fn connect(&self, session: Option<SessionProtocol>) -> Result<Stream, ProxyError> {
-        let addr = self.way.addr;
+        let addr = self.dial.addr;
         let connected = tokio::time::timeout(self.options.timeout, self.dial(session));
         let mut stream = connected.await.unwrap_or_else(|_| {
             Err(ProxyError::new(Code::ConnectTimeout, format!("connecting to {addr} took too long")))
@@ -115,12 +115,12 @@ impl Connector {
     }
 
     async fn dial(&self, session: Option<SessionProtocol>) -> Result<Stream, ProxyError> {
-        let Way { addr, tls, .. } = &self.way;
+        let Dial { addr, tls, .. } = &self.dial;
         let failed =
             |error: io::Error| ProxyError::new(Code::of_connect(&error), format!("cannot connect to {addr}: {error}"));
         let tcp = socket::connect(*addr, &self.options).await.map_err(failed)?;
         let Some(tls) = tls else { return Ok(Stream::tcp(tcp)) };
-        let header = self.way.header(session);
+        let header = self.dial.header(session);
         let shaken = self.wiring.context.tls.connect(tcp, tls, header.is_some()).await;
         let (mut stream, takes_header) = shaken.map_err(|error| tls_error(*addr, &error))?;
         self.wiring.context.lifetimes.dialled(&mut stream);
@@ -166,9 +166,9 @@ mod tests {
     }
 
     fn row(endpoint: &Endpoint, local: bool) -> (String, bool, Option<(u16, Option<String>)>) {
-        let way = Way::new(endpoint, local);
-        let header = way.header.map(|h| (h.port, h.name.map(|n| n.to_string())));
-        (way.addr.to_string(), way.tls.is_some(), header)
+        let dial = Dial::new(endpoint, local);
+        let header = dial.header.map(|h| (h.port, h.name.map(|n| n.to_string())));
+        (dial.addr.to_string(), dial.tls.is_some(), header)
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn an_opaque_endpoint_is_told_no_session_protocol() {
         let mut direct = endpoint(Some(4143), None);
-        let session = |e: &Endpoint| Way::new(e, false).header(Some(SessionProtocol::Http2)).unwrap().protocol;
+        let session = |e: &Endpoint| Dial::new(e, false).header(Some(SessionProtocol::Http2)).unwrap().protocol;
         assert_eq!(session(&direct), Some(SessionProtocol::Http2));
         direct.hint = ProtocolHint::Opaque;
         assert_eq!(session(&direct), None);

@@ -18,6 +18,7 @@ use crate::{
     metrics::detect::Detection,
     prefix::{self, Seen},
     process::worker::Direction,
+    protocol::{self, Protocol, broken},
 };
 use bytes::{Bytes, BytesMut};
 use std::time::{Duration, Instant};
@@ -28,27 +29,8 @@ use weft_model::{
 };
 use weft_transport::{
     Stream,
-    detect::{self, Http, Tls},
+    detect::{self, Tls},
 };
-
-/// What a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-    Opaque,
-}
-
-impl Protocol {
-    /// As records show it.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Http1 => "HTTP/1",
-            Self::Http2 => "HTTP/2",
-            Self::Opaque => "opaque",
-        }
-    }
-}
 
 /// A connection whose protocol is known.
 pub(super) struct Detected {
@@ -102,7 +84,7 @@ async fn server_name(stream: &mut Stream, timeout: Duration) -> Result<Option<De
         known => Some(known),
     })
     .await
-    .map_err(|error| broken(&error))?;
+    .map_err(|error| broken("application", &error))?;
     let refused = |code, text: &str| Err(ProxyError::new(code, text));
     match seen {
         Seen::Answer(Tls::ClientHello { sni: Some(name) }) => {
@@ -114,16 +96,6 @@ async fn server_name(stream: &mut Stream, timeout: Duration) -> Result<Option<De
         Seen::Eof if bytes.is_empty() => Ok(None),
         Seen::Answer(_) | Seen::Eof => refused(Code::NoServerName, "the connection does not begin with a ClientHello"),
         Seen::Timeout => refused(Code::DetectTimeout, "the application did not send its ClientHello in time"),
-    }
-}
-
-/// What the first bytes are.
-fn ask(bytes: &[u8]) -> Option<Protocol> {
-    match detect::http(bytes) {
-        Http::NeedMore => None,
-        Http::Http1 => Some(Protocol::Http1),
-        Http::Http2 => Some(Protocol::Http2),
-        Http::NotHttp => Some(Protocol::Opaque),
     }
 }
 
@@ -185,7 +157,7 @@ pub(super) async fn first_byte(
     bytes: &mut BytesMut,
     wait: Duration,
 ) -> Result<Seen<()>, ProxyError> {
-    prefix::read(stream, bytes, wait, |_| Some(())).await.map_err(|error| broken(&error))
+    prefix::read(stream, bytes, wait, |_| Some(())).await.map_err(|error| broken("application", &error))
 }
 
 /// What the client speaks that has begun to, or has ended.
@@ -196,7 +168,7 @@ pub(super) async fn rest(
     timeout: Duration,
     stays_http: bool,
 ) -> Result<Option<Detected>, ProxyError> {
-    let seen = prefix::read(stream, &mut bytes, timeout, ask).await.map_err(|error| broken(&error))?;
+    let seen = protocol::read(stream, &mut bytes, timeout).await.map_err(|error| broken("application", &error))?;
     Ok(judge(port, &seen, bytes, stays_http))
 }
 
@@ -223,10 +195,6 @@ fn is_http(protocol: &ClientProtocol) -> bool {
         ClientProtocol::Http1(_) | ClientProtocol::Http2(_) | ClientProtocol::Grpc { .. } => true,
         ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => false,
     }
-}
-
-fn broken(error: &std::io::Error) -> ProxyError {
-    ProxyError::new(Code::BadRequest, format!("the application's connection broke: {error}"))
 }
 
 /// The port of a target in the memory of what ports spoke. A target by name has none: nothing is detected for it.

@@ -8,6 +8,7 @@ use super::{
     discover::{Snapshot, Target},
 };
 use crate::{
+    carry,
     error::{Code, ProxyError},
     metrics::tcp_route::{Ended, Family, Open},
     records::{Passage, Why},
@@ -22,7 +23,7 @@ use weft_model::{
         route::Filter,
     },
 };
-use weft_transport::{Stream, copy, drain};
+use weft_transport::Stream;
 
 /// A connection to an endpoint, opened for bytes.
 pub(super) struct Session {
@@ -101,26 +102,20 @@ fn route<'s>(
 }
 
 impl Session {
-    /// Forwards until both sides have ended, or the drain's deadline has passed.
+    /// Forwards until both sides have ended, or until `cut` is ready.
     pub(super) async fn forward(
         mut self,
         mut client: Stream,
         target: &Target,
-        drain: &drain::Watch,
+        cut: impl Future<Output = ()>,
         passage: &mut Passage,
     ) {
         let since = passage.elapsed();
         let forwarded = passage.forwarded();
         forwarded.opened(Rc::clone(&self.why), Some(&self.member.endpoint), since);
-        tokio::select! {
-            outcome = copy::duplex(&mut client, &mut self.stream, |from, bytes| forwarded.count(from, bytes)) => {
-                if let Err(error) = outcome.result {
-                    self.route.ended(Ended::Unexpected);
-                    tracing::debug!(%error, target = %target.found.key, "forwarding ended");
-                }
-            }
-            // The process ends: what is still open is cut off.
-            () = drain.closing() => client.reset_on_close(),
+        if let Err(error) = carry::bytes(&mut client, &mut self.stream, forwarded, cut).await {
+            self.route.ended(Ended::Unexpected);
+            tracing::debug!(%error, target = %target.found.key, "forwarding ended");
         }
     }
 

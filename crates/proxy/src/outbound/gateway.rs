@@ -1,13 +1,14 @@
 //! What the inbound side's gateway asks of this one: a target by its name, and ways to it.
 
-use super::{Outbound, Requests, detect::Protocol, discover::Target, forward};
+use super::{Outbound, Requests, discover::Target, forward};
 use crate::{
     error::{Code, ProxyError},
+    protocol::Protocol,
     records::{Passage, Scene},
 };
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 use weft_model::NameAddr;
-use weft_transport::{Stream, drain};
+use weft_transport::Stream;
 
 /// A target that a gateway forwards to.
 pub(crate) struct Onward {
@@ -37,25 +38,27 @@ impl Onward {
         Requests::forwarded(Rc::clone(&self.outbound), Rc::clone(&self.target), protocol, scene)
     }
 
-    /// Forwards bytes until both sides have ended, or the drain's deadline has passed.
+    /// Forwards bytes until both sides have ended, or until `cut` is ready.
     ///
     /// # Errors
     /// No route takes them, or no endpoint could be connected.
     pub(crate) async fn bytes(
         &self,
         stream: Stream,
-        drain: &drain::Watch,
+        cut: impl Future<Output = ()>,
         passage: &mut Passage,
     ) -> Result<(), ProxyError> {
-        match Box::pin(forward::open(&self.outbound, &self.target, None)).await {
-            Ok(session) => {
-                session.forward(stream, &self.target, drain, passage).await;
-                Ok(())
-            }
-            Err(error) => {
+        let mut cut = pin!(cut);
+        let opened = tokio::select! {
+            opened = Box::pin(forward::open(&self.outbound, &self.target, None)) => opened,
+            // What was being opened carries nothing yet.
+            () = &mut cut => {
                 stream.reset_on_close();
-                Err(error)
+                return Ok(());
             }
-        }
+        };
+        let session = opened.inspect_err(|_| stream.reset_on_close())?;
+        session.forward(stream, &self.target, cut, passage).await;
+        Ok(())
     }
 }

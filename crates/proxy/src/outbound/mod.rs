@@ -33,11 +33,12 @@ use crate::{
         self, Failed, Metrics, balancer::Kind, labels::AcceptedTls, server_first as server_first_metrics, tcp_route,
     },
     process::worker::{Context, Direction},
+    protocol::Protocol,
     records::{Passage, Records},
 };
 use backends::{Backends, Choice};
 use bytes::Bytes;
-use detect::{Detected, Protocol};
+use detect::Detected;
 use discover::{Target, Targets};
 use endpoint::Http;
 use forward::Session;
@@ -176,7 +177,7 @@ impl Outbound {
                 }
             },
         };
-        session.forward(stream, target, &self.wiring.context.drain, passage).await;
+        session.forward(stream, target, std::future::pending(), passage).await;
         Ok(())
     }
 }

@@ -9,9 +9,8 @@
 
 use super::{
     Http, Outbound,
-    backends::Way,
+    backends::Branch,
     balance::{Member, Picked, Ticket},
-    detect::Protocol,
     discover::{Found, Ruled, Snapshot, Target},
     endpoint::Lease,
     ingress,
@@ -21,22 +20,23 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Course, Directed, Director, Edits, Version},
+    exchange::{self, Carrier, Course, Directed, Director, Edits, Version},
     filter,
     metrics::{
         Failed,
-        route::{Backend, Kind, Status},
+        route::{Backend, Kind, Route, Status},
     },
     profile,
+    protocol::Protocol,
     records::{Follower, Scene},
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Instant};
 use weft_model::{
     decide::route::{RequestView, find, find_grpc},
     names::header,
     policy::{
         outbound::ClientProtocol,
-        route::{HttpMatch, Rule},
+        route::{Filter, HttpMatch, Rule},
     },
 };
 
@@ -58,18 +58,47 @@ struct Followed<'s> {
     ruled: Rc<Ruled>,
     /// Empty where they are of gRPC, or of a profile.
     matches: &'s [HttpMatch],
+    filters: &'s [Filter],
     /// The profile's route, and the name that it has for the target.
     profile: Option<(&'s profile::Route, &'s Rc<str>)>,
 }
 
-/// A backend's way that is open to a request.
+/// A branch that is open to a request.
 struct Open<'s> {
-    way: &'s Way<Http>,
+    branch: &'s Branch<Http>,
     lease: Lease,
     member: Rc<Member<Http>>,
     carrier: Carrier,
     backend: Option<Rc<Backend>>,
     ticket: Option<Ticket>,
+}
+
+/// A request of a route that is not on its way yet. If this attempt never is, and no other follows, the route counts the request
+/// by what the client is told.
+struct Waiting<'c> {
+    course: &'c Course,
+    began: Instant,
+    series: Option<Rc<Route>>,
+}
+
+/// A request of a route none of whose attempts was ever on its way.
+struct Unsent {
+    began: Instant,
+    series: Rc<Route>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(series) = self.series.take() {
+            self.course.follow(|| Unsent { began: self.began, series });
+        }
+    }
+}
+
+impl exchange::Followed for Unsent {
+    fn given_up(&self, error: &ProxyError) {
+        self.series.ended(Status::failed(error.code), self.began.elapsed());
+    }
 }
 
 /// What the application says for this proxy alone.
@@ -109,7 +138,7 @@ impl Requests {
         Rc::clone(&self.routed.borrow())
     }
 
-    /// What a `request` to `target` follows, if that lets it go on: the profile, or a rule of the policy.
+    /// What a `request` to `target` follows: the profile, or a rule of the policy.
     fn follow<'s>(
         &self,
         target: &Target,
@@ -122,15 +151,15 @@ impl Requests {
         if let Some(profiled) = snapshot.profiled()? {
             let route = profiled.routes.find(request, &wiring.metrics);
             let profile = route.map(|route| (route, &profiled.canonical));
-            return Ok(Followed { ruled: snapshot.http_profiled(profiled, http), matches: &[], profile });
+            let ruled = snapshot.http_profiled(profiled, http);
+            return Ok(Followed { ruled, matches: &[], filters: &[], profile });
         }
         let found = snapshot
             .rule(self.protocol, request)
             .ok_or_else(|| ProxyError::new(Code::RouteNotFound, format!("no route of {} matches", target.found.key)))?;
         let ruled = snapshot.http(found, wiring, http);
         follower.why(&ruled.why);
-        filter::permit(found.filters, request, found.matches, &target.found.key)?;
-        Ok(Followed { ruled, matches: found.matches, profile: None })
+        Ok(Followed { ruled, matches: found.matches, filters: found.filters, profile: None })
     }
 }
 
@@ -202,8 +231,12 @@ impl Requests {
             if ingress && self.names { Box::pin(ingress::target(&self.outbound, request)).await? } else { None };
         let target = named.as_deref().unwrap_or(&self.target);
         let snapshot = named.as_deref().map_or_else(|| self.snapshot(), Target::snapshot);
-        let Followed { ruled, matches, profile } = self.follow(target, &snapshot, request, follower)?;
+        let Followed { ruled, matches, filters, profile } = self.follow(target, &snapshot, request, follower)?;
         let began = follower.began();
+        // Until the request is on its way, whatever ends it counts here.
+        let mut waiting = Waiting { course, began, series: ruled.series.as_ref().map(|s| s.of(request.authority())) };
+        let to = &target.found.key;
+        filter::permit(filters, request, matches, to, course.is_first())?;
         if let Some(asked) = &ruled.asked {
             asked.agree(request, began, course);
         }
@@ -212,23 +245,19 @@ impl Requests {
             route.agree(began, course, |retries| Rc::new(Tried { spread: Rc::clone(spread), retries }));
             route.follow(began, course)
         });
-        let series = ruled.series.as_ref().map(|series| series.of(request.authority()));
         let upgrades =
             version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
-        let admit = |way: &Way<Http>| filter::permit(&way.filters, request, matches, &target.found.key);
+        let admit = |branch: &Branch<Http>| filter::permit(&branch.filters, request, matches, to, true);
         let opened = connect(&ruled, admit, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
             Ok(member.connections.carrier(version, upgrades))
         })
         .await;
-        let Open { way, lease, member, carrier, backend, ticket } = match opened {
+        let Open { branch, lease, member, carrier, backend, ticket } = match opened {
             Ok(open) => open,
             Err(error) => {
-                if let Some(series) = series {
-                    series.ended(Status::failed(error.code), began.elapsed());
-                }
                 following.into_iter().for_each(|following| following.failed(&error));
                 return Err(error);
             }
@@ -239,7 +268,7 @@ impl Requests {
         Ok(Directed {
             endpoint: lease,
             carrier,
-            edits: way.changes.edit(Edits {
+            edits: branch.changes.edit(Edits {
                 remove: removed(ingress, authority.is_some()),
                 remove_asked: ruled.asked.as_ref().map_or(&[], Asked::removed),
                 set: canonical.into_iter().collect(),
@@ -252,7 +281,7 @@ impl Requests {
                 profile::Record::new(member.connections.series().begin(began, permit), following),
                 Rc::clone(&member),
                 began,
-                series,
+                waiting.series.take(),
                 backend,
                 ticket,
             ),
@@ -263,19 +292,19 @@ impl Requests {
 /// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
 async fn connect<'s>(
     ruled: &'s Ruled,
-    admit: impl Fn(&Way<Http>) -> Result<(), ProxyError>,
+    admit: impl Fn(&Branch<Http>) -> Result<(), ProxyError>,
     mut carrier: impl FnMut(&Member<Http>) -> Result<Carrier, ProxyError>,
 ) -> Result<Open<'s>, ProxyError> {
     loop {
         let chosen = ruled.spread.choose()?;
-        let way = ruled.spread.way(chosen)?;
-        admit(way)?;
+        let branch = ruled.spread.branch(chosen)?;
+        admit(branch)?;
         let Picked { member, ticket } = ruled.spread.next(chosen).await?;
         let carrier = carrier(&member)?;
         match Lease::new(Rc::clone(&member), carrier).await {
             Ok(lease) => {
                 let backend = ruled.backends.get(chosen).cloned();
-                return Ok(Open { way, lease, member, carrier, backend, ticket });
+                return Ok(Open { branch, lease, member, carrier, backend, ticket });
             }
             Err(error) if ruled.spread.failed(chosen, &member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
@@ -306,5 +335,36 @@ fn require(member: &Member<Http>, id: &str) -> Result<(), ProxyError> {
             Code::IdentityMismatch,
             format!("the request requires the identity {id}, the endpoint has none"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::route::{Families, Hosts};
+    use weft_model::Meta;
+    use weft_telemetry::{Registry, Shard};
+
+    #[test]
+    fn a_request_whose_attempts_all_fail_counts_once_and_one_that_succeeds_not_here() {
+        let registry = Registry::new(1, 100);
+        let (parent, route) = (Meta::default_named("p"), Meta::default_named("r"));
+        let hosts = Families::new(&registry, Kind::Http).route(Shard::worker(0), &parent, &route, false);
+        fn attempt<'c>(course: &'c Course, hosts: &Hosts) -> Waiting<'c> {
+            Waiting { course, began: Instant::now(), series: Some(hosts.of(None)) }
+        }
+        let counted = || registry.encode().lines().filter(|l| l.contains("request_statuses_total{")).count();
+        let course = Course::default();
+        drop(attempt(&course, &hosts));
+        attempt(&course, &hosts).series.take();
+        drop(course);
+        assert_eq!(counted(), 0);
+        let course = Course::default();
+        drop(attempt(&course, &hosts));
+        drop(attempt(&course, &hosts));
+        course.give_up(&ProxyError::new(Code::Failfast, ""));
+        let text = registry.encode();
+        let lines: Vec<_> = text.lines().filter(|l| l.contains("request_statuses_total{")).collect();
+        assert!(lines.len() == 1 && lines[0].ends_with("error=\"FAIL_FAST\"} 1"), "{lines:?}");
     }
 }

@@ -11,7 +11,7 @@
 
 use super::{
     Outbound,
-    detect::{self, Detected, Port, Protocol},
+    detect::{self, Detected, Port},
     discover::Target,
     forward::{self, Session},
 };
@@ -19,6 +19,7 @@ use crate::{
     error::{Code, ProxyError},
     metrics::server_first::Outcome,
     prefix::Seen,
+    protocol::Protocol,
     server_first::{Heard, listen},
 };
 use bytes::BytesMut;

@@ -3,7 +3,10 @@
 //! The limit holds for the process, so this is the one thing on the request path that workers share: one atomic addition when
 //! a request begins, one subtraction when its response does.
 
-use crate::error::{Code, ProxyError};
+use crate::{
+    error::{Code, ProxyError},
+    exchange::Observe,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
@@ -34,6 +37,17 @@ impl InFlight {
         }
         Ok(permit)
     }
+}
+
+/// For who follows a request on behalf of its permit alone: it is given back when the head of the response comes.
+impl Observe for Option<Permit> {
+    fn response_head(&mut self, _: u16) {
+        *self = None;
+    }
+
+    fn first_byte(&mut self) {}
+
+    fn end(&mut self, _: Option<u16>, _: Option<&ProxyError>) {}
 }
 
 impl Drop for Permit {

@@ -167,7 +167,10 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         shutdown_enabled: config.admin.shutdown,
         elder: elder.clone(),
     };
-    let guard = admin::Guard::new(tls.clone(), lifetimes.clone(), discovery.inbound(addrs.admin.port()), &registry);
+    let notices = Arc::new(Notices::new(std::time::Instant::now()));
+    let port = discovery.inbound(addrs.admin.port());
+    let (clock, told) = (options.clock.clone(), notices.clone());
+    let guard = admin::Guard::new(tls.clone(), lifetimes.clone(), port, &registry, clock, told);
     drop(entered);
 
     announce(&config, &addrs);
@@ -178,7 +181,6 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
     let spoken = Arc::new(SpokenPorts::default());
     spoken.register(&registry);
-    let notices = Arc::new(Notices::new(std::time::Instant::now()));
     let outbound_balancers = Arc::<Balancers>::default();
     let contexts = (0..workers).map(|index| Context {
         shard: Shard::worker(index),

@@ -14,6 +14,7 @@ use hyper_util::{
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -26,6 +27,7 @@ use weft_model::{
     tap::{Event, Observation},
 };
 use weft_transport::{
+    lifetime::Life,
     socket::{self, AcceptOptions},
     tls::Store,
 };
@@ -115,6 +117,7 @@ async fn connection(
     socket::accepted(&tcp, &AcceptOptions::default())?;
     let arrived = Box::pin(tls::terminate(store, lifetimes, tcp, false, PATIENCE)).await?;
     let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(()) };
+    let life = stream.life();
     let caller = Caller { loopback: client.ip().to_canonical().is_loopback(), identity: tls.identity().cloned() };
     let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller.clone());
@@ -122,6 +125,20 @@ async fn connection(
     });
     let mut server = http2::Builder::new(TokioExecutor::new());
     server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING).max_concurrent_streams(64);
-    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await?;
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    tokio::select! {
+        served = serving.as_mut() => return Ok(served?),
+        // Who observes is told to come again, and is not cut off amid an event.
+        () = ending(life) => serving.as_mut().graceful_shutdown(),
+    }
+    serving.await?;
     Ok(())
+}
+
+/// Resolves when a connection's certificate is over; never without one. Cancel-safe.
+async fn ending(life: Option<Life>) {
+    match life {
+        Some(life) => life.ending().await,
+        None => std::future::pending().await,
+    }
 }

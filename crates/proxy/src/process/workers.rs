@@ -38,7 +38,7 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 use weft_telemetry::{CounterFamily, Labels, Registry, metrics::Sample};
-use weft_transport::{drain, socket};
+use weft_transport::{drain, socket, stream};
 
 /// Connections on their way to another worker; when it is full the accepting worker serves them itself.
 const HAND_OFF: usize = 1024;
@@ -272,6 +272,10 @@ async fn run(
         }
     });
     drain.closing().await;
+    if drain.is_closing() {
+        // The deadline has passed: what is still open is dropped behind this, amid whatever it was doing.
+        stream::reset_from_now_on();
+    }
 }
 
 /// Says that this worker lives whenever it is asked.

@@ -71,9 +71,9 @@ impl Follower {
         request: &dyn RequestView,
         decided: Result<Directed<E, R>, ProxyError>,
     ) -> Result<Directed<E, (R, Self)>, ProxyError> {
-        self.tap(request);
         match decided {
             Ok(Directed { endpoint, carrier, mut edits, record }) => {
+                self.tap(request);
                 if let Some(record) = &mut self.record {
                     record.decided = Some(record.elapsed());
                     let traces = self.records.sinks.traces.as_ref();
@@ -83,12 +83,16 @@ impl Follower {
                 }
                 Ok(Directed { endpoint, carrier, edits, record: (record, self) })
             }
-            Err(error) => {
-                self.response_head(error.code.status());
-                self.end(None, Some(&error));
-                Err(error)
-            }
+            Err(error) => Err(self.refused(request, error)),
         }
+    }
+
+    /// Ends with a refusal.
+    pub(crate) fn refused(mut self, request: &dyn RequestView, error: ProxyError) -> ProxyError {
+        self.tap(request);
+        self.response_head(error.status());
+        self.end(None, Some(&error));
+        error
     }
 
     fn tap(&mut self, request: &dyn RequestView) {

@@ -23,7 +23,7 @@ mod trace;
 
 pub(crate) use access_log::AccessLog;
 pub(crate) use follower::Follower;
-pub(crate) use passage::Passage;
+pub(crate) use passage::{Forwarded, Passage};
 pub(crate) use query::Query;
 pub(crate) use readers::Readers;
 pub(crate) use record::{Scene, Why};

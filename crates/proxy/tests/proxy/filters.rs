@@ -261,6 +261,7 @@ async fn redirects_are_answered_on_a_connection_that_goes_on() {
 
     assert_eq!(origin.seen().requests.len(), 0);
     assert_eq!(code(&mesh.web, "outbound", "REDIRECT"), 5.0);
+    mesh.web.reaches("outbound_http_route_request_statuses_total{", 5.0).await;
     assert_eq!(mesh.web.metric("request_total{") + mesh.web.metric("outbound_http_errors_total{"), 0.0);
 
     // Where it leads to itself, the request goes on.
@@ -325,6 +326,7 @@ async fn failures_are_injected_and_reach_no_server() {
     );
     assert_eq!(origin.seen().requests.len(), 0);
     assert_eq!(code(&mesh.web, "outbound", "FAULT_INJECTED"), 4.0);
+    mesh.web.reaches("outbound_http_route_request_statuses_total{", 4.0).await;
     assert_eq!(mesh.web.metric("request_total{") + mesh.web.metric("outbound_http_errors_total{"), 0.0);
 
     // No share, no failure; half of them, both.

@@ -171,21 +171,21 @@ async fn the_trust_bundle_is_rotated_three_times_under_load() {
 
 /// A clock that a test moves.
 #[derive(Clone)]
-struct Ahead(Arc<AtomicU64>);
+pub(crate) struct Ahead(Arc<AtomicU64>);
 
 impl Ahead {
-    fn new() -> (Self, WallClock) {
+    pub(crate) fn new() -> (Self, WallClock) {
         let ahead = Self(Arc::default());
         let seconds = ahead.0.clone();
         (ahead, Arc::new(move || SystemTime::now() + Duration::from_secs(seconds.load(Relaxed))))
     }
 
-    fn by(&self, wait: Duration) {
+    pub(crate) fn by(&self, wait: Duration) {
         self.0.fetch_add(wait.as_secs(), Relaxed);
     }
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Two proxies with one clock, certified for an hour.
 async fn with_clock() -> (Mesh, Ahead) {

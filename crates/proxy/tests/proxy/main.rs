@@ -41,6 +41,7 @@ mod retry;
 mod revoke;
 mod series;
 mod server_first;
+mod shared;
 mod slow;
 mod sockets;
 mod spire;

@@ -1,13 +1,17 @@
 //! A gateway: direct connections whose transport header names a target behind it.
 
 use crate::{
+    explain::explained,
     harness::{elsewhere, eventually, soon},
     mesh::{Mesh, naming, shouting},
     spoof::{peer, peer_at},
 };
 use http::Request;
-use std::net::Ipv4Addr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use weft_model::{Endpoint, Profile, policy::inbound::DefaultPolicy};
 use weft_testkit::{
     control::Target,
@@ -162,4 +166,73 @@ async fn bytes_go_on() {
     let code = "weft_proxy_errors_total{direction=\"inbound\",code=\"GATEWAY_DOMAIN_INVALID\"}";
     eventually("it is counted", || mesh.app.metric(code) == 1.0).await;
     server.abort();
+}
+
+/// A mesh whose gateway is reached from elsewhere: over loopback everybody is let in.
+async fn from_elsewhere(variables: &[(&str, &str)]) -> (Mesh, SocketAddr) {
+    let always = [
+        ("LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES", "svc.cluster.local."),
+        ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "0.0.0.0:0"),
+    ];
+    let mesh = Mesh::with(&[], &[&always, variables].concat()).await;
+    let port = mesh.app.addrs().inbound.port();
+    mesh.control.set_inbound(port, inbound(DefaultPolicy::AllAuthenticated));
+    (mesh, (elsewhere(), port).into())
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_longer_let_in_are_cut_on_both_sides() {
+    let (mesh, addr) = from_elsewhere(&[]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    far(&mesh, Endpoint::plain(listener.local_addr().unwrap()), true);
+    let mut client = named(peer_at(&mesh, "peer", addr).await, "far.ns.svc.cluster.local", None).await;
+    client.write_all(b"a").await.unwrap();
+    let (mut server, _) = soon(listener.accept()).await.unwrap();
+    assert_eq!(soon(server.read_u8()).await.unwrap(), b'a');
+    mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::Deny));
+    assert!(soon(client.read(&mut [0])).await.is_err(), "an end that is none");
+    assert!(soon(server.read(&mut [0])).await.is_err(), "an end that is none");
+    mesh.app.reaches("inbound_tcp_authz_terminate_total{", 1.0).await;
+    // Whoever comes now is refused, and the record says by which policy.
+    let mut client = named(peer_at(&mesh, "peer", addr).await, "far.ns.svc.cluster.local", None).await;
+    let _ = client.write_all(b"a").await;
+    assert!(!matches!(soon(client.read(&mut [0])).await, Ok(1..)));
+    let explained = explained(&mesh.app, "kind=connection&code=UNAUTHORIZED", 1).await;
+    assert_eq!(explained["records"][0]["decided_by"]["parent"], "default/deny");
+}
+
+#[tokio::test]
+async fn a_gateways_requests_are_in_flight_and_its_refusals_are_explained() {
+    let (mesh, addr) = from_elsewhere(&[("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "1")]).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    far(&mesh, Endpoint::plain(silent.local_addr().unwrap()), false);
+    let connect = async || {
+        let stream = peer_at(&mesh, "peer", addr).await;
+        http1::Client::over(named(stream, "far.ns.svc.cluster.local", Some(SessionProtocol::Http1)).await)
+    };
+    let (mut first, mut second) = (connect().await, connect().await);
+    first.send("GET / HTTP/1.1\r\nHost: far\r\n\r\n").await.unwrap();
+    let (_server, _) = soon(silent.accept()).await.unwrap();
+    let answer = soon(second.call("GET / HTTP/1.1\r\nHost: far\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(503));
+    explained(&mesh.app, "kind=request&code=LOAD_SHED", 1).await;
+
+    let answer = soon(connect().await.call("GET / HTTP/9\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(400));
+    explained(&mesh.app, "kind=request&code=BAD_REQUEST", 1).await;
+
+    mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::Deny));
+    let start = std::time::Instant::now();
+    let text = "GET / HTTP/1.1\r\nHost: far\r\n\r\n";
+    // In plaintext nobody is refused before a request says what it wants; the connection that stands is.
+    loop {
+        let answer = soon(connect().await.call(text)).await;
+        if answer.is_ok_and(|answer| answer.status() == Some(403)) {
+            break;
+        }
+        assert!(start.elapsed() < crate::harness::LONG);
+    }
+    let explained = explained(&mesh.app, "kind=request&code=UNAUTHORIZED", 1).await;
+    let by = serde_json::json!({"parent": "default/deny", "route": "default/default"});
+    assert_eq!(explained["records"][0]["decided_by"], by);
 }

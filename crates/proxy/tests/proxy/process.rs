@@ -6,7 +6,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use weft_model::{Endpoint, Meta};
+use weft_model::{
+    Endpoint, Meta,
+    policy::inbound::{DefaultPolicy, ServerProtocol},
+};
 use weft_proxy::process::ProcessError;
 use weft_testkit::{
     control::{Call, FakeControl, Service},
@@ -187,6 +190,36 @@ async fn the_grace_period_ends_the_drain() {
     let mut tcp = open(&control, &proxy).await;
     assert!(matches!(proxy.shutdown().await, Drained::Deadline { .. }));
     assert!(!matches!(soon(tcp.read(&mut [0])).await, Ok(1..)), "the connection outlives the proxy");
+}
+
+/// Whatever it was doing: bytes, and a response whose end is that of its connection.
+#[tokio::test]
+async fn what_the_drains_deadline_cuts_off_looks_cut_on_both_sides() {
+    let control = FakeControl::start().unwrap();
+    for bytes in [true, false] {
+        let proxy = Setup::new(&control, "web").env("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", "100ms").ready().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut policy = policy::inbound(DefaultPolicy::AllUnauthenticated);
+        policy.protocol = match bytes {
+            true => ServerProtocol::Opaque,
+            false => ServerProtocol::Http1 { routes: vec![], rate_limit: None },
+        };
+        control.set_inbound(addr.port(), policy);
+        let mut client = proxy.connect_inbound(addr).await;
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let (mut server, _) = soon(listener.accept()).await.unwrap();
+        server.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await.unwrap();
+        let mut read = vec![];
+        while !read.ends_with(b"half") {
+            read.push(soon(client.read_u8()).await.unwrap());
+        }
+        assert!(matches!(proxy.shutdown().await, Drained::Deadline { .. }));
+        let rest = soon(client.read_to_end(&mut vec![])).await;
+        assert!(rest.is_err(), "bytes: {bytes}: the client sees {rest:?}");
+        let rest = soon(server.read_to_end(&mut vec![])).await;
+        assert!(rest.is_err(), "bytes: {bytes}: the server sees {rest:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Local rate limits: of all clients and of each, shared by the workers, on a clock that the test moves.
 
 use crate::{
-    harness::{eventually, soon},
+    harness::{LONG, eventually, http1 as ask, soon},
     mesh::{Mesh, get, naming},
 };
 use http::Request;
@@ -11,6 +11,10 @@ use std::{
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
 };
 use weft_model::{
     ProtocolHint, ServerPolicy,
@@ -174,4 +178,56 @@ async fn a_limit_that_stays_is_not_filled_anew_by_other_changes() {
         let request = Request::post("http://app.ns/a.B/C").body(http2::full("")).unwrap();
         assert_eq!(soon(client.call(request)).await.unwrap().head.status, 200);
     }
+}
+
+/// The application closes a connection that was kept when the next request comes over it, without a word: another one is asked.
+#[tokio::test]
+async fn a_request_that_is_sent_again_is_counted_and_measured_once() {
+    let (mesh, _time) = mesh().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    known(&mesh, addr.port(), limited(limit(Some(2), None)), "limited").await;
+    let head = async |tcp: &mut TcpStream| {
+        let mut head = vec![];
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(soon(tcp.read_u8()).await.unwrap());
+        }
+    };
+    let app = tokio::spawn(async move {
+        let (mut kept, _) = soon(listener.accept()).await.unwrap();
+        head(&mut kept).await;
+        kept.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        head(&mut kept).await;
+        drop(kept);
+        let (mut other, _) = soon(listener.accept()).await.unwrap();
+        head(&mut other).await;
+        other.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        other
+    });
+    let mut client = http1::Client::over(mesh.app.connect_inbound(addr).await);
+    let mut statuses = vec![];
+    for _ in 0..3 {
+        let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app\r\n\r\n")).await.unwrap();
+        statuses.push(answer.status().unwrap());
+    }
+    assert_eq!(statuses, [200, 201, 429], "two are let in, however often they are sent");
+    mesh.app.reaches("inbound_http_authz_allow_total{", 3.0).await;
+    drop(soon(app).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_admin_server_measures_by_the_same_clock() {
+    let (mesh, time) = mesh().await;
+    let port = mesh.app.addrs().admin.port();
+    mesh.control.set_inbound(port, limited(limit(Some(1), None)));
+    let status = async || {
+        let tcp = TcpStream::connect(mesh.app.addrs().admin).await.unwrap();
+        ask(tcp, "GET /live HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").await.0
+    };
+    let start = Instant::now();
+    while status().await != 429 {
+        assert!(start.elapsed() < LONG, "the limit is never met");
+    }
+    time.pass(1000);
+    assert_eq!([status().await, status().await], [200, 429]);
 }

@@ -309,6 +309,17 @@ async fn a_slow_client_of_http_closes_the_session_to_the_application_unused() {
     mesh.app.reaches(&learned("inbound", "http"), 1.0).await;
 }
 
+#[tokio::test]
+async fn a_session_whose_client_leaves_without_a_word_is_counted() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = mesh.app.connect_inbound(listener.local_addr().unwrap()).await;
+    let (mut session, _) = soon(listener.accept()).await.unwrap();
+    drop(client);
+    assert_eq!(soon(session.read_to_end(&mut vec![])).await.unwrap(), 0);
+    mesh.app.reaches(&outcome("inbound", "idle"), 1.0).await;
+}
+
 /// A policy with routes that somebody wrote for HTTP is not gone around.
 #[tokio::test]
 async fn a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first() {

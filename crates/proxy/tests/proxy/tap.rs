@@ -1,13 +1,17 @@
 //! The tap server: who may observe, what is shown, and where it ends.
 
 use crate::{
-    harness::{LONG, Proxy, elsewhere, identity, soon},
+    harness::{LONG, Proxy, Setup, elsewhere, identity, soon},
+    identity::{Ahead, HOUR},
     mesh::{Mesh, get, naming},
 };
 use http::Request;
 use hyper_util::rt::TokioIo;
 use std::{net::SocketAddr, time::Duration};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 use weft_model::{
@@ -193,6 +197,34 @@ async fn only_the_observer_may_observe_from_outside() {
     let nothing = Observation { limit: 0, matches: everything(), headers: false };
     let refused = soon(client.observe(&nothing)).await.map(drop);
     assert!(matches!(refused, Err(Error::Rpc(status)) if status.code() == tonic::Code::InvalidArgument));
+}
+
+/// Who observes is told to come again before its connection ends with its certificate.
+#[tokio::test]
+async fn an_observer_is_told_before_its_connection_ends() {
+    let (ahead, clock) = Ahead::new();
+    let tap = |setup: Setup| {
+        let setup = setup.env(TAP[0].0, TAP[0].1).env("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", "0.0.0.0:0");
+        setup.wall_clock(clock)
+    };
+    let mesh = Mesh::of(|web| web, tap).await;
+    let to = SocketAddr::new(elsewhere(), addr(&mesh.app).port());
+    let tcp = TcpStream::connect(to).await.unwrap();
+    // Certified for an hour, as `app` is at least.
+    let (mut stream, _) = soon(mesh.store("tap").connect(tcp, &mesh.server(), false)).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut kind = 0;
+    while kind != 7 {
+        let mut head = [0; 9];
+        soon(stream.read_exact(&mut head)).await.expect("it says goodbye before it ends");
+        kind = head[3];
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        soon(stream.read_exact(&mut vec![0; length])).await.unwrap();
+        if kind == 4 && head[4] == 1 {
+            // The settings are known: it is served.
+            ahead.by(HOUR + Duration::from_secs(1));
+        }
+    }
 }
 
 #[tokio::test]

@@ -20,11 +20,11 @@ const ALPN: &[u8] = b"http/1.1";
 /// The server does not speak TLS 1.3, or not TLS at all.
 pub async fn connect_unverified(tcp: TcpStream, ip: IpAddr) -> Result<Stream, TlsError> {
     let provider = verify::provider(KeyExchange::default());
-    let anybody = verify::Anybody(provider.signature_verification_algorithms);
+    let anybody = verify::Servers::new(&provider, verify::Anybody);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(anybody))
+        .with_custom_certificate_verifier(anybody)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;

@@ -2,7 +2,7 @@
 
 use super::{
     AnchorsError, CertificateError, Key, TlsError, handshake,
-    verify::{self, KeyExchange, ServerIdentity},
+    verify::{self, KeyExchange, Nobody, ServerIdentity, Servers},
 };
 use crate::Stream;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -197,8 +197,8 @@ impl Store {
             let current = self.0.current.load();
             // A copy of some pointers: the expected identity belongs to this connection alone.
             let mut config = current.client.choose(transport).clone();
-            let expected = ServerIdentity::new(current.anchors.clone(), &self.0.provider, server.identity.clone());
-            config.dangerous().set_certificate_verifier(Arc::new(expected));
+            let expected = ServerIdentity { anchors: current.anchors.clone(), expected: server.identity.clone() };
+            config.dangerous().set_certificate_verifier(Servers::new(&self.0.provider, expected));
             // After a long sleep of the machine the certificate is over. Presenting it would end every handshake, also the
             // one in which a new certificate is asked for.
             let own = self.expiry();
@@ -239,7 +239,7 @@ impl Current {
                 .with_protocol_versions(&[&TLS13])
                 .map_err(|e| unusable(e.to_string()))?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verify::Nobody));
+                .with_custom_certificate_verifier(Servers::new(provider, Nobody));
             let mut config = match &key {
                 Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone()))),
                 None => builder.with_no_client_auth(),

@@ -86,7 +86,10 @@ pub(crate) fn client_hello(sni: &str, alpn: bool) -> Vec<u8> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(verify::Nobody))
+        .with_custom_certificate_verifier(verify::Servers::new(
+            &verify::provider(verify::KeyExchange::default()),
+            verify::Nobody,
+        ))
         .with_no_client_auth();
     if alpn {
         config.alpn_protocols = vec![TRANSPORT_ALPN.to_vec()];

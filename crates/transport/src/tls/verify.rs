@@ -191,21 +191,90 @@ fn texts(names: &[Name<'_>]) -> Vec<String> {
     names.iter().take(8).map(|(Name::Dns(text) | Name::Uri(text))| text.chars().take(256).collect()).collect()
 }
 
-/// Believes the server that chains to the anchors and carries one name.
-#[derive(Debug)]
-pub(super) struct ServerIdentity {
-    anchors: Arc<RootCertStore>,
-    algorithms: WebPkiSupportedAlgorithms,
-    expected: Identity,
+/// Which servers' certificates are believed.
+pub(super) trait Believes: std::fmt::Debug + Send + Sync {
+    /// # Errors
+    /// This one is not.
+    fn believes(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        algorithms: WebPkiSupportedAlgorithms,
+        now: UnixTime,
+    ) -> Result<(), Error>;
 }
 
-impl ServerIdentity {
-    pub(super) fn new(anchors: Arc<RootCertStore>, provider: &CryptoProvider, expected: Identity) -> Self {
-        Self { anchors, algorithms: provider.signature_verification_algorithms, expected }
+/// The server that chains to the anchors and carries one name.
+#[derive(Debug)]
+pub(super) struct ServerIdentity {
+    pub(super) anchors: Arc<RootCertStore>,
+    pub(super) expected: Identity,
+}
+
+/// Nobody: the place holder in a configuration that has not been told whom to expect.
+#[derive(Debug)]
+pub(super) struct Nobody;
+
+/// Anybody, whatever the certificate says: for probes alone.
+#[derive(Debug)]
+pub(super) struct Anybody;
+
+impl Believes for ServerIdentity {
+    fn believes(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        algorithms: WebPkiSupportedAlgorithms,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        chain_to(&self.anchors, algorithms, leaf, intermediates, now)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| rustls::CertificateError::BadEncoding)?;
+        let names = names(&parsed);
+        if names.iter().any(|name| name.is(&self.expected)) {
+            return Ok(());
+        }
+        Err(Mismatch { expected: self.expected.clone(), presented: texts(&names) }.into())
     }
 }
 
-impl ServerCertVerifier for ServerIdentity {
+impl Believes for Nobody {
+    fn believes(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: WebPkiSupportedAlgorithms,
+        _: UnixTime,
+    ) -> Result<(), Error> {
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    }
+}
+
+impl Believes for Anybody {
+    fn believes(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: WebPkiSupportedAlgorithms,
+        _: UnixTime,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Believes a server that holds the key of a certificate that is believed, in TLS 1.3 alone.
+#[derive(Debug)]
+pub(super) struct Servers<B> {
+    believed: B,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl<B: Believes + 'static> Servers<B> {
+    pub(super) fn new(provider: &CryptoProvider, believed: B) -> Arc<Self> {
+        Arc::new(Self { believed, algorithms: provider.signature_verification_algorithms })
+    }
+}
+
+impl<B: Believes> ServerCertVerifier for Servers<B> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -215,14 +284,8 @@ impl ServerCertVerifier for ServerIdentity {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        chain_to(&self.anchors, self.algorithms, leaf, intermediates, now)?;
-        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| rustls::CertificateError::BadEncoding)?;
-        let names = names(&parsed);
-        if names.iter().any(|name| name.is(&self.expected)) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Mismatch { expected: self.expected.clone(), presented: texts(&names) }.into())
-        }
+        self.believed.believes(leaf, intermediates, self.algorithms, now)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -231,7 +294,7 @@ impl ServerCertVerifier for ServerIdentity {
         _cert: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_tls13())
+        Err(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
     }
 
     fn verify_tls13_signature(
@@ -248,84 +311,15 @@ impl ServerCertVerifier for ServerIdentity {
     }
 }
 
-/// Believes nobody: the place holder in a configuration that has not been told whom to expect.
-#[derive(Debug)]
-pub(super) struct Nobody;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{NamedGroup, SupportedCipherSuite};
 
-impl ServerCertVerifier for Nobody {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    #[test]
+    fn only_tls13() {
+        let provider = provider(KeyExchange::default());
+        assert!(provider.cipher_suites.iter().all(|suite| matches!(suite, SupportedCipherSuite::Tls13(_))));
+        assert_eq!(provider.kx_groups.first().map(|group| group.name()), Some(NamedGroup::X25519MLKEM768));
     }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        Vec::new()
-    }
-}
-
-/// Believes anybody who holds the key of the certificate that it shows, whatever that says: for probes alone.
-#[derive(Debug)]
-pub(super) struct Anybody(pub(super) WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
-}
-
-fn only_tls13() -> Error {
-    rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into()
 }

@@ -34,14 +34,11 @@ fn post(length: usize) -> String {
 #[test]
 fn a_response_that_does_not_come_is_a_504_and_the_connection_goes_on() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, proxy, mut client) = Origin::begin().await;
         let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
         for request in [GET, &post(3), &post(10_000), chunked] {
             proxy.timeouts.set(Timeouts { request: Some(SHORT), ..Timeouts::default() });
-            client.say(request).await;
-            let mut server = origin.accept().await;
-            server.hear(request).await;
+            let mut server = origin.asked(&mut client, request).await;
             client
                 .hear(
                     "HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\n\
@@ -83,9 +80,7 @@ fn a_response_that_does_not_end_is_cut() {
         for head in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
             proxy.timeouts.set(Timeouts { response: Some(SHORT), ..Timeouts::default() });
             let mut client = proxy.client().await;
-            client.say(GET).await;
-            let mut server = origin.accept().await;
-            server.hear(GET).await;
+            let mut server = origin.asked(&mut client, GET).await;
             let part = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n2\r\na");
             server.say(&part).await;
             client.hear(&part[..part.len() - 1]).await;
@@ -104,15 +99,12 @@ fn silence_is_cut_and_movement_is_not() {
         let (origin, proxy) = Origin::start().await;
         proxy.timeouts.set(Timeouts { idle: Some(Duration::from_secs(1)), ..Timeouts::default() });
         let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
+        let mut server = origin.asked(&mut client, GET).await;
         server.say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
         client.head().await;
         for _ in 0..15 {
             tokio::time::sleep(2 * SHORT).await;
-            server.say("x").await;
-            client.hear("x").await;
+            server.answers(&mut client, "x").await;
         }
         client.cut().await;
         assert_eq!(*proxy.refused.borrow(), [Code::IdleTimeout]);
@@ -137,12 +129,10 @@ fn what_is_sent_again_is_the_same() {
                 server.say(BUSY).await;
             }
             server.hear(request).await;
-            server.say(OK).await;
-            client.hear(OK).await;
+            server.answers(&mut client, OK).await;
         }
         server.hear(GET).await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        server.answers(&mut client, OK).await;
         assert_eq!(proxy.connections.get(), 1, "an answer that has come whole leaves the connection good");
         let counted = proxy.route.counted.take();
         assert_eq!(counted[..3], [Retried::Requested, Retried::Requested, Retried::Succeeded]);
@@ -171,16 +161,14 @@ fn what_cannot_be_kept_is_sent_once() {
                 none => none.insert(origin.accept().await),
             };
             server.hear(&request).await;
-            server.say(BUSY).await;
-            client.hear(BUSY).await;
+            server.answers(&mut client, BUSY).await;
         }
         // Nor is what has not come whole when the answer does.
         let request = post(10_000);
         client.say(&request[..5_000]).await;
         let server = server.as_mut().unwrap();
         server.hear(&request[..5_000]).await;
-        server.say(BUSY).await;
-        client.hear(BUSY).await;
+        server.answers(&mut client, BUSY).await;
         assert_eq!(*proxy.route.counted.borrow(), []);
     });
 }
@@ -191,11 +179,8 @@ fn what_is_not_asked_for_is_the_answer() {
         let (origin, proxy) = Origin::start().await;
         asks(&proxy, retry(1));
         let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
-        server.say(BUSY.replace("503", "500")).await;
-        client.hear(BUSY.replace("503", "500")).await;
+        let mut server = origin.asked(&mut client, GET).await;
+        server.answers(&mut client, BUSY.replace("503", "500")).await;
         client.say(GET).await;
         for _ in 0..2 {
             server.hear(GET).await;
@@ -203,10 +188,8 @@ fn what_is_not_asked_for_is_the_answer() {
         }
         client.hear(BUSY).await;
         proxy.route.ready.set(false);
-        client.say(GET).await;
-        server.hear(GET).await;
-        server.say(BUSY).await;
-        client.hear(BUSY).await;
+        server.asked(&mut client, GET).await;
+        server.answers(&mut client, BUSY).await;
         assert_eq!(*proxy.route.counted.borrow(), [Retried::Requested, Retried::LimitExceeded, Retried::Overflow]);
         assert_eq!(*proxy.refused.borrow(), []);
     });

@@ -10,24 +10,16 @@ use std::time::Duration;
 #[test]
 fn a_stale_pooled_connection_is_left_for_another() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        let (origin, proxy, mut client) = Origin::begin().await;
+        let mut server = origin.asked(&mut client, GET).await;
+        server.answers(&mut client, OK).await;
         drop(server);
         // The pool hands it out all the same.
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        let mut server = origin.asked(&mut client, GET).await;
+        server.answers(&mut client, OK).await;
         // One that may have acted on a request is not asked again elsewhere.
         let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
-        client.say(post).await;
-        server.hear(post).await;
+        server.asked(&mut client, post).await;
         drop(server);
         assert!(client.head().await.starts_with("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n"));
         client.end().await;
@@ -38,8 +30,7 @@ fn a_stale_pooled_connection_is_left_for_another() {
 #[test]
 fn a_fresh_connection_that_closes_without_a_word_is_left_for_one_other() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, proxy, mut client) = Origin::begin().await;
         client.say(GET).await;
         origin.accept().await.hear(GET).await;
         let mut server = origin.accept().await;
@@ -65,15 +56,10 @@ fn a_fresh_connection_that_closes_without_a_word_is_left_for_one_other() {
 #[test]
 fn an_answer_that_breaks_off_is_not_asked_for_again() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
-        server.say(OK).await;
-        client.hear(OK).await;
-        client.say(GET).await;
-        server.hear(GET).await;
+        let (origin, _proxy, mut client) = Origin::begin().await;
+        let mut server = origin.asked(&mut client, GET).await;
+        server.answers(&mut client, OK).await;
+        server.asked(&mut client, GET).await;
         server.say("HTTP/1.1 2").await;
         drop(server);
         assert!(client.head().await.contains("l5d-proxy-error: the server closed the connection without an answer [UPSTREAM_PROTOCOL]\r\nl5d-proxy-connection: close\r\nconnection: close\r\n"));
@@ -84,13 +70,9 @@ fn an_answer_that_breaks_off_is_not_asked_for_again() {
 #[test]
 fn a_body_that_breaks_off_resets_the_client() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
-        server.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
-        client.hear("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
+        let (origin, proxy, mut client) = Origin::begin().await;
+        let mut server = origin.asked(&mut client, GET).await;
+        server.answers(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
         drop(server);
         client.cut().await;
         let seen = proxy.record().await;
@@ -101,11 +83,8 @@ fn a_body_that_breaks_off_resets_the_client() {
 #[test]
 fn a_client_that_goes_away_is_noticed_while_the_server_is_silent() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
+        let (origin, proxy, mut client) = Origin::begin().await;
+        let mut server = origin.asked(&mut client, GET).await;
         drop(client);
         server.end().await;
         assert_eq!(proxy.record().await, [Seen::Aborted]);
@@ -115,12 +94,9 @@ fn a_client_that_goes_away_is_noticed_while_the_server_is_silent() {
 #[test]
 fn a_client_that_resets_amid_its_body_ends_the_request() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, proxy, mut client) = Origin::begin().await;
         let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab";
-        client.say(part).await;
-        let mut server = origin.accept().await;
-        server.hear(part).await;
+        let mut server = origin.asked(&mut client, part).await;
         client.reset();
         server.end().await;
         assert_eq!(proxy.record().await, [Seen::Aborted]);
@@ -155,8 +131,7 @@ fn what_is_said_while_nothing_is_decided_is_kept() {
         let mut server = origin.accept().await;
         for _ in 0..2 {
             server.hear(GET).await;
-            server.say(OK).await;
-            client.hear(OK).await;
+            server.answers(&mut client, OK).await;
         }
     });
 }
@@ -164,12 +139,9 @@ fn what_is_said_while_nothing_is_decided_is_kept() {
 #[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, proxy, mut client) = Origin::begin().await;
         let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\nab";
-        client.say(part).await;
-        let mut server = origin.accept().await;
-        server.hear(part).await;
+        let mut server = origin.asked(&mut client, part).await;
         server.say("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
         drop(server);
         assert!(client.head().await.starts_with("HTTP/1.1 413 Too Large\r\n"));
@@ -192,11 +164,8 @@ fn refusals_that_do_not_close_leave_the_connection() {
         client.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n").await;
         client.hear("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
         proxy.refusal.borrow_mut().take();
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        let mut server = origin.asked(&mut client, GET).await;
+        server.answers(&mut client, OK).await;
         *proxy.refusal.borrow_mut() = Some(ProxyError::new(Code::Failfast, "no endpoint"));
         client.say(GET).await;
         client.hear("HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
@@ -265,11 +234,8 @@ fn a_drain_leaves_a_fresh_connection_its_first_request() {
 #[test]
 fn connection_close_is_kept_on_either_side() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
+        let (origin, proxy, mut client) = Origin::begin().await;
+        let mut server = origin.asked(&mut client, GET).await;
         server.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi").await;
         client.hear(OK).await;
         server.end().await;
@@ -293,20 +259,16 @@ fn upgrades_and_connect_become_tunnels_only_when_the_server_agrees() {
         client.say([upgrade, GET].concat()).await;
         let mut server = origin.accept().await;
         server.hear(upgrade).await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        server.answers(&mut client, OK).await;
         server.hear(GET).await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        server.answers(&mut client, OK).await;
         assert_eq!(proxy.views.borrow().len(), 2, "the second request was decided too");
         client.say([upgrade, "early"].concat()).await;
         server.hear(upgrade).await;
         let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-        server.say([switch, "first"].concat()).await;
-        client.hear([switch, "first"].concat()).await;
+        server.answers(&mut client, [switch, "first"].concat()).await;
         server.hear("early").await;
-        client.say("up").await;
-        server.hear("up").await;
+        server.asked(&mut client, "up").await;
         client.finish().await;
         server.end().await;
         server.say("down").await;
@@ -328,8 +290,7 @@ fn upgrades_and_connect_become_tunnels_only_when_the_server_agrees() {
         server.hear("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n").await;
         server.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbytes").await;
         client.hear("HTTP/1.1 200 OK\r\n\r\nbytes").await;
-        client.say("x").await;
-        server.hear("x").await;
+        server.asked(&mut client, "x").await;
     });
 }
 
@@ -344,8 +305,7 @@ fn upgrades_that_would_hide_requests_are_not_offered() {
         "Upgrade: h2c\r\nUpgrade: websocket",
     ] {
         local(async move {
-            let (origin, proxy) = Origin::start().await;
-            let mut client = proxy.client().await;
+            let (origin, _proxy, mut client) = Origin::begin().await;
             let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: x\r\n";
             client.say([head, upgrade, "\r\n\r\n"].concat()).await;
             let mut server = origin.accept().await;

@@ -258,6 +258,18 @@ impl Client {
     pub(super) fn reset(self) {
         Stream::from(self.tcp).reset_on_close();
     }
+
+    /// This server hears what `client` says, byte for byte.
+    pub(super) async fn asked(&mut self, client: &mut Self, request: impl AsRef<[u8]>) {
+        client.say(&request).await;
+        self.hear(&request).await;
+    }
+
+    /// The same the other way.
+    pub(super) async fn answers(&mut self, client: &mut Self, response: impl AsRef<[u8]>) {
+        self.say(&response).await;
+        client.hear(&response).await;
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Client<T> {
@@ -327,6 +339,21 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         (Self(listener), Fake::new(addr))
+    }
+
+    /// The same with a first client.
+    pub(super) async fn begin() -> (Self, Rc<Fake>, Client) {
+        let (origin, proxy) = Self::start().await;
+        let client = proxy.client().await;
+        (origin, proxy, client)
+    }
+
+    /// A connection on which comes what `client` says, byte for byte.
+    pub(super) async fn asked(&self, client: &mut Client, request: impl AsRef<[u8]>) -> Client {
+        client.say(&request).await;
+        let mut server = self.accept().await;
+        server.hear(&request).await;
+        server
     }
 
     pub(super) async fn accept(&self) -> Client {

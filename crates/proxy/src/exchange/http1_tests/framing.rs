@@ -25,8 +25,7 @@ async fn exchange(origin: &Origin, proxy: &Rc<Fake>, request: &[u8], response: &
         return;
     }
     server.hear(GET).await;
-    server.say(OK).await;
-    client.hear(OK).await;
+    server.answers(&mut client, OK).await;
     proxy.kept.borrow_mut().clear();
 }
 
@@ -107,19 +106,14 @@ fn ten_megabytes_both_ways_at_once() {
         }
         // The answer comes while the request is still on its way, and neither waits for the other.
         let mut client = proxy.client().await;
-        client.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
-        let mut server = origin.accept().await;
-        server.hear("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
-        server.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n").await;
-        client.hear("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n").await;
-        client.say("1\r\nb\r\n").await;
-        server.hear("1\r\nb\r\n").await;
-        server.say("1\r\nB\r\n").await;
-        client.hear("1\r\nB\r\n").await;
-        client.say("0\r\n\r\n").await;
-        server.hear("0\r\n\r\n").await;
-        server.say("0\r\n\r\n").await;
-        client.hear("0\r\n\r\n").await;
+        let mut server = origin
+            .asked(&mut client, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+            .await;
+        server.answers(&mut client, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n").await;
+        server.asked(&mut client, "1\r\nb\r\n").await;
+        server.answers(&mut client, "1\r\nB\r\n").await;
+        server.asked(&mut client, "0\r\n\r\n").await;
+        server.answers(&mut client, "0\r\n\r\n").await;
     });
 }
 
@@ -129,18 +123,14 @@ fn a_body_that_ends_with_the_connection_is_chunked_for_the_client() {
         let (origin, proxy) = Origin::start().await;
         for line in ["HTTP/1.1 200 OK\r\n", "HTTP/1.0 200 OK\r\n"] {
             let mut client = proxy.client().await;
-            client.say(GET).await;
-            let mut server = origin.accept().await;
-            server.hear(GET).await;
+            let mut server = origin.asked(&mut client, GET).await;
             server.say(format!("{line}A: 1\r\n\r\nhello ")).await;
             client.hear("HTTP/1.1 200 OK\r\nA: 1\r\ntransfer-encoding: chunked\r\n\r\n6\r\nhello \r\n").await;
             server.say("world").await;
             drop(server);
             client.hear("5\r\nworld\r\n0\r\n\r\n").await;
             assert!(proxy.kept.borrow().is_empty());
-            client.say(GET).await;
-            let mut server = origin.accept().await;
-            server.hear(GET).await;
+            let mut server = origin.asked(&mut client, GET).await;
             drop(client);
             server.end().await;
         }
@@ -167,9 +157,7 @@ fn http_1_0_clients_get_what_they_understand() {
         for (headers, response, heard) in cases {
             let mut client = proxy.client().await;
             let request = format!("GET / HTTP/1.0\r\n{headers}\r\n");
-            client.say(&request).await;
-            let mut server = origin.accept().await;
-            server.hear(&request).await;
+            let mut server = origin.asked(&mut client, &request).await;
             server.say(response).await;
             drop(server);
             client.hear(heard).await;
@@ -193,18 +181,12 @@ fn a_client_may_wait_for_100_continue() {
         let (origin, proxy) = Origin::start().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
         let mut client = proxy.client().await;
-        client.say(head).await;
-        let mut server = origin.accept().await;
-        server.hear(head).await;
-        server.say("HTTP/1.1 100 Continue\r\n\r\n").await;
-        client.hear("HTTP/1.1 100 Continue\r\n\r\n").await;
-        client.say("abc").await;
-        server.hear("abc").await;
-        server.say(["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK].concat()).await;
-        client.hear(["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK].concat()).await;
+        let mut server = origin.asked(&mut client, head).await;
+        server.answers(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
+        server.asked(&mut client, "abc").await;
+        server.answers(&mut client, ["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK].concat()).await;
         // Refused instead: nobody can tell whether the body still comes.
-        client.say(head).await;
-        server.hear(head).await;
+        server.asked(&mut client, head).await;
         server.say("HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n").await;
         client.hear("HTTP/1.1 417 No\r\nContent-Length: 0\r\nconnection: close\r\n\r\n").await;
         client.end().await;

@@ -132,9 +132,7 @@ fn servers_are_held_to_the_same_rules() {
         let (origin, proxy) = Origin::start().await;
         for answer in answers {
             let mut client = proxy.client().await;
-            client.say(GET).await;
-            let mut server = origin.accept().await;
-            server.hear(GET).await;
+            let mut server = origin.asked(&mut client, GET).await;
             server.say(answer).await;
             let reply = client.head().await;
             assert!(reply.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer:?}: {reply}");
@@ -148,16 +146,11 @@ fn servers_are_held_to_the_same_rules() {
 #[test]
 fn what_a_server_says_unasked_answers_nobody() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
+        let (origin, proxy, mut client) = Origin::begin().await;
+        let mut server = origin.asked(&mut client, GET).await;
         server.say([OK, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"].concat()).await;
         client.hear(OK).await;
-        client.say(GET).await;
-        let mut server = origin.accept().await;
-        server.hear(GET).await;
+        let _server = origin.asked(&mut client, GET).await;
         assert!(proxy.kept.borrow().is_empty());
     });
 }
@@ -173,13 +166,9 @@ fn heads_are_bounded_on_both_sides() {
         let request = "GET / HTTP/1.1\r\nHost: a\r\n";
         let response = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
         let mut client = proxy.client().await;
-        client.say(padded(request, MAX_HEAD)).await;
-        let mut server = origin.accept().await;
-        server.hear(padded(request, MAX_HEAD)).await;
-        server.say(padded(response, MAX_HEAD)).await;
-        client.hear(padded(response, MAX_HEAD)).await;
-        client.say(GET).await;
-        server.hear(GET).await;
+        let mut server = origin.asked(&mut client, padded(request, MAX_HEAD)).await;
+        server.answers(&mut client, padded(response, MAX_HEAD)).await;
+        server.asked(&mut client, GET).await;
         server.say(padded(response, MAX_HEAD + 1)).await;
         assert!(client.head().await.starts_with("HTTP/1.1 502"));
         for head in [padded(request, MAX_HEAD + 1), format!("{request}{}\r\n", "a: b\r\n".repeat(128))] {

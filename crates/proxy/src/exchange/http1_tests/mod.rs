@@ -15,14 +15,12 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 #[test]
 fn requests_follow_one_another_on_two_connections() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, proxy, mut client) = Origin::begin().await;
         client.say(GET).await;
         let mut server = origin.accept().await;
         for _ in 0..3 {
             server.hear(GET).await;
-            server.say(OK).await;
-            client.hear(OK).await;
+            server.answers(&mut client, OK).await;
             client.say(GET).await;
         }
         assert_eq!(proxy.record().await[..3], [Seen::Head(200), Seen::FirstByte, Seen::End(None, None)]);
@@ -34,8 +32,7 @@ fn requests_follow_one_another_on_two_connections() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, _proxy, mut client) = Origin::begin().await;
         let post = "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
         client.say([GET, post, "\r\n", GET].concat()).await;
         let mut server = origin.accept().await;
@@ -86,19 +83,16 @@ fn heads_are_edited_and_otherwise_byte_for_byte_the_same() {
 #[test]
 fn the_target_decides_over_the_host_and_an_edit_over_both() {
     local(async {
-        let (origin, proxy) = Origin::start().await;
-        let mut client = proxy.client().await;
+        let (origin, proxy, mut client) = Origin::begin().await;
         client.say("GET http://real:80/x HTTP/1.1\r\nHost: other\r\nA: 1\r\n\r\n").await;
         let mut server = origin.accept().await;
         server.hear("GET http://real:80/x HTTP/1.1\r\nhost: real:80\r\nA: 1\r\n\r\n").await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        server.answers(&mut client, OK).await;
         assert_eq!(proxy.views.borrow()[0], "GET real:80 /x -");
         proxy.edits.borrow_mut().authority = Some(Rc::from("edited:1"));
         client.say("GET http://real:80/x HTTP/1.1\r\nHost: other\r\nA: 1\r\n\r\n").await;
         server.hear("GET http://edited:1/x HTTP/1.1\r\nhost: edited:1\r\nA: 1\r\n\r\n").await;
-        server.say(OK).await;
-        client.hear(OK).await;
+        server.answers(&mut client, OK).await;
         client.say(GET).await;
         server.hear("GET /a?b=c HTTP/1.1\r\nhost: edited:1\r\n\r\n").await;
     });

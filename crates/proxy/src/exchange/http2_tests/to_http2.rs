@@ -402,13 +402,17 @@ fn a_goaway_that_names_the_request_as_unprocessed_refuses_it() {
         tokio::task::spawn_local(async move {
             use tokio::io::AsyncWriteExt;
             let (mut tcp, _) = listener.accept().await.unwrap();
-            let mut bytes = [0; 60];
-            tcp.read_exact(&mut bytes).await.unwrap();
+            // Until some of the body is gone, which cannot be sent again.
+            let mut heard = vec![];
+            while !heard.ends_with(b"~~~~") {
+                heard.push(tcp.read_u8().await.unwrap());
+            }
             tcp.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
             tcp.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
             std::future::pending::<()>().await;
         });
-        let (response, _send) = fake.client().await.send_request(grpc(), true).unwrap();
+        let (response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+        send.send_data("~~~~".into(), false).unwrap();
         assert_eq!(response.await.unwrap_err().reason(), Some(Reason::REFUSED_STREAM));
     });
 }
@@ -485,29 +489,76 @@ fn malformed_requests_are_refused_before_policy() {
     });
 }
 
+/// A server that says of two requests that it has not looked at them.
+async fn refusing() -> std::net::SocketAddr {
+    let left = Rc::new(Cell::new(2));
+    server(move |request, mut respond| {
+        let left = left.clone();
+        async move {
+            let mut body = request.into_body();
+            while let Some(data) = body.data().await {
+                body.flow_control().release_capacity(data.unwrap().len()).unwrap();
+                if left.get() > 0 {
+                    break;
+                }
+            }
+            if left.get() > 0 {
+                left.set(left.get() - 1);
+                respond.send_reset(Reason::REFUSED_STREAM);
+            } else {
+                respond.send_response(ok(), true).unwrap();
+            }
+        }
+    })
+    .await
+}
+
+#[test]
+fn what_nobody_has_seen_is_asked_again() {
+    for request in [get("/"), grpc()] {
+        local(async move {
+            let fake = Fake::to_http2(refusing().await);
+            let (response, _send) = fake.client().await.send_request(request, true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200);
+            assert_eq!(fake.connections.get(), 1, "the connection is good");
+        });
+    }
+    local(async move {
+        let fake = Fake::to_http2(refusing().await);
+        let (response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+        send.send_data("of which a part is gone".into(), false).unwrap();
+        assert_eq!(
+            response.await.unwrap_err().reason(),
+            Some(Reason::REFUSED_STREAM),
+            "which the client may send again"
+        );
+    });
+}
+
+/// Somebody may have acted on it.
 #[test]
 fn what_does_no_harm_is_asked_again() {
-    for (request, status) in [(get("/"), Some(200)), (grpc(), None)] {
+    for (request, status) in [(get("/"), 200), (grpc(), 502)] {
         local(async move {
-            let left = Rc::new(Cell::new(2));
-            let server = server(move |_, mut respond| {
-                let left = left.clone();
-                async move {
-                    if left.get() > 0 {
-                        left.set(left.get() - 1);
-                        respond.send_reset(Reason::REFUSED_STREAM);
-                    } else {
-                        respond.send_response(ok(), true).unwrap();
-                    }
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let fake = Fake::to_http2(listener.local_addr().unwrap());
+            tokio::task::spawn_local(async move {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                // The request's head is among it: the preface alone has 24 bytes, the settings some more.
+                tcp.read_exact(&mut [0; 80]).await.unwrap();
+                drop(tcp);
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut connection = h2::server::handshake(tcp).await.unwrap();
+                let mut held = vec![];
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(ok(), true).unwrap();
+                    held.push(respond);
                 }
             });
-            let fake = Fake::to_http2(server.await);
             let (response, _send) = fake.client().await.send_request(request, true).unwrap();
-            match (response.await, status) {
-                (Ok(response), Some(status)) => assert_eq!(response.status().as_u16(), status),
-                (Err(error), None) => assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM)),
-                (other, _) => panic!("{other:?}"),
-            }
+            let response = response.await.unwrap();
+            let grpc = response.headers().contains_key("grpc-status");
+            assert_eq!(if grpc { 502 } else { response.status().as_u16() }, status);
         });
     }
 }

@@ -1,18 +1,16 @@
 //! Who may ask the admin server: TLS for this workload is ended as on every port, and the policy of the admin port holds.
 
 use crate::{
-    error::{Code, ProxyError},
+    error::{Code, ProxyError, notice::Notices},
     exchange::HeadView,
     filter,
     inbound::{
-        authorize::{self, Connected},
+        admit::{Admissions, Asked, Door, Permit},
+        authorize::Connected,
         tls::{self, Arrived, Patience},
     },
-    metrics::{
-        Failed, Metrics,
-        labels::{self, AcceptedTls},
-    },
-    process::{discovery::PortPolicy, identity::Lifetimes, worker::Direction},
+    metrics::{Failed, Metrics, labels::AcceptedTls},
+    process::{discovery::PortPolicy, identity::Lifetimes, rate_limit::Clock, worker::Direction},
 };
 use http::request;
 use std::{
@@ -21,8 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use weft_model::{DnsName, names::header};
-use weft_telemetry::{Registry, Shard};
+use weft_model::{DnsName, ServerPolicy, names::header};
+use weft_telemetry::{Labels, Registry, Shard};
 use weft_transport::{Stream, tls::Store};
 
 /// A client that says nothing for a second is none; its handshake may take longer on a machine that is busy.
@@ -34,6 +32,10 @@ pub(in crate::process) struct Guard {
     lifetimes: Lifetimes,
     port: Arc<PortPolicy>,
     metrics: Metrics,
+    /// By which rate limits are measured.
+    clock: Clock,
+    /// Which refusals are logged.
+    notices: Arc<Notices>,
 }
 
 impl Guard {
@@ -42,8 +44,11 @@ impl Guard {
         lifetimes: Lifetimes,
         port: Arc<PortPolicy>,
         registry: &Registry,
+        clock: Clock,
+        notices: Arc<Notices>,
     ) -> Self {
-        Self { tls, lifetimes, port, metrics: Metrics::new(registry, Shard::ADMIN, Direction::Inbound) }
+        let metrics = Metrics::new(registry, Shard::ADMIN, Direction::Inbound);
+        Self { tls, lifetimes, port, metrics, clock, notices }
     }
 
     /// Who the client is, and its stream without TLS. `None` if it closed without having sent anything.
@@ -77,34 +82,37 @@ impl Guard {
     /// # Errors
     /// It does not, or it asks for more than an answer.
     pub(super) fn admit(&self, connected: &Connected, head: &request::Parts) -> Result<(), ProxyError> {
-        let admitted = self.decide(connected, head);
+        let asked = Asked { request: &HeadView(head), first: true, authority: None };
+        let admissions = Admissions::new(Arc::clone(&self.port), connected.clone(), self.now());
+        let admitted = admissions.admit(self, &asked, &mut |_| {});
         if let Err(error) = &admitted {
-            tracing::debug!(client = %connected.client, path = head.uri.path(), %error, "admin request refused");
+            let (client, path) = (connected.client, head.uri.path());
+            if let Some(left_out) = self.notices.take(error, Instant::now()) {
+                tracing::info!(%client, path, %error, left_out, "admin request refused");
+            } else {
+                tracing::debug!(%client, path, %error, "admin request refused");
+            }
             self.metrics.failed(Failed::Request, error);
         }
-        admitted
+        admitted.map(drop)
+    }
+}
+
+impl Door for Guard {
+    type Handles = ();
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
-    fn decide(&self, connected: &Connected, head: &request::Parts) -> Result<(), ProxyError> {
-        let policy = self.port.policy.snapshot();
-        let (policy, port) = (&policy.value, self.port.port);
-        if let Some(refusal) = authorize::unsupported(policy, port) {
-            return Err(refusal);
-        }
-        let permit = authorize::request(&self.metrics, connected, policy, port, &HeadView(head))?;
-        filter::none(permit.filters, "the admin server carries out no filters")?;
-        if let Some(limiter) = self.port.limiter().filter(|_| policy.protocol.rate_limit().is_some()) {
-            let now = Instant::now();
-            let limits = limiter.of(connected.tls.identity(), now);
-            authorize::limit(&self.metrics, connected, policy, port, &limits, now)?;
-        }
-        let labels = connected
-            .labels()
-            .join(&labels::server(&policy.meta, port))
-            .join(&labels::route(permit.route))
-            .join(&labels::authorization(permit.by));
-        self.metrics.counter(&self.metrics.http_allow, &labels).inc();
-        Ok(())
+    fn now(&self) -> Instant {
+        (self.clock)()
+    }
+
+    fn handles(&self, _: &ServerPolicy, _: &Permit<'_>, _: &Labels, _: Option<&str>) {}
+
+    fn filters(&self, permit: &Permit<'_>, _: &Asked<'_>) -> Result<(), ProxyError> {
+        filter::none(permit.filters, "the admin server carries out no filters")
     }
 }
 
@@ -138,6 +146,8 @@ pub(super) mod test {
         let ca = weft_testkit::ca::Ca::new().unwrap();
         let tls = Store::new(ca.anchors_pem(), name.parse().unwrap(), name.parse().unwrap()).unwrap();
         let lifetimes = Lifetimes::new(Arc::new(std::time::SystemTime::now), Duration::from_secs(1), registry);
-        Guard::new(tls, lifetimes, Arc::new(PortPolicy::new(4191, &settings)), registry)
+        let notices = Arc::new(Notices::new(Instant::now()));
+        let clock = settings.clock.clone();
+        Guard::new(tls, lifetimes, Arc::new(PortPolicy::new(4191, &settings)), registry, clock, notices)
     }
 }

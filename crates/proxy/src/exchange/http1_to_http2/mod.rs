@@ -3,31 +3,31 @@
 //! The head is copied once and its values share that copy; `l5d-orig-proto` says what it was. The response is written as the
 //! client's version of HTTP. Upgrades are not carried: they need a connection of their own.
 
+mod incoming;
+mod outgoing;
+
 use super::{
     Course, Edits, Endpoint, Observe, Version,
     http1_as_http2::request,
-    http1_fields::{trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
+    http1_fields::{write_field, write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
-    http2_body::room,
-    http2_head::{asks_to_close, check_fields, edit_interim, edit_response, grpc_status},
+    http2_head::{asks_to_close, edit_interim, edit_response, grpc_status},
 };
 use crate::{
     error::{Code, ProxyError},
-    http1::{
-        body::{Decoder, Step},
-        io::Io,
-        limits::MAX_INTERIM,
-        request::RequestHead,
-    },
+    http1::{body::Decoder, io::Io, limits::MAX_INTERIM, request::RequestHead},
+    http2::{client::OpenStream, request_fits},
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::{HeaderValue, Response, header};
+use incoming::{Framing, Incoming};
+use outgoing::Outgoing;
 use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Instant,
 };
 use weft_model::{decide::retry::Outcome, names};
@@ -47,47 +47,6 @@ pub(super) struct Upgrade<'a, E, R> {
     pub(super) record: &'a mut R,
     pub(super) course: &'a Course,
     pub(super) drain: &'a drain::Watch,
-}
-
-/// The request's body on its way to the endpoint.
-struct Outgoing {
-    decoder: Decoder,
-    /// Content at the front of what was read.
-    data: usize,
-    /// Content since it was last asked for.
-    content: usize,
-    /// Length of the request's head, while it stands in the buffer. Once it is gone the request cannot be sent again.
-    head: usize,
-    whole: bool,
-    /// The endpoint reads no more.
-    stopped: bool,
-    /// The client waits for `100 Continue`.
-    asks: bool,
-    /// The method is HEAD.
-    only_head: bool,
-    idempotent: bool,
-}
-
-/// The response on its way to the client.
-struct Incoming {
-    body: RecvStream,
-    framing: Framing,
-    /// Bytes of the body that are not yet written.
-    unwritten: usize,
-    /// Content since it was last asked for.
-    content: usize,
-    moved: bool,
-    grpc_status: Option<u16>,
-    /// All of it stands in the out buffer.
-    whole: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length,
-    Chunked,
-    UntilClose,
-    NoBody,
 }
 
 enum Cut {
@@ -128,18 +87,33 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         self.course.started();
         let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
+        if !request_fits(&request) {
+            return Err(reply(ProxyError::new(
+                Code::HeadTooLarge,
+                "the head of the request is too large to be carried",
+            )));
+        }
         let sent = Instant::now();
         let stream = sender.send(request, whole).map_err(|error| repeatable(&error, Repeatable::Stale))?;
         drop(sender);
-        let (mut response, mut upstream, _open) = stream;
+        let (mut response, mut upstream, mut open) = stream;
         let mut interim = 0;
-        let head = poll_fn(|cx| self.poll_head(cx, &mut outgoing, &mut response, &mut upstream, &mut interim)).await;
+        let head = poll_fn(|cx| {
+            let stream = (&mut response, &mut upstream, &mut open);
+            self.poll_head(cx, &mut outgoing, stream, &mut interim)
+        })
+        .await;
         match head {
             Ok(response) => {
                 outgoing.take_head(self.client);
                 self.respond(response, &mut outgoing, &mut upstream, sent).await
             }
-            Err(failed) => Err(self.no_head(failed, &outgoing, &mut upstream)),
+            Err(failed) => {
+                if let Cut::Client = failed {
+                    open.matures().await;
+                }
+                Err(self.no_head(failed, &outgoing, &mut upstream))
+            }
         }
     }
 
@@ -147,8 +121,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         &mut self,
         cx: &mut Context<'_>,
         outgoing: &mut Outgoing,
-        response: &mut ResponseFuture,
-        upstream: &mut SendStream<Bytes>,
+        (response, upstream, open): (&mut ResponseFuture, &mut SendStream<Bytes>, &mut OpenStream),
         interim: &mut usize,
     ) -> Poll<Result<Response<RecvStream>, Cut>> {
         let sent = outgoing.poll(cx, self.client, upstream);
@@ -164,7 +137,9 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             self.write_interim(early);
         }
         let head = Pin::new(response).poll(cx).map_err(Cut::Upstream);
-        if head.is_pending() {
+        if head.is_ready() {
+            open.answered();
+        } else {
             // Interim responses, `100 Continue` among them. An error shows when the response is written.
             let _ = self.client.poll_write_out(cx);
             if outgoing.whole && watch(cx, self.client).is_err() {
@@ -357,162 +332,6 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         }
         out.extend_from_slice(b"\r\n");
         framing
-    }
-}
-
-impl Outgoing {
-    /// Nothing more of the request is sent.
-    fn sent(&self) -> bool {
-        self.whole || self.stopped
-    }
-
-    fn take_head(&mut self, client: &mut Io) {
-        if self.head > 0 {
-            client.take_head(std::mem::take(&mut self.head));
-        }
-    }
-
-    fn tell(&mut self, record: &mut impl Observe) {
-        match std::mem::take(&mut self.content) {
-            0 => {}
-            content => record.request_body(content),
-        }
-    }
-
-    /// Sends what of the body can be sent.
-    fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, to: &mut SendStream<Bytes>) -> Poll<Result<(), Cut>> {
-        if self.whole || self.stopped {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(self.poll_move(cx, client, to)) {
-            // What this means the response says.
-            Ok(false) => self.stopped = true,
-            Ok(true) => self.whole = true,
-            Err(failed) => return Poll::Ready(Err(failed)),
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ready with whether the body has ended, or the endpoint reads no more.
-    fn poll_move(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Io,
-        to: &mut SendStream<Bytes>,
-    ) -> Poll<Result<bool, Cut>> {
-        loop {
-            while self.data > 0 {
-                let Ok(room) = ready!(room(cx, to, self.data)) else { return Poll::Ready(Ok(false)) };
-                let n = room.min(self.data);
-                let data = Bytes::copy_from_slice(client.read.filled().get(..n).unwrap_or_default());
-                client.read.consume(n);
-                self.data -= n;
-                self.content += n;
-                let end = self.data == 0 && self.decoder.is_end();
-                if to.send_data(data, end).is_err() || end {
-                    return Poll::Ready(Ok(end));
-                }
-            }
-            let unread = client.read.filled().get(self.head..).unwrap_or_default();
-            let step = self.decoder.next(unread).map_err(|error| Cut::Body(error.0))?;
-            if !matches!(step, Step::More) {
-                self.take_head(client);
-            }
-            match step {
-                Step::Data(n) => {
-                    self.data = n;
-                }
-                Step::Framing(n) => {
-                    client.read.consume(n);
-                }
-                Step::Trailers(n) => {
-                    let fields = trailers_of(client.read.filled().get(..n).unwrap_or_default());
-                    client.read.consume(n);
-                    let sent =
-                        if fields.is_empty() { to.send_data(Bytes::new(), true) } else { to.send_trailers(fields) };
-                    return Poll::Ready(Ok(sent.is_ok()));
-                }
-                Step::End => return Poll::Ready(Ok(to.send_data(Bytes::new(), true).is_ok())),
-                Step::More => {
-                    if std::mem::take(&mut self.asks) {
-                        client.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                        // Waits for the client only in what follows; an error shows there.
-                        let _ = client.poll_write_out(cx);
-                    }
-                    if self.decoder.expected() > READ_AHEAD as u64 / 16 {
-                        client.read.enlarge();
-                    }
-                    match ready!(client.poll_fill(cx, READ_AHEAD)) {
-                        Ok(n) if n > 0 => {}
-                        _ => return Poll::Ready(Err(Cut::Client)),
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Incoming {
-    /// Writes what can be written. Ready when all of the response is. `idle` says that nobody else reads from the client.
-    fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, idle: bool) -> Poll<Result<(), Cut>> {
-        loop {
-            let mut waits = false;
-            while !self.whole && !waits && self.unwritten < WRITE_AT_ONCE {
-                match self.take(cx, client) {
-                    Poll::Ready(taken) => taken?,
-                    Poll::Pending => waits = true,
-                }
-            }
-            ready!(client.poll_write_out(cx)).map_err(|_| Cut::Client)?;
-            client.out.clear();
-            if self.unwritten > 0 {
-                // Fails only for more than was received.
-                let _ = self.body.flow_control().release_capacity(std::mem::take(&mut self.unwritten));
-            }
-            if self.whole {
-                return Poll::Ready(Ok(()));
-            }
-            if waits {
-                let gone = idle && watch(cx, client).is_err();
-                return if gone { Poll::Ready(Err(Cut::Client)) } else { Poll::Pending };
-            }
-        }
-    }
-
-    fn take(&mut self, cx: &mut Context<'_>, client: &mut Io) -> Poll<Result<(), Cut>> {
-        match ready!(self.body.poll_data(cx)) {
-            Some(Err(error)) => return Poll::Ready(Err(Cut::Upstream(error))),
-            Some(Ok(data)) => {
-                self.moved = true;
-                self.unwritten += data.len();
-                self.content += data.len();
-                let out = client.out.bytes();
-                match self.framing {
-                    Framing::Chunked if !data.is_empty() => write_chunk(out, &data),
-                    Framing::Length | Framing::UntilClose => out.extend_from_slice(&data),
-                    Framing::Chunked | Framing::NoBody => {}
-                }
-                if self.body.is_end_stream() {
-                    self.end(client, None);
-                }
-            }
-            None => {
-                let trailers = ready!(self.body.poll_trailers(cx)).map_err(Cut::Upstream)?;
-                if let Some(trailers) = &trailers {
-                    check_fields(trailers).map_err(Cut::Response)?;
-                    self.grpc_status = grpc_status(trailers);
-                }
-                self.end(client, trailers.as_ref());
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn end(&mut self, client: &mut Io, trailers: Option<&http::HeaderMap>) {
-        self.whole = true;
-        if self.framing == Framing::Chunked {
-            write_last_chunk(client.out.bytes(), trailers);
-        }
     }
 }
 

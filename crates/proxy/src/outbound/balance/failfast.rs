@@ -1,20 +1,21 @@
 //! Failfast: how long requests wait for an endpoint, and when they are refused at once.
 //!
-//! Pure: time is an argument. The gate shuts when no endpoint has been ready for the timeout; it opens when one is.
+//! Pure: time is an argument. It shuts when no endpoint has been ready for the timeout, and opens when one is. Linkerd's metrics
+//! call it the queue's failfast.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
 #[derive(Debug)]
-pub(crate) struct Gate {
-    failfast: Duration,
+pub(crate) struct Failfast {
+    timeout: Duration,
     unready_since: Option<Instant>,
     shut: bool,
 }
 
 /// The bounds of waiting for an endpoint.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GateLimits {
+pub(crate) struct QueueLimits {
     pub(crate) waiting: usize,
     pub(crate) failfast: Duration,
 }
@@ -28,9 +29,9 @@ pub(crate) enum Refused {
     Full,
 }
 
-impl Gate {
-    pub(crate) fn new(failfast: Duration) -> Self {
-        Self { failfast, unready_since: None, shut: false }
+impl Failfast {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout, unready_since: None, shut: false }
     }
 
     /// An endpoint is ready.
@@ -44,9 +45,9 @@ impl Gate {
         self.unready_since.get_or_insert(now);
     }
 
-    /// Until when a request may wait; `None` when the gate is shut.
+    /// Until when a request may wait; `None` when it is shut.
     pub(crate) fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let deadline = *self.unready_since.get_or_insert(now) + self.failfast;
+        let deadline = *self.unready_since.get_or_insert(now) + self.timeout;
         self.shut = now >= deadline;
         (!self.shut).then_some(deadline)
     }
@@ -63,19 +64,19 @@ mod tests {
 
     #[test]
     fn shuts_after_the_timeout_and_opens_when_ready() {
-        let mut gate = Gate::new(Duration::from_secs(3));
+        let mut failfast = Failfast::new(Duration::from_secs(3));
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        assert_eq!(gate.deadline(at(0)), Some(at(3)));
+        assert_eq!(failfast.deadline(at(0)), Some(at(3)));
         assert_eq!(
-            gate.deadline(at(2)),
+            failfast.deadline(at(2)),
             Some(at(3)),
             "the time since when no endpoint is ready counts, not the request's"
         );
-        gate.unready(at(2));
-        assert_eq!((gate.is_shut(), gate.deadline(at(3)), gate.is_shut()), (false, None, true));
-        gate.ready();
-        assert!(!gate.is_shut());
-        assert_eq!(gate.deadline(at(4)), Some(at(7)));
+        failfast.unready(at(2));
+        assert_eq!((failfast.is_shut(), failfast.deadline(at(3)), failfast.is_shut()), (false, None, true));
+        failfast.ready();
+        assert!(!failfast.is_shut());
+        assert_eq!(failfast.deadline(at(4)), Some(at(7)));
     }
 }
