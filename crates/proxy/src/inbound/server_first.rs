@@ -78,9 +78,9 @@ pub(super) async fn wait(
         return Broken::ByClient(None);
     }
     let count = |outcome| wiring.server_first.count(outcome);
+    // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
     let mut session = tokio::select! {
         biased;
-        () = client.begins() => return Broken::ByClient(None),
         session = app.connect() => match session {
             Ok(session) => session,
             Err(error) => {
@@ -89,6 +89,7 @@ pub(super) async fn wait(
                 return Broken::ByClient(None);
             }
         },
+        () = client.begins() => return Broken::ByClient(None),
     };
     let mut said = BytesMut::new();
     let heard = tokio::select! {
