@@ -28,15 +28,26 @@ pub fn readings(path: &str) -> Vec<Reading> {
             readings.push(Reading { path: read, other_segments });
         }
     };
-    let mut decoded = path.to_owned();
-    for round in 0..=DECODINGS {
-        for whole in [decoded.as_str(), decoded.split('\0').next().unwrap_or_default()] {
-            add(whole.to_owned());
-            add(resolved(whole));
-            add(resolved(&without_parameters(whole)));
-        }
-        if round < DECODINGS {
-            decoded = undone(&decoded);
+    let mut begun = vec![path.to_owned()];
+    if path.contains(';') {
+        // Some take parameters off before they undo escapes.
+        begun.push(without_parameters(path));
+    }
+    for mut decoded in begun {
+        for round in 0..=DECODINGS {
+            for whole in [decoded.as_str(), decoded.split('\0').next().unwrap_or_default()] {
+                add(whole.to_owned());
+                // To some a backslash is a slash.
+                for slashed in [whole.to_owned(), whole.replace('\\', "/")] {
+                    for cut in [without_parameters(&slashed), slashed] {
+                        add(resolved(&cut, Empty::Dropped));
+                        add(resolved(&cut, Empty::Kept));
+                    }
+                }
+            }
+            if round < DECODINGS {
+                decoded = undone(&decoded);
+            }
         }
     }
     readings
@@ -46,24 +57,34 @@ fn segments(path: &str) -> usize {
     path.split('/').count()
 }
 
-/// Without dot segments and empty ones, a backslash being a slash. An end in a slash stays.
-fn resolved(path: &str) -> String {
+/// What becomes of empty segments: they are one for the dots to take away, or none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Kept,
+    Dropped,
+}
+
+/// Without dot segments. An end in a slash stays.
+fn resolved(path: &str, empty: Empty) -> String {
     let mut kept: Vec<&str> = vec![];
     let mut open = false;
-    for segment in path.split(['/', '\\']) {
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
         open = matches!(segment, "" | "." | "..");
         match segment {
-            "" | "." => {}
+            "." => {}
+            "" if empty == Empty::Dropped => {}
             ".." => drop(kept.pop()),
             segment => kept.push(segment),
         }
     }
+    // What ends with a kept empty segment ends in a slash already.
+    let closed = kept.last().is_some_and(|last| last.is_empty());
     let mut out = String::with_capacity(path.len());
     for segment in &kept {
         out.push('/');
         out.push_str(segment);
     }
-    if open || out.is_empty() {
+    if open && !closed || out.is_empty() {
         out.push('/');
     }
     out
@@ -128,6 +149,9 @@ mod tests {
             ("/x/..\\admin", "/admin"),
             ("/x/%5c../admin", "/admin"),
             ("/admin%00.html", "/admin"),
+            ("/x/../admin//..", "/admin/"),
+            ("/x\\y/../admin", "/admin"),
+            ("/y;%2fz/../%61dmin", "/admin"),
             ("/../../admin", "/admin"),
             ("/admin/.", "/admin/"),
             ("/admin//", "/admin/"),
@@ -146,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_has_few_readings(path in "[/.%;a-f0-9\\\\]{0,200}") {
-            prop_assert!(readings(&path).len() <= 18);
+            prop_assert!(readings(&path).len() <= 40);
         }
     }
 }
