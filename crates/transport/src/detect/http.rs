@@ -9,6 +9,8 @@ use super::{Http, MAX_BYTES};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// The longest method that is waited for.
 const MAX_METHOD: usize = 64;
+/// How the version of a request begins, in any case: some servers take it in small letters.
+const VERSION: &[u8] = b"HTTP/";
 
 /// Looks for an HTTP/2 preface or an HTTP/1 request line at the beginning of `bytes`.
 ///
@@ -21,13 +23,11 @@ pub fn http(bytes: &[u8]) -> Http {
         return Http::NeedMore;
     }
     let full = bytes.len() >= MAX_BYTES;
-    // Empty lines before a request are to be skipped (RFC 9112 2.2).
-    let line = bytes.trim_ascii_start();
+    // Empty lines before a request are to be skipped (RFC 9112 2.2), and some servers skip blanks.
+    let begin = bytes.iter().position(|b| !is_blank(*b) && *b != b'\n').unwrap_or(bytes.len());
+    let line = bytes.get(begin..).unwrap_or_default();
     if line.is_empty() {
         return if full { Http::NotHttp } else { Http::NeedMore };
-    }
-    if bytes.iter().take(bytes.len() - line.len()).any(|b| !matches!(b, b'\r' | b'\n')) {
-        return Http::NotHttp;
     }
     let method = line.iter().take_while(|b| is_token(**b)).count();
     let Some((blank, rest)) = line.get(method..).and_then(<[u8]>::split_first) else {
@@ -38,19 +38,20 @@ pub fn http(bytes: &[u8]) -> Http {
     }
     let end = rest.iter().position(|b| *b == b'\n');
     let rest = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-    let mut text = rest.strip_suffix(b"\r").unwrap_or(rest);
-    if text.iter().any(|b| matches!(b, 0..=8 | 10..=31 | 127)) {
+    if rest.iter().any(|b| matches!(b, 0..=8 | 14..=31 | 127)) {
         return Http::NotHttp;
     }
     // The version is the last word: `HTTP/` after a blank.
+    let mut text = rest;
     while let Some(at) = text.iter().position(|b| is_blank(*b)) {
         text = text.get(at + 1..).unwrap_or_default();
-        if text.starts_with(b"HTTP/") {
+        if text.get(..VERSION.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(VERSION)) {
             return Http::Http1;
         }
     }
     if end.is_some() {
-        Http::NotHttp
+        // HTTP/0.9 has no version, and this method alone.
+        if line.starts_with(b"GET") && method == 3 && rest.starts_with(b"/") { Http::Http1 } else { Http::NotHttp }
     } else if full {
         // A target longer than all that is looked at. The codec answers that it is too long.
         if rest.starts_with(b"/") { Http::Http1 } else { Http::NotHttp }
@@ -59,8 +60,9 @@ pub fn http(bytes: &[u8]) -> Http {
     }
 }
 
+/// What servers take for a blank between words, at least one of them.
 fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c)
 }
 
 fn is_token(byte: u8) -> bool {
@@ -112,6 +114,10 @@ mod tests {
             "GET /a b HTTP/1.1\r\n",
             "GET / HTTP/1.2\r\n",
             "GET / HTTP/9\r\n",
+            " \tGET / HTTP/1.1\r\n",
+            "GET\u{b}/\u{c}HTTP/1.1\r\n",
+            "GET / HTTP/1.1\rhost: a\r\n",
+            "GET /a\rb HTTP/1.1\r\n",
             "GET HTTP/1.1\r\n",
         ] {
             let (answer, at) = decided(request.as_bytes());
@@ -122,6 +128,13 @@ mod tests {
                 assert_eq!(at, request.find("HTTP/").unwrap() + 5, "{request:?}");
             }
         }
+    }
+
+    /// Servers that still take them must not be reached past the policy for HTTP.
+    #[test]
+    fn versions_in_small_letters_and_none_at_all() {
+        assert_eq!(decided(b"GET / http/1.1\r\n"), (Http::Http1, 11));
+        assert_eq!(decided(b"GET /a\r\n"), (Http::Http1, 8));
     }
 
     #[test]
@@ -138,7 +151,10 @@ mod tests {
             (b"a1 LOGIN user pass\r\n", 20),
             (b"{\"json\":1}", 1),
             (b"GET /\x00 HTTP/1.1\r\n", 6),
-            (b" GET / HTTP/1.1\r\n", 2),
+            (b"get /key\r\n", 10),
+            (b"GET key\r\n", 9),
+            (b"GETS /key\r\n", 11),
+            (b"G{T / HTTP/1.1\r\n", 2),
         ] {
             assert_eq!(decided(bytes), (Http::NotHttp, at), "{:?}", String::from_utf8_lossy(bytes));
         }
