@@ -17,6 +17,8 @@ const SPIFFE: &str = "spiffe://cluster.local/ns/ns/sa/web";
 
 /// More intermediates than any mesh has.
 const TOO_MANY: usize = 12;
+/// Authorities of one name.
+const MAZE: usize = 8;
 
 /// Who must refuse a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,6 +170,20 @@ impl Maker {
         }
         let row: Vec<_> = row.iter().rev().collect();
 
+        // Each could have signed each (RUSTSEC-2023-0053): a search without bound takes for ever.
+        let same: Vec<_> = (0..MAZE).map(|_| stranger.below("same", |_| {})).collect();
+        let mut maze = vec![self.leaf(&same[0], |_| {})];
+        for (a, by) in same.iter().flat_map(|a| same.iter().map(move |by| (a, by))).take(MAZE * 4) {
+            let key = KeyPair::try_from(a.issuer.key().serialize_der().as_slice()).unwrap();
+            let below = Authority::params("same", |_| {}).signed_by(&key, &by.issuer).unwrap();
+            maze.push(below.der().to_vec());
+        }
+        let mut wrong_kind = self.leaf(&self.root, |_| {});
+        // id-ecPublicKey, of which the last arc becomes another.
+        let kind = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+        let at = wrong_kind.windows(kind.len()).position(|part| part == kind).unwrap();
+        wrong_kind[at + kind.len() - 1] = 0x7f;
+
         let other_key = KeyPair::generate().unwrap();
         let for_another =
             params(|p| p.subject_alt_names = vec![dns(NAME)]).signed_by(&other_key, &self.root.issuer).unwrap();
@@ -213,6 +229,14 @@ impl Maker {
             case("cut off", Both, vec![cut_off]),
             case("no certificate", Both, vec![b"no certificate".to_vec()]),
             case("with a chain that is too long", Both, self.by(&row)),
+            case("with a maze of authorities of one name", Both, maze),
+            changed("with thousands of names of others", Clients, |p| {
+                p.subject_alt_names = (0..1000).map(|n| dns(&format!("n{n}.example.org"))).collect();
+            }),
+            changed("larger than a handshake may be", Both, |p| {
+                p.subject_alt_names = (0..4000).map(|n| dns(&format!("{n:0>40}.example.org"))).collect();
+            }),
+            case("of another kind of key than it says", Both, vec![wrong_kind]),
             case("below an authority for other names", Both, self.by(&[&elsewhere])),
             case("below an authority that must not name it", Both, self.by(&[&excluded])),
             case("beyond the allowed depth", Both, self.by(&[&beyond, &no_path])),
