@@ -159,6 +159,10 @@ impl Decoder {
             Some([] | [b'\r']) => return Ok(Step::More),
             _ => return Err(BodyError("a chunk's size line does not end with CR LF")),
         }
+        if has_open_quote(rest.get(..extension).unwrap_or_default()) {
+            // Whoever reads on to the closing quote finds another end of the line.
+            return Err(BodyError("a chunk's extension does not end its quotes"));
+        }
         self.extensions += extension;
         if self.extensions > MAX_EXTENSIONS {
             return Err(BodyError("a body's chunk extensions are too long"));
@@ -208,6 +212,18 @@ fn lines_end_with_crlf(section: &[u8], headers: &[httparse::Header<'_>]) -> bool
     })
 }
 
+fn has_open_quote(extension: &[u8]) -> bool {
+    let (mut open, mut bytes) = (false, extension.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => open = !open,
+            b'\\' if open => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    open
+}
+
 fn take(buf: &[u8], left: u64) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(buf.len())
 }
@@ -255,6 +271,7 @@ mod tests {
         let valid: &[(&str, &str, &str)] = &[
             ("0\r\n\r\n", "", "\r\n"),
             ("5\r\nhello\r\n0\r\n\r\n", "hello", "\r\n"),
+            ("1;a=\"\\\";b\"\r\nx\r\n0\r\n\r\n", "x", "\r\n"),
             ("00005;a=b;c=\"d e\"\r\nhello\r\nA\r\n0123456789\r\n000\r\n\r\n", "hello0123456789", "\r\n"),
             ("1\r\nx\r\n0\r\nA: 1\r\nb: 2\r\n\r\n", "x", "A: 1\r\nb: 2\r\n\r\n"),
         ];
@@ -283,6 +300,8 @@ mod tests {
             "1\r\nx\n0\r\n\r\n",
             "1;a\nb\r\nx\r\n0\r\n\r\n",
             "1;a\rb\r\nx\r\n0\r\n\r\n",
+            "1;a=\"\r\nx\r\n0\r\n\r\n",
+            "1;a=\"b\\\"\r\nx\r\n0\r\n\r\n",
             "1;a\0\r\nx\r\n0\r\n\r\n",
             "fffffffffffffffff\r\n",
             "10000000000000000\r\n",
