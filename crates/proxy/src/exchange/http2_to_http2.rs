@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
+    http1::limits::MAX_INTERIM,
     http2::{client::OpenStream, server::Driver},
 };
 use bytes::Bytes;
@@ -65,6 +66,8 @@ enum NoHead {
     /// The client has gone, with its code if it gave one.
     Client(Option<Reason>),
     Upstream(h2::Error),
+    /// What came is not passed on.
+    Refused(&'static str),
     /// It did not come in time.
     Late(ProxyError),
     /// It came, and another attempt is made instead.
@@ -132,7 +135,8 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     /// # Errors
     /// The endpoint failed before its response began: the client still waits for a reply.
     pub(super) async fn run(&mut self, mut response: ResponseFuture) -> Result<(), NoResponse> {
-        let answer = match poll_fn(|cx| self.poll_head(cx, &mut response)).await {
+        let mut interim = 0;
+        let answer = match poll_fn(|cx| self.poll_head(cx, &mut response, &mut interim)).await {
             // Boxed: most requests have one attempt.
             Ok(response) if self.course.is_agreed() => Box::pin(self.consider(response)).await,
             Ok(response) => Ok(response.into()),
@@ -158,6 +162,10 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 Ok(None)
             }
             Err(NoHead::Upstream(error)) => Err(NoResponse::of(&error)),
+            Err(NoHead::Refused(what)) => {
+                self.upstream.send_reset(Reason::CANCEL);
+                Err(ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}")).into())
+            }
             Err(NoHead::Late(error)) => {
                 self.upstream.send_reset(Reason::CANCEL);
                 if !self.course.again_failed(&error, self.request.body().is_whole()) {
@@ -206,11 +214,16 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         &mut self,
         cx: &mut Context<'_>,
         response: &mut ResponseFuture,
+        interim: &mut usize,
     ) -> Poll<Result<Response<RecvStream>, NoHead>> {
         if let Err(gone) = self.poll_request(cx) {
             return Poll::Ready(Err(NoHead::Client(gone)));
         }
         while let Poll::Ready(Some(Ok(mut early))) = response.poll_informational(cx) {
+            *interim += 1;
+            if *interim > MAX_INTERIM {
+                return Poll::Ready(Err(NoHead::Refused("it has too many interim responses")));
+            }
             edit_interim(early.headers_mut(), self.edits);
             if check_response(early.headers()).is_ok() {
                 // Fails only if the client has gone, which is noticed below.

@@ -21,6 +21,8 @@ pub(crate) enum Budget {
     Priorities,
     /// GOAWAY, and frames of kinds that do not exist.
     OtherFrames,
+    /// Header blocks of a server: heads, interim ones, trailers.
+    Heads,
 }
 
 /// Requests that may be cancelled on a connection to a server before it has answered them. Beyond that the connection is left
@@ -43,7 +45,7 @@ pub(crate) struct Bucket {
 }
 
 impl Budget {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Resets,
         Self::ProvokedResets,
         Self::Pings,
@@ -52,6 +54,7 @@ impl Budget {
         Self::WindowUpdates,
         Self::Priorities,
         Self::OtherFrames,
+        Self::Heads,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Budget {
             Self::WindowUpdates => "window_updates",
             Self::Priorities => "priorities",
             Self::OtherFrames => "other_frames",
+            Self::Heads => "heads",
         }
     }
 
@@ -79,6 +83,8 @@ impl Budget {
             Self::WindowUpdates => Rate { burst: 5000, per_second: 1000 },
             Self::Priorities => Rate { burst: 1000, per_second: 100 },
             Self::OtherFrames => Rate { burst: 200, per_second: 20 },
+            // So many are earned at most: two each for ten thousand requests that are answered at once.
+            Self::Heads => Rate { burst: 20_000, per_second: 100 },
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     budget::{Bucket, Budget},
     frame::{HEAD, Head, SETTING, Walker, check_setting, flag, is_pseudo, kind},
 };
+use crate::http1::limits::MAX_INTERIM;
 use h2::Reason;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const WINDOW_UPDATES_PER_DATA: u32 = 10;
 /// Some clients widen the window of each stream that they open.
 const WINDOW_UPDATES_PER_STREAM: u32 = 2;
 const PRIORITIES_PER_STREAM: u32 = 10;
+/// The head of a response, its trailers, and as many interim ones as are passed on.
+const HEADS_PER_REQUEST: u32 = 2 + MAX_INTERIM as u32;
 
 /// On which side of the connection this proxy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +201,10 @@ impl FrameGate {
                     self.earn(Budget::Pings, 1);
                 }
                 // A server may reset each request once.
-                kind::HEADERS if self.side == Side::Client => self.earn(Budget::Resets, 1),
+                kind::HEADERS if self.side == Side::Client => {
+                    self.earn(Budget::Resets, 1);
+                    self.earn(Budget::Heads, HEADS_PER_REQUEST);
+                }
                 _ => {}
             }
             self.sent.next(head.length);
@@ -266,6 +272,9 @@ impl FrameGate {
                     if flags & flag::PADDED != 0 { 1 } else { 0 } + if flags & flag::PRIORITY != 0 { 5 } else { 0 };
                 if length < least {
                     return Err(size("headers frame is too short for its flags"));
+                }
+                if self.side == Side::Client {
+                    self.spend(Budget::Heads, 1, now)?;
                 }
                 self.opened(stream)?;
                 self.goes_on(stream)?;

@@ -294,6 +294,21 @@ fn a_client_may_be_reset_once_per_request() {
 }
 
 #[test]
+fn a_server_may_answer_what_it_was_asked() {
+    let head = frame(HEADERS, END_HEADERS, 1, 1);
+    let mut gate = FrameGate::new(Side::Client, LIMITS, Duration::ZERO);
+    gate.send(PREFACE, zero).unwrap();
+    gate.receive(&settings(), zero).unwrap();
+    for n in 0..100_000 {
+        gate.send(&request(2 * n + 1), zero).unwrap();
+        gate.receive(&head, zero).unwrap();
+        gate.receive(&head, zero).unwrap();
+    }
+    let n = passed(&mut gate, &head, 100_000);
+    assert_eq!(n, Budget::Heads.rate().burst - 2, "interim ones without end");
+}
+
+#[test]
 fn the_end_of_a_frame_is_known() {
     let mut gate = FrameGate::new(Side::Client, LIMITS, Duration::ZERO);
     let bytes = [PREFACE, &settings(), &frame(RST_STREAM, 0, 1, 4), &frame(DATA, 0, 1, 3)].concat();
