@@ -27,6 +27,27 @@ fn a_stale_pooled_connection_is_left_for_another() {
     });
 }
 
+/// Who is slow and who is only idle are told apart: no clock runs between two requests.
+#[test]
+fn an_idle_connection_is_kept() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        client.say(GET).await;
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(30 * 60)).await;
+        tokio::time::resume();
+        client.say(GET).await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
+    });
+}
+
 #[test]
 fn a_fresh_connection_that_closes_without_a_word_is_left_for_one_other() {
     local(async {
