@@ -23,7 +23,11 @@ const ALL: &[Foreign] = &[
         pins: &["google.golang.org/grpc/interop/client@v1.85.0", "google.golang.org/grpc/interop/server@v1.85.0"],
         install: go,
     },
-    Foreign { folder: "python", pins: &["grpcio==1.85.3", "spiffe==0.3.2", "websockets==17.0"], install: python },
+    Foreign {
+        folder: "python",
+        pins: &["aiohttp==3.14.5", "grpcio==1.85.3", "spiffe==0.3.2", "websockets==17.0"],
+        install: python,
+    },
     Foreign { folder: "node", pins: &["@grpc/grpc-js@1.14.7", "ws@8.23.0"], install: node },
 ];
 

@@ -1,6 +1,7 @@
 //! The programs that chores need from Debian: found in PATH, else installed.
 //!
-//! Root installs packages; an ordinary user's packages are unpacked below the cache folder, which needs no rights.
+//! Root installs packages, but for servers, which would then run; those, and an ordinary user's packages, are unpacked below the
+//! cache folder, which needs no rights.
 
 use crate::run;
 use anyhow::{Context, bail};
@@ -16,10 +17,16 @@ use std::{
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
     pub(crate) package: &'static str,
+    /// Installed, it would run as a service of the machine: it is only unpacked.
+    service: bool,
 }
 
 const fn tool(program: &'static str, package: &'static str) -> Tool {
-    Tool { program, package }
+    Tool { program, package, service: false }
+}
+
+const fn server(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package, service: true }
 }
 
 /// What the embedded mesh runs.
@@ -31,6 +38,10 @@ pub(crate) const TEST: &[Tool] = &[
     tool("ip", "iproute2"),
     tool("curl", "curl"),
     tool("python3", "python3"),
+    tool("slowhttptest", "slowhttptest"),
+    server("nginx", "nginx"),
+    server("haproxy", "haproxy"),
+    server("apache2", "apache2-bin"),
 ];
 /// What goes into images, or is needed to pack them.
 pub(crate) const IMAGE: &[Tool] = &[
@@ -62,7 +73,7 @@ pub(crate) const BENCH: &[Tool] = &[
     tool("wrk", "wrk"),
     tool("h2load", "nghttp2-client"),
     tool("iperf3", "iperf3"),
-    tool("haproxy", "haproxy"),
+    server("haproxy", "haproxy"),
     tool("curl", "curl"),
 ];
 
@@ -124,20 +135,27 @@ pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<Found> {
             .collect(),
         lib: library_dirs(&unpacked),
     };
-    let missing: BTreeSet<_> = tools.iter().filter(|t| !in_path(t.program, &found().bin)).map(|t| t.package).collect();
+    let missing: Vec<_> = tools.iter().filter(|t| !in_path(t.program, &found().bin)).collect();
     if missing.is_empty() {
         return Ok(found());
     }
-    let names: Vec<_> = missing.iter().copied().collect();
+    let packages = |wanted: &dyn Fn(&Tool) -> bool| -> Vec<&str> {
+        let packages: BTreeSet<_> = missing.iter().filter(|tool| wanted(tool)).map(|tool| tool.package).collect();
+        packages.into_iter().collect()
+    };
+    let names = packages(&|_| true);
     eprintln!("xtask: installing {}", names.join(" "));
     let by_hand = format!("apt-get install --no-install-recommends {}", names.join(" "));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("this machine has no apt-get; install what Debian calls: {}", names.join(" "));
     }
-    if is_root()? {
-        install(&names).with_context(|| format!("installing packages; try it by hand: {by_hand}"))?;
-    } else {
-        unpack(&names, &unpacked).with_context(|| format!("unpacking packages; or, as root, run: {by_hand}"))?;
+    let root = is_root()?;
+    let (installed, taken) = (packages(&|tool| root && !tool.service), packages(&|tool| !root || tool.service));
+    if !installed.is_empty() {
+        install(&installed).with_context(|| format!("installing packages; try it by hand: {by_hand}"))?;
+    }
+    if !taken.is_empty() {
+        unpack(&taken, &unpacked).with_context(|| format!("unpacking packages; or, as root, run: {by_hand}"))?;
     }
     let found = found();
     if let Some(tool) = tools.iter().find(|t| !in_path(t.program, &found.bin)) {
