@@ -15,7 +15,8 @@ const CASES: &str = "1024";
 const PROPERTIES: &[&str] =
     &["weft-model", "weft-wire", "weft-telemetry", "weft-transport", "weft-proxy", "weft-cluster", "weft-viz"];
 /// Suites of whole proxies and whole meshes.
-const SUITES: &[(&str, &str)] = &[("weft-proxy", "proxy"), ("weft-proxy", "conformance"), ("weft-local", "mesh")];
+const SUITES: &[(&str, &str)] =
+    &[("weft-proxy", "proxy"), ("weft-proxy", "hostile"), ("weft-proxy", "conformance"), ("weft-local", "mesh")];
 
 /// What the runs of one suite came to.
 #[derive(Default)]

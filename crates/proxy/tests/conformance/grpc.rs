@@ -78,7 +78,7 @@ async fn cases_of_grpc_go() {
 async fn cases_of_python() {
     let Some(lab) = lab(ProtocolHint::H2).await else { return };
     for addr in [lab.direct, lab.through] {
-        let Some(mut client) = program::python("grpc_cases.py") else { return };
+        let Some(mut client) = program::python("conformance/grpc_cases.py") else { return };
         let text = program::done(client.arg(addr.to_string())).await;
         assert_eq!(text.matches("ok ").count(), 9, "{text}");
     }
@@ -88,7 +88,7 @@ async fn cases_of_python() {
 async fn cases_of_javascript() {
     let Some(lab) = lab(ProtocolHint::H2).await else { return };
     for addr in [lab.direct, lab.through] {
-        let Some(mut client) = program::node("grpc_cases.js") else { return };
+        let Some(mut client) = program::node("conformance/grpc_cases.js") else { return };
         let text = program::done(client.arg(addr.to_string())).await;
         assert_eq!(text.matches("ok ").count(), 9, "{text}");
     }

@@ -27,23 +27,23 @@ pub(crate) fn tool(path: &str) -> Option<PathBuf> {
     panic!("{path} is not below WEFT_TOOLS: run the suite with `cargo xtask test`, which installs it");
 }
 
-/// A script of this suite.
-pub(crate) fn script(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/conformance").join(name)
+/// A script of the suites, by its path below `tests`.
+fn script(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
 }
 
 /// Python of the tools, running a script.
-pub(crate) fn python(name: &str) -> Option<Command> {
+pub(crate) fn python(path: &str) -> Option<Command> {
     let mut command = Command::new(tool("python/bin/python")?);
-    command.arg(script(name));
+    command.arg(script(path));
     Some(command)
 }
 
 /// Node of the machine with the packages of the tools, running a script.
-pub(crate) fn node(name: &str) -> Option<Command> {
+pub(crate) fn node(path: &str) -> Option<Command> {
     let modules = tool("node/node_modules")?;
     let mut command = Command::new("node");
-    command.arg(script(name)).env("NODE_PATH", modules);
+    command.arg(script(path)).env("NODE_PATH", modules);
     Some(command)
 }
 

@@ -6,7 +6,8 @@ use weft_model::ProtocolHint;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_languages_speak_to_each_other() {
     for hint in [ProtocolHint::H2, ProtocolHint::Unknown] {
-        let (Some(mut node), Some(mut python)) = (program::node("websocket.js"), program::python("websocket.py"))
+        let (Some(mut node), Some(mut python)) =
+            (program::node("conformance/websocket.js"), program::python("conformance/websocket.py"))
         else {
             return;
         };
@@ -17,9 +18,12 @@ async fn two_languages_speak_to_each_other() {
             let service = mesh.service(&[mesh.endpoint(addr, hint)]);
             let through = door::pair(&mesh, &service).await;
             for target in [addr, through] {
-                let mut ask =
-                    if client == "node" { program::node("websocket.js") } else { program::python("websocket.py") }
-                        .expect("it was there a moment ago");
+                let mut ask = if client == "node" {
+                    program::node("conformance/websocket.js")
+                } else {
+                    program::python("conformance/websocket.py")
+                }
+                .expect("it was there a moment ago");
                 let text = program::done(ask.args(["ask", &target.to_string()])).await;
                 assert!(text.contains("ok 40 messages"), "{server} {client}: {text}");
             }

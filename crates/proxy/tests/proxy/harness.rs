@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -51,13 +51,17 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 pub(crate) struct Proxy {
     handle: Option<Handle>,
     name: String,
-    destinations: Destinations,
+    pub(crate) destinations: Destinations,
     _dir: Dir,
 }
 
 /// Where the connections from each local address of a client are going to, as redirection would know.
 #[derive(Clone, Default)]
-struct Destinations(Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>);
+pub(crate) struct Destinations {
+    known: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    /// Where everybody else is going to, if that is said: programs that know nothing of redirection.
+    pub(crate) others: Arc<OnceLock<SocketAddr>>,
+}
 
 /// Connects through one listener of a proxy.
 #[derive(Clone)]
@@ -374,13 +378,13 @@ impl Destinations {
     async fn connect(&self, source: IpAddr, listener: SocketAddr, destination: SocketAddr) -> io::Result<TcpStream> {
         let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
         socket.bind((source, 0).into()).unwrap();
-        self.0.lock().unwrap().insert(socket.local_addr().unwrap(), destination);
+        self.known.lock().unwrap().insert(socket.local_addr().unwrap(), destination);
         soon(socket.connect(listener)).await
     }
 
     /// Who is not known connects to the inbound port itself, as another proxy does.
     fn of(&self, direction: Direction, tcp: &TcpStream) -> io::Result<SocketAddr> {
-        match (self.0.lock().unwrap().remove(&tcp.peer_addr()?), direction) {
+        match (self.known.lock().unwrap().remove(&tcp.peer_addr()?).or(self.others.get().copied()), direction) {
             (Some(HANG), _) => loop {
                 std::thread::park();
             },

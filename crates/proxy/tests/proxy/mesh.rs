@@ -1,6 +1,6 @@
 //! Two proxies and what is between them: `web`'s application calls a service whose endpoints are behind `app`'s proxy.
 
-use crate::harness::{Proxy, Setup, identity};
+use crate::harness::{Proxy, Setup, identity, soon};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU8, Ordering},
@@ -17,7 +17,10 @@ use weft_testkit::{
     http2,
     policy::{balance, detect, inbound, opaque, service},
 };
-use weft_transport::tls::{Key, Store};
+use weft_transport::{
+    Stream,
+    tls::{Key, Store},
+};
 
 pub(crate) struct Mesh {
     pub(crate) control: FakeControl,
@@ -121,6 +124,19 @@ pub(crate) fn certified(control: &FakeControl, id: Identity) -> Store {
     let key = Key::from_pkcs8(&issued.key_pkcs8).unwrap();
     store.set_certificate(&key, &issued.certificate.leaf, &intermediates).unwrap();
     store
+}
+
+/// A peer of the mesh that the test plays itself: mutual TLS to `app`'s inbound port, a transport header announced.
+pub(crate) async fn peer(mesh: &Mesh) -> Stream {
+    peer_at(mesh, "peer", mesh.app.addrs().inbound).await
+}
+
+/// The same as somebody else, or over another address.
+pub(crate) async fn peer_at(mesh: &Mesh, name: &str, addr: SocketAddr) -> Stream {
+    let tcp = TcpStream::connect(addr).await.unwrap();
+    let (stream, transport) = soon(mesh.store(name).connect(tcp, &mesh.server(), true)).await.unwrap();
+    assert!(transport);
+    stream
 }
 
 impl Service {

@@ -3,8 +3,7 @@
 use crate::{
     explain::explained,
     harness::{elsewhere, eventually, soon},
-    mesh::{Mesh, naming, shouting},
-    spoof::{peer, peer_at},
+    mesh::{Mesh, naming, peer, peer_at, shouting},
 };
 use http::Request;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -63,7 +63,7 @@ enum Saw {
 
 /// Codes without a row, and why.
 const ELSEWHERE: &[(Code, &str)] = &[
-    (Code::DescriptorLimit, "in a process of its own: descriptors::accepting_pauses_at_the_limit"),
+    (Code::DescriptorLimit, "in the suite of hostile peers: descriptors::accepting_pauses_at_the_limit"),
     (Code::GatewayDomainInvalid, "by a peer that names a target: multicluster::loops_and_foreign_names_are_refused"),
     (
         Code::ServerFirstRefused,

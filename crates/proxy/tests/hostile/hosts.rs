@@ -1,0 +1,98 @@
+//! Names that a client makes up (CVE-2025-43915): a million of them leave metric series and memory as they are.
+//!
+//! Budget: no series (but a stray one) and 2 MiB more than after the first third.
+
+use crate::{
+    harness::{Dialler, soon},
+    measure::{alone, resident, say},
+    mesh::Mesh,
+    plain,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weft_model::ProtocolHint;
+
+/// Requests that are sent before their answers are read.
+const PIPELINED: usize = 50;
+/// Bytes.
+const GROWTH: usize = 2 << 20;
+/// Lines that come with time, such as the first of a rare kind.
+const STRAY: usize = 20;
+/// So few series are kept apart that the cap is reached.
+const CAP: &str = "500";
+
+/// Sends requests for the hosts of these numbers, and reads their answers.
+async fn ask(dialler: &Dialler, numbers: std::ops::Range<usize>) {
+    let (mut from, mut to) = dialler.connect().await.into_split();
+    let asked = numbers.len();
+    let asking = tokio::spawn(async move {
+        for first in numbers.clone().step_by(PIPELINED) {
+            let mut requests = String::new();
+            for n in first..numbers.end.min(first + PIPELINED) {
+                // Numbers far apart, so that nothing is sorted by chance.
+                let name = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                requests.push_str(&format!(
+                    "GET / HTTP/1.1\r\nHost: h{name:x}.{:x}.example:{}\r\n\r\n",
+                    name >> 40,
+                    1 + n % 65535
+                ));
+            }
+            to.write_all(requests.as_bytes()).await.unwrap();
+        }
+        to
+    });
+    let (mut answered, mut buffer) = (0, vec![0; 64 * 1024]);
+    let mut held = 0;
+    while answered < asked {
+        let n = soon(from.read(&mut buffer[held..])).await.unwrap();
+        assert!(n > 0, "closed after {answered} answers");
+        let text = &buffer[..held + n];
+        answered += text.windows(13).filter(|part| part == b"HTTP/1.1 200 ").count();
+        // What may be the beginning of the next.
+        let keep = text.len().min(12);
+        let from = text.len() - keep;
+        buffer.copy_within(from..from + keep, 0);
+        held = keep;
+    }
+    drop(asking.await.unwrap());
+}
+
+/// Asks for as many hosts, directly at the server's proxy and through both.
+async fn make_up(hosts: usize) {
+    // By default no series names a host; where some do, the cap holds.
+    let named = [("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", "true"), ("WEFT_PROXY_METRICS_SERIES_CAP", CAP)];
+    for env in [&[][..], &named[..]] {
+        let mesh = Mesh::with(env, env).await;
+        let addr = plain::application().await;
+        let service = mesh.service(&[mesh.endpoint(addr, ProtocolHint::Unknown)]);
+        for (way, dialler) in [("inbound", mesh.app.inbound(addr)), ("pair", mesh.web.outbound(service.addr))] {
+            let first = hosts / 3;
+            ask(&dialler, 0..first).await;
+            let before = (series(&mesh), resident());
+            ask(&dialler, first..hosts).await;
+            let (kept, grown) = (series(&mesh), resident().saturating_sub(before.1));
+            say(&format!("{hosts} hosts, {way}, named: {}: {kept:?} series, {} KiB more", env.len() > 0, grown / 1024));
+            assert!(grown <= GROWTH, "{way}: {grown} bytes more");
+            for (kept, before) in kept.iter().zip(before.0) {
+                assert!(*kept <= before + STRAY, "{way}: {kept} series, {before} before");
+            }
+        }
+        let dropped = mesh.web.metric("weft_metrics_series_dropped_total");
+        assert_eq!(dropped > 0.0, !env.is_empty(), "the cap is reached where hosts are named: {dropped}");
+    }
+}
+
+/// Lines that the proxies' scrapes have.
+fn series(mesh: &Mesh) -> [usize; 2] {
+    [&mesh.web, &mesh.app].map(|proxy| proxy.handle().metrics().lines().count())
+}
+
+#[test]
+fn names_that_are_made_up_leave_nothing_behind() {
+    alone(module_path!(), "names_that_are_made_up_leave_nothing_behind", async || make_up(1_500).await);
+}
+
+#[test]
+#[ignore = "minutes: run by cargo xtask soak"]
+fn a_million_names_leave_nothing_behind() {
+    alone(module_path!(), "a_million_names_leave_nothing_behind", async || make_up(1_000_000).await);
+}
