@@ -2,7 +2,7 @@
 
 use super::{AnchorsError, CertificateError, error::Mismatch};
 use rustls::{
-    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
@@ -13,7 +13,10 @@ use rustls::{
         verify_tls13_signature,
     },
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
-    server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use std::{
     sync::Arc,
@@ -21,6 +24,9 @@ use std::{
 };
 use weft_model::Identity;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The most intermediates of a chain. Where all of them bear one name, each more multiplies what the search for a path costs.
+const MAX_INTERMEDIATES: usize = 4;
 
 /// How the two sides of a handshake agree on keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,10 +97,64 @@ pub(super) fn clients(
     anchors: Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
-    WebPkiClientVerifier::builder_with_provider(anchors, provider.clone())
+    let verifier = WebPkiClientVerifier::builder_with_provider(anchors, provider.clone())
         .clear_root_hint_subjects()
         .allow_unauthenticated()
-        .build()
+        .build()?;
+    Ok(Arc::new(Bounded(verifier)))
+}
+
+/// Looks at no chain that is too long.
+#[derive(Debug)]
+struct Bounded(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Bounded {
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        check_length(intermediates)?;
+        self.0.verify_client_cert(leaf, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+fn check_length(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+    if intermediates.len() > MAX_INTERMEDIATES {
+        return Err(Error::General(format!("the chain has more than {MAX_INTERMEDIATES} intermediates")));
+    }
+    Ok(())
 }
 
 /// Checks that a workload can present `chain` (leaf first) as `identity`, and says until when.
@@ -151,6 +211,7 @@ fn chain_to(
     intermediates: &[CertificateDer<'_>],
     now: UnixTime,
 ) -> Result<(), Error> {
+    check_length(intermediates)?;
     let parsed = ParsedCertificate::try_from(leaf)?;
     verify_server_cert_signed_by_trust_anchor(&parsed, anchors, intermediates, now, algorithms.all)
 }
