@@ -128,12 +128,11 @@ pub(crate) async fn hear(mut from: impl AsyncRead + Unpin) -> Heard {
     heard
 }
 
-/// Sends a client's preface and what `next` makes, until the other side takes no more or there is no more; what it said.
-/// With `ends` the connection is closed from this side at the end.
+/// Sends a client's preface and `bytes`, until the other side takes no more or there is no more; what it said to the end of the
+/// connection.
 pub(crate) async fn flood(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     bytes: impl Iterator<Item = Vec<u8>> + Send,
-    ends: bool,
 ) -> Heard {
     let (from, mut to) = tokio::io::split(stream);
     let heard: JoinHandle<Heard> = tokio::spawn(async move { hear(from).await });
@@ -152,9 +151,6 @@ pub(crate) async fn flood(
     if !refused {
         // It may be over already.
         let _ = to.write_all(&batch).await;
-    }
-    if ends {
-        let _ = to.shutdown().await;
     }
     heard.await.unwrap()
 }

@@ -1,7 +1,7 @@
 //! A mesh under attack: what the attacker gets, what the origin sees, what it costs, and that others are served meanwhile.
 
 use crate::{
-    frames::{Heard, flood},
+    frames::{GOAWAY, Heard, flood, frame},
     harness::{Dialler, eventually, soon},
     measure::{Meter, Spent, say},
     mesh::Mesh,
@@ -144,7 +144,7 @@ impl Lab {
     ) {
         for ((way, dialler), ordinary) in self.ways.iter().zip(self.ordinary) {
             let bytes = std::iter::once(first.to_vec()).chain((0..1_000_000).map(again));
-            let (heard, spent, served, read) = self.measured(*way, dialler, bytes, false).await;
+            let (heard, spent, served, read) = self.measured(*way, dialler, bytes).await;
             let requests = spent.cpu.as_secs_f64() / ordinary.as_secs_f64() - f64::from(served);
             let most = self.open.most.swap(0, Ordering::Relaxed);
             let told = format!(
@@ -176,9 +176,10 @@ impl Lab {
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 
-    /// What was heard for `bytes`, behind which the connection is closed, and what it cost, in ordinary requests and in all.
+    /// What was heard for `bytes`, behind which the client says goodbye, and what it cost, in ordinary requests and in all.
     pub(crate) async fn costs(&self, way: Way, bytes: impl Iterator<Item = Vec<u8>> + Send) -> (Heard, f64, Spent) {
-        let (heard, spent, served, _) = self.measured(way, self.way(way), bytes, true).await;
+        let bytes = bytes.chain([frame(GOAWAY, 0, 0, &[0; 8])]);
+        let (heard, spent, served, _) = self.measured(way, self.way(way), bytes).await;
         let ordinary = self.ordinary[usize::from(way == Way::Pair)];
         (heard, spent.cpu.as_secs_f64() / ordinary.as_secs_f64() - f64::from(served), spent)
     }
@@ -189,7 +190,6 @@ impl Lab {
         way: Way,
         dialler: &Dialler,
         bytes: impl Iterator<Item = Vec<u8>> + Send,
-        ends: bool,
     ) -> (Heard, Spent, u32, f64) {
         let (proxy, direction) = match way {
             Way::Inbound => (&self.mesh.app, "inbound"),
@@ -203,7 +203,7 @@ impl Lab {
         let meter = Meter::start();
         let over = AtomicBool::new(false);
         let attack = async {
-            let heard = soon(flood(dialler.connect().await, bytes, ends)).await;
+            let heard = soon(flood(dialler.connect().await, bytes)).await;
             proxy.at_least(&closed, before.1 + 1.0).await;
             over.store(true, Ordering::Relaxed);
             heard

@@ -36,3 +36,4 @@ mod servers;
 mod slow;
 mod smuggling;
 mod spoof;
+mod unread;
