@@ -70,7 +70,11 @@ async fn make_up(hosts: usize) {
             let before = (series(&mesh), resident());
             ask(&dialler, first..hosts).await;
             let (kept, grown) = (series(&mesh), resident().saturating_sub(before.1));
-            say(&format!("{hosts} hosts, {way}, named: {}: {kept:?} series, {} KiB more", env.len() > 0, grown / 1024));
+            say(&format!(
+                "{hosts} hosts, {way}, named: {}: {kept:?} series, {} KiB more",
+                !env.is_empty(),
+                grown / 1024
+            ));
             assert!(grown <= GROWTH, "{way}: {grown} bytes more");
             for (kept, before) in kept.iter().zip(before.0) {
                 assert!(*kept <= before + STRAY, "{way}: {kept} series, {before} before");
