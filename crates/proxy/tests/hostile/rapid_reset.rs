@@ -11,7 +11,7 @@ fn opening_and_resetting_ends_early() {
     alone(module_path!(), "opening_and_resetting_ends_early", async || {
         let lab = Lab::start().await;
         let calm = [code::ENHANCE_YOUR_CALM];
-        let budget = Budget { open: 100, answers: 10, read: 60e3, requests: 200, memory: 2 << 20 };
+        let budget = Budget { open: 100, answers: 10, read: 300e3, requests: 200, memory: 6 << 20 };
         let again = |n: u32| [open(2 * n + 1), reset(2 * n + 1)].concat();
         lab.attack("open and reset", budget, &calm, &[], again).await;
         let again = |n: u32| [whole(2 * n + 1), reset(2 * n + 1)].concat();
