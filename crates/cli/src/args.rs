@@ -1,5 +1,9 @@
 //! The words of the command line.
 
+mod inject;
+
+pub(crate) use inject::{Inject, ManifestFormat, ProxyOptions, Uninject};
+
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 use weft_local::{HostService, Publish};
@@ -28,6 +32,10 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Ends the mesh.
     Down,
+    /// Has the pods of Kubernetes manifests join the mesh.
+    Inject(Box<Inject>),
+    /// Takes the mesh out of Kubernetes manifests.
+    Uninject(Uninject),
 }
 
 /// How the mesh meets the host.

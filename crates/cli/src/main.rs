@@ -39,5 +39,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Ps(ps) => runtime()?.block_on(commands::ps::run(state, ps)),
         Command::Logs(logs) => runtime()?.block_on(commands::logs::run(state, logs)),
         Command::Down => runtime()?.block_on(commands::down::run(state)),
+        Command::Inject(inject) => commands::inject::run(*inject),
+        Command::Uninject(uninject) => commands::inject::undo(uninject),
     }
 }

@@ -11,57 +11,6 @@ pub use weft_model::ports::PortRanges;
 /// Ports whose clients must prove an identity, whatever the default policy is.
 pub const REQUIRE_IDENTITY_PORTS: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
 
-/// Annotations of Linkerd that this build accepts and does not act on.
-pub(crate) const KNOWN_WITHOUT_EFFECT: &[&str] = &[
-    "linkerd.io/created-by",
-    "linkerd.io/proxy-version",
-    "linkerd.io/trust-root-sha256",
-    "config.linkerd.io/access-log",
-    "config.linkerd.io/admin-port",
-    "config.linkerd.io/close-wait-timeout",
-    "config.linkerd.io/control-port",
-    "config.linkerd.io/debug-image",
-    "config.linkerd.io/debug-image-pull-policy",
-    "config.linkerd.io/debug-image-version",
-    "config.linkerd.io/enable-debug-sidecar",
-    "config.linkerd.io/enable-external-profiles",
-    "config.linkerd.io/enable-gateway",
-    "config.linkerd.io/image-pull-policy",
-    "config.linkerd.io/inbound-port",
-    "config.linkerd.io/outbound-port",
-    "config.linkerd.io/pod-inbound-ports",
-    "config.linkerd.io/proxy-additional-env",
-    "config.linkerd.io/proxy-admin-shutdown",
-    "config.linkerd.io/proxy-await",
-    "config.linkerd.io/proxy-cpu-limit",
-    "config.linkerd.io/proxy-cpu-ratio-limit",
-    "config.linkerd.io/proxy-cpu-request",
-    "config.linkerd.io/proxy-disable-inbound-protocol-detect-timeout",
-    "config.linkerd.io/proxy-disable-outbound-protocol-detect-timeout",
-    "config.linkerd.io/proxy-enable-native-sidecar",
-    "config.beta.linkerd.io/proxy-enable-native-sidecar",
-    "config.alpha.linkerd.io/proxy-enable-native-sidecar",
-    "config.alpha.linkerd.io/proxy-wait-before-exit-seconds",
-    "config.linkerd.io/proxy-ephemeral-storage-limit",
-    "config.linkerd.io/proxy-ephemeral-storage-request",
-    "config.linkerd.io/proxy-gid",
-    "config.linkerd.io/proxy-image",
-    "config.linkerd.io/proxy-inbound-connect-timeout",
-    "config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout",
-    "config.linkerd.io/proxy-log-format",
-    "config.linkerd.io/proxy-log-http-headers",
-    "config.linkerd.io/proxy-log-level",
-    "config.linkerd.io/proxy-memory-limit",
-    "config.linkerd.io/proxy-memory-request",
-    "config.linkerd.io/proxy-metrics-hostname-labels",
-    "config.linkerd.io/proxy-outbound-connect-timeout",
-    "config.linkerd.io/proxy-outbound-discovery-cache-unused-timeout",
-    "config.linkerd.io/proxy-uid",
-    "config.linkerd.io/proxy-version",
-    "config.linkerd.io/shutdown-grace-period",
-    "config.linkerd.io/skip-subnets",
-];
-
 /// How the name of an annotation is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {

@@ -14,10 +14,14 @@
 pub mod annotation;
 pub mod index;
 pub mod inject;
+pub mod install;
+pub mod label;
 pub mod manifest;
 pub mod object;
 pub mod source;
+pub mod values;
 pub mod workload;
+pub mod yaml;
 
 pub use index::Index;
 /// The Kubernetes types that [`Object`] is made of, for crates that build or read objects.

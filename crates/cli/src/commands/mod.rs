@@ -2,6 +2,7 @@
 
 pub(crate) mod demo;
 pub(crate) mod down;
+pub(crate) mod inject;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod run;

@@ -2,7 +2,7 @@
 
 use crate::{
     annotation::is_port_name,
-    workload::{INHERITED, Port},
+    workload::{Port, inherited},
 };
 use k8s_openapi::{
     api::core::v1::{Pod, Service},
@@ -89,7 +89,7 @@ impl PodFacts {
 }
 
 pub(super) fn of_mesh(meta: &ObjectMeta) -> Map {
-    let annotations = meta.annotations.iter().flatten().filter(|(k, _)| INHERITED.contains(&k.as_str()));
+    let annotations = meta.annotations.iter().flatten().filter(|(k, _)| inherited().any(|key| key == k.as_str()));
     annotations.map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 

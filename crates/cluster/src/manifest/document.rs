@@ -47,11 +47,12 @@ pub(super) struct Chunk<'t> {
 }
 
 /// Why a document could not be read.
-#[derive(Debug)]
-pub(super) struct Unreadable {
-    pub(super) line: u32,
-    pub(super) message: String,
-    pub(super) remedy: &'static str,
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {message}; {remedy}")]
+pub(crate) struct Unreadable {
+    pub(crate) line: u32,
+    pub(crate) message: String,
+    pub(crate) remedy: &'static str,
 }
 
 /// Splits at the document markers, which YAML knows at the beginning of a line only, so that a mistake in one document does

@@ -46,6 +46,35 @@ pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, Unread> {
     Ok(files)
 }
 
+/// Folders in each other.
+const MAX_FOLDERS: usize = 16;
+
+/// The same with the folders in it. A link to a folder is not followed: it could lead in a circle.
+pub(super) fn below(path: &Path) -> Result<Vec<PathBuf>, Unread> {
+    let (mut files, mut folders) = (list(path)?, vec![]);
+    if files.as_slice() != [path] {
+        folders.push((path.to_owned(), 0));
+    }
+    while let Some((folder, depth)) = folders.pop() {
+        let unread = |error: &io::Error| unread(&folder, error);
+        for entry in fs::read_dir(&folder).map_err(|e| unread(&e))? {
+            let entry = entry.map_err(|e| unread(&e))?;
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            if !hidden && entry.file_type().map_err(|e| unread(&e))?.is_dir() {
+                files.extend(list(&entry.path())?);
+                folders.push((entry.path(), depth + 1));
+            }
+        }
+        if depth > MAX_FOLDERS || files.len() > MAX_FILES {
+            let message =
+                format!("it has more than {MAX_FILES} manifests, or more than {MAX_FOLDERS} folders in each other");
+            return Err(Unread { file: path.to_owned(), message, remedy: "name the folders one by one" });
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 pub(super) fn read(file: &Path) -> Result<String, Unread> {
     let regular = |meta: &Metadata| match meta.is_file() {
         true => Ok(()),

@@ -16,6 +16,7 @@ mod path;
 mod read;
 mod typed;
 
+pub(crate) use document::Unreadable;
 pub use files::{Stamp, stamp};
 
 use crate::{Key, Object};
@@ -127,11 +128,52 @@ pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
     loaded.finish()
 }
 
+/// The texts of a file, or of every manifest in a folder and in the folders below it, in the order of their names.
+pub fn texts(path: &Path) -> Result<Vec<Text>, Box<Problem>> {
+    let problem = |unread: files::Unread| Box::new(Problem::from(unread));
+    let files = files::below(path).map_err(problem)?;
+    files.into_iter().map(|name| Ok(Text { text: files::read(&name).map_err(problem)?, name })).collect()
+}
+
 /// Reads one text as if it stood in `file`.
 pub fn load_text(file: &Path, text: &str) -> Loaded {
     let mut loaded = Loaded::default();
     read::text(file, text, &mut loaded);
     loaded.finish()
+}
+
+/// One document of a text, whatever it holds.
+pub(crate) struct Document<'t>(document::Chunk<'t>);
+
+impl<'t> Document<'t> {
+    /// As it is written.
+    pub(crate) fn text(&self) -> &'t str {
+        self.0.text
+    }
+
+    /// What it says, within the bounds that hold for manifests.
+    pub(crate) fn value(&self) -> Result<serde_json::Value, Unreadable> {
+        Ok(document::parse(&self.0)?.to_json())
+    }
+}
+
+/// The documents of a text that have content.
+pub(crate) fn documents(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
+    let chunks = document::split(text);
+    if chunks.len() > document::MAX_DOCUMENTS {
+        let message = format!("the text has more than {} documents", document::MAX_DOCUMENTS);
+        return Err(Unreadable { line: 1, message, remedy: "split it" });
+    }
+    Ok(chunks.into_iter().map(Document).collect())
+}
+
+/// The value of a text with one document; none is `null`.
+pub(crate) fn one_document(text: &str) -> Result<serde_json::Value, Unreadable> {
+    match documents(text)?.as_slice() {
+        [] => Ok(serde_json::Value::Null),
+        [document] => document.value(),
+        [..] => Err(Unreadable { line: 1, message: "there is more than one document".to_owned(), remedy: "use one" }),
+    }
 }
 
 impl Loaded {

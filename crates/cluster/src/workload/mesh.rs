@@ -1,6 +1,9 @@
 //! What the mesh's annotations ask for a pod, its own before its namespace's.
 
-use crate::annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS};
+use crate::{
+    annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS},
+    inject,
+};
 use std::collections::BTreeMap;
 use weft_model::{
     names::{self, annotation},
@@ -23,20 +26,16 @@ pub struct Mesh {
 
 type Annotations = BTreeMap<String, String>;
 
-/// Annotations that a pod inherits from its namespace.
-pub(crate) const INHERITED: [&str; 6] = [
-    annotation::INJECT,
-    annotation::SKIP_INBOUND_PORTS,
-    annotation::SKIP_OUTBOUND_PORTS,
-    annotation::OPAQUE_PORTS,
-    annotation::DEFAULT_INBOUND_POLICY,
-    REQUIRE_IDENTITY_PORTS,
-];
+/// Annotations that a pod inherits from its namespace, of those that the mesh on one machine acts on.
+pub(crate) fn inherited() -> impl Iterator<Item = &'static str> {
+    let rows = inject::TABLE.iter().filter(|row| row.local && row.inherited);
+    std::iter::once(annotation::INJECT).chain(rows.map(|row| row.key))
+}
 
 /// The pod's annotations and those that it inherits.
 pub(crate) fn inherit(pod: &Annotations, namespace: &Annotations) -> Annotations {
     let mut merged = pod.clone();
-    for key in INHERITED {
+    for key in inherited() {
         if let (false, Some(value)) = (pod.contains_key(key), namespace.get(key)) {
             merged.insert(key.to_owned(), value.clone());
         }

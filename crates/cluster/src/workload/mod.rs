@@ -14,7 +14,7 @@ mod template;
 
 pub use expand::expand;
 pub use mesh::Mesh;
-pub(crate) use mesh::{INHERITED, inherit, opaque_ports};
+pub(crate) use mesh::{inherit, inherited, opaque_ports};
 pub use probe::{Probe, ProbeAction};
 pub(crate) use template::CONTROL_NAMESPACE_LABEL;
 pub use template::{Port, Program, Template, template};

@@ -1,7 +1,7 @@
 //! From a Deployment to what all its pods have in common, and the Pod objects that stand for them.
 
 use super::{Desired, Mesh, Probe, Status, expand, mesh};
-use crate::object::namespace_of;
+use crate::{label, object::namespace_of};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -21,8 +21,8 @@ use std::{collections::BTreeMap, time::Duration};
 /// The label that holds the hash of a pod's template.
 const HASH_LABEL: &str = "pod-template-hash";
 /// The label that says which control plane a meshed pod belongs to.
-pub(crate) const CONTROL_NAMESPACE_LABEL: &str = "linkerd.io/control-plane-ns";
-const WORKLOAD_NAMESPACE_LABEL: &str = "linkerd.io/workload-ns";
+pub(crate) const CONTROL_NAMESPACE_LABEL: &str = label::CONTROL_NAMESPACE;
+const WORKLOAD_NAMESPACE_LABEL: &str = label::WORKLOAD_NAMESPACE;
 const DEPLOYMENT_LABEL: &str = "linkerd.io/proxy-deployment";
 /// Kubernetes' default.
 const GRACE: Duration = Duration::from_secs(30);

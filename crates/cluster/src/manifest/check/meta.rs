@@ -1,7 +1,10 @@
 //! Names, labels and annotations.
 
 use super::{super::path::Path, Reading, is_label};
-use crate::annotation::{self, KNOWN_WITHOUT_EFFECT, Owner, PortList, PortRanges};
+use crate::{
+    annotation::{self, Owner, PortList, PortRanges},
+    inject,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_model::{names::annotation as names, policy::inbound::DefaultPolicy};
 
@@ -103,7 +106,7 @@ pub(super) fn annotations(meta: &ObjectMeta, at: &Path, on: On, reading: &mut Re
             names::DEFAULT_INBOUND_POLICY => {
                 value.parse::<DefaultPolicy>().err().map(|e| (e.to_string(), "use one of the six names"))
             }
-            _ if annotation::owner(key) == Owner::LaterParts || KNOWN_WITHOUT_EFFECT.contains(&key.as_str()) => {
+            _ if annotation::owner(key) == Owner::LaterParts || inject::is_known(key) => {
                 reading.ignored(&path, "weft does not act on this annotation yet");
                 None
             }

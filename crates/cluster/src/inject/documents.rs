@@ -1,0 +1,177 @@
+//! Manifests before and after: every document of a text, and every item of a `List`, by one function.
+
+use super::subject::is_ours;
+use super::{Annotations, Mesh, Outcome, Refusal, Report, Skip, Warning, annotate, manual, uninject};
+use crate::{
+    manifest::{self, Unreadable},
+    yaml,
+};
+use serde_json::Value;
+use std::fmt;
+
+/// What is done with each object.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// Asks the webhook for proxies, with these annotations besides.
+    Annotate(&'a Annotations),
+    /// Writes proxies.
+    Manual(&'a Annotations, Mesh<'a>),
+    /// Takes them away.
+    Uninject,
+}
+
+/// How documents are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Yaml,
+    /// One document per line.
+    Json,
+}
+
+/// A text afterwards.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changed {
+    pub text: String,
+    /// One per object, in their order.
+    pub reports: Vec<Report>,
+    /// With the object that each is about.
+    pub warnings: Vec<(String, Warning)>,
+}
+
+/// Why a text is not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// It is no YAML, or too large.
+    Unreadable { line: u32, message: String, remedy: &'static str },
+    /// Objects that cannot have what is asked for, each with every reason.
+    Refused(Vec<(String, String)>),
+}
+
+impl From<Unreadable> for Unchanged {
+    fn from(unread: Unreadable) -> Self {
+        Self::Unreadable { line: unread.line, message: unread.message, remedy: unread.remedy }
+    }
+}
+
+impl fmt::Display for Unchanged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { line, message, remedy } => write!(f, "line {line}: {message}; {remedy}"),
+            Self::Refused(objects) => {
+                for (i, (object, reason)) in objects.iter().enumerate() {
+                    write!(f, "{}failed to inject {object}: {reason}", if i == 0 { "" } else { "\n" })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Changes every object of a text. If one cannot be changed none is.
+pub fn change(text: &str, what: Change<'_>, format: Format) -> Result<Changed, Unchanged> {
+    let mut out = Out { changed: Changed::default(), refused: vec![] };
+    for document in manifest::documents(text)? {
+        if let (Format::Yaml, Some(report)) = (format, foreign(document.text())) {
+            out.changed.reports.push(report);
+            out.changed.text += &as_written(document.text());
+            continue;
+        }
+        let before = document.value()?;
+        if before.is_null() {
+            continue;
+        }
+        let after = if before.get("kind").and_then(Value::as_str) == Some("List") {
+            out.list(&before, what)
+        } else {
+            out.object(&before, what)
+        };
+        out.changed.text += &match format {
+            Format::Json => format!("{after}\n"),
+            // What is not changed stays as somebody wrote it.
+            Format::Yaml if after == before => as_written(document.text()),
+            Format::Yaml => format!("{}---\n", yaml::text(&after)),
+        };
+    }
+    if out.refused.is_empty() { Ok(out.changed) } else { Err(Unchanged::Refused(out.refused)) }
+}
+
+fn as_written(text: &str) -> String {
+    format!("{}\n---\n", text.trim_matches(['\n', '\r']))
+}
+
+/// What is said of a document that is visibly of a kind that the mesh does nothing with. It is not read: definitions of kinds
+/// may be nested more deeply than anything that is.
+fn foreign(text: &str) -> Option<Report> {
+    let kind = text.lines().find_map(|line| line.strip_prefix("kind:"))?.trim();
+    let word = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !word || is_ours(kind) {
+        return None;
+    }
+    let meta = text.lines().skip_while(|line| line.trim_end() != "metadata:").skip(1);
+    let name = meta.take_while(|line| line.starts_with(' ')).find_map(|line| line.strip_prefix("  name:"));
+    let name = name.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned();
+    let skipped = vec![Skip::Unsupported];
+    Some(Report { kind: kind.to_lowercase(), name, skipped, ..Report::default() })
+}
+
+struct Out {
+    changed: Changed,
+    refused: Vec<(String, String)>,
+}
+
+impl Out {
+    fn list(&mut self, list: &Value, what: Change<'_>) -> Value {
+        let mut list = list.clone();
+        if let Some(Value::Array(items)) = list.get_mut("items") {
+            for item in items {
+                *item = self.object(item, what);
+            }
+        }
+        list
+    }
+
+    fn object(&mut self, object: &Value, what: Change<'_>) -> Value {
+        match changed(object, what) {
+            Ok(Outcome { object, report, warnings, .. }) => {
+                let name = report.resource();
+                // A proxy that is asked for and cannot be is a mistake, unless the pod says that it wants none.
+                let wrong: Vec<&str> = match what {
+                    Change::Uninject => vec![],
+                    Change::Annotate(_) | Change::Manual(..) => {
+                        report.skipped.iter().filter_map(|s| mistake(*s)).collect()
+                    }
+                };
+                if !wrong.is_empty() {
+                    self.refused.push((name.clone(), wrong.join(", ")));
+                }
+                self.changed.warnings.extend(warnings.into_iter().map(|w| (name.clone(), w)));
+                self.changed.reports.push(report);
+                object
+            }
+            Err(refusals) => {
+                let texts: Vec<String> = refusals.iter().map(|r| format!("{}: {}", r.field, r.message)).collect();
+                self.refused.push((resource(object), texts.join(", ")));
+                object.clone()
+            }
+        }
+    }
+}
+
+fn mistake(skip: Skip) -> Option<&'static str> {
+    matches!(skip, Skip::HostNetwork | Skip::Sidecar).then(|| skip.explained())
+}
+
+/// Proxies are taken away before they are written, so that those of an older version do not stay.
+fn changed(object: &Value, what: Change<'_>) -> Result<Outcome, Vec<Refusal>> {
+    match what {
+        Change::Uninject => uninject(object),
+        Change::Annotate(annotations) => annotate(&uninject(object)?.object, annotations),
+        Change::Manual(annotations, mesh) => manual(&uninject(object)?.object, annotations, mesh),
+    }
+}
+
+fn resource(object: &Value) -> String {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = text(object.get("metadata").and_then(|m| m.get("name")));
+    format!("{}/{name}", text(object.get("kind")).to_lowercase())
+}

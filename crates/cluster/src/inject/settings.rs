@@ -1,0 +1,326 @@
+//! What holds for one pod: the values of the installation under the annotations of its Namespace and its own.
+
+use super::{
+    Annotations,
+    table::{
+        ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, TABLE, TRACE_ATTRIBUTE_PREFIX,
+        WAIT_BEFORE_EXIT, is_known,
+    },
+};
+use crate::{
+    annotation::{self, Owner},
+    values::{Text, Values},
+};
+use std::collections::BTreeMap;
+
+/// The values, and what there is no value for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) values: Values,
+    pub(crate) debug: bool,
+    /// Resource attributes of traces.
+    pub(crate) trace_attributes: BTreeMap<String, String>,
+}
+
+/// Something about an annotation that its owner should know. The pod is admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    pub key: String,
+    pub message: String,
+}
+
+/// Why an object is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The field, such as `metadata.annotations[config.linkerd.io/proxy-uid]`.
+    pub field: String,
+    pub message: String,
+}
+
+/// Reads the annotations of a pod over those of its namespace.
+pub(super) fn overlay(
+    values: &Values,
+    own: &Annotations,
+    namespace: &Annotations,
+    warnings: &mut Vec<Warning>,
+) -> Result<Settings, Vec<Refusal>> {
+    let mut settings = Settings { values: values.clone(), ..Settings::default() };
+    let mut refusals = vec![];
+    for row in TABLE {
+        let inherited = namespace.get(row.key).filter(|_| row.inherited);
+        // The variables of both count, name by name.
+        let both = row.key == ADDITIONAL_ENV;
+        let values = [inherited.filter(|_| both || !own.contains_key(row.key)), own.get(row.key)];
+        for value in values.into_iter().flatten() {
+            if let Err(message) = (row.set)(value.trim(), &mut settings) {
+                match row.mistake {
+                    Mistake::Refused => refusals.push(refusal(row.key, value, &message)),
+                    Mistake::Default => warnings.push(warning(row, value, &message)),
+                }
+            }
+        }
+    }
+    for (key, value) in own {
+        if let Some(name) = key.strip_prefix(TRACE_ATTRIBUTE_PREFIX) {
+            settings.trace_attributes.insert(name.to_owned(), value.clone());
+        } else if annotation::owner(key) == Owner::Mesh && !is_known(key) {
+            let message = "there is no such annotation: correct the spelling, or remove it".to_owned();
+            warnings.push(Warning { key: key.clone(), message });
+        }
+    }
+    together(&mut settings, warnings, &mut refusals);
+    if refusals.is_empty() { Ok(settings) } else { Err(refusals) }
+}
+
+/// Settings that exclude each other.
+fn together(settings: &mut Settings, warnings: &mut Vec<Warning>, refusals: &mut Vec<Refusal>) {
+    let Settings { values, .. } = settings;
+    if let Some((first, second)) = crate::values::clash(values) {
+        let message = format!("{second} is the same port as {first}: give each its own");
+        refusals.push(Refusal { field: "metadata.annotations".to_owned(), message });
+    }
+    if values.proxy.native_sidecar && values.proxy.wait_before_exit_seconds > 0 {
+        values.proxy.wait_before_exit_seconds = 0;
+        let message = "a native sidecar does not wait: it ends after the other containers".to_owned();
+        warnings.push(Warning { key: WAIT_BEFORE_EXIT.to_owned(), message });
+    }
+    let init = &mut values.proxy_init;
+    if init.close_wait_timeout_secs > 0 && !(init.run_as_root && init.privileged) {
+        init.close_wait_timeout_secs = 0;
+        let message = "it needs an installation with proxyInit.runAsRoot and proxyInit.privileged".to_owned();
+        warnings.push(Warning { key: CLOSE_WAIT_TIMEOUT.to_owned(), message });
+    }
+}
+
+fn refusal(key: &str, value: &str, message: &str) -> Refusal {
+    Refusal { field: format!("metadata.annotations[{key}]"), message: format!("{}: {message}", shown(value)) }
+}
+
+fn warning(row: &Annotation, value: &str, message: &str) -> Warning {
+    let message = format!("{} is ignored: {message}", shown(value));
+    Warning { key: row.key.to_owned(), message }
+}
+
+fn shown(value: &str) -> String {
+    let cut: String = value.chars().take(64).collect();
+    format!("{cut:?}")
+}
+
+/// The annotations that a pod takes over from its namespace: those that it has not itself.
+pub(super) fn inherited(own: &Annotations, namespace: &Annotations) -> Annotations {
+    // Of three names of one setting the pod's own counts, whichever it uses.
+    let decided = |key: &str| NATIVE_SIDECAR.contains(&key) && NATIVE_SIDECAR.iter().any(|k| own.contains_key(*k));
+    TABLE
+        .iter()
+        .filter(|row| row.inherited && !own.contains_key(row.key) && !decided(row.key))
+        .filter_map(|row| Some((row.key.to_owned(), namespace.get(row.key)?.clone())))
+        .collect()
+}
+
+/// How texts become settings.
+pub(super) mod read {
+    use super::Text;
+    use crate::values::Quantity;
+    use k8s_openapi::api::core::v1::EnvVar;
+    use std::{fmt::Display, str::FromStr, time::Duration};
+
+    /// Variables that one annotation may give.
+    const MAX_VARIABLES: usize = 100;
+
+    pub(crate) fn text(value: &str, to: &mut Text) -> Result<(), String> {
+        if value.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        *to = value.into();
+        Ok(())
+    }
+
+    /// Go's words for truth values.
+    pub(crate) fn bool(value: &str, to: &mut bool) -> Result<(), String> {
+        *to = match value {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => true,
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => false,
+            _ => return Err("use true or false".to_owned()),
+        };
+        Ok(())
+    }
+
+    pub(crate) fn enabled(value: &str, to: &mut bool) -> Result<(), String> {
+        *to = match value {
+            "enabled" => true,
+            "disabled" => false,
+            _ => return Err("use enabled or disabled".to_owned()),
+        };
+        Ok(())
+    }
+
+    pub(crate) fn one_of(value: &str, allowed: &[&str], to: &mut Text) -> Result<(), String> {
+        if !allowed.contains(&value) {
+            return Err(format!("use {}", allowed.join(" or ")));
+        }
+        *to = value.into();
+        Ok(())
+    }
+
+    pub(crate) fn pull_policy(value: &str, to: &mut Text) -> Result<(), String> {
+        one_of(value, &["Always", "IfNotPresent", "Never"], to)
+    }
+
+    /// Keeps the text of what can be read, without spaces: the proxy and linkerd-init want none in lists.
+    pub(crate) fn valid<T: FromStr<Err: Display>>(value: &str, to: &mut Text) -> Result<(), String> {
+        value.parse::<T>().map_err(|error| error.to_string())?;
+        *to = value.split_whitespace().collect::<String>().into();
+        Ok(())
+    }
+
+    pub(crate) fn networks(value: &str, to: &mut Text) -> Result<(), String> {
+        super::super::table::networks(value)?;
+        *to = value.split_whitespace().collect::<String>().into();
+        Ok(())
+    }
+
+    pub(crate) fn quantity(value: &str, to: &mut Text) -> Result<(), String> {
+        valid::<Quantity>(value, to)
+    }
+
+    pub(crate) fn number(value: &str, to: &mut u32) -> Result<(), String> {
+        *to = value.parse().map_err(|_| "use a number".to_owned())?;
+        Ok(())
+    }
+
+    pub(crate) fn port(value: &str, to: &mut u16) -> Result<(), String> {
+        match value.parse() {
+            Ok(port) if port > 0 => *to = port,
+            _ => return Err("a port is a number from 1 to 65535".to_owned()),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn uid(value: &str, to: &mut i64) -> Result<(), String> {
+        match value.parse::<i64>() {
+            Ok(uid) if (1..=i64::from(i32::MAX)).contains(&uid) => *to = uid,
+            _ => return Err("the proxy's user is a number above 0: it cannot be root".to_owned()),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn gid(value: &str, to: &mut i64) -> Result<(), String> {
+        match value.parse::<i64>() {
+            Ok(gid) if (-1..=i64::from(i32::MAX)).contains(&gid) => *to = gid,
+            _ => return Err("a group is a number; -1 is the image's own".to_owned()),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ratio(value: &str, to: &mut Option<f64>) -> Result<(), String> {
+        match value.parse::<f64>() {
+            Ok(ratio) if ratio > 0.0 && ratio <= 1.0 => *to = Some(ratio),
+            _ => return Err("use a number above 0, at most 1".to_owned()),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn env(value: &str, to: &mut Vec<EnvVar>) -> Result<(), String> {
+        let mut unknown = vec![];
+        let mut see = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let mut reader = serde_json::Deserializer::from_str(value);
+        let variables: Vec<EnvVar> = serde_ignored::deserialize(&mut reader, &mut see)
+            .and_then(|variables| reader.end().map(|()| variables))
+            .map_err(|error| format!("it is no JSON list of variables: {error}"))?;
+        if let Some(path) = unknown.first() {
+            return Err(format!("a variable has no field {path}"));
+        }
+        if variables.len() > MAX_VARIABLES {
+            return Err(format!("it has more than {MAX_VARIABLES} variables"));
+        }
+        if variables.iter().any(|v| v.name.is_empty()) {
+            return Err("a variable has no name".to_owned());
+        }
+        for variable in variables {
+            match to.iter_mut().find(|v| v.name == variable.name) {
+                Some(old) => *old = variable,
+                None => to.push(variable),
+            }
+        }
+        Ok(())
+    }
+
+    /// The proxy reads one number with its unit.
+    pub(crate) fn millis(value: &str, to: &mut Text) -> Result<(), String> {
+        *to = format!("{}ms", duration(value)?.as_millis()).into();
+        Ok(())
+    }
+
+    pub(crate) fn seconds(value: &str, to: &mut Text) -> Result<(), String> {
+        let duration = duration(value)?;
+        *to = match duration.subsec_millis() {
+            0 => format!("{}s", duration.as_secs()),
+            _ => format!("{}ms", duration.as_millis()),
+        }
+        .into();
+        Ok(())
+    }
+
+    pub(crate) fn whole_seconds(value: &str, to: &mut u32) -> Result<(), String> {
+        *to = u32::try_from(duration(value)?.as_secs()).map_err(|_| "it is too long".to_owned())?;
+        Ok(())
+    }
+
+    /// Go's durations: `1h2m3.5s`, without a sign.
+    fn duration(text: &str) -> Result<Duration, String> {
+        let invalid = || "a duration is such as 500ms, 10s or 1h30m".to_owned();
+        if text == "0" {
+            return Ok(Duration::ZERO);
+        }
+        let (mut rest, mut nanos) = (text, 0_f64);
+        while !rest.is_empty() {
+            let unit = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+            let (number, behind) = rest.split_at_checked(unit).ok_or_else(invalid)?;
+            let length = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+            let (unit, behind) = behind.split_at_checked(length).ok_or_else(invalid)?;
+            let scale = match unit {
+                "ns" => 1.0,
+                "us" | "µs" | "μs" => 1e3,
+                "ms" => 1e6,
+                "s" => 1e9,
+                "m" => 60e9,
+                "h" => 3600e9,
+                _ => return Err(invalid()),
+            };
+            nanos += number.parse::<f64>().map_err(|_| invalid())? * scale;
+            rest = behind;
+        }
+        if text.is_empty() { Err(invalid()) } else { Duration::try_from_secs_f64(nanos / 1e9).map_err(|_| invalid()) }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn durations_are_gos() {
+            for (text, millis) in [("0", 0), ("500ms", 500), ("1h2m3.5s", 3_723_500), (".5s", 500), ("1m", 60_000)] {
+                assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+            }
+            for bad in ["", "5", "-5s", "s", "1 s", "1d", "99999999999999999999h"] {
+                assert!(duration(bad).is_err(), "{bad}");
+            }
+            let mut text = Text::default();
+            assert_eq!((seconds("90s", &mut text), &*text), (Ok(()), "90s"));
+            assert_eq!((seconds("1500ms", &mut text), &*text), (Ok(()), "1500ms"));
+            assert_eq!((millis("1m", &mut text), &*text), (Ok(()), "60000ms"));
+        }
+
+        #[test]
+        fn variables_replace_each_other_by_name() {
+            let mut variables = vec![];
+            env(r#"[{"name":"A","value":"1"},{"name":"B"}]"#, &mut variables).unwrap();
+            env(r#"[{"name":"A","value":"2"}]"#, &mut variables).unwrap();
+            let shown: Vec<_> = variables.iter().map(|v| (v.name.as_str(), v.value.as_deref())).collect();
+            assert_eq!(shown, [("A", Some("2")), ("B", None)]);
+            for bad in ["", "{}", r#"[{"name":"A"}] x"#, r#"[{"name":"A","valeu":"1"}]"#, r#"[{"value":"1"}]"#] {
+                assert!(env(bad, &mut vec![]).is_err(), "{bad}");
+            }
+        }
+    }
+}

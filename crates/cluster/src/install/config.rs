@@ -1,0 +1,81 @@
+//! What the parts of the control plane, the CLI and later versions read: values, anchors, issuer.
+
+use super::{By, Installation, Meta};
+use crate::{
+    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
+    values::{Text, Values},
+    yaml,
+};
+use serde_json::{Value, json};
+
+pub(super) const CONFIG: &str = "linkerd-config";
+pub(super) const ISSUER: &str = "linkerd-identity-issuer";
+const OVERRIDES: &str = "linkerd-config-overrides";
+
+pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value> {
+    let Installation { values, material, by, overrides, .. } = *installation;
+    let text = yaml::text(&serde_json::to_value(values_of_cluster(values)).unwrap_or_default());
+    let mut objects = vec![json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta.named(CONFIG, Some("controller")),
+        "data": {
+            "linkerd-crds-chart-version": format!("linkerd-crds-{}", values.linkerd_version),
+            "values": text,
+        },
+    })];
+    if !values.identity.external_ca {
+        objects.push(json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": meta.named(TRUST_ROOTS, Some("identity")),
+            "data": { TRUST_ROOTS_KEY: format!("{}\n", values.identity_trust_anchors_pem.or(&material.anchors_pem).trim()) },
+        }));
+    }
+    if &*values.identity.issuer.scheme == "linkerd.io/tls" {
+        objects.push(json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": meta.named(ISSUER, Some("identity")),
+            "type": "Opaque",
+            "stringData": {
+                "crt.pem": values.identity.issuer.tls.crt_pem.or(&material.issuer.certificate),
+                "key.pem": values.identity.issuer.tls.key_pem.or(&material.issuer.key),
+            },
+        }));
+    }
+    if by == By::Cli {
+        objects.push(json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": meta.named(OVERRIDES, None),
+            "type": "Opaque",
+            "stringData": { OVERRIDES: overrides },
+        }));
+    }
+    objects
+}
+
+/// The values as everybody in the cluster may read them: without keys, and with the trust domain written out.
+pub fn values_of_cluster(values: &Values) -> Values {
+    let mut values = values.clone();
+    values.identity_trust_domain = values.trust_domain().into();
+    for key in [
+        &mut values.identity.issuer.tls.key_pem,
+        &mut values.proxy_injector.key_pem,
+        &mut values.profile_validator.key_pem,
+        &mut values.policy_validator.key_pem,
+    ] {
+        *key = Text::default();
+    }
+    // A certificate without its key is refused where the values are read again.
+    for certificate in [
+        &mut values.identity.issuer.tls.crt_pem,
+        &mut values.proxy_injector.crt_pem,
+        &mut values.profile_validator.crt_pem,
+        &mut values.policy_validator.crt_pem,
+    ] {
+        *certificate = Text::default();
+    }
+    values
+}

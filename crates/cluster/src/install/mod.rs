@@ -1,0 +1,103 @@
+//! What an installation puts into a cluster: pure functions from values to objects, in the order in which they are applied.
+//!
+//! ```text
+//! Values + Material ─► crds | control_plane ─► objects ─► text (weft install) | charts
+//! ```
+//!
+//! Names, ports, labels and ServiceAccounts are Linkerd's. Certificates are made elsewhere and passed in; nothing here knows
+//! the time, so that the same values give the same objects.
+
+mod access;
+mod component;
+mod config;
+mod crd;
+mod meta;
+mod monitor;
+mod namespace;
+mod pod;
+mod service;
+mod webhook;
+
+pub use config::values_of_cluster;
+use meta::Meta;
+pub use webhook::Webhook;
+
+use crate::{values::Values, yaml};
+use serde_json::Value;
+
+/// The ServiceAccounts of the three Deployments, which bear the same names.
+pub(crate) const DESTINATION: &str = weft_model::names::service_account::DESTINATION;
+pub(crate) const IDENTITY: &str = weft_model::names::service_account::IDENTITY;
+pub(crate) const PROXY_INJECTOR: &str = "linkerd-proxy-injector";
+
+/// What is made for one installation, and kept by later ones. What values give beats it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Material {
+    /// PEM; not rendered if `identity.externalCA` says that somebody else brings it.
+    pub anchors_pem: String,
+    /// SHA-256 of the text of the anchors that hold, in lower-case hexadecimal digits.
+    pub anchors_sha256: String,
+    /// Not rendered if the scheme of the issuer says that somebody else brings it.
+    pub issuer: Pair,
+    /// The webhooks', each for the name of its Service; not rendered with `externalSecret`.
+    pub proxy_injector: Pair,
+    pub profile_validator: Pair,
+    pub policy_validator: Pair,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Who installs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `weft install`: with the Namespace, and the values that differ from the defaults, for `weft upgrade`.
+    Cli,
+    Helm,
+}
+
+/// One installation.
+#[derive(Clone, Copy, Debug)]
+pub struct Installation<'a> {
+    pub values: &'a Values,
+    /// The control plane's namespace.
+    pub namespace: &'a str,
+    pub by: By,
+    pub material: &'a Material,
+    /// YAML of the values that were given, for the Secret of [`By::Cli`].
+    pub overrides: &'a str,
+    /// Whether the control plane of this version serves the validating webhooks: without a server they would refuse everything
+    /// where their policy is `Fail`.
+    pub validators: bool,
+}
+
+/// The mesh's own kinds.
+pub fn crds(values: &Values, namespace: &str, by: By) -> Vec<Value> {
+    crd::all(&Meta { values, namespace, by })
+}
+
+/// Everything else.
+pub fn control_plane(installation: Installation<'_>) -> Vec<Value> {
+    let Installation { values, namespace, by, .. } = installation;
+    let meta = Meta { values, namespace, by };
+    let mut objects = vec![];
+    if by == By::Cli {
+        objects.push(namespace::namespace(&meta));
+    }
+    objects.extend(access::all(&meta));
+    objects.extend(config::all(&installation, &meta));
+    objects.extend(webhook::all(&installation, &meta));
+    objects.extend(service::all(&meta));
+    objects.extend(component::all(&installation, &meta));
+    objects.extend(monitor::all(&meta));
+    objects
+}
+
+/// A text for `kubectl apply -f -`.
+pub fn text(objects: &[Value]) -> String {
+    objects.iter().map(|object| format!("---\n{}", yaml::text(object))).collect()
+}

@@ -1,0 +1,268 @@
+//! Whether values can be what they say, each by itself and together.
+
+use super::{
+    Amounts, Quantity, Resources, Validator, Values,
+    layer::{Problem, problem},
+};
+use crate::annotation::{PortList, PortRanges};
+use std::collections::HashMap;
+use weft_model::{decide::cidr::Cidr, policy::inbound::DefaultPolicy};
+
+struct Check(Vec<Problem>);
+
+pub(super) fn all(values: &Values) -> Vec<Problem> {
+    let mut check = Check(vec![]);
+    check.names(values);
+    check.choices(values);
+    check.networks_and_ports(values);
+    check.proxy(values);
+    check.resources(values);
+    check.webhooks(values);
+    check.identity(values);
+    check.0
+}
+
+impl Check {
+    fn wrong(&mut self, path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(problem(path, message, remedy));
+    }
+
+    fn one_of(&mut self, path: &str, value: &str, allowed: &[&str]) {
+        if !allowed.contains(&value) {
+            let shown: Vec<&str> = allowed.iter().map(|a| if a.is_empty() { "\"\"" } else { a }).collect();
+            self.wrong(path, format!("{value:?} is none of its values"), format!("use one of: {}", shown.join(", ")));
+        }
+    }
+
+    fn parses<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, path: &str, value: &str, remedy: &str) {
+        if let Err(error) = value.parse::<T>() {
+            self.wrong(path, error.to_string(), remedy);
+        }
+    }
+
+    fn names(&mut self, values: &Values) {
+        for (path, name) in
+            [("clusterDomain", &values.cluster_domain), ("identityTrustDomain", &values.identity_trust_domain)]
+        {
+            if !(is_domain(name) || name.is_empty() && path == "identityTrustDomain") {
+                let message = format!("{:?} is no DNS name", &**name);
+                self.wrong(path, message, "use lower-case letters, digits, '-' and '.'");
+            }
+        }
+        for (path, version) in [
+            ("linkerdVersion", &values.linkerd_version),
+            ("controllerImageVersion", &values.controller_image_version),
+            ("proxy.image.version", &values.proxy.image.version),
+            ("debugContainer.image.version", &values.debug_container.image.version),
+        ] {
+            let known = version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            if !known || version.is_empty() && path == "linkerdVersion" || version.len() > 128 {
+                let message = format!("{:?} is no version", &**version);
+                self.wrong(path, message, "use letters, digits, '.', '-' and '_'");
+            }
+        }
+    }
+
+    fn choices(&mut self, values: &Values) {
+        let Values { proxy, proxy_init, .. } = values;
+        let pull = ["Always", "IfNotPresent", "Never"];
+        self.one_of("imagePullPolicy", &values.image_pull_policy, &pull);
+        for (path, image) in [("proxy.image", &proxy.image), ("debugContainer.image", &values.debug_container.image)] {
+            if !image.pull_policy.is_empty() {
+                self.one_of(&format!("{path}.pullPolicy"), &image.pull_policy, &pull);
+            }
+        }
+        self.one_of("controllerLogFormat", &values.controller_log_format, &["plain", "json"]);
+        self.one_of("webhookFailurePolicy", &values.webhook_failure_policy, &["Ignore", "Fail"]);
+        self.one_of("proxy.logFormat", &proxy.log_format, &["plain", "json"]);
+        self.one_of("proxy.logHTTPHeaders", &proxy.log_http_headers, &["off", "insecure", ""]);
+        self.one_of("proxy.accessLog", &proxy.access_log, &["", "apache", "json"]);
+        self.one_of("identity.issuer.scheme", &values.identity.issuer.scheme, &["linkerd.io/tls", "kubernetes.io/tls"]);
+        self.one_of("proxyInit.iptablesMode", &proxy_init.iptables_mode, &["nft", "legacy"]);
+        self.one_of("proxyInit.logFormat", &proxy_init.log_format, &["", "plain", "json"]);
+        self.parses::<DefaultPolicy>(
+            "proxy.defaultInboundPolicy",
+            &proxy.default_inbound_policy,
+            "use one of the six names",
+        );
+        for (path, level) in
+            [("controllerLogLevel", &values.controller_log_level), ("proxy.logLevel", &proxy.log_level)]
+        {
+            if level.is_empty() {
+                self.wrong(path, "there is no log level", "use a filter, such as warn,linkerd=info");
+            }
+        }
+    }
+
+    fn networks_and_ports(&mut self, values: &Values) {
+        self.networks("clusterNetworks", values.cluster_networks.split(','));
+        self.networks("policyController.probeNetworks", values.policy_controller.probe_networks.iter().map(|n| &**n));
+        self.networks("proxyInit.skipSubnets", values.proxy_init.skip_subnets.split(',').filter(|n| !n.is_empty()));
+        let remedy = "use ports and ranges, such as 25,4000-4100";
+        for (path, ports) in [
+            ("proxy.requireIdentityOnInboundPorts", &values.proxy.require_identity_on_inbound_ports),
+            ("proxy.requireTLSOnInboundPorts", &values.proxy.require_tls_on_inbound_ports),
+            ("proxyInit.ignoreInboundPorts", &values.proxy_init.ignore_inbound_ports),
+            ("proxyInit.ignoreOutboundPorts", &values.proxy_init.ignore_outbound_ports),
+            ("proxyInit.kubeAPIServerPorts", &values.proxy_init.kube_api_server_ports),
+        ] {
+            self.parses::<PortRanges>(path, ports, remedy);
+        }
+        self.parses::<PortList>("proxy.opaquePorts", &values.proxy.opaque_ports, remedy);
+        if let Some((first, second)) = clash(values) {
+            let message = format!("the same port as {first}");
+            self.wrong(second, message, "give each its own");
+        }
+    }
+
+    fn networks<'n>(&mut self, path: &str, networks: impl Iterator<Item = &'n str>) {
+        for network in networks {
+            if let Err(error) = network.trim().parse::<Cidr>() {
+                self.wrong(path, error.to_string(), "use networks, such as 10.0.0.0/8");
+            }
+        }
+    }
+
+    fn proxy(&mut self, values: &Values) {
+        let Values { proxy, proxy_init, .. } = values;
+        if proxy.uid <= 0 {
+            self.wrong("proxy.uid", "the proxy cannot be root", "use a number above 0, such as 2102");
+        }
+        if proxy.native_sidecar && proxy.wait_before_exit_seconds > 0 {
+            let remedy = "remove it: native sidecars end after the other containers";
+            self.wrong("proxy.waitBeforeExitSeconds", "it has no meaning with proxy.nativeSidecar", remedy);
+        }
+        if proxy_init.close_wait_timeout_secs > 0 && !(proxy_init.run_as_root && proxy_init.privileged) {
+            let remedy = "set proxyInit.runAsRoot and proxyInit.privileged, or remove it";
+            self.wrong("proxyInit.closeWaitTimeoutSecs", "only root may change it", remedy);
+        }
+        if let Some(ratio) = proxy.runtime.workers.maximum_cpu_ratio
+            && !(ratio > 0.0 && ratio <= 1.0)
+        {
+            let message = format!("{ratio} is no part of the CPUs");
+            self.wrong("proxy.runtime.workers.maximumCPURatio", message, "use a number above 0, at most 1");
+        }
+        let collector = &proxy.tracing.collector;
+        if proxy.tracing.enabled {
+            for (path, value) in [
+                ("endpoint", &collector.endpoint),
+                ("meshIdentity.serviceAccountName", &collector.mesh_identity.service_account_name),
+                ("meshIdentity.namespace", &collector.mesh_identity.namespace),
+            ] {
+                if value.is_empty() {
+                    let path = format!("proxy.tracing.collector.{path}");
+                    self.wrong(path, "it is missing", "give it, or set proxy.tracing.enabled to false");
+                }
+            }
+        }
+    }
+
+    fn resources(&mut self, values: &Values) {
+        self.amounts("proxy.resources", &values.proxy.resources);
+        for (path, resources) in [
+            ("destinationResources", &values.destination_resources),
+            ("destinationProxyResources", &values.destination_proxy_resources),
+            ("identityResources", &values.identity_resources),
+            ("identityProxyResources", &values.identity_proxy_resources),
+            ("proxyInjectorResources", &values.proxy_injector_resources),
+            ("proxyInjectorProxyResources", &values.proxy_injector_proxy_resources),
+        ] {
+            if let Some(resources) = resources {
+                self.amounts(path, resources);
+            }
+        }
+    }
+
+    fn amounts(&mut self, path: &str, resources: &Resources) {
+        let Resources { cpu, ephemeral_storage, memory } = resources;
+        for (name, amounts) in [("cpu", cpu), ("ephemeral-storage", ephemeral_storage), ("memory", memory)] {
+            let Amounts { limit, request } = amounts;
+            for (kind, text) in [("limit", limit), ("request", request)] {
+                if !text.is_empty() {
+                    self.parses::<Quantity>(&format!("{path}.{name}.{kind}"), text, "use a quantity");
+                }
+            }
+            if let (Ok(limit), Ok(request)) = (limit.parse::<Quantity>(), request.parse::<Quantity>())
+                && limit < request
+            {
+                let path = format!("{path}.{name}.limit");
+                self.wrong(path, "it is below the request", "raise the limit, or lower the request");
+            }
+        }
+    }
+
+    fn webhooks(&mut self, values: &Values) {
+        let injector = &values.proxy_injector;
+        let as_validator = Validator {
+            ca_bundle: injector.ca_bundle.clone(),
+            crt_pem: injector.crt_pem.clone(),
+            external_secret: injector.external_secret,
+            inject_ca_from: injector.inject_ca_from.clone(),
+            inject_ca_from_secret: injector.inject_ca_from_secret.clone(),
+            key_pem: injector.key_pem.clone(),
+            namespace_selector: injector.namespace_selector.clone(),
+        };
+        for (path, webhook) in [
+            ("proxyInjector", &as_validator),
+            ("profileValidator", &values.profile_validator),
+            ("policyValidator", &values.policy_validator),
+        ] {
+            self.webhook(path, webhook);
+        }
+        if !(1..=30).contains(&injector.timeout_seconds) {
+            self.wrong("proxyInjector.timeoutSeconds", "the API server waits from 1 to 30 seconds", "use 10");
+        }
+    }
+
+    fn webhook(&mut self, path: &str, webhook: &Validator) {
+        let injected = !webhook.inject_ca_from.is_empty() || !webhook.inject_ca_from_secret.is_empty();
+        if !webhook.inject_ca_from.is_empty() && !webhook.inject_ca_from_secret.is_empty() {
+            self.wrong(format!("{path}.injectCaFrom"), "injectCaFromSecret is given as well", "give one of them");
+        }
+        if injected && !webhook.ca_bundle.is_empty() {
+            self.wrong(format!("{path}.caBundle"), "cert-manager is asked for it as well", "give one of them");
+        }
+        if injected && !webhook.external_secret {
+            let remedy = format!("set {path}.externalSecret, and make the Secret");
+            self.wrong(format!("{path}.injectCaFrom"), "the certificate is made here", remedy);
+        }
+        if webhook.crt_pem.is_empty() != webhook.key_pem.is_empty() {
+            self.wrong(format!("{path}.crtPEM"), "certificate and key go together", "give both or none");
+        }
+    }
+
+    fn identity(&mut self, values: &Values) {
+        let issuer = &values.identity.issuer;
+        if issuer.tls.crt_pem.is_empty() != issuer.tls.key_pem.is_empty() {
+            self.wrong("identity.issuer.tls.crtPEM", "certificate and key go together", "give both or none");
+        }
+        if &*issuer.scheme == "kubernetes.io/tls" && !issuer.tls.crt_pem.is_empty() {
+            let remedy = "remove it, or use the scheme linkerd.io/tls";
+            self.wrong("identity.issuer.tls.crtPEM", "an external issuer brings its own Secret", remedy);
+        }
+    }
+}
+
+/// Two of the proxy's ports that are the same.
+pub(crate) fn clash(values: &Values) -> Option<(&'static str, &'static str)> {
+    let ports = &values.proxy.ports;
+    let mut seen = HashMap::new();
+    [
+        ("proxy.ports.admin", ports.admin),
+        ("proxy.ports.control", ports.control),
+        ("proxy.ports.inbound", ports.inbound),
+        ("proxy.ports.outbound", ports.outbound),
+    ]
+    .into_iter()
+    .find_map(|(path, port)| seen.insert(port, path).map(|first| (first, path)))
+}
+
+fn is_domain(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}

@@ -1,0 +1,95 @@
+//! From layers of texts to the typed tree, with the path of everything that is wrong.
+
+use super::Values;
+use crate::manifest;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// A value that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Such as `proxy.ports.admin`; empty for the whole text.
+    pub path: String,
+    pub message: String,
+    pub remedy: String,
+}
+
+/// All of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.path.is_empty() { "" } else { ": " };
+        write!(f, "{}{colon}{}; {}", self.path, self.message, self.remedy)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if i == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn problem(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Problem {
+    Problem { path: path.into(), message: message.into(), remedy: remedy.into() }
+}
+
+pub(super) fn from_yaml(text: &str) -> Result<Value, Problems> {
+    let whole = |message: String, remedy: &str| Problems(vec![problem("", message, remedy)]);
+    match manifest::one_document(text).map_err(|e| whole(format!("line {}: {}", e.line, e.message), e.remedy))? {
+        Value::Null => Ok(Value::Object(Map::default())),
+        Value::Object(map) => Ok(Value::Object(map)),
+        _ => Err(whole("values are no map".to_owned(), "write names and values")),
+    }
+}
+
+/// Lays `above` over `below`.
+pub(super) fn lay(below: &mut Value, above: Value) {
+    match (below, above) {
+        (Value::Object(below), Value::Object(above)) => {
+            for (key, value) in above {
+                match below.get_mut(&key) {
+                    Some(old) => lay(old, value),
+                    None => drop(below.insert(key, value)),
+                }
+            }
+        }
+        (below, above) => *below = above,
+    }
+}
+
+/// What was given, on top of the defaults, with every key that is no value and every value of another type.
+pub(super) fn typed(mut given: Value) -> Result<Values, Vec<Problem>> {
+    without_nulls(&mut given);
+    let mut tree = serde_json::to_value(Values::default()).unwrap_or_default();
+    lay(&mut tree, given);
+    without_nulls(&mut tree);
+    let mut unknown = vec![];
+    let mut see = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+    let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(tree, &mut see));
+    let mut problems: Vec<Problem> = unknown
+        .into_iter()
+        .map(|path| problem(path.replace(".?", ""), "there is no such value", "correct the spelling, or remove it"))
+        .collect();
+    match read {
+        Ok(values) if problems.is_empty() => return Ok(values),
+        Ok(_) => {}
+        Err(error) => {
+            let path = error.path().to_string();
+            problems.push(problem(path, error.into_inner().to_string(), "give a value of the right type"));
+        }
+    }
+    Err(problems)
+}
+
+/// `null` is the default: the same as not given.
+fn without_nulls(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.retain(|_, v| !v.is_null());
+        map.values_mut().for_each(without_nulls);
+    }
+}

@@ -1,0 +1,45 @@
+//! The page about values, from the tree that is read and the list of what is refused.
+
+use super::{Values, refused};
+use serde_json::Value;
+use std::fmt::Write;
+
+/// Markdown.
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# Values\n\n\
+         Generated from `crates/cluster/src/values`: do not edit.\n\n\
+         The values of an installation bear the names that Linkerd's charts give them. Maps are joined with the defaults, anything\n\
+         else replaces them, and `null` is the default. What is not listed is refused with its path.\n\n\
+         | value | default |\n|---|---|\n",
+    );
+    let mut tree = serde_json::to_value(Values::default()).unwrap_or_default();
+    // Another one in every release.
+    tree["linkerdVersion"] = Value::from("this release");
+    rows(&tree, "", &mut out);
+    out += "\n## Values that weft does not carry out\n\n\
+            Their harmless settings are accepted; any other is refused.\n\n\
+            | value of Linkerd's charts | instead |\n|---|---|\n";
+    for (path, remedy) in refused::all() {
+        let _ = writeln!(out, "| `{path}` | {remedy} |");
+    }
+    out
+}
+
+fn rows(value: &Value, path: &str, out: &mut String) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                // Names with dots are quoted, so that each step can be told.
+                let key = if key.contains(['.', '/']) { format!("\"{key}\"") } else { key.clone() };
+                rows(value, &format!("{path}{}{key}", if path.is_empty() { "" } else { "." }), out);
+            }
+        }
+        Value::Null => {
+            let _ = writeln!(out, "| `{path}` | |");
+        }
+        other => {
+            let _ = writeln!(out, "| `{path}` | `{}` |", other.to_string().replace('|', "\\|"));
+        }
+    }
+}

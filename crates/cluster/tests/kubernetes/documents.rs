@@ -1,0 +1,72 @@
+//! Manifests before and after `weft inject` and `weft uninject`, with what is said about them.
+
+use serde_json::json;
+use weft_cluster::{
+    inject::{Annotations, Change, Format, Mesh, change, injected, uninjected},
+    values::Values,
+};
+
+const MANIFESTS: &str = include_str!("testdata/manifests.yaml");
+
+fn annotations(words: &[(&str, &str)]) -> Annotations {
+    words.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn shown(text: &str, what: Change<'_>, verbose: bool) -> String {
+    match change(text, what, Format::Yaml) {
+        Ok(changed) => {
+            let told =
+                if matches!(what, Change::Uninject) { uninjected(&changed) } else { injected(&changed, verbose) };
+            format!("{}==== standard error{told}", changed.text)
+        }
+        Err(unchanged) => format!("refused\n{unchanged}\n"),
+    }
+}
+
+#[test]
+fn the_webhook_is_asked_for_proxies() {
+    insta::assert_snapshot!("annotated", shown(MANIFESTS, Change::Annotate(&Annotations::new()), false));
+    let words = [
+        ("config.linkerd.io/opaque-ports", "25,grpc"),
+        ("config.linkerd.io/proxy-log-format", "neither"),
+        ("linkerd.io/inject", "ingress"),
+    ];
+    insta::assert_snapshot!("annotated-verbose", shown(MANIFESTS, Change::Annotate(&annotations(&words)), true));
+}
+
+#[test]
+fn proxies_are_written_and_taken_away() {
+    let values = Values::from_layers([json!({"linkerdVersion": "VERSION", "proxy": {"logLevel": "debug"}})]).unwrap();
+    let mesh = Mesh { values: &values, namespace: "linkerd", anchors_pem: "anchors\n", anchors_sha256: "5a5a" };
+    let words = annotations(&[("config.linkerd.io/enable-debug-sidecar", "true")]);
+    let what = Change::Manual(&words, mesh);
+    insta::assert_snapshot!("by-hand", shown(MANIFESTS, what, false));
+    let once = change(MANIFESTS, what, Format::Yaml).unwrap().text;
+    // Injected again it is the same.
+    assert_eq!(change(&once, what, Format::Yaml).unwrap().text, once);
+    insta::assert_snapshot!("uninjected", shown(&once, Change::Uninject, false));
+}
+
+#[test]
+fn what_cannot_be_injected_is_named() {
+    let none = Annotations::new();
+    let what = Change::Annotate(&none);
+    let text = MANIFESTS.replace("      containers:", "      hostNetwork: true\n      containers:");
+    insta::assert_snapshot!("host-network", shown(&text, what, false));
+    insta::assert_snapshot!("no-yaml", shown("kind: [\n", what, false));
+    let nothing = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\n---\nno: kind\n";
+    insta::assert_snapshot!("nothing-to-inject", shown(nothing, what, false));
+    let own = "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: linkerd-identity}\nspec: {template: {metadata: {labels: \
+               {linkerd.io/control-plane-component: identity}}, spec: {containers: []}}}\n";
+    insta::assert_snapshot!("control-plane", shown(own, what, false));
+    assert_eq!(change(own, Change::Uninject, Format::Yaml).unwrap().text, format!("{own}---\n"));
+}
+
+#[test]
+fn json_is_a_line_per_document() {
+    let text = "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"n\"}}\n---\nkind: Other\n";
+    let changed = change(text, Change::Annotate(&Annotations::new()), Format::Json).unwrap();
+    let lines: Vec<&str> = changed.text.lines().collect();
+    let namespace = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"annotations":{"linkerd.io/inject":"enabled"},"name":"n"}}"#;
+    assert_eq!(lines, [namespace, r#"{"kind":"Other"}"#]);
+}

@@ -1,0 +1,324 @@
+//! What an installation puts into a cluster: golden files, and that Kubernetes knows every field and we every value.
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use weft_cluster::{
+    inject::{Annotations, Around, Mesh, admit},
+    install::{By, Installation, Material, Pair, control_plane, crds, text, values_of_cluster},
+    values::{Values, highly_available},
+};
+
+fn material() -> Material {
+    let pair = |name: &str| Pair { certificate: format!("{name} certificate\n"), key: format!("{name} key\n") };
+    Material {
+        anchors_pem: "anchors\n".to_owned(),
+        anchors_sha256: "5a5a".to_owned(),
+        issuer: pair("issuer"),
+        proxy_injector: pair("injector"),
+        profile_validator: pair("profiles"),
+        policy_validator: pair("policies"),
+    }
+}
+
+fn values(layers: impl IntoIterator<Item = Value>) -> Values {
+    let version = json!({"linkerdVersion": "VERSION"});
+    Values::from_layers(layers.into_iter().chain([version])).unwrap()
+}
+
+fn objects(values: &Values, by: By) -> Vec<Value> {
+    let material = material();
+    let overrides = "linkerdVersion: VERSION\n";
+    let installation =
+        Installation { values, namespace: "linkerd", by, material: &material, overrides, validators: true };
+    let mut objects = crds(values, "linkerd", by);
+    objects.extend(control_plane(installation));
+    objects
+}
+
+fn key(object: &Value) -> String {
+    let meta = &object["metadata"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    format!("{} {}/{}", text(&object["kind"]), text(&meta["namespace"]), text(&meta["name"]))
+}
+
+#[test]
+fn the_kinds_of_the_mesh() {
+    insta::assert_snapshot!(text(&crds(&values([]), "linkerd", By::Cli)));
+}
+
+#[test]
+fn an_installation_without_values() {
+    let values = values([]);
+    let material = material();
+    let installation = Installation {
+        values: &values,
+        namespace: "linkerd",
+        by: By::Cli,
+        material: &material,
+        overrides: "{}\n",
+        validators: false,
+    };
+    insta::assert_snapshot!(text(&control_plane(installation)));
+}
+
+#[test]
+fn a_highly_available_installation_in_another_namespace() {
+    let values = values([
+        highly_available(),
+        json!({
+            "disableIPv6": false,
+            "clusterDomain": "example.org",
+            "identityTrustDomain": "trust.org",
+            "commonLabels": {"team": "mesh"},
+            "configReaders": [{"name": "reader", "namespace": "tools"}, {"name": "own"}],
+            "imagePullSecrets": [{"name": "pull"}],
+            "podMonitor": {"enabled": true, "labels": {"release": "prometheus"}},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "priorityClassName": "system-cluster-critical",
+            "proxyInjector": {"externalSecret": true, "injectCaFrom": "linkerd/injector"},
+            "profileValidator": {"caBundle": "bundle\n"},
+            "identity": {"externalCA": true, "issuer": {"scheme": "kubernetes.io/tls"}},
+        }),
+    ]);
+    let material = material();
+    let installation = Installation {
+        values: &values,
+        namespace: "mesh",
+        by: By::Helm,
+        material: &material,
+        overrides: "",
+        validators: true,
+    };
+    insta::assert_snapshot!(text(&control_plane(installation)));
+}
+
+#[test]
+fn every_object_stands_once_and_can_be_found_and_pruned() {
+    let everything = json!({
+        "configReaders": [{"name": "r"}], "enablePodDisruptionBudget": true, "podMonitor": {"enabled": true},
+    });
+    let mut seen = BTreeSet::new();
+    for object in objects(&values([highly_available(), everything]), By::Cli) {
+        assert!(seen.insert(key(&object)), "{} stands twice", key(&object));
+        let label = &object["metadata"]["labels"]["linkerd.io/control-plane-ns"];
+        assert_eq!(label, "linkerd", "{} cannot be found and pruned", key(&object));
+    }
+}
+
+/// What is mounted, bound or selected is there.
+#[test]
+fn what_objects_name_is_installed() {
+    let objects = objects(&values([]), By::Cli);
+    let there: BTreeSet<String> = objects.iter().map(key).collect();
+    for deployment in objects.iter().filter(|o| o["kind"] == "Deployment") {
+        let pod = &deployment["spec"]["template"];
+        let account = pod["spec"]["serviceAccountName"].as_str().unwrap();
+        assert!(there.contains(&format!("ServiceAccount linkerd/{account}")), "{account}");
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        for volume in volumes {
+            for (kind, name) in
+                [("Secret", &volume["secret"]["secretName"]), ("ConfigMap", &volume["configMap"]["name"])]
+            {
+                if let Some(name) = name.as_str() {
+                    assert!(there.contains(&format!("{kind} linkerd/{name}")), "{kind} {name}");
+                }
+            }
+        }
+        let names: Vec<&str> = volumes.iter().filter_map(|v| v["name"].as_str()).collect();
+        let containers = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array().unwrap().clone());
+        for container in containers.iter().flatten() {
+            for mount in container["volumeMounts"].as_array().unwrap() {
+                assert!(names.contains(&mount["name"].as_str().unwrap()), "{} {mount}", container["name"]);
+            }
+        }
+        let ports: Vec<&Value> =
+            containers.iter().flatten().flat_map(|c| c["ports"].as_array().into_iter().flatten()).collect();
+        let component = &pod["metadata"]["labels"]["linkerd.io/control-plane-component"];
+        for service in objects.iter().filter(|o| o["kind"] == "Service") {
+            if &service["spec"]["selector"]["linkerd.io/control-plane-component"] == component {
+                let target = &service["spec"]["ports"][0]["targetPort"];
+                let served = ports.iter().any(|p| &p["name"] == target || &p["containerPort"] == target);
+                assert!(served, "{}: {target}", key(service));
+            }
+        }
+    }
+}
+
+#[test]
+fn no_key_stands_where_everybody_may_read() {
+    let secret = "SECRET KEY";
+    let values = values([json!({
+        "identity": {"issuer": {"tls": {"crtPEM": "c", "keyPEM": secret}}},
+        "proxyInjector": {"crtPEM": "c", "keyPEM": secret},
+        "profileValidator": {"crtPEM": "c", "keyPEM": secret},
+        "policyValidator": {"crtPEM": "c", "keyPEM": secret},
+    })]);
+    for object in objects(&values, By::Cli) {
+        assert!(object["kind"] == "Secret" || !object.to_string().contains(secret), "{}", key(&object));
+    }
+    // What the injector reads it can read.
+    let written = serde_json::to_value(values_of_cluster(&values)).unwrap();
+    assert!(Values::from_layers([written]).is_ok());
+}
+
+/// Another value that could stand at a path.
+fn another(path: &str, value: &Value) -> Option<Value> {
+    let list = [
+        ("clusterNetworks", json!("10.9.0.0/16")),
+        ("commonLabels", json!({"a": "b"})),
+        ("configReaders", json!([{"name": "r"}])),
+        ("controllerLogFormat", json!("json")),
+        ("controllerGID", json!(5)),
+        ("destinationController.additionalArgs", json!(["--x"])),
+        ("destinationController.podAnnotations", json!({"a": "b"})),
+        ("destinationResources", json!({"cpu": {"limit": "1"}})),
+        ("destinationProxyResources", json!({"cpu": {"limit": "1"}})),
+        ("identityResources", json!({"memory": {"limit": "1"}})),
+        ("identityProxyResources", json!({"cpu": {"limit": "1"}})),
+        ("proxyInjectorResources", json!({"cpu": {"request": "1"}})),
+        ("proxyInjectorProxyResources", json!({"cpu": {"limit": "1"}})),
+        ("identity.issuer.scheme", json!("kubernetes.io/tls")),
+        ("identity.podAnnotations", json!({"a": "b"})),
+        ("proxyInjector.podAnnotations", json!({"a": "b"})),
+        ("imagePullPolicy", json!("Always")),
+        ("imagePullSecrets", json!([{"name": "s"}])),
+        ("nodeSelector", json!({"a": "b"})),
+        ("nodeAffinity", json!({"preferredDuringSchedulingIgnoredDuringExecution": []})),
+        ("podAnnotations", json!({"a": "b"})),
+        ("podLabels", json!({"a": "b"})),
+        ("policyController.probeNetworks", json!(["10.9.0.0/16"])),
+        ("proxy.accessLog", json!("json")),
+        ("proxy.cores", json!(3)),
+        ("proxy.defaultInboundPolicy", json!("deny")),
+        ("proxy.gid", json!(5)),
+        ("proxy.image.pullPolicy", json!("Never")),
+        ("debugContainer.image.pullPolicy", json!("Never")),
+        ("proxy.logFormat", json!("json")),
+        ("proxy.logHTTPHeaders", json!("insecure")),
+        ("proxy.opaquePorts", json!("1")),
+        ("proxy.ports.admin", json!(5001)),
+        ("proxy.ports.control", json!(5002)),
+        ("proxy.ports.inbound", json!(5003)),
+        ("proxy.ports.outbound", json!(5004)),
+        ("proxy.requireIdentityOnInboundPorts", json!("1")),
+        ("proxy.requireTLSOnInboundPorts", json!("1")),
+        ("proxy.runtime.workers.maximum", json!(3)),
+        ("proxy.runtime.workers.maximumCPURatio", json!(0.5)),
+        ("proxy.securityContext", json!({"runAsUser": 1})),
+        ("proxyInit.ignoreInboundPorts", json!("1")),
+        ("proxyInit.ignoreOutboundPorts", json!("1")),
+        ("proxyInit.iptablesMode", json!("legacy")),
+        ("proxyInit.kubeAPIServerPorts", json!("1")),
+        ("proxyInit.logFormat", json!("json")),
+        ("proxyInit.skipSubnets", json!("10.9.0.0/16")),
+        ("tolerations", json!([{"key": "k"}])),
+        ("webhookFailurePolicy", json!("Fail")),
+        ("podMonitor.labels", json!({"a": "b"})),
+        ("proxy.tracing.labels", json!({"a": "b"})),
+    ];
+    if let Some((_, other)) = list.iter().find(|(p, _)| *p == path) {
+        return Some(other.clone());
+    }
+    Some(match value {
+        Value::Bool(b) => json!(!b),
+        Value::Number(n) => json!(n.as_i64()? + 1),
+        // Quantities are texts too.
+        Value::String(_) if path.contains("esources") => json!("7"),
+        Value::String(text) => json!(format!("{text}x")),
+        Value::Array(_) if path.ends_with("Env") => json!([{"name": "V", "value": "v"}]),
+        Value::Array(_) if path.ends_with("matchExpressions") => json!([{"key": "k", "operator": "Exists"}]),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    })
+}
+
+/// What must be set as well, so that the value has a meaning.
+fn besides(path: &str) -> Value {
+    let tracing = json!({"enabled": true, "collector": {"endpoint": "c:1", "meshIdentity": {"serviceAccountName": "s", "namespace": "n"}}});
+    match path {
+        "podMonitor.enabled" => json!({}),
+        "proxy.tracing.enabled" => json!({"proxy": {"tracing": {"collector": tracing["collector"]}}}),
+        p if p.starts_with("proxy.tracing") => json!({"proxy": {"tracing": tracing}}),
+        "proxy.waitBeforeExitSeconds" => json!({"proxy": {"nativeSidecar": false}}),
+        "proxyInit.closeWaitTimeoutSecs" => json!({"proxyInit": {"runAsRoot": true, "privileged": true}}),
+        p if p.starts_with("podMonitor") => json!({"podMonitor": {"enabled": true}}),
+        p if p.starts_with("controller.podDisruptionBudget") => json!({"enablePodDisruptionBudget": true}),
+        p if p.ends_with("rtPEM") || p.ends_with("eyPEM") => {
+            let pair = json!({"crtPEM": "c", "keyPEM": "k"});
+            json!({"identity": {"issuer": {"tls": pair}}, "proxyInjector": pair, "profileValidator": pair, "policyValidator": pair})
+        }
+        p if p.contains("injectCa") => {
+            let external = json!({"externalSecret": true});
+            json!({"proxyInjector": external, "profileValidator": external, "policyValidator": external})
+        }
+        _ => json!({}),
+    }
+}
+
+fn leaves(value: &Value, path: &str, out: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(map) if !map.is_empty() && another(path, value).is_none() => {
+            for (key, value) in map {
+                leaves(value, &format!("{path}{}{key}", if path.is_empty() { "" } else { "." }), out);
+            }
+        }
+        other => out.push((path.to_owned(), other.clone())),
+    }
+}
+
+fn at(path: &str, value: Value) -> Value {
+    path.rsplit('.').fold(value, |inner, step| json!({ step: inner }))
+}
+
+/// Everything that values lead to: an installation and a pod, without the copy of the values themselves.
+fn rendered(values: &Values) -> String {
+    let material = material();
+    let installation = Installation {
+        values,
+        namespace: "linkerd",
+        by: By::Cli,
+        material: &material,
+        overrides: "",
+        validators: true,
+    };
+    let mut objects = control_plane(installation);
+    objects.retain(|o| key(o) != "ConfigMap linkerd/linkerd-config");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "annotations": {"linkerd.io/inject": "enabled", "config.linkerd.io/enable-debug-sidecar": "true"}},
+        "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 1}]}]},
+    });
+    let none = Annotations::new();
+    let around = Around { namespace: "n", namespace_annotations: &none, owner: None };
+    let mesh = Mesh { values, namespace: "linkerd", anchors_pem: "anchors", anchors_sha256: "5a" };
+    objects.push(admit(&pod, around, mesh).unwrap().object);
+    Value::Array(objects).to_string()
+}
+
+#[test]
+fn no_value_is_accepted_and_forgotten() {
+    let mut paths = vec![];
+    leaves(&serde_json::to_value(Values::default()).unwrap(), "", &mut paths);
+    // What other programs read in the values themselves.
+    let read_elsewhere = ["highAvailability"];
+    let mut forgotten = vec![];
+    for (path, value) in &paths {
+        let Some(other) = another(path, value) else {
+            forgotten.push(format!("{path}: no other value is known to this test"));
+            continue;
+        };
+        let base = values_or_problem(&[besides(path)]);
+        let changed = values_or_problem(&[besides(path), at(path, other)]);
+        match (base, changed) {
+            (Ok(base), Ok(changed))
+                if read_elsewhere.contains(&path.as_str()) || rendered(&base) != rendered(&changed) => {}
+            (Ok(_), Ok(_)) => forgotten.push(format!("{path}: changes nothing")),
+            (base, changed) => forgotten.push(format!("{path}: {:?} {:?}", base.err(), changed.err())),
+        }
+    }
+    assert!(paths.len() > 120, "{}", paths.len());
+    assert_eq!(forgotten, Vec::<String>::new());
+}
+
+fn values_or_problem(layers: &[Value]) -> Result<Values, String> {
+    Values::from_layers(layers.iter().cloned()).map_err(|problems| problems.to_string())
+}

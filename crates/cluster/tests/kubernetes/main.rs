@@ -1,0 +1,9 @@
+//! What is rendered for Kubernetes: values, injected objects, and their text.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod documents;
+mod inject;
+mod install;
+mod values;
+mod yaml;

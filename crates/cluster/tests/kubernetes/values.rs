@@ -1,0 +1,137 @@
+//! The values of an installation: defaults, layers, and what is refused.
+
+use serde_json::json;
+use weft_cluster::{
+    values::{Values, highly_available},
+    yaml,
+};
+
+fn problems(values: serde_json::Value) -> String {
+    Values::from_layers([values]).map_or_else(|p| p.to_string(), |_| "accepted".to_owned())
+}
+
+#[test]
+fn no_values_are_the_defaults() {
+    assert_eq!(Values::from_yaml("").unwrap(), Values::default());
+    assert_eq!(Values::from_yaml("proxy: null\nproxyInit: {runAsUser: null}\n").unwrap(), Values::default());
+}
+
+#[test]
+fn the_defaults_are_linkerds() {
+    let mut defaults = serde_json::to_value(Values::default()).unwrap();
+    defaults["linkerdVersion"] = json!("VERSION");
+    insta::assert_snapshot!(yaml::text(&defaults));
+}
+
+/// Written out and read again nothing changes: `linkerd-config` holds them so.
+#[test]
+fn values_are_read_as_they_are_written() {
+    for layers in
+        [vec![], vec![highly_available()], vec![json!({"proxy": {"cores": 2, "additionalEnv": [{"name": "A"}]}})]]
+    {
+        let values = Values::from_layers(layers).unwrap();
+        let text = yaml::text(&serde_json::to_value(&values).unwrap());
+        assert_eq!(Values::from_yaml(&text).unwrap(), values);
+    }
+}
+
+#[test]
+fn layers_join_maps_and_replace_the_rest() {
+    let below = json!({
+        "proxy": {"resources": {"cpu": {"request": "1"}}, "logLevel": "debug"},
+        "podLabels": {"a": "b"},
+        "tolerations": [{"key": "x"}, {"key": "y"}],
+    });
+    let above = json!({
+        "proxy": {"resources": {"cpu": {"limit": 2}}, "logLevel": null},
+        "podLabels": {"c": true},
+        "tolerations": [{"key": "z"}],
+    });
+    let values = Values::from_layers([below, above]).unwrap();
+    assert_eq!(&*values.proxy.resources.cpu.request, "1");
+    assert_eq!(&*values.proxy.resources.cpu.limit, "2");
+    assert_eq!(values.proxy.log_level, Values::default().proxy.log_level);
+    assert_eq!(values.pod_labels.len(), 2);
+    assert_eq!(&*values.pod_labels["c"], "true");
+    assert_eq!(values.tolerations.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_named_all_at_once() {
+    let values = json!({
+        "proxyy": {},
+        "proxy": {"image": {"tag": "x"}},
+        "cniEnabled": true,
+        "heartbeatSchedule": "0 0 * * *",
+        "tolerations": [{"keyy": "x"}],
+    });
+    insta::assert_snapshot!("unknown-and-refused", problems(values));
+    insta::assert_snapshot!("wrong-type", problems(json!({"proxy": {"ports": {"admin": 70000}}})));
+    let values = json!({
+        "clusterDomain": "Cluster.local",
+        "clusterNetworks": "10.0.0.0/8,10.0.0.0/40",
+        "imagePullPolicy": "Sometimes",
+        "proxy": {
+            "defaultInboundPolicy": "all",
+            "opaquePorts": "25,70000",
+            "uid": 0,
+            "waitBeforeExitSeconds": 5,
+            "ports": {"control": 4191},
+            "resources": {"cpu": {"limit": "100m", "request": "1"}, "memory": {"limit": "much"}},
+            "runtime": {"workers": {"maximumCPURatio": 1.5}},
+            "tracing": {"enabled": true},
+        },
+        "proxyInit": {"closeWaitTimeoutSecs": 5, "iptablesMode": "ebpf"},
+        "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "crtPEM": "d"},
+    });
+    insta::assert_snapshot!("cannot-be", problems(values));
+}
+
+/// The defaults of Linkerd's chart that weft has no use for are no mistake; anything else is.
+#[test]
+fn what_is_refused_is_accepted_where_it_changes_nothing() {
+    let harmless = json!({
+        "cniEnabled": false,
+        "enablePSP": false,
+        "enablePprof": false,
+        "enableEndpointSlices": true,
+        "disableHeartBeat": true,
+        "prometheusUrl": "",
+        "kubeAPI": {"clientQPS": 100, "clientBurst": 200},
+        "identity": {"serviceAccountTokenProjection": true, "kubeAPI": {"clientQPS": 100}},
+        "controller": {"tracing": {"enabled": false, "collector": {"endpoint": ""}}},
+        "policyController": {"logLevel": "info", "resources": {"cpu": {"limit": ""}}, "livenessProbe": {"timeoutSeconds": 1}},
+        "spValidator": {"livenessProbe": {"timeoutSeconds": 1}, "readinessProbe": {"timeoutSeconds": 1}},
+        "destinationController": {"meshedHttp2ClientProtobuf": {"keep_alive": {"while_idle": true}}},
+        "proxy": {"outboundTransportMode": "transport-header"},
+    });
+    assert_eq!(Values::from_layers([harmless]).unwrap(), Values::default());
+    for harmful in [
+        json!({"disableHeartBeat": false}),
+        json!({"kubeAPI": {"clientQPS": 50}}),
+        json!({"identity": {"serviceAccountTokenProjection": false}}),
+        json!({"controller": {"tracing": {"enabled": true}}}),
+        json!({"spValidatorResources": {"cpu": {"limit": "1"}}}),
+        json!({"networkValidator": {"timeout": "10s"}}),
+    ] {
+        assert!(problems(harmful.clone()).contains("weft does not carry out"), "{harmful}");
+    }
+}
+
+#[test]
+fn the_highly_available_ones_are_values() {
+    let values = Values::from_layers([highly_available()]).unwrap();
+    assert_eq!(values.controller_replicas, 3);
+    assert_eq!(&*values.webhook_failure_policy, "Fail");
+}
+
+/// Written anew with WEFT_UPDATE=1.
+#[test]
+fn the_reference_of_values_follows_the_tree() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/values.md");
+    let page = weft_cluster::values::reference();
+    if std::env::var_os("WEFT_UPDATE").is_some() {
+        std::fs::write(file, &page).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), page, "write it anew with WEFT_UPDATE=1");
+}
