@@ -68,9 +68,26 @@ pub struct StreamId {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    Request { method: String, scheme: String, authority: String, path: String, fields: Fields },
-    Response { since_request: Duration, status: u16, fields: Fields },
-    End { since_request: Duration, since_response: Duration, response_bytes: u64, end: Option<End> },
+    Request {
+        method: String,
+        scheme: String,
+        authority: String,
+        path: String,
+        fields: Fields,
+    },
+    Response {
+        since_request: Duration,
+        status: u16,
+        fields: Fields,
+    },
+    /// `fields` are the trailers.
+    End {
+        since_request: Duration,
+        since_response: Duration,
+        response_bytes: u64,
+        end: Option<End>,
+        fields: Fields,
+    },
 }
 
 /// How a response ended, where there is more to say than that it did.

@@ -15,8 +15,23 @@ pub struct ProxyError {
     pub code: Code,
     /// What a stranger may see, without the code.
     pub message: String,
+    /// How an endpoint ended the stream, where that is the failure.
+    ended: Option<StreamEnd>,
     /// A reply that is not the code's own. Rare, so it has no room of its own in what holds failures.
     reply: Option<Box<Reply>>,
+}
+
+/// How an endpoint ended a stream of HTTP/2 before its response was whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    Reset,
+    Cancel,
+    Refused,
+    EnhanceYourCalm,
+    /// With its connection, in order.
+    GoAway,
+    /// With its connection.
+    Io,
 }
 
 /// How a policy asks for a request to be answered.
@@ -92,7 +107,21 @@ pub enum Code {
 
 impl ProxyError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), reply: None }
+        Self { code, message: message.into(), ended: None, reply: None }
+    }
+
+    /// The same, known to be how an endpoint ended the stream.
+    pub(crate) fn by(self, ended: StreamEnd) -> Self {
+        Self { ended: Some(ended), ..self }
+    }
+
+    /// The same, answered with these statuses instead of the code's own.
+    pub(crate) fn answered(self, status: u16, grpc_status: u16) -> Self {
+        Self { reply: Some(Box::new(Reply { status, grpc_status, location: None })), ..self }
+    }
+
+    pub(crate) fn stream_end(&self) -> Option<StreamEnd> {
+        self.ended
     }
 
     /// The HTTP status of the reply.
@@ -116,6 +145,7 @@ impl From<Answer<'_>> for ProxyError {
         let replying = |code: Code, message: &str, status, grpc_status, location| Self {
             code,
             message: message.to_owned(),
+            ended: None,
             reply: Some(Box::new(Reply { status, grpc_status, location })),
         };
         match answer {

@@ -243,7 +243,7 @@ fn encode_step(id: StreamId, step: &Step) -> Result<tap_event::http::Event, Inva
             http_status: (*status).into(),
             headers: encode_headers(fields),
         }),
-        Step::End { since_request, since_response, response_bytes, end } => {
+        Step::End { since_request, since_response, response_bytes, end, fields } => {
             let eos = end.map(|end| match end {
                 End::Grpc(status) => eos::End::GrpcStatusCode(status),
                 End::Reset(code) => eos::End::ResetErrorCode(code),
@@ -254,7 +254,7 @@ fn encode_step(id: StreamId, step: &Step) -> Result<tap_event::http::Event, Inva
                 since_response_init: Some(time::encode(*since_response)?),
                 response_bytes: *response_bytes,
                 eos: eos.map(|end| Eos { end: Some(end) }),
-                trailers: None,
+                trailers: encode_headers(fields),
             })
         }
     })
@@ -318,7 +318,7 @@ fn decode_step(event: tap_event::http::Event) -> Result<(StreamId, Step), Invali
             since_response_init,
             response_bytes,
             eos,
-            trailers: _,
+            trailers,
         }) => {
             let end = eos.and_then(|Eos { end }| end).map(|end| match end {
                 eos::End::GrpcStatusCode(status) => End::Grpc(status),
@@ -329,6 +329,7 @@ fn decode_step(event: tap_event::http::Event) -> Result<(StreamId, Step), Invali
                 since_response: required("response_end.since_response_init", since_response_init, time::decode)?,
                 response_bytes,
                 end,
+                fields: decode_headers(trailers).within("response_end.trailers")?,
             };
             Ok((id(stream)?, step))
         }

@@ -1,15 +1,15 @@
 //! Turns a fresh process of the node into a program, a proxy or the control plane: what it sees, who it is, what it may.
 //!
 //! ```text
-//! standard input ─► Launch ─► view (mounts, /proc, names) ─► rights (ids, capabilities) ─┬─► exec          proxy, control plane
-//!                                                                                        └─► init ─► exec  program
+//! standard input ─► Launch ─► view (mounts, /proc, names) ─► rights (ids, capabilities) ─┬─► exec          control plane
+//!                                                                                        └─► init ─► exec  program, proxy
 //! ```
 //!
 //! A command beside a program (a readiness probe's) enters the program's namespaces instead of making a view.
 //!
 //! The process starts inside its namespaces with the node's rights and gives up what it does not need, in this order,
 //! before anything of the user runs. It has one thread throughout. Each is PID 1 of a process namespace and sees no other;
-//! a program gets one of ours in between.
+//! a program gets one of ours in between, and so does a proxy, which another process of its kind may replace.
 
 mod init;
 mod rights;
@@ -72,6 +72,9 @@ pub(crate) struct View {
     pub(crate) files: Vec<(PathBuf, String)>,
 }
 
+/// The proxy's variable with the file in which it says which of its processes accepts connections.
+pub(crate) const PID_FILE: &str = "WEFT_PROXY_PID_FILE";
+
 /// As shells have it: the command cannot be run.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
@@ -102,8 +105,13 @@ fn run() -> io::Result<ExitCode> {
         Who::Program { id, inside } => rights::nest(id, inside)?,
     }
     enter(&launch.working_dir)?;
-    if matches!(launch.who, Who::Program { .. }) {
-        return init::run(command, &program);
+    match launch.who {
+        Who::Program { .. } => return init::run(command, &program, None),
+        Who::Proxy { .. } => {
+            let pid_file = launch.env.iter().find(|(name, _)| name == PID_FILE).map(|(_, path)| PathBuf::from(path));
+            return init::run(command, &program, pid_file);
+        }
+        Who::Control => {}
     }
     Err(explain(&command.exec(), "starting", &program))
 }

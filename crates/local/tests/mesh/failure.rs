@@ -18,7 +18,7 @@ fn shop() -> String {
         + &deployment("load", 1, "", "[python3, DIR/load.py, web]", "")
 }
 
-fn start(user: User) -> Mesh {
+pub(crate) fn start(user: User) -> Mesh {
     let mut mesh = Mesh::up(user, &shop(), &[("server.py", SERVER), ("load.py", LOAD)], &[]);
     mesh.ready(&["web", "load"]);
     mesh.said("load", "good");

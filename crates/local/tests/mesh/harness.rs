@@ -291,9 +291,17 @@ impl Stopwatch {
     }
 }
 
-/// How long the thread of a process that had to wait longest has waited for a processor.
+/// The processes that a process has started, as the host sees them.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// How long the thread of a process that had to wait longest has waited for a processor, or that of one that it has started.
 fn waited(pid: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let processes = std::iter::once(pid).chain(children(pid));
+    let threads = processes.flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
     let nanos = threads.filter_map(|thread| {
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         text.split_whitespace().nth(1)?.parse().ok()

@@ -23,3 +23,4 @@ mod network;
 mod probes;
 mod scrape;
 mod talk;
+mod upgrade;

@@ -279,6 +279,8 @@ pub struct Upgrade {
     pub timeout: Duration,
     /// How long this process then stays for the connections that are open.
     pub drain: Duration,
+    /// Where the process that accepts connections says its number.
+    pub pid_file: Option<PathBuf>,
     /// This process itself takes over from the one that has started it.
     pub takes_over: bool,
 }

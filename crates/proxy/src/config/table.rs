@@ -228,6 +228,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("WEFT_PROXY_UPGRADE_PROGRAM", Path, Unset, "What SIGUSR2 starts, instead of the program under which this one was started"),
         yes("WEFT_PROXY_UPGRADE_TIMEOUT", Duration, Value("30s"), "How long the new process may take until it is ready; then it is killed and the old one goes on"),
         yes("WEFT_PROXY_UPGRADE_DRAIN", Duration, Value("1h"), "How long the old process stays for the connections that are open"),
+        yes("WEFT_PROXY_PID_FILE", Path, Unset, "Where a process says its number once it is ready: after an upgrade it is the new one's"),
         yes("WEFT_PROXY_UPGRADE_SOCKET", OneOf(&["stdin"]), Unset, "Set by a proxy for the one that it starts"),
         yes("WEFT_PROXY_METRICS_SERIES_CAP", Number, Value("50000"), "Metric series that are kept apart; more count into series with `overflow=\"true\"`"),
     ]),

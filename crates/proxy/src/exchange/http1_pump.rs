@@ -2,6 +2,7 @@
 //!
 //! Nothing is read before what was read last is written, so a slow receiver holds back its sender.
 
+use super::{Fields, Told};
 use crate::http1::{
     body::{BodyError, Decoder, Step},
     framing::Body,
@@ -92,7 +93,13 @@ impl Pump {
     }
 
     /// Writes what is pending on `to`, then the body. Ready when all is written.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, from: &mut Io, to: &mut Io) -> Poll<Result<(), Broken>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Io,
+        to: &mut Io,
+        told: Told<'_>,
+    ) -> Poll<Result<(), Broken>> {
         loop {
             if self.run.is_empty() && self.behind == Behind::Nothing && !self.decoder.is_end() {
                 self.gather(from, to).map_err(Broken::Framing)?;
@@ -117,7 +124,7 @@ impl Pump {
                 }
                 Behind::Nothing => {}
                 Behind::Skip(n) => from.read.consume(n),
-                Behind::Trailers(n) => self.trailers(n, from, to),
+                Behind::Trailers(n) => self.trailers(n, from, to, told),
             }
         }
     }
@@ -178,11 +185,21 @@ impl Pump {
         Ok(())
     }
 
-    fn trailers(&mut self, n: usize, from: &mut Io, to: &mut Io) {
+    fn trailers(&mut self, n: usize, from: &mut Io, to: &mut Io, told: Told<'_>) {
         let section = from.read.filled().get(..n).unwrap_or_default();
         self.grpc_status = trailers::grpc_status(section);
+        told(&Section(section));
         trailers::write(section, fresh(to));
         from.read.consume(n);
+    }
+}
+
+/// A trailer section as it is passed on.
+struct Section<'a>(&'a [u8]);
+
+impl Fields for Section<'_> {
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        trailers::forwarded(self.0, visit);
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     Course, Edits, Endpoint, Observe, Version,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_pump::{Broken, Pump},
+    untold,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -336,7 +337,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         request: &mut Sending,
         response: &mut Pump,
     ) -> Poll<Result<(), Ended>> {
-        let polled = response.poll(cx, upstream, self.client);
+        let polled = response.poll(cx, upstream, self.client, &mut |fields| self.record.trailers(fields));
         let content = response.take_content();
         if content > 0 {
             self.record.response_body(content);
@@ -413,7 +414,7 @@ impl Sending {
         if self.pump.is_done() || self.broken.is_some() {
             return Poll::Ready(Ok(()));
         }
-        match self.pump.poll(cx, client, upstream) {
+        match self.pump.poll(cx, client, upstream, &mut untold) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(Broken::To(error))) => {

@@ -192,13 +192,15 @@ impl Pump {
         self.held = Bytes::new();
     }
 
-    /// Moves what can be moved. Ready at the end of the stream, with the trailers' gRPC status if they carry one.
+    /// Moves what can be moved. Ready at the end of the stream, with the trailers' gRPC status if they carry one; `told` is
+    /// shown them.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut SendStream<Bytes>,
+        told: super::Told<'_>,
     ) -> Poll<Result<Option<u16>, Broken>> {
-        let moved = self.poll_move(cx, to);
+        let moved = self.poll_move(cx, to, told);
         match &moved {
             // Reading waits: nobody else would notice that the receiver has gone.
             Poll::Pending => match to.poll_reset(cx) {
@@ -212,7 +214,12 @@ impl Pump {
         }
     }
 
-    fn poll_move(&mut self, cx: &mut Context<'_>, to: &mut SendStream<Bytes>) -> Poll<Result<Option<u16>, Broken>> {
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut SendStream<Bytes>,
+        told: super::Told<'_>,
+    ) -> Poll<Result<Option<u16>, Broken>> {
         loop {
             while !self.held.is_empty() {
                 let Poll::Ready(room) = room(cx, to, self.held.len()) else { return self.gather(cx) };
@@ -227,7 +234,7 @@ impl Pump {
             }
         }
         let trailers = ready!(self.from.poll_trailers(cx)).map_err(Broken::From)?;
-        Poll::Ready(finish(trailers, to))
+        Poll::Ready(finish(trailers, to, told))
     }
 
     /// Reads what has come though the receiver takes nothing, at most one window: `h2` ends a connection on which too many small
@@ -265,12 +272,17 @@ impl Pump {
     }
 }
 
-fn finish(trailers: Option<HeaderMap>, to: &mut SendStream<Bytes>) -> Result<Option<u16>, Broken> {
+fn finish(
+    trailers: Option<HeaderMap>,
+    to: &mut SendStream<Bytes>,
+    told: super::Told<'_>,
+) -> Result<Option<u16>, Broken> {
     let (status, sent) = match trailers {
         Some(mut trailers) => {
             // A receiver may merge trailers into its headers.
             trailers.remove(weft_model::names::header::CLIENT_ID);
             super::http2_head::check_response(&trailers).map_err(Broken::Trailers)?;
+            told(&trailers);
             (super::http2_head::grpc_status(&trailers), to.send_trailers(trailers))
         }
         None => (None, to.send_data(Bytes::new(), true)),

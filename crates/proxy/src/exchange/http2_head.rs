@@ -5,7 +5,8 @@
 //! request that could be read in two ways must not reach policy.
 
 use super::{Edits, Fields};
-use crate::http2;
+use crate::{error::StreamEnd, http2};
+use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 use weft_model::{decide::route::RequestView, names};
 
@@ -52,6 +53,18 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 
 pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// How an endpoint ended a stream, by what `h2` says of it.
+pub(super) fn stream_end(error: &h2::Error) -> StreamEnd {
+    match error.reason() {
+        _ if error.is_io() => StreamEnd::Io,
+        Some(Reason::ENHANCE_YOUR_CALM) => StreamEnd::EnhanceYourCalm,
+        _ if error.is_go_away() => StreamEnd::GoAway,
+        Some(Reason::CANCEL) => StreamEnd::Cancel,
+        Some(Reason::REFUSED_STREAM) => StreamEnd::Refused,
+        _ => StreamEnd::Reset,
+    }
 }
 
 impl Fields for HeaderMap {

@@ -5,7 +5,7 @@
 //! side never comes here, so that there are no retries.
 
 use super::{
-    Course, Edits, Endpoint, Observe,
+    Course, Edits, Endpoint, Observe, Told,
     http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
     http2_body::{Body, room},
     http2_head::{check_fields, edit_fields, edit_interim, edit_response, grpc_status},
@@ -165,7 +165,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             return Poll::Ready(Ok(()));
         }
         let before = connection.io.read.len();
-        let moved = body.poll(cx, connection);
+        let moved = body.poll(cx, connection, &mut |fields| self.record.trailers(fields));
         if !body.noted && (moved.is_ready() || body.data > 0 || connection.io.read.len() != before) {
             body.noted = true;
             self.record.first_byte();
@@ -364,7 +364,12 @@ impl Outgoing<'_> {
 
 impl Sending {
     /// Moves the body. Ready at its end, with the trailers' gRPC status if they carry one.
-    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Result<Option<u16>, Failed>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        told: Told<'_>,
+    ) -> Poll<Result<Option<u16>, Failed>> {
         let io = &mut connection.io;
         loop {
             while self.data > 0 {
@@ -387,6 +392,7 @@ impl Sending {
                     let section = io.read.filled().get(..n).unwrap_or_default();
                     let (fields, status) = (trailers_of(section), trailers::grpc_status(section));
                     io.read.consume(n);
+                    told(&fields);
                     self.end(fields)?;
                     return Poll::Ready(Ok(status));
                 }

@@ -3,8 +3,9 @@
 use super::{
     Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{asks_to_close, check_response, edit_interim, edit_response, grpc_status},
+    http2_head::{asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end},
     http2_reply::{Audience, break_off},
+    untold,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -112,7 +113,8 @@ impl NoResponse {
             error.reason().filter(|_| error.is_reset() && error.is_remote())
         };
         Self::Failed {
-            error: ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}")),
+            error: ProxyError::new(Code::UpstreamProtocol, format!("endpoint gave no response: {error}"))
+                .by(stream_end(error)),
             reset,
             repeat: match reset {
                 Some(Reason::REFUSED_STREAM) => Repeat::Unseen,
@@ -250,7 +252,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         if self.request.done() {
             return Ok(());
         }
-        let polled = self.request.poll(cx, &mut self.upstream);
+        let polled = self.request.poll(cx, &mut self.upstream, &mut untold);
         let content = self.request.take_content();
         if content > 0 {
             self.record.request_body(content);
@@ -323,7 +325,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             return Poll::Ready(Err(Cut::Client(gone)));
         }
         if !response.done() {
-            let moved = response.poll(cx, to);
+            let moved = response.poll(cx, to, &mut |fields| self.record.trailers(fields));
             let content = response.take_content();
             if !*noted && (response.moved() || moved.is_ready()) {
                 *noted = true;
@@ -366,6 +368,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
 }
 
 fn cut(error: &h2::Error) -> Cut {
-    let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response broke off: {error}"));
+    let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response broke off: {error}"))
+        .by(stream_end(error));
     Cut::Upstream(failure, error.reason().filter(|_| error.is_reset() && error.is_remote()))
 }

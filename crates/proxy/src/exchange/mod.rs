@@ -140,11 +140,19 @@ pub(crate) trait Observe {
     fn first_byte(&mut self);
     /// Bytes of the response's body were passed on.
     fn response_body(&mut self, _bytes: usize) {}
+    /// The fields behind the response's body, before [`Self::end`].
+    fn trailers(&mut self, _fields: &dyn Fields) {}
     /// The response ended. `grpc_status` where trailers or a trailers-only head carried one.
     fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>);
 }
 
-/// The header fields of a head, whatever frames it.
+/// Who is shown the fields behind a body.
+type Told<'a> = &'a mut dyn FnMut(&dyn Fields);
+
+/// Nobody: the request's are not looked at.
+fn untold(_: &dyn Fields) {}
+
+/// The header fields of a head, or behind a body, whatever frames it.
 pub(crate) trait Fields {
     /// Shows each field's name and value, in order.
     fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8]));

@@ -1,6 +1,6 @@
 //! The balancer family (data plane 6.5): endpoints, the queue in front of them, and the gate that fails fast.
 //!
-//! Each worker has a balancer of its own. What all of them see, endpoints and times, is shown once, by the largest of what
+//! Each worker has a balancer of its own; a client of the control plane is one on the admin thread. What all of them see, endpoints and times, is shown once, by the largest of what
 //! they see; what each does is added up.
 
 use std::{
@@ -20,6 +20,28 @@ pub(crate) enum Kind {
     Http,
     Tcp,
     Tls,
+}
+
+/// Who asks a service of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    Identity,
+    Destination,
+    Policy,
+    Opentelemetry,
+}
+
+impl Client {
+    pub(crate) const ALL: [Self; 4] = [Self::Identity, Self::Destination, Self::Policy, Self::Opentelemetry];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Destination => "destination",
+            Self::Policy => "policy",
+            Self::Opentelemetry => "opentelemetry",
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -106,6 +128,16 @@ impl Families {
             Kind::Http => families!(registry, "outbound_http_balancer"),
             Kind::Tcp => families!(registry, "outbound_tcp_balancer"),
             Kind::Tls => families!(registry, "outbound_tls_balancer"),
+        }
+    }
+
+    /// Those of a client of the control plane.
+    pub(crate) fn of_client(registry: &Registry, client: Client) -> Self {
+        match client {
+            Client::Identity => families!(registry, "control_identity_balancer"),
+            Client::Destination => families!(registry, "control_destination_balancer"),
+            Client::Policy => families!(registry, "control_policy_balancer"),
+            Client::Opentelemetry => families!(registry, "opentelemetry_balancer"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What requests do that follow a route of the policy (data plane 6.4): as the application sees them, and per backend.
 
 use super::http::held;
-use crate::error::Code;
+use crate::error::{Code, ProxyError, StreamEnd};
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 use weft_model::{DnsName, Meta};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
@@ -211,8 +211,8 @@ impl Backend {
 
 impl Status {
     /// A failure that the mesh made, without a response.
-    pub(crate) fn failed(code: Code) -> Self {
-        Self { status: None, error: Some(error(code)) }
+    pub(crate) fn failed(failure: &ProxyError) -> Self {
+        Self { status: None, error: Some(error(failure)) }
     }
 
     fn labels(self, kind: Kind, base: &Labels) -> Labels {
@@ -231,8 +231,18 @@ pub(crate) const CANCEL: &str = "CANCEL";
 pub(crate) const REFUSED: &str = "REFUSED";
 
 /// Linkerd's word for a failure in the metrics of routes.
-pub(crate) fn error(code: Code) -> &'static str {
-    match code {
+pub(crate) fn error(failure: &ProxyError) -> &'static str {
+    if let Some(ended) = failure.stream_end() {
+        return match ended {
+            StreamEnd::Reset => "RESET",
+            StreamEnd::Cancel => CANCEL,
+            StreamEnd::Refused => REFUSED,
+            StreamEnd::EnhanceYourCalm => "ENHANCE_YOUR_CALM",
+            StreamEnd::GoAway => "GO_AWAY",
+            StreamEnd::Io => "IO",
+        };
+    }
+    match failure.code {
         Code::Failfast | Code::BreakerShut => "FAIL_FAST",
         Code::LoadShed => "LOAD_SHED",
         Code::RequestTimeout => "REQUEST_TIMEOUT",

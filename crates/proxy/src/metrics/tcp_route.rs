@@ -2,7 +2,7 @@
 
 use super::{counter, labels};
 use std::{cell::Cell, rc::Rc};
-use weft_model::Meta;
+use weft_model::{DnsName, Meta};
 use weft_telemetry::{Counter, CounterFamily, Labels, Registry, Shard};
 
 /// The families of both kinds of routes.
@@ -15,12 +15,26 @@ pub(crate) struct Families {
 pub(crate) struct Family {
     opened: CounterFamily,
     closed: CounterFamily,
+    hostname: Hostname,
+}
+
+/// What the label `hostname` of a family says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hostname {
+    /// It has none: bytes name no host.
+    Absent,
+    Empty,
+    /// The server name that the client asks for.
+    Sni,
 }
 
 /// The series of one route of one target.
 pub(crate) struct Series {
     family: Family,
     shard: Shard,
+    /// Parent and route.
+    base: Labels,
+    /// With the hostname of who is not counted by it.
     labels: Labels,
     opened: Counter,
 }
@@ -28,6 +42,8 @@ pub(crate) struct Series {
 /// A connection follows the route as long as this lives. Without a word it ended in order.
 pub(crate) struct Open {
     series: Rc<Series>,
+    /// Where the series are one host's.
+    named: Option<Box<Labels>>,
     ended: Cell<Ended>,
 }
 
@@ -58,7 +74,8 @@ impl Ended {
 }
 
 impl Families {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    /// With `by_host` what is routed by server name is counted by it.
+    pub(crate) fn new(registry: &Registry, by_host: bool) -> Self {
         let tcp_opened = counter(registry, "outbound_tcp_route_open_total", "Connections that follow a route of bytes");
         let tcp_closed =
             counter(registry, "outbound_tcp_route_close_total", "Connections of a route of bytes that ended");
@@ -66,24 +83,39 @@ impl Families {
         let tls_closed =
             counter(registry, "outbound_tls_route_close_total", "Connections of a route of TLS that ended");
         Self {
-            tcp: Family { opened: tcp_opened, closed: tcp_closed },
-            tls: Family { opened: tls_opened, closed: tls_closed },
+            tcp: Family { opened: tcp_opened, closed: tcp_closed, hostname: Hostname::Absent },
+            tls: Family {
+                opened: tls_opened,
+                closed: tls_closed,
+                hostname: if by_host { Hostname::Sni } else { Hostname::Empty },
+            },
         }
     }
 }
 
 impl Family {
     pub(crate) fn series(&self, shard: Shard, parent: &Meta, route: &Meta) -> Rc<Series> {
-        let labels = labels::parent(parent).join(&labels::outbound_route(route));
+        let base = labels::parent(parent).join(&labels::outbound_route(route));
+        let labels = if self.hostname == Hostname::Absent { base.clone() } else { base.clone().with("hostname", "") };
         let opened = self.opened.with(shard, &labels);
-        Rc::new(Series { family: self.clone(), shard, labels, opened })
+        Rc::new(Series { family: self.clone(), shard, base, labels, opened })
     }
 }
 
 impl Series {
-    pub(crate) fn open(self: &Rc<Self>) -> Open {
-        self.opened.inc();
-        Open { series: Rc::clone(self), ended: Cell::new(Ended::InOrder) }
+    /// A connection, by the server name that it asks for.
+    pub(crate) fn open(self: &Rc<Self>, sni: Option<&DnsName>) -> Open {
+        let named = sni.filter(|_| self.family.hostname == Hostname::Sni).map(|sni| Box::new(self.named(sni)));
+        match &named {
+            // The registry has a cap of its own.
+            Some(labels) => self.family.opened.with(self.shard, labels).inc(),
+            None => self.opened.inc(),
+        }
+        Open { series: Rc::clone(self), named, ended: Cell::new(Ended::InOrder) }
+    }
+
+    fn named(&self, sni: &DnsName) -> Labels {
+        self.base.clone().with("hostname", sni)
     }
 }
 
@@ -96,6 +128,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let Series { family, shard, labels, .. } = &*self.series;
+        let labels = self.named.as_deref().unwrap_or(labels);
         family.closed.with(*shard, &labels.clone().with("error", self.ended.get().label())).inc();
     }
 }

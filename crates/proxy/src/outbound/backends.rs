@@ -184,7 +184,8 @@ impl<C: Connections> Spread<C> {
             Some(Choice::Forward(member)) => Ok(Picked { member: Rc::clone(member), ticket: None }),
             Some(Choice::Balance(balancer, series)) => balancer.next(series).await,
             Some(Choice::Missing) | None => {
-                Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind"))
+                // Data plane 4.12: not a policy that is wrong as a whole, but a backend that is none.
+                Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind").answered(502, 14))
             }
         }
     }

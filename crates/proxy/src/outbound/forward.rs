@@ -66,7 +66,7 @@ pub(super) async fn open(outbound: &Outbound, target: &Target, sni: Option<&DnsN
         ProxyError::new(Code::RouteNotFound, format!("no route of {} takes {what}", target.found.key))
     })?;
     let (series, spread) = snapshot.bytes(route, family, outbound);
-    let route_open = series.open();
+    let route_open = series.open(sni);
     // A profile that leads elsewhere does not let in whom the policy keeps out.
     if let Err((ended, refusal)) = by_policy.map_or(Ok(()), |(_, route)| permit(route)) {
         route_open.ended(ended);

@@ -84,7 +84,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 impl Outbound {
     pub(crate) fn new(context: Context, records: &Rc<Records>) -> Rc<Self> {
         let metrics = Metrics::new(&context.registry, context.shard, Direction::Outbound);
-        let tcp_routes = tcp_route::Families::new(&context.registry);
+        let tcp_routes = tcp_route::Families::new(&context.registry, context.config.outbound.hostname_labels);
         let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Outbound);
         let outbound = metrics::outbound::Families::new(&context.registry);
         let records = Rc::clone(records);

@@ -191,7 +191,7 @@ impl Observe for Record {
             (Some(error), _) if error.code.is_clients() => drop(self.ticket.take()),
             _ => self.outcome(Outcome::Failure),
         }
-        self.finish(error.map(|error| route::error(error.code)));
+        self.finish(error.map(route::error));
         self.endpoint.end(grpc_status, error);
     }
 }

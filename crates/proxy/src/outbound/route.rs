@@ -97,7 +97,7 @@ impl Drop for Waiting<'_> {
 
 impl exchange::Followed for Unsent {
     fn given_up(&self, error: &ProxyError) {
-        self.series.ended(Status::failed(error.code), self.began.elapsed());
+        self.series.ended(Status::failed(error), self.began.elapsed());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     admin,
-    control::{Caller, Families, Following, Resolver, Services},
+    control::{Caller, Client, Families, Following, Links, Resolver, Services},
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
     in_flight::InFlight,
@@ -12,7 +12,7 @@ use super::{
     spoken::SpokenPorts,
     tap,
     traces::Exporter,
-    upgrade::{Listening, Predecessor, Program, Role, Upgrader},
+    upgrade::{Listening, Predecessor, Program, Role, Upgrader, pid_file},
     worker::{Context, Direction, OriginalDst, WallClock},
     workers::{self, Listener, Shared},
 };
@@ -122,7 +122,16 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let tls = tls_store(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let entered = runtime.enter();
-    let elder = predecessor.map(Predecessor::into_elder).transpose().map_err(StartError::HandOver)?.map(Arc::new);
+    let pid_file = config.process.upgrade.pid_file.clone();
+    let elder = predecessor.map(|old| old.into_elder(pid_file.clone())).transpose().map_err(StartError::HandOver)?;
+    let elder = elder.map(Arc::new);
+    if let Some(path) = pid_file.filter(|_| elder.is_none()) {
+        let readiness = readiness.clone();
+        runtime.spawn(async move {
+            readiness.ready().await;
+            pid_file::write(&path);
+        });
+    }
     let (handed, admin_over) = watch::channel(false);
     let tap_over = admin_over.clone();
     let (certifying, certified) = identity::uncertified();
@@ -134,6 +143,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         certified: certified.clone(),
         lifetimes: lifetimes.clone(),
         requests: Families::new(&registry),
+        links: Links::new(&registry, config.control.connect.timeout),
     };
     let discovery = discovery(&config, &services, &addrs, &options.clock, &runtime, &registry)?;
     let reporter =
@@ -150,7 +160,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let taps = Taps::new(&registry);
     let (traces, exporting) = match &config.traces {
         Some(traces) => {
-            let collector = services.channel("opentelemetry", &traces.collector, Caller::Certified);
+            let collector = services.channel(Client::Opentelemetry, &traces.collector, Caller::Certified);
             let exporter = Exporter::new(collector.map_err(StartError::Control)?, traces, &registry);
             let (traces, spans) = Traces::new(&registry);
             (Some(traces), Some((exporter, spans)))
@@ -362,11 +372,11 @@ fn discovery(
     let (destination, policy) = (&config.destination, &config.policy);
     let sources = Sources {
         destination: services
-            .channel("destination", &destination.service, Caller::Certified)
+            .channel(Client::Destination, &destination.service, Caller::Certified)
             .map_err(StartError::Control)?,
         destination_context: destination.context.clone(),
         destination_following: following(config, &destination.service),
-        policy: services.channel("policy", &policy.service, Caller::Certified).map_err(StartError::Control)?,
+        policy: services.channel(Client::Policy, &policy.service, Caller::Certified).map_err(StartError::Control)?,
         workload: policy.workload.clone(),
         policy_following: following(config, &policy.service),
     };
@@ -397,7 +407,8 @@ fn certifying_by(
         IdentitySource::Service(service) => service.clone(),
     };
     let keys = identity::load_or_make(&service.dir, &config.identity.id).map_err(|e| StartError::Identity(e.into()))?;
-    let anchors = services.channel("identity", &service.service, Caller::Certified).map_err(StartError::Control)?;
+    let anchors =
+        services.channel(Client::Identity, &service.service, Caller::Certified).map_err(StartError::Control)?;
     let following = following(config, &service.service);
     let certifier = Certifier::new(config.identity.id.clone(), service, services.clone(), keys, reporter);
     let anchors = identity::follow_anchors(anchors, tls, following, registry.clone());

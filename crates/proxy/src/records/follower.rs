@@ -166,6 +166,12 @@ impl Observe for Follower {
         }
     }
 
+    fn trailers(&mut self, fields: &dyn Fields) {
+        if let Some(tapped) = self.more.as_mut().and_then(|more| more.tapped.as_mut()) {
+            tapped.trailers(fields);
+        }
+    }
+
     fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {
         let Some(record) = &mut self.record else { return };
         record.grpc_status = grpc_status;
@@ -223,6 +229,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn repeated(&mut self) {
         self.0.repeated();
         self.1.repeated();
+    }
+
+    fn trailers(&mut self, fields: &dyn Fields) {
+        self.0.trailers(fields);
+        self.1.trailers(fields);
     }
 
     fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {

@@ -204,6 +204,11 @@ impl Taps {
 }
 
 impl Tapped {
+    /// The fields behind the body go with the end, as those of the head go with it.
+    pub(super) fn trailers(&mut self, fields: &dyn Fields) {
+        self.response_fields(fields);
+    }
+
     pub(super) fn response_fields(&mut self, fields: &dyn Fields) {
         if self.headers {
             self.fields.clear();
@@ -236,6 +241,7 @@ impl Tapped {
             since_response: self.responded.map_or(Duration::ZERO, |at| at.elapsed()),
             response_bytes: self.response_bytes,
             end,
+            fields: vec![],
         });
     }
 
@@ -283,7 +289,9 @@ fn with(step: Step, all: weft_model::tap::Fields) -> Step {
             Step::Request { method, scheme, authority, path, fields: all }
         }
         Step::Response { since_request, status, .. } => Step::Response { since_request, status, fields: all },
-        end @ Step::End { .. } => end,
+        Step::End { since_request, since_response, response_bytes, end, .. } => {
+            Step::End { since_request, since_response, response_bytes, end, fields: all }
+        }
     }
 }
 

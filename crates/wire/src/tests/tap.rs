@@ -57,9 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
             status,
             fields
         }),
-        (duration(), duration(), any::<u64>(), option::of(end)).prop_map(
-            |(since_request, since_response, response_bytes, end)| {
-                Step::End { since_request, since_response, response_bytes, end }
+        (duration(), duration(), any::<u64>(), option::of(end), fields()).prop_map(
+            |(since_request, since_response, response_bytes, end, fields)| {
+                Step::End { since_request, since_response, response_bytes, end, fields }
             }
         ),
     ]

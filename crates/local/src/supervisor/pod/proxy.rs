@@ -4,7 +4,7 @@ use super::Pod;
 use crate::{
     Error,
     client::Source,
-    launch::{Launch, Who},
+    launch::{Launch, PID_FILE, Who},
     node::protocol::Net,
     supervisor::{
         context::Shared,
@@ -125,8 +125,8 @@ impl Pod {
             token_file: &dir.join("token"),
         });
         env.push(("WEFT_PROXY_MARK".into(), rules::MARK.to_string()));
-        // The end of the process that the node started counts as the end of the proxy.
-        env.push(("WEFT_PROXY_UPGRADE_ENABLED".into(), "false".into()));
+        // By it PID 1 knows the process that has taken over in an upgrade (SIGUSR2 to PID 1).
+        env.push((PID_FILE.into(), dir.join("pid").display().to_string()));
         env.extend(context.proxy_log.iter().map(|log| ("LINKERD2_PROXY_LOG".into(), log.clone())));
         Launch {
             argv: vec![context.proxy.display().to_string()],

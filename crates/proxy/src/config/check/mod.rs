@@ -317,6 +317,7 @@ impl Reader {
                 program: self.optional("WEFT_PROXY_UPGRADE_PROGRAM", |text| Ok(text.into())),
                 timeout: self.or_default("WEFT_PROXY_UPGRADE_TIMEOUT", positive),
                 drain: self.or_default("WEFT_PROXY_UPGRADE_DRAIN", value::duration),
+                pid_file: self.optional("WEFT_PROXY_PID_FILE", |text| Ok(text.into())),
                 takes_over: self.optional("WEFT_PROXY_UPGRADE_SOCKET", |text| one_of(text, &["stdin"])).is_some(),
             },
         }

@@ -3,6 +3,7 @@
 use super::{Cut, WRITE_AT_ONCE, watch};
 use crate::{
     exchange::{
+        Told,
         http1_fields::{write_chunk, write_last_chunk},
         http2_head::{check_fields, grpc_status},
     },
@@ -35,11 +36,17 @@ pub(super) enum Framing {
 
 impl Incoming {
     /// Writes what can be written. Ready when all of the response is. `idle` says that nobody else reads from the client.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, client: &mut Io, idle: bool) -> Poll<Result<(), Cut>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Io,
+        idle: bool,
+        told: Told<'_>,
+    ) -> Poll<Result<(), Cut>> {
         loop {
             let mut waits = false;
             while !self.whole && !waits && self.unwritten < WRITE_AT_ONCE {
-                match self.take(cx, client) {
+                match self.take(cx, client, told) {
                     Poll::Ready(taken) => taken?,
                     Poll::Pending => waits = true,
                 }
@@ -60,7 +67,7 @@ impl Incoming {
         }
     }
 
-    fn take(&mut self, cx: &mut Context<'_>, client: &mut Io) -> Poll<Result<(), Cut>> {
+    fn take(&mut self, cx: &mut Context<'_>, client: &mut Io, told: Told<'_>) -> Poll<Result<(), Cut>> {
         match ready!(self.body.poll_data(cx)) {
             Some(Err(error)) => return Poll::Ready(Err(Cut::Upstream(error))),
             Some(Ok(data)) => {
@@ -82,6 +89,7 @@ impl Incoming {
                 if let Some(trailers) = &trailers {
                     check_fields(trailers).map_err(Cut::Response)?;
                     self.grpc_status = grpc_status(trailers);
+                    told(trailers);
                 }
                 self.end(client, trailers.as_ref());
             }

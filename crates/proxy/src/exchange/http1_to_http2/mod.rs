@@ -7,11 +7,11 @@ mod incoming;
 mod outgoing;
 
 use super::{
-    Course, Edits, Endpoint, Observe, Version,
+    Course, Edits, Endpoint, Observe, Told, Version,
     http1_as_http2::request,
     http1_fields::{write_field, write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
-    http2_head::{asks_to_close, edit_interim, edit_response, grpc_status},
+    http2_head::{asks_to_close, edit_interim, edit_response, grpc_status, stream_end},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -256,7 +256,8 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             if let Poll::Ready(Err(failed)) = sent {
                 return Poll::Ready(Err(failed));
             }
-            let moved = incoming.poll(cx, self.client, outgoing.whole);
+            let told: Told<'_> = &mut |fields| self.record.trailers(fields);
+            let moved = incoming.poll(cx, self.client, outgoing.whole, told);
             if !noted && (incoming.moved || incoming.whole || moved.is_ready()) {
                 noted = true;
                 self.record.first_byte();
@@ -283,7 +284,9 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
                 upstream.send_reset(Reason::CANCEL);
                 After::Reset
             }
-            Err(Cut::Upstream(error)) => self.cut(&protocol(&format!("endpoint's response broke off: {error}"))),
+            Err(Cut::Upstream(error)) => {
+                self.cut(&protocol(&format!("endpoint's response broke off: {error}")).by(stream_end(&error)))
+            }
             Err(Cut::Body(what) | Cut::Response(what)) => {
                 upstream.send_reset(Reason::CANCEL);
                 self.cut(&protocol(what))
@@ -368,7 +371,7 @@ fn repeatable(error: &h2::Error, why: Repeatable) -> NoResponse {
 }
 
 fn no_answer(error: &h2::Error) -> ProxyError {
-    protocol(&format!("endpoint gave no response: {error}"))
+    protocol(&format!("endpoint gave no response: {error}")).by(stream_end(error))
 }
 
 fn protocol(what: &str) -> ProxyError {

@@ -1,6 +1,6 @@
 //! A connection to a service of the control plane, as a tonic channel that connects when it is used.
 
-use super::{Counted, Families, Resolver};
+use super::{Client, Counted, Families, Links, Resolver, link::Link};
 use crate::{
     config::{Connect, ControlAddr},
     process::identity::{Certified, Lifetimes},
@@ -40,6 +40,7 @@ pub(in crate::process) struct Services {
     pub(in crate::process) certified: Certified,
     pub(in crate::process) lifetimes: Lifetimes,
     pub(in crate::process) requests: Families,
+    pub(in crate::process) links: Links,
 }
 
 /// As whom a service is called.
@@ -53,7 +54,8 @@ pub(in crate::process) enum Caller {
 
 struct Dialer {
     services: Services,
-    client: &'static str,
+    client: Client,
+    link: Link,
     service: ControlAddr,
     caller: Caller,
     /// Where the next attempt begins in the list of addresses.
@@ -67,7 +69,7 @@ impl Services {
     /// within the runtime that will drive it.
     pub(in crate::process) fn channel(
         &self,
-        client: &'static str,
+        client: Client,
         service: &ControlAddr,
         caller: Caller,
     ) -> Result<Counted, tonic::transport::Error> {
@@ -76,9 +78,11 @@ impl Services {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
+        let link = self.links.link(client, &authority);
         let dialer = Arc::new(Dialer {
             services: self.clone(),
             client,
+            link: link.clone(),
             service: service.clone(),
             caller,
             next: AtomicUsize::new(fastrand::usize(..1 << 16)),
@@ -88,7 +92,7 @@ impl Services {
             let dialer = dialer.clone();
             async move { dialer.connect().await.map(TokioIo::new) }
         }));
-        Ok(self.requests.count(channel, &authority, service.identity.as_ref().map(server).as_ref()))
+        Ok(self.requests.count(channel, link, &authority, service.identity.as_ref().map(server).as_ref()))
     }
 }
 
@@ -104,7 +108,10 @@ impl Dialer {
             return Err(io::Error::other("the proxy is ending"));
         }
         let result = self.try_addresses().await;
-        let (client, addr) = (self.client, &self.service.addr);
+        if result.is_err() {
+            self.link.failed();
+        }
+        let (client, addr) = (self.client.as_str(), &self.service.addr);
         match &result {
             Ok(stream) => {
                 let peer = stream.peer_addr().ok();
@@ -124,12 +131,17 @@ impl Dialer {
 
     /// Begins at another address than the last attempt did.
     async fn try_addresses(&self) -> io::Result<Stream> {
-        let addrs = self.services.resolver.resolve(self.client, &self.service.addr).await.map_err(io::Error::other)?;
+        let addrs =
+            self.services.resolver.resolve(self.client.as_str(), &self.service.addr).await.map_err(io::Error::other)?;
+        self.link.resolved(&addrs);
         let start = self.next.fetch_add(1, Relaxed) % addrs.len().max(1);
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for addr in addrs.iter().cycle().skip(start).take(addrs.len().min(ADDRESSES_PER_ATTEMPT)) {
             match self.dial(*addr).await {
-                Ok(stream) => return Ok(stream),
+                Ok(mut stream) => {
+                    stream.meter(self.link.opened(*addr));
+                    return Ok(stream);
+                }
                 Err(e) => failure = io::Error::new(e.kind(), format!("{addr}: {e}")),
             }
         }
@@ -218,12 +230,13 @@ mod tests {
             certified,
             lifetimes,
             requests: Families::new(&registry),
+            links: Links::new(&registry, connect.timeout),
         }
     }
 
     async fn profile(services: &Services, addr: SocketAddr, identity: DnsName) -> Result<(), weft_wire::Error> {
         let service = ControlAddr { addr: HostPort::Addr(addr), identity: Some(identity) };
-        let channel = services.channel("destination", &service, Caller::Anybody).unwrap();
+        let channel = services.channel(Client::Destination, &service, Caller::Anybody).unwrap();
         weft_wire::destination::Client::new(channel).get_profile("10.0.0.1:80", "").await.map(drop)
     }
 

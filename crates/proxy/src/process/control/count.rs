@@ -2,6 +2,7 @@
 //!
 //! A response counts when its stream ends: a watch that is open, or that this proxy gives up, has not ended.
 
+use super::link::Link;
 use crate::metrics::{self, labels};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -35,6 +36,7 @@ pub(in crate::process) struct Counted {
 struct Series {
     families: Families,
     labels: Labels,
+    link: Link,
 }
 
 /// A response's body, which counts the response when it ends.
@@ -62,9 +64,9 @@ impl Families {
     }
 
     /// Counts what goes to `addr` over `channel`; without `tls` the control plane is on this machine.
-    pub(super) fn count(&self, channel: Channel, addr: &str, tls: Option<&ServerTls>) -> Counted {
+    pub(super) fn count(&self, channel: Channel, link: Link, addr: &str, tls: Option<&ServerTls>) -> Counted {
         let labels = Labels::new().with("addr", addr).join(&labels::dialled_tls(tls, tls.is_none()));
-        Counted { channel, series: Arc::new(Series { families: self.clone(), labels }) }
+        Counted { channel, series: Arc::new(Series { families: self.clone(), labels, link }) }
     }
 }
 
@@ -82,7 +84,7 @@ impl Service<Request<Body>> for Counted {
         series.families.requests.pinned(Shard::ADMIN, &series.labels).inc();
         let response = self.channel.call(request);
         Box::pin(async move {
-            let (head, body) = response.await?.into_parts();
+            let (head, body) = series.link.request(response).await?.into_parts();
             let (status, grpc) = (head.status.as_u16(), grpc_status(&head.headers));
             let mut body = CountedBody { body, series, start, status, grpc, first_byte: false, ended: false };
             // A head that says how the call ended has nothing behind it that anybody would read.

@@ -3,7 +3,7 @@
 use super::{Reporter, schedule};
 use crate::{
     config::IdentityService,
-    process::control::{Caller, Services},
+    process::control::{self, Caller, Services},
 };
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
@@ -66,7 +66,7 @@ impl Certifier {
         let token = tokio::fs::read(&self.config.token_file)
             .await
             .map_err(|e| anyhow::anyhow!("the token {} cannot be read: {e}", self.config.token_file.display()))?;
-        let channel = self.services.channel("identity", &self.config.service, Caller::Anybody)?;
+        let channel = self.services.channel(control::Client::Identity, &self.config.service, Caller::Anybody)?;
         let mut client = Client::new(channel);
         let request = client.certify(&self.id, token.into(), self.csr.clone());
         let certificate = timeout(ATTEMPT, request)

@@ -11,6 +11,7 @@
 //! Both hold the same sockets, so that the kernel's queue of connections has no end.
 
 mod message;
+pub(super) mod pid_file;
 mod predecessor;
 mod successor;
 

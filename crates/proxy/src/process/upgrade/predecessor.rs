@@ -1,11 +1,15 @@
 //! The new process: gets the sockets, says when it is ready, and asks the old one for its gauges.
 
-use super::message::{self, FromNew, FromOld, Handed, Role};
+use super::{
+    message::{self, FromNew, FromOld, Handed, Role},
+    pid_file,
+};
 use anyhow::{Context, bail};
 use std::{
     io,
     net::TcpListener,
     os::{fd::AsFd, unix::net::UnixStream as StdStream},
+    path::PathBuf,
     time::Duration,
 };
 use tokio::{net::UnixStream, sync::Mutex, time::timeout};
@@ -26,7 +30,10 @@ pub struct Predecessor {
 }
 
 /// The old process while it still serves connections.
-pub(in crate::process) struct Elder(Mutex<Option<UnixStream>>);
+pub(in crate::process) struct Elder {
+    socket: Mutex<Option<UnixStream>>,
+    pid_file: Option<PathBuf>,
+}
 
 impl Predecessor {
     /// Takes over what a process hands that has started this one with a socket as standard input.
@@ -65,9 +72,9 @@ impl Predecessor {
     ///
     /// # Errors
     /// The socket cannot be used.
-    pub(in crate::process) fn into_elder(self) -> io::Result<Elder> {
+    pub(in crate::process) fn into_elder(self, pid_file: Option<PathBuf>) -> io::Result<Elder> {
         self.socket.set_nonblocking(true)?;
-        Ok(Elder(Mutex::new(Some(UnixStream::from_std(self.socket)?))))
+        Ok(Elder { socket: Mutex::new(Some(UnixStream::from_std(self.socket)?)), pid_file })
     }
 }
 
@@ -75,7 +82,11 @@ impl Elder {
     /// Says that this process is ready, once it is: then the admin port is its own.
     pub(in crate::process) async fn replaced(&self, readiness: &Readiness) {
         readiness.ready().await;
-        let mut socket = self.0.lock().await;
+        // The old process may end as soon as it knows: by then it is known who goes on.
+        if let Some(path) = &self.pid_file {
+            pid_file::write(path);
+        }
+        let mut socket = self.socket.lock().await;
         if let Some(open) = &*socket
             && let Err(error) = message::send(open, &FromNew::Ready, &[]).await
         {
@@ -87,7 +98,7 @@ impl Elder {
     /// What the old process counts up and down; nothing once it is gone.
     pub(in crate::process) async fn gauges(&self) -> String {
         // Held while waiting: two scrapes at once would read each other's answers. The time is bounded below.
-        let mut socket = self.0.lock().await;
+        let mut socket = self.socket.lock().await;
         let Some(open) = socket.take() else { return String::new() };
         // On any failure, also a slow answer, the socket is dropped: it may hold half a message.
         match timeout(SCRAPE, scrape(&open)).await {
