@@ -62,10 +62,12 @@ enum Chore {
         #[arg(long, default_value_t = 10)]
         minutes: u64,
     },
-    /// Repeats the suites of the whole stack and runs properties longer; writes docs/soak.md.
+    /// Runs properties longer, the tests that are left to it, and the suites again and again; writes docs/soak.md.
     Soak {
+        /// Parts whose name holds this, without a report.
+        part: Option<String>,
         /// For how long the suites are repeated.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 6)]
         minutes: u64,
     },
 }
@@ -75,14 +77,14 @@ fn main() -> anyhow::Result<()> {
         Chore::Demo { args } => demo::run(&args),
         Chore::Test(options) => test::run(&options),
         Chore::Tools => tools::ensure(tools::TEST)
-            .and_then(|_| foreign::ensure())
+            .and_then(|_| foreign::ensure(foreign::TEST))
             .map(|folder| eprintln!("WEFT_TOOLS={}", folder.display())),
         Chore::Tidy => tidy::run(),
         Chore::Image(options) => image::run(&options),
         Chore::Cluster(command) => cluster::run(command),
         Chore::Bench { args } => bench::run(&args),
         Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),
-        Chore::Soak { minutes } => soak::run(minutes),
+        Chore::Soak { part, minutes } => soak::run(minutes, part.as_deref()),
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
         let mut others = None;
         phase("tools", &mut || {
-            others = Some(foreign::ensure()?);
+            others = Some(foreign::ensure(foreign::TEST)?);
             Ok(())
         })?;
         if filter.is_none() && other.is_none() {

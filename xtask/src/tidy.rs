@@ -63,6 +63,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     looked_once(&mut faults)?;
     described(&members, &mut faults)?;
     guarded(&mut faults)?;
+    held(&mut faults)?;
     for fault in &faults {
         eprintln!("tidy: {fault}");
     }
@@ -221,17 +222,55 @@ fn described(members: &Members, faults: &mut Vec<String>) -> anyhow::Result<()> 
 fn guarded(faults: &mut Vec<String>) -> anyhow::Result<()> {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
     let invariants = architecture.split("## Invariants").nth(1).context("ARCHITECTURE.md has no invariants")?;
-    let code: Vec<String> = sources(&root())?.iter().map(fs::read_to_string).collect::<Result<_, _>>()?;
-    // A test is named in code quotes, as its function is called: words joined by `_`.
-    let tests = invariants.split('`').skip(1).step_by(2).filter(|name| {
-        name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-    });
-    for test in tests {
-        if !code.iter().any(|text| text.contains(&format!("fn {test}("))) {
-            faults.push(format!("ARCHITECTURE.md names the test {test}, which does not exist"));
-        }
+    let tests = Tests::read()?;
+    // What is not joined by `_` is a program or a folder.
+    for test in quoted(invariants).filter(|name| name.contains('_') && !tests.has(name)) {
+        faults.push(format!("ARCHITECTURE.md names the test {test}, which does not exist"));
     }
     Ok(())
+}
+
+/// Each row of what Linkerd's proxy does names tests, in its last column, and they exist.
+fn held(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    let name = "docs/reference/parity.md";
+    let text = fs::read_to_string(root().join(name)).with_context(|| format!("reading {name}"))?;
+    let tests = Tests::read()?;
+    for row in text.lines().filter(|line| line.starts_with("| ")) {
+        let mut columns = row.trim_matches('|').split('|');
+        let (what, last) = (columns.next().unwrap_or_default().trim(), columns.next_back().unwrap_or_default());
+        // The head of a table.
+        if last.trim() == "tests" {
+            continue;
+        }
+        if quoted(last).next().is_none() {
+            faults.push(format!("{name}: no test holds `{what}`"));
+        }
+        faults.extend(
+            quoted(last)
+                .filter(|test| !tests.has(test))
+                .map(|test| format!("{name} names the test {test}, which does not exist")),
+        );
+    }
+    Ok(())
+}
+
+/// What a text has in code quotes that may be the name of a function.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let word = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    text.split('`').skip(1).step_by(2).filter(word)
+}
+
+/// All code, to look for tests in.
+struct Tests(Vec<String>);
+
+impl Tests {
+    fn read() -> anyhow::Result<Self> {
+        Ok(Self(sources(&root())?.iter().map(fs::read_to_string).collect::<Result<_, _>>()?))
+    }
+
+    fn has(&self, test: &str) -> bool {
+        self.0.iter().any(|text| text.contains(&format!("fn {test}(")))
+    }
 }
 
 /// Every Rust file that git knows or would add.
