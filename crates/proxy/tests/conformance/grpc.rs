@@ -1,10 +1,11 @@
 //! The official gRPC interoperability cases: grpc-go's server behind the mesh, clients in three languages in front of it.
 //!
 //! grpc-go's own client is the oracle: what it passes without the mesh it must pass through it. Python and JavaScript send the
-//! same messages, as bytes (`grpc.py`, `grpc.js`).
+//! same messages, as bytes (`grpc_cases.py`, `grpc_cases.js`), and Rust by tonic ([`grpc_cases`]).
 
 use crate::{
-    door,
+    door, grpc_cases,
+    harness::soon,
     mesh::{Mesh, Service},
     program::{self, free_port, tool},
 };
@@ -91,5 +92,15 @@ async fn cases_of_javascript() {
         let Some(mut client) = program::node("conformance/grpc_cases.js") else { return };
         let text = program::done(client.arg(addr.to_string())).await;
         assert_eq!(text.matches("ok ").count(), 9, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cases_of_tonic() {
+    for hint in [ProtocolHint::H2, ProtocolHint::Unknown] {
+        let Some(lab) = lab(hint).await else { return };
+        for addr in [lab.direct, lab.through] {
+            soon(grpc_cases::run(addr)).await;
+        }
     }
 }

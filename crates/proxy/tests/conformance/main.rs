@@ -4,8 +4,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod autobahn;
 mod door;
 mod grpc;
+mod grpc_cases;
 #[path = "../proxy/harness.rs"]
 #[expect(dead_code, reason = "shared with the suite that needs all of it")]
 mod harness;
@@ -13,5 +15,8 @@ mod http2;
 #[path = "../proxy/mesh.rs"]
 #[expect(dead_code, reason = "shared with the suite that needs all of it")]
 mod mesh;
+#[path = "../proxy/mixed.rs"]
+mod mixed;
+mod mixed_pairs;
 mod program;
 mod websocket;

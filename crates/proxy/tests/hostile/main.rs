@@ -25,6 +25,9 @@ mod measure;
 #[path = "../proxy/mesh.rs"]
 #[expect(dead_code, reason = "shared with the suite that needs all of it")]
 mod mesh;
+#[path = "../proxy/mixed.rs"]
+#[expect(dead_code, reason = "shared with the suites that have pairs")]
+mod mixed;
 mod origins;
 mod plain;
 #[path = "../conformance/program.rs"]

@@ -1,5 +1,6 @@
 //! Starts proxies and connects through them as redirected applications would.
 
+use crate::mixed::{self, Program};
 use std::{
     collections::HashMap,
     io,
@@ -49,10 +50,17 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 /// A running proxy. Dropping it ends it without waiting for connections.
 pub(crate) struct Proxy {
-    handle: Option<Handle>,
+    running: Running,
     name: String,
     pub(crate) destinations: Destinations,
     _dir: Dir,
+}
+
+enum Running {
+    /// In this process; redirection is what the test says.
+    Here(Option<Handle>),
+    /// In a process of its own, in a mixed pair.
+    Program(Program),
 }
 
 /// Where the connections from each local address of a client are going to, as redirection would know.
@@ -66,8 +74,8 @@ pub(crate) struct Destinations {
 /// Connects through one listener of a proxy.
 #[derive(Clone)]
 pub(crate) struct Dialler {
-    destinations: Destinations,
-    listener: SocketAddr,
+    /// How the proxy learns where the connection goes; `None` where the kernel redirects.
+    told: Option<(Destinations, SocketAddr)>,
     destination: SocketAddr,
 }
 
@@ -127,9 +135,6 @@ impl Setup {
             ("POLICY_SVC_ADDR", &control_addr),
             ("POLICY_WORKLOAD", &workload),
             ("POLICY_CLUSTER_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
-            // A busy machine takes longer than the defaults to connect to itself; who tests them sets his own.
-            ("INBOUND_CONNECT_TIMEOUT", "20s"),
-            ("OUTBOUND_CONNECT_TIMEOUT", "20s"),
         ]
         .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.to_owned()));
         Self {
@@ -179,6 +184,10 @@ impl Setup {
         self.dir.0.clone()
     }
 
+    pub(crate) fn identity(&self) -> Identity {
+        identity(&self.name)
+    }
+
     /// The environment for a process of its own. The folder lives as long as this.
     pub(crate) fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
         self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -202,7 +211,13 @@ impl Setup {
             ..Options::default()
         };
         let handle = weft_proxy::start(config, options).expect("the proxy starts");
-        Proxy { handle: Some(handle), name: self.name, destinations, _dir: self.dir }
+        Proxy { running: Running::Here(Some(handle)), name: self.name, destinations, _dir: self.dir }
+    }
+
+    /// What this set-up is once a program runs it.
+    pub(crate) fn program(self, program: Program) -> Proxy {
+        let destinations = Destinations::default();
+        Proxy { running: Running::Program(program), name: self.name, destinations, _dir: self.dir }
     }
 
     /// Starts the proxy and waits until it is ready.
@@ -214,12 +229,27 @@ impl Setup {
 }
 
 impl Proxy {
+    /// Of a proxy in this process.
     pub(crate) fn handle(&self) -> &Handle {
-        self.handle.as_ref().unwrap()
+        match &self.running {
+            Running::Here(handle) => handle.as_ref().unwrap(),
+            Running::Program(_) => panic!("this test is not one for mixed pairs"),
+        }
     }
 
     pub(crate) fn addrs(&self) -> &Addrs {
-        self.handle().addrs()
+        match &self.running {
+            Running::Here(_) => self.handle().addrs(),
+            Running::Program(program) => program.addrs(),
+        }
+    }
+
+    /// What a scrape shows.
+    pub(crate) fn metrics(&self) -> String {
+        match &self.running {
+            Running::Here(_) => self.handle().metrics(),
+            Running::Program(program) => program.metrics(),
+        }
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -239,7 +269,15 @@ impl Proxy {
     }
 
     fn dialler(&self, listener: SocketAddr, destination: SocketAddr) -> Dialler {
-        Dialler { destinations: self.destinations.clone(), listener, destination }
+        let told = match &self.running {
+            Running::Here(_) => Some((self.destinations.clone(), listener)),
+            Running::Program(program) => {
+                assert_ne!(listener, program.addrs().inbound, "this test is not one for mixed pairs");
+                mixed::redirect(destination, listener.port());
+                None
+            }
+        };
+        Dialler { told, destination }
     }
 
     /// Connects as this proxy's application would to `destination`.
@@ -259,7 +297,8 @@ impl Proxy {
 
     /// The same from another address of this machine. A connection that is refused may be reset before it is seen to stand.
     pub(crate) async fn connect_inbound_from(&self, source: IpAddr, destination: SocketAddr) -> io::Result<TcpStream> {
-        self.destinations.connect(source, self.addrs().inbound, destination).await
+        let (destinations, listener) = self.inbound(destination).told.expect("redirection is what the test says");
+        destinations.connect(source, listener, destination).await
     }
 
     /// Asks the admin server, and returns status and body.
@@ -270,7 +309,7 @@ impl Proxy {
 
     /// The value of a metric whose line begins with `series`; 0 if there is none.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        metric(&self.handle().metrics(), series)
+        metric(&self.metrics(), series)
     }
 
     /// Waits until that metric is `value`: a proxy counts behind the last byte that a peer sees, so a test that looks once loses
@@ -291,19 +330,20 @@ impl Proxy {
             if holds(now) {
                 return;
             }
-            assert!(start.elapsed() < LONG, "{series}: {now}, not {wanted}, in\n{}", self.handle().metrics());
+            assert!(start.elapsed() < LONG, "{series}: {now}, not {wanted}, in\n{}", self.metrics());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// Whether a series has that label.
     pub(crate) fn metric_has(&self, label: &str) -> bool {
-        self.handle().metrics().contains(label)
+        self.metrics().contains(label)
     }
 
     /// Waits until it ends by itself.
     pub(crate) async fn ended(mut self) -> Result<weft_transport::drain::Drained, ProcessError> {
-        let handle = self.handle.take().unwrap();
+        let Running::Here(handle) = &mut self.running else { panic!("this test is not one for mixed pairs") };
+        let handle = handle.take().unwrap();
         soon(tokio::task::spawn_blocking(|| handle.wait())).await.unwrap()
     }
 
@@ -314,7 +354,8 @@ impl Proxy {
 
     /// Ends it in order and returns how the drain went.
     pub(crate) async fn shutdown(mut self) -> weft_transport::drain::Drained {
-        let handle = self.handle.take().unwrap();
+        let Running::Here(handle) = &mut self.running else { panic!("this test is not one for mixed pairs") };
+        let handle = handle.take().unwrap();
         handle.shutdown();
         soon(tokio::task::spawn_blocking(|| handle.wait())).await.unwrap().expect("it ends in order")
     }
@@ -346,7 +387,10 @@ impl Dialler {
     }
 
     async fn try_connect(&self) -> io::Result<TcpStream> {
-        self.destinations.connect(self.listener.ip(), self.listener, self.destination).await
+        match &self.told {
+            Some((destinations, listener)) => destinations.connect(listener.ip(), *listener, self.destination).await,
+            None => soon(TcpStream::connect(self.destination)).await,
+        }
     }
 }
 

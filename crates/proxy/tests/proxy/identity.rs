@@ -77,7 +77,7 @@ async fn certificates_of_seconds_are_renewed_under_load() {
     let setup = |name| {
         Setup::new(&control, name)
             .env("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "100ms")
-            .env("WEFT_PROXY_IDENTITY_EXPIRY_GRACE", "10s")
+            .env("WEFT_PROXY_IDENTITY_EXPIRY_GRACE", "1s")
     };
     let (web, app) = tokio::join!(setup("web").ready(), setup("app").ready());
     let mesh = Mesh { control, web, app };

@@ -1,6 +1,9 @@
 //! Two proxies and what is between them: `web`'s application calls a service whose endpoints are behind `app`'s proxy.
 
-use crate::harness::{Proxy, Setup, identity, soon};
+use crate::{
+    harness::{Proxy, Setup, identity, soon},
+    mixed::{self, Side},
+};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU8, Ordering},
@@ -52,7 +55,7 @@ impl Mesh {
     pub(crate) async fn of(web: impl FnOnce(Setup) -> Setup, app: impl FnOnce(Setup) -> Setup) -> Self {
         let control = FakeControl::start().unwrap();
         let (web, app) = (web(Setup::new(&control, "web")), app(Setup::new(&control, "app")));
-        let (web, app) = tokio::join!(web.ready(), app.ready());
+        let (web, app) = tokio::join!(mixed::start(web, Side::Client), mixed::start(app, Side::Server));
         Self { control, web, app }
     }
 
@@ -90,7 +93,7 @@ impl Mesh {
             hint,
             transport_port: Some(self.app.addrs().inbound.port()),
             labels: [("pod".to_owned(), "app-1".to_owned())].into(),
-            ..Endpoint::plain(addr)
+            ..Endpoint::plain(mixed::reachable(addr))
         }
     }
 

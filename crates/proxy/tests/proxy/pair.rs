@@ -54,7 +54,7 @@ async fn grpc_keeps_its_trailers() {
     assert_eq!(response.trailers.unwrap()["grpc-status"], "2");
     for proxy in [&mesh.web, &mesh.app] {
         eventually("the failure is counted", || {
-            let metrics = proxy.handle().metrics();
+            let metrics = proxy.metrics();
             metrics.lines().any(|l| {
                 l.starts_with("response_total{")
                     && l.contains("classification=\"failure\"")

@@ -85,11 +85,11 @@ async fn a_request_is_seen_in_three_steps_at_both_proxies() {
 
         let end = next(events).await.unwrap();
         assert_eq!(end.id, event.id);
-        let Step::End { since_request: total, since_response, response_bytes, end } = end.step else {
+        let Step::End { since_request: total, since_response, response_bytes, end, fields } = end.step else {
             panic!("{end:?}")
         };
         assert!(total >= since_request && total >= since_response);
-        assert_eq!((response_bytes, end), (3, None));
+        assert_eq!((response_bytes, end, fields), (3, None, vec![]));
         assert_eq!(next(events).await, None, "one request was asked for");
         assert_eq!(proxy.metric("weft_proxy_tap_events_dropped_total"), 0.0);
     }
@@ -115,7 +115,10 @@ async fn only_what_was_asked_for_is_shown_and_only_as_much() {
     while let Some(event) = next(&mut some).await {
         match event.step {
             Step::Request { path, .. } => paths.push(path),
-            Step::End { end, .. } => assert_eq!(end, Some(End::Grpc(5))),
+            Step::End { end, fields, .. } => {
+                assert_eq!(end, Some(End::Grpc(5)));
+                assert_eq!(fields, [("grpc-status".to_owned(), b"5".to_vec())], "the trailers");
+            }
             Step::Response { .. } => {}
         }
     }

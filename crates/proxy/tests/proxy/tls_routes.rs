@@ -99,7 +99,7 @@ async fn the_server_name_decides_and_the_bytes_are_untouched() {
     let labels = |route: &str| {
         format!(
             "{{parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",parent_name=\"db\",parent_port=\"443\",\
-             parent_section_name=\"\",route_group=\"\",route_kind=\"default\",route_namespace=\"\",route_name=\"{route}\""
+             parent_section_name=\"\",route_group=\"\",route_kind=\"default\",route_namespace=\"\",route_name=\"{route}\",hostname=\"\""
         )
     };
     for route in ["exact", "suffix", "meshed"] {
@@ -114,6 +114,27 @@ async fn the_server_name_decides_and_the_bytes_are_untouched() {
         mesh.app.metric("tcp_read_bytes_total{direction=\"inbound\",peer=\"src\"") > 0.0,
         "through the peer's proxy"
     );
+}
+
+#[tokio::test]
+async fn the_server_name_is_a_label_where_that_is_configured() {
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", "true")], &[]).await;
+    let server = Named::start("server").await;
+    let service = service_of(&mesh, vec![tls_route("all", &["*.example.com"], forward(Endpoint::plain(server.addr)))]);
+    for sni in ["a.example.com", "b.example.com", "a.example.com"] {
+        exchange(&mesh, &service, &client_hello(sni)).await.unwrap();
+    }
+    let of = |family: &str, host: &str, more: &str| {
+        let parent = "parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",parent_name=\"db\",parent_port=\"443\"";
+        let route = "route_group=\"\",route_kind=\"default\",route_namespace=\"\",route_name=\"all\"";
+        format!(
+            "outbound_tls_route_{family}_total{{{parent},parent_section_name=\"\",{route},hostname=\"{host}\"{more}}}"
+        )
+    };
+    for (host, connections) in [("a.example.com", 2.0), ("b.example.com", 1.0)] {
+        mesh.web.reaches(&of("open", host, ""), connections).await;
+        mesh.web.reaches(&of("close", host, ",error=\"\""), connections).await;
+    }
 }
 
 #[tokio::test]
@@ -190,7 +211,7 @@ async fn what_cannot_be_routed_is_refused_with_its_reason() {
         let metrics = mesh.web.handle().metrics();
         let closed = metrics.lines().find(|l| {
             l.starts_with("outbound_tls_route_close_total{")
-                && l.contains(&format!("route_name=\"{route}\",error=\"{error}\""))
+                && l.contains(&format!("route_name=\"{route}\",hostname=\"\",error=\"{error}\""))
         });
         assert!(closed.is_some_and(|l| l.ends_with(" 1")), "{route}: {metrics}");
     }

@@ -93,6 +93,7 @@ async fn a_sampled_request_leaves_four_spans_that_hang_together() {
     let exported = |proxy: &Proxy| proxy.metric("opentelemetry_span_exports ");
     crate::harness::eventually("they are counted", || (exported(&mesh.web), exported(&mesh.app)) == (2.0, 2.0)).await;
     mesh.web.reaches("opentelemetry_span_export_requests ", 1.0).await;
+    mesh.web.reaches("opentelemetry_balancer_queue_requests_total{addr=\"", 1.0).await;
 }
 
 #[tokio::test]

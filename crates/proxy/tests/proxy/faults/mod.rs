@@ -48,6 +48,8 @@ struct Fault {
 enum Sees {
     /// The code's HTTP status.
     Reply,
+    /// Another HTTP status, which Linkerd has for this case.
+    Status(u16),
     /// The code's gRPC status.
     Grpc,
     /// The end of the connection or stream instead of a reply.
@@ -143,6 +145,7 @@ impl Fault {
         };
         match (self.sees, saw) {
             (Sees::Reply, Saw::Reply { status, grpc: None, text }) => *status == self.code.status() && told(text),
+            (Sees::Status(wanted), Saw::Reply { status, grpc: None, text }) => *status == wanted && told(text),
             (Sees::Grpc, Saw::Reply { status: 200, grpc, text }) => {
                 *grpc == Some(self.code.grpc_status()) && told(text)
             }

@@ -64,7 +64,7 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("a route that is invalid", Code::PolicyUnsupported, Outbound, Sees::End, |m| {
             Box::pin(filtered(m, Filter::Invalid("the test wants it so".to_owned())))
         }),
-        fault("a backend without a kind", Code::PolicyUnsupported, Outbound, Sees::Reply, |m| {
+        fault("a backend without a kind", Code::PolicyUnsupported, Outbound, Sees::Status(502), |m| {
             Box::pin(async move {
                 let known = with(m, |policy| {
                     let mut missing = forward(Endpoint::plain(super::nobody()));

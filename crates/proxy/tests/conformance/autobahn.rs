@@ -1,0 +1,159 @@
+//! Autobahn's cases for RFC 6455, in both roles: its fuzzing client against a server behind the mesh, its fuzzing server behind
+//! the mesh with clients of two languages. What passes without the mesh must pass through it.
+//!
+//! Compression (its parts 12 and 13) is what two ends agree on inside of what the mesh carries as bytes; it is left out.
+
+use crate::{
+    door,
+    mesh::Mesh,
+    program::{self, free_port, tool},
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
+use weft_model::ProtocolHint;
+
+/// Fewer means that it did not run them.
+const CASES: usize = 301;
+/// One run of all cases.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What Autobahn says of each case: how it went, and how the closing handshake went.
+type Report = BTreeMap<String, (String, String)>;
+
+/// A folder for reports, removed with this.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("weft-autobahn-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Autobahn's program in this folder with these settings.
+    fn program(&self, mode: &str, settings: &serde_json::Value) -> Option<Command> {
+        let tools = tool("autobahn/bin/wstest")?;
+        let spec = self.0.join("spec.json");
+        std::fs::write(&spec, settings.to_string()).unwrap();
+        let mut command = Command::new(&tools);
+        command.args(["--mode", mode, "--webport", "0", "--spec"]).arg(spec);
+        command.env("PYTHONUSERBASE", tools.parent().and_then(Path::parent).unwrap());
+        Some(command)
+    }
+
+    /// The report of each agent.
+    fn reports(&self) -> BTreeMap<String, Report> {
+        let text = std::fs::read_to_string(self.0.join("index.json")).expect("Autobahn has written its report");
+        let index: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_str(&text).unwrap();
+        let word = |case: &serde_json::Value, name: &str| case[name].as_str().unwrap_or("none").to_owned();
+        let of = |cases: BTreeMap<String, serde_json::Value>| {
+            cases.iter().map(|(id, case)| (id.clone(), (word(case, "behavior"), word(case, "behaviorClose")))).collect()
+        };
+        index.into_iter().map(|(agent, cases)| (agent, of(cases))).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Every case went through the mesh as well as without it.
+fn compare(direct: &Report, mesh: &Report, who: &str) {
+    assert_eq!((direct.len(), mesh.len()), (CASES, CASES), "{who}");
+    let good = |word: &str| matches!(word, "OK" | "NON-STRICT" | "INFORMATIONAL");
+    let worse: Vec<_> = mesh
+        .iter()
+        .map(|(id, through)| (id, &direct[id], through))
+        .filter(|(_, without, through)| {
+            through != without && !(good(&through.0) && (good(&through.1) || through.1 == without.1))
+        })
+        .collect();
+    assert!(worse.is_empty(), "{who}: without and with the mesh {worse:#?}");
+    let failed = mesh.values().filter(|(word, _)| !good(word)).count();
+    assert!(failed * 20 < CASES, "{who}: {failed} cases fail without the mesh too: {direct:?}");
+}
+
+/// Runs to the end with the patience that all cases need.
+async fn ran(command: &mut Command) -> String {
+    let running = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, running).await.expect("the program hangs").unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "hundreds of cases on Python 2.7: run by cargo xtask soak"]
+async fn the_fuzzing_client_finds_no_difference() {
+    let Some(mut node) = program::node("websocket.js") else { return };
+    let (_server, direct) = program::server(node.arg("serve")).await;
+    let mesh = Mesh::start().await;
+    let mut servers = vec![serde_json::json!({"agent": "direct", "url": format!("ws://{direct}")})];
+    for (agent, hint) in [("h2", ProtocolHint::H2), ("h1", ProtocolHint::Unknown)] {
+        let service = mesh.service(&[mesh.endpoint(direct, hint)]);
+        let through = door::pair(&mesh, &service).await;
+        servers.push(serde_json::json!({"agent": agent, "url": format!("ws://{through}")}));
+    }
+    let folder = Folder::new("client");
+    let settings = serde_json::json!({
+        "outdir": folder.0, "servers": servers, "cases": ["*"], "exclude-cases": ["12.*", "13.*"],
+        "exclude-agent-cases": {},
+    });
+    let Some(mut wstest) = folder.program("fuzzingclient", &settings) else { return };
+    ran(&mut wstest).await;
+    let reports = folder.reports();
+    for agent in ["h2", "h1"] {
+        compare(&reports["direct"], &reports[agent], agent);
+    }
+}
+
+/// Autobahn's fuzzing server, once it listens.
+async fn fuzzing_server(folder: &Folder) -> Option<(Child, SocketAddr)> {
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let settings = serde_json::json!({
+        "outdir": folder.0, "url": format!("ws://{addr}"), "cases": ["*"], "exclude-cases": ["12.*", "13.*"],
+        "exclude-agent-cases": {},
+    });
+    let mut command = folder.program("fuzzingserver", &settings)?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
+    let listening = async {
+        while TcpStream::connect(addr).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), listening).await.expect("the fuzzing server listens");
+    Some((child.unwrap(), addr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "hundreds of cases on Python 2.7: run by cargo xtask soak"]
+async fn the_fuzzing_server_finds_no_difference() {
+    let folder = Folder::new("server");
+    let Some((_server, direct)) = fuzzing_server(&folder).await else { return };
+    let mesh = Mesh::start().await;
+    let service = mesh.service(&[mesh.endpoint(direct, ProtocolHint::H2)]);
+    let through = door::pair(&mesh, &service).await;
+    for (addr, way) in [(direct, "direct"), (through, "mesh")] {
+        for (client, command) in [("ws", program::node("autobahn.js")), ("websockets", program::python("autobahn.py"))]
+        {
+            let Some(mut command) = command else { return };
+            let text = ran(command.args([addr.to_string(), format!("{client}-{way}")])).await;
+            assert!(text.contains(&format!("ran {CASES} cases")), "{text}");
+        }
+    }
+    let reports = folder.reports();
+    for client in ["ws", "websockets"] {
+        compare(&reports[&format!("{client}-direct")], &reports[&format!("{client}-mesh")], client);
+    }
+}
