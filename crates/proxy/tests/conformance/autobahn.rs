@@ -96,7 +96,7 @@ async fn ran(command: &mut Command) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "hundreds of cases on Python 2.7: run by cargo xtask soak"]
 async fn the_fuzzing_client_finds_no_difference() {
-    let Some(mut node) = program::node("websocket.js") else { return };
+    let Some(mut node) = program::node("conformance/websocket.js") else { return };
     let (_server, direct) = program::server(node.arg("serve")).await;
     let mesh = Mesh::start().await;
     let mut servers = vec![serde_json::json!({"agent": "direct", "url": format!("ws://{direct}")})];
@@ -145,8 +145,10 @@ async fn the_fuzzing_server_finds_no_difference() {
     let service = mesh.service(&[mesh.endpoint(direct, ProtocolHint::H2)]);
     let through = door::pair(&mesh, &service).await;
     for (addr, way) in [(direct, "direct"), (through, "mesh")] {
-        for (client, command) in [("ws", program::node("autobahn.js")), ("websockets", program::python("autobahn.py"))]
-        {
+        for (client, command) in [
+            ("ws", program::node("conformance/autobahn.js")),
+            ("websockets", program::python("conformance/autobahn.py")),
+        ] {
             let Some(mut command) = command else { return };
             let text = ran(command.args([addr.to_string(), format!("{client}-{way}")])).await;
             assert!(text.contains(&format!("ran {CASES} cases")), "{text}");
