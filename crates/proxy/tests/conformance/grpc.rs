@@ -51,9 +51,12 @@ async fn lab(hint: ProtocolHint) -> Option<Lab> {
         .spawn()
         .unwrap();
     let direct = SocketAddr::from(([127, 0, 0, 1], port));
-    while TcpStream::connect(direct).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    soon(async {
+        while TcpStream::connect(direct).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     let mesh = Mesh::start().await;
     let service: Service = mesh.service(&[mesh.endpoint(direct, hint)]);
     let through = door::pair(&mesh, &service).await;

@@ -69,6 +69,8 @@ pub(crate) fn run(filters: &[&str], more: &[&str]) {
         let mut inner = Command::new("unshare");
         // Whatever ends this ends everything inside.
         inner.args(["--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"]);
+        // Tests may listen before the first pair starts.
+        inner.args(["sh", "-c", "PATH=$PATH:/usr/sbin ip link set lo up && exec \"$@\"", "sh"]);
         inner.arg(std::env::current_exe().unwrap()).args(filters).args(["--test-threads", "2"]).args(more);
         inner.env(SIDE, side).env(PROGRAM, &program).stdin(Stdio::null());
         let log = std::env::temp_dir().join(format!("weft-mixed-{}-{side}", std::process::id()));
@@ -120,7 +122,6 @@ pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
 fn prepare() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
-        command("ip", &["link", "set", "lo", "up"], "");
         command("ip", &["addr", "add", "10.77.0.1/32", "dev", "lo"], "");
         command("ip", &["route", "add", "local", "10.96.0.0/16", "dev", "lo"], "");
         command("nft", &["-f", "-"], RULES);
