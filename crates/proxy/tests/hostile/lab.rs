@@ -64,7 +64,7 @@ pub(crate) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { open: 1000, answers: 1200, read: 300e3, requests: 300, memory: 4 << 20 }
+        Self { open: 1000, answers: 1200, read: 300e3, requests: 300, memory: 8 << 20 }
     }
 }
 

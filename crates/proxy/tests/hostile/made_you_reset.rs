@@ -69,8 +69,9 @@ fn every_way_to_be_reset_ends_early() {
             code::FRAME_SIZE_ERROR,
             code::FLOW_CONTROL_ERROR,
         ];
-        // As many resets as fit into what is read at once may be on their way before they are counted.
-        let budget = Budget { answers: 8000, memory: 6 << 20, ..Budget::default() };
+        // As many resets as fit into what is read at once may be on their way before they are counted: 128 KiB of heads of 17 bytes,
+        // each of which leaves about 1 KiB behind until its reset is written.
+        let budget = Budget { answers: 12_000, requests: 600, memory: 16 << 20, ..Budget::default() };
         for (what, primitive) in PRIMITIVES {
             let again = |n: u32| primitive(2 * n + 1);
             lab.attack(what, budget, &codes, &[], again).await;
