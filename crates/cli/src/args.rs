@@ -4,9 +4,11 @@ mod inject;
 
 pub(crate) use inject::{Inject, ManifestFormat, ProxyOptions, Uninject};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, time::Duration};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use weft_cluster::annotation::PortRanges;
 use weft_local::{HostService, Publish};
+use weft_model::{decide::cidr::Cidr, policy::inbound::DefaultPolicy};
 
 #[derive(Parser)]
 #[command(name = "weft", version, about = "A service mesh that is API-compatible with Linkerd and runs on one machine")]
@@ -36,6 +38,9 @@ pub(crate) enum Command {
     Inject(Box<Inject>),
     /// Takes the mesh out of Kubernetes manifests.
     Uninject(Uninject),
+    /// A process of the control plane on Kubernetes.
+    #[command(hide = true)]
+    ControlPlane(Box<ControlPlane>),
 }
 
 /// How the mesh meets the host.
@@ -136,6 +141,100 @@ pub(crate) struct Logs {
     pub(crate) proxy: bool,
 }
 
+/// One process of the control plane. Pods are its users: `weft install` renders its flags.
+#[derive(ClapArgs)]
+pub(crate) struct ControlPlane {
+    #[command(subcommand)]
+    pub(crate) mode: ControlPlaneMode,
+    #[arg(long, global = true, default_value = "linkerd")]
+    pub(crate) control_namespace: String,
+    #[arg(long, global = true, default_value = "cluster.local")]
+    pub(crate) trust_domain: String,
+    #[arg(long, global = true, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// The API server's; without it the process is a pod of the cluster.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The pod's name.
+    #[arg(long, global = true, env = "HOSTNAME", default_value = "unknown")]
+    pub(crate) instance: String,
+    /// Filter of the log.
+    #[arg(long, global = true, default_value = "info")]
+    pub(crate) log_level: String,
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Plain,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ControlPlaneMode {
+    /// Destination and policy.
+    Destination {
+        #[arg(long, default_value = "0.0.0.0:8086")]
+        destination_addr: SocketAddr,
+        #[arg(long, default_value = "0.0.0.0:8090")]
+        policy_addr: SocketAddr,
+        #[arg(long, default_value = "0.0.0.0:9996")]
+        admin_addr: SocketAddr,
+        #[arg(long, default_value = "all-unauthenticated")]
+        default_inbound_policy: DefaultPolicy,
+        /// Ports and ranges.
+        #[arg(long, default_value = "25,587,3306,4444,5432,6379,9300,11211")]
+        default_opaque_ports: PortRanges,
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+        )]
+        cluster_networks: Vec<Cidr>,
+        #[arg(long, value_delimiter = ',', default_value = "0.0.0.0/0,::/0")]
+        probe_networks: Vec<Cidr>,
+        /// HTTP/1 is carried on HTTP/2 between proxies.
+        #[arg(long, default_value_t = true, action = ArgAction::Set)]
+        enable_h2_upgrade: bool,
+        /// Clients are sent to IPv6 addresses.
+        #[arg(long, default_value_t = false, action = ArgAction::Set)]
+        enable_ipv6: bool,
+    },
+    /// Certificates.
+    Identity {
+        #[arg(long, default_value = "0.0.0.0:8080")]
+        addr: SocketAddr,
+        #[arg(long, default_value = "0.0.0.0:9990")]
+        admin_addr: SocketAddr,
+        /// Holds crt.pem and key.pem, or tls.crt and tls.key.
+        #[arg(long, value_name = "DIR", default_value = "/var/run/linkerd/identity/issuer")]
+        issuer: PathBuf,
+        #[arg(long, value_name = "FILE", default_value = "/var/run/linkerd/identity/trust-roots/ca-bundle.crt")]
+        trust_roots: PathBuf,
+        #[arg(long, default_value = "24h", value_parser = durations)]
+        issuance_lifetime: Duration,
+        #[arg(long, default_value = "20s", value_parser = durations)]
+        clock_skew_allowance: Duration,
+    },
+}
+
+/// Durations one after the other, as Linkerd's values have them: 24h0m0s.
+fn durations(text: &str) -> Result<Duration, String> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    loop {
+        let number = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = rest[number..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - number);
+        let (one, more) = rest.split_at_checked(number + unit).ok_or("a duration is like 24h0m0s")?;
+        sum = sum.checked_add(duration(one)?).ok_or("the duration is too long")?;
+        if more.is_empty() {
+            return Ok(sum);
+        }
+        rest = more;
+    }
+}
+
 /// A number and its unit: 500ms, 30s, 5m, 1h.
 fn duration(text: &str) -> Result<Duration, String> {
     let invalid = || "a duration is a number and one of ms, s, m, h, such as 30s".to_owned();
@@ -167,6 +266,15 @@ mod tests {
     #[test]
     fn the_words_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_of_linkerds_values_are_read() {
+        assert_eq!(durations("24h0m0s"), Ok(Duration::from_secs(24 * 3600)));
+        assert_eq!(durations("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "h", "1h30", "1h-1s", "9999999999999h9999999999999h"] {
+            assert!(durations(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -41,5 +41,6 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Down => runtime()?.block_on(commands::down::run(state)),
         Command::Inject(inject) => commands::inject::run(*inject),
         Command::Uninject(uninject) => commands::inject::undo(uninject),
+        Command::ControlPlane(process) => runtime()?.block_on(commands::control_plane::run(*process)),
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! files ─► manifest ─► Object ─┬─► workload ─► the programs and pods that should run, with inject ─► a proxy's environment
-//!                              └─► Event ─► source ─► index ─► Answer per Question ─► (control) gRPC streams
+//!                              └─► Event ─► source ─┐
+//! API server ─► kubernetes ─► Event ────────────────┴─► index ─► Answer per Question ─► (control) gRPC streams
 //! ```
 //!
-//! Everything is a pure function or a plain state machine: no sockets, no clock, no processes. This is the only crate that
-//! names Kubernetes types.
+//! Everything but `kubernetes`, which talks to the API server, is a pure function or a plain state machine: no sockets, no
+//! clock, no processes. This is the only crate that names Kubernetes types.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod annotation;
 pub mod index;
 pub mod inject;
 pub mod install;
+pub mod kubernetes;
 pub mod label;
 pub mod manifest;
 pub mod object;

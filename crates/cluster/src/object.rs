@@ -3,7 +3,8 @@
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Namespace, Pod, Service, ServiceAccount},
+        core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
+        discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -21,6 +22,8 @@ pub enum Object {
     Deployment(Box<Deployment>),
     Service(Box<Service>),
     Pod(Box<Pod>),
+    EndpointSlice(Box<EndpointSlice>),
+    Node(Box<Node>),
     Token(Token),
 }
 
@@ -42,6 +45,8 @@ pub enum Kind {
     Deployment,
     Service,
     Pod,
+    EndpointSlice,
+    Node,
     Token,
 }
 
@@ -49,7 +54,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     pub kind: Kind,
-    /// Empty for a Namespace.
+    /// Empty for what is in no namespace: a Namespace, a Node.
     pub namespace: String,
     /// For a token its hash.
     pub name: String,
@@ -67,6 +72,11 @@ pub enum Event {
 }
 
 impl Kind {
+    /// Whether its objects are in namespaces.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
@@ -74,6 +84,8 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::Service => "Service",
             Self::Pod => "Pod",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
             Self::Token => "Token",
         }
     }
@@ -102,6 +114,8 @@ impl Object {
             Self::Deployment(_) => Kind::Deployment,
             Self::Service(_) => Kind::Service,
             Self::Pod(_) => Kind::Pod,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Node(_) => Kind::Node,
             Self::Token(_) => Kind::Token,
         }
     }
@@ -114,6 +128,8 @@ impl Object {
             Self::Deployment(o) => Some(&o.metadata),
             Self::Service(o) => Some(&o.metadata),
             Self::Pod(o) => Some(&o.metadata),
+            Self::EndpointSlice(o) => Some(&o.metadata),
+            Self::Node(o) => Some(&o.metadata),
             Self::Token(_) => None,
         }
     }
@@ -125,7 +141,7 @@ impl Object {
             (_, Some(meta)) => (namespace_of(meta).to_owned(), meta.name.clone().unwrap_or_default()),
             (_, None) => Default::default(),
         };
-        let namespace = if self.kind() == Kind::Namespace { String::new() } else { namespace };
+        let namespace = if self.kind().is_namespaced() { namespace } else { String::new() };
         Key { kind: self.kind(), namespace, name }
     }
 }

@@ -1,4 +1,4 @@
-//! The admin server: `/live`, `/ready`, `/metrics`, in plaintext.
+//! The admin server: `/live`, `/ready`, `/metrics`, in plaintext. `/ping` is what Linkerd's probes call `/live`.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -52,6 +52,7 @@ fn answer(request: &Request<Incoming>, registry: &Registry, readiness: &Readines
     }
     match request.uri().path() {
         "/live" => response(StatusCode::OK, TEXT, "live\n".to_owned()),
+        "/ping" => response(StatusCode::OK, TEXT, "pong\n".to_owned()),
         "/ready" if readiness.is_ready() => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
         "/ready" => {
             let outstanding = readiness.outstanding().join(", ");
@@ -60,7 +61,7 @@ fn answer(request: &Request<Incoming>, registry: &Registry, readiness: &Readines
         "/metrics" => {
             response(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", registry.encode())
         }
-        _ => response(StatusCode::NOT_FOUND, TEXT, "there is /live, /ready and /metrics\n".to_owned()),
+        _ => response(StatusCode::NOT_FOUND, TEXT, "there is /live, /ping, /ready and /metrics\n".to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::{
     future::Future,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,13 +18,35 @@ use weft_model::Identity;
 use weft_telemetry::{Gauge, Labels, Registry, Shard};
 use weft_transport::tls::{Key, Store};
 
+/// How often files that others renew are read.
+const LOOK: Duration = Duration::from_secs(2);
+
 pub(crate) struct Authority {
-    state_dir: PathBuf,
+    origin: Origin,
     lifetimes: Lifetimes,
     ca: ArcSwap<Ca>,
     anchors: watch::Sender<String>,
     /// The control plane's own certificates.
     own: Mutex<Vec<Own>>,
+}
+
+/// Where the CA is.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// In a folder of ours, where it is made and renewed.
+    Folder(PathBuf),
+    /// In files that somebody else renews.
+    Mounted(ca::Mounted),
+}
+
+/// What happened to the CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    Renewed,
+    /// The present one stays.
+    Kept {
+        why: String,
+    },
 }
 
 /// A TLS store of the control plane, and when its certificate is to be replaced.
@@ -34,16 +56,10 @@ struct Own {
 }
 
 impl Authority {
-    pub(crate) fn open(state_dir: &Path, lifetimes: Lifetimes) -> Result<Self, ca::Error> {
-        let ca = ca::ensure(state_dir, &lifetimes, SystemTime::now())?;
+    pub(crate) fn open(origin: Origin, lifetimes: Lifetimes) -> Result<Self, ca::Error> {
+        let ca = origin.read(&lifetimes, SystemTime::now())?;
         let anchors = watch::Sender::new(ca.status().anchors_pem.clone());
-        Ok(Self {
-            state_dir: state_dir.to_owned(),
-            lifetimes,
-            ca: ArcSwap::from_pointee(ca),
-            anchors,
-            own: Mutex::default(),
-        })
+        Ok(Self { origin, lifetimes, ca: ArcSwap::from_pointee(ca), anchors, own: Mutex::default() })
     }
 
     pub(crate) fn ca(&self) -> Arc<Ca> {
@@ -68,9 +84,9 @@ impl Authority {
         Ok(store)
     }
 
-    /// Brings the CA and what hangs on it to what is due at `now`.
-    fn refresh(&self, now: SystemTime) -> Result<(), String> {
-        let ca = ca::ensure(&self.state_dir, &self.lifetimes, now).map_err(|e| e.to_string())?;
+    /// Brings the CA and what hangs on it to what is due at `now`, and says whether it is another one.
+    fn refresh(&self, now: SystemTime) -> Result<bool, String> {
+        let ca = self.origin.read(&self.lifetimes, now).map_err(|e| e.to_string())?;
         let changed = ca.status() != self.ca.load().status();
         if changed {
             tracing::info!(
@@ -97,7 +113,24 @@ impl Authority {
             }
             differs
         });
-        Ok(())
+        Ok(changed)
+    }
+}
+
+impl Origin {
+    fn read(&self, lifetimes: &Lifetimes, now: SystemTime) -> Result<Ca, ca::Error> {
+        match self {
+            Self::Folder(state_dir) => ca::ensure(state_dir, lifetimes, now),
+            Self::Mounted(files) => files.read(lifetimes, now),
+        }
+    }
+
+    /// How often to look.
+    fn interval(&self, lifetimes: &Lifetimes) -> Duration {
+        match self {
+            Self::Folder(_) => ca::interval(lifetimes),
+            Self::Mounted(_) => LOOK,
+        }
     }
 }
 
@@ -113,24 +146,39 @@ impl Own {
     }
 }
 
-/// Renews until `stop`. The wall clock is read each time, so that a suspended machine catches up at once.
-pub(crate) fn renew(
+/// Renews until `stop`, and tells each change and each new reason why there is none. The wall clock is read each time, so that a
+/// suspended machine catches up at once.
+pub(crate) fn renew<T: Fn(News) + Send>(
     authority: Arc<Authority>,
     registry: &Registry,
+    tell: T,
     stop: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
+) -> impl Future<Output = ()> + use<T> {
     let expiry = registry.gauge("weft_ca_not_after_seconds", "When a certificate of the CA ends, in Unix time.");
     let gauge = |name: &str| expiry.with(Shard::ADMIN, &Labels::new().with("certificate", name));
     let (root, issuer) = (gauge("root"), gauge("issuer"));
     let failures = registry
         .counter("weft_ca_renewal_failures_total", "Renewals of the CA that failed.")
         .with(Shard::ADMIN, &Labels::new());
-    let interval = ca::interval(&authority.lifetimes);
+    let interval = authority.origin.interval(&authority.lifetimes);
     async move {
+        let mut told = None;
         loop {
-            if let Err(error) = authority.refresh(SystemTime::now()) {
-                failures.inc();
-                tracing::error!(%error, "certificate authority not renewed; the present one stays");
+            match authority.refresh(SystemTime::now()) {
+                Ok(changed) => {
+                    told = None;
+                    if changed {
+                        tell(News::Renewed);
+                    }
+                }
+                Err(error) => {
+                    failures.inc();
+                    if told.as_ref() != Some(&error) {
+                        tracing::error!(%error, "certificate authority not renewed; the present one stays");
+                        tell(News::Kept { why: error.clone() });
+                        told = Some(error);
+                    }
+                }
             }
             let ca = authority.ca();
             set(&root, ca.status().root_not_after);

@@ -9,6 +9,8 @@ pub enum Error {
     Ca(#[from] ca::Error),
     #[error("{what}: {error}")]
     Io { what: String, error: io::Error },
+    #[error(transparent)]
+    Kubernetes(#[from] weft_cluster::kubernetes::Error),
     #[error("{what}: {reason}")]
     Identity { what: &'static str, reason: String },
 }

@@ -103,10 +103,19 @@ impl Hub {
     }
 
     pub(crate) fn apply(&self, event: Event) {
-        self.metrics.events.inc();
-        let synced = event == Event::Synced;
+        self.apply_all([event]);
+    }
+
+    /// Takes in what belongs together: nobody sees a part of it.
+    pub(crate) fn apply_all(&self, events: impl IntoIterator<Item = Event>) {
+        let mut synced = false;
+        let mut changed: HashSet<Subject> = HashSet::new();
         let mut state = self.state.lock();
-        let changed = state.index.apply(event);
+        for event in events {
+            self.metrics.events.inc();
+            synced |= event == Event::Synced;
+            changed.extend(state.index.apply(event));
+        }
         let State { index, topics, by_subject } = &*state;
         let touched: HashSet<&Question> = changed.iter().filter_map(|s| by_subject.get(s)).flatten().collect();
         for question in touched {
@@ -127,6 +136,11 @@ impl Hub {
         if synced {
             self.synced.send_replace(true);
         }
+    }
+
+    /// Where a client on `node` is.
+    pub(crate) fn place(&self, node: &str) -> weft_cluster::index::Place {
+        self.state.lock().index.place(node)
     }
 
     /// Begins to follow the answer to `question`. `connection` is cancelled if the stream is not read.

@@ -1,4 +1,4 @@
-//! Listeners: TCP, mTLS terminated here, HTTP/2, gRPC.
+//! Listeners: TCP, mTLS terminated here or by a proxy in front, HTTP/2, gRPC.
 
 use hyper::server::conn::http2;
 use hyper_util::{
@@ -7,6 +7,7 @@ use hyper_util::{
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
@@ -37,17 +38,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     name: &'static str,
     socket: TcpListener,
-    store: Store,
+    front: Front,
     routes: Routes,
     connections: Gauge,
     accepted: Counter,
     failed: CounterFamily,
 }
 
+/// Who proves to clients what this is, and asks them who they are.
+#[derive(Clone)]
+pub(crate) enum Front {
+    /// This process, by mutual TLS.
+    Mutual(Store),
+    /// The pod's own proxy: what comes through it was let in by its policy, and what is asked on loopback by the pod itself.
+    Proxy,
+}
+
 /// Who calls, in the extensions of each request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pub(crate) peer: Peer,
+    /// `None` behind a proxy, which has asked.
+    pub(crate) peer: Option<Peer>,
     /// Ends the caller's connection at once.
     pub(crate) connection: CancellationToken,
     /// Ends it when its calls have ended.
@@ -65,7 +76,7 @@ impl Listener {
     pub(crate) fn new(
         name: &'static str,
         socket: TcpListener,
-        store: Store,
+        front: Front,
         routes: Routes,
         registry: &Registry,
     ) -> Self {
@@ -78,7 +89,7 @@ impl Listener {
             failed: registry.counter("weft_control_handshakes_failed_total", "TLS handshakes that failed."),
             name,
             socket,
-            store,
+            front,
             routes: routes.prepare(),
         }
     }
@@ -117,12 +128,22 @@ impl Listener {
         if socket::accepted(&tcp, &AcceptOptions::default()).is_err() {
             return;
         }
-        let handshake = tokio::time::timeout(HANDSHAKE, self.store.accept(tcp, bytes::Bytes::new(), false));
-        let (stream, peer) = match handshake.await {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => return self.refused(error.label(), &error, addr),
-            Err(elapsed) => return self.refused("timeout", &elapsed, addr),
-        };
+        let Front::Mutual(store) = &self.front else { return self.calls(tcp, None, addr, stop).await };
+        let handshake = tokio::time::timeout(HANDSHAKE, store.accept(tcp, bytes::Bytes::new(), false));
+        match handshake.await {
+            Ok(Ok((stream, peer))) => self.calls(stream, Some(peer), addr, stop).await,
+            Ok(Err(error)) => self.refused(error.label(), &error, addr),
+            Err(elapsed) => self.refused("timeout", &elapsed, addr),
+        }
+    }
+
+    async fn calls(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Option<Peer>,
+        addr: SocketAddr,
+        stop: &CancellationToken,
+    ) {
         let (cut, farewell) = (CancellationToken::new(), CancellationToken::new());
         let caller = Caller { peer, connection: cut.clone(), farewell: farewell.clone() };
         let service = self.routes.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {

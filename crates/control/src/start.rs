@@ -1,24 +1,16 @@
 //! Starts every part in its order, and stops them.
 
 use crate::{
-    Config, Error, Ports, admin, authority,
-    authority::Authority,
+    Config, Error, Ports, authority,
+    authority::{Authority, Origin},
     events,
     hub::Hub,
-    serve::{self, Listener},
-    services::{Destinations, Identities, Inbounds, Outbounds, TrustBundles},
+    process::Process,
+    serve::{Front, Listener},
+    services::{self, Holders, Identities},
 };
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use std::{future::Future, net::SocketAddr, sync::Arc};
 use weft_model::{Identity, names::service_account};
-use weft_telemetry::{Readiness, Registry};
-
-/// Series of the metrics: a few families without unbounded labels.
-const SERIES_CAP: usize = 1_000;
-/// How long open calls may end by themselves.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// Where a started control plane listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +22,9 @@ pub struct Addresses {
 }
 
 /// A started control plane. Dropping it ends it at once.
-#[derive(Debug)]
 pub struct Running {
     pub addresses: Addresses,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+    process: Process,
 }
 
 /// Serves until `shutdown` resolves.
@@ -53,25 +43,21 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// # Errors
 /// The CA cannot be opened or a port cannot be bound.
 pub fn start(config: Config) -> Result<Running, Error> {
-    let registry = Registry::new(0, SERIES_CAP);
-    weft_telemetry::build::register(&registry);
-    weft_telemetry::process::register(&registry);
-    let (readiness, stop) = (Readiness::new(), CancellationToken::new());
-    let mut tasks = JoinSet::new();
+    let mut process = Process::new();
+    let (registry, stop) = (process.registry.clone(), process.stop.clone());
 
-    let authority = Arc::new(Authority::open(&config.state_dir, config.lifetimes)?);
+    let authority = Arc::new(Authority::open(Origin::Folder(config.state_dir.clone()), config.lifetimes)?);
     let hub = Arc::new(Hub::new(config.settings.clone(), &registry, stop.clone()));
-    tasks.spawn(events::follow(config.events.clone(), hub.clone(), readiness.task("events"), stop.clone()));
+    process.spawn(events::follow(config.events.clone(), hub.clone(), process.readiness.task("events"), stop.clone()));
 
-    tasks.spawn(hub.clone().watch_readers());
+    process.spawn(hub.clone().watch_readers());
 
     let Ports { identity, destination, policy, admin } = config.ports;
-    let identities = Identities::new(hub.clone(), authority.clone(), config.settings.clone(), &registry);
-    let identity_routes = Routes::new(weft_wire::identity::server(identities))
-        .add_service(weft_wire::trust::server(TrustBundles::new(authority.clone(), stop.clone())));
-    let destination_routes = Routes::new(weft_wire::destination::server(Destinations::new(hub.clone())));
-    let policy_routes = Routes::new(weft_wire::inbound::server(Inbounds::new(hub.clone())))
-        .add_service(weft_wire::outbound::server(Outbounds::new(hub)));
+    let holders = Holders::Known(hub.clone());
+    let identities = Identities::new(holders, authority.clone(), config.settings.clone(), &registry);
+    let identity_routes = services::identity(identities, &authority, &stop);
+    let destination_routes = services::destination(&hub);
+    let policy_routes = services::policy(&hub);
 
     let of = |account: &str| -> Result<Identity, Error> {
         let (namespace, domain) = (&config.settings.control_namespace, &config.settings.trust_domain);
@@ -80,38 +66,30 @@ pub fn start(config: Config) -> Result<Running, Error> {
     };
     let identity_store = authority.store(&of(service_account::IDENTITY)?)?;
     let destination_store = authority.store(&of(service_account::DESTINATION)?)?;
-    tasks.spawn(authority::renew(authority, &registry, stop.clone()));
+    process.spawn(authority::renew(authority, &registry, |_| {}, stop.clone()));
 
-    let listen = |what: &str, port: u16| {
-        let addr = SocketAddr::new(config.listen, port);
-        serve::bind(addr).map_err(|error| Error::Io { what: format!("{what} port {addr}"), error })
-    };
+    let listen = |what: &str, port: u16| Process::bind(what, SocketAddr::new(config.listen, port));
     let (identity, identity_addr) = listen("identity", identity)?;
     let (destination, destination_addr) = listen("destination", destination)?;
     let (policy, policy_addr) = listen("policy", policy)?;
-    let (admin, admin_addr) = listen("admin", admin)?;
+    let admin_addr = process.admin(SocketAddr::new(config.listen, admin))?;
     for (name, socket, store, routes) in [
         ("identity", identity, identity_store, identity_routes),
         ("destination", destination, destination_store.clone(), destination_routes),
         ("policy", policy, destination_store, policy_routes),
     ] {
-        let listener = Listener::new(name, socket, store, routes, &registry);
-        tasks.spawn(listener.serve(stop.clone()));
+        let listener = Listener::new(name, socket, Front::Mutual(store), routes, &registry);
+        process.spawn(listener.serve(stop.clone()));
     }
-    tasks.spawn(admin::serve(admin, registry, readiness, stop.clone()));
     let addresses =
         Addresses { identity: identity_addr, destination: destination_addr, policy: policy_addr, admin: admin_addr };
     tracing::info!(?addresses, "control plane listens");
-    Ok(Running { addresses, stop, tasks })
+    Ok(Running { addresses, process })
 }
 
 impl Running {
     /// Ends all streams and waits for the tasks.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, ended).await.is_err() {
-            tracing::warn!("some calls did not end in time");
-        }
+    pub async fn stop(self) {
+        self.process.stop().await;
     }
 }

@@ -131,7 +131,10 @@ pub fn role(arguments: &[OsString]) -> Option<ExitCode> {
         }
         node::arguments::INIT => Some(node::init()),
         node::arguments::LAUNCH => Some(launch::launch()),
-        supervisor::CONTROL_PLANE => Some(control_plane(arguments)),
+        // Followed by anything else it is the control plane of Kubernetes, which is no part of this mesh.
+        supervisor::CONTROL_PLANE if arguments.get(2).is_some_and(|a| a == "--config") => {
+            Some(control_plane(arguments))
+        }
         _ => None,
     }
 }

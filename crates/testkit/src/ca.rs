@@ -21,6 +21,8 @@ struct Inner {
     anchor_der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
     issuer_der: Vec<u8>,
+    /// Its certificate and key.
+    issuer_pem: (String, String),
 }
 
 /// A certificate with its key.
@@ -47,6 +49,7 @@ impl Ca {
             anchors_pem: root.pem(),
             anchor_der: root.der().to_vec(),
             issuer_der: issuer.der().to_vec(),
+            issuer_pem: (issuer.pem(), issuer_key.serialize_pem()),
             issuer: Issuer::new(issuer_params, issuer_key),
         })))
     }
@@ -54,6 +57,12 @@ impl Ca {
     /// The root in PEM.
     pub fn anchors_pem(&self) -> &str {
         &self.0.anchors_pem
+    }
+
+    /// The certificate and the key of the issuer in PEM, for a control plane that signs itself.
+    pub fn issuer_pem(&self) -> (&str, &str) {
+        let (certificate, key) = &self.0.issuer_pem;
+        (certificate, key)
     }
 
     /// The root in DER.

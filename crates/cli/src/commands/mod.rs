@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod control_plane;
 pub(crate) mod demo;
 pub(crate) mod down;
 pub(crate) mod inject;

@@ -1,21 +1,21 @@
 //! What is behind a name: the pods of a Service and how each is reached (control plane 6.2).
 
 use super::{
-    Index, Refusal,
-    facts::{Family, Map, PodFacts, ServiceFacts, TargetPort},
-    name,
+    Endpoints, Index, Platform, Refusal,
+    endpoints::{Located, labels_of},
+    facts::{Family, Map, PodFacts, ServiceFacts, SliceFacts, TargetPort},
+    name::{self, ServiceName},
     store::Id,
 };
 use crate::workload::{CONTROL_NAMESPACE_LABEL, Mesh};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 use weft_model::{
     Endpoint, Identity, NameAddr, ProtocolHint,
     endpoint::{Http2KeepAlive, Http2Params, ServerTls},
-    names::port,
 };
 
 /// Connections between proxies notice a dead peer after 13 s, also while nothing is asked.
@@ -23,7 +23,7 @@ const MESH_KEEP_ALIVE: Http2KeepAlive =
     Http2KeepAlive { interval: Duration::from_secs(10), timeout: Duration::from_secs(3), while_idle: true };
 
 impl Index {
-    pub(super) fn destination(&self, target: &NameAddr) -> Result<BTreeMap<SocketAddr, Endpoint>, Refusal> {
+    pub(super) fn destination(&self, target: &NameAddr) -> Result<Endpoints, Refusal> {
         let name = name::parse(&target.name, &self.settings.cluster_domain)?;
         let service = self
             .store
@@ -33,19 +33,76 @@ impl Index {
             let text = format!("Service {}/{} is only another name (ExternalName)", name.namespace, name.service);
             return Err(Refusal::Invalid(text));
         }
-        let labels = Map::from(
-            [("service", &name.service), ("namespace", &name.namespace)].map(|(k, v)| (k.to_owned(), v.clone())),
-        );
+        let platform = self.settings.platform;
+        Ok(match platform {
+            // There is one node.
+            Platform::Manifests => {
+                Endpoints { all: self.selected(&name, service, target.port), node_only: false, platform }
+            }
+            Platform::Kubernetes => {
+                Endpoints { all: self.sliced(&name, service, target.port), node_only: service.node_only, platform }
+            }
+        })
+    }
+
+    /// The pods that the Service selects.
+    fn selected(&self, name: &ServiceName, service: &ServiceFacts, port: u16) -> BTreeMap<SocketAddr, Located> {
+        let labels = labels_of(&name.namespace, &name.service);
         let pods = self.store.pods_of(&name.namespace, service).filter(|(_, pod)| {
             let instance = name.instance.as_ref().is_none_or(|i| is_instance(pod, i, &name.service));
             instance && !pod.terminating && (pod.ready || (service.publish_not_ready && pod.running))
         });
-        Ok(pods
-            .filter_map(|(id, pod)| {
-                let addr = SocketAddr::new(address(service, pod)?, target_port(service, pod, target.port)?);
-                Some((addr, self.endpoint(id, pod, addr, labels.clone())))
-            })
-            .collect())
+        pods.filter_map(|(id, pod)| {
+            let addr = SocketAddr::new(self.address(service, pod)?, target_port(service, pod, port)?);
+            let endpoint = self.endpoint(id, pod, addr, labels.clone());
+            Some((addr, Located { endpoint, node: None, zone: None, for_zones: BTreeSet::new() }))
+        })
+        .collect()
+    }
+
+    /// What the Service's EndpointSlices name.
+    ///
+    /// An endpoint that says which pod it is counts only while that pod is known and has the address: before and after, what
+    /// is there would be reached without its identity or by another's.
+    fn sliced(&self, name: &ServiceName, service: &ServiceFacts, port: u16) -> BTreeMap<SocketAddr, Located> {
+        let labels = labels_of(&name.namespace, &name.service);
+        let mut found: BTreeMap<SocketAddr, Located> = BTreeMap::new();
+        let mut on_v6: BTreeSet<&Id> = BTreeSet::new();
+        let mut on_v4: Vec<(&Id, SocketAddr)> = vec![];
+        for slice in self.store.slices_of(&name.namespace, &name.service) {
+            let Some(number) = slice_port(service, slice, port) else { continue };
+            if slice.family == Family::V6 && !self.settings.ipv6 {
+                continue;
+            }
+            for e in slice.endpoints.iter().filter(|e| e.ready) {
+                if name.instance.is_some() && name.instance != e.hostname {
+                    continue;
+                }
+                let addr = SocketAddr::new(e.ip, number);
+                let endpoint = match &e.pod {
+                    None => Endpoint { labels: labels.clone(), ..Endpoint::plain(addr) },
+                    Some(id) => {
+                        let Some(pod) = self.store.pod(&id.0, &id.1).filter(|pod| pod.has_ip(e.ip)) else { continue };
+                        // The slice follows a little later.
+                        if pod.terminating && !service.publish_not_ready {
+                            continue;
+                        }
+                        match slice.family {
+                            Family::V6 => drop(on_v6.insert(id)),
+                            Family::V4 => on_v4.push((id, addr)),
+                        }
+                        self.endpoint(id, pod, addr, labels.clone())
+                    }
+                };
+                let (node, zone, for_zones) = (e.node.clone(), e.zone.clone(), e.for_zones.clone());
+                found.insert(addr, Located { endpoint, node, zone, for_zones });
+            }
+        }
+        // A pod is one endpoint, however many families it has.
+        for (_, addr) in on_v4.into_iter().filter(|(id, _)| on_v6.contains(id)) {
+            found.remove(&addr);
+        }
+        found
     }
 
     /// How a port of a pod is reached.
@@ -79,7 +136,8 @@ impl Index {
                 (false, _) => ProtocolHint::Unknown,
             },
             // The proxy's own ports are not behind a transport header.
-            transport_port: (meshed && ![port::ADMIN, port::CONTROL].contains(&addr.port())).then_some(port::INBOUND),
+            transport_port: (meshed && ![pod.proxy.admin, pod.proxy.control].contains(&addr.port()))
+                .then_some(pod.proxy.inbound),
             authority_override: None,
             http2: Http2Params { keep_alive: meshed.then_some(MESH_KEEP_ALIVE), ..Http2Params::default() },
             tls,
@@ -88,11 +146,23 @@ impl Index {
     }
 
     pub(super) fn mesh(&self, namespace: &str, pod: &PodFacts) -> Mesh {
-        Mesh::with_opaque_default(&self.store.inherit(namespace, &pod.annotations), &self.settings.opaque_ports)
+        Mesh::with_opaque_default(&self.annotations(namespace, &pod.annotations), &self.settings.opaque_ports)
     }
 
     pub(super) fn is_opaque(&self, mesh: &Mesh, pod: &PodFacts, port: u16) -> bool {
         mesh.opaque_ports.contains(port, pod.port_name(port))
+    }
+
+    /// The pod's address of a family that the Service has; of two the Service's second is IPv6 and preferred as Linkerd does.
+    fn address(&self, service: &ServiceFacts, pod: &PodFacts) -> Option<IpAddr> {
+        let has = |family| service.families.contains(&family);
+        let find = |family| pod.ips.iter().find(|ip| Family::of(**ip) == family).copied();
+        match (has(Family::V4), has(Family::V6) && self.settings.ipv6) {
+            (false, false) => pod.ips.first().copied().filter(|ip| ip.is_ipv4() || self.settings.ipv6),
+            (true, false) => find(Family::V4),
+            (false, true) => find(Family::V6),
+            (true, true) => find(Family::V6).or_else(|| find(Family::V4)),
+        }
     }
 
     /// `None` if the names do not make an identity, which Kubernetes' rules for names exclude but for their length.
@@ -110,16 +180,11 @@ pub(super) fn is_instance(pod: &PodFacts, instance: &str, service: &str) -> bool
     pod.hostname.as_ref().is_some_and(|(hostname, subdomain)| hostname == instance && subdomain == service)
 }
 
-/// The pod's address of a family that the Service has; of two the Service's second is IPv6 and preferred as Linkerd does.
-fn address(service: &ServiceFacts, pod: &PodFacts) -> Option<IpAddr> {
-    let has = |family| service.families.contains(&family);
-    let find = |family| pod.ips.iter().find(|ip| Family::of(**ip) == family).copied();
-    match (has(Family::V4), has(Family::V6)) {
-        (false, false) => pod.ips.first().copied(),
-        (true, false) => find(Family::V4),
-        (false, true) => find(Family::V6),
-        (true, true) => find(Family::V6).or_else(|| find(Family::V4)),
-    }
+/// The number of a Service's port in a slice; a port that the Service does not declare is used as it is.
+fn slice_port(service: &ServiceFacts, slice: &SliceFacts, port: u16) -> Option<u16> {
+    let Some(declared) = service.port(port) else { return Some(port) };
+    let number = slice.ports.get(declared.name.as_deref().unwrap_or_default())?;
+    Some(number.unwrap_or(port))
 }
 
 /// A port that the Service does not declare is used as it is.

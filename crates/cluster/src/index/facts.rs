@@ -2,15 +2,29 @@
 
 use crate::{
     annotation::is_port_name,
+    object::namespace_of,
     workload::{Port, inherited},
 };
 use k8s_openapi::{
-    api::core::v1::{Pod, Service},
+    api::{
+        core::v1::{Container, Pod, Service},
+        discovery::v1::{Endpoint as SliceSpec, EndpointSlice},
+    },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+use weft_model::names::port;
 
 pub(super) type Map = BTreeMap<String, String>;
+
+/// The label of an EndpointSlice that names its Service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The label of a Node that names its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const PROXY_CONTAINER: &str = "linkerd-proxy";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServiceFacts {
@@ -24,6 +38,8 @@ pub(super) struct ServiceFacts {
     /// Empty is the main family of each pod.
     pub(super) families: Vec<Family>,
     pub(super) external_name: bool,
+    /// Its clients are sent to their own node alone.
+    pub(super) node_only: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +70,9 @@ pub(super) struct PodFacts {
     pub(super) service_account: String,
     /// The first is the main one; none if the pod shares the host's.
     pub(super) ips: Vec<IpAddr>,
+    /// The host's, if the pod shares them.
+    pub(super) host_ips: Vec<IpAddr>,
+    pub(super) proxy: ProxyPorts,
     pub(super) ports: Vec<Port>,
     /// Ports and paths of HTTP probes.
     pub(super) probes: Vec<(u16, String)>,
@@ -64,6 +83,37 @@ pub(super) struct PodFacts {
     pub(super) hostname: Option<(String, String)>,
     /// The metric label of its kind, and its name.
     pub(super) owner: Option<(String, String)>,
+}
+
+/// Where a pod's proxy listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProxyPorts {
+    pub(super) inbound: u16,
+    pub(super) control: u16,
+    pub(super) admin: u16,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SliceFacts {
+    /// The Service that it is of.
+    pub(super) service: String,
+    pub(super) family: Family,
+    /// By the name of the Service's port, which may be empty; no number is every port.
+    pub(super) ports: BTreeMap<String, Option<u16>>,
+    pub(super) endpoints: Vec<SliceEndpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SliceEndpoint {
+    pub(super) ip: IpAddr,
+    pub(super) ready: bool,
+    pub(super) hostname: Option<String>,
+    pub(super) node: Option<String>,
+    pub(super) zone: Option<String>,
+    pub(super) for_zones: BTreeSet<String>,
+    /// Namespace and name.
+    pub(super) pod: Option<(String, String)>,
 }
 
 impl Family {
@@ -83,6 +133,10 @@ impl ServiceFacts {
 }
 
 impl PodFacts {
+    pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
+        self.ips.iter().chain(&self.host_ips).any(|own| own.to_canonical() == ip)
+    }
+
     pub(super) fn port_name(&self, port: u16) -> Option<&str> {
         self.ports.iter().find(|p| p.number == port).and_then(|p| p.name.as_deref())
     }
@@ -91,6 +145,10 @@ impl PodFacts {
 pub(super) fn of_mesh(meta: &ObjectMeta) -> Map {
     let annotations = meta.annotations.iter().flatten().filter(|(k, _)| inherited().any(|key| key == k.as_str()));
     annotations.map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+pub(super) fn zone_of(node: &ObjectMeta) -> Option<String> {
+    node.labels.as_ref()?.get(ZONE_LABEL).filter(|zone| !zone.is_empty()).cloned()
 }
 
 impl From<&Service> for ServiceFacts {
@@ -116,7 +174,7 @@ impl From<&Service> for ServiceFacts {
                 })
                 .collect();
         }
-        let ports = spec.ports.iter().flatten().filter_map(|p| {
+        let ports = spec.ports.iter().flatten().filter(|p| is_tcp(p.protocol.as_deref())).filter_map(|p| {
             let port = u16::try_from(p.port).ok()?;
             let target = match &p.target_port {
                 Some(IntOrString::Int(n)) if *n != 0 => TargetPort::Number(u16::try_from(*n).ok()?),
@@ -135,6 +193,7 @@ impl From<&Service> for ServiceFacts {
             annotations: of_mesh(&service.metadata),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
+            node_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
         }
     }
 }
@@ -144,17 +203,17 @@ impl From<&Pod> for PodFacts {
         let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
         let labels: Map = pod.metadata.labels.clone().unwrap_or_default();
         let mut ips: Vec<IpAddr> = vec![];
-        if !spec.host_network.unwrap_or(false) {
-            let given = status.pod_ip.iter().cloned().chain(status.pod_ips.into_iter().flatten().map(|ip| ip.ip));
-            for ip in given.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
-                if !ips.contains(&ip) {
-                    ips.push(ip);
-                }
+        let given = status.pod_ip.iter().cloned().chain(status.pod_ips.into_iter().flatten().map(|ip| ip.ip));
+        for ip in given.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
+            if !ips.contains(&ip) {
+                ips.push(ip);
             }
         }
+        let (ips, host_ips) = if spec.host_network.unwrap_or(false) { (vec![], ips) } else { (ips, vec![]) };
         let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let ports: Vec<Port> = containers()
             .flat_map(|c| c.ports.iter().flatten())
+            .filter(|p| is_tcp(p.protocol.as_deref()))
             .filter_map(|p| Some(Port { name: p.name.clone(), number: u16::try_from(p.container_port).ok()? }))
             .collect();
         let mut probes: Vec<(u16, String)> = containers()
@@ -172,6 +231,7 @@ impl From<&Pod> for PodFacts {
             .collect();
         probes.sort();
         probes.dedup();
+        let proxy = containers().find(|c| c.name == PROXY_CONTAINER).map(ProxyPorts::from).unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         Self {
             annotations: of_mesh(&pod.metadata),
@@ -180,6 +240,8 @@ impl From<&Pod> for PodFacts {
                 .filter(|a| !a.is_empty())
                 .unwrap_or_else(|| "default".to_owned()),
             ips,
+            host_ips,
+            proxy,
             ports,
             probes,
             running: status.phase.as_deref() == Some("Running"),
@@ -190,6 +252,68 @@ impl From<&Pod> for PodFacts {
             labels,
         }
     }
+}
+
+impl Default for ProxyPorts {
+    fn default() -> Self {
+        Self { inbound: port::INBOUND, control: port::CONTROL, admin: port::ADMIN }
+    }
+}
+
+impl From<&Container> for ProxyPorts {
+    fn from(proxy: &Container) -> Self {
+        let listens = |name: &str, default: u16| {
+            let value = proxy.env.iter().flatten().find(|v| v.name == name).and_then(|v| v.value.as_deref());
+            value.and_then(|v| v.parse::<SocketAddr>().ok()).map_or(default, |addr| addr.port())
+        };
+        Self {
+            inbound: listens("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", port::INBOUND),
+            control: listens("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", port::CONTROL),
+            admin: listens("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", port::ADMIN),
+        }
+    }
+}
+
+impl SliceFacts {
+    /// `None` of a slice that is of no Service, or that has no addresses of IP.
+    pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
+        let service = slice.metadata.labels.as_ref()?.get(SERVICE_LABEL).filter(|s| !s.is_empty())?.clone();
+        let family = match slice.address_type.as_str() {
+            "IPv4" => Family::V4,
+            "IPv6" => Family::V6,
+            _ => return None,
+        };
+        let ports = slice.ports.iter().flatten().filter(|p| is_tcp(p.protocol.as_deref())).filter_map(|p| {
+            let number = p.port.map(u16::try_from).transpose().ok()?;
+            Some((p.name.clone().unwrap_or_default(), number))
+        });
+        let endpoints = slice.endpoints.iter().filter_map(|e| SliceEndpoint::of(slice, e));
+        Some(Self { service, family, ports: ports.collect(), endpoints: endpoints.collect() })
+    }
+}
+
+impl SliceEndpoint {
+    fn of(slice: &EndpointSlice, spec: &SliceSpec) -> Option<Self> {
+        let pod = spec.target_ref.as_ref().filter(|r| r.kind.as_deref() == Some("Pod"));
+        let own = || namespace_of(&slice.metadata).to_owned();
+        let hints = spec.hints.iter().flat_map(|h| h.for_zones.iter().flatten());
+        Some(Self {
+            // All addresses of one endpoint are the same server.
+            ip: spec.addresses.first()?.parse::<IpAddr>().ok()?.to_canonical(),
+            // What is not said counts as ready.
+            ready: spec.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true),
+            hostname: spec.hostname.clone().filter(|h| !h.is_empty()),
+            node: spec.node_name.clone().filter(|n| !n.is_empty()),
+            zone: spec.zone.clone().filter(|z| !z.is_empty()),
+            for_zones: hints.map(|z| z.name.clone()).collect(),
+            pod: pod.and_then(|r| Some((r.namespace.clone().unwrap_or_else(own), r.name.clone()?))),
+        })
+    }
+}
+
+/// The protocol of a port that names none is TCP; the mesh carries no other.
+fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("" | "TCP"))
 }
 
 /// A ReplicaSet whose name ends in the template's hash stands for its Deployment.

@@ -1,10 +1,10 @@
 //! How a port of a pod is served and who may call it (control plane 6.4).
 
-use super::{Index, Refusal, facts::PodFacts};
+use super::{Index, Platform, Refusal, facts::PodFacts};
 use weft_model::{
     Meta, ServerPolicy,
     decide::cidr::Cidr,
-    names::port,
+    names::annotation,
     policy::{
         inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, ServerProtocol},
         route::{DETECT_TIMEOUT, HttpMatch, HttpRoute, PathMatch, Rule},
@@ -26,13 +26,16 @@ impl Index {
         if mesh.require_identity.contains(port) {
             policy = with_identity(policy);
         }
-        let protocol = if self.is_opaque(&mesh, pod, port) {
+        // On Kubernetes the usual ports are opaque because injection wrote them into the pod's annotation.
+        let said =
+            self.settings.platform == Platform::Manifests || pod.annotations.contains_key(annotation::OPAQUE_PORTS);
+        let protocol = if said && self.is_opaque(&mesh, pod, port) {
             ServerProtocol::Opaque
         } else {
             ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: self.routes(pod, port), rate_limit: None }
         };
         let mut authorizations = policy.authorizations(&self.settings.cluster_networks);
-        if port == port::ADMIN {
+        if port == pod.proxy.admin {
             authorizations.extend(from("scrape", &self.settings.scrape_networks));
         }
         Ok(ServerPolicy { meta: Meta::default_named(policy.as_str()), protocol, authorizations })
@@ -42,7 +45,7 @@ impl Index {
     fn routes(&self, pod: &PodFacts, port: u16) -> Vec<HttpRoute<InboundRule>> {
         let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
         let mut routes = vec![route("default", vec![every], vec![])];
-        let of_proxy = (port == port::ADMIN).then_some(PROXY_PROBES).into_iter().flatten();
+        let of_proxy = (port == pod.proxy.admin).then_some(PROXY_PROBES).into_iter().flatten();
         let of_pod = pod.probes.iter().filter(|(at, _)| *at == port).map(|(_, path)| path.as_str());
         let probes: Vec<HttpMatch> = of_proxy
             .chain(of_pod)

@@ -8,6 +8,7 @@
 //! Pure and deterministic: the answers depend on the objects held, never on the order in which they came.
 
 mod destination;
+mod endpoints;
 mod facts;
 mod hash;
 mod inbound;
@@ -18,9 +19,10 @@ mod question;
 mod settings;
 mod store;
 
+pub use endpoints::{Endpoints, Place};
 pub(crate) use hash::fnv1a;
 pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
-pub use settings::{DefaultPolicyName, Settings};
+pub use settings::{DefaultPolicyName, Platform, Settings};
 
 use crate::Event;
 use store::Store;
@@ -80,6 +82,19 @@ impl Index {
             Question::Inbound { namespace, pod, .. } => {
                 vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }]
             }
+        }
+    }
+
+    /// Where a client on `node` is, as far as it is known.
+    pub fn place(&self, node: &str) -> Place {
+        Place { node: node.to_owned(), zone: self.store.zone(node).cloned() }
+    }
+
+    /// The mesh's annotations that hold for an object of `namespace` with these of its own.
+    fn annotations(&self, namespace: &str, own: &facts::Map) -> facts::Map {
+        match self.settings.platform {
+            Platform::Manifests => self.store.inherit(namespace, own),
+            Platform::Kubernetes => own.clone(),
         }
     }
 

@@ -92,9 +92,9 @@ impl Index {
         }
     }
 
-    /// The opaque ports of a Service: its own annotation, else its namespace's, else the usual ones.
+    /// The opaque ports of a Service: its annotation, else the usual ones.
     pub(super) fn opaque_ports_of(&self, namespace: &str, service: &ServiceFacts) -> PortList {
-        workload::opaque_ports(&self.store.inherit(namespace, &service.annotations))
+        workload::opaque_ports(&self.annotations(namespace, &service.annotations))
             .unwrap_or_else(|| PortList::numbers(self.settings.opaque_ports.iter().copied()))
     }
 }

@@ -1,10 +1,8 @@
 //! Questions and answers.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
-use weft_model::{ClientPolicy, Endpoint, NameAddr, Profile, ServerPolicy};
+use super::Endpoints;
+use std::net::{IpAddr, SocketAddr};
+use weft_model::{ClientPolicy, NameAddr, Profile, ServerPolicy};
 
 /// What a stream asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,7 +41,7 @@ pub enum Subject {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    Destination(BTreeMap<SocketAddr, Endpoint>),
+    Destination(Endpoints),
     Profile(Profile),
     Inbound(ServerPolicy),
     Outbound(ClientPolicy),

@@ -23,8 +23,27 @@ pub struct Settings {
     pub default_policy: DefaultPolicyName,
     /// Ports that are opaque unless an annotation says otherwise.
     pub opaque_ports: Vec<u16>,
+    /// Where the objects come from, which decides what they mean.
+    #[serde(default)]
+    pub platform: Platform,
+    /// Whether clients are sent to IPv6 addresses.
+    #[serde(default = "yes")]
+    pub ipv6: bool,
     /// How HTTP/1 is carried to a meshed endpoint whose port is not opaque. On HTTP/2 by default (`docs/adr/0003-default-hint.md`).
     pub hint: ProtocolHint,
+}
+
+/// Where the objects come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    /// Manifests on disk: nobody writes EndpointSlices, so a Service's selector says which pods are behind it; and what a
+    /// namespace's annotations say holds for its pods and Services at once.
+    #[default]
+    Manifests,
+    /// An API server: EndpointSlices say what is behind a Service, and annotations hold where they stand: injection has
+    /// copied those of the namespace.
+    Kubernetes,
 }
 
 /// A default policy by its name, for configuration.
@@ -46,9 +65,15 @@ impl Default for Settings {
             scrape_networks: vec![],
             default_policy: DefaultPolicyName(DefaultPolicy::AllUnauthenticated),
             opaque_ports: names::DEFAULT_OPAQUE_PORTS.to_vec(),
+            platform: Platform::Manifests,
+            ipv6: true,
             hint: ProtocolHint::H2,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl TryFrom<String> for DefaultPolicyName {

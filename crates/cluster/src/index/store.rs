@@ -2,7 +2,7 @@
 
 use super::{
     Subject,
-    facts::{self, Map, PodFacts, ServiceFacts},
+    facts::{self, Map, PodFacts, ServiceFacts, SliceFacts},
 };
 use crate::{Key, Kind, Object, Token, workload};
 use std::{
@@ -19,9 +19,16 @@ pub(super) struct Store {
     namespaces: BTreeMap<String, Map>,
     services: BTreeMap<Id, ServiceFacts>,
     pods: BTreeMap<Id, PodFacts>,
+    slices: BTreeMap<Id, SliceFacts>,
+    /// The zones of nodes.
+    zones: HashMap<String, String>,
     tokens: HashMap<String, Token>,
     services_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
     pods_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
+    /// The slices of a Service.
+    slices_by_service: HashMap<Id, BTreeSet<Id>>,
+    /// The slices that name a pod.
+    slices_by_pod: HashMap<Id, BTreeSet<Id>>,
 }
 
 impl Store {
@@ -54,6 +61,16 @@ impl Store {
         in_namespace(&self.pods, namespace).filter(|(_, pod)| service.selects(&pod.labels))
     }
 
+    /// The slices of a Service, in the order of their names.
+    pub(super) fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &SliceFacts> {
+        let ids = self.slices_by_service.get(&(namespace.to_owned(), service.to_owned()));
+        ids.into_iter().flatten().filter_map(|id| self.slices.get(id))
+    }
+
+    pub(super) fn zone(&self, node: &str) -> Option<&String> {
+        self.zones.get(node)
+    }
+
     /// Annotations of the mesh: the object's own before its namespace's.
     pub(super) fn inherit(&self, namespace: &str, own: &Map) -> Map {
         self.namespaces.get(namespace).map_or_else(|| own.clone(), |inherited| workload::inherit(own, inherited))
@@ -66,6 +83,14 @@ impl Store {
             Object::Namespace(namespace) => self.put_namespace(&key.name, Some(facts::of_mesh(&namespace.metadata))),
             Object::Service(service) => self.put_service(id, Some(service.as_ref().into())),
             Object::Pod(pod) => self.put_pod(id, Some(pod.as_ref().into())),
+            Object::EndpointSlice(slice) => self.put_slice(id, SliceFacts::of(&slice)),
+            Object::Node(node) => {
+                match facts::zone_of(&node.metadata) {
+                    Some(zone) => drop(self.zones.insert(key.name, zone)),
+                    None => drop(self.zones.remove(&key.name)),
+                }
+                vec![]
+            }
             Object::Token(token) => {
                 self.tokens.insert(token.sha256.clone(), token);
                 vec![]
@@ -81,6 +106,11 @@ impl Store {
             Kind::Namespace => self.put_namespace(&key.name, None),
             Kind::Service => self.put_service(id, None),
             Kind::Pod => self.put_pod(id, None),
+            Kind::EndpointSlice => self.put_slice(id, None),
+            Kind::Node => {
+                self.zones.remove(&key.name);
+                vec![]
+            }
             Kind::Token => {
                 self.tokens.remove(&key.name);
                 vec![]
@@ -119,6 +149,27 @@ impl Store {
         changed
     }
 
+    fn put_slice(&mut self, id: Id, new: Option<SliceFacts>) -> Vec<Subject> {
+        let old = self.slices.remove(&id);
+        let changed = old != new;
+        let both = || [(&old, false), (&new, true)].into_iter().filter_map(|(s, add)| Some((s.as_ref()?, add)));
+        let mut subjects = vec![];
+        for (slice, add) in both() {
+            let service = (id.0.clone(), slice.service.clone());
+            if changed {
+                subjects.push(service_subject(&service));
+            }
+            link(&mut self.slices_by_service, service, &id, add);
+            for pod in slice.endpoints.iter().filter_map(|e| e.pod.clone()) {
+                link(&mut self.slices_by_pod, pod, &id, add);
+            }
+        }
+        if let Some(new) = new {
+            self.slices.insert(id, new);
+        }
+        subjects
+    }
+
     fn put_pod(&mut self, id: Id, new: Option<PodFacts>) -> Vec<Subject> {
         let old = self.pods.remove(&id);
         let mut changed: Vec<Subject> = vec![];
@@ -127,6 +178,9 @@ impl Store {
             let selecting = in_namespace(&self.services, &id.0)
                 .filter(|(_, s)| old.iter().chain(&new).any(|pod| s.selects(&pod.labels)));
             changed.extend(selecting.map(|(id, _)| service_subject(id)));
+            let naming = self.slices_by_pod.get(&id).into_iter().flatten();
+            let naming = naming.filter_map(|slice| Some((&slice.0, &self.slices.get(slice)?.service)));
+            changed.extend(naming.map(|(namespace, service)| service_subject(&(namespace.clone(), service.clone()))));
         }
         for ip in old.iter().flat_map(|p| &p.ips) {
             unlink(&mut self.pods_by_ip, *ip, &id);
@@ -138,6 +192,19 @@ impl Store {
             self.pods.insert(id, new);
         }
         changed
+    }
+}
+
+/// Enters or removes `id` under `key`.
+fn link(map: &mut HashMap<Id, BTreeSet<Id>>, key: Id, id: &Id, add: bool) {
+    let ids = map.entry(key.clone()).or_default();
+    if add {
+        ids.insert(id.clone());
+    } else {
+        ids.remove(id);
+    }
+    if ids.is_empty() {
+        map.remove(&key);
     }
 }
 

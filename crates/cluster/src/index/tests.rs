@@ -14,6 +14,8 @@ use weft_model::{
     },
 };
 
+mod slices;
+
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
     Box::new(serde_json::from_value(value).unwrap())
 }
@@ -89,7 +91,7 @@ fn name(path: &str) -> NameAddr {
 
 fn destination(index: &Index, path: &str) -> Result<Vec<Endpoint>, Refusal> {
     match index.answer(&Question::Destination(name(path))).answer? {
-        Answer::Destination(set) => Ok(set.into_values().collect()),
+        Answer::Destination(set) => Ok(set.seen_from(&Place::default()).into_values().collect()),
         other => panic!("{other:?}"),
     }
 }
@@ -439,6 +441,16 @@ fn object() -> impl Strategy<Value = Object> {
             }
             pod(name, &format!("10.1.0.{ip}"), patch)
         });
+    let slices = (0..2u8, prop_oneof![Just("a"), Just("b")], 1..3u8, any::<(bool, bool)>()).prop_map(
+        |(number, pod, ip, (ready, referring))| {
+            let mut endpoint =
+                json!({"addresses": [format!("10.1.0.{ip}")], "conditions": {"ready": ready}, "hostname": "web-0"});
+            if referring {
+                endpoint["targetRef"] = json!({"kind": "Pod", "namespace": "ns", "name": pod});
+            }
+            slices::slice(&format!("web-{number}"), &[], json!({"endpoints": [endpoint]}))
+        },
+    );
     let services = (prop_oneof![Just("web"), Just("api")], 1..3u8, any::<bool>(), annotations.clone()).prop_map(
         |(name, ip, headless, annotations)| {
             let ip = if headless { "None".to_owned() } else { format!("10.96.0.{ip}") };
@@ -447,7 +459,7 @@ fn object() -> impl Strategy<Value = Object> {
             service(name, patch)
         },
     );
-    prop_oneof![4 => pods, 2 => services, 1 => annotations.prop_map(namespace)]
+    prop_oneof![4 => pods, 3 => slices, 2 => services, 1 => annotations.prop_map(namespace)]
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -455,12 +467,14 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     /// Only the objects count, not how they came to be; and no change goes unannounced.
     #[test]
-    fn answers_depend_on_the_objects_alone(history in prop::collection::vec(event(), 0..30)) {
-        let mut index = Index::new(Settings::default());
+    fn answers_depend_on_the_objects_alone(history in prop::collection::vec(event(), 0..30), kubernetes in any::<bool>()) {
+        let platform = if kubernetes { Platform::Kubernetes } else { Platform::Manifests };
+        let settings = Settings { platform, ..Settings::default() };
+        let mut index = Index::new(settings.clone());
         let mut objects: BTreeMap<Key, Object> = BTreeMap::new();
         let questions = questions();
         let mut before: Vec<Versioned> = questions.iter().map(|q| index.answer(q)).collect();
@@ -479,7 +493,8 @@ proptest! {
                 *old = new;
             }
         }
-        let rebuilt = self::index(objects.into_values().rev().collect());
+        let mut rebuilt = Index::new(settings);
+        objects.into_values().rev().for_each(|o| drop(rebuilt.apply(Event::Apply(o))));
         for question in &questions {
             prop_assert_eq!(index.answer(question), rebuilt.answer(question));
         }

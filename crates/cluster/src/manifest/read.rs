@@ -133,7 +133,7 @@ fn supported(kind: Kind, mut reading: Reading<'_>) {
     let name = meta.and_then(|m| m.text("name")).unwrap_or_default();
     let namespace = meta.and_then(|m| m.text("namespace")).filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
     if !name.is_empty() {
-        reading.key = Some(Key::new(kind, if kind == Kind::Namespace { "" } else { namespace }, name));
+        reading.key = Some(Key::new(kind, if kind.is_namespaced() { namespace } else { "" }, name));
     }
     let mut found = vec![];
     fields::walk(node, table(kind), &top, &mut found);
@@ -174,7 +174,7 @@ fn table(kind: Kind) -> Table {
         Kind::ServiceAccount => fields::SERVICE_ACCOUNT,
         Kind::Deployment => fields::DEPLOYMENT,
         Kind::Service => fields::SERVICE,
-        // Neither is read from manifests.
-        Kind::Pod | Kind::Token => &[],
+        // None of them is read from manifests.
+        Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::Token => &[],
     }
 }

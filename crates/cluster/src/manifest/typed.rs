@@ -20,6 +20,8 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Wrong
         Kind::Deployment => with(json, |o| Object::Deployment(Box::new(o)))?,
         Kind::Service => with(json, |o| Object::Service(Box::new(o)))?,
         Kind::Pod => with(json, |o| Object::Pod(Box::new(o)))?,
+        Kind::EndpointSlice => with(json, |o| Object::EndpointSlice(Box::new(o)))?,
+        Kind::Node => with(json, |o| Object::Node(Box::new(o)))?,
         Kind::Token => with(json, Object::Token)?,
     })
 }

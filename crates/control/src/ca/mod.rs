@@ -8,13 +8,15 @@
 //! no leaf below it can be valid any more. Time is always an argument.
 
 mod make;
+mod mounted;
 mod schedule;
 mod sign;
 mod state;
 
+pub(crate) use mounted::Mounted;
 pub use sign::{Leaf, Refused};
 
-use crate::Lifetimes;
+use crate::{Lifetimes, digest::sha256};
 use sign::Signer;
 use state::{Folder, State};
 use std::{
@@ -42,6 +44,8 @@ pub struct Status {
     /// Of the root that signed the issuer.
     pub root_not_after: SystemTime,
     pub issuer_not_after: SystemTime,
+    /// Of the issuer's certificate and those below the root, in hexadecimal digits: tells two issuers apart.
+    pub issuer_sha256: String,
 }
 
 /// The CA as it stands at some moment. It never changes: a renewal makes another one.
@@ -85,7 +89,10 @@ pub fn status(state_dir: &Path) -> Result<Status, Error> {
 
 impl Ca {
     fn new(state: &State, folder: &Folder, lifetimes: &Lifetimes) -> Result<Self, Error> {
-        Ok(Self { status: summary(state, folder)?, signer: Arc::new(Signer::new(state, folder, lifetimes)?) })
+        let (issuer, _) = state.signing().ok_or_else(|| folder.broken("there is no issuer"))?;
+        let signer = Signer::new(&issuer.pair.certificate_pem, &issuer.pair.key_pem, lifetimes)
+            .map_err(|reason| folder.broken(format!("the issuer {reason}")))?;
+        Ok(Self { status: summary(state, folder)?, signer: Arc::new(signer) })
     }
 
     pub fn status(&self) -> &Status {
@@ -110,6 +117,7 @@ pub(crate) fn interval(lifetimes: &Lifetimes) -> Duration {
 fn summary(state: &State, folder: &Folder) -> Result<Status, Error> {
     let (issuer, root) = state.signing().ok_or_else(|| folder.broken("the issuer or its root is missing"))?;
     Ok(Status {
+        issuer_sha256: sha256(issuer.pair.certificate_pem.as_bytes()),
         anchors_pem: state.roots.iter().map(|r| r.pair.certificate_pem.as_str()).collect(),
         root_not_after: root.pair.not_after(),
         issuer_not_after: issuer.pair.not_after(),

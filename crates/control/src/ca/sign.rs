@@ -1,16 +1,14 @@
 //! Leaves: what a request may ask for, and the certificate that it gets (control plane 7.2, 7.3).
 
-use super::{
-    Error, make,
-    state::{Folder, State},
-};
+use super::make;
 use crate::Lifetimes;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
 };
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use weft_model::Identity;
+use x509_parser::pem::Pem;
 
 /// Bytes of a request: one name and one key have a few hundred.
 const MAX_CSR_BYTES: usize = 16 << 10;
@@ -50,18 +48,46 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    pub(super) fn new(state: &State, folder: &Folder, lifetimes: &Lifetimes) -> Result<Self, Error> {
-        let (issuer, _) = state.signing().ok_or_else(|| folder.broken("there is no issuer"))?;
-        let broken = |e: rcgen::Error| folder.broken(format!("the issuer cannot be read: {e}"));
-        let key = KeyPair::from_pem(&issuer.pair.key_pem).map_err(broken)?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(issuer.pair.certificate_pem.as_bytes())
-            .map_err(|e| folder.broken(format!("the issuer cannot be read: {e}")))?;
-        Ok(Self {
-            issuer: rcgen::Issuer::from_ca_cert_pem(&issuer.pair.certificate_pem, key).map_err(broken)?,
-            chain: vec![pem.contents],
-            not_after: issuer.pair.not_after(),
-            lifetimes: *lifetimes,
-        })
+    /// `chain_pem` is the issuer's certificate and those between it and the root; `key_pem` its key in PKCS#8 or SEC 1.
+    ///
+    /// # Errors
+    /// A predicate of the issuer, for people.
+    pub(super) fn new(chain_pem: &str, key_pem: &str, lifetimes: &Lifetimes) -> Result<Self, String> {
+        let blocks = |pem: &str, label: &str| -> Result<Vec<Vec<u8>>, String> {
+            let blocks: Result<Vec<_>, _> = Pem::iter_from_buffer(pem.as_bytes()).collect();
+            let blocks = blocks.map_err(|e| format!("is no PEM: {e}"))?;
+            Ok(blocks.into_iter().filter(|b| b.label.ends_with(label)).map(|b| b.contents).collect())
+        };
+        let chain = blocks(chain_pem, "CERTIFICATE")?;
+        let issuer = chain.first().ok_or("has no certificate")?;
+        let keys = blocks(key_pem, "PRIVATE KEY")?;
+        let key = keys.first().ok_or("has no private key")?;
+        let key = KeyPair::try_from(key.as_slice()).map_err(|e| format!("has a key that cannot be read: {e}"))?;
+        if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+            return Err("has a key that is not ECDSA P-256".to_owned());
+        }
+        let mut not_after = None;
+        for (index, der) in chain.iter().enumerate() {
+            let (_, certificate) = x509_parser::parse_x509_certificate(der)
+                .map_err(|e| format!("has a certificate that cannot be read: {e}"))?;
+            if !certificate.is_ca() {
+                return Err(format!("has a certificate that is of no authority: {}", certificate.subject()));
+            }
+            if index == 0 && certificate.public_key().raw != key.subject_public_key_info() {
+                return Err("has a key that is not its certificate's".to_owned());
+            }
+            let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+            let end = SystemTime::UNIX_EPOCH + Duration::from_secs(end);
+            not_after = Some(not_after.map_or(end, |earliest: SystemTime| earliest.min(end)));
+        }
+        let issuer = rcgen::Issuer::from_ca_cert_der(&issuer.as_slice().into(), key)
+            .map_err(|e| format!("has a certificate that cannot be used: {e}"))?;
+        Ok(Self { issuer, chain, not_after: not_after.ok_or("has no certificate")?, lifetimes: *lifetimes })
+    }
+
+    /// The earliest end in the chain.
+    pub(super) fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     pub(super) fn sign(&self, identity: &Identity, csr: &[u8], now: SystemTime) -> Result<Leaf, Refused> {

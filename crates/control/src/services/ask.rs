@@ -12,14 +12,16 @@ const DEFAULT_PORT: u16 = 80;
 /// Bytes of a path or a workload: names are shorter.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// The caller's connection, if the caller proved to be of the mesh.
+/// The caller's connection, if the caller proved to be of the mesh, here or to the proxy in front.
 ///
 /// A proxy that connected before it had a certificate would go on without one for as long as the connection lives: it is
 /// told to connect again.
 pub(super) fn require_identity<T>(request: &Request<T>) -> Result<CancellationToken, Status> {
     let caller = request.extensions().get::<Caller>();
     match caller {
-        Some(Caller { peer, connection, farewell: _ }) if peer.identity.is_some() => return Ok(connection.clone()),
+        Some(Caller { peer, connection, farewell: _ }) if peer.as_ref().is_none_or(|p| p.identity.is_some()) => {
+            return Ok(connection.clone());
+        }
         Some(Caller { farewell, .. }) => farewell.cancel(),
         None => {}
     }
@@ -65,6 +67,19 @@ pub(super) fn workload(text: &str) -> Result<(String, String), Status> {
     if namespace.is_empty() || pod.is_empty() { Err(invalid()) } else { Ok((namespace, pod)) }
 }
 
+/// The node of `{"ns":…,"nodeName":…,"pod":…}`; empty if the context does not say it, which is no fault.
+pub(super) fn node(context: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Context {
+        #[serde(rename = "nodeName", default)]
+        node_name: String,
+    }
+    if context.len() > MAX_TEXT_BYTES {
+        return String::new();
+    }
+    serde_json::from_str(context).map(|c: Context| c.node_name).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +97,14 @@ mod tests {
         }
         for bad in ["", ":", "a b", "web:99999", "web:0", &"a".repeat(5000)] {
             assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_read() {
+        assert_eq!(node(r#"{"ns":"ns","nodeName":"n1","pod":"p"}"#), "n1");
+        for none in ["", "ns:ns", "{}", r#"{"nodeName":7}"#] {
+            assert_eq!(node(none), "");
         }
     }
 

@@ -1,9 +1,8 @@
 //! Certify: who holds a workload's token gets that workload's certificate (control plane 7.2).
 
-use super::limit::Limit;
-use crate::{authority::Authority, ca::Refused, hub::Hub};
+use super::{holders::Holders, limit::Limit};
+use crate::{authority::Authority, ca::Refused};
 use std::{
-    fmt::Write,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -17,31 +16,17 @@ use weft_wire::identity::{self, Certificate, CertifyRequest};
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 pub(crate) struct Identities {
-    hub: Arc<Hub>,
+    holders: Holders,
     authority: Arc<Authority>,
     settings: Settings,
     limit: Limit,
     outcomes: CounterFamily,
 }
 
-/// The name by which [`weft_cluster::Token`] knows a token: its SHA-256, without white space around it, in hexadecimal digits.
-pub fn token_sha256(token: &[u8]) -> String {
-    sha256(token.trim_ascii())
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing into a text does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 impl Identities {
-    pub(crate) fn new(hub: Arc<Hub>, authority: Arc<Authority>, settings: Settings, registry: &Registry) -> Self {
+    pub(crate) fn new(holders: Holders, authority: Arc<Authority>, settings: Settings, registry: &Registry) -> Self {
         let outcomes = registry.counter("weft_control_certify_total", "Requests for a certificate, by their outcome.");
-        Self { hub, authority, settings, limit: Limit::default(), outcomes }
+        Self { holders, authority, settings, limit: Limit::default(), outcomes }
     }
 
     async fn answer(&self, request: CertifyRequest) -> Result<Certificate, Status> {
@@ -50,11 +35,9 @@ impl Identities {
             return Err(Status::invalid_argument("the token is too long"));
         }
         // The token before anything that costs: who has none cannot make the CA work.
-        let Some(holder) = self.hub.token(&token_sha256(&token)).await? else {
-            return Err(Status::failed_precondition("the token is not known: it belongs to no running workload"));
-        };
+        let holder = self.holders.of(&token).await?;
         let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
-        let proven = Identity::of_service_account(&holder.service_account, &holder.namespace, control, domain)
+        let proven = Identity::of_service_account(&holder.account, &holder.namespace, control, domain)
             .map_err(|e| Status::failed_precondition(e.to_string()))?;
         if proven != identity {
             return Err(Status::failed_precondition(format!("the token proves {proven}, not {identity}")));
@@ -68,7 +51,8 @@ impl Identities {
             Refused::Expired => Status::unavailable(e.to_string()),
             Refused::Failed(_) => Status::internal(e.to_string()),
         })?;
-        tracing::info!(%identity, pod = %holder.pod, "certificate issued");
+        tracing::info!(%identity, pod = holder.pod, "certificate issued");
+        self.holders.issued(&holder, &identity, leaf.not_after);
         Ok(Certificate {
             leaf: leaf.certificate.into(),
             intermediates: leaf.intermediates.into_iter().map(Into::into).collect(),

@@ -6,14 +6,10 @@ use super::{
 };
 use crate::hub::{self, Hub, Subscription};
 use futures_util::stream;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 use tonic::{Request, Status};
-use weft_cluster::index::{Answer, Question, Refusal, Target};
-use weft_model::{Endpoint, EndpointUpdate, Profile};
+use weft_cluster::index::{Answer, Endpoints, Place, Question, Refusal, Target, Versioned};
+use weft_model::{EndpointUpdate, Profile};
 use weft_wire::{
     Outgoing,
     destination::{Destination, Lookup},
@@ -33,13 +29,14 @@ impl Destination for Destinations {
         let Target::Name(target) = ask::target(&request.get_ref().path)? else {
             return Err(Status::invalid_argument("an address has no endpoints: ask for its profile"));
         };
+        let node = ask::node(&request.get_ref().context);
         let mut subscription = self.0.subscribe(Question::Destination(target), connection).await?;
-        let mut steps = Steps::default();
+        let mut steps = Steps { hub: self.0.clone(), node, held: None, pending: VecDeque::new(), ended: false };
         let Some(first) = subscription.next().await else { return Err(ended()) };
         if let Err(refusal) = &first.answer {
             return Err(hub::status(refusal));
         }
-        steps.towards(&first.answer);
+        steps.towards(first);
         Ok(Box::pin(stream::unfold((subscription, steps), |(mut subscription, mut steps)| async move {
             let next = steps.next(&mut subscription).await?;
             Some((next, (subscription, steps)))
@@ -58,10 +55,13 @@ impl Destination for Destinations {
     }
 }
 
-/// The set that the client holds, and the steps that it has yet to get.
-#[derive(Default)]
+/// What the client holds, and the steps that it has yet to get.
 struct Steps {
-    held: Option<BTreeMap<SocketAddr, Endpoint>>,
+    hub: Arc<Hub>,
+    /// Where the client runs.
+    node: String,
+    /// The newest answer that was planned for, and the place that it was seen from.
+    held: Option<(Arc<Versioned>, Place)>,
     pending: VecDeque<EndpointUpdate>,
     ended: bool,
 }
@@ -82,7 +82,7 @@ impl Steps {
                     return Some(Err(ended()));
                 }
                 Some(newest) => {
-                    if let Some(status) = self.towards(&newest.answer) {
+                    if let Some(status) = self.towards(newest) {
                         self.ended = true;
                         return Some(Err(status));
                     }
@@ -92,26 +92,35 @@ impl Steps {
     }
 
     /// Plans the way to the newest answer.
-    fn towards(&mut self, answer: &Result<Answer, Refusal>) -> Option<Status> {
-        match answer {
-            Ok(Answer::Destination(newest)) => {
+    fn towards(&mut self, newest: Arc<Versioned>) -> Option<Status> {
+        let place = self.hub.place(&self.node);
+        match &newest.answer {
+            Ok(Answer::Destination(endpoints)) => {
+                let to = endpoints.seen_from(&place);
                 match &self.held {
-                    // Who comes before who goes: while pods are replaced there is always somebody.
-                    Some(held) => self.pending.extend(EndpointUpdate::between(held, newest).into_iter().rev()),
+                    Some((held, from)) => {
+                        let from = of(held).map(|e| e.seen_from(from)).unwrap_or_default();
+                        // Who comes before who goes: while pods are replaced there is always somebody.
+                        self.pending.extend(EndpointUpdate::between(&from, &to).into_iter().rev());
+                    }
                     // The client waits for a first word even if there is nobody.
-                    None if newest.is_empty() => self.pending.push_back(EndpointUpdate::NoEndpoints { exists: true }),
-                    None => self.pending.push_back(EndpointUpdate::Add(newest.values().cloned().collect())),
+                    None if to.is_empty() => self.pending.push_back(EndpointUpdate::NoEndpoints { exists: true }),
+                    None => self.pending.push_back(EndpointUpdate::Add(to.into_values().collect())),
                 }
-                self.held = Some(newest.clone());
-                None
             }
-            Err(Refusal::NotFound(_)) => {
-                self.pending.push_back(EndpointUpdate::NoEndpoints { exists: false });
-                self.held = Some(BTreeMap::new());
-                None
-            }
-            Err(refusal) => Some(hub::status(refusal)),
-            Ok(_) => Some(Status::internal("the index answered another question")),
+            Err(Refusal::NotFound(_)) => self.pending.push_back(EndpointUpdate::NoEndpoints { exists: false }),
+            Err(refusal) => return Some(hub::status(refusal)),
+            Ok(_) => return Some(Status::internal("the index answered another question")),
         }
+        self.held = Some((newest, place));
+        None
+    }
+}
+
+/// Nothing of a target that is gone.
+fn of(versioned: &Versioned) -> Option<&Endpoints> {
+    match &versioned.answer {
+        Ok(Answer::Destination(endpoints)) => Some(endpoints),
+        _ => None,
     }
 }

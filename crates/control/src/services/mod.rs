@@ -3,13 +3,33 @@
 mod ask;
 mod certify;
 mod destination;
+mod holders;
 mod limit;
 mod policy;
 mod stream;
 mod trust;
 
 pub(crate) use certify::Identities;
-pub use certify::token_sha256;
-pub(crate) use destination::Destinations;
-pub(crate) use policy::{Inbounds, Outbounds};
-pub(crate) use trust::TrustBundles;
+pub(crate) use holders::{Holders, Reviewed};
+
+use crate::{authority::Authority, hub::Hub};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// What is served on the identity port.
+pub(crate) fn identity(identities: Identities, authority: &Arc<Authority>, stop: &CancellationToken) -> Routes {
+    Routes::new(weft_wire::identity::server(identities))
+        .add_service(weft_wire::trust::server(trust::TrustBundles::new(authority.clone(), stop.clone())))
+}
+
+/// What is served on the destination port.
+pub(crate) fn destination(hub: &Arc<Hub>) -> Routes {
+    Routes::new(weft_wire::destination::server(destination::Destinations::new(hub.clone())))
+}
+
+/// What is served on the policy port.
+pub(crate) fn policy(hub: &Arc<Hub>) -> Routes {
+    Routes::new(weft_wire::inbound::server(policy::Inbounds::new(hub.clone())))
+        .add_service(weft_wire::outbound::server(policy::Outbounds::new(hub.clone())))
+}

@@ -1,7 +1,7 @@
 //! The anchors in force, to whoever asks: they are no secret.
 
 use super::stream::ended;
-use crate::authority::Authority;
+use crate::{authority::Authority, digest::sha256};
 use futures_util::stream;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ impl trust::TrustBundles for TrustBundles {
                 return Some((Err(ended()), None));
             };
             let pem = anchors.borrow_and_update().clone();
-            let version = super::certify::sha256(pem.as_bytes());
+            let version = sha256(pem.as_bytes());
             Some((Ok(trust::TrustBundle { pem, version }), Some((anchors, stop))))
         })))
     }

@@ -2,4 +2,5 @@
 
 mod answers;
 mod certificates;
+mod kubernetes;
 mod lab;

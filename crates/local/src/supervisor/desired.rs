@@ -260,7 +260,8 @@ fn with_namespace(mut object: Object) -> Object {
         Object::Deployment(o) => &mut o.metadata,
         Object::Service(o) => &mut o.metadata,
         Object::Pod(o) => &mut o.metadata,
-        Object::Namespace(_) | Object::Token(_) => return object,
+        Object::EndpointSlice(o) => &mut o.metadata,
+        Object::Namespace(_) | Object::Node(_) | Object::Token(_) => return object,
     };
     metadata.namespace = Some(namespace);
     object

@@ -9,6 +9,7 @@ pub mod cidr;
 pub mod deadline;
 pub mod filter;
 pub mod forwarded;
+pub mod lease;
 pub mod lifetime;
 pub mod path;
 pub mod pick;

@@ -21,7 +21,7 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
         }
         Object::Deployment(o) => deployment::check(o, reading),
         Object::Service(o) => service::check(o, reading),
-        Object::Pod(_) | Object::Token(_) => {}
+        Object::Pod(_) | Object::EndpointSlice(_) | Object::Node(_) | Object::Token(_) => {}
     }
 }
 

@@ -1,0 +1,64 @@
+//! `weft control-plane`: a process of the control plane in a pod.
+
+use crate::args::{ControlPlane, ControlPlaneMode, LogFormat};
+use std::process::ExitCode;
+use weft_control::kubernetes::{self, Common, Destination, Identity, Mode};
+use weft_telemetry::Format;
+
+pub(crate) async fn run(process: ControlPlane) -> anyhow::Result<ExitCode> {
+    let format = match process.log_format {
+        LogFormat::Plain => Format::Plain,
+        LogFormat::Json => Format::Json,
+    };
+    weft_telemetry::logs::init(&process.log_level, format)?;
+    let (admin, mode) = mode(process.mode);
+    let common = Common {
+        admin,
+        control_namespace: process.control_namespace,
+        trust_domain: process.trust_domain,
+        cluster_domain: process.cluster_domain,
+        kubeconfig: process.kubeconfig,
+        instance: process.instance,
+    };
+    kubernetes::run(common, mode, super::asked_to_end()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn mode(mode: ControlPlaneMode) -> (std::net::SocketAddr, Mode) {
+    match mode {
+        ControlPlaneMode::Destination {
+            destination_addr,
+            policy_addr,
+            admin_addr,
+            default_inbound_policy,
+            default_opaque_ports,
+            cluster_networks,
+            probe_networks,
+            enable_h2_upgrade,
+            enable_ipv6,
+        } => {
+            let destination = Destination {
+                destination: destination_addr,
+                policy: policy_addr,
+                default_policy: default_inbound_policy,
+                opaque_ports: default_opaque_ports.ranges().iter().flat_map(Clone::clone).collect(),
+                cluster_networks,
+                probe_networks,
+                h2_upgrade: enable_h2_upgrade,
+                ipv6: enable_ipv6,
+            };
+            (admin_addr, Mode::Destination(destination))
+        }
+        ControlPlaneMode::Identity {
+            addr,
+            admin_addr,
+            issuer,
+            trust_roots,
+            issuance_lifetime,
+            clock_skew_allowance,
+        } => {
+            let identity = Identity { addr, issuer, trust_roots, issuance_lifetime, clock_skew_allowance };
+            (admin_addr, Mode::Identity(identity))
+        }
+    }
+}

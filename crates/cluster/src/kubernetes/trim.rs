@@ -1,0 +1,89 @@
+//! What the index reads of an object; the rest is let go before a list of all of them is held.
+
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+/// The variables of a container that say where its proxy listens.
+const LISTENS: (&str, &str) = ("LINKERD2_PROXY_", "_LISTEN_ADDR");
+
+pub(super) fn metadata(metadata: ObjectMeta) -> ObjectMeta {
+    ObjectMeta { managed_fields: None, ..metadata }
+}
+
+pub(super) fn pod(pod: Pod) -> Pod {
+    let (spec, status) = (pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+    Pod {
+        metadata: metadata(pod.metadata),
+        spec: Some(PodSpec {
+            service_account_name: spec.service_account_name,
+            host_network: spec.host_network,
+            hostname: spec.hostname,
+            subdomain: spec.subdomain,
+            containers: spec.containers.into_iter().map(container).collect(),
+            init_containers: spec.init_containers.map(|all| all.into_iter().map(container).collect()),
+            ..PodSpec::default()
+        }),
+        status: Some(PodStatus {
+            phase: status.phase,
+            pod_ip: status.pod_ip,
+            pod_ips: status.pod_ips,
+            conditions: status.conditions,
+            ..PodStatus::default()
+        }),
+    }
+}
+
+fn container(container: Container) -> Container {
+    let (start, end) = LISTENS;
+    let env = container.env.into_iter().flatten().filter(|v| v.name.starts_with(start) && v.name.ends_with(end));
+    let http = |probe: Option<Probe>| {
+        probe.filter(|p| p.http_get.is_some()).map(|p| Probe { http_get: p.http_get, ..Probe::default() })
+    };
+    Container {
+        name: container.name,
+        ports: container.ports,
+        env: Some(env.collect()),
+        readiness_probe: http(container.readiness_probe),
+        liveness_probe: http(container.liveness_probe),
+        startup_probe: http(container.startup_probe),
+        ..Container::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, Index, Object, index::Settings};
+    use serde_json::json;
+
+    #[test]
+    fn answers_are_the_same_with_and_without_what_is_let_go() {
+        let full: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "ns", "labels": {"app": "web", "linkerd.io/control-plane-ns": "linkerd"},
+                "managedFields": [{"manager": "kubectl"}], "annotations": {"config.linkerd.io/opaque-ports": "9000"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": true, "uid": ""}]},
+            "spec": {"serviceAccountName": "web", "hostname": "a", "subdomain": "web", "nodeName": "n", "volumes": [{"name": "v"}],
+                "containers": [
+                    {"name": "web", "image": "web", "ports": [{"name": "http", "containerPort": 8080}],
+                        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 3},
+                        "livenessProbe": {"tcpSocket": {"port": 1}}},
+                    {"name": "linkerd-proxy", "env": [
+                        {"name": "LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "value": "0.0.0.0:5143"},
+                        {"name": "LINKERD2_PROXY_LOG", "value": "warn"}]}]},
+            "status": {"phase": "Running", "podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}], "hostIP": "10.0.0.1",
+                "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": []},
+        }))
+        .unwrap();
+        let trimmed = pod(full.clone());
+        assert!(serde_json::to_string(&trimmed).unwrap().len() < serde_json::to_string(&full).unwrap().len() - 200);
+        let index = |pod: Pod| {
+            let mut index = Index::new(Settings::default());
+            index.apply(Event::Apply(Object::Pod(Box::new(pod))));
+            index
+        };
+        assert_eq!(format!("{:?}", index(full)), format!("{:?}", index(trimmed)));
+    }
+}

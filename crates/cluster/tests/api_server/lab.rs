@@ -1,0 +1,215 @@
+//! Watches of an API server that feed an index, and what a test asks of such a server.
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use weft_cluster::{
+    Event, Index, Key, Kind, Object,
+    index::{Answer, Place, Platform, Question, Settings},
+    kubernetes::{self, Client},
+};
+use weft_telemetry::Registry;
+use weft_testkit::api_server::FakeApi;
+
+/// What a case asks of an API server.
+pub(crate) trait ApiServer {
+    async fn client(&self) -> Client;
+    /// Creates or replaces an object, with its status.
+    async fn write(&self, object: Value);
+    async fn remove(&self, kind: &str, name: &str);
+    /// Those of the namespace of the cases.
+    async fn all_of(&self, kind: &str) -> Vec<Value>;
+    /// A token of the ServiceAccount `web` for an audience.
+    async fn token_for(&self, audience: &str) -> String;
+}
+
+impl ApiServer for FakeApi {
+    async fn client(&self) -> Client {
+        // A file for each server: they run at the same time.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("fake-{}.kubeconfig", COUNT.fetch_add(1, Relaxed));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&path, self.kubeconfig()).unwrap();
+        kubernetes::connect(Some(&path)).await.unwrap()
+    }
+
+    async fn write(&self, object: Value) {
+        self.put(object);
+    }
+
+    async fn remove(&self, kind: &str, name: &str) {
+        self.delete(kind, NAMESPACE, name);
+    }
+
+    async fn all_of(&self, kind: &str) -> Vec<Value> {
+        self.all(kind)
+    }
+
+    async fn token_for(&self, audience: &str) -> String {
+        let token = format!("web's for {audience}");
+        self.token(&token, "system:serviceaccount:ns:web", &[audience]);
+        token
+    }
+}
+
+/// The namespace of the cases.
+pub(crate) const NAMESPACE: &str = "ns";
+
+/// Longer than anything here takes, shorter than anybody's patience.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+const KINDS: [Kind; 4] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node];
+
+pub(crate) struct Lab<'a, A> {
+    pub(crate) api: &'a A,
+    registry: Registry,
+    pub(crate) fed: Arc<Mutex<Fed>>,
+    changes: watch::Receiver<u64>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+pub(crate) struct Fed {
+    pub(crate) index: Index,
+    pub(crate) objects: BTreeMap<Key, Object>,
+    pub(crate) batches: Vec<usize>,
+    pub(crate) synced: usize,
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings { platform: Platform::Kubernetes, ..Settings::default() }
+}
+
+impl<'a, A: ApiServer> Lab<'a, A> {
+    /// Nothing is known yet.
+    pub(crate) async fn start(api: &'a A) -> Self {
+        let client = api.client().await;
+        let fed = Fed { index: Index::new(settings()), objects: BTreeMap::new(), batches: vec![], synced: 0 };
+        let (fed, (wake, changes)) = (Arc::new(Mutex::new(fed)), watch::channel(0));
+        let (registry, stop) = (Registry::new(0, 100), CancellationToken::new());
+        let sink: kubernetes::Sink = Arc::new({
+            let fed = fed.clone();
+            move |events| {
+                fed.lock().take_in(events);
+                wake.send_modify(|n| *n += 1);
+            }
+        });
+        let task = tokio::spawn({
+            let (registry, stop) = (registry.clone(), stop.clone());
+            async move { kubernetes::watch(client, &KINDS, &registry, sink, stop).await }
+        });
+        Self { api, registry, fed, changes, stop, task }
+    }
+
+    pub(crate) async fn synced(api: &'a A) -> Self {
+        let lab = Self::start(api).await;
+        lab.until("synced", |fed| fed.synced > 0).await;
+        lab
+    }
+
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Fed) -> bool) {
+        let mut changes = self.changes.clone();
+        let waiting = async {
+            while !is(&self.fed.lock()) {
+                changes.changed().await.expect("the watches run");
+            }
+        };
+        assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "{what}: {:?}", self.fed.lock().objects.keys());
+    }
+
+    pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.fed.lock().has(kind, name)
+    }
+
+    pub(crate) fn metric(&self, name: &str, kind: &str) -> u64 {
+        let text = self.registry.encode();
+        let start = format!("{name}{{kind=\"{kind}\"}} ");
+        // A series begins with its first event.
+        text.lines().find_map(|l| l.strip_prefix(&start)).map_or(0, |line| line.parse().unwrap())
+    }
+
+    /// Waits for a metric, which follows the event a little later.
+    pub(crate) async fn until_metric(&self, name: &str, kind: &str, is: impl Fn(u64) -> bool) {
+        let waiting = async {
+            while !is(self.metric(name, kind)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "{name} {kind}: {}", self.metric(name, kind));
+    }
+
+    pub(crate) async fn end(self) -> Fed {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        Arc::into_inner(self.fed).expect("nobody feeds any more").into_inner()
+    }
+}
+
+impl Fed {
+    fn take_in(&mut self, events: Vec<Event>) {
+        self.batches.push(events.len());
+        for event in events {
+            match &event {
+                Event::Apply(object) => drop(self.objects.insert(object.key(), object.clone())),
+                Event::Delete(key) => drop(self.objects.remove(key)),
+                Event::Synced => self.synced += 1,
+            }
+            self.index.apply(event);
+        }
+    }
+
+    pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.objects.keys().any(|k| k.kind == kind && k.name == name)
+    }
+
+    /// Whether a pod is known with its address.
+    pub(crate) fn addressed(&self, pod: &str) -> bool {
+        self.objects.values().any(|object| match object {
+            Object::Pod(o) => {
+                o.metadata.name.as_deref() == Some(pod) && o.status.as_ref().is_some_and(|s| s.pod_ip.is_some())
+            }
+            _ => false,
+        })
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let question = Question::Destination("web.ns.svc.cluster.local:80".parse().unwrap());
+        match self.index.answer(&question).answer {
+            Ok(Answer::Destination(set)) => set.seen_from(&Place::default()).keys().map(ToString::to_string).collect(),
+            _ => vec![],
+        }
+    }
+}
+
+pub(crate) fn service() -> Value {
+    json!({"kind": "Service", "metadata": {"name": "web", "namespace": "ns"},
+        "spec": {"clusterIP": "10.96.77.1", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}})
+}
+
+pub(crate) fn pod(name: &str, ip: &str) -> Value {
+    json!({"kind": "Pod",
+        "metadata": {"name": name, "namespace": "ns", "labels": {"app": "web", "linkerd.io/control-plane-ns": "linkerd"}},
+        "spec": {"serviceAccountName": "web", "containers": [{"name": "web", "image": "web"}]},
+        "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}})
+}
+
+pub(crate) fn slice(name: &str, pods: &[(&str, &str)]) -> Value {
+    let endpoints: Vec<Value> = pods
+        .iter()
+        .map(|(pod, ip)| {
+            json!({"addresses": [ip], "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "namespace": "ns", "name": pod}})
+        })
+        .collect();
+    json!({"kind": "EndpointSlice", "metadata": {"name": name, "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints})
+}

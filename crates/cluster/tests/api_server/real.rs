@@ -1,0 +1,92 @@
+//! The cases on a real API server: etcd and kube-apiserver, without a node.
+
+use super::{
+    cases,
+    lab::{ApiServer, NAMESPACE},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+    core::{ApiResource, GroupVersionKind},
+};
+use serde_json::{Value, json};
+use weft_cluster::kubernetes::{self, Client};
+use weft_testkit::kubernetes::Cluster;
+
+struct Real {
+    cluster: Cluster,
+    client: Client,
+}
+
+impl Real {
+    fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let (group, version) = match kind {
+            "EndpointSlice" => ("discovery.k8s.io", "v1"),
+            "Lease" => ("coordination.k8s.io", "v1"),
+            _ => ("", "v1"),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        match kind {
+            "Namespace" => Api::all_with(self.client.clone(), &resource),
+            _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
+        }
+    }
+}
+
+impl ApiServer for Real {
+    async fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    async fn write(&self, mut object: Value) {
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let api = self.api(&kind);
+        object["apiVersion"] = match kind.as_str() {
+            "EndpointSlice" => "discovery.k8s.io/v1",
+            _ => "v1",
+        }
+        .into();
+        // Gone, not null: a kind without a status would not take it.
+        let status = object.as_object_mut().unwrap().remove("status");
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+        if let Some(status) = status {
+            let status = json!({ "status": status });
+            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        }
+    }
+
+    async fn remove(&self, kind: &str, name: &str) {
+        // What is not there need not go.
+        let _ = self
+            .api(kind)
+            .delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+            .await;
+    }
+
+    async fn all_of(&self, kind: &str) -> Vec<Value> {
+        let list = self.api(kind).list(&Default::default()).await.unwrap();
+        list.items.iter().map(|object| serde_json::to_value(object).unwrap()).collect()
+    }
+
+    async fn token_for(&self, audience: &str) -> String {
+        let asked = format!("create token web --namespace {NAMESPACE} --audience {audience}");
+        self.cluster.ask(&asked).unwrap().trim().to_owned()
+    }
+}
+
+#[test]
+fn the_cases_hold_on_a_real_api_server() {
+    let cluster = Cluster::up("cluster-cases", &["--api-only"]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = kubernetes::connect(Some(&cluster.kubeconfig)).await.unwrap();
+        let real = Real { cluster, client };
+        real.write(json!({"kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
+        real.write(json!({"kind": "ServiceAccount", "metadata": {"name": "web", "namespace": NAMESPACE}})).await;
+        cases::answers(&real).await;
+        cases::leases(&real).await;
+        cases::tokens(&real).await;
+        cases::history(&real, 60).await;
+    });
+}

@@ -1,0 +1,165 @@
+//! What goes wrong between the API server and a watch.
+
+use super::{
+    cases::{compare, web},
+    lab::{Fed, Lab, pod, slice},
+};
+use serde_json::json;
+use std::time::Duration;
+use weft_cluster::Kind;
+use weft_testkit::api_server::{Failure, FakeApi};
+
+async fn fake() -> FakeApi {
+    let api = FakeApi::start().await.unwrap();
+    web(&api).await;
+    api
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_goes_on_where_it_was() {
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    lab.api.hold(true);
+    lab.api.put(pod("b", "10.1.0.2"));
+    lab.api.delete("Pod", "ns", "a");
+    lab.api.cut();
+    lab.api.hold(false);
+    lab.until("both changes", |fed| fed.has(Kind::Pod, "b") && !fed.has(Kind::Pod, "a")).await;
+    assert_eq!(lab.metric("weft_kubernetes_lists_total", "Pod"), 1);
+}
+
+#[tokio::test]
+async fn after_a_gap_everything_is_listed_and_what_is_gone_is_gone() {
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    lab.api.hold(true);
+    lab.api.delete("Pod", "ns", "a");
+    lab.api.put(pod("b", "10.1.0.2"));
+    lab.api.compact();
+    lab.api.hold(false);
+    lab.until("both changes", |fed| fed.has(Kind::Pod, "b") && !fed.has(Kind::Pod, "a")).await;
+    assert!(lab.metric("weft_kubernetes_lists_total", "Pod") >= 2);
+    assert_eq!(lab.fed.lock().addresses(), Vec::<String>::new());
+    assert_eq!(lab.fed.lock().synced, 1, "it is told once");
+}
+
+#[tokio::test]
+async fn a_version_that_is_refused_is_given_up() {
+    // With 410 at once, with anything else after some attempts.
+    for code in [410, 504] {
+        let api = fake().await;
+        let lab = Lab::synced(&api).await;
+        lab.api.hold(true);
+        lab.api.put(pod("b", "10.1.0.2"));
+        lab.api.fail(Some(Failure::Watches(code)));
+        lab.api.cut();
+        lab.until("found by a list", |fed| fed.has(Kind::Pod, "b")).await;
+        assert!(lab.metric("weft_kubernetes_lists_total", "Pod") >= 2);
+        lab.api.fail(None);
+        lab.api.hold(false);
+        lab.api.put(pod("c", "10.1.0.3"));
+        lab.until("watched again", |fed| fed.has(Kind::Pod, "c")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_handed_on_whole_or_not_at_all() {
+    let api = fake().await;
+    for i in 0..600 {
+        api.put(pod(&format!("p{i:03}"), "10.2.0.1"));
+    }
+    api.fail(Some(Failure::SecondPage));
+    let lab = Lab::start(&api).await;
+    lab.api.asked(|r| r.path == "/api/v1/pods" && r.query.contains("continue=")).await.unwrap();
+    lab.until_metric("weft_kubernetes_failures_total", "Pod", |n| n > 0).await;
+    assert_eq!((lab.metric("weft_kubernetes_objects", "Pod"), lab.fed.lock().synced), (0, 0));
+    lab.api.fail(None);
+    lab.until("synced", |fed| fed.synced == 1).await;
+    let fed = lab.end().await;
+    assert!(fed.batches.contains(&601) || fed.batches.contains(&602), "with the mark or without: {:?}", fed.batches);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_quarantined_alone() {
+    let api = fake().await;
+    let mut broken = pod("broken", "10.1.0.9");
+    broken["spec"]["containers"] = json!("none");
+    api.put(broken.clone());
+    let lab = Lab::synced(&api).await;
+    assert!(lab.has(Kind::Pod, "a") && !lab.has(Kind::Pod, "broken"));
+    assert_eq!(lab.metric("weft_kubernetes_quarantined", "Pod"), 1);
+    // An object that was right before has no effect any more, and the endpoint that is that pod goes.
+    broken["metadata"]["name"] = "a".into();
+    lab.api.put(broken.clone());
+    lab.until("a is out", |fed| !fed.has(Kind::Pod, "a")).await;
+    assert_eq!(lab.fed.lock().addresses(), Vec::<String>::new());
+    lab.api.put(pod("a", "10.1.0.1"));
+    lab.until("a is back", |fed| fed.addresses() == ["10.1.0.1:8080"]).await;
+    lab.until_metric("weft_kubernetes_quarantined", "Pod", |n| n == 1).await;
+    lab.api.delete("Pod", "ns", "broken");
+    lab.until_metric("weft_kubernetes_quarantined", "Pod", |n| n == 0).await;
+    assert_eq!(lab.metric("weft_kubernetes_lists_total", "Pod"), 1, "no list was needed");
+}
+
+#[tokio::test]
+async fn what_is_known_stays_while_the_server_is_away() {
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    for failure in [Failure::Close, Failure::Status(503), Failure::Status(403)] {
+        let before = lab.metric("weft_kubernetes_failures_total", "Pod");
+        lab.api.fail(Some(failure));
+        lab.api.cut();
+        lab.until_metric("weft_kubernetes_failures_total", "Pod", |n| n >= before + 2).await;
+        assert_eq!(lab.fed.lock().addresses(), ["10.1.0.1:8080"]);
+        lab.api.fail(None);
+    }
+    lab.api.delete("Pod", "ns", "a");
+    lab.until("the change is seen", |fed| fed.addresses().is_empty()).await;
+}
+
+#[tokio::test]
+async fn nothing_is_synced_before_every_kind_is_listed() {
+    let api = fake().await;
+    api.fail(Some(Failure::Status(403)));
+    let lab = Lab::start(&api).await;
+    lab.until_metric("weft_kubernetes_failures_total", "Node", |n| n >= 1).await;
+    assert_eq!(lab.fed.lock().synced, 0);
+    lab.api.fail(None);
+    lab.until("synced", |fed| fed.synced == 1).await;
+}
+
+/// Random changes with every kind of trouble between: in the end only the objects count.
+#[tokio::test]
+async fn any_history_ends_at_the_objects() {
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut next = |n: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    for step in 0..400 {
+        let name = ["a", "b", "c"][usize::try_from(next(3)).unwrap()];
+        let ip = format!("10.1.0.{}", 1 + next(3));
+        match next(16) {
+            0..5 => lab.api.put(pod(name, &ip)),
+            5..8 => lab.api.delete("Pod", "ns", name),
+            8..11 => lab.api.put(slice(&format!("web-{}", next(2)), &[(name, &ip)])),
+            11 => lab.api.delete("EndpointSlice", "ns", "web-1"),
+            12 => lab.api.compact(),
+            13 => lab.api.cut(),
+            14 => lab.api.hold(next(2) == 0),
+            _ => tokio::time::sleep(Duration::from_millis(next(4))).await,
+        }
+        if step % 100 == 99 {
+            lab.api.hold(false);
+            let mark = format!("mark-{step}");
+            for object in [pod(&mark, "10.9.0.9"), slice(&mark, &[])] {
+                lab.api.put(object);
+            }
+            let seen = |fed: &Fed| fed.has(Kind::Pod, &mark) && fed.has(Kind::EndpointSlice, &mark);
+            lab.until("all was seen", seen).await;
+            compare(&lab).await;
+        }
+    }
+}

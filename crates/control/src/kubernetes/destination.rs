@@ -1,0 +1,86 @@
+//! `weft control-plane destination`: what is behind a name, how a port is served, how traffic behaves.
+
+use super::{Common, Running};
+use crate::{
+    Error,
+    hub::Hub,
+    process::Process,
+    serve::{Front, Listener},
+    services,
+};
+use parking_lot::Mutex;
+use std::{net::SocketAddr, sync::Arc};
+use weft_cluster::{
+    Event, Kind,
+    index::{DefaultPolicyName, Platform, Settings},
+    kubernetes,
+};
+use weft_model::{ProtocolHint, decide::cidr::Cidr, policy::inbound::DefaultPolicy};
+
+/// What the answers depend on.
+const WATCHED: [Kind; 4] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node];
+
+#[derive(Clone, Debug)]
+pub struct Destination {
+    pub destination: SocketAddr,
+    pub policy: SocketAddr,
+    pub default_policy: DefaultPolicy,
+    pub opaque_ports: Vec<u16>,
+    pub cluster_networks: Vec<Cidr>,
+    pub probe_networks: Vec<Cidr>,
+    /// HTTP/1 is carried on HTTP/2 between proxies.
+    pub h2_upgrade: bool,
+    pub ipv6: bool,
+}
+
+pub(super) async fn start(common: Common, options: Destination) -> Result<Running, Error> {
+    let client = kubernetes::connect(common.kubeconfig.as_deref()).await?;
+    let mut process = Process::new();
+    let (registry, stop) = (process.registry.clone(), process.stop.clone());
+    let hub = Arc::new(Hub::new(settings(&common, &options), &registry, stop.clone()));
+    process.spawn(hub.clone().watch_readers());
+
+    let unsynced = Mutex::new(Some(process.readiness.task("watches")));
+    let sink: kubernetes::Sink = Arc::new({
+        let hub = hub.clone();
+        move |events| {
+            let synced = events.last() == Some(&Event::Synced);
+            hub.apply_all(events);
+            if synced {
+                drop(unsynced.lock().take());
+            }
+        }
+    });
+    process.spawn({
+        let (registry, stop) = (registry.clone(), stop.clone());
+        async move { kubernetes::watch(client, &WATCHED, &registry, sink, stop).await }
+    });
+
+    let (destination, destination_addr) = Process::bind("destination", options.destination)?;
+    let (policy, policy_addr) = Process::bind("policy", options.policy)?;
+    let admin = process.admin(common.admin)?;
+    for (name, socket, routes) in
+        [("destination", destination, services::destination(&hub)), ("policy", policy, services::policy(&hub))]
+    {
+        process.spawn(Listener::new(name, socket, Front::Proxy, routes, &registry).serve(stop.clone()));
+    }
+    let addresses = vec![("destination", destination_addr), ("policy", policy_addr), ("admin", admin)];
+    Ok(Running { addresses, process })
+}
+
+fn settings(common: &Common, options: &Destination) -> Settings {
+    let options = options.clone();
+    Settings {
+        control_namespace: common.control_namespace.clone(),
+        trust_domain: common.trust_domain.clone(),
+        cluster_domain: common.cluster_domain.clone(),
+        cluster_networks: options.cluster_networks,
+        probe_networks: options.probe_networks,
+        scrape_networks: vec![],
+        default_policy: DefaultPolicyName(options.default_policy),
+        opaque_ports: options.opaque_ports,
+        platform: Platform::Kubernetes,
+        ipv6: options.ipv6,
+        hint: if options.h2_upgrade { ProtocolHint::H2 } else { ProtocolHint::Unknown },
+    }
+}

@@ -1,0 +1,75 @@
+//! The control plane on Kubernetes: Linkerd's three Deployments, one process each, on Linkerd's ports.
+//!
+//! ```text
+//! destination      watches ─► hub ─► destination and policy, one index for both
+//! identity         files of the issuer, TokenReview ─► certificates
+//! ```
+//!
+//! Each process speaks plaintext behind its pod's own proxy, which proves its identity and lets in whom its policy names.
+
+mod destination;
+mod identity;
+
+pub use destination::Destination;
+pub use identity::Identity;
+
+use crate::Error;
+use std::{future::Future, net::SocketAddr, path::PathBuf};
+
+/// What all of them are told.
+#[derive(Clone, Debug)]
+pub struct Common {
+    pub admin: SocketAddr,
+    pub control_namespace: String,
+    pub trust_domain: String,
+    pub cluster_domain: String,
+    /// Without one this is a pod of the cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// The pod's name.
+    pub instance: String,
+}
+
+/// What a process is.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    Destination(Destination),
+    Identity(Identity),
+}
+
+/// A started process. Dropping it ends it at once.
+pub struct Running {
+    /// By their names.
+    pub addresses: Vec<(&'static str, SocketAddr)>,
+    process: crate::process::Process,
+}
+
+/// Serves until `shutdown` resolves.
+///
+/// # Errors
+/// A port cannot be bound, or nothing says how to reach the API server.
+pub async fn run(common: Common, mode: Mode, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let running = start(common, mode).await?;
+    shutdown.await;
+    running.stop().await;
+    Ok(())
+}
+
+/// Serves in tasks of this runtime.
+///
+/// # Errors
+/// See [`run`].
+pub async fn start(common: Common, mode: Mode) -> Result<Running, Error> {
+    let running = match mode {
+        Mode::Destination(destination) => destination::start(common, destination).await?,
+        Mode::Identity(identity) => identity::start(common, identity).await?,
+    };
+    tracing::info!(addresses = ?running.addresses, "control plane listens");
+    Ok(running)
+}
+
+impl Running {
+    /// Ends all streams and waits for the tasks.
+    pub async fn stop(self) {
+        self.process.stop().await;
+    }
+}

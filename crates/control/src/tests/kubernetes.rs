@@ -1,0 +1,304 @@
+//! The processes of Kubernetes against the fake API server.
+
+use super::lab::{identity, patiently};
+use crate::kubernetes::{self, Common, Destination, Identity, Mode, Running};
+use serde_json::{Value, json};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_stream::StreamExt;
+use tonic::{Code, transport::Channel};
+use weft_cluster::kubernetes::AUDIENCE;
+use weft_model::{EndpointUpdate, policy::inbound::DefaultPolicy};
+use weft_testkit::{
+    api_server::{Failure, FakeApi},
+    ca::Ca,
+};
+use weft_transport::tls::{Key, Store};
+use weft_wire::{Error, identity::Certificate};
+
+struct Lab {
+    api: FakeApi,
+    dir: PathBuf,
+    running: Running,
+}
+
+impl Lab {
+    async fn start(name: &str, api: FakeApi, mode: impl FnOnce(&Path) -> Mode) -> Self {
+        let dir = std::env::temp_dir().join(format!("weft-kubernetes-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("kubeconfig"), api.kubeconfig()).unwrap();
+        let common = Common {
+            admin: free(),
+            control_namespace: "linkerd".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            kubeconfig: Some(dir.join("kubeconfig")),
+            instance: "pod".to_owned(),
+        };
+        let running = kubernetes::start(common, mode(&dir)).await.unwrap();
+        Self { api, dir, running }
+    }
+
+    fn addr(&self, name: &str) -> SocketAddr {
+        self.running.addresses.iter().find(|(n, _)| *n == name).unwrap().1
+    }
+
+    async fn channel(&self, name: &str) -> Channel {
+        let uri = format!("http://{}", self.addr(name));
+        patiently(tonic::transport::Endpoint::from_shared(uri).unwrap().connect()).await.unwrap()
+    }
+
+    async fn admin(&self, path: &str) -> (u16, String) {
+        let mut tcp = TcpStream::connect(self.addr("admin")).await.unwrap();
+        tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Waits until the admin server says of `path` what `is` wants.
+    async fn until(&self, path: &str, is: impl Fn(u16, &str) -> bool) {
+        patiently(async {
+            loop {
+                let (status, body) = self.admin(path).await;
+                if is(status, &body) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn free() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+fn destination(_: &Path) -> Mode {
+    Mode::Destination(Destination {
+        destination: free(),
+        policy: free(),
+        default_policy: DefaultPolicy::AllUnauthenticated,
+        opaque_ports: vec![3306],
+        cluster_networks: vec!["10.0.0.0/8".parse().unwrap()],
+        probe_networks: vec!["0.0.0.0/0".parse().unwrap()],
+        h2_upgrade: true,
+        ipv6: false,
+    })
+}
+
+fn objects(api: &FakeApi) {
+    api.put(json!({"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "east"}}}));
+    api.put(json!({"kind": "Service", "metadata": {"name": "web", "namespace": "emojivoto"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]}}));
+    api.put(json!({"kind": "Pod",
+        "metadata": {"name": "web-1", "namespace": "emojivoto", "labels": {"linkerd.io/control-plane-ns": "linkerd"},
+            "annotations": {"config.linkerd.io/default-inbound-policy": "deny"}},
+        "spec": {"serviceAccountName": "web", "containers": [{"name": "web"}]},
+        "status": {"phase": "Running", "podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}]}}));
+    api.put(slice(&["10.1.0.1"]));
+}
+
+fn slice(ips: &[&str]) -> Value {
+    let endpoints: Vec<Value> = ips
+        .iter()
+        .map(|ip| {
+            json!({"addresses": [ip], "nodeName": "n1", "zone": "east",
+            "targetRef": {"kind": "Pod", "namespace": "emojivoto", "name": "web-1"}})
+        })
+        .collect();
+    json!({"kind": "EndpointSlice", "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": endpoints,
+        "metadata": {"name": "web-x", "namespace": "emojivoto", "labels": {"kubernetes.io/service-name": "web"}}})
+}
+
+#[tokio::test]
+async fn destination_and_policy_answer_from_the_api_server() {
+    let api = FakeApi::start().await.unwrap();
+    objects(&api);
+    api.fail(Some(Failure::Status(503)));
+    let lab = Lab::start("destination", api, destination).await;
+    assert_eq!(lab.admin("/live").await.0, 200);
+    assert_eq!(lab.admin("/ping").await, (200, "pong\n".to_owned()));
+    let (status, body) = lab.admin("/ready").await;
+    assert_eq!((status, body.as_str()), (503, "not ready: watches\n"), "nothing is guessed before the first list");
+    let mut client = weft_wire::destination::Client::new(lab.channel("destination").await);
+    match client.get("web.emojivoto.svc.cluster.local:80", "").await {
+        Err(Error::Rpc(status)) => assert_eq!(status.code(), Code::Unavailable),
+        other => panic!("{:?}", other.is_ok()),
+    }
+    lab.api.fail(None);
+    lab.until("/ready", |status, _| status == 200).await;
+
+    let context = r#"{"ns":"emojivoto","nodeName":"n1","pod":"web-1"}"#;
+    let mut stream = client.get("web.emojivoto.svc.cluster.local:80", context).await.unwrap();
+    let EndpointUpdate::Add(endpoints) = patiently(stream.next()).await.unwrap().unwrap() else { panic!() };
+    assert_eq!(endpoints[0].addr.to_string(), "10.1.0.1:8080");
+    assert_eq!(endpoints[0].labels["zone_locality"], "local");
+    assert!(endpoints[0].tls.is_some());
+    lab.api.put(slice(&[]));
+    assert_eq!(patiently(stream.next()).await.unwrap().unwrap(), EndpointUpdate::NoEndpoints { exists: true });
+
+    let mut policies = weft_wire::inbound::Client::new(lab.channel("policy").await);
+    let mut stream = policies.watch_port(r#"{"ns":"emojivoto","pod":"web-1"}"#, 8080).await.unwrap();
+    assert_eq!(patiently(stream.next()).await.unwrap().unwrap().meta.name(), "deny");
+    let metrics = lab.admin("/metrics").await.1;
+    assert!(metrics.contains("weft_kubernetes_objects{kind=\"Pod\"} 1\n"), "{metrics}");
+}
+
+fn issuer(lab_dir: &Path) -> (PathBuf, PathBuf) {
+    (lab_dir.join("issuer"), lab_dir.join("ca-bundle.crt"))
+}
+
+/// Puts a CA where the identity process reads it, the names of the files those of the Secret's type.
+fn mount(dir: &Path, ca: &Ca, names: [&str; 2]) {
+    let (issuer, roots) = issuer(dir);
+    std::fs::create_dir_all(&issuer).unwrap();
+    std::fs::write(roots, ca.anchors_pem()).unwrap();
+    let (certificate, key) = ca.issuer_pem();
+    std::fs::write(issuer.join(names[0]), certificate).unwrap();
+    std::fs::write(issuer.join(names[1]), key).unwrap();
+}
+
+fn identity_mode(dir: &Path) -> Mode {
+    let (issuer, trust_roots) = issuer(dir);
+    let (issuance_lifetime, clock_skew_allowance) = (Duration::from_secs(3600), Duration::from_secs(20));
+    Mode::Identity(Identity { addr: free(), issuer, trust_roots, issuance_lifetime, clock_skew_allowance })
+}
+
+async fn certify(lab: &Lab, account: &str, token: &str) -> Result<(Key, Certificate), (Code, String)> {
+    let key = Key::generate().unwrap();
+    let csr = key.csr(&identity(account)).unwrap();
+    let mut client = weft_wire::identity::Client::new(lab.channel("identity").await);
+    match patiently(client.certify(&identity(account), token.to_owned().into(), csr.into())).await {
+        Ok(certificate) => Ok((key, certificate)),
+        Err(Error::Rpc(status)) => Err((status.code(), status.message().to_owned())),
+        Err(Error::Invalid(invalid)) => panic!("{invalid}"),
+    }
+}
+
+/// Whether a proxy that trusts `ca` takes the certificate.
+fn takes(ca: &Ca, account: &str, (key, certificate): &(Key, Certificate)) -> bool {
+    let weft_model::Identity::Dns(name) = identity(account) else { unreachable!() };
+    let store = Store::new(ca.anchors_pem(), name, identity(account)).unwrap();
+    let intermediates: Vec<Vec<u8>> = certificate.intermediates.iter().map(|i| i.to_vec()).collect();
+    store.set_certificate(key, &certificate.leaf, &intermediates).is_ok()
+}
+
+fn tokens(api: &FakeApi) {
+    api.token("web's", "system:serviceaccount:emojivoto:web", &[AUDIENCE]);
+    api.token("voting's", "system:serviceaccount:emojivoto:voting", &[AUDIENCE]);
+    api.token("for the API server", "system:serviceaccount:emojivoto:web", &["https://kubernetes.default.svc"]);
+    api.token("a user's", "alice", &[AUDIENCE]);
+}
+
+#[tokio::test]
+async fn the_api_server_says_whose_a_token_is() {
+    let api = FakeApi::start().await.unwrap();
+    tokens(&api);
+    let ca = Ca::new().unwrap();
+    let lab = Lab::start("identity", api, |dir| {
+        mount(dir, &ca, ["crt.pem", "key.pem"]);
+        identity_mode(dir)
+    })
+    .await;
+    lab.until("/ready", |status, _| status == 200).await;
+    let first = certify(&lab, "web", "web's\n").await.unwrap();
+    assert!(takes(&ca, "web", &first));
+    let second = certify(&lab, "web", "web's").await.unwrap();
+    assert_ne!(first.1.leaf, second.1.leaf);
+    for (token, code) in [
+        ("voting's", Code::FailedPrecondition),
+        ("for the API server", Code::InvalidArgument),
+        ("a user's", Code::FailedPrecondition),
+        ("guessed", Code::InvalidArgument),
+        ("", Code::InvalidArgument),
+    ] {
+        assert_eq!(certify(&lab, "web", token).await.unwrap_err().0, code, "{token}");
+    }
+    // Who cannot be asked has not said yes.
+    lab.api.fail(Some(Failure::Close));
+    assert_eq!(certify(&lab, "web", "web's").await.unwrap_err().0, Code::Unavailable);
+    lab.api.fail(None);
+    assert!(certify(&lab, "web", "web's").await.is_ok());
+    lab.api.asked(|r| r.method == "POST" && r.path == "/api/v1/namespaces/emojivoto/events").await.unwrap();
+    let metrics = lab.admin("/metrics").await.1;
+    assert!(metrics.contains("issuer_cert_ttl_seconds "), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_issuer_follows_its_files_if_proxies_would_take_it() {
+    let api = FakeApi::start().await.unwrap();
+    tokens(&api);
+    let (old, new, stranger) = (Ca::new().unwrap(), Ca::new().unwrap(), Ca::new().unwrap());
+    // Nothing is mounted yet.
+    let lab = Lab::start("issuer", api, identity_mode).await;
+    assert_eq!(lab.admin("/ready").await, (503, "not ready: issuer\n".to_owned()));
+    let names = ["tls.crt", "tls.key"];
+    mount(&lab.dir, &old, names);
+    lab.until("/ready", |status, _| status == 200).await;
+    assert!(takes(&old, "web", &certify(&lab, "web", "web's").await.unwrap()));
+
+    // An issuer that no anchor vouches for, then one whose key is another's: the present one stays.
+    let (issuer, roots) = issuer(&lab.dir);
+    std::fs::write(issuer.join("tls.crt"), stranger.issuer_pem().0).unwrap();
+    std::fs::write(issuer.join("tls.key"), stranger.issuer_pem().1).unwrap();
+    let reasons = |wanted: &'static str| {
+        move |events: Vec<Value>| {
+            events
+                .iter()
+                .any(|e| e["reason"] == "IssuerUpdateSkipped" && e["message"].as_str().unwrap().contains(wanted))
+        }
+    };
+    event(&lab.api, reasons("proxies would refuse")).await;
+    assert!(takes(&old, "web", &certify(&lab, "web", "web's").await.unwrap()));
+    std::fs::write(issuer.join("tls.key"), new.issuer_pem().1).unwrap();
+    event(&lab.api, reasons("not its certificate's")).await;
+    assert!(takes(&old, "web", &certify(&lab, "web", "web's").await.unwrap()));
+
+    // A rotation: both roots, then the new issuer.
+    std::fs::write(roots, format!("{}{}", old.anchors_pem(), new.anchors_pem())).unwrap();
+    mount_issuer(&lab.dir, &new, names);
+    event(&lab.api, |events| events.iter().any(|e| e["reason"] == "IssuerUpdated")).await;
+    patiently(async {
+        while !takes(&new, "web", &certify(&lab, "web", "web's").await.unwrap()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // Who watches the bundle has both roots.
+    let mut bundles = weft_wire::trust::Client::new(lab.channel("identity").await);
+    let mut stream = patiently(bundles.watch()).await.unwrap();
+    let bundle = patiently(stream.next()).await.unwrap().unwrap();
+    assert_eq!(bundle.pem.matches("BEGIN CERTIFICATE").count(), 2);
+}
+
+fn mount_issuer(dir: &Path, ca: &Ca, names: [&str; 2]) {
+    let (issuer, _) = issuer(dir);
+    std::fs::write(issuer.join(names[0]), ca.issuer_pem().0).unwrap();
+    std::fs::write(issuer.join(names[1]), ca.issuer_pem().1).unwrap();
+}
+
+async fn event(api: &FakeApi, is: impl Fn(Vec<Value>) -> bool) {
+    patiently(async {
+        while !is(api.all("Event")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
