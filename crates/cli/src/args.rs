@@ -141,7 +141,7 @@ pub(crate) struct Logs {
     pub(crate) proxy: bool,
 }
 
-/// One process of the control plane. Pods are its users: `weft install` renders its flags.
+/// One process of the control plane. Pods are its users; `weft_cluster::install` renders its flags.
 #[derive(ClapArgs)]
 pub(crate) struct ControlPlane {
     #[command(subcommand)]

@@ -35,12 +35,7 @@ pub(crate) struct Families {
 
 /// A route as the application sees it, for every host or for one.
 pub(crate) struct Route {
-    families: Families,
-    shard: Shard,
-    labels: Labels,
-    duration: Histogram,
-    frames: Histogram,
-    statuses: Statuses,
+    seen: Seen,
 }
 
 /// The series of a route by the host that a request names, if that is configured.
@@ -54,12 +49,18 @@ pub(crate) struct Hosts {
 
 /// A backend of a route.
 pub(crate) struct Backend {
-    families: Families,
+    requests: Counter,
+    seen: Seen,
+}
+
+/// What is seen at a place that requests or responses pass.
+struct Seen {
+    kind: Kind,
     shard: Shard,
     labels: Labels,
-    requests: Counter,
     duration: Histogram,
     frames: Histogram,
+    by_status: CounterFamily,
     statuses: Statuses,
 }
 
@@ -129,15 +130,10 @@ impl Families {
         let labels = super::labels::parent(parent)
             .join(&super::labels::outbound_route(route))
             .join(&super::labels::backend(backend));
-        Backend {
-            requests: self.backend_requests.with(shard, &labels),
-            duration: self.response_duration.with(shard, &labels),
-            frames: self.response_frames.with(shard, &labels),
-            statuses: Statuses::default(),
-            families: self.clone(),
-            shard,
-            labels,
-        }
+        let duration = self.response_duration.with(shard, &labels);
+        let frames = self.response_frames.with(shard, &labels);
+        let requests = self.backend_requests.with(shard, &labels);
+        Backend { requests, seen: Seen::new(self.kind, &self.response_statuses, duration, frames, shard, labels) }
     }
 }
 
@@ -162,31 +158,21 @@ impl Hosts {
 
 impl Route {
     fn new(families: &Families, shard: Shard, labels: Labels) -> Self {
-        Self {
-            duration: families.request_duration.with(shard, &labels),
-            frames: families.request_frames.with(shard, &labels),
-            statuses: Statuses::default(),
-            families: families.clone(),
-            shard,
-            labels,
-        }
+        let duration = families.request_duration.with(shard, &labels);
+        let frames = families.request_frames.with(shard, &labels);
+        Self { seen: Seen::new(families.kind, &families.request_statuses, duration, frames, shard, labels) }
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        self.families.kind
+        self.seen.kind
     }
 
     pub(crate) fn data(&self, bytes: usize) {
-        self.frames.observe(bytes as f64);
+        self.seen.data(bytes);
     }
 
     pub(crate) fn ended(&self, status: Status, time: Duration) {
-        self.duration.observe(time.as_secs_f64());
-        let counter = || {
-            let labels = status.labels(self.families.kind, &self.labels);
-            self.families.request_statuses.with(self.shard, &labels)
-        };
-        held(&self.statuses, status, counter, Counter::inc);
+        self.seen.ended(status, time);
     }
 }
 
@@ -196,15 +182,34 @@ impl Backend {
     }
 
     pub(crate) fn data(&self, bytes: usize) {
-        self.frames.observe(bytes as f64);
+        self.seen.data(bytes);
     }
 
     pub(crate) fn ended(&self, status: Status, time: Duration) {
+        self.seen.ended(status, time);
+    }
+}
+
+impl Seen {
+    fn new(
+        kind: Kind,
+        by_status: &CounterFamily,
+        duration: Histogram,
+        frames: Histogram,
+        shard: Shard,
+        labels: Labels,
+    ) -> Self {
+        let statuses = Statuses::default();
+        Self { kind, shard, labels, duration, frames, by_status: by_status.clone(), statuses }
+    }
+
+    fn data(&self, bytes: usize) {
+        self.frames.observe(bytes as f64);
+    }
+
+    fn ended(&self, status: Status, time: Duration) {
         self.duration.observe(time.as_secs_f64());
-        let counter = || {
-            let labels = status.labels(self.families.kind, &self.labels);
-            self.families.response_statuses.with(self.shard, &labels)
-        };
+        let counter = || self.by_status.with(self.shard, &status.labels(self.kind, &self.labels));
         held(&self.statuses, status, counter, Counter::inc);
     }
 }
@@ -336,7 +341,8 @@ mod tests {
         let (parent, route) = (Meta::default_named("p"), Meta::default_named("r"));
         let families = Families::new(&registry, Kind::Http);
         let hosts = families.route(Shard::worker(0), &parent, &route, true);
-        let hostname = |authority| hosts.of(authority).labels.as_str().rsplit_once("hostname=").unwrap().1.to_owned();
+        let hostname =
+            |authority| hosts.of(authority).seen.labels.as_str().rsplit_once("hostname=").unwrap().1.to_owned();
         for (authority, label) in [
             (Some("Web.ns:8080"), "\"web.ns\""),
             (Some("web.ns."), "\"web.ns\""),
