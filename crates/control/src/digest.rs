@@ -1,9 +1,9 @@
-//! SHA-256 as text: the names of tokens, and what tells two versions of a file apart.
+//! SHA-256 as text: the names of tokens and folders, and what tells two versions of a file apart.
 
 use std::fmt::Write;
 
 /// In lower-case hexadecimal digits.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing into a text does not fail.

@@ -26,7 +26,7 @@ mod services;
 mod start;
 
 pub use config::{Config, Lifetimes, Ports};
-pub use digest::token_sha256;
+pub use digest::{sha256, token_sha256};
 pub use error::Error;
 pub use start::{Addresses, Running, run, start};
 

@@ -58,8 +58,7 @@ impl Folders {
             return Err(io::Error::other(format!("there are {MAX_FOLDERS} state folders already; remove some")));
         }
         let bytes = folder.as_os_str().as_bytes();
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        let name: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let name = weft_control::sha256(bytes);
         // Whole or not at all for whoever reads just now.
         let new = self.dir.join(format!("{name}.{}", std::process::id()));
         fs::write(&new, bytes)?;

@@ -55,11 +55,7 @@ fn by_hand(texts: &[Text], args: &Inject, annotations: &Annotations, anchors: &P
     }
     let layers = args.values.iter().map(|file| Ok((file, read(file)?))).collect::<anyhow::Result<Vec<_>>>()?;
     let values = values(&layers)?;
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, pem.as_bytes());
-    let sha256 = digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let sha256 = weft_control::sha256(pem.as_bytes());
     let namespace = args.linkerd_namespace.as_str();
     let mesh = Mesh { values: &values, namespace, anchors_pem: &pem, anchors_sha256: &sha256 };
     let change = Change::Manual(annotations, mesh);
