@@ -35,7 +35,7 @@ async fn inbound_requests_are_logged_when_their_response_begins() {
     assert!(nanos("processing_ns") <= nanos("total_ns") && line["status"] == 200, "{text}");
 
     // Nobody is there: the proxy's own reply is logged too.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = crate::harness::nobody();
     let mut client = http2::Client::over(app.connect_inbound(gone).await).await.unwrap();
     assert_eq!(soon(client.call(get())).await.unwrap().head.status, 502);
     eventually("the line is written", || log.text().lines().count() == 2).await;

@@ -103,6 +103,15 @@ pub(crate) fn elsewhere() -> IpAddr {
         .ip()
 }
 
+/// An address of this machine at which nobody listens, nor will: the port stays taken as long as the tests run.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    addr
+}
+
 /// Asks `condition` again and again until it holds.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = std::time::Instant::now();

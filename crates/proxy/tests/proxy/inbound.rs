@@ -83,7 +83,7 @@ async fn silence_on_a_detected_port_is_closed() {
 #[tokio::test]
 async fn an_application_that_is_not_there_is_a_502() {
     let mesh = Mesh::start().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = crate::harness::nobody();
     let mut client = http2::Client::over(mesh.app.connect_inbound(gone).await).await.unwrap();
     let answer = soon(client.call(crate::mesh::get())).await.unwrap();
     assert_eq!(answer.head.status, 502);
@@ -122,11 +122,6 @@ async fn mesh_tls_is_ended_however_its_hello_is_split() {
     assert!(seen.requests.iter().all(|r| r.headers["l5d-client-id"] == mesh.web.identity().as_str()));
 }
 
-/// A port of this machine on which nobody listens.
-fn vacant() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn requests_wait_for_an_application_that_is_started_again() {
     let patient = [
@@ -135,7 +130,10 @@ async fn requests_wait_for_an_application_that_is_started_again() {
         ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX", "40ms"),
     ];
     let mesh = Mesh::with(&[], &patient).await;
-    let away = vacant();
+    // Nobody listens yet, and nobody else can.
+    let place = tokio::net::TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let away = place.local_addr().unwrap();
     let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
     let mut one = http1::Client::over(mesh.app.connect_inbound(away).await);
     one.send(call).await.unwrap();
@@ -143,7 +141,7 @@ async fn requests_wait_for_an_application_that_is_started_again() {
     let waiting = tokio::spawn(async move { two.call(crate::mesh::get()).await });
     // Some attempts fail meanwhile.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    let listener = tokio::net::TcpListener::bind(away).await.unwrap();
+    let listener = place.listen(128).unwrap();
     let serving = tokio::spawn(async move {
         // Whoever comes with HTTP/2 is answered so.
         while let Ok((mut tcp, _)) = listener.accept().await {
@@ -181,7 +179,7 @@ async fn the_backoff_is_what_is_waited_between_attempts() {
     ];
     let mesh = Mesh::with(&[], &slow).await;
     let start = std::time::Instant::now();
-    let mut client = http1::Client::over(mesh.app.connect_inbound(vacant()).await);
+    let mut client = http1::Client::over(mesh.app.connect_inbound(crate::harness::nobody()).await);
     let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
     assert_eq!(answer.status(), Some(502));
     assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
@@ -190,7 +188,7 @@ async fn the_backoff_is_what_is_waited_between_attempts() {
 #[tokio::test]
 async fn who_waits_for_the_application_is_bounded() {
     let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_INBOUND_HTTP_QUEUE_CAPACITY", "0")]).await;
-    let mut client = http1::Client::over(mesh.app.connect_inbound(vacant()).await);
+    let mut client = http1::Client::over(mesh.app.connect_inbound(crate::harness::nobody()).await);
     let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
     assert_eq!(answer.status(), Some(503));
     mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 1.0).await;

@@ -171,7 +171,7 @@ async fn requests_wait_for_an_endpoint_and_fail_at_once_after_the_timeout() {
 async fn an_endpoint_that_cannot_be_connected_is_passed_over() {
     let mesh = Mesh::start().await;
     let origin = naming("app").await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = crate::harness::nobody();
     let dead = weft_model::Endpoint::plain(gone);
     let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2), dead]);
     for _ in 0..20 {

@@ -1,7 +1,7 @@
 //! Servers that speak first, on ports of which nobody has said so; and HTTP, which no silence makes into something else.
 
 use crate::{
-    harness::{elsewhere, eventually, soon},
+    harness::{elsewhere, eventually, nobody, soon},
     mesh::{Mesh, Service, get, naming},
 };
 use std::{
@@ -214,10 +214,6 @@ async fn a_slow_client_that_speaks_first_uses_the_session() {
     eventually("the server saw the end", || server.unused.load(SeqCst) == 1).await;
 }
 
-fn refusing() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A session that cannot be opened costs nobody a request, and a silent client its connection only after detection's time.
 #[tokio::test]
 async fn a_session_that_fails_is_no_answer_to_a_request() {
@@ -229,7 +225,7 @@ async fn a_session_that_fails_is_no_answer_to_a_request() {
     let known: Service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
     // Requests have an endpoint and bytes have none.
     let nowhere = "nowhere.ns.svc.cluster.local:80";
-    mesh.control.set_endpoints(nowhere, vec![weft_model::Endpoint::plain(refusing())]);
+    mesh.control.set_endpoints(nowhere, vec![weft_model::Endpoint::plain(nobody())]);
     let mut policy = detect(meta.clone(), balance(meta.clone(), known.target.parse().unwrap()));
     if let ClientProtocol::Detect { opaque, .. } = &mut policy.protocol {
         *opaque = Some(weft_testkit::policy::tcp_route(balance(meta, nowhere.parse().unwrap())));

@@ -10,7 +10,7 @@ mod timeout;
 
 use crate::{
     explain::explained,
-    harness::{LONG, eventually},
+    harness::{LONG, eventually, nobody},
     mesh::{Mesh, Service},
 };
 use futures_util::StreamExt;
@@ -208,11 +208,6 @@ fn forwarded(mesh: &Mesh, endpoint: Endpoint) -> Service {
     let known = mesh.service(&[]);
     mesh.control.set_outbound(known.addr, detect(service("ns", "app", 80), forward(endpoint)));
     known
-}
-
-/// An address of this machine where nobody listens.
-fn nobody() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Writes, and reads the head of a reply or the end.
