@@ -7,24 +7,27 @@ use std::{path::Path, process::Command};
 fn pods_of_our_image_serve_by_name_and_address() {
     let Some(cluster) = cluster() else { return };
     cluster.apply(&app("serve")).unwrap();
-    for workload in ["emoji", "voting", "web"] {
-        cluster.ask(&format!("--namespace serve rollout status deployment/{workload} --timeout=300s")).unwrap();
+    // Web's answers need the others by their names, from the node over the Service's addresses of both families.
+    for (workload, replicas) in [("emoji", "1"), ("voting", "1"), ("web", "2")] {
+        let ask = format!("--namespace serve get deployment {workload} --output jsonpath={{.status.readyReplicas}}");
+        cluster.until(&ask, |ready| ready == replicas).unwrap();
     }
-    // Both replicas are Ready; web's answers need the others by their names, from the node over the Service's addresses of both families.
-    let ready = cluster.ask("--namespace serve get deployment web --output jsonpath={.status.readyReplicas}").unwrap();
-    assert_eq!(ready, "2");
     let addresses = cluster.ask("--namespace serve get service web --output jsonpath={.spec.clusterIPs[*]}").unwrap();
     assert_eq!(addresses.split(' ').count(), 2, "{addresses}");
     for address in addresses.split(' ') {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let ask = ["curl", "--silent", "--fail", "--max-time", "60", &format!("http://{host}/api/list")];
+        // A Ready pod is not at once behind the Service's address: the node's rules follow.
+        let url = format!("http://{host}/api/list");
+        let patient = ["--retry", "60", "--retry-delay", "1", "--retry-all-errors"];
+        let mut ask = vec!["curl", "--silent", "--show-error", "--fail", "--max-time", "60", &url];
+        ask.extend(patient);
         let output = cluster.on_node(&ask).output().unwrap();
         assert!(output.status.success() && !output.stdout.is_empty(), "{address}: {output:?}");
     }
     // What people do with a pod.
-    assert!(
-        cluster.ask("--namespace serve exec deployment/web -- /weft-demo --version").unwrap().contains("weft-demo")
-    );
+    cluster
+        .until("--namespace serve exec deployment/web -- /weft-demo --version", |told| told.contains("weft-demo"))
+        .unwrap();
     cluster.until("--namespace serve logs deployment/web", |log| !log.is_empty()).unwrap();
     cluster.ask("delete namespace serve --wait=false").unwrap();
 }
