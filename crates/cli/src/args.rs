@@ -1,8 +1,10 @@
 //! The words of the command line.
 
 mod inject;
+mod install;
 
-pub(crate) use inject::{Inject, ManifestFormat, ProxyOptions, Uninject};
+pub(crate) use inject::{Inject, InjectOptions, ManifestFormat, ProxyOptions, Uninject};
+pub(crate) use install::{Check, CheckOutput, GivenValues, Install, InstallOptions, ToCluster, Uninstall};
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -38,6 +40,16 @@ pub(crate) enum Command {
     Inject(Box<Inject>),
     /// Takes the mesh out of Kubernetes manifests.
     Uninject(Uninject),
+    /// Prints what a control plane on Kubernetes consists of.
+    // Hidden while an installation cannot be upgraded.
+    #[command(hide = true)]
+    Install(Box<Install>),
+    /// Looks whether a cluster is ready for the mesh, and the mesh in order.
+    #[command(hide = true)]
+    Check(Check),
+    /// Prints what of the mesh is in a cluster, to be deleted.
+    #[command(hide = true)]
+    Uninstall(Uninstall),
     /// A process of the control plane on Kubernetes.
     #[command(hide = true)]
     ControlPlane(Box<ControlPlane>),
@@ -216,6 +228,20 @@ pub(crate) enum ControlPlaneMode {
         issuance_lifetime: Duration,
         #[arg(long, default_value = "20s", value_parser = durations)]
         clock_skew_allowance: Duration,
+    },
+    /// The webhook that gives pods their proxy.
+    ProxyInjector {
+        #[arg(long, default_value = "0.0.0.0:8443")]
+        addr: SocketAddr,
+        #[arg(long, default_value = "0.0.0.0:9995")]
+        admin_addr: SocketAddr,
+        /// Holds tls.crt and tls.key.
+        #[arg(long, value_name = "DIR", default_value = "/var/run/linkerd/tls")]
+        tls: PathBuf,
+        #[arg(long, value_name = "FILE", default_value = "/var/run/linkerd/config/values")]
+        values: PathBuf,
+        #[arg(long, value_name = "FILE", default_value = "/var/run/linkerd/identity/trust-roots/ca-bundle.crt")]
+        trust_roots: PathBuf,
     },
 }
 

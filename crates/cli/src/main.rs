@@ -41,6 +41,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Down => runtime()?.block_on(commands::down::run(state)),
         Command::Inject(inject) => commands::inject::run(*inject),
         Command::Uninject(uninject) => commands::inject::undo(uninject),
+        Command::Install(install) => runtime()?.block_on(commands::install::run(*install)),
+        Command::Check(check) => runtime()?.block_on(commands::check::run(check)),
+        Command::Uninstall(uninstall) => runtime()?.block_on(commands::uninstall::run(uninstall)),
         Command::ControlPlane(process) => runtime()?.block_on(commands::control_plane::run(*process)),
     }
 }

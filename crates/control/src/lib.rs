@@ -14,6 +14,7 @@
 mod admin;
 mod authority;
 pub mod ca;
+pub mod check;
 mod config;
 mod digest;
 mod error;
@@ -24,6 +25,7 @@ mod process;
 mod serve;
 mod services;
 mod start;
+mod webhook;
 
 pub use config::{Config, Lifetimes, Ports};
 pub use digest::{sha256, token_sha256};

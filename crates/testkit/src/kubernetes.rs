@@ -189,13 +189,17 @@ pub fn pack(into: &Path) -> Result<()> {
 
 /// The chores, beside the tests that cargo built.
 fn xtask() -> Result<PathBuf> {
+    built("xtask")
+}
+
+/// A program of ours, beside the tests that cargo built.
+///
+/// # Errors
+/// It is not built.
+pub fn built(program: &str) -> Result<PathBuf> {
     let test = env::current_exe()?;
-    let built = test.ancestors().nth(2).context("a test is two folders deep")?.join("xtask");
-    ensure!(
-        built.is_file(),
-        "{} is missing: run `cargo xtask test`, or `cargo build --package xtask`",
-        built.display()
-    );
+    let built = test.ancestors().nth(2).context("a test is two folders deep")?.join(program);
+    ensure!(built.is_file(), "{} is missing: run `cargo xtask test`, or `cargo build`", built.display());
     Ok(built)
 }
 

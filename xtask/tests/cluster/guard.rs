@@ -1,6 +1,6 @@
 //! What keeps a developer's other clusters from harm, and a machine that cannot run one from silence.
 
-use crate::cluster;
+use crate::{cluster, linkerd};
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -31,6 +31,7 @@ fn the_callers_kubeconfig_is_not_read() {
 #[test]
 fn another_cluster_is_used_only_by_name_with_leave_and_without_a_mesh() {
     let Some(cluster) = cluster() else { return };
+    let _alone = linkerd();
     let file = &cluster.kubeconfig;
     let up =
         |flags: &[&str]| xtask().args(["cluster", "up"]).args(flags).arg("--kubeconfig").arg(file).output().unwrap();

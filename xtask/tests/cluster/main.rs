@@ -7,9 +7,13 @@
 mod end;
 mod guard;
 mod images;
+mod mesh;
 mod serve;
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
 use weft_testkit::kubernetes::{Cluster, or_skip, pack};
 
 /// The suite's own cluster, with our images: what is proved here is not proved by another's.
@@ -25,8 +29,14 @@ fn cluster() -> Option<&'static Cluster> {
     loaded.as_ref()
 }
 
+/// Held while the cluster has a namespace `linkerd`: of the mesh, or one that looks as if.
+fn linkerd() -> MutexGuard<'static, ()> {
+    static LINKERD: Mutex<()> = Mutex::new(());
+    LINKERD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The voting app, so that each of its pods needs names and Services to do its work.
-fn app(namespace: &str) -> String {
+fn app(namespace: &str, annotations: &str) -> String {
     let workload = |name: &str, replicas: u32, arguments: &str| {
         format!(
             "apiVersion: apps/v1
@@ -60,8 +70,9 @@ spec:
 "
         )
     };
-    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {namespace} }}\n---\n")
-        + &workload("emoji", 1, "")
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {namespace}, annotations: {{ {annotations} }} }}\n---\n"
+    ) + &workload("emoji", 1, "")
         + &workload("voting", 1, "")
         + &workload("web", 2, ", '--emoji=emoji:80', '--voting=voting:80'")
 }

@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 #[test]
 fn pods_of_our_image_serve_by_name_and_address() {
     let Some(cluster) = cluster() else { return };
-    cluster.apply(&app("serve")).unwrap();
+    cluster.apply(&app("serve", "")).unwrap();
     // Web's answers need the others by their names, from the node over the Service's addresses of both families.
     for (workload, replicas) in [("emoji", "1"), ("voting", "1"), ("web", "2")] {
         let ask = format!("--namespace serve get deployment {workload} --output jsonpath={{.status.readyReplicas}}");

@@ -30,15 +30,15 @@ pub(crate) struct Inject {
     #[arg(long)]
     pub(crate) verbose: bool,
     #[command(flatten)]
-    pub(crate) options: ProxyOptions,
+    pub(crate) options: InjectOptions,
     /// Has been taken out: identity cannot be disabled.
     #[arg(long, hide = true)]
     pub(crate) disable_identity: bool,
 }
 
-/// What is said of the proxies, each becoming an annotation.
+/// What is said of the proxies of these pods alone.
 #[derive(Args)]
-pub(crate) struct ProxyOptions {
+pub(crate) struct InjectOptions {
     /// Adds a container with tools that look at the pod's traffic.
     #[arg(long)]
     pub(crate) enable_debug_sidecar: bool,
@@ -60,6 +60,13 @@ pub(crate) struct ProxyOptions {
     /// Ports that are forwarded as bytes, without detection.
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     pub(crate) opaque_ports: Vec<String>,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyOptions,
+}
+
+/// What is said of proxies, of one manifest's or of all of an installation.
+#[derive(Args, Clone, Default)]
+pub(crate) struct ProxyOptions {
     #[arg(long, value_name = "PORT")]
     pub(crate) inbound_port: Option<String>,
     #[arg(long, value_name = "PORT")]

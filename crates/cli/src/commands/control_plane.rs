@@ -2,7 +2,7 @@
 
 use crate::args::{ControlPlane, ControlPlaneMode, LogFormat};
 use std::process::ExitCode;
-use weft_control::kubernetes::{self, Common, Destination, Identity, Mode};
+use weft_control::kubernetes::{self, Common, Destination, Identity, Mode, ProxyInjector};
 use weft_telemetry::Format;
 
 pub(crate) async fn run(process: ControlPlane) -> anyhow::Result<ExitCode> {
@@ -59,6 +59,9 @@ fn mode(mode: ControlPlaneMode) -> (std::net::SocketAddr, Mode) {
         } => {
             let identity = Identity { addr, issuer, trust_roots, issuance_lifetime, clock_skew_allowance };
             (admin_addr, Mode::Identity(identity))
+        }
+        ControlPlaneMode::ProxyInjector { addr, admin_addr, tls, values, trust_roots } => {
+            (admin_addr, Mode::ProxyInjector(ProxyInjector { addr, tls, values, trust_roots }))
         }
     }
 }

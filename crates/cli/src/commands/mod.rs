@@ -1,20 +1,42 @@
 //! One file per command.
 
+pub(crate) mod check;
 pub(crate) mod control_plane;
 pub(crate) mod demo;
 pub(crate) mod down;
 pub(crate) mod inject;
+pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod uninstall;
 pub(crate) mod up;
 
+use crate::args::{ManifestFormat, ToCluster};
 use std::path::PathBuf;
+use weft_cluster::kubernetes::{Cluster, connect_as_user};
 use weft_local::Client;
 
 /// Asks the mesh of a state folder, the usual one without.
 fn client(state: Option<PathBuf>) -> Result<Client, weft_local::Error> {
     Client::new(state)
+}
+
+/// The cluster that a command is about.
+async fn cluster(to: &ToCluster) -> anyhow::Result<Cluster> {
+    Ok(Cluster::new(connect_as_user(to.kubeconfig.as_deref(), to.context.as_deref()).await?))
+}
+
+/// What can be applied or deleted by kubectl.
+fn print_objects(objects: &[serde_json::Value], format: ManifestFormat) {
+    use std::io::Write;
+    let text = match format {
+        ManifestFormat::Yaml => weft_cluster::install::text(objects),
+        ManifestFormat::Json => objects.iter().map(|object| format!("{object}\n")).collect(),
+    };
+    let mut out = std::io::stdout();
+    // A reader that has gone does not want the rest.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Resolves when the user or the system asks the process to end.

@@ -28,6 +28,7 @@ pub use patch::{Op, Operation, apply};
 pub use reference::reference;
 pub use report::{At, Report, Skip};
 pub use settings::{Refusal, Warning};
+pub use table::overridden;
 pub use told::{injected, uninjected};
 pub use uninject::uninject;
 

@@ -126,6 +126,14 @@ pub(crate) fn find(key: &str) -> Option<&'static Annotation> {
     TABLE.iter().find(|row| row.key == key)
 }
 
+/// The annotations by which a pod's proxy differs from the installation's, under the names that metrics give them.
+pub fn overridden(annotations: &super::Annotations) -> impl Iterator<Item = (String, &str)> {
+    annotations
+        .iter()
+        .filter(|(key, _)| find(key).is_some())
+        .filter_map(|(key, value)| Some((key.strip_prefix("config.linkerd.io/")?.replace('-', "_"), value.as_str())))
+}
+
 /// Whether the mesh has an annotation of this name.
 pub(crate) fn is_known(key: &str) -> bool {
     key == names::INJECT || find(key).is_some() || WRITTEN.contains(&key)

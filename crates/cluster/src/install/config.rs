@@ -8,8 +8,10 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-pub(super) const CONFIG: &str = "linkerd-config";
-pub(super) const ISSUER: &str = "linkerd-identity-issuer";
+/// The ConfigMap that says with which values the control plane is installed.
+pub const CONFIG: &str = "linkerd-config";
+/// The Secret with the issuer's certificate and key.
+pub const ISSUER: &str = "linkerd-identity-issuer";
 const OVERRIDES: &str = "linkerd-config-overrides";
 
 pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value> {

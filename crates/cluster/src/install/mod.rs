@@ -1,11 +1,12 @@
-//! What an installation puts into a cluster: pure functions from values to objects, in the order in which they are applied.
+//! What an installation puts into a cluster: from values to objects, in the order in which they are applied.
 //!
 //! ```text
 //! Values + Material ─► crds | control_plane ─► objects ─► text (weft install) | charts
 //! ```
 //!
 //! Names, ports, labels and ServiceAccounts are Linkerd's. Certificates are made elsewhere and passed in; nothing here knows
-//! the time, so that the same values give the same objects.
+//! the time, so that the same values give the same objects. Before, a cluster is asked whether it is [`ready`](ready_for_crds), and in
+//! the end what [`remains`].
 
 mod access;
 mod component;
@@ -15,11 +16,15 @@ mod meta;
 mod monitor;
 mod namespace;
 mod pod;
+mod ready;
+mod remains;
 mod service;
 mod webhook;
 
-pub use config::values_of_cluster;
+pub use config::{CONFIG, ISSUER, values_of_cluster};
 use meta::Meta;
+pub use ready::{NotReady, api_server_ports, defined, gateway_api, ready_for_control_plane, ready_for_crds};
+pub use remains::{remains, users};
 pub use webhook::Webhook;
 
 use crate::{values::Values, yaml};

@@ -41,7 +41,8 @@ impl Webhook {
         }
     }
 
-    fn configuration(self) -> String {
+    /// The configuration by which the API server asks it.
+    pub fn configuration(self) -> String {
         format!("{}-webhook-config", self.service())
     }
 }

@@ -1,6 +1,6 @@
 //! How to reach the API server.
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -17,8 +17,13 @@ pub enum Error {
     Kubeconfig { path: PathBuf, reason: String },
     #[error("this is no pod of a cluster: {0}; outside of one name the cluster by --kubeconfig")]
     NoPod(String),
+    #[error("no cluster is configured: {0}; name one by --kubeconfig FILE or $KUBECONFIG")]
+    NoCluster(String),
     #[error("API server: {0}")]
     Request(String),
+    /// Such an object, or such a kind, does not exist.
+    #[error("API server: not found")]
+    Missing,
 }
 
 /// A client of the API server of `kubeconfig`, or of the cluster that this process is a pod of. Nothing is asked yet.
@@ -26,15 +31,31 @@ pub enum Error {
 /// # Errors
 /// The file, or what is mounted into a pod, cannot be read.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
-    let mut config = match kubeconfig {
-        None => kube::Config::incluster().map_err(|e| Error::NoPod(e.to_string()))?,
+    match kubeconfig {
+        None => client(kube::Config::incluster().map_err(|e| Error::NoPod(e.to_string()))?),
+        Some(_) => connect_as_user(kubeconfig, None).await,
+    }
+}
+
+/// A client as people have it: of `kubeconfig`, else of the files of `$KUBECONFIG`, else of the usual file; the file's present
+/// context, unless one is named.
+///
+/// # Errors
+/// No file, or nothing in it, says how to reach a cluster.
+pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, Error> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let config = match kubeconfig {
+        None => kube::Config::from_kubeconfig(&options).await.map_err(|e| Error::NoCluster(e.to_string()))?,
         Some(path) => {
-            let failed =
-                |e: kube::config::KubeconfigError| Error::Kubeconfig { path: path.to_owned(), reason: e.to_string() };
+            let failed = |e: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), reason: e.to_string() };
             let file = Kubeconfig::read_from(path).map_err(failed)?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?
+            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(failed)?
         }
     };
+    client(config)
+}
+
+fn client(mut config: kube::Config) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT);
     // Who asks tries again in its own way, and counts it.
     config.default_retry = false;

@@ -3,20 +3,25 @@
 //! ```text
 //! API server ─► watch (list, then changes) ─► trim ─► Event ─► the same index as manifests feed
 //!            ◄── tokens: whose token is this?   ◄── events: what people should know
+//!            ◄── lookup: what is this namespace, whose is this pod?
 //!            ◄─► lease: which of several replicas acts?
 //! ```
 //!
 //! Nothing is decided here. What is known stays while the server is away; after a gap everything is listed anew.
 
 mod client;
+mod cluster;
 mod events;
 mod lease;
+mod lookup;
 mod tokens;
 mod trim;
 mod watch;
 
-pub use client::{Client, Error, connect};
+pub use client::{Client, Error, connect, connect_as_user};
+pub use cluster::{Cluster, Definition, Resource};
 pub use events::{About, Recorder};
 pub use lease::{Lease, hold};
+pub use lookup::Lookup;
 pub use tokens::{AUDIENCE, Account, NoAccount, Tokens};
 pub use watch::{Sink, watch};

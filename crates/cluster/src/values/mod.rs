@@ -15,6 +15,7 @@ mod proxy;
 mod quantity;
 mod reference;
 mod refused;
+mod set;
 mod text;
 
 pub(crate) use check::clash;
@@ -30,6 +31,7 @@ pub use proxy::{
 };
 pub(crate) use quantity::Quantity;
 pub use reference::reference;
+pub use set::{Set, set, set_to};
 pub use text::Text;
 
 use k8s_openapi::{
@@ -178,13 +180,24 @@ impl Values {
         Self::from_layers(texts.iter().map(|text| layer::from_yaml(text)).collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// Lays the layers over the defaults, the last on top: maps are joined, anything else is replaced, and `null` is the
-    /// default again, as Helm does. All that is wrong is told at once.
-    pub fn from_layers(layers: impl IntoIterator<Item = serde_json::Value>) -> Result<Self, Problems> {
+    /// What is given by all layers together, without the defaults: what a later version lays over its own.
+    pub fn given(layers: impl IntoIterator<Item = serde_json::Value>) -> serde_json::Value {
         let mut given = serde_json::Value::Object(serde_json::Map::default());
         for above in layers {
             layer::lay(&mut given, above);
         }
+        given
+    }
+
+    /// One layer from YAML.
+    pub fn layer(text: &str) -> Result<serde_json::Value, Problems> {
+        layer::from_yaml(text)
+    }
+
+    /// Lays the layers over the defaults, the last on top: maps are joined, anything else is replaced, and `null` is the
+    /// default again, as Helm does. All that is wrong is told at once.
+    pub fn from_layers(layers: impl IntoIterator<Item = serde_json::Value>) -> Result<Self, Problems> {
+        let mut given = Self::given(layers);
         let mut problems = refused::take_out(&mut given);
         match layer::typed(given) {
             Err(found) => problems.extend(found),

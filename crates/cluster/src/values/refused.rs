@@ -19,6 +19,8 @@ const fn refused(path: &'static str, accepted: fn(&Value) -> bool, remedy: &'sta
 }
 
 const NO_CALL: &str = "remove it: weft never calls out, so there is no heartbeat";
+const GATEWAY_API: &str =
+    "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install";
 const CNI: &str = "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection";
 const ONE_PROCESS: &str = "use the values of destinationController and destinationResources: policy and validators are part of \
                            the container destination";
@@ -30,6 +32,7 @@ const NO_PROFILER: &str = "remove it: there is no profiler to switch on";
 const NO_TRACES: &str = "remove it: only proxies trace, see proxy.tracing";
 
 const REFUSED: &[Refused] = &[
+    refused("installGatewayAPI", IF_FALSE, GATEWAY_API),
     refused("cniEnabled", IF_FALSE, CNI),
     refused("networkValidator", IF_EMPTY, CNI),
     refused("disableHeartBeat", IF_TRUE, NO_CALL),

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod cases;
+mod commands;
 mod lab;
 mod real;
 mod trouble;

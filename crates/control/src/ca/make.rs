@@ -51,7 +51,7 @@ fn pair(certificate_pem: String, key: &KeyPair, not_after: u64, now: SystemTime)
 }
 
 /// The parameters of a CA certificate, its key, and its end, which is not after `latest`.
-fn authority(
+pub(super) fn authority(
     name: &str,
     lifetime: Duration,
     latest: u64,

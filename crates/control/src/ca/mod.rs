@@ -8,11 +8,13 @@
 //! no leaf below it can be valid any more. Time is always an argument.
 
 mod make;
+mod material;
 mod mounted;
 mod schedule;
 mod sign;
 mod state;
 
+pub use material::{material, tried};
 pub(crate) use mounted::Mounted;
 pub use sign::{Leaf, Refused};
 
@@ -34,6 +36,9 @@ pub enum Error {
     Broken { path: PathBuf, reason: String },
     #[error("cannot make a certificate: {0}")]
     Make(String),
+    /// What an installation was given.
+    #[error("{0}")]
+    Given(String),
 }
 
 /// What people are told of the CA.

@@ -53,22 +53,36 @@ impl Mounted {
             root_not_after,
         };
         let ca = Ca { status, signer: Arc::new(signer) };
-        self.tried(&ca, now).map_err(|reason| broken(&certificate, reason))?;
+        tried(&ca.status.anchors_pem, &ca.signer, &self.identity, now)
+            .map_err(|reason| broken(&certificate, reason))?;
         Ok(ca)
     }
+}
 
-    /// Makes a leaf and looks at it as a proxy does.
-    fn tried(&self, ca: &Ca, now: SystemTime) -> Result<(), String> {
-        let Identity::Dns(name) = &self.identity else { return Err(format!("{} is no DNS name", self.identity)) };
-        let store = Store::new(&ca.status.anchors_pem, name.clone(), self.identity.clone())
-            .map_err(|e| format!("{}: {e}", self.trust_roots.display()))?;
-        let key = Key::generate().map_err(|e| e.to_string())?;
-        let csr = key.csr(&self.identity).map_err(|e| e.to_string())?;
-        let leaf = ca.sign(&self.identity, &csr, now).map_err(|e| e.to_string())?;
-        store
-            .set_certificate(&key, &leaf.certificate, &leaf.intermediates)
-            .map_err(|e| format!("proxies would refuse what this issuer signs: {e}"))
-    }
+/// The same of texts that nobody has mounted yet.
+pub(super) fn tried_texts(
+    anchors_pem: &str,
+    chain_pem: &str,
+    key_pem: &str,
+    identity: &Identity,
+    lifetimes: &Lifetimes,
+    now: SystemTime,
+) -> Result<(), String> {
+    let signer = Signer::new(chain_pem, key_pem, lifetimes).map_err(|reason| format!("the issuer {reason}"))?;
+    tried(anchors_pem, &signer, identity, now)
+}
+
+/// Makes a leaf and looks at it as a proxy does.
+fn tried(anchors_pem: &str, signer: &Signer, identity: &Identity, now: SystemTime) -> Result<(), String> {
+    let Identity::Dns(name) = identity else { return Err(format!("{identity} is no DNS name")) };
+    let store =
+        Store::new(anchors_pem, name.clone(), identity.clone()).map_err(|e| format!("the trust anchors: {e}"))?;
+    let key = Key::generate().map_err(|e| e.to_string())?;
+    let csr = key.csr(identity).map_err(|e| e.to_string())?;
+    let leaf = signer.sign(identity, &csr, now).map_err(|e| e.to_string())?;
+    store
+        .set_certificate(&key, &leaf.certificate, &leaf.intermediates)
+        .map_err(|e| format!("proxies would refuse what this issuer signs: {e}"))
 }
 
 fn text(path: &Path) -> Result<String, Error> {

@@ -3,15 +3,19 @@
 //! ```text
 //! destination      watches ─► hub ─► destination and policy, one index for both
 //! identity         files of the issuer, TokenReview ─► certificates
+//! proxy-injector   webhook ─► cluster::inject ─► a pod with its proxy
 //! ```
 //!
-//! Each process speaks plaintext behind its pod's own proxy, which proves its identity and lets in whom its policy names.
+//! Each process speaks plaintext behind its pod's own proxy, which proves its identity and lets in whom its policy names. Only the
+//! webhook, which the API server asks, speaks TLS itself.
 
 mod destination;
 mod identity;
+mod injector;
 
 pub use destination::Destination;
 pub use identity::Identity;
+pub use injector::ProxyInjector;
 
 use crate::Error;
 use std::{future::Future, net::SocketAddr, path::PathBuf};
@@ -34,6 +38,7 @@ pub struct Common {
 pub enum Mode {
     Destination(Destination),
     Identity(Identity),
+    ProxyInjector(ProxyInjector),
 }
 
 /// A started process. Dropping it ends it at once.
@@ -62,6 +67,7 @@ pub async fn start(common: Common, mode: Mode) -> Result<Running, Error> {
     let running = match mode {
         Mode::Destination(destination) => destination::start(common, destination).await?,
         Mode::Identity(identity) => identity::start(common, identity).await?,
+        Mode::ProxyInjector(injector) => injector::start(common, injector).await?,
     };
     tracing::info!(addresses = ?running.addresses, "control plane listens");
     Ok(running)

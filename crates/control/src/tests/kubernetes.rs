@@ -23,14 +23,14 @@ use weft_testkit::{
 use weft_transport::tls::{Key, Store};
 use weft_wire::{Error, identity::Certificate};
 
-struct Lab {
-    api: FakeApi,
-    dir: PathBuf,
+pub(super) struct Lab {
+    pub(super) api: FakeApi,
+    pub(super) dir: PathBuf,
     running: Running,
 }
 
 impl Lab {
-    async fn start(name: &str, api: FakeApi, mode: impl FnOnce(&Path) -> Mode) -> Self {
+    pub(super) async fn start(name: &str, api: FakeApi, mode: impl FnOnce(&Path) -> Mode) -> Self {
         let dir = std::env::temp_dir().join(format!("weft-kubernetes-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
@@ -47,7 +47,7 @@ impl Lab {
         Self { api, dir, running }
     }
 
-    fn addr(&self, name: &str) -> SocketAddr {
+    pub(super) fn addr(&self, name: &str) -> SocketAddr {
         self.running.addresses.iter().find(|(n, _)| *n == name).unwrap().1
     }
 
@@ -56,7 +56,7 @@ impl Lab {
         patiently(tonic::transport::Endpoint::from_shared(uri).unwrap().connect()).await.unwrap()
     }
 
-    async fn admin(&self, path: &str) -> (u16, String) {
+    pub(super) async fn admin(&self, path: &str) -> (u16, String) {
         let mut tcp = TcpStream::connect(self.addr("admin")).await.unwrap();
         tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut text = String::new();
@@ -66,7 +66,7 @@ impl Lab {
     }
 
     /// Waits until the admin server says of `path` what `is` wants.
-    async fn until(&self, path: &str, is: impl Fn(u16, &str) -> bool) {
+    pub(super) async fn until(&self, path: &str, is: impl Fn(u16, &str) -> bool) {
         patiently(async {
             loop {
                 let (status, body) = self.admin(path).await;
@@ -86,7 +86,7 @@ impl Drop for Lab {
     }
 }
 
-fn free() -> SocketAddr {
+pub(super) fn free() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
@@ -294,7 +294,7 @@ fn mount_issuer(dir: &Path, ca: &Ca, names: [&str; 2]) {
     std::fs::write(issuer.join(names[1]), ca.issuer_pem().1).unwrap();
 }
 
-async fn event(api: &FakeApi, is: impl Fn(Vec<Value>) -> bool) {
+pub(super) async fn event(api: &FakeApi, is: impl Fn(Vec<Value>) -> bool) {
     patiently(async {
         while !is(api.all("Event")) {
             tokio::time::sleep(Duration::from_millis(10)).await;

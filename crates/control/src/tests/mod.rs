@@ -2,5 +2,7 @@
 
 mod answers;
 mod certificates;
+mod injector;
 mod kubernetes;
 mod lab;
+mod webhook;

@@ -98,6 +98,11 @@ impl FakeApi {
         self.world.fail(failure);
     }
 
+    /// The version that it says it is.
+    pub fn release(&self, release: &str) {
+        self.world.release(release);
+    }
+
     /// A token, the user whose it is, and the audiences that it is for.
     pub fn token(&self, token: &str, user: &str, audiences: &[&str]) {
         self.world.token(token, user, audiences);

@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
+/// What it says of itself.
+const RELEASE: &str = "v1.34.4";
+
 type Body = BoxBody<Bytes, io::Error>;
 
 pub(super) async fn serve(listener: TcpListener, world: Arc<World>) {
@@ -42,6 +45,10 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         Some(Failure::Watches(code)) if watches => return Ok(status(code, "Failed")),
         Some(Failure::SecondPage) if query.contains_key("continue") => return Ok(status(410, "Expired")),
         _ => {}
+    }
+    if path == "/version" {
+        let release = world.state().release.clone().unwrap_or_else(|| RELEASE.to_owned());
+        return Ok(json_response(200, &version_info(&release)));
     }
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -100,9 +107,44 @@ fn list(world: &World, kind: &str, namespace: Option<&str>, query: &HashMap<&str
     if let Some(next) = next {
         metadata["continue"] = next.to_string().into();
     }
+    let selector = query.get("labelSelector").map(|selector| decoded(selector)).unwrap_or_default();
+    let items: Vec<Value> = items.into_iter().filter(|item| is_selected(item, &selector)).collect();
     let list =
         json!({"kind": format!("{kind}List"), "apiVersion": version_of(kind), "metadata": metadata, "items": items});
     json_response(200, &list)
+}
+
+/// By labels that are there, or have a value.
+fn is_selected(item: &Value, selector: &str) -> bool {
+    let labels = &item["metadata"]["labels"];
+    selector.split(',').filter(|wanted| !wanted.is_empty()).all(|wanted| match wanted.split_once('=') {
+        Some((name, value)) => labels[name] == *value.trim_start_matches('='),
+        None => labels[wanted].is_string(),
+    })
+}
+
+/// A part of a query, without its escapes.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut decoded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or_default();
+        decoded.extend(u8::from_str_radix(code, 16).ok().map(char::from));
+        decoded += rest;
+    }
+    decoded
+}
+
+fn version_info(release: &str) -> Value {
+    let mut info = json!({"gitVersion": release});
+    let numbers: Vec<&str> = release.trim_start_matches('v').split('.').collect();
+    for (key, value) in [("major", numbers.first()), ("minor", numbers.get(1))] {
+        info[key] = json!(value);
+    }
+    for key in ["gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"] {
+        info[key] = json!("");
+    }
+    info
 }
 
 /// A watch ends when its time is over, with a bookmark, or when the test cuts it, in the middle of a chunk.

@@ -20,6 +20,12 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", true),
     ("Lease", "coordination.k8s.io/v1", "leases", true),
     ("Deployment", "apps/v1", "deployments", true),
+    ("ReplicaSet", "apps/v1", "replicasets", true),
+    ("Job", "batch/v1", "jobs", true),
+    ("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", false),
+    ("ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings", false),
+    ("MutatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", false),
+    ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];
 
 /// What tells an object from every other.
@@ -70,6 +76,8 @@ pub(super) struct State {
     pub(super) bookmarks: u64,
     pub(super) held: bool,
     pub(super) failure: Option<Failure>,
+    /// What it says of itself, if a test wants another.
+    pub(super) release: Option<String>,
     tokens: HashMap<String, (String, Vec<String>)>,
     requests: Vec<Request>,
     /// Where lists go on, by the number of their token: after which object, and of which version they are.
@@ -204,6 +212,10 @@ impl World {
     pub(super) fn fail(&self, failure: Option<Failure>) {
         self.state().failure = failure;
         self.changed();
+    }
+
+    pub(super) fn release(&self, release: &str) {
+        self.state().release = Some(release.to_owned());
     }
 
     pub(super) fn token(&self, token: &str, user: &str, audiences: &[&str]) {

@@ -5,7 +5,7 @@
 //! anchors ─► Store::new, Store::set_anchors ──────────────────┴─► Store::accept / Store::connect ─► Stream
 //! ```
 //! Anchors and certificate are swapped while connections are made; a handshake uses what was in force when it began.
-//! Readiness probes alone check nobody (`probe`). It must not know what a connection carries; the only protocol it negotiates is the transport header.
+//! Readiness probes alone check nobody (`probe`), and only webhooks are asked by who has no certificate of the mesh (`serving`). It must not know what a connection carries; the only protocol it negotiates is the transport header.
 
 mod control;
 mod error;
@@ -13,6 +13,7 @@ mod handshake;
 mod key;
 mod probe;
 mod record;
+mod serving;
 mod session;
 mod store;
 mod verify;
@@ -29,6 +30,7 @@ pub(crate) mod test;
 pub use error::{AnchorsError, CertificateError, KeyError, TlsError};
 pub use key::Key;
 pub use probe::connect_unverified;
+pub use serving::Serving;
 pub(crate) use session::Session;
 pub use store::{Peer, Store};
 pub use verify::{Info, KeyExchange, info};

@@ -1,13 +1,13 @@
 //! From options to annotations.
 
-use crate::args::ProxyOptions;
+use crate::args::{InjectOptions, ProxyOptions};
 use anyhow::bail;
 use weft_cluster::inject::{Annotations, check};
 
 /// The annotations that the options ask for. What an annotation cannot be is no option either.
-pub(super) fn annotations(options: &ProxyOptions) -> anyhow::Result<Annotations> {
+pub(super) fn annotations(options: &InjectOptions) -> anyhow::Result<Annotations> {
     // Taken apart, so that no option is forgotten.
-    let ProxyOptions {
+    let InjectOptions {
         enable_debug_sidecar,
         close_wait_timeout,
         native_sidecar,
@@ -15,6 +15,9 @@ pub(super) fn annotations(options: &ProxyOptions) -> anyhow::Result<Annotations>
         require_identity_on_inbound_ports,
         ingress,
         opaque_ports,
+        proxy,
+    } = options;
+    let ProxyOptions {
         inbound_port,
         outbound_port,
         control_port,
@@ -34,7 +37,7 @@ pub(super) fn annotations(options: &ProxyOptions) -> anyhow::Result<Annotations>
         proxy_image,
         image_pull_policy,
         proxy_version,
-    } = options;
+    } = proxy;
     let list = |ports: &[String]| (!ports.is_empty()).then(|| ports.join(","));
     let image = registry.as_ref().map(|registry| format!("{}/proxy", registry.trim_end_matches('/')));
     let given = [

@@ -1,0 +1,30 @@
+//! `weft uninstall`: what of a mesh is in a cluster, for `kubectl delete -f -`.
+
+use super::{cluster, print_objects};
+use crate::{args::Uninstall, print};
+use std::process::ExitCode;
+use weft_cluster::install::{remains, users};
+
+pub(crate) async fn run(args: Uninstall) -> anyhow::Result<ExitCode> {
+    let cluster = cluster(&args.to).await?;
+    let namespace = args.to.linkerd_namespace.as_str();
+    if !args.force {
+        let users = users(&cluster, namespace).await?;
+        if !users.is_empty() {
+            let text = users.join("\n  * ");
+            print::error(&format!(
+                "weft: the mesh is in use, and its pods would lose their control plane:\n  * {text}\n\
+                 take the annotation linkerd.io/inject away and restart them first, or use --force"
+            ));
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let objects = remains(&cluster, namespace).await?;
+    if objects.is_empty() {
+        // Linkerd's says success where nothing was done.
+        print::error(&format!("weft: there is nothing of a mesh in the namespace {namespace}"));
+        return Ok(ExitCode::FAILURE);
+    }
+    print_objects(&objects, args.output);
+    Ok(ExitCode::SUCCESS)
+}

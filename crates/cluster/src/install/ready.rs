@@ -1,0 +1,104 @@
+//! Whether a cluster is ready for what is to be installed.
+
+use super::{By, CONFIG, crds};
+use crate::{
+    kubernetes::{Cluster, Error},
+    values::Values,
+};
+
+/// Definitions of the Gateway API, in whose kinds routes are written. They are their own project's to install.
+const GATEWAY_API: [&str; 2] = ["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
+/// The ports of the API server where its Service names none.
+const API_SERVER_PORTS: &str = "443,6443";
+
+/// Why it is not.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    #[error(transparent)]
+    Cluster(#[from] Error),
+    #[error(
+        "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}; this version of weft cannot change \
+         one: take it away by `weft uninstall | kubectl delete -f -` first"
+    )]
+    Installed(String),
+    #[error(
+        "the Gateway API's definition {name} {wrong}; install it by\n\n    kubectl apply --server-side -f \
+         https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml\n"
+    )]
+    GatewayApi { name: &'static str, wrong: &'static str },
+    #[error(
+        "the definition {name} of version {version} is missing; run `weft install --crds | kubectl apply -f -` first"
+    )]
+    Undefined { name: String, version: String },
+}
+
+/// For the definitions of the mesh's own kinds.
+///
+/// # Errors
+/// It is not ready, or does not answer.
+pub async fn ready_for_crds(cluster: &Cluster, namespace: &str) -> Result<(), NotReady> {
+    not_installed(cluster, namespace).await?;
+    gateway_api(cluster).await
+}
+
+/// Whether the Gateway API's kinds are there.
+///
+/// # Errors
+/// They are not, or the API server does not answer.
+pub async fn gateway_api(cluster: &Cluster) -> Result<(), NotReady> {
+    for name in GATEWAY_API {
+        let wrong = match cluster.definition(name).await? {
+            None => "is missing",
+            Some(definition) if !definition.versions.iter().any(|v| v == "v1") => "does not serve the version v1",
+            Some(_) => continue,
+        };
+        return Err(NotReady::GatewayApi { name, wrong });
+    }
+    Ok(())
+}
+
+/// For the control plane.
+///
+/// # Errors
+/// It is not ready, or does not answer.
+pub async fn ready_for_control_plane(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
+    not_installed(cluster, namespace).await?;
+    defined(cluster, values, namespace).await
+}
+
+/// Whether the mesh's own kinds are there, in every version.
+///
+/// # Errors
+/// They are not, or the API server does not answer.
+pub async fn defined(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
+    for wanted in crds(values, namespace, By::Cli) {
+        let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+        let versions = wanted["spec"]["versions"].as_array().into_iter().flatten();
+        let found = cluster.definition(name).await?;
+        for version in versions.filter_map(|v| v["name"].as_str()) {
+            if !found.as_ref().is_some_and(|found| found.versions.iter().any(|v| v == version)) {
+                return Err(NotReady::Undefined { name: name.to_owned(), version: version.to_owned() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The value of `proxyInit.kubeAPIServerPorts`: by these the control plane reaches the API server without its proxies.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn api_server_ports(cluster: &Cluster) -> Result<String, Error> {
+    let ports = cluster.api_server_ports().await?;
+    if ports.is_empty() {
+        return Ok(API_SERVER_PORTS.to_owned());
+    }
+    Ok(ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
+}
+
+async fn not_installed(cluster: &Cluster, namespace: &str) -> Result<(), NotReady> {
+    match cluster.config_map(namespace, CONFIG).await? {
+        Some(_) => Err(NotReady::Installed(namespace.to_owned())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,75 @@
+//! What an installation leaves in a cluster, and who still uses it.
+
+use crate::{
+    inject::PROXY,
+    kubernetes::{Cluster, Error, Resource},
+    label,
+};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+/// What is in no namespace, or outlives the control plane's: Linkerd's list, without what Kubernetes no longer has.
+const KINDS: [Resource; 8] = [
+    Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"),
+    Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
+    Resource::new("rbac.authorization.k8s.io", "v1", "Role", "roles"),
+    Resource::new("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+    Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"),
+    Resource::new(
+        "admissionregistration.k8s.io",
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+    ),
+    Resource::new(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+    ),
+    Resource::new("", "v1", "Namespace", "namespaces"),
+];
+
+/// As much of each object as deletes it. The namespace is the last: with it goes everything in it.
+pub async fn remains(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>, Error> {
+    let labels = format!("{}={namespace}", label::CONTROL_NAMESPACE);
+    let mut remains = vec![];
+    for kind in KINDS {
+        for object in cluster.objects(kind, &labels).await? {
+            let mut metadata = json!({ "name": object["metadata"]["name"] });
+            if let Some(namespace) = object["metadata"].get("namespace") {
+                metadata["namespace"] = namespace.clone();
+            }
+            remains.push(json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata }));
+        }
+    }
+    Ok(remains)
+}
+
+/// Pods that are meshed, apart from the control plane's own, and extensions.
+pub async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<String>, Error> {
+    let extensions: Vec<String> = cluster
+        .namespaces("linkerd.io/extension")
+        .await?
+        .into_iter()
+        .filter_map(|extension| extension.metadata.name)
+        .collect();
+    let mut users: Vec<String> = extensions.iter().map(|name| format!("the extension of namespace {name}")).collect();
+    for pod in cluster.pods(None, &format!("{}={namespace}", label::CONTROL_NAMESPACE)).await? {
+        let of = pod.metadata.namespace.clone().unwrap_or_default();
+        if of != namespace && !extensions.contains(&of) && is_running(&pod) && has_proxy(&pod) {
+            users.push(format!("pod {of}/{}", pod.metadata.name.unwrap_or_default()));
+        }
+    }
+    Ok(users)
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn has_proxy(pod: &Pod) -> bool {
+    let spec = pod.spec.iter();
+    spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten())).any(|c| c.name == PROXY)
+}

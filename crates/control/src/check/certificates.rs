@@ -1,0 +1,167 @@
+//! Whether the certificates of the mesh are what they should be, and for how long.
+
+use super::{Run, none, table, text};
+use crate::ca;
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use weft_cluster::{
+    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
+    install::{ISSUER, Webhook},
+    k8s::ByteString,
+    kubernetes::{Cluster, Resource},
+    values::Values,
+};
+use weft_transport::tls::Serving;
+use x509_parser::{extensions::GeneralName, pem::Pem};
+
+/// Linkerd's; a renewal wants preparation.
+const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+const CONFIGURATION: Resource = Resource::new(
+    "admissionregistration.k8s.io",
+    "v1",
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+);
+
+/// From when until when, of one certificate of a text.
+struct Validity {
+    what: String,
+    begin: SystemTime,
+    end: SystemTime,
+    names: Vec<String>,
+}
+
+fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
+    let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let mut found = vec![];
+    for block in Pem::iter_from_buffer(pem.as_bytes()) {
+        let block = block.map_err(|e| format!("{what}: no PEM: {e}"))?;
+        let certificate = block.parse_x509().map_err(|e| format!("{what}: no certificate: {e}"))?;
+        let (begin, end) = (certificate.validity().not_before, certificate.validity().not_after);
+        let names = certificate.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
+        found.push(Validity {
+            what: format!("{what} ({})", certificate.subject()),
+            begin: time(begin.timestamp()),
+            end: time(end.timestamp()),
+            names: names
+                .into_iter()
+                .flatten()
+                .filter_map(|name| match name {
+                    GeneralName::DNSName(name) => Some((*name).to_owned()),
+                    _ => None,
+                })
+                .collect(),
+        });
+    }
+    if found.is_empty() { Err(format!("{what}: there is no certificate in it")) } else { Ok(found) }
+}
+
+fn valid(all: &[Validity], now: SystemTime) -> Result<(), String> {
+    let wrong = all.iter().filter_map(|one| match () {
+        () if now < one.begin => Some(format!("{} is not valid yet", one.what)),
+        () if now > one.end => Some(format!("{} has expired", one.what)),
+        () => None,
+    });
+    none(wrong.collect())
+}
+
+fn lasts(all: &[Validity], now: SystemTime) -> Result<(), String> {
+    let left = |one: &Validity| one.end.duration_since(now).unwrap_or_default();
+    let days = |one: &Validity| left(one).as_secs() / (24 * 60 * 60);
+    let soon = all.iter().filter(|one| left(one) < SOON);
+    none(soon.map(|one| format!("{} is valid for {} days more", one.what, days(one))).collect())
+}
+
+/// Anchors, issuer and its key, as the cluster has them.
+struct Texts {
+    anchors: String,
+    certificate: String,
+    key: String,
+}
+
+async fn texts(cluster: &Cluster, namespace: &str) -> Result<Texts, String> {
+    let anchors = cluster.config_map(namespace, TRUST_ROOTS).await.map_err(text)?;
+    let mut anchors = anchors.ok_or_else(|| format!("there is no ConfigMap {TRUST_ROOTS}"))?;
+    let anchors = anchors
+        .remove(TRUST_ROOTS_KEY)
+        .ok_or_else(|| format!("the ConfigMap {TRUST_ROOTS} has no key {TRUST_ROOTS_KEY}"))?;
+    let secret = secret(cluster, namespace, ISSUER).await?;
+    let names = if secret.contains_key("crt.pem") { ("crt.pem", "key.pem") } else { ("tls.crt", "tls.key") };
+    let part = |name: &str| part(&secret, ISSUER, name);
+    Ok(Texts { anchors, certificate: part(names.0)?, key: part(names.1)? })
+}
+
+async fn secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    cluster.secret(namespace, name).await.map_err(text)?.ok_or_else(|| format!("there is no Secret {name}"))
+}
+
+fn part(secret: &BTreeMap<String, Vec<u8>>, of: &str, name: &str) -> Result<String, String> {
+    let bytes = secret.get(name).ok_or_else(|| format!("the Secret {of} has no key {name}"))?;
+    String::from_utf8(bytes.clone()).map_err(|_| format!("the key {name} of the Secret {of} is no text"))
+}
+
+pub(super) async fn identity(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    values: &Values,
+    now: SystemTime,
+) -> ControlFlow<()> {
+    let read = async {
+        let texts = texts(cluster, namespace).await?;
+        let anchors = read(&format!("the ConfigMap {TRUST_ROOTS}"), &texts.anchors)?;
+        let issuer = read(&format!("the Secret {ISSUER}"), &texts.certificate)?;
+        Ok((texts, anchors, issuer))
+    };
+    let (texts, anchors, issuer) = run.found(&table::ANCHORS, read.await)?;
+    run.noted(&table::ANCHORS_NOW, valid(&anchors, now))?;
+    run.noted(&table::ANCHORS_SOON, lasts(&anchors, now))?;
+    run.noted(&table::ISSUER_NOW, valid(&issuer, now))?;
+    run.noted(&table::ISSUER_SOON, lasts(&issuer, now))?;
+    let Texts { anchors, certificate, key } = &texts;
+    let tried = ca::tried(anchors, certificate, key, namespace, values.trust_domain(), now);
+    run.noted(&table::ISSUED, tried.map_err(|why| format!("the Secret {ISSUER}: {why}")))
+}
+
+pub(super) async fn webhooks(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    now: SystemTime,
+) -> ControlFlow<()> {
+    let certificates = run.found(&table::INJECTOR, webhook(cluster, namespace, Webhook::ProxyInjector, now).await)?;
+    run.noted(&table::INJECTOR_SOON, lasts(&certificates, now))
+}
+
+/// The certificate that a webhook presents, if the API server takes it.
+async fn webhook(
+    cluster: &Cluster,
+    namespace: &str,
+    webhook: Webhook,
+    now: SystemTime,
+) -> Result<Vec<Validity>, String> {
+    let name = webhook.secret();
+    let secret = secret(cluster, namespace, name).await?;
+    let (chain, key) = (part(&secret, name, "tls.crt")?, part(&secret, name, "tls.key")?);
+    let of = format!("the Secret {name}");
+    Serving::new(&chain, &key).map_err(|e| format!("{of}: {e}"))?;
+    let certificates = read(&of, &chain)?;
+    valid(&certificates, now)?;
+    let host = format!("{}.{namespace}.svc", webhook.service());
+    let leaf = certificates.first().map(|leaf| leaf.names.as_slice()).unwrap_or_default();
+    if !leaf.contains(&host) {
+        return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")));
+    }
+    let configuration = webhook.configuration();
+    let found = cluster.object(CONFIGURATION, None, &configuration).await.map_err(text)?;
+    let found = found.ok_or_else(|| format!("there is no {} {configuration}", CONFIGURATION.kind))?;
+    let bundle = found["webhooks"][0]["clientConfig"]["caBundle"].clone();
+    let bundle = serde_json::from_value::<ByteString>(bundle).map(|bundle| bundle.0).unwrap_or_default();
+    let anchors = String::from_utf8(bundle).unwrap_or_default();
+    Serving::vouched(&anchors, &chain, &host, now)
+        .map_err(|why| format!("the caBundle of {configuration} does not vouch for {of}: {why}"))?;
+    Ok(certificates)
+}

@@ -1,0 +1,212 @@
+//! Whether all of an installation is there, and ready.
+
+use super::{Check, Run, none, table, text};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use weft_cluster::{
+    install::{self, By, CONFIG, Installation, Material},
+    k8s::api::core::v1::Pod,
+    kubernetes::{Cluster, Resource},
+    values::Values,
+};
+use weft_model::decide::cidr::Cidr;
+
+const DEPLOYMENT: Resource = Resource::new("apps", "v1", "Deployment", "deployments");
+const COMPONENT: &str = "linkerd.io/control-plane-component";
+const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
+const KINDS: [(&Check, Resource, bool); 5] = [
+    (&table::NAMESPACE, Resource::new("", "v1", "Namespace", "namespaces"), false),
+    (&table::ROLES, Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), false),
+    (
+        &table::BINDINGS,
+        Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
+        false,
+    ),
+    (&table::ACCOUNTS, Resource::new("", "v1", "ServiceAccount", "serviceaccounts"), true),
+    (
+        &table::MUTATING,
+        Resource::new(
+            "admissionregistration.k8s.io",
+            "v1",
+            "MutatingWebhookConfiguration",
+            "mutatingwebhookconfigurations",
+        ),
+        false,
+    ),
+];
+
+/// The control plane, and the values that it is installed with.
+pub(super) async fn exists(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<(), Values> {
+    let values = run.found(&table::VALUES, values(cluster, namespace).await)?;
+    run.line(&table::REPLICAS, async || replicas(cluster, namespace).await).await?;
+    run.line(&table::SCHEDULABLE, async || schedulable(cluster, namespace).await).await?;
+    run.line(&table::READY, async || ready(cluster, namespace).await).await?;
+    run.line(&table::NODE_NETWORKS, async || nodes(cluster, &values).await).await?;
+    run.line(&table::POD_NETWORKS, async || pods(cluster, &values).await).await?;
+    run.line(&table::SERVICE_NETWORKS, async || services(cluster, &values).await).await?;
+    ControlFlow::Continue(values)
+}
+
+async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, String> {
+    let of = format!("the ConfigMap {CONFIG} of the namespace {namespace}");
+    let data = cluster.config_map(namespace, CONFIG).await.map_err(text)?;
+    let data = data.ok_or_else(|| format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"))?;
+    let values = data.get("values").ok_or_else(|| format!("{of} has no key `values`"))?;
+    Values::from_yaml(values).map_err(|problems| format!("{of}: {problems}"))
+}
+
+async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+    let mut wrong = vec![];
+    for component in COMPONENTS {
+        let name = format!("linkerd-{component}");
+        let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await.map_err(text)?;
+        let Some(found) = found else {
+            wrong.push(format!("there is no Deployment {name}"));
+            continue;
+        };
+        let wanted = found["spec"]["replicas"].as_i64().unwrap_or(1);
+        let ready = found["status"]["readyReplicas"].as_i64().unwrap_or(0);
+        if ready < wanted {
+            wrong.push(format!("of the Deployment {name} {ready} of {wanted} replicas are ready"));
+        }
+    }
+    none(wrong)
+}
+
+/// Pods of the control plane.
+async fn own(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>, String> {
+    cluster.pods(Some(namespace), COMPONENT).await.map_err(text)
+}
+
+fn condition<'p>(pod: &'p Pod, name: &str) -> Option<(&'p str, &'p str)> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|c| c.type_ == name)?;
+    Some((found.status.as_str(), found.message.as_deref().unwrap_or_default()))
+}
+
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+async fn schedulable(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+    let pods = own(cluster, namespace).await?;
+    let wrong = pods.iter().filter_map(|pod| match condition(pod, "PodScheduled")? {
+        ("False", message) => Some(format!("pod {}: {message}", name(pod))),
+        _ => None,
+    });
+    none(wrong.collect())
+}
+
+async fn ready(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+    let pods = own(cluster, namespace).await?;
+    let mut wrong = vec![];
+    for component in COMPONENTS {
+        let label = |pod: &Pod| pod.metadata.labels.as_ref()?.get(COMPONENT).cloned();
+        let mut of = pods.iter().filter(|pod| label(pod).as_deref() == Some(component)).peekable();
+        if of.peek().is_none() {
+            wrong.push(format!("there is no pod of {component}"));
+        }
+        let unready = of.filter(|pod| condition(pod, "Ready").is_none_or(|(status, _)| status != "True"));
+        wrong.extend(unready.map(|pod| {
+            let why = condition(pod, "Ready").map(|(_, message)| message).unwrap_or_default();
+            format!("pod {} is not ready: {why}", name(pod))
+        }));
+    }
+    none(wrong)
+}
+
+/// Those of the addresses that are in none of the cluster's networks.
+fn outside(values: &Values, networks: impl Iterator<Item = (String, String)>) -> Result<(), String> {
+    let known: Vec<Cidr> = values.cluster_networks.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    let is_within = |network: &str| match network.parse::<Cidr>() {
+        Ok(network) => known.iter().any(|k| k.contains(network.addr()) && k.prefix_len() <= network.prefix_len()),
+        Err(_) => network.parse().is_ok_and(|address| known.iter().any(|k| k.contains(address))),
+    };
+    let wrong = networks.filter(|(_, network)| !is_within(network)).map(|(of, network)| format!("{of} has {network}"));
+    // A few tell it all.
+    none(wrong.take(5).collect())
+}
+
+async fn nodes(cluster: &Cluster, values: &Values) -> Result<(), String> {
+    let nodes = cluster.nodes().await.map_err(text)?;
+    let networks = nodes.into_iter().flat_map(|node| {
+        let name = format!("node {}", node.metadata.name.unwrap_or_default());
+        let spec = node.spec.unwrap_or_default();
+        let all = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
+        all.into_iter().map(move |network| (name.clone(), network))
+    });
+    outside(values, networks)
+}
+
+async fn pods(cluster: &Cluster, values: &Values) -> Result<(), String> {
+    let pods = cluster.pods(None, "").await.map_err(text)?;
+    let addresses = pods.into_iter().filter(|pod| pod.spec.as_ref().is_some_and(|s| s.host_network != Some(true)));
+    let addresses = addresses.flat_map(|pod| {
+        let of = format!("pod {}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(&pod));
+        let all = pod.status.and_then(|status| status.pod_ips).unwrap_or_default();
+        all.into_iter().map(move |address| (of.clone(), address.ip))
+    });
+    outside(values, addresses)
+}
+
+async fn services(cluster: &Cluster, values: &Values) -> Result<(), String> {
+    let services = cluster.services().await.map_err(text)?;
+    let addresses = services.into_iter().flat_map(|service| {
+        let meta = service.metadata;
+        let of = format!("Service {}/{}", meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
+        let all = service.spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
+        all.into_iter().filter(|ip| ip != "None").map(move |ip| (of.clone(), ip))
+    });
+    outside(values, addresses)
+}
+
+/// Each object that is rendered.
+pub(super) async fn complete(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    values: &Values,
+) -> ControlFlow<()> {
+    let material = Material::default();
+    let installation =
+        Installation { values, namespace, by: By::Cli, material: &material, overrides: "", validators: false };
+    let objects = install::control_plane(installation);
+    for (check, resource, is_namespaced) in KINDS {
+        let names: Vec<&str> = of_kind(&objects, resource.kind).collect();
+        let within = is_namespaced.then_some(namespace);
+        run.line(check, async || {
+            let mut wrong = vec![];
+            for name in &names {
+                if cluster.object(resource, within, name).await.map_err(text)?.is_none() {
+                    wrong.push(format!("there is no {} {name}", resource.kind));
+                }
+            }
+            none(wrong)
+        })
+        .await?;
+        if resource.kind == "ServiceAccount" {
+            defined(run, cluster, namespace, &table::DEFINITIONS).await?;
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn of_kind<'o>(objects: &'o [Value], kind: &'o str) -> impl Iterator<Item = &'o str> {
+    objects.iter().filter(move |object| object["kind"] == kind).filter_map(|object| object["metadata"]["name"].as_str())
+}
+
+pub(super) async fn defined(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    check: &'static Check,
+) -> ControlFlow<()> {
+    run.line(check, async || install::defined(cluster, &Values::default(), namespace).await.map_err(|e| e.to_string()))
+        .await
+}
+
+pub(super) fn version(run: &mut Run<'_>, values: &Values, wanted: &str) -> ControlFlow<()> {
+    let found = &*values.linkerd_version;
+    let wrong = (found != wanted).then(|| format!("the control plane is {found}, this command {wanted}"));
+    run.noted(&table::SAME_VERSION, none(wrong.into_iter().collect()))
+}

@@ -1,0 +1,182 @@
+//! `weft check`: whether a cluster is ready for the mesh, and the mesh in order.
+//!
+//! ```text
+//! Cluster ─► cluster (is it fit?) ─► installed (is all there, and ready?) ─► certificates ─► proxies ─► Report
+//!                                        each line: table
+//! ```
+//! Each line asks for itself and changes nothing; what may come true by itself is waited for. After a fatal failure nothing more is
+//! asked.
+
+mod certificates;
+mod cluster;
+mod installed;
+mod proxies;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use table::{ALL, Check, Severity};
+
+use serde::Serialize;
+use std::{
+    ops::ControlFlow,
+    time::{Duration, SystemTime},
+};
+use tokio::time::Instant;
+use weft_cluster::kubernetes::{Client, Cluster, Error};
+
+/// Between two looks at what is waited for.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub what: What,
+    pub namespace: String,
+    /// How long to wait for what may come true.
+    pub wait: Duration,
+    /// The version that the control plane should have.
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Before an installation.
+    Pre,
+    /// After the first half of one.
+    Crds,
+    ControlPlane,
+    /// And the pods of a namespace, or of all.
+    DataPlane(Option<String>),
+}
+
+/// How a line came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub check: &'static Check,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+impl Line {
+    pub fn result(&self) -> Outcome {
+        match (&self.error, self.check.severity) {
+            (None, _) => Outcome::Success,
+            (Some(_), Severity::Warning) => Outcome::Warning,
+            (Some(_), Severity::Fatal | Severity::Error) => Outcome::Error,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Success,
+    Warning,
+    Error,
+}
+
+/// What is told while it goes on.
+pub enum Told<'a> {
+    /// A line is not true yet, because of this.
+    Waiting(&'a Check, &'a str),
+    Line(&'a Line),
+}
+
+/// All lines that were asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report(pub Vec<Line>);
+
+impl Report {
+    /// Warnings are no failure.
+    pub fn is_success(&self) -> bool {
+        self.0.iter().all(|line| line.result() != Outcome::Error)
+    }
+}
+
+/// Asks everything that `options` name. `client` is why there is none where there is none.
+pub async fn run(
+    client: Result<Client, Error>,
+    options: &Options,
+    now: SystemTime,
+    tell: &mut (dyn FnMut(Told<'_>) + Send),
+) -> Report {
+    let mut run = Run { report: Report::default(), until: Instant::now() + options.wait, tell };
+    // How far it came is in the report.
+    let _ = all(&mut run, client, options, now).await;
+    run.report
+}
+
+async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options, now: SystemTime) -> ControlFlow<()> {
+    let client = run.found(&table::CLIENT, client.map_err(|e| e.to_string()))?;
+    let cluster = &Cluster::new(client);
+    let namespace = options.namespace.as_str();
+    cluster::fit(run, cluster).await?;
+    match &options.what {
+        What::Pre => return cluster::free(run, cluster, namespace).await,
+        What::Crds => return installed::defined(run, cluster, namespace, &table::DEFINED).await,
+        What::ControlPlane | What::DataPlane(_) => {}
+    }
+    let values = installed::exists(run, cluster, namespace).await?;
+    installed::complete(run, cluster, namespace, &values).await?;
+    certificates::identity(run, cluster, namespace, &values, now).await?;
+    certificates::webhooks(run, cluster, namespace, now).await?;
+    installed::version(run, &values, &options.version)?;
+    proxies::of_the_control_plane(run, cluster, namespace).await?;
+    match &options.what {
+        What::DataPlane(of) => proxies::of_pods(run, cluster, namespace, of.as_deref()).await,
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+/// A check under way.
+struct Run<'a> {
+    report: Report,
+    until: Instant,
+    tell: &'a mut (dyn FnMut(Told<'_>) + Send),
+}
+
+impl Run<'_> {
+    /// Asks a line, again and again if it may come true.
+    async fn line(&mut self, check: &'static Check, ask: impl AsyncFn() -> Result<(), String>) -> ControlFlow<()> {
+        loop {
+            match ask().await {
+                Err(why) if check.retried && Instant::now() < self.until => {
+                    (self.tell)(Told::Waiting(check, &why));
+                    tokio::time::sleep(AGAIN).await;
+                }
+                answer => return self.noted(check, answer),
+            }
+        }
+    }
+
+    /// Writes a line down, and goes on with what was found.
+    fn found<T>(&mut self, check: &'static Check, found: Result<T, String>) -> ControlFlow<(), T> {
+        let (found, error) = match found {
+            Ok(found) => (Some(found), None),
+            Err(error) => (None, Some(error)),
+        };
+        let line = Line { check, error };
+        (self.tell)(Told::Line(&line));
+        self.report.0.push(line);
+        found.map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    }
+
+    /// The same of a line that others may follow.
+    fn noted(&mut self, check: &'static Check, answer: Result<(), String>) -> ControlFlow<()> {
+        match self.found(check, answer) {
+            ControlFlow::Break(()) if check.severity == Severity::Fatal => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// The names of what is wrong, if anything is.
+fn none(wrong: Vec<String>) -> Result<(), String> {
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+fn text(error: Error) -> String {
+    error.to_string()
+}

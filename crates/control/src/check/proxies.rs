@@ -1,0 +1,99 @@
+//! Whether pods have the proxies that they should have, and these are ready.
+
+use super::{Run, none, table, text};
+use std::ops::ControlFlow;
+use weft_cluster::{
+    inject::PROXY,
+    k8s::api::core::v1::{ContainerStatus, Pod},
+    kubernetes::{Cluster, Resource},
+};
+use weft_model::names::annotation::INJECT;
+
+const NAMESPACE: Resource = Resource::new("", "v1", "Namespace", "namespaces");
+const COMPONENT: &str = "linkerd.io/control-plane-component";
+/// A few tell it all.
+const TOLD: usize = 10;
+
+pub(super) async fn of_the_control_plane(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<()> {
+    run.line(&table::PROXIES, async || {
+        let pods = cluster.pods(Some(namespace), COMPONENT).await.map_err(text)?;
+        none(pods.iter().filter_map(|pod| unready(pod).or_else(|| without(pod))).take(TOLD).collect())
+    })
+    .await
+}
+
+/// Of one namespace, or of all.
+pub(super) async fn of_pods(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    control_namespace: &str,
+    of: Option<&str>,
+) -> ControlFlow<()> {
+    run.line(&table::DATA_NAMESPACE, async || {
+        let Some(name) = of else { return Ok(()) };
+        let found = cluster.object(NAMESPACE, None, name).await.map_err(text)?;
+        found.map(drop).ok_or_else(|| format!("there is no namespace {name}"))
+    })
+    .await?;
+    run.line(&table::DATA_PROXIES, async || {
+        let labels = format!("linkerd.io/control-plane-ns={control_namespace}");
+        let pods = cluster.pods(of, &labels).await.map_err(text)?;
+        none(pods.iter().filter(|pod| runs(pod)).filter_map(unready).take(TOLD).collect())
+    })
+    .await?;
+    run.line(&table::UNMESHED, async || {
+        let asked: Vec<String> = cluster
+            .namespaces("")
+            .await
+            .map_err(text)?
+            .into_iter()
+            .filter(|namespace| asks(namespace.metadata.annotations.as_ref()) == Some(true))
+            .filter_map(|namespace| namespace.metadata.name)
+            .collect();
+        let pods = cluster.pods(of, "").await.map_err(text)?;
+        let wrong = pods.iter().filter(|pod| {
+            let of = pod.metadata.namespace.clone().unwrap_or_default();
+            let own = asks(pod.metadata.annotations.as_ref());
+            let host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+            runs(pod) && !host && own.unwrap_or(asked.contains(&of)) && of != control_namespace
+        });
+        none(wrong.filter_map(without).take(TOLD).collect())
+    })
+    .await
+}
+
+type Annotations = std::collections::BTreeMap<String, String>;
+
+/// What an object says for itself.
+fn asks(annotations: Option<&Annotations>) -> Option<bool> {
+    match annotations?.get(INJECT)?.as_str() {
+        "enabled" | "ingress" => Some(true),
+        "disabled" => Some(false),
+        _ => None,
+    }
+}
+
+fn runs(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn named(pod: &Pod) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("pod {}/{}", text(&pod.metadata.namespace), text(&pod.metadata.name))
+}
+
+fn without(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.iter();
+    let mut names = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).map(|c| &c.name);
+    (!names.any(|name| name == PROXY)).then(|| format!("{} has no proxy", named(pod)))
+}
+
+fn unready(pod: &Pod) -> Option<String> {
+    let statuses = |of: Option<&Vec<ContainerStatus>>| of.cloned().unwrap_or_default();
+    let status = pod.status.as_ref();
+    let mut all = statuses(status.and_then(|s| s.container_statuses.as_ref()));
+    all.extend(statuses(status.and_then(|s| s.init_container_statuses.as_ref())));
+    let is_ready = all.iter().any(|container| container.name == PROXY && container.ready);
+    (!is_ready && without(pod).is_none()).then(|| format!("the proxy of {} is not ready", named(pod)))
+}

@@ -1,0 +1,125 @@
+//! TLS for servers that are asked from outside the mesh, such as webhooks: a certificate of a file, and nobody is asked for one.
+
+use super::{CertificateError, TlsError, handshake, verify};
+use crate::Stream;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use rustls::{
+    ServerConfig,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::NoServerSessionStorage,
+    version::TLS13,
+};
+use std::{sync::Arc, time::SystemTime};
+use tokio::net::TcpStream;
+
+/// What is offered to clients: HTTP in both framings.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The certificate in force; a handshake uses the one that was when it began.
+#[derive(Debug)]
+pub struct Serving(ArcSwap<ServerConfig>);
+
+impl Serving {
+    /// `chain_pem` begins with the server's certificate; the key is in PKCS#8, SEC 1 or PKCS#1.
+    ///
+    /// # Errors
+    /// They cannot be read, or the key is not the certificate's.
+    pub fn new(chain_pem: &str, key_pem: &str) -> Result<Self, CertificateError> {
+        config(chain_pem, key_pem).map(|config| Self(ArcSwap::new(config)))
+    }
+
+    /// Presents another certificate in handshakes that begin from now on.
+    ///
+    /// # Errors
+    /// As [`Serving::new`]; the present one stays.
+    pub fn set(&self, chain_pem: &str, key_pem: &str) -> Result<(), CertificateError> {
+        config(chain_pem, key_pem).map(|config| self.0.store(config))
+    }
+
+    /// Whether a client that asks for `host` and trusts `anchors_pem` alone takes the certificate.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vouched(anchors_pem: &str, chain_pem: &str, host: &str, now: SystemTime) -> Result<(), String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let anchors = verify::anchors(anchors_pem).map_err(|e| text(&e))?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect();
+        let chain = chain.map_err(|e| text(&e))?;
+        let (leaf, intermediates) = chain.split_first().ok_or("there is no certificate in it")?;
+        let host = ServerName::try_from(host).map_err(|e| text(&e))?;
+        let provider = verify::provider(verify::KeyExchange::default());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), provider).build().map_err(|e| text(&e))?;
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        verifier.verify_server_cert(leaf, intermediates, &host, &[], now).map(drop).map_err(|e| text(&e))
+    }
+
+    /// Terminates TLS. There is no time limit in here: the caller's timeout drops the future.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
+        let config = self.0.load_full();
+        handshake::accept(config, tcp, Bytes::new()).await.map(|(stream, _)| stream)
+    }
+}
+
+fn config(chain_pem: &str, key_pem: &str) -> Result<Arc<ServerConfig>, CertificateError> {
+    let parse = |e: rustls::pki_types::pem::Error| CertificateError::Parse(e.to_string());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect();
+    let chain: Vec<CertificateDer<'static>> = chain.map_err(parse)?;
+    if chain.is_empty() {
+        return Err(CertificateError::Parse("there is no certificate in it".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| CertificateError::Key)?;
+    let builder = ServerConfig::builder_with_provider(verify::provider(verify::KeyExchange::default()))
+        .with_protocol_versions(&[&TLS13])?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => CertificateError::Key,
+        other => other.into(),
+    })?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
+    config.alpn_protocols = ALPN.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["hook.ns.svc".to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn who_vouches_for_itself_is_taken_for_its_name() {
+        let ((one, _), (other, _)) = (pair(), pair());
+        let now = SystemTime::now();
+        assert_eq!(Serving::vouched(&one, &one, "hook.ns.svc", now), Ok(()));
+        assert!(Serving::vouched(&other, &one, "hook.ns.svc", now).is_err());
+        assert!(Serving::vouched(&one, &one, "other.ns.svc", now).is_err());
+        assert!(Serving::vouched("", &one, "hook.ns.svc", now).is_err());
+        assert!(Serving::vouched(&one, "", "hook.ns.svc", now).is_err());
+    }
+
+    #[test]
+    fn certificates_are_replaced_whole_or_not() {
+        let ((chain, key), (other, _)) = (pair(), pair());
+        assert_eq!(Serving::new(&other, &key).unwrap_err(), CertificateError::Key);
+        assert_eq!(Serving::new(&chain, "").unwrap_err(), CertificateError::Key);
+        assert!(matches!(Serving::new("", &key), Err(CertificateError::Parse(_))));
+        let serving = Serving::new(&chain, &key).unwrap();
+        let before = Arc::as_ptr(&serving.0.load());
+        assert!(serving.set(&other, &key).is_err());
+        assert_eq!(Arc::as_ptr(&serving.0.load()), before);
+        let (chain, key) = pair();
+        serving.set(&chain, &key).unwrap();
+        assert_ne!(Arc::as_ptr(&serving.0.load()), before);
+    }
+}
