@@ -64,13 +64,14 @@ struct Capture {
     sniffer: Child,
 }
 
-/// Writes what passes to argv[1], until argv[1].end is there.
+/// Writes what passes to argv[1], until argv[1].end is there or whoever asked is gone.
 const SNIFF: &str = r#"
 import os, socket, sys
 sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 sniffer.settimeout(0.2)
+asked = os.getppid()
 with open(sys.argv[1], "wb", buffering=0) as out:
-    while not os.path.exists(sys.argv[1] + ".end"):
+    while os.getppid() == asked and not os.path.exists(sys.argv[1] + ".end"):
         try:
             packet, (link, *_) = sniffer.recvfrom(65536)
             # There etcd is told, in the clear, what manifests say.

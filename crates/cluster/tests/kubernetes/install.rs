@@ -1,10 +1,15 @@
 //! What an installation puts into a cluster: golden files, and that Kubernetes knows every field and we every value.
 
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use weft_cluster::{
     inject::{Annotations, Around, Mesh, admit},
     install::{By, Installation, Material, Pair, control_plane, crds, text, values_of_cluster},
+    k8s::{
+        api::{admissionregistration, apps, core, policy, rbac},
+        apiextensions_apiserver::pkg::apis::apiextensions,
+    },
     values::{Values, highly_available},
 };
 
@@ -321,4 +326,50 @@ fn no_value_is_accepted_and_forgotten() {
 
 fn values_or_problem(layers: &[Value]) -> Result<Values, String> {
     Values::from_layers(layers.iter().cloned()).map_err(|problems| problems.to_string())
+}
+
+/// Read as what it is and written again, an object is the same: there is no field that Kubernetes does not know.
+fn known<T: DeserializeOwned + Serialize>(object: &Value) {
+    let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{}: {error}", key(object)));
+    let written = serde_json::to_value(read).unwrap();
+    assert_eq!(numbers(written), numbers(object.clone()), "{}", key(object));
+}
+
+/// Whole numbers and fractions are one.
+fn numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(items) => items.into_iter().map(numbers).collect(),
+        Value::Object(map) => map.into_iter().map(|(k, v)| (k, numbers(v))).collect(),
+        other => other,
+    }
+}
+
+#[test]
+fn every_object_is_one_that_kubernetes_knows() {
+    let everything = json!({
+        "configReaders": [{"name": "r"}], "enablePodDisruptionBudget": true, "enablePodAntiAffinity": true,
+        "imagePullSecrets": [{"name": "s"}],
+    });
+    for object in objects(&values([highly_available(), everything]), By::Cli) {
+        match object["kind"].as_str().unwrap() {
+            "Namespace" => known::<core::v1::Namespace>(&object),
+            "ServiceAccount" => known::<core::v1::ServiceAccount>(&object),
+            "ClusterRole" => known::<rbac::v1::ClusterRole>(&object),
+            "ClusterRoleBinding" => known::<rbac::v1::ClusterRoleBinding>(&object),
+            "Role" => known::<rbac::v1::Role>(&object),
+            "RoleBinding" => known::<rbac::v1::RoleBinding>(&object),
+            "ConfigMap" => known::<core::v1::ConfigMap>(&object),
+            "Secret" => known::<core::v1::Secret>(&object),
+            "Service" => known::<core::v1::Service>(&object),
+            "Deployment" => known::<apps::v1::Deployment>(&object),
+            "PodDisruptionBudget" => known::<policy::v1::PodDisruptionBudget>(&object),
+            "MutatingWebhookConfiguration" => known::<admissionregistration::v1::MutatingWebhookConfiguration>(&object),
+            "ValidatingWebhookConfiguration" => {
+                known::<admissionregistration::v1::ValidatingWebhookConfiguration>(&object);
+            }
+            "CustomResourceDefinition" => known::<apiextensions::v1::CustomResourceDefinition>(&object),
+            other => panic!("{other} is not looked at"),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What is written as YAML is read again as it was.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_cluster::yaml;
 
@@ -123,5 +124,34 @@ fn it_is_read_as_it_was() {
             let read: Value = serde_saphyr::from_str(&written).unwrap_or_else(|error| panic!("{written}: {error}"));
             assert_eq!(read, document, "{written}");
         }
+    }
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let words = prop_oneof!["[ -~\n]{0,12}", "\\PC{0,6}", Just("1_000".to_owned()), Just("2020-01-01".to_owned())];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        words.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map("[ -~]{0,8}", inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// What is written is read again.
+    #[test]
+    fn whatever_is_written_is_read_as_it_was(value in values()) {
+        let document = json!({ "kind": value });
+        let text = yaml::text(&document);
+        let read: Value = serde_saphyr::from_str(&text).unwrap();
+        prop_assert_eq!(&read, &document, "{}", text);
     }
 }
