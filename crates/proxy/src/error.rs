@@ -134,6 +134,11 @@ impl ProxyError {
         self.reply.as_ref().map_or(self.code.grpc_status(), |reply| reply.grpc_status)
     }
 
+    /// The value of `l5d-proxy-error`: message and code, in visible characters.
+    pub(crate) fn header(&self) -> String {
+        self.to_string().chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
+    }
+
     /// Where the reply sends the client. It is a header value.
     pub fn location(&self) -> Option<&str> {
         self.reply.as_ref()?.location.as_deref()

@@ -82,8 +82,7 @@ fn grpc_trailers(code: u16, error: &ProxyError, audience: Audience) -> HeaderMap
 }
 
 fn text(error: &ProxyError) -> HeaderValue {
-    let visible: String = error.to_string().chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
-    HeaderValue::from_str(&visible).unwrap_or(HeaderValue::from_static(error.code.as_str()))
+    HeaderValue::from_str(&error.header()).unwrap_or(HeaderValue::from_static(error.code.as_str()))
 }
 
 /// gRPC messages are percent-encoded, the percent sign included.

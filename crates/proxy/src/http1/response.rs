@@ -228,10 +228,7 @@ pub(crate) fn write_failure(out: &mut Vec<u8>, error: &ProxyError, version: Vers
         line(out, b"location", location.as_bytes());
     }
     if informational {
-        out.extend_from_slice(b"l5d-proxy-error: ");
-        let visible = |byte: u8| if matches!(byte, b' '..=b'~') { byte } else { b' ' };
-        out.extend(error.to_string().bytes().map(visible));
-        out.extend_from_slice(b"\r\n");
+        line(out, names::header::PROXY_ERROR.as_bytes(), error.header().as_bytes());
         if close {
             out.extend_from_slice(b"l5d-proxy-connection: close\r\n");
         }

@@ -119,8 +119,7 @@ impl Door for Guard {
 /// The name and value of the header by which peers of the mesh are told why.
 pub(super) fn reason(connected: &Connected, error: &ProxyError) -> Option<(&'static str, http::HeaderValue)> {
     connected.tls.identity()?;
-    let visible: String = error.to_string().chars().filter(|c| matches!(c, ' '..='~')).collect();
-    Some((header::PROXY_ERROR, visible.try_into().ok()?))
+    Some((header::PROXY_ERROR, error.header().try_into().ok()?))
 }
 
 #[cfg(test)]
