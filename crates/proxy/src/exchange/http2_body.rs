@@ -34,6 +34,8 @@ pub(super) struct Pump {
     held: Bytes,
     /// Bytes that were passed on.
     passed: u64,
+    /// Trailers were taken off what is read.
+    trailed: bool,
     moved: bool,
     /// Content since it was last asked for.
     content: usize,
@@ -126,7 +128,15 @@ impl Body {
 
 impl Pump {
     pub(super) fn new(from: RecvStream) -> Self {
-        Self { from: Body::new(from), held: Bytes::new(), passed: 0, moved: false, content: 0, done: false }
+        Self {
+            from: Body::new(from),
+            held: Bytes::new(),
+            passed: 0,
+            trailed: false,
+            moved: false,
+            content: 0,
+            done: false,
+        }
     }
 
     /// Bytes that were passed on, since the first attempt.
@@ -157,9 +167,15 @@ impl Pump {
         Poll::Ready(Ok(trailers.as_ref().and_then(super::http2_head::grpc_status)))
     }
 
-    /// Whether nothing of the body was read, so that it can still be sent whole.
+    /// Whether nothing of the body is gone, so that it can still be sent whole.
     pub(super) fn is_untouched(&self) -> bool {
-        self.passed == 0 && self.held.is_empty()
+        self.passed == 0 && !self.trailed
+    }
+
+    /// Begins to pass on a body that is untouched, though another receiver was given up; true if it has none.
+    pub(super) fn resume(&mut self) -> bool {
+        self.done = self.ends();
+        self.done
     }
 
     /// Whether anything has been passed on.
@@ -186,10 +202,12 @@ impl Pump {
         &mut self.from
     }
 
-    /// Nothing more is to be passed on.
+    /// Nothing more is to be passed on. What is untouched stays: another receiver may want it.
     pub(super) fn stop(&mut self) {
         self.done = true;
-        self.held = Bytes::new();
+        if !self.is_untouched() {
+            self.held = Bytes::new();
+        }
     }
 
     /// Moves what can be moved. Ready at the end of the stream, with the trailers' gRPC status if they carry one; `told` is
@@ -234,6 +252,7 @@ impl Pump {
             }
         }
         let trailers = ready!(self.from.poll_trailers(cx)).map_err(Broken::From)?;
+        self.trailed |= trailers.is_some();
         Poll::Ready(finish(trailers, to, told))
     }
 

@@ -176,6 +176,7 @@ async fn serve_stream<D: Director>(
             {
                 again -= 1;
                 record.repeated();
+                whole = body.resume();
                 continue;
             }
             Err(NoResponse::Again) => {}

@@ -242,6 +242,34 @@ fn a_refused_request_is_asked_elsewhere() {
 }
 
 #[test]
+fn a_body_that_comes_after_the_refusal_is_sent_whole() {
+    for (framing, body) in [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")] {
+        local(async move {
+            let seen = Rc::new(Cell::new(0));
+            let counted = seen.clone();
+            let server = server(move |request, mut respond| {
+                let seen = counted.clone();
+                async move {
+                    seen.set(seen.get() + 1);
+                    if seen.get() == 1 {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        return;
+                    }
+                    assert_eq!(read(&mut request.into_body()).await.unwrap().0, "hello");
+                    respond.send_response(ok(), true).unwrap();
+                }
+            });
+            let fake = Fake::to_http2(server.await);
+            let mut client = proxy(&fake).await;
+            client.write_all(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes()).await.unwrap();
+            until(|| seen.get() == 2).await;
+            let response = exchange(&mut client, body, "\r\n\r\n").await;
+            assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        });
+    }
+}
+
+#[test]
 fn a_response_that_breaks_off_is_seen_to_be_incomplete() {
     local(async {
         let server = server(|request, mut respond| async move {

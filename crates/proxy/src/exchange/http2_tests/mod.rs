@@ -1,6 +1,7 @@
 //! Exchanges that touch HTTP/2, on loopback: a real client, a connection that this proxy serves, a direction that decides
 //! what the test says, and a real server.
 
+mod again;
 mod attacks;
 mod costs;
 mod course;

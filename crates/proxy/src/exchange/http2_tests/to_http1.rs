@@ -209,6 +209,32 @@ fn connections_are_kept_and_a_stale_one_is_replaced() {
 }
 
 #[test]
+fn a_body_that_comes_after_the_first_connection_closed_is_sent_whole() {
+    local(async {
+        let seen = Rc::new(Cell::new(0));
+        let counted = seen.clone();
+        let server = application(move |mut tcp| {
+            let seen = counted.clone();
+            async move {
+                until_end(&mut tcp, "\r\n\r\n").await;
+                seen.set(seen.get() + 1);
+                if seen.get() == 1 {
+                    return;
+                }
+                until_end(&mut tcp, "5\r\nhello\r\n0\r\n\r\n").await;
+                tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            }
+        });
+        let fake = to_http1(server.await);
+        let request = Request::put("http://web.test/").body(()).unwrap();
+        let (response, mut send) = fake.client().await.send_request(request, false).unwrap();
+        until(|| seen.get() == 2).await;
+        send.send_data("hello".into(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+}
+
+#[test]
 fn interim_responses_are_passed_on() {
     local(async {
         let server = application(|mut tcp| async move {
