@@ -59,6 +59,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         let idempotent = self.head.is_idempotent(self.client.read.filled());
         let mut upstream = self.connect().await?;
         self.course.started();
+        // Another attempt may have had an answer.
+        self.response.status = 0;
         let mut request = self.write_request(&mut upstream);
         let joined = request.held.saturating_sub(self.head.len);
         if joined > 0 {

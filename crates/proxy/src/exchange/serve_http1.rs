@@ -191,7 +191,6 @@ async fn request<D: Director>(
     director: &D,
     drain: &drain::Watch,
 ) -> After {
-    response.status = 0;
     let course = Course::default();
     let mut again = MAX_AGAIN;
     let (error, keep) = loop {

@@ -271,3 +271,19 @@ fn no_attempt_is_made_that_would_be_too_late() {
         assert!((1..=5).contains(&attempts), "{attempts}");
     });
 }
+
+/// Whatever the attempt before was answered.
+#[test]
+fn a_stale_connection_is_left_for_another_by_a_retry_too() {
+    local(async {
+        let (origin, proxy, mut client) = Origin::begin().await;
+        asks(&proxy, retry(2));
+        let mut server = origin.asked(&mut client, GET).await;
+        server.say(BUSY).await;
+        server.hear(GET).await;
+        drop(server);
+        let mut server = origin.accept().await;
+        server.hear(GET).await;
+        server.answers(&mut client, OK).await;
+    });
+}
