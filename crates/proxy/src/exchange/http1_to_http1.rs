@@ -363,7 +363,9 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     }
 
     /// Leaves HTTP: passes the head on, then bytes in both directions.
-    async fn tunnel(self, mut upstream: Connection) -> After {
+    async fn tunnel(self, upstream: Connection) -> After {
+        let mut tunnel = Tunnel { upstream, ended: false };
+        let upstream = &mut tunnel.upstream;
         let Self { client, response, record, .. } = self;
         record.response_fields(&View { head: response, buf: upstream.io.read.filled() });
         record.response_head(response.status);
@@ -396,7 +398,24 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         record.request_body(usize::try_from(outcome.a_to_b).unwrap_or(usize::MAX));
         record.response_body(usize::try_from(outcome.b_to_a).unwrap_or(usize::MAX));
         record.end(None, None);
+        tunnel.ended = true;
         if outcome.result.is_ok() { After::Close } else { After::Reset }
+    }
+}
+
+/// The endpoint's side of a connection that has left HTTP.
+struct Tunnel {
+    upstream: Connection,
+    /// The bytes have come to an end of their own, or were cut by either side.
+    ended: bool,
+}
+
+/// Dropped before, for its client is no longer let in or the process ends, the endpoint must see that this is no end.
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.upstream.io.stream.reset_on_close();
+        }
     }
 }
 

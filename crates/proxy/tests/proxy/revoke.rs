@@ -73,7 +73,18 @@ async fn a_response_that_is_under_way_is_cut_and_does_not_look_complete() {
 async fn a_tunnel_and_an_idle_connection_are_cut() {
     let mesh = Mesh::start().await;
     let upgraded = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
-    let (addr, origin) = stalling(upgraded).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    // How the application sees its connection end.
+    let application = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = vec![];
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tcp.read_u8().await.unwrap());
+        }
+        tcp.write_all(upgraded.as_bytes()).await.unwrap();
+        tcp.read_to_end(&mut vec![]).await
+    });
     mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::AllUnauthenticated));
     let request = "GET / HTTP/1.1\r\nhost: app\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let mut tunnel = begun(&mesh, addr, request, "hello").await;
@@ -86,9 +97,10 @@ async fn a_tunnel_and_an_idle_connection_are_cut() {
         mesh.control.set_inbound(port, inbound(DefaultPolicy::Deny));
     }
     assert!(soon(tunnel.read_to_end(&mut vec![])).await.is_err(), "reset");
+    let ended = soon(application).await.unwrap();
+    assert!(ended.is_err(), "the application sees no end: {ended:?}");
     eventually("both are counted", || mesh.app.metric(TERMINATED) == 2.0).await;
     assert!(soon(client.call(get())).await.is_err());
-    origin.abort();
 }
 
 #[tokio::test]
