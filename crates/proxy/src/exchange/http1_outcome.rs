@@ -1,6 +1,8 @@
 //! How the exchange of an HTTP/1 client ends, whatever carries it to the endpoint.
 
-use crate::error::ProxyError;
+use super::Course;
+use crate::{error::ProxyError, http1::io::Io};
+use std::{future::poll_fn, pin::pin, task::Poll};
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,4 +60,25 @@ pub(super) enum Request {
     Read,
     /// Some of its body is still to come.
     Amid,
+}
+
+/// A connection to the endpoint, unless the client goes away, or its request is too late, before there is one.
+pub(super) async fn connected<T>(
+    client: &mut Io,
+    course: &Course,
+    connecting: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, NoResponse> {
+    let mut connecting = pin!(connecting);
+    let held = client.read.len();
+    poll_fn(|cx| {
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(connected.map_err(|error| NoResponse::Failed(Failed::Reply(error))));
+        }
+        if client.poll_gone(cx, held).is_ready() {
+            return Poll::Ready(Err(NoResponse::Failed(Failed::ClientGone)));
+        }
+        let late = course.too_late(cx, client.moved(), false);
+        late.map(|error| Err(NoResponse::Late { error, request: Request::Unread }))
+    })
+    .await
 }

@@ -8,7 +8,7 @@
 
 use super::{
     Course, Edits, Endpoint, Observe, Version,
-    http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
     http1_pump::{Broken, Pump},
     untold,
 };
@@ -27,7 +27,6 @@ use crate::{
 use std::{
     future::poll_fn,
     io,
-    pin::pin,
     task::{Context, Poll},
     time::Instant,
 };
@@ -36,9 +35,6 @@ use weft_transport::{copy, drain};
 
 /// A request body up to this size is sent in one piece with the head, and again on another connection if need be.
 const JOINED_BODY: u64 = 4096;
-
-/// How far the client's connection is read only to notice its end: a request that is held, and something behind it.
-const READ_AHEAD: usize = 2 * MAX_HEAD;
 
 /// The request and what was decided for it.
 pub(super) struct Exchange<'a, E, R> {
@@ -57,7 +53,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     pub(super) async fn run(mut self) -> Result<After, NoResponse> {
         let asked = self.head.asked(self.client.read.filled());
         let idempotent = self.head.is_idempotent(self.client.read.filled());
-        let mut upstream = self.connect().await?;
+        let mut upstream = connected(self.client, self.course, self.endpoint.http1()).await?;
         self.course.started();
         // Another attempt may have had an answer.
         self.response.status = 0;
@@ -122,23 +118,6 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         self.record.end(response.grpc_status.or(grpc), None);
         self.keep(upstream, &request);
         Ok(if close || !request.pump.is_read() { After::Close } else { After::Keep })
-    }
-
-    /// A connection to the endpoint, unless the client goes away first.
-    async fn connect(&mut self) -> Result<Connection, NoResponse> {
-        let mut connecting = pin!(self.endpoint.http1());
-        let (client, course) = (&mut *self.client, self.course);
-        poll_fn(|cx| {
-            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(reply));
-            }
-            if client.read.len() < READ_AHEAD && gone(client.poll_fill(cx, READ_AHEAD)) {
-                return Poll::Ready(Err(NoResponse::Failed(Failed::ClientGone)));
-            }
-            let late = course.too_late(cx, client.moved(), false);
-            late.map(|error| Err(NoResponse::Late { error, request: Request::Unread }))
-        })
-        .await
     }
 
     /// Gives the endpoint's connection back, if it is good for another exchange.
@@ -251,7 +230,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 Poll::Pending => break,
             }
         }
-        if request.pump.is_read() && self.poll_gone(cx, request.held) {
+        if request.pump.is_read() && self.client.poll_gone(cx, request.held).is_ready() {
             return Poll::Ready(Err(NoHead::Client(Failed::ClientGone)));
         }
         self.poll_late(cx, &upstream.io, request).map(|error| Err(NoHead::Late(error)))
@@ -275,11 +254,6 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             self.record.request_body(content);
         }
         polled
-    }
-
-    /// Whether the client has gone while it has nothing more to say than the `held` bytes.
-    fn poll_gone(&mut self, cx: &mut Context<'_>, held: usize) -> bool {
-        self.client.read.len() == held && gone(self.client.poll_fill(cx, READ_AHEAD))
     }
 
     /// Passes an interim response on (1xx); an HTTP/1.0 client knows none.
@@ -356,7 +330,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             Poll::Ready(Err(Failed::Reply(error))) => return Poll::Ready(Err(Ended::Cut(error))),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if request.pump.is_read() && self.poll_gone(cx, 0) {
+        if request.pump.is_read() && self.client.poll_gone(cx, 0).is_ready() {
             return Poll::Ready(Err(Ended::ClientGone));
         }
         self.poll_late(cx, upstream, request).map(|error| Err(Ended::Cut(error)))
@@ -482,10 +456,6 @@ fn reply(error: ProxyError) -> NoResponse {
 
 fn age(upstream: &Connection) -> Repeatable {
     if upstream.completed > 0 { Repeatable::Stale } else { Repeatable::Fresh }
-}
-
-fn gone(read: Poll<io::Result<usize>>) -> bool {
-    matches!(read, Poll::Ready(Ok(0) | Err(_)))
 }
 
 fn protocol(what: &str) -> ProxyError {

@@ -43,8 +43,6 @@ use weft_transport::{drain, stream::Stream};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of what it is still sending is read meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
-/// How far the client's connection is read while its request waits for another attempt.
-const READ_AHEAD: usize = 2 * MAX_HEAD;
 /// How long a connection on which no request has come yet waits for the first one while the process drains: who has just
 /// connected is about to send it, and would lose it.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
@@ -292,16 +290,12 @@ fn keep_request(client: &mut Io, head: &RequestHead, limit: usize) {
 /// Waits for the next attempt, unless the client goes away before.
 async fn pause(client: &mut Io, course: &Course) -> Result<(), ()> {
     let mut pause = pin!(course.pause());
+    let held = client.read.len();
     poll_fn(|cx| {
         if pause.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        match client.poll_fill(cx, READ_AHEAD) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(())),
-            Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::OutOfMemory => Poll::Ready(Err(())),
-            // What comes is looked at when there is room, or when the next attempt begins.
-            Poll::Ready(_) | Poll::Pending => Poll::Pending,
-        }
+        client.poll_gone(cx, held).map(Err)
     })
     .await
 }

@@ -2,7 +2,10 @@
 //!
 //! Everything here is a poll function, since an exchange drives both of its connections from one task.
 
-use super::buffer::{OutBuffer, ReadBuffer};
+use super::{
+    buffer::{OutBuffer, ReadBuffer},
+    limits::MAX_HEAD,
+};
 use bytes::Bytes;
 use std::{
     io::{self, IoSlice},
@@ -12,6 +15,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weft_transport::stream::Stream;
 
+/// How far a connection is read only to notice its end: a request that is held, and something behind it.
+pub(crate) const READ_AHEAD: usize = 2 * MAX_HEAD;
 /// A body up to this size is copied behind its head: one piece costs the kernel, and TLS, less than two.
 const JOINED: usize = 4096;
 /// Ends a chunk.
@@ -98,6 +103,21 @@ impl Io {
             Poll::Pending => {
                 self.read.release();
                 Poll::Pending
+            }
+        }
+    }
+
+    /// Ready once a client that waits for an answer is gone: its connection broke, or has ended with nothing unread but the
+    /// `held` bytes of its request. Who has ended only his own side looks the same and is taken for gone as well, as Linkerd
+    /// does. What comes meanwhile is read ahead.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, held: usize) -> Poll<()> {
+        loop {
+            match ready!(self.poll_fill(cx, READ_AHEAD)) {
+                Ok(0) if self.read.len() > held => return Poll::Pending,
+                // It has sent too much to be watched further.
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Poll::Pending,
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
             }
         }
     }

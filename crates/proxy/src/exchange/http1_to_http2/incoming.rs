@@ -1,6 +1,6 @@
 //! The response's body, from the HTTP/2 stream to the HTTP/1 client. The stream's window opens as the client takes it.
 
-use super::{Cut, WRITE_AT_ONCE, watch};
+use super::{Cut, WRITE_AT_ONCE};
 use crate::{
     exchange::{
         Told,
@@ -61,7 +61,7 @@ impl Incoming {
                 return Poll::Ready(Ok(()));
             }
             if waits {
-                let gone = idle && watch(cx, client).is_err();
+                let gone = idle && client.poll_gone(cx, 0).is_ready();
                 return if gone { Poll::Ready(Err(Cut::Client)) } else { Poll::Pending };
             }
         }

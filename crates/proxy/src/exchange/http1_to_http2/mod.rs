@@ -10,7 +10,7 @@ use super::{
     Course, Edits, Endpoint, Observe, Told, Version,
     http1_as_http2::request,
     http1_fields::{write_field, write_fields, write_last_chunk},
-    http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
     http2_head::{asks_to_close, edit_interim, edit_response, grpc_status, stream_end},
 };
 use crate::{
@@ -25,16 +25,13 @@ use incoming::{Framing, Incoming};
 use outgoing::Outgoing;
 use std::{
     future::poll_fn,
-    io,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
 use weft_model::{decide::retry::Outcome, names};
 use weft_transport::drain;
 
-/// How far the client's connection is read ahead, in bytes.
-const READ_AHEAD: usize = 128 * 1024;
 /// Bytes of a response that are gathered for one write.
 const WRITE_AT_ONCE: usize = 64 * 1024;
 
@@ -79,11 +76,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             only_head,
             idempotent,
         };
-        let connected = self.course.in_time(pin!(self.endpoint.http2())).await;
-        let mut sender = match connected {
-            Ok(sender) => sender.map_err(reply)?,
-            Err(error) => return Err(NoResponse::Late { error, request: Request::Unread }),
-        };
+        let mut sender = connected(self.client, self.course, self.endpoint.http2()).await?;
         self.course.started();
         let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
@@ -142,7 +135,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         } else {
             // Interim responses, `100 Continue` among them. An error shows when the response is written.
             let _ = self.client.poll_write_out(cx);
-            if outgoing.whole && watch(cx, self.client).is_err() {
+            if outgoing.whole && self.client.poll_gone(cx, outgoing.head).is_ready() {
                 return Poll::Ready(Err(Cut::Client));
             }
             return self.course.too_late(cx, self.client.moved(), outgoing.sent()).map(|error| Err(Cut::Late(error)));
@@ -344,17 +337,6 @@ fn write_status(out: &mut Vec<u8>, version: Version, status: http::StatusCode) {
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// Whether the client is still there, as far as it says; what it sends meanwhile is its next request.
-fn watch(cx: &mut Context<'_>, client: &mut Io) -> Result<(), ()> {
-    match client.poll_fill(cx, READ_AHEAD) {
-        // It has sent too much to be watched further.
-        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => Ok(()),
-        Poll::Ready(Err(_)) => Err(()),
-        // It may have closed its side only.
-        Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
-    }
 }
 
 /// Whether the endpoint says that it has not looked at the request.

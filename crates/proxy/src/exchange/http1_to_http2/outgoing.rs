@@ -1,11 +1,11 @@
 //! The request's body, from the HTTP/1 client to the HTTP/2 stream. What was read is consumed when the stream has taken it.
 
-use super::{Cut, READ_AHEAD};
+use super::Cut;
 use crate::{
     exchange::{Observe, http1_fields::trailers_of, http2_body::room},
     http1::{
         body::{Decoder, Step},
-        io::Io,
+        io::{Io, READ_AHEAD},
     },
     http2::fields_fit,
 };

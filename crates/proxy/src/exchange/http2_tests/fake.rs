@@ -53,6 +53,8 @@ pub(super) struct Fake {
     pub(super) route: Rc<Route>,
     /// A direction that never decides on its next request; false again once it has been asked.
     pub(super) stuck: Cell<bool>,
+    /// Connections to the endpoint never come about.
+    pub(super) unreachable: Rc<Cell<bool>>,
     pub(super) seen: Rc<RefCell<Vec<Seen>>>,
     pub(super) refused: RefCell<Vec<Code>>,
     pub(super) rtts: Rc<Cell<usize>>,
@@ -73,6 +75,7 @@ impl Fake {
             retry: RefCell::default(),
             route: Rc::default(),
             stuck: Cell::default(),
+            unreachable: Rc::default(),
             seen: Rc::default(),
             refused: RefCell::default(),
             rtts: Rc::default(),
@@ -183,6 +186,7 @@ impl Director for Fake {
                 kept: self.kept.clone(),
                 rtts: self.rtts.clone(),
                 connections: self.connections.clone(),
+                unreachable: self.unreachable.clone(),
             },
             carrier: self.carrier,
             edits: self.edits.borrow().clone(),
@@ -205,11 +209,15 @@ pub(super) struct Chosen {
     kept: Rc<RefCell<Vec<http1::Connection>>>,
     rtts: Rc<Cell<usize>>,
     connections: Rc<Cell<usize>>,
+    unreachable: Rc<Cell<bool>>,
 }
 
 impl Chosen {
     async fn dial(&self) -> Result<Stream, ProxyError> {
         self.connections.set(self.connections.get() + 1);
+        if self.unreachable.get() {
+            std::future::pending::<()>().await;
+        }
         let tcp = TcpStream::connect(self.server)
             .await
             .map_err(|error| ProxyError::new(Code::ConnectFailed, error.to_string()))?;

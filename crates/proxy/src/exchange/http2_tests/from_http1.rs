@@ -289,23 +289,56 @@ fn a_response_that_breaks_off_is_seen_to_be_incomplete() {
     });
 }
 
+/// By a reset, or by an orderly end that looks as if it had closed its side only; before the response, or amid it.
 #[test]
 fn a_client_that_goes_away_cancels_the_stream() {
-    local(async {
-        let (cancelled, asked) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(false)));
-        let (told, asking) = (cancelled.clone(), asked.clone());
-        let server = server(move |_, mut respond| {
-            let told = told.clone();
-            asking.set(true);
-            async move { told.set(std::future::poll_fn(|cx| respond.poll_reset(cx)).await.ok()) }
+    for (resets, begun) in [(true, false), (false, false), (true, true), (false, true)] {
+        local(async move {
+            let (cancelled, asked) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(false)));
+            let (told, asking) = (cancelled.clone(), asked.clone());
+            let server = server(move |_, mut respond| {
+                let told = told.clone();
+                asking.set(true);
+                async move {
+                    let reset = if begun {
+                        let mut send = respond.send_response(ok(), false).unwrap();
+                        send.send_data("half".into(), false).unwrap();
+                        std::future::poll_fn(|cx| send.poll_reset(cx)).await
+                    } else {
+                        std::future::poll_fn(|cx| respond.poll_reset(cx)).await
+                    };
+                    told.set(reset.ok());
+                }
+            });
+            let fake = Fake::to_http2(server.await);
+            let mut client = proxy(&fake).await;
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            if begun {
+                until_end(&mut client, "half\r\n").await;
+            } else {
+                until(|| asked.get()).await;
+            }
+            if resets {
+                Stream::from(client).reset_on_close();
+            } else {
+                drop(client);
+            }
+            until(|| cancelled.get().is_some()).await;
+            assert_eq!(cancelled.get(), Some(Reason::CANCEL), "{resets} {begun}");
+            assert_eq!(fake.record().await.last(), Some(&Seen::Aborted));
         });
-        let fake = Fake::to_http2(server.await);
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_is_noticed_while_the_endpoint_is_connected() {
+    local(async {
+        let fake = Fake::to_http2(([127, 0, 0, 1], 1).into());
+        fake.unreachable.set(true);
         let mut client = proxy(&fake).await;
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        until(|| asked.get()).await;
-        Stream::from(client).reset_on_close();
-        until(|| cancelled.get().is_some()).await;
-        assert_eq!(cancelled.get(), Some(Reason::CANCEL));
+        until(|| fake.connections.get() == 1).await;
+        drop(client);
         assert_eq!(fake.record().await, [Seen::Aborted]);
     });
 }
