@@ -28,6 +28,12 @@ pub trait RequestView {
 
     /// Shows each header field, name and value, in order; for those who only look.
     fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8]));
+
+    /// Whether it asks to leave HTTP, on a connection of its own: CONNECT and upgrades of HTTP/1. No header says so that a route
+    /// could see, for those concern one hop only.
+    fn is_upgrade(&self) -> bool {
+        false
+    }
 }
 
 /// How closely a route's hosts fit: any host, then a suffix by its length, then an exact name.

@@ -301,6 +301,10 @@ impl RequestView for View<'_> {
         self.head.fields.iter().filter(named).any(|field| wanted(value(field).of(self.buf)))
     }
 
+    fn is_upgrade(&self) -> bool {
+        self.head.is_upgrade()
+    }
+
     fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
         self.head.fields.iter().for_each(|field| visit(field.name.of(self.buf), field.value.of(self.buf)));
     }

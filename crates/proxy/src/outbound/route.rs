@@ -245,14 +245,12 @@ impl Requests {
             route.agree(began, course, |retries| Rc::new(Tried { spread: Rc::clone(spread), retries }));
             route.follow(began, course)
         });
-        let upgrades =
-            version != Version::Http2 && (request.method() == "CONNECT" || request.header("upgrade", &mut |_| true));
         let required = required_identity(request);
         let admit = |branch: &Branch<Http>| filter::permit(&branch.filters, request, matches, to, true);
         let opened = connect(&ruled, admit, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
-            Ok(member.connections.carrier(version, upgrades))
+            Ok(member.connections.carrier(version, request.is_upgrade()))
         })
         .await;
         let Open { branch, lease, member, carrier, backend, ticket } = match opened {

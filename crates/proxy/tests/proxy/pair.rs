@@ -165,5 +165,10 @@ async fn an_upgraded_connection_passes_bytes() {
         soon(tcp.read_to_end(&mut rest)).await.unwrap();
         assert_eq!(rest, b"\x00\xff bytes");
     }
+    let opened = mesh.web.metric("tcp_open_total{direction=\"outbound\",peer=\"dst\"");
+    assert_eq!(
+        opened, 2.0,
+        "one connection each: what a request that leaves HTTP travels on is known before it is made"
+    );
     server.abort();
 }
