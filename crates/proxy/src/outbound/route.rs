@@ -246,7 +246,9 @@ impl Requests {
             route.follow(began, course)
         });
         let required = required_identity(request);
-        let admit = |branch: &Branch<Http>| filter::permit(&branch.filters, request, matches, to, true);
+        let admit = |branch: &Branch<Http>, drawn: bool| {
+            filter::permit(&branch.filters, request, matches, to, course.is_first() && !drawn)
+        };
         let opened = connect(&ruled, admit, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
@@ -287,16 +289,19 @@ impl Requests {
     }
 }
 
-/// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
+/// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout. `admit` is also
+/// told whether the branch was chosen before.
 async fn connect<'s>(
     ruled: &'s Ruled,
-    admit: impl Fn(&Branch<Http>) -> Result<(), ProxyError>,
+    admit: impl Fn(&Branch<Http>, bool) -> Result<(), ProxyError>,
     mut carrier: impl FnMut(&Member<Http>) -> Result<Carrier, ProxyError>,
 ) -> Result<Open<'s>, ProxyError> {
+    // What is drawn for a branch is drawn once, however many of its endpoints are tried.
+    let mut tried = Vec::new();
     loop {
         let chosen = ruled.spread.choose()?;
         let branch = ruled.spread.branch(chosen)?;
-        admit(branch)?;
+        admit(branch, tried.contains(&chosen))?;
         let Picked { member, ticket } = ruled.spread.next(chosen).await?;
         let carrier = carrier(&member)?;
         match Lease::new(Rc::clone(&member), carrier).await {
@@ -306,6 +311,9 @@ async fn connect<'s>(
             }
             Err(error) if ruled.spread.failed(chosen, &member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
+                if !tried.contains(&chosen) {
+                    tried.push(chosen);
+                }
             }
             Err(error) => return Err(error),
         }

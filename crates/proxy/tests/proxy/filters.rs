@@ -6,12 +6,15 @@ use crate::{
     mesh::{Mesh, Service, get, naming},
 };
 use http::{HeaderMap, Request, Response};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 use weft_model::{
     ClientPolicy, Endpoint, ProtocolHint, ServerPolicy,
     policy::{
         inbound::{DefaultPolicy, InboundRule, ServerProtocol},
-        outbound::{ClientProtocol, Distribution, OutboundRule, RouteBackend},
+        outbound::{ClientProtocol, Distribution, OutboundRule, Retry, RetryOn, RouteBackend},
         route::{Filter, GrpcRoute, HeaderEdits, HttpMatch, PathMatch, PathReplacement, Ratio, Redirect, Rule},
     },
 };
@@ -299,6 +302,35 @@ async fn a_servers_redirect_reaches_the_client() {
     assert_eq!(response.header("l5d-proxy-error"), None, "what the server's proxy says is for the client's proxy");
     assert_eq!(code(&mesh.app, "inbound", "REDIRECT"), 1.0);
     assert_eq!(mesh.app.metric("inbound_http_errors_total{"), 0.0);
+}
+
+/// However often it is sent: each attempt that is drawn for anew would fail more of the requests than the policy says.
+#[tokio::test]
+async fn what_fails_a_share_at_a_backend_is_drawn_once_per_request() {
+    const REQUESTS: usize = 100;
+    let mesh = Mesh::start().await;
+    let answered = AtomicUsize::new(0);
+    let origin = http1::Origin::start(move |_| match answered.fetch_add(1, Relaxed) % 4 {
+        3 => http1::Reply::ok("done"),
+        _ => http1::Reply::status(503, "Busy", ""),
+    });
+    let origin = origin.await.unwrap();
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let policy = outbound(&known, |rule| {
+        let half = Ratio { numerator: 1, denominator: 2 };
+        backends(rule)[0].filters = vec![failing(418, half)];
+        let on = RetryOn::Statuses(vec![503..=503]);
+        rule.does.retry = Some(Retry { max_retries: 3, max_request_bytes: 1024, on, timeout: None, backoff: None });
+    });
+    mesh.control.set_outbound(known.addr, policy);
+    let mut client = http1::Client::over(mesh.connect(&known).await);
+    let mut passed = 0;
+    for _ in 0..REQUESTS {
+        let response = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        passed += usize::from(response.status() == Some(200));
+    }
+    // Half of them; drawn for each of its attempts, one in sixteen would.
+    assert!((25..75).contains(&passed), "{passed} of {REQUESTS}");
 }
 
 #[tokio::test]
