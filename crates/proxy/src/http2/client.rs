@@ -8,7 +8,7 @@ use super::{
     gate::{Limits, Side},
     guarded::{Guarded, Link},
     pings::Pings,
-    settings::{ClientSettings, RESET_MEMORY, RESET_STREAMS, SMALL_FRAMES},
+    settings::{COLD_STREAMS, ClientSettings, RESET_MEMORY, RESET_STREAMS, SMALL_FRAMES},
     window::Window,
 };
 use crate::{
@@ -30,6 +30,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 use weft_transport::lifetime::Life;
@@ -52,6 +53,10 @@ struct Shared {
     start: Instant,
     /// Too much was cancelled: what is new goes elsewhere.
     left: Cell<bool>,
+    /// The server has said how many streams it allows.
+    settled: Cell<bool>,
+    /// Those who wait for that, or for the end of the connection.
+    settles: Notify,
 }
 
 /// Counts a stream as open until dropped. Dropped before it was answered, it was cancelled.
@@ -66,6 +71,9 @@ pub(crate) struct OpenStream {
 /// many of them for an attack by whoever holds the connection, on which other clients' requests are.
 const YOUNG: Duration = Duration::from_millis(100);
 
+/// How long who finds no room on a fresh connection waits for the server's settings.
+const SETTLE: Duration = Duration::from_secs(1);
+
 impl Shared {
     fn new(link: &Rc<Link>) -> Self {
         Self {
@@ -76,6 +84,14 @@ impl Shared {
             cancels: RefCell::new(Bucket::full(CANCELS, Duration::ZERO)),
             start: Instant::now(),
             left: Cell::default(),
+            settled: Cell::default(),
+            settles: Notify::new(),
+        }
+    }
+
+    fn settle(&self) {
+        if !self.settled.replace(true) {
+            self.settles.notify_waiters();
         }
     }
 }
@@ -99,6 +115,7 @@ where
         .max_frame_size(settings.max_frame_size)
         .max_header_list_size(settings.max_header_list_size)
         .max_send_buffer_size(settings.max_send_buffer as usize)
+        .initial_max_send_streams(COLD_STREAMS)
         .max_concurrent_reset_streams(settings.max_concurrent_reset_streams.map_or(RESET_STREAMS, |max| max as usize))
         .reset_stream_duration(RESET_MEMORY)
         .data_frame_budget(SMALL_FRAMES)
@@ -132,6 +149,10 @@ async fn drive<S>(
             }
             return Poll::Ready(());
         }
+        // A server's settings are the first that it says.
+        if link.reads() > 0 {
+            shared.settle();
+        }
         if let Some(larger) = window.cover(shared.streams.get()) {
             connection.set_target_window_size(larger);
             cx.waker().wake_by_ref();
@@ -159,6 +180,7 @@ struct CloseOnDrop(Rc<Shared>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.closed.set(true);
+        self.0.settle();
     }
 }
 
@@ -181,6 +203,21 @@ impl Sender {
     pub(crate) fn is_good(&self) -> bool {
         let Shared { life, left, .. } = &*self.connection;
         !self.is_closed() && !left.get() && !life.get().is_some_and(Life::is_ending)
+    }
+
+    /// Waits until the server has said how many streams it allows, or the connection has ended. A server that says nothing for
+    /// too long allows no more than those that were opened.
+    pub(crate) async fn settled(&self) {
+        let Shared { settled, settles, .. } = &*self.connection;
+        let settling = settles.notified();
+        if !settled.get() && tokio::time::timeout(SETTLE, settling).await.is_err() {
+            self.connection.settle();
+        }
+    }
+
+    /// Whether the server has not said yet how many streams it allows.
+    pub(crate) fn is_cold(&self) -> bool {
+        !self.connection.settled.get()
     }
 
     /// Whether the peer allows another stream now.

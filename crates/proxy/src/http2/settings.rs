@@ -8,6 +8,8 @@ use weft_model::endpoint::{Http2KeepAlive, Http2Params};
 
 /// Streams that a client may have open at once.
 pub(super) const MAX_CONCURRENT_STREAMS: u32 = 1000;
+/// Streams that are opened before the server has said how many it allows.
+pub(super) const COLD_STREAMS: usize = 100;
 /// Bytes of one decoded head or trailer, counted as RFC 9113 6.5.2 does: what fits in an HTTP/1 head fits here, with what the
 /// mesh adds.
 pub(crate) const MAX_HEADER_LIST_SIZE: u32 = (limits::MAX_HEAD + 32 * limits::MAX_FIELDS + 4096) as u32;

@@ -20,10 +20,10 @@ pub(crate) struct Pool {
     settings: http2::ClientSettings,
 }
 
-/// Whether the connection takes another request at once. One that is full is left to its requests, and another takes its place:
-/// slow ones hold up nobody but themselves.
+/// Whether the connection takes another request at once, or will say so soon. One that is full is left to its requests, and another
+/// takes its place: slow ones hold up nobody but themselves.
 fn takes_another(sender: &http2::Sender) -> bool {
-    sender.is_good() && sender.has_room()
+    sender.is_good() && (sender.has_room() || sender.is_cold())
 }
 
 impl Pool {
@@ -62,6 +62,13 @@ impl Pool {
                 Some(sender) => sender,
                 None => Box::pin(self.establish(&connect)).await?,
             };
+            if !sender.has_room() {
+                // A burst has met a fresh connection. Boxed: most requests find one that has settled.
+                Box::pin(sender.settled()).await;
+                if !takes_another(&sender) {
+                    continue;
+                }
+            }
             match sender.ready().await {
                 Ok(()) => return Ok(sender),
                 Err(error) if fresh => return Err(error),
@@ -154,5 +161,57 @@ mod tests {
             assert_eq!(connections.get(), 2, "the one with room is used again");
         };
         tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("nobody waits");
+    }
+
+    /// Nobody knows what a server allows before it says so: what it would refuse is not sent there.
+    #[tokio::test]
+    async fn a_burst_meets_no_refusal_on_a_fresh_connection() {
+        const BURST: usize = 250;
+        const ALLOWED: u32 = 120;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let local = tokio::task::LocalSet::new();
+        let taken = Rc::new(Cell::new(0));
+        let takes = Rc::clone(&taken);
+        local.spawn_local(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let taken = Rc::clone(&takes);
+                tokio::task::spawn_local(async move {
+                    let mut builder = h2::server::Builder::new();
+                    let builder = builder.max_concurrent_streams(ALLOWED);
+                    let mut server = builder.handshake::<_, bytes::Bytes>(tcp).await.unwrap();
+                    let mut open = vec![];
+                    while let Some(Ok(request)) = server.accept().await {
+                        taken.set(taken.get() + 1);
+                        open.push(request);
+                    }
+                });
+            }
+        });
+        let test = async {
+            let pool = Rc::new(Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default())));
+            let connections = Rc::new(Cell::new(0));
+            let asked = (0..BURST).map(|_| {
+                let (pool, connections) = (Rc::clone(&pool), Rc::clone(&connections));
+                tokio::task::spawn_local(async move {
+                    let connect = || {
+                        connections.set(connections.get() + 1);
+                        async move { Ok(Stream::tcp(TcpStream::connect(addr).await.unwrap())) }
+                    };
+                    let mut sender = pool.http2(connect).await.unwrap();
+                    sender.send(http::Request::get("http://web.test/").body(()).unwrap(), true).unwrap()
+                })
+            });
+            let asked: Vec<_> = asked.collect();
+            let mut open = vec![];
+            for asked in asked {
+                open.push(asked.await.unwrap());
+            }
+            while taken.get() < BURST {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(connections.get(), BURST.div_ceil(ALLOWED as usize));
+        };
+        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are taken");
     }
 }
