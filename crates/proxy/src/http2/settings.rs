@@ -15,8 +15,9 @@ pub(super) const COLD_STREAMS: usize = 100;
 pub(crate) const MAX_HEADER_LIST_SIZE: u32 = (limits::MAX_HEAD + 32 * limits::MAX_FIELDS + 4096) as u32;
 /// Bytes.
 const FRAME_SIZE: u32 = 16 * 1024;
-/// Bytes of one stream that wait for the socket.
-const SEND_BUFFER: u32 = 256 * 1024;
+/// Bytes of one stream that wait for the socket, however wide the peer opens its windows: with as much of what was read behind
+/// them, this times [`MAX_CONCURRENT_STREAMS`] is what a client that does not read holds with one connection.
+const SEND_BUFFER: u32 = 64 * 1024;
 /// Streams that were reset before anybody looked at them. The gate bounds their rate; this bounds their number.
 const PENDING_ACCEPT_RESET_STREAMS: u32 = 1024;
 /// Streams that were reset here and are remembered, so that what is still on its way to them is dropped without a word.
