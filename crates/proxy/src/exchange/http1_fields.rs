@@ -1,6 +1,6 @@
 //! Header fields between HTTP/1 lines and HTTP/2 maps.
 
-use crate::http1::{limits::MAX_TRAILER_FIELDS, trailers};
+use crate::http1::trailers;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -62,14 +62,10 @@ pub(super) fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
 /// Appends the end of a chunked body.
 pub(super) fn write_last_chunk(out: &mut Vec<u8>, fields: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
-    let Some(fields) = fields.filter(|fields| fields.len() <= MAX_TRAILER_FIELDS) else {
-        out.extend_from_slice(b"\r\n");
-        return;
-    };
-    let mut section = Vec::new();
-    write_fields(fields, &mut section, |_| false);
-    section.extend_from_slice(b"\r\n");
-    trailers::write(&section, out);
+    match fields {
+        Some(fields) => trailers::write_map(fields, out),
+        None => out.extend_from_slice(b"\r\n"),
+    }
 }
 
 #[cfg(test)]

@@ -1,46 +1,49 @@
 //! An HTTP/2 request that goes on as HTTP/1: the inbound side of HTTP/1 carried between two proxies (data plane 3.6, 3.7).
 //!
 //! The request gets back the version and target form that `l5d-orig-proto` names; the response says which version the
-//! application really spoke. Both bodies move at once, and nothing is read for which the other side has no room. The outbound
-//! side never comes here, so that there are no retries.
+//! application really spoke. Both bodies move at once, and nothing is read for which the other side has no room. A gateway comes
+//! here as well, where an endpoint does not speak HTTP/2: a policy's retries are made by status. gRPC's statuses behind a body are
+//! not waited for.
 
 use super::{
     Course, Edits, Endpoint, Observe, Told,
-    http1_fields::{headers_of, trailers_of, write_chunk, write_field, write_fields, write_last_chunk},
+    http1_fields::{headers_of, trailers_of, write_chunk, write_last_chunk},
+    http2_as_http1::write_head,
     http2_body::{Body, room},
-    http2_head::{check_fields, edit_fields, edit_interim, edit_response, grpc_status},
+    http2_head::{check_fields, edit_interim, edit_response, grpc_status},
     http2_reply::{Audience, break_off, unless_reset},
+    http2_to_http2::NoResponse,
     orig_proto::OrigProto,
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::Version,
     http1::{
         Connection,
-        body::{Decoder, Step},
+        body::{self, Decoder, Step},
         buffer::OutBuffer,
         framing::Asked,
         limits::{MAX_HEAD, MAX_INTERIM},
         response::ResponseHead,
         trailers,
     },
-    http2::fields_fit,
+    http2::{fields_fit, server::Driver},
 };
 use bytes::Bytes;
-use h2::{SendStream, server::SendResponse};
+use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use std::{
     future::poll_fn,
     task::{Context, Poll, ready},
     time::Instant,
 };
-use weft_model::names;
+use weft_model::{decide::retry::Outcome, names};
 
 /// How far the endpoint's connection is read ahead, in bytes.
 const READ_AHEAD: usize = 64 * 1024;
 
 pub(super) struct Downgrade<'a, E, R> {
     pub(super) respond: &'a mut SendResponse<Bytes>,
+    pub(super) driver: &'a Driver,
     pub(super) endpoint: &'a E,
     pub(super) edits: &'a Edits,
     pub(super) record: &'a mut R,
@@ -89,6 +92,12 @@ struct Sending {
 enum Failed {
     /// The client has reset the stream or is gone.
     Client,
+    /// The client's trailers are malformed.
+    Request,
+    /// A response came, and another attempt is made instead.
+    Again,
+    /// No response, or not the end of one, came in time.
+    Late(ProxyError),
     /// The connection ended without a word of response: a kept one may only have been closed meanwhile.
     Silent(ProxyError),
     Endpoint(ProxyError),
@@ -99,19 +108,20 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     ///
     /// # Errors
     /// There is no response; the client still waits for a reply.
-    pub(super) async fn run(&mut self, head: &mut request::Parts, body: &mut Body) -> Result<(), ProxyError> {
+    pub(super) async fn run(&mut self, head: &mut request::Parts, body: &mut Body) -> Result<(), NoResponse> {
         if head.method == Method::CONNECT {
-            return Err(ProxyError::new(Code::BadRequest, "connect is not carried from HTTP/2 to HTTP/1"));
+            return Err(ProxyError::new(Code::BadRequest, "connect is not carried from HTTP/2 to HTTP/1").into());
         }
-        let orig = OrigProto::take(&mut head.headers);
-        edit_fields(&mut head.headers, self.edits);
-        let whole = body.is_end_stream();
-        let chunked = !whole && !head.headers.contains_key(header::CONTENT_LENGTH);
-        let mut written = OutBuffer::default();
-        write_head(head, self.edits, orig, chunked, written.bytes());
         let asked = Asked { head: head.method == Method::HEAD, connect: false };
         let idempotent = head.method.is_idempotent();
-        head.headers.clear();
+        let whole = body.is_end_stream();
+        let mut written = OutBuffer::default();
+        let chunked = if self.course.keeps().is_some() {
+            // It may be needed again.
+            write_head(&mut head.clone(), self.edits, whole, written.bytes())
+        } else {
+            write_head(head, self.edits, whole, written.bytes())
+        };
         let mut outgoing =
             Outgoing { body, chunked, unwritten: 0, content: 0, whole, stopped: false, only_head: true, idempotent };
         // A fresh connection that closes without a word is given up for one other.
@@ -129,13 +139,32 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                     return Ok(());
                 }
                 Err(Failed::Client) => return Ok(()),
+                Err(Failed::Request) => {
+                    self.driver.reset(self.respond, Reason::PROTOCOL_ERROR);
+                    return Ok(());
+                }
+                Err(Failed::Again) => {
+                    self.discard(connection, &outgoing, &incoming.head);
+                    return Err(NoResponse::Again);
+                }
+                Err(Failed::Late(error))
+                    if incoming.body.is_none() && self.course.again_failed(&error, outgoing.body.is_whole()) =>
+                {
+                    self.record.repeated();
+                    self.record.response_head(error.status());
+                    self.record.first_byte();
+                    self.record.end(None, Some(&error));
+                    return Err(NoResponse::Again);
+                }
                 Err(Failed::Silent(_))
                     if (connection.completed > 0 || std::mem::take(&mut other)) && outgoing.may_repeat(&connection) =>
                 {
                     written = std::mem::take(&mut connection.io.out);
                     outgoing.stopped = false;
                 }
-                Err(Failed::Silent(error) | Failed::Endpoint(error)) => return self.fail(error, incoming.body),
+                Err(Failed::Silent(error) | Failed::Late(error) | Failed::Endpoint(error)) => {
+                    return self.fail(error, incoming.body).map_err(NoResponse::from);
+                }
             }
         }
     }
@@ -154,7 +183,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         }
         polled?;
         while incoming.body.is_none() {
-            match self.poll_head(cx, connection, incoming) {
+            match self.poll_head(cx, connection, incoming, outgoing.body.is_whole()) {
                 Poll::Ready(head) => head?,
                 Poll::Pending if self.respond.poll_reset(cx).is_ready() => return Poll::Ready(Err(Failed::Client)),
                 Poll::Pending => return self.poll_late(cx, connection, outgoing),
@@ -193,15 +222,17 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         outgoing: &Outgoing<'_>,
     ) -> Poll<Result<(), Failed>> {
         let sent = outgoing.stopped || outgoing.whole && outgoing.unwritten == 0;
-        self.course.too_late(cx, connection.io.moved(), sent).map(|error| Err(Failed::Endpoint(error)))
+        self.course.too_late(cx, connection.io.moved(), sent).map(|error| Err(Failed::Late(error)))
     }
 
-    /// Reads the head of a response and passes it on. An interim one leaves `incoming` as it was.
+    /// Reads the head of a response and passes it on, unless another attempt is made. An interim one leaves `incoming` as it was.
+    /// `kept` says that the request can be sent again.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
         incoming: &mut Incoming,
+        kept: bool,
     ) -> Poll<Result<(), Failed>> {
         let io = &mut connection.io;
         while !incoming.head.parse(io.read.filled(), incoming.asked).map_err(|_| malformed())? {
@@ -241,12 +272,23 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             // Nobody asked for it: HTTP/2 requests carry no `upgrade`.
             return Poll::Ready(Err(malformed()));
         }
-        Poll::Ready(self.start(response, incoming))
+        Poll::Ready(self.start(response, incoming, kept))
     }
 
-    fn start(&mut self, mut response: Response<()>, incoming: &mut Incoming) -> Result<(), Failed> {
+    fn start(&mut self, mut response: Response<()>, incoming: &mut Incoming, kept: bool) -> Result<(), Failed> {
         let head = &incoming.head;
         let headers = response.headers_mut();
+        self.course.answered();
+        let grpc = grpc_status(headers);
+        if self.course.again(Outcome::Response { status: head.status, grpc }, kept) {
+            self.record.repeated();
+            self.record.response_fields(&*headers);
+            self.record.response_head(head.status);
+            self.record.first_byte();
+            self.endpoint.responded(self.sent.elapsed());
+            self.record.end(grpc, None);
+            return Err(Failed::Again);
+        }
         if matches!(head.status, 204 | 304) {
             // HTTP/2 would take the length for that of the body.
             headers.remove(header::CONTENT_LENGTH);
@@ -262,7 +304,6 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             return Err(malformed());
         }
         self.record.response_head(head.status);
-        self.course.answered();
         let decoder = Decoder::new(head.body);
         let done = decoder.is_end();
         let to = self.respond.send_response(response, done).map_err(|_| Failed::Client)?;
@@ -273,6 +314,14 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         }
         incoming.body = Some(Sending { decoder, data: 0, content: 0, to, noted: done, done });
         Ok(())
+    }
+
+    /// A response is not passed on. Its connection is good for another request only if all of it has come.
+    fn discard(&self, mut connection: Connection, outgoing: &Outgoing<'_>, head: &ResponseHead) {
+        if let Some(n) = body::whole(head.body, connection.io.read.filled()) {
+            connection.io.read.consume(n);
+            self.keep(connection, outgoing, head);
+        }
     }
 
     fn keep(&self, mut connection: Connection, outgoing: &Outgoing<'_>, head: &ResponseHead) {
@@ -299,7 +348,7 @@ impl Outgoing<'_> {
         self.only_head && (self.idempotent || connection.io.out.nothing_written())
     }
 
-    /// Writes what can be written. An error says that the client has gone.
+    /// Writes what can be written. An error says that nothing more comes of the client.
     fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Result<(), Failed> {
         while !self.stopped {
             // What has come is taken though it may have to wait, at most one window: `h2` ends a connection on which too many
@@ -343,10 +392,12 @@ impl Outgoing<'_> {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(trailers) => trailers.map_err(|_| Failed::Client)?,
             };
+            if trailers.as_ref().is_some_and(|trailers| check_fields(trailers).is_err()) {
+                return Err(Failed::Request);
+            }
             self.whole = true;
             self.only_head = false;
             if self.chunked {
-                let trailers = trailers.filter(|trailers| check_fields(trailers).is_ok());
                 write_last_chunk(connection.io.out.bytes(), trailers.as_ref());
             }
             return Ok(true);
@@ -423,50 +474,6 @@ impl Sending {
             if fields.is_empty() { self.to.send_data(Bytes::new(), true) } else { self.to.send_trailers(fields) };
         sent.map_err(|_| Failed::Client)
     }
-}
-
-/// Appends the request's head.
-fn write_head(head: &request::Parts, edits: &Edits, orig: OrigProto, chunked: bool, out: &mut Vec<u8>) {
-    let authority = edits.authority.as_deref().or_else(|| head.uri.authority().map(|authority| authority.as_str()));
-    out.extend_from_slice(head.method.as_str().as_bytes());
-    out.push(b' ');
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    // `OPTIONS *` has no absolute form: the asterisk would become a part of the host.
-    if orig.absolute
-        && path.starts_with('/')
-        && let Some(authority) = authority
-    {
-        out.extend_from_slice(b"http://");
-        out.extend_from_slice(authority.as_bytes());
-    }
-    out.extend_from_slice(path.as_bytes());
-    // A body of unknown length cannot be told to HTTP/1.0, whose clients cannot have sent one.
-    let old = orig.version == Version::Http10 && !chunked;
-    out.extend_from_slice(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
-    match authority {
-        Some(authority) => write_field(out, "host", authority.as_bytes()),
-        None if !old && !head.headers.contains_key(header::HOST) => write_field(out, "host", b""),
-        None => {}
-    }
-    write_fields(&head.headers, out, |name| *name == header::COOKIE || (*name == header::HOST && authority.is_some()));
-    write_cookies(head, out);
-    if chunked {
-        write_field(out, "transfer-encoding", b"chunked");
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// HTTP/2 may cut cookies into several fields; HTTP/1 has one line (RFC 9113 8.2.3).
-fn write_cookies(head: &request::Parts, out: &mut Vec<u8>) {
-    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
-    let Some(first) = crumbs.next() else { return };
-    out.extend_from_slice(b"cookie: ");
-    out.extend_from_slice(first.as_bytes());
-    for crumb in crumbs {
-        out.extend_from_slice(b"; ");
-        out.extend_from_slice(crumb.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 fn malformed() -> Failed {

@@ -14,6 +14,7 @@ mod http1_outcome;
 mod http1_pump;
 mod http1_to_http1;
 mod http1_to_http2;
+mod http2_as_http1;
 mod http2_body;
 mod http2_head;
 mod http2_reply;

@@ -120,8 +120,9 @@ async fn serve_stream<D: Director>(
         let carried = match carrier {
             Carrier::Http1 => {
                 let (respond, sent) = (&mut *respond, Instant::now());
-                let mut downgrade = Downgrade { respond, endpoint, edits, record: recorded, course, audience, sent };
-                downgrade.run(head, body.body()).await.map_err(NoResponse::from)
+                let mut downgrade =
+                    Downgrade { respond, driver, endpoint, edits, record: recorded, course, audience, sent };
+                downgrade.run(head, body.body()).await
             }
             Carrier::Http2 => {
                 let connected = {

@@ -4,7 +4,8 @@
 
 use super::{
     framing::Body,
-    limits::{MAX_CHUNK_LINE, MAX_EXTENSIONS, MAX_TRAILER_FIELDS, MAX_TRAILERS},
+    limits::{MAX_CHUNK_LINE, MAX_EXTENSIONS},
+    trailers,
 };
 
 /// What the next bytes of a body are. The caller takes them off before it asks again.
@@ -177,39 +178,17 @@ impl Decoder {
             self.state = State::End;
             return Ok(Step::Trailers(2));
         }
-        // Parsing again pays only when a line was completed.
-        if !buf.get(seen..).unwrap_or_default().contains(&b'\n') {
-            if buf.len() > MAX_TRAILERS {
-                return Err(BodyError("the trailers are too large"));
-            }
-            self.state = State::Trailers(buf.len());
-            return Ok(Step::More);
-        }
-        let mut headers = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
-        match httparse::parse_headers(buf, &mut headers) {
-            Ok(httparse::Status::Complete((n, headers))) if n <= MAX_TRAILERS => {
-                let section = buf.get(..n).unwrap_or_default();
-                if !section.ends_with(b"\r\n\r\n") || !lines_end_with_crlf(section, headers) {
-                    return Err(BodyError("a trailer line does not end with CR LF"));
-                }
+        match trailers::whole(buf, seen)? {
+            Some(n) => {
                 self.state = State::End;
                 Ok(Step::Trailers(n))
             }
-            Ok(httparse::Status::Partial) if buf.len() <= MAX_TRAILERS => {
+            None => {
                 self.state = State::Trailers(buf.len());
                 Ok(Step::More)
             }
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(BodyError("the trailers are too large")),
-            Err(_) => Err(BodyError("malformed trailers")),
         }
     }
-}
-
-fn lines_end_with_crlf(section: &[u8], headers: &[httparse::Header<'_>]) -> bool {
-    headers.iter().all(|header| {
-        let start = super::fields::Span::within(section, header.name.as_bytes()).start();
-        start == 0 || start.checked_sub(2).and_then(|from| section.get(from..start)) == Some(b"\r\n")
-    })
 }
 
 fn has_open_quote(extension: &[u8]) -> bool {
@@ -239,6 +218,7 @@ fn hex(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::limits::MAX_TRAILERS;
     use proptest::prelude::*;
 
     /// Feeds `pieces` one by one; the content and the trailers, or what is wrong.
@@ -268,12 +248,15 @@ mod tests {
 
     #[test]
     fn chunked_bodies() {
+        let most = format!("{}\r\n", "a:b\r\n".repeat((MAX_TRAILERS - 2) / 5));
+        let with_most = format!("0\r\n{most}");
         let valid: &[(&str, &str, &str)] = &[
             ("0\r\n\r\n", "", "\r\n"),
             ("5\r\nhello\r\n0\r\n\r\n", "hello", "\r\n"),
             ("1;a=\"\\\";b\"\r\nx\r\n0\r\n\r\n", "x", "\r\n"),
             ("00005;a=b;c=\"d e\"\r\nhello\r\nA\r\n0123456789\r\n000\r\n\r\n", "hello0123456789", "\r\n"),
             ("1\r\nx\r\n0\r\nA: 1\r\nb: 2\r\n\r\n", "x", "A: 1\r\nb: 2\r\n\r\n"),
+            (&with_most, "", &most),
         ];
         for (wire, data, trailers) in valid {
             assert_eq!(
@@ -284,8 +267,8 @@ mod tests {
         }
         let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(300));
         let many_extensions = format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "a".repeat(200)).repeat(100));
-        let many_trailers = format!("0\r\n{}\r\n", "a: b\r\n".repeat(33));
-        let large_trailers = format!("0\r\na: {}\r\n\r\n", "b".repeat(17_000));
+        let many_trailers = format!("0\r\n{}\r\n", "a:b\r\n".repeat(MAX_TRAILERS / 5 + 1));
+        let large_trailers = format!("0\r\na: {}\r\n\r\n", "b".repeat(MAX_TRAILERS));
         for wire in [
             "\r\n",
             "x\r\n",
@@ -313,6 +296,7 @@ mod tests {
             "0\r\na: b\r\n\n",
             "0\r\n\n",
             "0\r\na\r\n\r\n",
+            "0\r\na: b\r\nc: d\n\r\n",
             &long,
             &many_extensions,
             &many_trailers,

@@ -8,11 +8,12 @@ use crate::{
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use weft_model::decide::retry::RetryTerms;
 
 /// An HTTP/1 application: each connection is given to `handle`.
 async fn application<F, Fut>(handle: F) -> SocketAddr
@@ -339,5 +340,98 @@ fn connect_is_refused() {
         let request = Request::connect("web.test:80").body(()).unwrap();
         let (response, _send) = fake.client().await.send_request(request, false).unwrap();
         assert_eq!(response.await.unwrap().status(), 400);
+    });
+}
+
+/// A gateway's endpoint may speak HTTP/1 alone.
+#[test]
+fn what_a_policy_asks_for_is_sent_again_byte_for_byte() {
+    for trailing in [false, true] {
+        local(async move {
+            let answered = Rc::new(Cell::new(0));
+            let counted = answered.clone();
+            let server = application(move |mut tcp| {
+                let answered = counted.clone();
+                async move {
+                    let end = if trailing { "\r\n0\r\nx-sum: 7\r\n\r\n" } else { "\r\n0\r\n\r\n" };
+                    loop {
+                        let request = until_end(&mut tcp, end).await;
+                        assert!(
+                            request.starts_with("POST /Voting/Vote HTTP/1.1\r\nhost: voting.test\r\n"),
+                            "{request}"
+                        );
+                        assert!(request.ends_with(&format!("\r\n\r\n5\r\nhello{end}")), "{request}");
+                        answered.set(answered.get() + 1);
+                        let answer = match answered.get() {
+                            1 => "503 Busy\r\ncontent-length: 4\r\n\r\nbusy",
+                            // Nothing: the next attempt comes when this one has taken too long.
+                            2 => continue,
+                            _ => "200 OK\r\ncontent-length: 2\r\n\r\nok",
+                        };
+                        tcp.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await.unwrap();
+                    }
+                }
+            });
+            let fake = to_http1(server.await);
+            fake.retry.replace(Some(RetryTerms {
+                limit: 3,
+                body: 64 * 1024,
+                statuses: vec![503..=503],
+                codes: vec![],
+                timeout: Some(Duration::from_secs(1)),
+                backoff: None,
+            }));
+            let (response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+            send.send_data("hello".into(), !trailing).unwrap();
+            if trailing {
+                send.send_trailers([("x-sum".parse().unwrap(), HeaderValue::from_static("7"))].into_iter().collect())
+                    .unwrap();
+            }
+            let mut response = response.await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            assert!(answered.get() >= 3, "{}", answered.get());
+            assert_eq!(read(response.body_mut()).await.unwrap().0, "ok");
+            assert!(fake.connections.get() < answered.get(), "the connection of the first answer is used again");
+        });
+    }
+}
+
+/// As many fields as the sections of HTTP/1 and the blocks of HTTP/2 hold.
+#[test]
+fn many_large_trailers_pass_both_ways() {
+    local(async {
+        let value = "v".repeat(100);
+        let section: String = (0..200).map(|n| format!("x-{n}: {value}\r\n")).chain(["\r\n".to_owned()]).collect();
+        let end = format!("5\r\nhello\r\n0\r\n{section}");
+        let told = section.clone();
+        let server = application(move |mut tcp| {
+            let (end, section) = (end.clone(), told.clone());
+            async move {
+                until_end(&mut tcp, &end).await;
+                let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n";
+                tcp.write_all([head, &section].concat().as_bytes()).await.unwrap();
+            }
+        });
+        let fake = to_http1(server.await);
+        let (response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+        let fields = (0..200).map(|n| (format!("x-{n}").parse().unwrap(), value.parse().unwrap()));
+        let fields: HeaderMap = fields.collect();
+        send.send_data("hello".into(), false).unwrap();
+        send.send_trailers(fields.clone()).unwrap();
+        let (body, got) = read(response.await.unwrap().body_mut()).await.unwrap();
+        assert_eq!(body, "ok");
+        assert!(got == Some(fields), "{} fields", got.map_or(0, |got| got.len()));
+    });
+}
+
+#[test]
+fn malformed_trailers_end_the_request_and_are_not_left_out() {
+    local(async {
+        let server = application(|mut tcp| async move { while tcp.read_u8().await.is_ok() {} });
+        let fake = to_http1(server.await);
+        let (response, mut send) = fake.client().await.send_request(grpc(), false).unwrap();
+        let blank: HeaderMap = [("x-sum".parse().unwrap(), HeaderValue::from_static("7 "))].into_iter().collect();
+        send.send_trailers(blank).unwrap();
+        assert_eq!(response.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
     });
 }
