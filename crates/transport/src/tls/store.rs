@@ -94,6 +94,9 @@ impl Store {
     ) -> Result<Self, AnchorsError> {
         let anchors = verify::anchors(anchors_pem)?;
         let provider = verify::provider(exchange);
+        // The process's first random number takes some 20 ms of CPU, for the provider gathers the jitter of the clock for it: that shall
+        // be now, and not within the first handshake. Should it fail, so will every handshake, and say so.
+        let _ = provider.secure_random.fill(&mut [0; 1]);
         let current = Current::new(&provider, Arc::new(anchors), None)?;
         Ok(Self(Arc::new(Shared {
             server_name,
