@@ -56,13 +56,18 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Of the first [`COLD`], for the open loop.
     pub(crate) cold: Percentiles,
-    pub(crate) steady: Percentiles,
+    /// `None` where the load ended before.
+    pub(crate) steady: Option<Percentiles>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+}
+
+impl Percentiles {
+    pub(crate) const NONE: Self = Self { p50: f64::NAN, p99: f64::NAN };
 }
 
 /// The start of an open loop, in which connections are opened and reported apart.
@@ -104,7 +109,7 @@ fn open_loop(target: SocketAddr, rate: u32, seconds: u64) -> Result<Report> {
             count: total,
             seconds: start.elapsed().as_secs_f64(),
             cold: percentiles(cold),
-            steady: percentiles(steady),
+            steady: Some(steady).filter(|steady| !steady.is_empty()).map(percentiles),
         })
     })
 }
@@ -197,7 +202,7 @@ fn handshakes(target: SocketAddr, seconds: u64) -> Result<Report> {
         Ok(Report {
             count: all.len() as u64,
             seconds: start.elapsed().as_secs_f64(),
-            steady: percentiles(all),
+            steady: Some(percentiles(all)),
             ..Report::default()
         })
     })

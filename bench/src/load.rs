@@ -1,7 +1,7 @@
 //! The load generators and what they report.
 
 use crate::{
-    client::{Percentiles, Report},
+    client::{COLD, Percentiles, Report},
     lab::{Lab, ORIGIN, Side},
     process::{Running, wait_for},
 };
@@ -20,7 +20,7 @@ pub(crate) enum Work {
     H2,
     /// One TCP stream, opaque.
     Tcp,
-    /// HTTP/1.1 at 600 requests a second, whatever the answers, carried on HTTP/2.
+    /// HTTP/1.1 at 600 requests a second, whatever the answers, carried on HTTP/2; the first 5 s of each of five starts.
     Open600,
     /// The same at 2,000.
     Open2000,
@@ -61,6 +61,8 @@ impl Exchange {
 pub(crate) struct Load {
     pub(crate) work: Work,
     pub(crate) seconds: u64,
+    /// An open loop ends with its cold part.
+    pub(crate) cold: bool,
     pub(crate) warm_up: u64,
     pub(crate) connections: u64,
 }
@@ -85,7 +87,7 @@ pub(crate) enum Done {
     Open {
         count: u64,
         cold: Percentiles,
-        steady: Percentiles,
+        steady: Option<Percentiles>,
     },
     /// What requests took without slow clients and beside them.
     Slow {
@@ -101,6 +103,9 @@ const SHORT: u64 = 1_000_000;
 const HOSTS: u64 = 100_000;
 /// How long an open loop lasts at least.
 const OPEN_SECONDS: u64 = 60;
+/// How often a cold start is measured for each round that is asked for beyond the first: a start is over in moments, and one alone
+/// says more of what else the machine did then.
+const STARTS: usize = 2;
 /// How long idle connections are left alone before memory is read.
 const SETTLE: Duration = Duration::from_secs(5);
 const SLOW: usize = 5000;
@@ -129,6 +134,11 @@ impl Work {
     /// Bytes are carried, not requests.
     pub(crate) fn is_bytes(self) -> bool {
         matches!(self, Self::Tcp | Self::IdleTcp) || self.exchange().is_some()
+    }
+
+    /// Requests come whether or not earlier ones were answered.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Open600 | Self::Open2000)
     }
 
     /// The proxies speak HTTP/2 between them.
@@ -176,16 +186,11 @@ impl Work {
 }
 
 impl Load {
-    /// What takes minutes is done once.
+    /// What takes minutes is done once, but for its start.
     pub(crate) fn rounds(&self, wanted: usize) -> usize {
         match self.work {
-            Work::Open600
-            | Work::Open2000
-            | Work::Idle
-            | Work::IdleTcp
-            | Work::Short
-            | Work::Slow
-            | Work::SlowOverH2 => wanted.min(1),
+            Work::Open600 | Work::Open2000 => wanted.min(1) + STARTS * wanted.saturating_sub(1),
+            Work::Idle | Work::IdleTcp | Work::Short | Work::Slow | Work::SlowOverH2 => wanted.min(1),
             _ => wanted,
         }
     }
@@ -229,9 +234,9 @@ impl Load {
             Work::Slow | Work::SlowOverH2 => {
                 let (rate, seconds) = (BESIDE.to_string(), BESIDE_SECONDS.to_string());
                 let others = || own_client(lab, target, &["open", &rate, &seconds]);
-                let alone = others()?.steady;
+                let alone = others()?.steady.context("the load ended cold")?;
                 let (count, client) = held(lab, target, &["slow", &SLOW.to_string()], &[])?;
-                let beside = others()?.steady;
+                let beside = others()?.steady.context("the load ended cold")?;
                 Ok((Done::Slow { count, alone, beside }, Some(client)))
             }
             _ => Ok((self.send(lab, target, self.seconds)?, None)),
@@ -282,7 +287,7 @@ impl Load {
             }
             Work::Open600 | Work::Open2000 => {
                 let rate = if self.work == Work::Open600 { "600" } else { "2000" };
-                let seconds = seconds.max(OPEN_SECONDS).to_string();
+                let seconds = if self.cold { COLD.as_secs() } else { seconds.max(OPEN_SECONDS) }.to_string();
                 let Report { count, cold, steady, .. } = own_client(lab, target, &["open", rate, &seconds])?;
                 Ok(Done::Open { count, cold, steady })
             }
@@ -290,6 +295,7 @@ impl Load {
                 let Report { count, seconds, steady, .. } =
                     own_client(lab, target, &["handshakes", &seconds.to_string()])?;
                 let micros = |us: f64| Duration::from_secs_f64(us / 1e6);
+                let steady = steady.context("no handshake was made")?;
                 let (p50, p99) = (micros(steady.p50), micros(steady.p99));
                 Ok(Done::Requests { count, per_second: count as f64 / seconds, p50, p99 })
             }

@@ -48,6 +48,9 @@ struct Args {
     /// Only these: direct, weft, weft2 (two workers), haproxy, envoy.
     #[arg(long)]
     subject: Vec<Subject>,
+    /// Leaves the open loops' steady parts out.
+    #[arg(long)]
+    cold: bool,
     /// Prints the report without writing bench/RESULTS.md; so does a run of some works or subjects alone.
     #[arg(long)]
     dry: bool,
@@ -106,10 +109,13 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     let wanted = |subject| args.subject.is_empty() || args.subject.contains(&subject);
     let mut report = Report::new(args.seconds, args.rounds)?;
     for work in works {
-        let load = Load { work, seconds: args.seconds, warm_up: args.warm_up, connections: args.connections };
+        let (seconds, warm_up, connections) = (args.seconds, args.warm_up, args.connections);
+        let mut load = Load { work, seconds, cold: args.cold, warm_up, connections };
         for round in 0..load.rounds(args.rounds) {
-            // One round says enough of no proxy at all.
-            let again = |subject| round == 0 || subject != Subject::Direct;
+            // The rounds behind the first are further starts.
+            load.cold |= round > 0;
+            // One round says enough of no proxy at all, but each start is compared with one that nothing was put into.
+            let again = |subject| round == 0 || subject != Subject::Direct || work.is_open();
             for subject in Subject::ALL.into_iter().filter(|s| wanted(*s) && s.does(work) && again(*s)) {
                 // What a run that breaks off has measured so far is printed; a subject that fails is named, and the others go on.
                 match one(&lab, subject, &load) {
@@ -127,7 +133,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     }
     let text = report.render();
     println!("{text}");
-    if !args.dry && args.only.is_empty() && args.subject.is_empty() {
+    if !args.dry && !args.cold && args.only.is_empty() && args.subject.is_empty() {
         std::fs::write("bench/RESULTS.md", text).context("writing bench/RESULTS.md")?;
     }
     anyhow::ensure!(report.is_whole(), "some works failed: see the report");
@@ -136,13 +142,16 @@ fn measure(args: &Args) -> anyhow::Result<()> {
 
 /// One subject under one load. Its processes live only as long.
 fn one(lab: &lab::Lab, subject: Subject, load: &Load) -> anyhow::Result<Row> {
-    let _origin = load.origin(lab)?;
+    let origin = load.origin(lab)?;
     let pair = subject.start(lab, load.work)?;
     let target = pair.target;
     load.warm_up(lab, target).with_context(|| pair.logs())?;
     let rss_before = pair.rss()?;
-    let (before, machine) = (pair.cpu()?, process::Machine::now()?);
+    let around = || anyhow::Ok(origin.cpu()? + process::ended()?);
+    let (before, beside, machine) = (pair.cpu()?, around()?, process::Machine::now()?);
     let (done, _held) = load.run(lab, target).with_context(|| pair.logs())?;
     let (cpu, cores) = (pair.cpu()? - before, machine.busy_since()?);
-    Ok(Row { subject, done, cpu, cores, rss_before, rss: pair.rss()? })
+    // A generator that still holds connections is not counted; where it matters none does.
+    let own = (cpu + around()? - beside).as_secs_f64() / machine.elapsed().as_secs_f64();
+    Ok(Row { subject, done, cpu, cores, own, rss_before, rss: pair.rss()? })
 }

@@ -24,11 +24,7 @@ impl Running {
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
             .with_context(|| format!("{} has ended; its log: {}", self.name, self.log()))?;
-        let after_name = stat.rsplit_once(')').context("reading /proc/PID/stat")?.1;
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-        let ticks = ticks(11) + ticks(12);
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+        times(&stat, [11, 12])
     }
 
     /// Resident memory in bytes.
@@ -42,6 +38,19 @@ impl Running {
         let log = std::fs::read_to_string(format!("/run/{}.log", self.name)).unwrap_or_default();
         log.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect()
     }
+}
+
+/// User and system time of the children that have ended, load generators above all.
+pub(crate) fn ended() -> anyhow::Result<Duration> {
+    times(&std::fs::read_to_string("/proc/self/stat")?, [13, 14])
+}
+
+/// The sum of times in a `stat`, by where they stand behind the program's name.
+fn times(stat: &str, at: [usize; 2]) -> anyhow::Result<Duration> {
+    let after_name = stat.rsplit_once(')').context("reading /proc/PID/stat")?.1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks: u64 = at.into_iter().filter_map(|at| fields.get(at)?.parse::<u64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 /// What all cores of the machine have done up to a moment.
@@ -59,6 +68,10 @@ impl Machine {
         let busy: u64 = ticks.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, n)| n).sum();
         let busy = Duration::from_secs_f64(busy as f64 / rustix::param::clock_ticks_per_second() as f64);
         Ok(Self { at: Instant::now(), busy })
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.at.elapsed()
     }
 
     /// How many cores were busy since then, in the mean.

@@ -15,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) cpu: Duration,
     /// Of the machine that were busy meanwhile, with whatever.
     pub(crate) cores: f64,
+    /// Of those: by the proxies, the origin and the load.
+    pub(crate) own: f64,
     /// Bytes, of the client's and the server's proxy: before the load, and at its end.
     pub(crate) rss_before: (u64, u64),
     pub(crate) rss: (u64, u64),
@@ -24,6 +26,8 @@ pub(crate) struct Report {
     seconds: u64,
     rounds: usize,
     machine: String,
+    /// Of the machine.
+    cores: usize,
     date: String,
     rows: BTreeMap<(Work, Subject), Vec<Row>>,
     failures: Vec<String>,
@@ -58,10 +62,11 @@ impl Row {
         }
     }
 
+    /// What requests took in the cold part and, where there was one, in the steady part, in microseconds.
     fn open(&self) -> (Percentiles, Percentiles) {
         match self.done {
-            Done::Open { cold, steady, .. } => (cold, steady),
-            _ => Default::default(),
+            Done::Open { cold, steady, .. } => (cold, steady.unwrap_or(Percentiles::NONE)),
+            _ => (Percentiles::NONE, Percentiles::NONE),
         }
     }
 
@@ -84,11 +89,12 @@ impl Report {
         let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
         let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("unknown", |m| m.1);
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        let cores = std::thread::available_parallelism()?;
+        let cores = std::thread::available_parallelism()?.get();
         Ok(Self {
             seconds,
             rounds,
             machine: format!("{cores} ×{model}, Linux {}", kernel.trim()),
+            cores,
             date: jiff::Zoned::now().date().to_string(),
             rows: BTreeMap::new(),
             failures: vec![],
@@ -142,12 +148,30 @@ impl Report {
                 Bound::Most(limit) => ("≤", limit, value <= *limit),
                 Bound::Least(limit) => ("≥", limit, value >= *limit),
             };
-            let _ = writeln!(
-                text,
-                "| {work} | {what} | {sign} {limit} | {value:.2} | {} |",
-                if held { "held" } else { "**missed**" }
-            );
+            let outcome = match self.no_cores(*work, *limit) {
+                _ if held => "held".to_owned(),
+                Some(why) => format!("not measurable here: {why}"),
+                None => "**missed**".to_owned(),
+            };
+            let _ = writeln!(text, "| {work} | {what} | {sign} {limit} | {value:.2} | {outcome} |");
         }
+    }
+
+    /// Why a second worker cannot do `limit` times the work of one on this machine: what is left idle beside one worker and its load is
+    /// too little for as much more of both.
+    fn no_cores(&self, work: Work, limit: f64) -> Option<String> {
+        if work != Work::TwoWorkers {
+            return None;
+        }
+        let one = |what: Figure| self.median(work, Subject::Weft, what);
+        let (own, busy, cores) = (one(|r| r.own), one(|r| r.cores), self.cores as f64);
+        let others = (busy - own).max(0.0);
+        let most = (cores - others) / own;
+        (most < limit).then(|| {
+            format!(
+                "of {cores} cores one worker and its load use {own:.2} and others {others:.2}, which leaves room for {most:.2} × as much"
+            )
+        })
     }
 
     fn section(&self, work: Work, text: &mut String) {
@@ -226,6 +250,7 @@ impl Report {
             by_one(Row::rate),
             number(of(Row::cost), 1),
             by_one(Row::cost),
+            number(of(|r| r.own), 2),
             number(of(|r| r.cores), 2),
         ]
     }
@@ -264,6 +289,8 @@ impl Report {
 
     fn median(&self, work: Work, subject: Subject, of: impl Fn(&Row) -> f64) -> f64 {
         let mut values: Vec<f64> = self.rows.get(&(work, subject)).into_iter().flatten().map(of).collect();
+        // Some rounds have no such part.
+        values.retain(|value| !value.is_nan());
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     }
@@ -337,8 +364,14 @@ const OPEN: &[&str] = &[
     "p99 ms first 5 s",
     "p99 added ÷ Envoy's first 5 s",
 ];
-const WORKERS: &[&str] =
-    &["per second", "÷ one worker's", "CPU µs", "÷ one worker's", "cores of the machine that were busy"];
+const WORKERS: &[&str] = &[
+    "per second",
+    "÷ one worker's",
+    "CPU µs",
+    "÷ one worker's",
+    "cores used by proxies and load",
+    "cores of the machine that were busy",
+];
 const SLOW: &[&str] = &["p99 ms alone", "p99 ms beside 5,000 slow clients", "ratio", "RSS MB client, server"];
 const IDLE: &[&str] = &["KB each at the client's proxy", "KB each at the server's proxy", "RSS MB client, server"];
 const SHORT: &[&str] = &["connections/s", "CPU µs", "RSS MB client, server, after the first 50,000 → after all"];
@@ -355,5 +388,37 @@ fn millis(row: &Row, pick: fn(Duration, Duration) -> Duration) -> f64 {
     match row.done {
         Done::Requests { p50, p99, .. } => pick(p50, p99).as_secs_f64() * 1e3,
         _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(subject: Subject, per_second: f64, own: f64, cores: f64) -> Row {
+        let time = Duration::from_millis(1);
+        let done = Done::Requests { count: 1, per_second, p50: time, p99: time };
+        Row { subject, done, cpu: time, cores, own, rss_before: (0, 0), rss: (0, 0) }
+    }
+
+    #[test]
+    fn a_second_worker_is_missed_only_where_there_are_cores_for_it() {
+        let verdict = |machine: usize, own: f64, busy: f64, second: f64| {
+            let mut report = Report::new(1, 1).unwrap();
+            report.cores = machine;
+            report.add(Work::TwoWorkers, row(Subject::Weft, 100.0, own, busy));
+            report.add(Work::TwoWorkers, row(Subject::Weft2, second, own, busy));
+            let mut text = String::new();
+            report.targets(&mut text);
+            let line = text.lines().last().unwrap().trim_end_matches(" |");
+            line.rsplit("| ").next().unwrap().to_owned()
+        };
+        assert_eq!(verdict(4, 2.0, 2.1, 150.0), "**missed**");
+        assert_eq!(verdict(4, 2.0, 2.1, 171.0), "held");
+        assert_eq!(verdict(2, 1.9, 2.0, 171.0), "held");
+        assert_eq!(
+            verdict(2, 1.9, 2.0, 150.0),
+            "not measurable here: of 2 cores one worker and its load use 1.90 and others 0.10, which leaves room for 1.00 × as much"
+        );
     }
 }
