@@ -3,7 +3,7 @@
 use crate::policy::route::{
     GrpcMatch, GrpcRoute, HeaderMatch, HostMatch, HttpMatch, HttpRoute, PathMatch, QueryMatch, Rule, ValueMatch,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::LazyCell};
 
 mod sni;
 
@@ -89,10 +89,11 @@ fn best<'r, R, M: 'r, D: 'r, F: Copy + Ord>(
     any: F,
     fit: impl Fn(&M) -> Option<F>,
 ) -> Option<(&'r R, &'r Rule<M, D>)> {
-    let host = request.authority().map(host_of);
-    let fit = &fit;
+    // Asked for once, and only where a route has hosts.
+    let host = LazyCell::new(|| request.authority().map(host_of));
+    let (fit, host) = (&fit, &host);
     candidates
-        .filter_map(|(route, hosts, rules)| Some((hosts_fit(hosts, host)?, route, rules)))
+        .filter_map(|(route, hosts, rules)| Some((hosts_fit(hosts, || **host)?, route, rules)))
         .flat_map(|(host_fit, route, rules)| {
             rules.iter().filter_map(move |rule| {
                 let rule_fit =
@@ -127,11 +128,11 @@ fn host_of(authority: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-fn hosts_fit(hosts: &[HostMatch], host: Option<&str>) -> Option<HostFit> {
+fn hosts_fit<'h>(hosts: &[HostMatch], host: impl FnOnce() -> Option<&'h str>) -> Option<HostFit> {
     if hosts.is_empty() {
         return Some(HostFit::Any);
     }
-    let host = host?;
+    let host = host()?;
     hosts.iter().filter_map(|m| host_fit(m, host)).max()
 }
 

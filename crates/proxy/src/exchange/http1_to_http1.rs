@@ -209,7 +209,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         }
         let io = &mut upstream.io;
         loop {
-            if io.has_new_line() {
+            if io.may_hold_head() {
                 match self.response.parse(io.read.filled(), asked) {
                     Ok(true) => return Poll::Ready(Ok(())),
                     Ok(false) => {}

@@ -153,7 +153,7 @@ fn poll_head(
         while client.read.filled().starts_with(b"\r\n") {
             client.read.consume(2);
         }
-        if client.has_new_line() {
+        if client.may_hold_head() {
             match head.parse(client.read.filled()) {
                 Ok(true) => return Poll::Ready(Ok(true)),
                 Ok(false) => {}

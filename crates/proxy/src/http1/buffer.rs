@@ -137,10 +137,12 @@ impl ReadBuffer {
                 }
                 let grown = lease(size);
                 let old = mem::replace(&mut self.data, grown);
-                if let (Some(to), Some(from)) = (self.data.get_mut(..self.end), old.get(..self.end)) {
-                    to.copy_from_slice(from);
+                if !old.is_empty() {
+                    if let (Some(to), Some(from)) = (self.data.get_mut(..self.end), old.get(..self.end)) {
+                        to.copy_from_slice(from);
+                    }
+                    give_back(old);
                 }
-                give_back(old);
             }
         }
         self.data.get_mut(self.end..)

@@ -8,7 +8,8 @@ use weft_transport::stream::Stream;
 /// A connection to an endpoint. Where it goes and how long it is kept is the pool's affair.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) io: Io,
+    /// Boxed: between pool, lease and exchange a connection is moved a dozen times per request.
+    pub(crate) io: Box<Io>,
     /// Exchanges that it has completed: one that breaks after the first may only have been closed meanwhile.
     pub(crate) completed: u64,
 }
@@ -16,7 +17,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// A connected stream on which nothing was said yet.
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { io: Io::new(stream, &Bytes::new()), completed: 0 }
+        Self { io: Box::new(Io::new(stream, &Bytes::new())), completed: 0 }
     }
 
     /// Whether another exchange may begin: the peer has neither closed it nor said anything unasked, and its certificate is

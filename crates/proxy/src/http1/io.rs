@@ -68,12 +68,16 @@ impl Io {
         self.scanned = 0;
     }
 
-    /// Whether a line has been completed since the last time: only then does it pay to parse the head again.
-    pub(crate) fn has_new_line(&mut self) -> bool {
+    /// Whether the head is worth parsing: what comes first, which is mostly all of it, and later only if a line has been completed
+    /// since the last time.
+    pub(crate) fn may_hold_head(&mut self) -> bool {
         let unread = self.read.filled();
-        let found = unread.get(self.scanned..).unwrap_or(unread).contains(&b'\n');
+        let worth = match self.scanned {
+            0 => !unread.is_empty(),
+            scanned => unread.get(scanned..).unwrap_or(unread).contains(&b'\n'),
+        };
         self.scanned = unread.len();
-        found
+        worth
     }
 
     /// Takes a head of `n` bytes, which was parsed, off what is unread; and, where it is still there, the body with it.

@@ -74,6 +74,19 @@ fn path_and_query(text: &str, at: usize) -> (Span, Option<Span>) {
     }
 }
 
+/// What the name of a host may consist of (RFC 3986 3.2.2, without the comma), as a table: each request has one.
+static REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let is = byte as u8;
+        table[byte] = is.is_ascii_alphanumeric() || matches!(is, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&');
+        table[byte] |= matches!(is, b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
+
 /// Host and port of an authority; `None` if it is none. User information is refused.
 pub(crate) fn host_port(authority: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let (host, port) = if authority.first() == Some(&b'[') {
@@ -91,27 +104,7 @@ pub(crate) fn host_port(authority: &[u8]) -> Option<(&[u8], Option<u16>)> {
     } else {
         let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
         let (host, rest) = authority.split_at_checked(end)?;
-        let reg_name = |byte: &u8| {
-            byte.is_ascii_alphanumeric()
-                || matches!(
-                    byte,
-                    b'-' | b'.'
-                        | b'_'
-                        | b'~'
-                        | b'%'
-                        | b'!'
-                        | b'$'
-                        | b'&'
-                        | b'\''
-                        | b'('
-                        | b')'
-                        | b'*'
-                        | b'+'
-                        | b';'
-                        | b'='
-                )
-        };
-        if !host.iter().all(reg_name) {
+        if !host.iter().all(|byte| REG_NAME.get(usize::from(*byte)) == Some(&true)) {
             return None;
         }
         (host, rest)

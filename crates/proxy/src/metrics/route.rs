@@ -138,9 +138,9 @@ impl Families {
 }
 
 impl Hosts {
-    /// The series for a request to `authority`. What is no name of DNS has no label.
-    pub(crate) fn of(&self, authority: Option<&str>) -> Rc<Route> {
-        let Some((named, host)) = self.named.as_ref().zip(authority.and_then(host)) else {
+    /// The series for a request to an authority, which is asked only where it matters. What is no name of DNS has no label.
+    pub(crate) fn of<'a>(&self, authority: impl FnOnce() -> Option<&'a str>) -> Rc<Route> {
+        let Some((named, host)) = self.named.as_ref().and_then(|named| Some((named, host(authority()?)?))) else {
             return Rc::clone(&self.unnamed);
         };
         let mut named = named.borrow_mut();
@@ -314,7 +314,7 @@ mod tests {
         for kind in [Kind::Http, Kind::Grpc] {
             let hosts = Families::new(&registry, kind).route(Shard::worker(0), &parent, &route, false);
             for (status, error) in [(Some(5), None), (None, Some("FAIL_FAST")), (Some(5), Some(CANCEL))] {
-                hosts.of(Some("a.b")).ended(Status { status, error }, Duration::from_millis(600));
+                hosts.of(|| Some("a.b")).ended(Status { status, error }, Duration::from_millis(600));
             }
         }
         assert_eq!(
@@ -342,7 +342,7 @@ mod tests {
         let families = Families::new(&registry, Kind::Http);
         let hosts = families.route(Shard::worker(0), &parent, &route, true);
         let hostname =
-            |authority| hosts.of(authority).seen.labels.as_str().rsplit_once("hostname=").unwrap().1.to_owned();
+            |authority| hosts.of(|| authority).seen.labels.as_str().rsplit_once("hostname=").unwrap().1.to_owned();
         for (authority, label) in [
             (Some("Web.ns:8080"), "\"web.ns\""),
             (Some("web.ns."), "\"web.ns\""),
@@ -353,9 +353,9 @@ mod tests {
         ] {
             assert_eq!(hostname(authority), label, "{authority:?}");
         }
-        assert!(Rc::ptr_eq(&hosts.of(Some("web.ns")), &hosts.of(Some("web.ns:80"))));
+        assert!(Rc::ptr_eq(&hosts.of(|| Some("web.ns")), &hosts.of(|| Some("web.ns:80"))));
         for n in 0..2 * MAX_HOSTS {
-            hosts.of(Some(&format!("h{n}.ns")));
+            hosts.of(|| Some(&format!("h{n}.ns")));
         }
         assert_eq!(hosts.named.unwrap().borrow().len(), MAX_HOSTS);
     }

@@ -234,7 +234,8 @@ impl Requests {
         let Followed { ruled, matches, filters, profile } = self.follow(target, &snapshot, request, follower)?;
         let began = follower.began();
         // Until the request is on its way, whatever ends it counts here.
-        let mut waiting = Waiting { course, began, series: ruled.series.as_ref().map(|s| s.of(request.authority())) };
+        let series = ruled.series.as_ref().map(|series| series.of(|| request.authority()));
+        let mut waiting = Waiting { course, began, series };
         let to = &target.found.key;
         filter::permit(filters, request, matches, to, course.is_first())?;
         if let Some(asked) = &ruled.asked {
@@ -357,7 +358,7 @@ mod tests {
         let (parent, route) = (Meta::default_named("p"), Meta::default_named("r"));
         let hosts = Families::new(&registry, Kind::Http).route(Shard::worker(0), &parent, &route, false);
         fn attempt<'c>(course: &'c Course, hosts: &Hosts) -> Waiting<'c> {
-            Waiting { course, began: Instant::now(), series: Some(hosts.of(None)) }
+            Waiting { course, began: Instant::now(), series: Some(hosts.of(|| None)) }
         }
         let counted = || registry.encode().lines().filter(|l| l.contains("request_statuses_total{")).count();
         let course = Course::default();

@@ -7,7 +7,7 @@ use crate::policy::outbound::TlsRoute;
 pub fn find_tls<'r>(routes: &'r [TlsRoute], sni: &str) -> Option<&'r TlsRoute> {
     routes
         .iter()
-        .filter_map(|route| Some((hosts_fit(&route.snis, Some(sni))?, route)))
+        .filter_map(|route| Some((hosts_fit(&route.snis, || Some(sni))?, route)))
         .reduce(|best, next| if next.0 > best.0 { next } else { best })
         .map(|(_, route)| route)
 }
