@@ -6,6 +6,8 @@ use super::gate::Violation;
 use h2::Reason;
 
 pub(super) const HEAD: usize = 9;
+/// Where in a head the kind stands.
+pub(super) const KIND: usize = 3;
 /// One setting.
 pub(super) const SETTING: usize = 6;
 
@@ -36,6 +38,8 @@ pub(super) mod kind {
     pub(in crate::http2) const GOAWAY: u8 = 7;
     pub(in crate::http2) const WINDOW_UPDATE: u8 = 8;
     pub(in crate::http2) const CONTINUATION: u8 = 9;
+    /// One that nobody has defined: `h2` ignores it.
+    pub(in crate::http2) const NONE: u8 = 0xff;
 }
 
 pub(super) mod flag {

@@ -6,7 +6,7 @@
 
 use super::{
     budget::{Bucket, Budget},
-    frame::{HEAD, Head, SETTING, Walker, check_setting, flag, is_pseudo, kind},
+    frame::{HEAD, Head, KIND, SETTING, Walker, check_setting, flag, is_pseudo, kind},
 };
 use crate::http1::limits::MAX_INTERIM;
 use h2::Reason;
@@ -69,8 +69,8 @@ pub(crate) struct FrameGate {
     settings: u32,
     /// Which of the newest 64 streams the client has ended; the lowest bit is the newest.
     ended: u64,
-    /// Where in the bytes last received a GOAWAY ends.
-    goaway: Option<usize>,
+    /// Where in the bytes last received a GOAWAY is.
+    goaway: Option<Goaway>,
     highest_stream: u32,
     /// Requests that are worked on: as many resets are legitimate.
     working: u32,
@@ -86,6 +86,15 @@ pub(crate) struct FrameGate {
 struct Block {
     stream: u32,
     bytes: u32,
+}
+
+/// Where a GOAWAY is in the bytes received last.
+#[derive(Clone, Copy)]
+pub(super) struct Goaway {
+    /// Where its kind stands, if not in bytes given before.
+    pub(super) kind: Option<usize>,
+    /// Behind the end of the bytes if it is not whole.
+    pub(super) end: usize,
 }
 
 impl FrameGate {
@@ -144,7 +153,8 @@ impl FrameGate {
             }
             self.check(head, &mut now).map_err(|violation| (start, violation))?;
             if head.kind == kind::GOAWAY {
-                self.goaway = Some(end.saturating_add(head.length as usize));
+                let (kind, end) = (end.checked_sub(HEAD - KIND), end.saturating_add(head.length as usize));
+                self.goaway = Some(Goaway { kind, end });
             }
             if head.kind == kind::SETTINGS {
                 self.settings = head.length;
@@ -167,8 +177,8 @@ impl FrameGate {
             && self.block.is_none()
     }
 
-    /// Where in the bytes received last a GOAWAY ended, if there was one. Behind the end of the bytes if it is not whole.
-    pub(crate) fn take_goaway(&mut self) -> Option<usize> {
+    /// Where in the bytes received last a GOAWAY is, if there was one.
+    pub(super) fn take_goaway(&mut self) -> Option<Goaway> {
         self.goaway.take()
     }
 

@@ -3,9 +3,13 @@
 //! On a violation it sends GOAWAY with the right code where a frame ends, closes its side, and fails the next read. It never
 //! waits for a peer that it is about to leave. It copies and keeps no bytes but one time: what follows a server's GOAWAY waits
 //! until the requests that were begun have been sent. Otherwise `h2` would answer the PING behind it first, from which the
-//! server concludes that no more requests are on their way, and does not look at those that are.
+//! server concludes that no more requests are on their way, and does not look at those that are. A client's GOAWAY is not shown
+//! to `h2`, which would close an idle connection at once, under whatever the client sends behind it; the driver sees to it.
 
-use super::gate::{FrameGate, Limits, Side, Violation, provoked};
+use super::{
+    frame::kind,
+    gate::{FrameGate, Goaway, Limits, Side, Violation, provoked},
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::Reason;
 use std::{
@@ -39,6 +43,8 @@ pub(crate) struct Link {
     /// Resets of ours, still to be sent, that are not the peer's fault.
     excused: Cell<u32>,
     violation: Cell<Option<Violation>>,
+    /// The client has said GOAWAY.
+    leaving: Cell<bool>,
 }
 
 /// A request that is worked on.
@@ -85,6 +91,11 @@ impl Link {
     /// Bytes that came in.
     pub(crate) fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    /// Whether the client has said that it will leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     pub(crate) fn violation(&self) -> Option<Violation> {
@@ -197,12 +208,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         }
         // Who reads them comes next: else they would pile up behind each other, and `h2` ends the connection for that.
         this.waits |= this.gate.take_small() > SMALL_AT_ONCE;
-        if let Some(end) = this.gate.take_goaway()
-            && this.side == Side::Client
-        {
-            this.waits = true;
-            this.held = Bytes::copy_from_slice(new.get(end..).unwrap_or_default());
-            buf.set_filled((before + end).min(buf.filled().len()));
+        match (this.gate.take_goaway(), this.side) {
+            (Some(Goaway { end, .. }), Side::Client) => {
+                this.waits = true;
+                this.held = Bytes::copy_from_slice(new.get(end..).unwrap_or_default());
+                buf.set_filled((before + end).min(buf.filled().len()));
+            }
+            (Some(Goaway { kind: Some(at), .. }), Side::Server) => {
+                if let Some(byte) = buf.filled_mut().get_mut(before + at) {
+                    *byte = kind::NONE;
+                    this.link.leaving.set(true);
+                }
+            }
+            _ => {}
         }
         Poll::Ready(Ok(()))
     }

@@ -15,15 +15,21 @@ use http::Request;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Poll, Waker},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
 
 /// From the first byte to the end of the client's preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From a client's GOAWAY until its connection is closed, once it is idle: by then it has said what it had to say.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What the streams of a connection share with its driver.
 #[derive(Debug)]
@@ -124,6 +130,8 @@ where
     let driver = Rc::new(Driver { link, closing: Cell::new(false), waker: RefCell::default() });
     let mut drain = pin!(drain);
     let mut draining = false;
+    let mut goodbye: Option<Pin<Box<Sleep>>> = None;
+    let mut left = false;
     poll_fn(|cx| {
         driver.wake_with(cx.waker());
         if !draining && (driver.closing.get() || drain.as_mut().poll(cx).is_ready()) {
@@ -132,11 +140,23 @@ where
         }
         loop {
             match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => start(request, respond, &driver),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    start(request, respond, &driver);
+                    continue;
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Ended::of(&driver.link, error))),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending => break,
+                Poll::Pending => {}
             }
+            if !driver.link.is_leaving() || connection.has_streams() {
+                break;
+            }
+            let goodbye = goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE)));
+            if left || goodbye.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            left = true;
+            connection.abrupt_shutdown(Reason::NO_ERROR);
         }
         // Each stream's task holds the driver.
         if let Some(larger) = window.cover(Rc::strong_count(&driver) - 1) {

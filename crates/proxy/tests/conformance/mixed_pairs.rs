@@ -8,6 +8,5 @@ fn what_others_say_passes_a_pair_with_another_program() {
     if std::env::var_os(mixed::VARIABLE).is_none() {
         return mixed::run(&["cases_of_tonic"], &[]);
     }
-    mixed::run(&["websocket::", "grpc::"], &[]);
-    mixed::run(&["every_case_through_the_pair"], &["--ignored"]);
+    mixed::run(&["websocket::", "grpc::", "every_case_through_the_pair"], &[]);
 }

@@ -1,4 +1,4 @@
-//! Peers that fall silent, on either side.
+//! Peers that fall silent, on either side, and clients that say goodbye.
 
 use super::fake::{Fake, OWN, local, until};
 use crate::{
@@ -81,5 +81,35 @@ fn an_idle_connection_is_left_alone_where_that_is_asked_for() {
         server.write_all(SETTINGS).await.unwrap();
         let pinged = tokio::time::timeout(Duration::from_millis(200), pings(&mut server, true)).await;
         assert!(pinged.is_err() && !sender.is_closed());
+    });
+}
+
+/// The kinds of the frames that come until the other side closes.
+async fn kinds(io: &mut DuplexStream) -> Vec<u8> {
+    let (mut kinds, mut head) = (vec![], [0; 9]);
+    while io.read_exact(&mut head).await.is_ok() {
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        io.read_exact(&mut payload).await.unwrap();
+        kinds.push(head[3]);
+    }
+    kinds
+}
+
+/// RFC 9113 6.8: what a client sends behind its GOAWAY is answered, in whichever segment it comes.
+#[test]
+fn a_client_that_says_goodbye_is_heard_out() {
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff];
+    const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    local(async {
+        let fake = Fake::to_http2(([127, 0, 0, 1], 1).into());
+        let (mut client, io) = tokio::io::duplex(10_000);
+        tokio::task::spawn_local(async move {
+            serve_http2(io, &ServerSettings::default(), fake, std::future::pending()).await;
+        });
+        client.write_all(&[PREFACE, SETTINGS, GOAWAY].concat()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.write_all(PING).await.unwrap();
+        let kinds = kinds(&mut client).await;
+        assert!(kinds.ends_with(&[6, 7]), "{kinds:?}: the answer, then the server's own goodbye");
     });
 }
