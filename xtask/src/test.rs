@@ -1,8 +1,12 @@
 //! `cargo xtask test`: everything that must hold, in the order in which it fails soonest.
 
 use crate::{cargo, cluster, demo, foreign, tidy, tools};
+use anyhow::Context;
 use clap::Args;
 use std::{path::PathBuf, time::Instant};
+
+/// Names somebody else's proxy for the mixed pairs (docs/mixed-pairs.md).
+const PEER: &str = "WEFT_LINKERD2_PROXY";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -20,6 +24,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let found = tools::ensure(tools::TEST)?;
     let filter = options.filter.as_deref();
     let other = options.kubeconfig.as_ref().map(|file| file.canonicalize()).transpose()?;
+    // Cargo runs each suite in the folder of its package.
+    let peer = std::env::var_os(PEER).map(PathBuf::from);
+    let peer =
+        peer.map(|file| file.canonicalize().with_context(|| format!("{PEER}: {}", file.display()))).transpose()?;
     let mut report = vec![];
     let mut phase = |name: &'static str, work: &mut dyn FnMut() -> anyhow::Result<()>| {
         eprintln!("xtask: {name}");
@@ -52,6 +60,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
             command.envs(others.as_ref().map(|folder| ("WEFT_TOOLS", folder)));
             command.envs(other.as_ref().map(|file| ("WEFT_KUBECONFIG", file)));
+            command.envs(peer.as_ref().map(|program| (PEER, program)));
             crate::run(found.apply(&mut command))
         })
     })();
