@@ -1,4 +1,8 @@
-//! A certificate authority of one test: root, issuer, leaves.
+//! A certificate authority of one test: root, issuer, leaves, and leaves that are wrong.
+
+mod wrong;
+
+pub use wrong::{Refuses, Wrong};
 
 use anyhow::{Context, Result};
 use rcgen::{

@@ -8,10 +8,14 @@ mod access_log;
 mod admin;
 mod binary;
 mod breaker;
+mod certificates;
 mod change;
 mod control_streams;
 mod discovery;
 mod distribution;
+#[path = "../conformance/door.rs"]
+#[expect(dead_code, reason = "shared with the suite that needs all of it")]
+mod door;
 mod egress;
 mod env;
 mod errors;

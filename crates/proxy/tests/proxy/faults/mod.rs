@@ -204,7 +204,7 @@ fn every_code_has_a_fault() {
 }
 
 /// A service that detects, with one endpoint that is not balanced: whoever fails to reach it is told why.
-fn forwarded(mesh: &Mesh, endpoint: Endpoint) -> Service {
+pub(crate) fn forwarded(mesh: &Mesh, endpoint: Endpoint) -> Service {
     let known = mesh.service(&[]);
     mesh.control.set_outbound(known.addr, detect(service("ns", "app", 80), forward(endpoint)));
     known
