@@ -180,7 +180,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let notices = Arc::new(Notices::new(std::time::Instant::now()));
     let port = discovery.inbound(addrs.admin.port());
     let (clock, told) = (options.clock.clone(), notices.clone());
-    let guard = admin::Guard::new(tls.clone(), lifetimes.clone(), port, &registry, clock, told);
+    let guard = admin::Guard::new(tls.clone(), lifetimes.clone(), port, &registry, clock, told, readers.clone());
     drop(entered);
 
     announce(&config, &addrs);

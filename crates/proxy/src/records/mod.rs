@@ -7,7 +7,7 @@
 //! ```
 //! A worker writes its own ring and nobody else touches it: who wants to read sends the worker a question, so that the request
 //! path takes no lock. What a record names was resolved before (handles of snapshots and connections); texts of the request
-//! are cut to a fixed length. A record is written whole when its request or connection has ended. Nothing here decides.
+//! are cut to a fixed length. What the admin server refuses is sent to a worker to be kept. A record is written whole when its request or connection has ended. Nothing here decides.
 
 mod access_log;
 mod follower;
@@ -15,6 +15,7 @@ mod passage;
 mod query;
 mod readers;
 mod record;
+mod refused;
 mod ring;
 mod tap;
 mod text;
@@ -27,6 +28,7 @@ pub(crate) use passage::{Forwarded, Passage};
 pub(crate) use query::Query;
 pub(crate) use readers::Readers;
 pub(crate) use record::{Scene, Why};
+pub(crate) use refused::Refused;
 pub(crate) use tap::{MAX_OBSERVERS, Taps};
 pub(crate) use told::Told;
 pub(crate) use trace::Traces;

@@ -1,6 +1,7 @@
 //! The admin server as peers meet it: mutual TLS or plaintext, and the policy of its port.
 
 use crate::{
+    explain::{explain, explained},
     harness::{elsewhere, eventually, http1, soon},
     mesh::Mesh,
 };
@@ -25,7 +26,7 @@ async fn reachable() -> (Mesh, SocketAddr) {
     (mesh, addr)
 }
 
-/// What the control plane says of an admin port: whom `default` lets in, and probes by anybody; nothing else exists.
+/// What the control plane says of an admin port: whom `default` lets in, and what anybody may ask; nothing else exists.
 fn policy(default: DefaultPolicy) -> ServerPolicy {
     let route = |name: &str, path: &str, authorizations| {
         let matches = vec![HttpMatch { path: Some(PathMatch::Exact(path.to_owned())), ..HttpMatch::default() }];
@@ -35,7 +36,8 @@ fn policy(default: DefaultPolicy) -> ServerPolicy {
     let anybody = inbound(DefaultPolicy::AllUnauthenticated).authorizations;
     let mut policy = inbound(default);
     let ServerProtocol::Detect { routes, .. } = &mut policy.protocol else { unreachable!() };
-    *routes = vec![route("metrics", "/metrics", vec![]), route("probe", "/ready", anybody)];
+    let open = [("probe", "/ready"), ("explain", "/explain")].map(|(name, path)| route(name, path, anybody.clone()));
+    *routes = [vec![route("metrics", "/metrics", vec![])], open.to_vec()].concat();
     policy
 }
 
@@ -44,19 +46,24 @@ async fn ask(addr: SocketAddr, path: &str) -> (u16, String) {
     http1(tcp, &format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")).await
 }
 
+/// Asks for the metrics until that is refused; the body of the refusal.
+async fn eventually_refused(addr: SocketAddr) -> String {
+    let start = std::time::Instant::now();
+    loop {
+        let (status, body) = ask(addr, "/metrics").await;
+        if status == 403 {
+            return body;
+        }
+        assert!(start.elapsed() < crate::harness::LONG, "{status}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_program_of_the_mesh_scrapes_another_and_strangers_do_not() {
     let (mesh, addr) = reachable().await;
     mesh.control.set_inbound(addr.port(), policy(DefaultPolicy::AllAuthenticated));
-    let mut stranger = ask(addr, "/metrics").await;
-    for _ in 0..1000 {
-        if stranger.0 == 403 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        stranger = ask(addr, "/metrics").await;
-    }
-    assert_eq!(stranger, (403, String::new()), "as soon as the policy is known");
+    assert_eq!(eventually_refused(addr).await, "", "as soon as the policy is known");
     assert_eq!(ask(addr, "/ready").await, (200, "ready\n".into()), "probes are let in");
     assert_eq!(ask(addr, "/live").await.0, 404, "no route");
 
@@ -95,6 +102,43 @@ async fn probes_are_let_in_before_the_control_plane_has_answered() {
 }
 
 #[tokio::test]
+async fn what_the_admin_server_refuses_is_explained() {
+    let (mesh, addr) = reachable().await;
+    mesh.control.set_inbound(addr.port(), policy(DefaultPolicy::AllAuthenticated));
+    eventually_refused(addr).await;
+    let told = explained(&mesh.app, "kind=request&code=UNAUTHORIZED&limit=1", 1).await;
+    let record = &told["records"][0];
+    assert_eq!(
+        record["decided_by"],
+        serde_json::json!({"parent": "default/all-authenticated", "route": "default/metrics"})
+    );
+    assert_eq!((&record["direction"], &record["outcome"]), (&"inbound".into(), &"failed".into()));
+    assert_eq!((&record["method"], &record["authority"]), (&"GET".into(), &"admin".into()));
+    assert_eq!((&record["path"], &record["status"]), (&"/metrics".into(), &403.into()));
+    assert_eq!(record["target"], addr.to_string());
+    assert!(told["codes"]["UNAUTHORIZED"]["remedy"].as_str().is_some_and(|text| !text.is_empty()), "{told}");
+    assert_eq!(ask(addr, "/live").await.0, 404);
+    let told = explained(&mesh.app, "kind=request&code=ROUTE_NOT_FOUND", 1).await;
+    assert_eq!(told["records"][0]["decided_by"], serde_json::json!({"parent": "default/all-authenticated"}));
+    // What is let in leaves no record.
+    assert_eq!(ask(addr, "/ready").await.0, 200);
+    assert_eq!(explain(&mesh.app, "kind=request&path=/ready").await["records"], serde_json::json!([]));
+}
+
+/// `deny` with a log: who would be refused is let in, counted under the name of the policy, and told.
+#[tokio::test]
+async fn the_audit_policy_lets_in_and_counts() {
+    let audit = [("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", "0.0.0.0:0"), ("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", "audit")];
+    let mesh = Mesh::with(&[], &audit).await;
+    let addr = SocketAddr::new(elsewhere(), mesh.app.addrs().admin.port());
+    assert_eq!(ask(addr, "/metrics").await.0, 200);
+    let text = mesh.app.handle().metrics();
+    let mut counted = text.lines().filter(|l| l.starts_with("inbound_http_authz_allow_total{"));
+    let audited = counted.find(|line| line.contains(&format!("target_port=\"{}\"", addr.port())));
+    assert!(audited.is_some_and(|line| line.contains("authz_kind=\"default\",authz_name=\"audit\"} 1")), "{text}");
+}
+
+#[tokio::test]
 async fn tls_for_another_server_is_an_error() {
     let (mesh, addr) = reachable().await;
     let mut tcp = soon(TcpStream::connect(addr)).await.unwrap();
@@ -103,6 +147,8 @@ async fn tls_for_another_server_is_an_error() {
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     let failed = "weft_proxy_errors_total{direction=\"inbound\",code=\"TLS_FAILED\"}";
     eventually("it is counted", || mesh.app.metric(failed) == 1.0).await;
+    let told = explained(&mesh.app, "kind=connection&code=TLS_FAILED", 1).await;
+    assert_eq!(told["records"][0]["target"], addr.to_string());
 }
 
 #[tokio::test]

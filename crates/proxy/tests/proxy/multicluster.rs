@@ -147,6 +147,34 @@ async fn the_policy_of_the_gateways_port_holds() {
     mesh.app.at_least("inbound_http_authz_deny_total{", 1.0).await;
 }
 
+/// `deny` with a log: who would be refused is let in, counted under the name of the policy, and told.
+#[tokio::test]
+async fn the_audit_policy_of_the_gateways_port_lets_in_and_counts() {
+    let (mesh, addr) = from_elsewhere(&[("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", "audit")]).await;
+    mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::Audit));
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    // By what is in force before the control plane has answered nobody else is let in either.
+    let stream =
+        named(peer_at(&mesh, "peer", addr).await, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+    let mut http = http2::Client::over(stream).await.unwrap();
+    let answer = soon(http.call(Request::get("http://far/").body(http2::full("")).unwrap())).await.unwrap();
+    assert_eq!(answer.head.status, 200);
+    let text = mesh.app.handle().metrics();
+    let counted: Vec<&str> = text.lines().filter(|l| l.starts_with("inbound_http_authz_allow_total{")).collect();
+    assert!(counted.len() == 1 && counted[0].contains("authz_kind=\"default\",authz_name=\"audit\"} 1"), "{counted:?}");
+    // Bytes too, under the same name.
+    let (bytes, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    far(&mesh, Endpoint::plain(bytes), true);
+    let mut stream = named(peer_at(&mesh, "peer", addr).await, "far.ns.svc.cluster.local", None).await;
+    stream.write_all(b"abc").await.unwrap();
+    mesh.app.at_least("inbound_tcp_authz_allow_total{", 1.0).await;
+    let text = mesh.app.handle().metrics();
+    let counted = text.lines().filter(|l| l.starts_with("inbound_tcp_authz_allow_total{"));
+    assert!(counted.last().is_some_and(|line| line.contains("authz_kind=\"default\",authz_name=\"audit\"")), "{text}");
+    server.abort();
+}
+
 #[tokio::test]
 async fn bytes_go_on() {
     let mesh = mesh().await;

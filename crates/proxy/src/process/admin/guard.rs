@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Code, ProxyError, notice::Notices},
-    exchange::HeadView,
+    exchange::{HeadView, Version},
     filter,
     inbound::{
         admit::{Admissions, Asked, Door, Permit},
@@ -11,6 +11,7 @@ use crate::{
     },
     metrics::{Failed, Metrics, labels::AcceptedTls},
     process::{discovery::PortPolicy, identity::Lifetimes, rate_limit::Clock, worker::Direction},
+    records::{Readers, Refused, Scene, Why},
 };
 use http::request;
 use std::{
@@ -36,6 +37,8 @@ pub(in crate::process) struct Guard {
     clock: Clock,
     /// Which refusals are logged.
     notices: Arc<Notices>,
+    /// Where they are recorded.
+    readers: Readers,
 }
 
 impl Guard {
@@ -46,9 +49,10 @@ impl Guard {
         registry: &Registry,
         clock: Clock,
         notices: Arc<Notices>,
+        readers: Readers,
     ) -> Self {
         let metrics = Metrics::new(registry, Shard::ADMIN, Direction::Inbound);
-        Self { tls, lifetimes, port, metrics, clock, notices }
+        Self { tls, lifetimes, port, metrics, clock, notices, readers }
     }
 
     /// Who the client is, and its stream without TLS. `None` if it closed without having sent anything.
@@ -60,8 +64,12 @@ impl Guard {
         tcp: TcpStream,
         client: SocketAddr,
     ) -> Result<Option<(Stream, Connected)>, ProxyError> {
+        let target = tcp.local_addr().ok().map(canonical);
         let arrived = self.terminate(tcp, client).await;
-        arrived.inspect_err(|error| self.metrics.failed(Failed::Connection, error))
+        arrived.inspect_err(|error| {
+            self.metrics.failed(Failed::Connection, error);
+            self.readers.keep(Refused::connection(Scene { target, ..Scene::client(client) }, error.clone()));
+        })
     }
 
     async fn terminate(&self, tcp: TcpStream, client: SocketAddr) -> Result<Option<(Stream, Connected)>, ProxyError> {
@@ -73,8 +81,7 @@ impl Guard {
             let name = sni.as_ref().map_or("nobody", DnsName::as_str);
             return Err(ProxyError::new(Code::TlsFailed, format!("the client's TLS is for {name}")));
         }
-        let target = SocketAddr::new(target.ip().to_canonical(), target.port());
-        Ok(Some((stream, Connected { client, tls, target })))
+        Ok(Some((stream, Connected { client, tls, target: canonical(target) })))
     }
 
     /// Whether the policy lets the request in; it is asked anew for each.
@@ -82,10 +89,19 @@ impl Guard {
     /// # Errors
     /// It does not, or it asks for more than an answer.
     pub(super) fn admit(&self, connected: &Connected, head: &request::Parts) -> Result<(), ProxyError> {
-        let asked = Asked { request: &HeadView(head), first: true, authority: None };
+        let request = &HeadView(head);
+        let asked = Asked { request, first: true, authority: None };
         let admissions = Admissions::new(Arc::clone(&self.port), connected.clone(), self.now());
-        let admitted = admissions.admit(self, &asked, &mut |_| {});
+        let mut why = None;
+        let admitted = admissions.admit(self, &asked, &mut |by| why = Some(Why::clone(by)));
         if let Err(error) = &admitted {
+            let scene = Scene {
+                target: Some(connected.target),
+                client_id: connected.tls.identity().cloned(),
+                tls: connected.tls.word(),
+                ..Scene::client(connected.client)
+            };
+            self.readers.keep(Refused::request(scene, request, version(head), why, error.clone()));
             let (client, path) = (connected.client, head.uri.path());
             if let Some(left_out) = self.notices.take(error, Instant::now()) {
                 tracing::info!(%client, path, %error, left_out, "admin request refused");
@@ -113,6 +129,18 @@ impl Door for Guard {
 
     fn filters(&self, permit: &Permit<'_>, _: &Asked<'_>) -> Result<(), ProxyError> {
         filter::none(permit.filters, "the admin server carries out no filters")
+    }
+}
+
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+fn version(head: &request::Parts) -> Version {
+    match head.version {
+        http::Version::HTTP_2 => Version::Http2,
+        http::Version::HTTP_10 => Version::Http10,
+        _ => Version::Http11,
     }
 }
 
@@ -147,6 +175,14 @@ pub(super) mod test {
         let lifetimes = Lifetimes::new(Arc::new(std::time::SystemTime::now), Duration::from_secs(1), registry);
         let notices = Arc::new(Notices::new(Instant::now()));
         let clock = settings.clock.clone();
-        Guard::new(tls, lifetimes, Arc::new(PortPolicy::new(4191, &settings)), registry, clock, notices)
+        Guard::new(
+            tls,
+            lifetimes,
+            Arc::new(PortPolicy::new(4191, &settings)),
+            registry,
+            clock,
+            notices,
+            Readers::default(),
+        )
     }
 }
