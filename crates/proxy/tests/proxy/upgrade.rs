@@ -134,7 +134,9 @@ fn signal(name: &str, pid: u32) {
 
 /// Whether that process lives, and is not another one that has got its number.
 fn is_proxy(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("weft-proxy"))
+    // By its file: its name is what the link is called that started it.
+    let file = std::fs::read_link(format!("/proc/{pid}/exe"));
+    file.is_ok_and(|file| file.to_string_lossy().starts_with(env!("CARGO_BIN_EXE_weft-proxy")))
 }
 
 /// Two proxies of which `app`'s is a process.
