@@ -7,9 +7,9 @@ use super::{
 use h2::Reason;
 use proptest::prelude::*;
 use std::time::Duration;
+use weft_testkit::frames::PREFACE;
 
 const LIMITS: Limits = Limits { frame_size: 16_384, header_block: 1000 };
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -29,11 +29,7 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
 fn frame(kind: u8, flags: u8, stream: u32, length: usize) -> Vec<u8> {
-    let mut frame = (u32::try_from(length).unwrap()).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(std::iter::repeat_n(0x82, length));
-    frame
+    weft_testkit::frames::frame(kind, flags, stream, &vec![0x82; length])
 }
 
 fn settings() -> Vec<u8> {

@@ -10,9 +10,8 @@ use weft_model::{
     Endpoint, ProtocolHint,
     endpoint::{Http2KeepAlive, Http2Params},
 };
-use weft_testkit::http2;
+use weft_testkit::{frames::PREFACE, http2};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;

@@ -18,7 +18,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use weft_model::ProtocolHint;
-use weft_testkit::http2;
+use weft_testkit::{
+    frames::{PREFACE, frame},
+    http2,
+};
 
 /// A mesh, a service, and what lets go of the requests that are held there.
 struct Shared {
@@ -68,7 +71,7 @@ impl Shared {
     async fn abuser(&self) -> Abuser {
         let (from, to) = self.mesh.connect(&self.service).await.into_split();
         let mut abuser = Abuser { heard: tokio::spawn(frames(from)), to, next: 1 };
-        abuser.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        abuser.say(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await;
         abuser
     }
 }
@@ -121,14 +124,6 @@ impl Abuser {
         block.extend(more);
         (stream, block)
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
 }
 
 /// A header block in frames of 16 KB.

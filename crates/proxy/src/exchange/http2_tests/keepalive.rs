@@ -8,10 +8,10 @@ use crate::{
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use weft_model::endpoint::{Http2KeepAlive, Http2Params};
+use weft_testkit::frames::PREFACE;
 
 const KEEP_ALIVE: Http2KeepAlive =
     Http2KeepAlive { interval: Duration::from_millis(20), timeout: Duration::from_millis(20), while_idle: true };
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// Reads frames and answers PINGs until the other side closes; how many there were.
