@@ -1,9 +1,11 @@
-// Runs every case of Autobahn's fuzzing server at HOST:PORT as the client AGENT: what comes is sent back.
+// Runs every case of Autobahn's fuzzing server at HOST:PORT as the client AGENT: what comes is sent back. The server insists on
+// AUTHORITY, its own address.
 'use strict';
 const { WebSocket } = require('ws');
-const [address, agent] = process.argv.slice(2);
+const [address, agent, authority] = process.argv.slice(2);
 
-const open = (path) => new WebSocket(`ws://${address}${path}`, { perMessageDeflate: false });
+const open = (path) =>
+  new WebSocket(`ws://${address}${path}`, { perMessageDeflate: false, headers: { Host: authority } });
 const closed = (socket) => new Promise((resolve) => {
   socket.on('close', resolve);
   socket.on('error', () => {});

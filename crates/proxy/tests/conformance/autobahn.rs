@@ -150,8 +150,8 @@ async fn the_fuzzing_server_finds_no_difference() {
             ("websockets", program::python("conformance/autobahn.py")),
         ] {
             let Some(mut command) = command else { return };
-            let text = ran(command.args([addr.to_string(), format!("{client}-{way}")])).await;
-            assert!(text.contains(&format!("ran {CASES} cases")), "{text}");
+            let text = ran(command.args([addr.to_string(), format!("{client}-{way}"), direct.to_string()])).await;
+            assert!(text.contains(&format!("ran {CASES} cases")), "{client} {way}: {text}");
         }
     }
     let reports = folder.reports();
