@@ -6,10 +6,16 @@
 use crate::{cargo, root, run as run_command, target_dir};
 use anyhow::{Context, bail};
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -34,17 +40,29 @@ pub(crate) fn run(minutes: u64, only: Option<&str>) -> anyhow::Result<()> {
         .env("RUSTFLAGS", COVERAGE);
     run_command(&mut build)?;
     let program = built.join(TRIPLE).join("release/weft-fuzz");
-    let mut rows = String::new();
-    let mut findings = 0;
-    for target in targets()? {
-        if only.is_some_and(|only| only != target) {
-            continue;
+    let targets: Vec<_> = targets()?.into_iter().filter(|target| only.is_none_or(|only| only == target)).collect();
+    let next = AtomicUsize::new(0);
+    let ended = Mutex::new(BTreeMap::new());
+    // Each has a core to itself.
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let one_after_the_other = || -> anyhow::Result<()> {
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            eprintln!("xtask: fuzzing {target} for {minutes} min");
+            let end = fuzz(&program, target, &built, minutes)?;
+            ended.lock().unwrap_or_else(PoisonError::into_inner).insert(target.clone(), end);
         }
-        eprintln!("xtask: fuzzing {target} for {minutes} min");
-        let (ended_well, inputs) = fuzz(&program, &target, &built, minutes)?;
-        let _ = writeln!(rows, "| {target} | {minutes} | {inputs} | {} |", if ended_well { "none" } else { "yes" });
-        findings += usize::from(!ended_well);
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..cores).map(|_| scope.spawn(one_after_the_other)).collect();
+        all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a target could not be run")))
+    })?;
+    let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut rows = String::new();
+    for (target, (ended_well, inputs)) in &ended {
+        let _ = writeln!(rows, "| {target} | {minutes} | {inputs} | {} |", if *ended_well { "none" } else { "yes" });
     }
+    let findings = ended.values().filter(|(ended_well, _)| !ended_well).count();
     if only.is_none() {
         report(&rows)?;
     }

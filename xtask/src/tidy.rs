@@ -223,9 +223,10 @@ fn guarded(faults: &mut Vec<String>) -> anyhow::Result<()> {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).context("reading ARCHITECTURE.md")?;
     let invariants = architecture.split("## Invariants").nth(1).context("ARCHITECTURE.md has no invariants")?;
     let tests = Tests::read()?;
-    // What is not joined by `_` is a program or a folder.
-    for test in quoted(invariants).filter(|name| name.contains('_') && !tests.has(name)) {
-        faults.push(format!("ARCHITECTURE.md names the test {test}, which does not exist"));
+    for line in invariants.lines() {
+        // What is not joined by `_` is a program or a folder.
+        let named = quoted(line).filter(|name| name.contains('_'));
+        faults.extend(named.filter_map(|name| tests.lacks("ARCHITECTURE.md", line, name)));
     }
     Ok(())
 }
@@ -245,11 +246,7 @@ fn held(faults: &mut Vec<String>) -> anyhow::Result<()> {
         if quoted(last).next().is_none() {
             faults.push(format!("{name}: no test holds `{what}`"));
         }
-        faults.extend(
-            quoted(last)
-                .filter(|test| !tests.has(test))
-                .map(|test| format!("{name} names the test {test}, which does not exist")),
-        );
+        faults.extend(quoted(last).filter_map(|test| tests.lacks(name, last, test)));
     }
     Ok(())
 }
@@ -268,9 +265,32 @@ impl Tests {
         Ok(Self(sources(&root())?.iter().map(fs::read_to_string).collect::<Result<_, _>>()?))
     }
 
-    fn has(&self, test: &str) -> bool {
-        self.0.iter().any(|text| text.contains(&format!("fn {test}(")))
+    /// What is wrong where `file` names `test` in a line: there is none, or only soak runs it and the line does not say so.
+    fn lacks(&self, file: &str, line: &str, test: &str) -> Option<String> {
+        let found: Vec<_> = self.0.iter().filter_map(|text| attributes(text, test)).collect();
+        let runs = |ignored: bool| found.iter().any(|attributes| attributes.contains("#[ignore") == ignored);
+        let why = match (runs(false), runs(true)) {
+            (false, false) => "which does not exist",
+            (false, true) if !line.contains("soak") => "which only soak runs: say so in the same line",
+            _ => return None,
+        };
+        Some(format!("{file} names the test {test}, {why}"))
     }
+}
+
+/// The attributes of a test, if the text has one of this name; a case of a suite without the harness has none.
+fn attributes(text: &str, test: &str) -> Option<String> {
+    if text.contains(&format!("name: \"{test}\"")) {
+        return Some(String::new());
+    }
+    let function = format!("fn {test}(");
+    text.match_indices(&function).find_map(|(at, _)| {
+        let before: Vec<&str> = text.get(..at)?.split('\n').collect();
+        // Behind the last line break is what precedes `fn`: `async`, say.
+        let above = before.iter().rev().skip(1).map(|line| line.trim());
+        let attributes: String = above.take_while(|line| line.starts_with("#[") || line.starts_with("//")).collect();
+        ["#[test]", "#[tokio::test"].iter().any(|test| attributes.contains(test)).then_some(attributes)
+    })
 }
 
 /// Every Rust file that git knows or would add.

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, GrpcServer, Incoming, MAX_MESSAGE_BYTES, Outgoing, Transport, endpoint, profile,
-    stream::{incoming, outgoing},
+    stream::{incoming, incoming_parts, outgoing},
 };
 use linkerd2_proxy_api::destination::{
     self as proto, destination_client::DestinationClient, destination_server::DestinationServer,
@@ -29,10 +29,11 @@ impl<T: Transport> Client<T> {
         Self(DestinationClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    /// The endpoints of `path` as steps from the empty set.
+    /// The endpoints of `path` as steps from the empty set. Addresses that cannot be used are left out of their step; an
+    /// [`Error::Invalid`] for each follows it.
     pub async fn get(&mut self, path: &str, context: &str) -> Result<Incoming<EndpointUpdate>, Error> {
         let stream = self.0.get(lookup(path, context)).await?.into_inner();
-        Ok(incoming(stream, endpoint::decode_update))
+        Ok(incoming_parts(stream, endpoint::decode_update))
     }
 
     /// The profile of `path`, and each that follows it.

@@ -1,7 +1,7 @@
 //! One endpoint, and steps between sets of them.
 
 use crate::{
-    error::{Invalid, Within, each, here, optional, require, required},
+    error::{Invalid, Within, each, here, optional, require, required, usable},
     net, time,
 };
 use linkerd2_proxy_api::destination as proto;
@@ -16,17 +16,29 @@ const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;
 /// RFC 9113 6.9.1.
 const MAX_WINDOW: u32 = i32::MAX as u32;
 
-pub(crate) fn decode_update(update: proto::Update) -> Result<EndpointUpdate, Invalid> {
-    match require("update", update.update)? {
-        proto::update::Update::Add(proto::WeightedAddrSet { addrs, metric_labels }) => {
-            let endpoints: Vec<_> = each("addrs", addrs, |addr| decode_labelled(addr, &metric_labels)).within("add")?;
-            Ok(EndpointUpdate::Add(endpoints))
+/// What of an update can be used, then what cannot: an address that is wrong costs no other one.
+pub(crate) fn decode_update(update: proto::Update) -> (Option<EndpointUpdate>, Vec<Invalid>) {
+    match update.update {
+        None => (None, vec![Invalid::missing("update")]),
+        Some(proto::update::Update::Add(proto::WeightedAddrSet { addrs, metric_labels })) => {
+            let (endpoints, invalid) = usable("add.addrs", addrs, |addr| decode_labelled(addr, &metric_labels));
+            (Some(EndpointUpdate::Add(endpoints)), invalid)
         }
-        proto::update::Update::Remove(proto::AddrSet { addrs }) => {
-            Ok(EndpointUpdate::Remove(each("addrs", addrs, net::decode_addr).within("remove")?))
+        Some(proto::update::Update::Remove(proto::AddrSet { addrs })) => {
+            let (addrs, invalid) = usable("remove.addrs", addrs, net::decode_addr);
+            (Some(EndpointUpdate::Remove(addrs)), invalid)
         }
-        proto::update::Update::NoEndpoints(proto::NoEndpoints { exists }) => Ok(EndpointUpdate::NoEndpoints { exists }),
+        Some(proto::update::Update::NoEndpoints(proto::NoEndpoints { exists })) => {
+            (Some(EndpointUpdate::NoEndpoints { exists }), vec![])
+        }
     }
+}
+
+/// Only what can be used as a whole.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn decode_whole_update(update: proto::Update) -> Result<EndpointUpdate, Invalid> {
+    let (update, invalid) = decode_update(update);
+    invalid.into_iter().next().map_or_else(|| update.ok_or_else(|| Invalid::missing("update")), Err)
 }
 
 pub(crate) fn encode_update(update: &EndpointUpdate) -> Result<proto::Update, Invalid> {

@@ -84,6 +84,22 @@ pub(crate) fn each<P, T, C: FromIterator<T>>(
     list.into_iter().enumerate().map(|(i, item)| convert(item).within(&format!("{field}[{i}]"))).collect()
 }
 
+/// Converts the elements of a list that can be converted; errors name the index of each other one.
+pub(crate) fn usable<P, T>(
+    field: &str,
+    list: impl IntoIterator<Item = P>,
+    mut convert: impl FnMut(P) -> Result<T, Invalid>,
+) -> (Vec<T>, Vec<Invalid>) {
+    let (mut all, mut invalid) = (vec![], vec![]);
+    for (i, item) in list.into_iter().enumerate() {
+        match convert(item).within(&format!("{field}[{i}]")) {
+            Ok(value) => all.push(value),
+            Err(error) => invalid.push(error),
+        }
+    }
+    (all, invalid)
+}
+
 /// Converts a field that may be absent.
 pub(crate) fn optional<P, T>(
     field: &str,

@@ -17,7 +17,7 @@ pub fn messages(data: &[u8]) {
             let _ = api::identity::CertifyResponse::decode(bytes).map(identity::decode_certificate);
             let _ = api::identity::CertifyRequest::decode(bytes).map(identity::decode_request);
         }
-        _ => again(bytes, endpoint::decode_update, endpoint::encode_update),
+        _ => again(bytes, endpoint::decode_whole_update, endpoint::encode_update),
     }
 }
 

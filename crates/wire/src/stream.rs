@@ -10,6 +10,9 @@ use tonic::{
     server::NamedService,
 };
 
+/// How many errors in one message are told.
+const REPORTED: usize = 4;
+
 /// What a client receives. After [`Error::Rpc`] nothing follows; after [`Error::Invalid`] the next message may.
 pub type Incoming<T> = Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>;
 
@@ -66,6 +69,25 @@ pub(crate) fn incoming<P: Send + 'static, T: Send + 'static>(
     decode: fn(P) -> Result<T, Invalid>,
 ) -> Incoming<T> {
     Box::pin(messages.map(move |message| Ok(decode(message?)?)))
+}
+
+/// The same where a message may be usable in part: first what can be used of it, then what cannot.
+pub(crate) fn incoming_parts<P: Send + 'static, T: Send + 'static>(
+    messages: tonic::Streaming<P>,
+    decode: fn(P) -> (Option<T>, Vec<Invalid>),
+) -> Incoming<T> {
+    // Reported are the first few alone, so that one message does not fill a log.
+    Box::pin(futures_util::StreamExt::flat_map(messages, move |message| {
+        let (usable, invalid) = match message {
+            Ok(message) => {
+                let (value, invalid) = decode(message);
+                (value.map(Ok), invalid)
+            }
+            Err(status) => (Some(Err(status.into())), vec![]),
+        };
+        let invalid = invalid.into_iter().take(REPORTED).map(|invalid| Err(invalid.into()));
+        futures_util::stream::iter(usable.into_iter().chain(invalid))
+    }))
 }
 
 /// A stream of model types as a stream of messages. What cannot be expressed ends it.

@@ -114,9 +114,18 @@ pub struct Connect {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http1Pool {
-    /// Per endpoint.
+    /// Per endpoint, of all workers together.
     pub max_idle: usize,
     pub idle_timeout: Duration,
+}
+
+impl Http1Pool {
+    /// What worker `index` of so many may keep.
+    pub(crate) fn share(self, index: usize, workers: usize) -> Self {
+        let workers = workers.max(1);
+        let one_more = usize::from(index < self.max_idle % workers);
+        Self { max_idle: self.max_idle / workers + one_more, ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -144,6 +144,6 @@ async fn changed<T>(watched: &Watched<T>, seen: u64) -> Arc<Versioned<T>> {
     .await
 }
 
-fn denied(connected: &Connected) -> ProxyError {
+pub(super) fn denied(connected: &Connected) -> ProxyError {
     ProxyError::new(Code::Unauthorized, format!("unauthorized connection on port {}", connected.target.port()))
 }

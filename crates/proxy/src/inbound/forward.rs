@@ -49,7 +49,7 @@ impl App {
                 user_timeout: connect.socket.user_timeout,
                 mark: connect.mark,
             },
-            pool: Pool::new(config.inbound.http1_pool, settings),
+            pool: Pool::new(wiring.context.inbound_http1_pool, settings),
             reach: Reach::new(config.inbound.http_queue, config.inbound.backoff, &wiring.context.inbound_waiting),
             series: Arc::clone(&wiring.dialled),
             used: Cell::new(Instant::now()),

@@ -22,7 +22,7 @@ use crate::{
 use std::{rc::Rc, sync::Arc, time::Instant};
 use weft_model::{
     NameAddr, ServerPolicy,
-    decide::{forwarded, route::RequestView},
+    decide::{authorize::may_enter, forwarded, route::RequestView},
     names::header,
 };
 use weft_telemetry::Labels;
@@ -50,7 +50,7 @@ pub(super) struct Requests {
 }
 
 impl Gateway {
-    /// Finds out what is behind `name`. If there is nothing, requests are told so.
+    /// Finds out what is behind `name`. If there is nothing, requests are told so. For who is let in nowhere nothing is looked up.
     pub(super) async fn new(
         inbound: &Rc<Inbound>,
         name: NameAddr,
@@ -58,7 +58,9 @@ impl Gateway {
         port: Arc<PortPolicy>,
     ) -> Self {
         let suffixes = &inbound.wiring.context.config.inbound.gateway_suffixes;
-        let onward = if suffixes.contains(&name.name) {
+        let onward = if !may_enter(&port.policy.snapshot().value, &connected.client()) {
+            Err(authorize::denied(&connected))
+        } else if suffixes.contains(&name.name) {
             inbound.outbound.onward(name.clone()).await
         } else {
             Err(ProxyError::new(Code::GatewayDomainInvalid, format!("this proxy is no gateway to {name}")))

@@ -355,7 +355,8 @@ mod tests {
         }
         assert!(Rc::ptr_eq(&hosts.of(|| Some("web.ns")), &hosts.of(|| Some("web.ns:80"))));
         for n in 0..2 * MAX_HOSTS {
-            hosts.of(|| Some(&format!("h{n}.ns")));
+            let host = format!("h{n}.ns");
+            hosts.of(|| Some(&host));
         }
         assert_eq!(hosts.named.unwrap().borrow().len(), MAX_HOSTS);
     }

@@ -16,7 +16,7 @@ use crate::{
         labels,
     },
 };
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::time::Instant;
 use weft_model::{
     Endpoint, Meta, NameAddr,
@@ -188,6 +188,24 @@ impl<C: Connections> Spread<C> {
                 Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind").answered(502, 14))
             }
         }
+    }
+
+    /// The same for who connects to it itself, and goes to each endpoint at most once: `None` when there is no other one. Only
+    /// the first waits.
+    pub(super) async fn untried(
+        &self,
+        chosen: usize,
+        tried: &[SocketAddr],
+    ) -> Result<Option<Rc<Member<C>>>, ProxyError> {
+        if let Some(Choice::Balance(balancer, series)) = self.branches.get(chosen).map(|branch| &branch.to) {
+            if let Some(member) = balancer.untried(tried) {
+                series.passed();
+                return Ok(Some(member));
+            } else if !tried.is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.next(chosen).await?.member))
     }
 
     /// An endpoint of a backend could not be connected. Says whether another one may be tried.

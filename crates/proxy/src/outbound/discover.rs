@@ -61,7 +61,7 @@ pub(super) struct Snapshot {
     pub(super) detected: Option<detect::Detected>,
     /// By the address of the distribution inside `policy` or `profiled`, which does not move while the snapshot holds it.
     http: RefCell<Vec<(*const Distribution, Rc<Ruled>)>>,
-    bytes: RefCell<Vec<(*const TcpRoute, Bytes)>>,
+    bytes: RefCell<Vec<(*const TcpRoute, Carried)>>,
     /// What is known of what follows no rule.
     pub(super) parent: Rc<Why>,
 }
@@ -92,7 +92,7 @@ pub(super) struct Found<'p> {
 }
 
 /// What was made of a route of bytes: what counts its connections, and where they go.
-type Bytes = (Rc<Series>, Rc<Spread<Tcp>>);
+type Carried = (Rc<Series>, Rc<Spread<Tcp>>);
 
 /// The targets of one worker.
 pub(super) struct Targets {
@@ -119,8 +119,8 @@ impl Targets {
             accepted: OnceCell::new(),
             used: Cell::new(Instant::now()),
         });
-        self.known.borrow_mut().insert(key, Rc::clone(&target));
-        Ok(target)
+        // Others may have waited for the same answer: all share what the first has made.
+        Ok(Rc::clone(self.known.borrow_mut().entry(key).or_insert(target)))
     }
 
     /// Visits every target, and forgets those that no connection has used for `idle`.
@@ -258,7 +258,7 @@ impl Snapshot {
     }
 
     /// The same for a route of bytes, whose connections `family` counts.
-    pub(super) fn bytes(&self, route: &TcpRoute, family: &Family, outbound: &Outbound) -> Bytes {
+    pub(super) fn bytes(&self, route: &TcpRoute, family: &Family, outbound: &Outbound) -> Carried {
         let at = std::ptr::from_ref(route);
         if let Some((_, made)) = self.bytes.borrow().iter().find(|(a, _)| *a == at) {
             return made.clone();

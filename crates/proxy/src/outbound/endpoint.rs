@@ -62,7 +62,7 @@ impl Http {
         Self {
             connector: Rc::new(Connector::new(wiring, endpoint, &labels)),
             wiring: Rc::clone(wiring),
-            pool: Pool::new(outbound.http1_pool, settings),
+            pool: Pool::new(wiring.context.outbound_http1_pool, settings),
             hint: endpoint.hint,
             local,
             fixed: authority.is_none(),
@@ -120,7 +120,7 @@ impl Http {
 }
 
 impl Connections for Http {
-    async fn revive(&self) -> Result<(), ProxyError> {
+    async fn revive(&self) -> Result<bool, ProxyError> {
         match self.last.get() {
             Carrier::Http1 => {
                 let connection = self.http1().await?;
@@ -128,7 +128,7 @@ impl Connections for Http {
             }
             Carrier::Http2 => drop(self.http2().await?),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn retire(&self) {

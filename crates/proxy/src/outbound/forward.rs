@@ -14,7 +14,11 @@ use crate::{
     records::{Passage, Why},
     server_first,
 };
-use std::{rc::Rc, time::Instant};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 use weft_model::{
     DnsName, Endpoint,
     decide::route::find_tls,
@@ -44,8 +48,8 @@ impl Tcp {
 
 impl Connections for Tcp {
     /// Connecting ahead would be seen by the application, so an endpoint is tried by the next connection.
-    async fn revive(&self) -> Result<(), ProxyError> {
-        Ok(())
+    async fn revive(&self) -> Result<bool, ProxyError> {
+        Ok(false)
     }
 
     fn retire(&self) {}
@@ -72,7 +76,7 @@ pub(super) async fn open(outbound: &Outbound, target: &Target, sni: Option<&DnsN
         route_open.ended(ended);
         return Err(refusal);
     }
-    match endpoint(&spread).await {
+    match endpoint(&spread, outbound.wiring.context.config.outbound.tcp_queue.failfast).await {
         Ok((stream, pending, member)) => {
             let why = Why { route: Some(route.meta.clone()), ..(*snapshot.parent).clone() };
             Ok(Session { route: route_open, _pending: pending, member, why: Rc::new(why), stream })
@@ -125,11 +129,21 @@ impl Session {
     }
 }
 
-/// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout.
-async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>, Rc<Member<Tcp>>), ProxyError> {
+/// Tries endpoints, each at most once, until one is connected, a fixed one fails, or the failfast timeout is over. Those that
+/// could not be connected lately come last, but are tried: nothing else finds out that they are back.
+async fn endpoint(
+    spread: &Spread<Tcp>,
+    failfast: Duration,
+) -> Result<(Stream, Pending<Tcp>, Rc<Member<Tcp>>), ProxyError> {
+    let begun = Instant::now();
+    let mut tried: Vec<SocketAddr> = vec![];
+    let mut last = None;
     loop {
         let chosen = spread.choose()?;
-        let member = spread.next(chosen).await?.member;
+        let member = match spread.untried(chosen, &tried).await? {
+            Some(member) => member,
+            None => return Err(last.unwrap_or_else(none_left)),
+        };
         let pending = member.begin();
         let start = Instant::now();
         match member.connections.0.connect(None).await {
@@ -138,12 +152,18 @@ async fn endpoint(spread: &Spread<Tcp>) -> Result<(Stream, Pending<Tcp>, Rc<Memb
                 member.responded(Instant::now(), start.elapsed());
                 return Ok((stream, pending, member));
             }
-            Err(error) if spread.failed(chosen, &member, &error) => {
+            Err(error) if spread.failed(chosen, &member, &error) && begun.elapsed() < failfast => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
+                tried.push(member.endpoint.addr);
+                last = Some(error);
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+fn none_left() -> ProxyError {
+    ProxyError::new(Code::ConnectFailed, "no endpoint is left to be tried")
 }
 
 fn permit(route: &TcpRoute) -> Result<(), (Ended, ProxyError)> {

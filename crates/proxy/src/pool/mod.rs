@@ -119,6 +119,15 @@ mod tests {
     const HTTP2: crate::config::Http2Client =
         crate::config::Http2Client { stream_window: 65_535, connection_window: 1 << 20 };
 
+    #[test]
+    fn the_workers_shares_are_the_limit() {
+        for (max_idle, workers) in [(10_000, 1), (10_000, 3), (1, 2), (0, 2), (7, 4)] {
+            let pool = Http1Pool { max_idle, ..HTTP1 };
+            let all: usize = (0..workers).map(|index| pool.share(index, workers).max_idle).sum();
+            assert_eq!(all, max_idle, "{workers} workers");
+        }
+    }
+
     /// Slow requests hold the places of one connection, and nobody waits for them.
     #[tokio::test]
     async fn a_full_connection_is_left_to_its_requests() {

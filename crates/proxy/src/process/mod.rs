@@ -12,6 +12,7 @@ mod control;
 pub mod discovery;
 pub(crate) mod identity;
 pub mod in_flight;
+mod places;
 pub mod rate_limit;
 pub mod retry_budget;
 mod run;

@@ -201,6 +201,8 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         inbound_in_flight: inbound_in_flight.clone(),
         inbound_waiting: inbound_waiting.clone(),
         outbound_in_flight: outbound_in_flight.clone(),
+        inbound_http1_pool: config.inbound.http1_pool.share(index, workers),
+        outbound_http1_pool: config.outbound.http1_pool.share(index, workers),
         outbound_balancers: outbound_balancers.clone(),
         tls: tls.clone(),
         lifetimes: lifetimes.clone(),

@@ -3,7 +3,7 @@
 use crate::{
     config::Tap,
     inbound::tls::{self, Arrived, Patience},
-    process::identity::Lifetimes,
+    process::{identity::Lifetimes, places::Places},
     records::{MAX_OBSERVERS, Taps},
 };
 use hyper::server::conn::http2;
@@ -15,10 +15,9 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     pin::pin,
-    sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, sync::Semaphore};
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 use tonic::{Request, Status};
 use tower::ServiceExt;
@@ -35,6 +34,8 @@ use weft_wire::{GrpcServer, Outgoing, tap};
 
 /// The most connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
+/// Of one client; more are closed.
+const MAX_OF_ONE: usize = 16;
 /// A client that says nothing for a second is none; its handshake may take longer on a machine that is busy.
 const PATIENCE: Patience = Patience { first: Duration::from_secs(1), whole: Duration::from_secs(10) };
 /// A client that is gone is noticed after twice this time.
@@ -84,10 +85,11 @@ pub(super) async fn serve(
     taps: Taps,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let permitted = config.permitted.clone();
     let service = tap::server(Service { permitted: config.permitted, taps });
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS, MAX_OF_ONE);
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
+        let Some(room) = places.room().await else { return Ok(()) };
         let (tcp, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -97,10 +99,12 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        let Some(place) = places.take(room, client.ip()) else { continue };
         let (tls, lifetimes, service) = (tls.clone(), lifetimes.clone(), service.clone());
+        let permitted = permitted.clone();
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = connection(tcp, client, &tls, &lifetimes, service).await {
+            if let Err(error) = connection(tcp, client, (&tls, &lifetimes), &permitted, service).await {
                 tracing::debug!(%client, error, "A tap connection failed");
             }
         });
@@ -110,14 +114,15 @@ pub(super) async fn serve(
 async fn connection(
     tcp: TcpStream,
     client: SocketAddr,
-    store: &Store,
-    lifetimes: &Lifetimes,
+    (store, lifetimes): (&Store, &Lifetimes),
+    permitted: &Identity,
     service: impl GrpcServer,
 ) -> Result<(), Failure> {
     socket::accepted(&tcp, &AcceptOptions::default())?;
     let arrived = Box::pin(tls::terminate(store, lifetimes, tcp, false, PATIENCE)).await?;
     let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(()) };
     let life = stream.life();
+    let may_stay = tls.identity() == Some(permitted) || client.ip().to_canonical().is_loopback();
     let caller = Caller { loopback: client.ip().to_canonical().is_loopback(), identity: tls.identity().cloned() };
     let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller.clone());
@@ -130,6 +135,8 @@ async fn connection(
         served = serving.as_mut() => return Ok(served?),
         // Who observes is told to come again, and is not cut off amid an event.
         () = ending(life) => serving.as_mut().graceful_shutdown(),
+        // Whom each request tells that it may not has no use for a place.
+        () = tokio::time::sleep(PATIENCE.whole), if !may_stay => serving.as_mut().graceful_shutdown(),
     }
     serving.await?;
     Ok(())

@@ -3,6 +3,7 @@
 use super::identity::Lifetimes;
 use crate::{
     Config,
+    config::Http1Pool,
     error::notice::Notices,
     outbound::Balancers,
     process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
@@ -39,6 +40,9 @@ pub struct Context {
     /// All workers' requests that wait for an application that cannot be connected.
     pub inbound_waiting: Arc<InFlight>,
     pub outbound_in_flight: Arc<InFlight>,
+    /// This worker's share of the idle connections.
+    pub inbound_http1_pool: Http1Pool,
+    pub outbound_http1_pool: Http1Pool,
     /// What the workers' outbound balancers share.
     pub(crate) outbound_balancers: Arc<Balancers>,
     /// This workload's certificate and the anchors it believes.

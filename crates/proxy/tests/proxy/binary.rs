@@ -70,11 +70,22 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
         assert!(seen.contains(expected), "{expected:?} is not in\n{seen}");
     }
     let (_, rest) = seen.split_once("Admin interface on ").unwrap();
-    let mut admin = TcpStream::connect(rest.lines().next().unwrap()).unwrap();
-    std::io::Write::write_all(&mut admin, b"GET /ready HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    admin.read_to_string(&mut answer).unwrap();
+    let addr = rest.lines().next().unwrap();
+    let ask = |request: &str| {
+        let mut admin = TcpStream::connect(addr).unwrap();
+        std::io::Write::write_all(&mut admin, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        admin.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask("GET /ready HTTP/1.0\r\n\r\n");
     assert!(answer.contains(" 200 ") && answer.ends_with("ready\n"), "{answer}");
+    // What it logs is changed while it runs.
+    let answer = ask("PUT /proxy-log-level HTTP/1.0\r\ncontent-length: 18\r\n\r\nwarn,weft_x=trace9");
+    assert!(answer.contains(" 400 "), "{answer}");
+    let answer = ask("PUT /proxy-log-level HTTP/1.0\r\ncontent-length: 5\r\n\r\ndebug");
+    assert!(answer.contains(" 204 "), "{answer}");
+    assert!(ask("GET /proxy-log-level HTTP/1.0\r\n\r\n").ends_with("debug"), "{answer}");
 
     let pid = running.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());

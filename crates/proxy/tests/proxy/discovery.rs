@@ -156,9 +156,12 @@ async fn a_refused_question_fails_at_once_and_is_asked_again_later() {
     let proxy =
         Setup::new(&control, "client").env("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "10ms").ready().await;
     assert_eq!(answers(&proxy).await, None);
-    while answers(&proxy).await.is_none() {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    soon(async {
+        while answers(&proxy).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    })
+    .await;
     assert_eq!(count(&control, Service::Outbound), 2);
 }
 
@@ -217,4 +220,33 @@ async fn a_port_may_be_opaque_before_its_policy_comes() {
         .await;
     let mut tcp = proxy.connect_inbound(a.addr).await;
     assert_eq!(soon(tcp.read_u8()).await.unwrap(), b'a');
+}
+
+/// What is made of a target is made once, also for connections that wait for the same answer.
+#[tokio::test]
+async fn connections_that_come_together_share_what_is_made_for_the_first() {
+    let mesh = crate::mesh::Mesh::start().await;
+    let origin = crate::mesh::naming("app").await;
+    let known = mesh.service(&[]);
+    let fixed = policy::forward(Endpoint::plain(origin.addr()));
+    mesh.control.set_outbound(known.addr, policy::detect(policy::service("ns", "app", 80), fixed));
+    mesh.control.stall(Service::Outbound, true);
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let tcp = mesh.web.connect_outbound(known.addr);
+            async move {
+                weft_testkit::http2::Client::over(tcp.await).await.unwrap().call(crate::mesh::get()).await.unwrap()
+            }
+        })
+        .collect();
+    let calls = futures_util::future::join_all(calls);
+    let released = async {
+        mesh.control.called(|call| call.service() == Service::Outbound).await.unwrap();
+        // The others come meanwhile; one that is late proves less, and breaks nothing.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        mesh.control.stall(Service::Outbound, false);
+    };
+    let (answers, ()) = soon(futures_util::future::join(calls, released)).await;
+    assert!(answers.iter().all(|answer| answer.head.status == 200));
+    assert_eq!(origin.seen().connections, 1);
 }

@@ -25,19 +25,15 @@ async fn the_control_plane_is_told_who_asks() {
     assert_eq!(soon(mesh.http2(&known).await.call(get())).await.unwrap().head.status, 200);
     let of = |pod: &str| format!("{{\"ns\":\"ns\",\"pod\":\"{pod}\"}}");
     let (path, target) = (known.addr.to_string(), known.target.clone());
-    let calls = mesh.control.calls();
+    // A port's policy is asked for beside the first connection.
+    let watched = |call: &Call| matches!(call, Call::Outbound(spec) if spec.workload == of("web") && spec.target == Target::Addr(known.addr));
+    let port = |call: &Call| matches!(call, Call::Inbound(spec) if spec.workload == of("app") && spec.port == origin.addr().port());
+    soon(mesh.control.called(watched)).await.unwrap();
+    soon(mesh.control.called(port)).await.unwrap();
     let profile = Call::Profile(Lookup { path, context: of("web") });
+    soon(mesh.control.called(|call| *call == profile)).await.unwrap();
     let endpoints = Call::Endpoints(Lookup { path: target, context: of("web") });
-    assert!(calls.contains(&profile) && calls.contains(&endpoints), "{calls:?}");
-    let watched = calls.iter().any(|call| match call {
-        Call::Outbound(spec) => spec.workload == of("web") && spec.target == Target::Addr(known.addr),
-        _ => false,
-    });
-    let port = calls.iter().any(|call| match call {
-        Call::Inbound(spec) => spec.workload == of("app") && spec.port == origin.addr().port(),
-        _ => false,
-    });
-    assert!(watched && port, "{calls:?}");
+    soon(mesh.control.called(|call| *call == endpoints)).await.unwrap();
 }
 
 #[tokio::test]

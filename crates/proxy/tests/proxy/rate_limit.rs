@@ -87,6 +87,31 @@ async fn statuses(client: &mut http2::Client, requests: usize) -> Vec<u16> {
     all
 }
 
+/// The application answers nobody.
+#[tokio::test]
+async fn workers_share_what_may_be_in_flight() {
+    let app = [("LINKERD2_PROXY_CORES", "2"), ("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "2")];
+    let mesh = Mesh::with(&[], &app).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut clients = vec![];
+    for _ in 0..2 {
+        clients
+            .push(http2::Client::over(mesh.app.connect_inbound(listener.local_addr().unwrap()).await).await.unwrap());
+    }
+    eventually("each worker has one", || {
+        (0..2).all(|n| mesh.app.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}")) == 1.0)
+    })
+    .await;
+    let mut late = clients.clone();
+    let _waiting: Vec<_> =
+        clients.into_iter().map(|mut client| tokio::spawn(async move { client.call(get()).await })).collect();
+    let _held = [soon(listener.accept()).await.unwrap(), soon(listener.accept()).await.unwrap()];
+    for client in &mut late {
+        assert_eq!(soon(client.call(get())).await.unwrap().head.status, 503);
+    }
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 2.0).await;
+}
+
 #[tokio::test]
 async fn workers_share_a_limit() {
     let (mesh, time) = mesh().await;

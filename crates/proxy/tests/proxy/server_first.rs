@@ -218,8 +218,7 @@ async fn a_slow_client_that_speaks_first_uses_the_session() {
 #[tokio::test]
 async fn a_session_that_fails_is_no_answer_to_a_request() {
     let env = [SOON, ("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", "400ms")];
-    let failfast = ("LINKERD2_PROXY_OUTBOUND_TCP_FAILFAST_TIMEOUT", "50ms");
-    let mesh = Mesh::with(&[env[0], env[1], failfast], &[]).await;
+    let mesh = Mesh::with(&env, &[]).await;
     let origin = naming("app").await;
     let meta = service("ns", "app", 80);
     let known: Service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
@@ -238,7 +237,7 @@ async fn a_session_that_fails_is_no_answer_to_a_request() {
     assert_eq!(&answer.body[..], b"app");
     assert!(soon(silent.read(&mut [0; 1])).await.is_err(), "reset, as the session was");
     eventually("it is told why", || {
-        mesh.web.metric("weft_proxy_errors_total{direction=\"outbound\",code=\"FAILFAST\"}") == 1.0
+        mesh.web.metric("weft_proxy_errors_total{direction=\"outbound\",code=\"CONNECT_FAILED\"}") == 1.0
     })
     .await;
 }

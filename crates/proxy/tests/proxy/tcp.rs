@@ -7,9 +7,9 @@ use crate::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
-use weft_model::ProtocolHint;
+use weft_model::{Endpoint, ProtocolHint};
 
 /// What one side does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,4 +121,32 @@ async fn an_end_waits_for_what_was_sent_before_it() {
     drop(server);
     assert_eq!(see(&mut client, 8).await, Saw::Bytes(b"and back".to_vec()));
     assert_eq!(see(&mut client, 0).await, Saw::End);
+}
+
+/// Nothing but the next connection finds out that a server is back, however long it was away.
+#[tokio::test]
+async fn bytes_reach_a_server_that_is_back_at_once() {
+    let patient = [
+        ("LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MIN", "600s"),
+        ("LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MAX", "600s"),
+    ];
+    let mesh = Mesh::with(&patient, &[]).await;
+    let place = TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Another one never comes: each connection tries both, once.
+    let service =
+        mesh.opaque(&[Endpoint::plain(place.local_addr().unwrap()), Endpoint::plain(crate::harness::nobody())]);
+    for _ in 0..3 {
+        let mut refused = Some(mesh.connect(&service).await);
+        assert_eq!(see(&mut refused, 0).await, Saw::Cut);
+    }
+    mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"CONNECT_FAILED\"}", 3.0).await;
+    let listener = place.listen(8).unwrap();
+    for _ in 0..3 {
+        let (mut client, server) = tokio::join!(mesh.connect(&service), soon(listener.accept()));
+        server.unwrap().0.write_all(b"back").await.unwrap();
+        let mut said = [0; 4];
+        soon(client.read_exact(&mut said)).await.unwrap();
+        assert_eq!(&said, b"back");
+    }
 }

@@ -55,7 +55,7 @@ impl Lines {
 
 impl Process {
     async fn start(setup: Setup) -> Self {
-        let setup = setup.env("LINKERD2_PROXY_LOG", "info").env("WEFT_PROXY_UPGRADE_DRAIN", "1m");
+        let setup = setup.env("LINKERD2_PROXY_LOG", "info");
         let mut first = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
             .env_clear()
             .envs(setup.vars())
@@ -142,7 +142,8 @@ fn is_proxy(pid: u32) -> bool {
 /// Two proxies of which `app`'s is a process.
 async fn mesh(more: &[(&str, &str)]) -> (Mesh, Process) {
     let control = FakeControl::start().unwrap();
-    let setup = more.iter().fold(Setup::new(&control, "app"), |setup, (name, value)| setup.env(name, value));
+    let setup = Setup::new(&control, "app").env("WEFT_PROXY_UPGRADE_DRAIN", "1m");
+    let setup = more.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
     let process = Process::start(setup).await;
     // The in-process `app` is not used: the mesh wants one.
     let (web, app) = tokio::join!(Setup::new(&control, "web").ready(), Setup::new(&control, "app").ready());
@@ -319,6 +320,22 @@ async fn the_stay_of_the_old_process_ends() {
     signal("TERM", old);
     drop(tcp);
     assert!(process.first.wait().unwrap().success());
+    serves(&mesh, &process).await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_process_stays_no_longer_than_it_may() {
+    let (mesh, mut process) = mesh(&[("WEFT_PROXY_UPGRADE_DRAIN", "500ms")]).await;
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let opaque = mesh.opaque(&[behind(&process, &mesh, addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.connect(&opaque).await;
+    soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
+    process.upgrade().await;
+    // It is cut off, which does not look like an end.
+    let cut = soon(tcp.read(&mut [0; 1])).await;
+    assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    eventually("the old process ends", || process.first.try_wait().unwrap().is_some()).await;
     serves(&mesh, &process).await;
     server.abort();
 }

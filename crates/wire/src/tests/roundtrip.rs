@@ -25,7 +25,7 @@ fn across<T, P: Message + Default>(
 proptest! {
     #[test]
     fn endpoint_updates(update in any::update()) {
-        prop_assert_eq!(across(&update, endpoint::encode_update, endpoint::decode_update), Ok(update));
+        prop_assert_eq!(across(&update, endpoint::encode_update, endpoint::decode_whole_update), Ok(update));
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! Streams that are reset, by either side, and what is asked again for that.
+//! Streams that are reset, by either side.
 
 use super::fake::{Fake, Seen, get, grpc, local, ok, read, server, until};
 use h2::Reason;
 use http::Response;
 use std::{cell::Cell, rc::Rc};
-use tokio::{io::AsyncReadExt, net::TcpListener};
 
 #[test]
 fn resets_of_the_server_keep_their_code() {

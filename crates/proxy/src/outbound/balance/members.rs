@@ -171,6 +171,20 @@ impl<C> Members<C> {
         }))
     }
 
+    /// A random one that is ready, else one that could not be connected, but none of `tried`.
+    pub(crate) fn untried(
+        &self,
+        tried: &[SocketAddr],
+        mut random: impl FnMut(usize) -> usize,
+    ) -> Option<Rc<Member<C>>> {
+        [Health::Ready, Health::Failed].into_iter().find_map(|health| {
+            let wanted = |m: &&Rc<Member<C>>| m.health.get() == health && !tried.contains(&m.endpoint.addr);
+            let count = self.all.values().filter(wanted).count();
+            let nth = if count > 1 { random(count) } else { 0 };
+            self.all.values().filter(wanted).nth(nth).cloned()
+        })
+    }
+
     /// Leaves out a member that could not be connected; returns whether that is new: it may have left the set, or another
     /// request found out before.
     pub(crate) fn failed(&mut self, member: &Member<C>) -> bool {

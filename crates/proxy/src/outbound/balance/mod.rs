@@ -31,6 +31,7 @@ use failfast::Failfast;
 use shared::Shared;
 use std::{
     cell::RefCell,
+    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -44,8 +45,9 @@ use weft_telemetry::Labels;
 
 /// What a balancer does with an endpoint's connections of its own accord.
 pub(crate) trait Connections: 'static {
-    /// Waits until an endpoint that failed may be used again, by connecting to it where that disturbs nobody.
-    async fn revive(&self) -> Result<(), ProxyError>;
+    /// Waits until an endpoint that failed may be used again, by connecting to it where that disturbs nobody; says whether it
+    /// was connected.
+    async fn revive(&self) -> Result<bool, ProxyError>;
     /// The endpoint left the set: no connection is kept for later.
     fn retire(&self);
 }
@@ -154,6 +156,17 @@ impl<C: Connections> Balancer<C> {
             }
         }
         self.state.borrow().members.iter().for_each(|m| visit(m));
+    }
+
+    /// For who connects to the endpoint itself, and has tried some: one that is ready, else one that could not be connected
+    /// lately. No circuit breaker is asked.
+    pub(crate) fn untried(&self, tried: &[SocketAddr]) -> Option<Rc<Member<C>>> {
+        self.refresh();
+        let members = &self.state.borrow().members;
+        let ready = members.pick(turn::now(), |n| fastrand::usize(..n));
+        ready
+            .filter(|member| !tried.contains(&member.endpoint.addr))
+            .or_else(|| members.untried(tried, |n| fastrand::usize(..n)))
     }
 
     fn pick(self: &Rc<Self>) -> Option<Picked<C>> {

@@ -48,12 +48,14 @@ async fn revive<C: Connections>(balancer: Weak<Balancer<C>>, member: Rc<Member<C
         let Some(balancer) = balancer.upgrade() else { return };
         let mut state = balancer.state.borrow_mut();
         match outcome {
-            Ok(()) => {
+            Ok(connected) => {
                 if state.members.recovered(&member) {
                     balancer.note(&mut state);
                 }
                 drop(state);
-                tracing::info!(target = %balancer.watch.target, endpoint = %member.endpoint.addr, "an endpoint is back");
+                if connected {
+                    tracing::info!(target = %balancer.watch.target, endpoint = %member.endpoint.addr, "an endpoint is back");
+                }
                 balancer.wake.notify_waiters();
                 return;
             }

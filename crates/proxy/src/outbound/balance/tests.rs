@@ -20,9 +20,9 @@ struct Wire {
 }
 
 impl Connections for Wire {
-    async fn revive(&self) -> Result<(), ProxyError> {
+    async fn revive(&self) -> Result<bool, ProxyError> {
         self.asked.set(self.asked.get() + 1);
-        if self.up.get() { Ok(()) } else { Err(refused()) }
+        if self.up.get() { Ok(true) } else { Err(refused()) }
     }
     fn retire(&self) {
         self.retired.set(true);

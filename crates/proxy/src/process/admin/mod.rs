@@ -10,7 +10,7 @@ mod env;
 mod explain;
 mod guard;
 
-use super::{shutdown::Trigger, upgrade::Elder};
+use super::{places::Places, shutdown::Trigger, upgrade::Elder};
 use crate::{
     inbound::authorize::Connected,
     prefix::{self, Seen},
@@ -32,13 +32,13 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, watch},
-};
+use tokio::{net::TcpStream, sync::watch};
 use weft_telemetry::{LogHandle, Readiness, Registry};
 use weft_transport::{
     detect::{self, Http},
@@ -48,9 +48,11 @@ use weft_transport::{
 
 /// The most connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 512;
+/// Of one client, of which there are few: the kubelet, Prometheus, whoever debugs. More are closed.
+const MAX_OF_ONE: usize = 128;
 /// The first bytes of an HTTP/2 connection, all of which must have come before it is served.
 const PREFACE: usize = 24;
-/// How long the head of a request may take, and how long an idle connection is kept.
+/// How long the head of a request may take, how long an idle connection is kept, and how long one may take to end.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the answers are made from.
@@ -83,9 +85,9 @@ pub(super) async fn serve(
         elder.replaced(&state.readiness).await;
     }
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (server, room) = (Arc::new(Server { state, guard }), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let (server, places) = (Arc::new(Server { state, guard }), Places::new(MAX_CONNECTIONS, MAX_OF_ONE));
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return Ok(()) };
+        let Some(room) = places.room().await else { return Ok(()) };
         // Dropping either is safe: a connection that was not taken stays in the kernel's queue, for the other process.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -103,9 +105,13 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        let Some(place) = places.take(room, client.ip()) else {
+            tracing::debug!(%client, "The client has too many admin connections");
+            continue;
+        };
         let (server, over) = (server.clone(), over.clone());
         tokio::spawn(async move {
-            let _permit = permit;
+            let _place = place;
             if let Err(error) = connection(tcp, client, &server, over).await {
                 tracing::debug!(%client, error, "An admin connection failed");
             }
@@ -132,31 +138,75 @@ async fn connection(
     stream.unread(bytes.freeze());
     let life = stream.life();
     let (io, timer) = (TokioIo::new(stream), TokioTimer::new());
-    let connected = Arc::new(connected);
+    let (connected, busy) = (Arc::new(connected), Arc::new(Busy::default()));
     let service = service_fn(|request| {
-        let (server, connected) = (server.clone(), connected.clone());
-        async move { Ok::<_, Infallible>(server.respond(&connected, request).await) }
+        let (server, connected, begun) = (server.clone(), connected.clone(), busy.begin());
+        async move {
+            let _begun = begun;
+            Ok::<_, Infallible>(server.respond(&connected, request).await)
+        }
     });
+    let over = async {
+        tokio::select! {
+            () = ending(&mut over, life) => {}
+            () = busy.idle() => {}
+        }
+    };
     if version == Http::Http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(timer).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(64);
         let mut serving = pin!(builder.serve_connection(io, service));
         tokio::select! {
             served = serving.as_mut() => return Ok(served?),
-            () = ending(&mut over, life) => serving.as_mut().graceful_shutdown(),
+            () = over => serving.as_mut().graceful_shutdown(),
         }
-        serving.await?;
+        tokio::time::timeout(HEAD_TIMEOUT, serving).await??;
     } else {
         let mut builder = http1::Builder::new();
         builder.timer(timer).header_read_timeout(HEAD_TIMEOUT);
         let mut serving = pin!(builder.serve_connection(io, service));
         tokio::select! {
             served = serving.as_mut() => return Ok(served?),
-            () = ending(&mut over, life) => serving.as_mut().graceful_shutdown(),
+            () = over => serving.as_mut().graceful_shutdown(),
         }
-        serving.await?;
+        tokio::time::timeout(HEAD_TIMEOUT, serving).await??;
     }
     Ok(())
+}
+
+/// The requests of one connection, by which it is known to be idle.
+#[derive(Default)]
+struct Busy {
+    begun: AtomicU64,
+    open: AtomicU64,
+}
+
+/// A request that is not answered yet.
+struct Begun(Arc<Busy>);
+
+impl Busy {
+    fn begin(self: &Arc<Self>) -> Begun {
+        self.begun.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        Begun(self.clone())
+    }
+
+    /// Resolves when for [`HEAD_TIMEOUT`] no request has come and none is open. Cancel-safe.
+    async fn idle(&self) {
+        loop {
+            let before = self.begun.load(Relaxed);
+            tokio::time::sleep(HEAD_TIMEOUT).await;
+            if self.open.load(Relaxed) == 0 && self.begun.load(Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Server {
@@ -194,15 +244,45 @@ mod tests {
     use super::{super::shutdown, *};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    #[tokio::test(start_paused = true)]
-    async fn silence_holds_no_place_for_ever() {
+    fn server() -> Arc<Server> {
         let (trigger, _pulled) = shutdown::channel();
         let (registry, readiness, logs) = (Registry::new(1, 10), Readiness::new(), LogHandle::off());
         let guard = guard::test::guard(&registry);
         let readers = Readers::default();
         let state =
             State { registry, readiness, logs, shutdown: trigger, shutdown_enabled: false, readers, elder: None };
-        let server = Arc::new(Server { state, guard });
+        Arc::new(Server { state, guard })
+    }
+
+    /// Neither does a connection on which nothing is asked any more, though its client answers pings.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_holds_no_place_for_ever() {
+        let (_handed, over) = watch::channel(false);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, addr) = listener.accept().await.unwrap();
+        let server = server();
+        let asked = async {
+            let (mut sender, connection) = h2::client::handshake(client).await.unwrap();
+            let asking = async {
+                let request = Request::get("http://app/live").body(()).unwrap();
+                let (response, _) = sender.send_request(request, true).unwrap();
+                assert_eq!(response.await.unwrap().status(), 200);
+                // It stays as long as it may.
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                ended = connection => ended,
+                () = asking => unreachable!(),
+            }
+        };
+        let (served, ended) = tokio::join!(connection(tcp, addr, &server, over), asked);
+        assert!(served.is_ok() && ended.is_ok(), "{served:?} {ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_holds_no_place_for_ever() {
+        let server = server();
         let (_handed, over) = watch::channel(false);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (said, answered) in [

@@ -86,7 +86,7 @@ where
         Ok(stream) => stream,
         Err(error) => return End::Failed { answered: false, error },
     };
-    let mut answered = false;
+    let (mut answered, mut begun) = (false, false);
     loop {
         let by = if answered { limits.idle.map(|idle| Instant::now() + idle) } else { first_by };
         let by = by.into_iter().chain(end).min();
@@ -102,8 +102,10 @@ where
             None => return End::Over { answered },
             Some(Err(Error::Invalid(invalid))) => Event::Invalid(invalid.to_string()),
             Some(Err(error)) => return End::Failed { answered, error },
-            Some(Ok(value)) => Event::Message { first: !answered, value },
+            Some(Ok(value)) => Event::Message { first: !begun, value },
         };
+        // What follows a message that cannot be used is a change, too.
+        begun = true;
         if !matches!(event, Event::Invalid(_)) {
             answered = true;
         }
@@ -166,6 +168,14 @@ mod tests {
         let seen = run(StreamLimits::default(), streams).await;
         let expected =
             [(0, "failed"), (200, "failed"), (600, "1!"), (600, "2"), (600, "failed"), (700, "3!"), (800, "failed")];
+        assert_eq!(texts(&seen), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_a_message_that_cannot_be_used_is_a_change() {
+        let invalid = || Err(weft_wire::Invalid { field: "update".into(), reason: "is required".into() }.into());
+        let seen = run(StreamLimits::default(), vec![Ok(vec![invalid(), Ok(1)]), Ok(vec![Ok(2), invalid()])]).await;
+        let expected = [(0, "invalid"), (0, "1"), (100, "2!"), (100, "invalid"), (200, "failed")];
         assert_eq!(texts(&seen), expected);
     }
 

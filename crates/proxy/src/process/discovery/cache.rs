@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 pub(super) struct Cache<K, V> {
     entries: Mutex<HashMap<K, Held<V>>>,
     most: usize,
+    /// Whether a look-up begins the idle time anew.
+    renews: bool,
 }
 
 struct Held<V> {
@@ -26,7 +28,12 @@ struct Held<V> {
 impl<K: Eq + Hash, V> Cache<K, V> {
     /// Holds at most so many entries.
     pub(super) fn new(most: usize) -> Self {
-        Self { entries: Mutex::default(), most }
+        Self { entries: Mutex::default(), most, renews: false }
+    }
+
+    /// The same where each look-up begins the idle time anew, for what is held so shortly that no sweep may see it.
+    pub(super) fn renewing(most: usize) -> Self {
+        Self { renews: true, ..Self::new(most) }
     }
 
     /// The entry of `key`, made if there is none; `None` when the cache is full.
@@ -34,7 +41,12 @@ impl<K: Eq + Hash, V> Cache<K, V> {
         let mut held = self.entries.lock();
         let full = held.len() >= self.most;
         match held.entry(key) {
-            Entry::Occupied(entry) => Some(entry.get().value.clone()),
+            Entry::Occupied(mut entry) => {
+                if self.renews {
+                    entry.get_mut().idle_since = None;
+                }
+                Some(entry.get().value.clone())
+            }
             Entry::Vacant(_) if full => None,
             Entry::Vacant(entry) => {
                 let (value, task) = new();
@@ -95,13 +107,25 @@ mod tests {
         cache.sweep(start, idle);
         cache.sweep(start + Duration::from_secs(4), idle);
         assert_eq!(cache.len(), 3);
-        // A look at it begins the idle time anew.
+        // A look at it is no use.
         assert_eq!(*cache.get_or_insert("idle", new(9)).unwrap(), 2);
-        cache.sweep(start + Duration::from_secs(4), idle);
         cache.sweep(start + Duration::from_secs(5), idle);
         assert_eq!(cache.len(), 2);
         assert_eq!(*cache.get_or_insert("idle", new(9)).unwrap(), 9);
         assert_eq!((*held, *cache.get_or_insert("held", new(9)).unwrap()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_between_sweeps_is_in_use() {
+        let cache = Cache::renewing(10);
+        let new = |n: u32| move || (Arc::new(n), tokio::spawn(std::future::pending()));
+        let (start, idle) = (Instant::now(), Duration::from_secs(5));
+        for second in 0..20 {
+            assert_eq!(*cache.get_or_insert("port", new(second)).unwrap(), 0);
+            cache.sweep(start + Duration::from_secs(second.into()), idle);
+        }
+        cache.sweep(start + Duration::from_secs(24), idle);
+        assert_eq!(cache.len(), 0);
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ pub(super) async fn watch(
                 }
             }
             Event::Invalid(reason) => {
-                tracing::warn!(target = path, reason, "An update of endpoints is ignored: it cannot be used");
+                tracing::warn!(target = path, reason, "What cannot be used of an update of endpoints is left out");
             }
             Event::Failed(error) if error.is_final() => {
                 tracing::warn!(target = path, %error, "The endpoints are refused");

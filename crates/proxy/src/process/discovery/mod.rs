@@ -37,6 +37,7 @@ use std::{
     time::{Duration, Instant},
 };
 pub use target::TargetKey;
+use tokio::sync::Semaphore;
 pub use watched::{Versioned, Watched};
 use weft_model::{
     NameAddr,
@@ -48,6 +49,8 @@ use weft_wire as wire;
 
 /// The most targets, names and ports that are watched at once, of each kind. Over it new ones are refused.
 pub const MAX_WATCHES: usize = 10_000;
+/// The most names whose endpoints are held. Those over [`MAX_WATCHES`] are asked for when another one is forgotten.
+pub const MAX_NAMES: usize = 8 * MAX_WATCHES;
 /// The same for names that clients of the application use, which are looked up only to count their requests by route.
 pub const MAX_PROFILES: usize = 100;
 /// How often the caches are looked through for what nobody holds.
@@ -63,6 +66,8 @@ struct Inner {
     settings: Settings,
     targets: Cache<TargetKey, OutboundTarget>,
     endpoints: Cache<NameAddr, EndpointsWatch>,
+    /// Streams of endpoints that may be open.
+    streams: Arc<Semaphore>,
     ports: Cache<u16, PortPolicy>,
     profiles: Cache<NameAddr, ProfileWatch>,
 }
@@ -139,8 +144,9 @@ impl Discovery {
             sources,
             settings,
             targets: Cache::new(MAX_WATCHES),
-            endpoints: Cache::new(MAX_WATCHES),
-            ports: Cache::new(MAX_WATCHES),
+            endpoints: Cache::new(MAX_NAMES),
+            streams: Arc::new(Semaphore::new(MAX_WATCHES)),
+            ports: Cache::renewing(MAX_WATCHES),
             profiles: Cache::new(MAX_PROFILES),
         });
         for port in &inner.settings.inbound.eager {
@@ -239,8 +245,13 @@ impl Inner {
         let client = wire::destination::Client::new(self.sources.destination.clone());
         let context = self.sources.destination_context.clone();
         let following = self.sources.destination_following;
-        let task =
-            self.runtime.spawn(endpoints::watch(watch.published(), target.to_string(), client, context, following));
+        let watching = endpoints::watch(watch.published(), target.to_string(), client, context, following);
+        let streams = self.streams.clone();
+        let task = self.runtime.spawn(async move {
+            // It is never closed.
+            let _place = streams.acquire_owned().await;
+            watching.await;
+        });
         (watch, task)
     }
 

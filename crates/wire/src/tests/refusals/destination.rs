@@ -7,6 +7,7 @@ use linkerd2_proxy_api::{
     http_types, net,
 };
 use proto::{protocol_hint, tls_identity};
+use weft_model::EndpointUpdate;
 
 fn addr(port: u32) -> net::TcpAddress {
     net::TcpAddress { ip: Some([10, 0, 0, 1].into()), port }
@@ -113,15 +114,20 @@ fn a_dns_identity_is_its_own_server_name() {
 fn endpoint_updates() {
     let bad = proto::WeightedAddr { addr: None, ..weighted() };
     let set = |addrs| proto::WeightedAddrSet { addrs, metric_labels: Default::default() };
-    for (update, field) in [
-        (None, "update"),
-        (Some(proto::update::Update::Add(set(vec![weighted(), bad]))), "add.addrs[1].addr"),
-        (
-            Some(proto::update::Update::Remove(proto::AddrSet { addrs: vec![addr(80), addr(0)] })),
-            "remove.addrs[1].port",
-        ),
-    ] {
-        assert_eq!(endpoint::decode_update(proto::Update { update }).unwrap_err().field, field);
+    // What is wrong with one address costs no other one.
+    let add = proto::update::Update::Add(set(vec![weighted(), bad, weighted()]));
+    let remove = proto::update::Update::Remove(proto::AddrSet { addrs: vec![addr(80), addr(0), addr(81)] });
+    for (update, usable, field) in
+        [(None, 0, "update"), (Some(add), 2, "add.addrs[1].addr"), (Some(remove), 2, "remove.addrs[1].port")]
+    {
+        let (update, invalid) = endpoint::decode_update(proto::Update { update });
+        let kept = update.map_or(0, |update| match update {
+            EndpointUpdate::Add(endpoints) => endpoints.len(),
+            EndpointUpdate::Remove(addrs) => addrs.len(),
+            EndpointUpdate::NoEndpoints { .. } => 0,
+        });
+        assert_eq!(kept, usable, "{field}");
+        assert_eq!(invalid.iter().map(|invalid| invalid.field.as_str()).collect::<Vec<_>>(), [field]);
     }
 }
 
@@ -132,8 +138,9 @@ fn labels_of_an_address_win() {
         addrs: vec![proto::WeightedAddr { metric_labels: labels(&[("a", "own")]), ..weighted() }],
         metric_labels: labels(&[("a", "shared"), ("b", "shared")]),
     };
-    let update = endpoint::decode_update(proto::Update { update: Some(proto::update::Update::Add(set)) }).unwrap();
-    let weft_model::EndpointUpdate::Add(endpoints) = update else { panic!("{update:?}") };
+    let update =
+        endpoint::decode_whole_update(proto::Update { update: Some(proto::update::Update::Add(set)) }).unwrap();
+    let EndpointUpdate::Add(endpoints) = update else { panic!("{update:?}") };
     assert_eq!(endpoints[0].labels["a"], "own");
     assert_eq!(endpoints[0].labels["b"], "shared");
 }
