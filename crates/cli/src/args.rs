@@ -4,7 +4,10 @@ mod inject;
 mod install;
 
 pub(crate) use inject::{Inject, InjectOptions, ManifestFormat, ProxyOptions, Uninject};
-pub(crate) use install::{Check, CheckOutput, GivenValues, Install, InstallOptions, ToCluster, Uninstall};
+pub(crate) use install::{
+    Check, CheckOutput, GivenValues, Install, InstallOnly, InstallOptions, Prune, ToCluster, Uninstall, Upgrade,
+    Version,
+};
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -40,16 +43,18 @@ pub(crate) enum Command {
     Inject(Box<Inject>),
     /// Takes the mesh out of Kubernetes manifests.
     Uninject(Uninject),
-    /// Prints what a control plane on Kubernetes consists of.
-    // Hidden while an installation cannot be upgraded.
-    #[command(hide = true)]
+    /// Prints what a control plane on Kubernetes consists of, for `kubectl apply -f -`; --crds comes first.
     Install(Box<Install>),
+    /// Prints what the control plane in a cluster, Linkerd's too, becomes with this version and other values, for `kubectl apply -f -`.
+    Upgrade(Box<Upgrade>),
+    /// Prints what an upgrade has left in a cluster, for `kubectl delete -f -`.
+    Prune(Prune),
     /// Looks whether a cluster is ready for the mesh, and the mesh in order.
-    #[command(hide = true)]
     Check(Check),
-    /// Prints what of the mesh is in a cluster, to be deleted.
-    #[command(hide = true)]
+    /// Prints what of the mesh is in a cluster, for `kubectl delete -f -`.
     Uninstall(Uninstall),
+    /// Prints the versions of this command, of the control plane in a cluster and of its proxies.
+    Version(Version),
     /// A process of the control plane on Kubernetes.
     #[command(hide = true)]
     ControlPlane(Box<ControlPlane>),

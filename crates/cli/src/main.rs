@@ -42,7 +42,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Inject(inject) => commands::inject::run(*inject),
         Command::Uninject(uninject) => commands::inject::undo(uninject),
         Command::Install(install) => runtime()?.block_on(commands::install::run(*install)),
+        Command::Upgrade(upgrade) => runtime()?.block_on(commands::upgrade::run(*upgrade)),
+        Command::Prune(prune) => runtime()?.block_on(commands::prune::run(prune)),
         Command::Check(check) => runtime()?.block_on(commands::check::run(check)),
+        Command::Version(version) => runtime()?.block_on(commands::version::run(version)),
         Command::Uninstall(uninstall) => runtime()?.block_on(commands::uninstall::run(uninstall)),
         Command::ControlPlane(process) => runtime()?.block_on(commands::control_plane::run(*process)),
     }

@@ -1,4 +1,4 @@
-//! The words of `weft install`, `weft check` and `weft uninstall`: Linkerd's.
+//! The words of `weft install`, `upgrade`, `prune`, `check`, `uninstall` and `version`: Linkerd's.
 
 use super::{ManifestFormat, ProxyOptions};
 use clap::{Args, ValueEnum};
@@ -40,9 +40,42 @@ pub(crate) struct Install {
     #[command(flatten)]
     pub(crate) given: GivenValues,
     #[command(flatten)]
+    pub(crate) only: InstallOnly,
+    #[command(flatten)]
     pub(crate) options: InstallOptions,
     #[command(flatten)]
     pub(crate) proxy: ProxyOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct Upgrade {
+    /// Prints the definitions of the mesh's own kinds, which come first.
+    #[arg(long)]
+    pub(crate) crds: bool,
+    /// Asks no cluster: the installation is what the file (`-`: standard input) holds, its ConfigMaps and Secrets as YAML.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) from_manifests: Option<PathBuf>,
+    /// Also where running proxies would not believe each other.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: ManifestFormat,
+    #[command(flatten)]
+    pub(crate) to: ToCluster,
+    #[command(flatten)]
+    pub(crate) given: GivenValues,
+    #[command(flatten)]
+    pub(crate) options: InstallOptions,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct Prune {
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: ManifestFormat,
+    #[command(flatten)]
+    pub(crate) to: ToCluster,
 }
 
 /// Values by their paths, as Helm has them.
@@ -62,9 +95,9 @@ pub(crate) struct GivenValues {
     pub(crate) set_file: Vec<String>,
 }
 
-/// What is said of the control plane.
+/// What is said once: identities and certificates hang on it.
 #[derive(Args, Default)]
-pub(crate) struct InstallOptions {
+pub(crate) struct InstallOnly {
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) cluster_domain: Option<String>,
     /// The end of all identities [default: the cluster's domain]
@@ -76,6 +109,11 @@ pub(crate) struct InstallOptions {
     /// Somebody else brings the trust anchors, as the ConfigMap linkerd-identity-trust-roots.
     #[arg(long)]
     pub(crate) identity_external_ca: bool,
+}
+
+/// What is said of the control plane.
+#[derive(Args, Default)]
+pub(crate) struct InstallOptions {
     /// Three replicas apart from each other, and no pod of the mesh without its proxy.
     #[arg(long)]
     pub(crate) ha: bool,
@@ -98,7 +136,7 @@ pub(crate) struct InstallOptions {
     pub(crate) identity_issuance_lifetime: Option<String>,
     #[arg(long, value_name = "DURATION")]
     pub(crate) identity_clock_skew_allowance: Option<String>,
-    /// PEM; goes together with the issuer's certificate and key.
+    /// PEM. An installation wants the issuer's certificate and key with it.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity_trust_anchors_file: Option<PathBuf>,
     #[arg(long, value_name = "FILE")]
@@ -154,4 +192,22 @@ pub(crate) enum CheckOutput {
     Json,
     /// Only what failed.
     Short,
+}
+
+#[derive(Args)]
+pub(crate) struct Version {
+    /// Only the versions themselves.
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Asks no cluster.
+    #[arg(long, conflicts_with = "proxy")]
+    pub(crate) client: bool,
+    /// Also of the proxies that run.
+    #[arg(long)]
+    pub(crate) proxy: bool,
+    /// Whose proxies, with --proxy [default: all namespaces]
+    #[arg(short, long, value_name = "NAMESPACE", requires = "proxy")]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) to: ToCluster,
 }

@@ -7,10 +7,13 @@ pub(crate) mod down;
 pub(crate) mod inject;
 pub(crate) mod install;
 pub(crate) mod logs;
+pub(crate) mod prune;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod uninstall;
 pub(crate) mod up;
+pub(crate) mod upgrade;
+pub(crate) mod version;
 
 use crate::args::{ManifestFormat, ToCluster};
 use std::path::PathBuf;
@@ -29,11 +32,15 @@ async fn cluster(to: &ToCluster) -> anyhow::Result<Cluster> {
 
 /// What can be applied or deleted by kubectl.
 fn print_objects(objects: &[serde_json::Value], format: ManifestFormat) {
-    use std::io::Write;
-    let text = match format {
+    let text: String = match format {
         ManifestFormat::Yaml => weft_cluster::install::text(objects),
         ManifestFormat::Json => objects.iter().map(|object| format!("{object}\n")).collect(),
     };
+    print_text(&text);
+}
+
+fn print_text(text: &str) {
+    use std::io::Write;
     let mut out = std::io::stdout();
     // A reader that has gone does not want the rest.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

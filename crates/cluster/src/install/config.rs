@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 pub const CONFIG: &str = "linkerd-config";
 /// The Secret with the issuer's certificate and key.
 pub const ISSUER: &str = "linkerd-identity-issuer";
-const OVERRIDES: &str = "linkerd-config-overrides";
+pub(super) const OVERRIDES: &str = "linkerd-config-overrides";
+/// The key that tells our installations from Linkerd's.
+pub(super) const VERSION: &str = "weft-version";
+/// Values that objects of their own hold: later versions read these, because they may have been replaced.
+pub(super) const OF_OBJECTS: [&str; 3] = ["linkerdVersion", "identityTrustAnchorsPEM", "identity.issuer.tls"];
 
 pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value> {
     let Installation { values, material, by, overrides, .. } = *installation;
@@ -24,6 +28,7 @@ pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value
         "data": {
             "linkerd-crds-chart-version": format!("linkerd-crds-{}", values.linkerd_version),
             "values": text,
+            VERSION: &*values.linkerd_version,
         },
     })];
     if !values.identity.external_ca {

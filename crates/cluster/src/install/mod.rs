@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Names, ports, labels and ServiceAccounts are Linkerd's. Certificates are made elsewhere and passed in; nothing here knows
-//! the time, so that the same values give the same objects. Before, a cluster is asked whether it is [`ready`](ready_for_crds), and in
-//! the end what [`remains`].
+//! the time, so that the same values give the same objects. Before, a cluster is asked whether it is [`ready`](ready_for_crds), or what an
+//! earlier installation has [`stored`]; after, what is [`left`] of that, and in the end what [`remains`].
 
 mod access;
 mod component;
@@ -16,15 +16,21 @@ mod meta;
 mod monitor;
 mod namespace;
 mod pod;
+mod prune;
 mod ready;
 mod remains;
 mod service;
+mod stored;
+mod trust;
 mod webhook;
 
 pub use config::{CONFIG, ISSUER, values_of_cluster};
 use meta::Meta;
+pub use prune::{Left, left};
 pub use ready::{NotReady, api_server_ports, defined, gateway_api, ready_for_control_plane, ready_for_crds};
 pub use remains::{remains, users};
+pub use stored::{Author, NotStored, Source, Stored, objects, stored};
+pub use trust::{Trusting, proxy_versions, trusting};
 pub use webhook::Webhook;
 
 use crate::{values::Values, yaml};
@@ -46,6 +52,8 @@ pub struct Material {
     pub issuer: Pair,
     /// The webhooks', each for the name of its Service; not rendered with `externalSecret`.
     pub proxy_injector: Pair,
+    /// The certificate that the injector presents until it has read the new one, if that is another: the API server trusts both.
+    pub proxy_injector_before: String,
     pub profile_validator: Pair,
     pub policy_validator: Pair,
 }

@@ -17,8 +17,8 @@ pub enum NotReady {
     #[error(transparent)]
     Cluster(#[from] Error),
     #[error(
-        "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}; this version of weft cannot change \
-         one: take it away by `weft uninstall | kubectl delete -f -` first"
+        "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}; change it by \
+         `weft upgrade --crds | kubectl apply -f -` and `weft upgrade | kubectl apply -f -`"
     )]
     Installed(String),
     #[error(

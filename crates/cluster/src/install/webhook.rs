@@ -26,7 +26,7 @@ impl Webhook {
     }
 
     /// The Secret with certificate and key.
-    pub fn secret(self) -> &'static str {
+    pub const fn secret(self) -> &'static str {
         match self {
             Self::ProxyInjector => "linkerd-proxy-injector-k8s-tls",
             Self::ProfileValidator => "linkerd-sp-validator-k8s-tls",
@@ -55,6 +55,8 @@ struct Trust<'a> {
     inject_ca_from_secret: &'a str,
     given: Pair,
     made: &'a Pair,
+    /// Still presented for a while.
+    before: &'a str,
 }
 
 impl Trust<'_> {
@@ -63,11 +65,11 @@ impl Trust<'_> {
     }
 
     /// What the API server trusts; `None` if cert-manager writes it.
-    fn bundle(&self) -> Option<&str> {
+    fn bundle(&self) -> Option<String> {
         match (self.inject_ca_from.is_empty() && self.inject_ca_from_secret.is_empty(), self.ca_bundle) {
             (false, _) => None,
-            (true, "") => Some(&self.pair().certificate),
-            (true, bundle) => Some(bundle),
+            (true, "") => Some(self.pair().certificate.clone() + self.before),
+            (true, bundle) => Some(bundle.to_owned()),
         }
     }
 }
@@ -82,6 +84,7 @@ pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value
         inject_ca_from_secret: &injector.inject_ca_from_secret,
         given: Pair { certificate: injector.crt_pem.to_string(), key: injector.key_pem.to_string() },
         made: &material.proxy_injector,
+        before: &material.proxy_injector_before,
     };
     let mut objects = secret(Webhook::ProxyInjector, &trust, meta);
     let mut webhook = common(Webhook::ProxyInjector, &trust, &injector.namespace_selector, meta);
@@ -108,6 +111,7 @@ fn validator(webhook: Webhook, values: &Validator, made: &Pair, rules: Value, me
         inject_ca_from_secret: &values.inject_ca_from_secret,
         given: Pair { certificate: values.crt_pem.to_string(), key: values.key_pem.to_string() },
         made,
+        before: "",
     };
     let mut objects = secret(webhook, &trust, meta);
     let mut hook = common(webhook, &trust, &values.namespace_selector, meta);
@@ -134,7 +138,7 @@ fn common(webhook: Webhook, trust: &Trust<'_>, namespaces: &LabelSelector, meta:
     let mut client = json!({ "service": { "name": webhook.service(), "namespace": meta.namespace } });
     if let Some(bundle) = trust.bundle() {
         // The API server reads bytes: base64 of the PEM.
-        client["caBundle"] = json!(k8s_openapi::ByteString(bundle.as_bytes().to_vec()));
+        client["caBundle"] = json!(k8s_openapi::ByteString(bundle.into_bytes()));
     }
     json!({
         "name": format!("{}.linkerd.io", webhook.service()),

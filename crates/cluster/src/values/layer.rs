@@ -62,6 +62,13 @@ pub(super) fn lay(below: &mut Value, above: Value) {
     }
 }
 
+/// Takes the value at a path, such as `proxy.ports.admin`, out of a tree.
+pub(crate) fn remove(tree: &mut Value, path: &str) -> Option<Value> {
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let parent = parents.split('.').filter(|s| !s.is_empty()).try_fold(tree, |at, step| at.get_mut(step))?;
+    parent.as_object_mut()?.remove(last)
+}
+
 /// What was given, on top of the defaults, with every key that is no value and every value of another type.
 pub(super) fn typed(mut given: Value) -> Result<Values, Vec<Problem>> {
     without_nulls(&mut given);

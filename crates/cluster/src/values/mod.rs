@@ -7,6 +7,7 @@
 //! Every value of Linkerd's charts is wired here, or refused by name with what to use instead: none is accepted and forgotten.
 //! Pure; who reads files and the cluster passes what they hold.
 
+mod carried;
 mod check;
 mod component;
 mod highly_available;
@@ -18,12 +19,14 @@ mod refused;
 mod set;
 mod text;
 
+pub use carried::carried;
 pub(crate) use check::clash;
 pub use component::{
     ConfigReader, Controller, ControllerMonitor, DestinationController, Identity, Issuer, KeyPair, Monitor,
     PodDisruptionBudget, PodMonitor, PolicyController, ProbeTimeout, ProxyInjector, Validator,
 };
 pub use highly_available::highly_available;
+pub(crate) use layer::remove;
 pub use layer::{Problem, Problems};
 pub use proxy::{
     Amounts, Collector, Control, DebugContainer, Http2, Image, MeshIdentity, Metrics, Ports, ProbeTimes, Proxy,

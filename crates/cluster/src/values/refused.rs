@@ -1,6 +1,6 @@
 //! Values of Linkerd's charts that weft does not carry out, and what to use instead.
 
-use super::layer::{Problem, problem};
+use super::layer::{Problem, problem, remove};
 use serde_json::{Value, json};
 
 /// A value that only its harmless setting is accepted of, if any.
@@ -89,12 +89,6 @@ pub(super) fn take_out(given: &mut Value) -> Vec<Problem> {
         }
     }
     problems
-}
-
-fn remove(tree: &mut Value, path: &str) -> Option<Value> {
-    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
-    let parent = parents.split('.').filter(|s| !s.is_empty()).try_fold(tree, |at, step| at.get_mut(step))?;
-    parent.as_object_mut()?.remove(last)
 }
 
 fn shown(value: &Value) -> String {

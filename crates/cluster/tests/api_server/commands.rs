@@ -3,7 +3,10 @@
 use crate::lab::ApiServer;
 use serde_json::{Value, json};
 use weft_cluster::{
-    install::{By, NotReady, api_server_ports, crds, ready_for_control_plane, ready_for_crds},
+    install::{
+        By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, left, proxy_versions,
+        ready_for_control_plane, ready_for_crds, stored, trusting,
+    },
     kubernetes::Cluster,
     values::Values,
 };
@@ -73,4 +76,121 @@ async fn the_ports_of_the_api_server_are_its_services_and_its_own() {
     let ports = json!([{"name": "https", "port": 443, "targetPort": 16443}, {"port": 8443, "targetPort": "https"}]);
     api.put(json!({"kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"ports": ports}}));
     assert_eq!(api_server_ports(&cluster).await.unwrap(), "443,8443,16443");
+}
+
+#[tokio::test]
+async fn only_left_overs_of_this_installation_are_pruned() {
+    let (api, cluster) = lab().await;
+    let object = |kind: &str, namespace: Option<&str>, name: &str| {
+        let mut object =
+            json!({"kind": kind, "metadata": {"name": name, "labels": {"linkerd.io/control-plane-ns": "linkerd"}}});
+        if let Some(namespace) = namespace {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        object
+    };
+    let rendered = [object("Service", Some("linkerd"), "linkerd-dst"), object("ClusterRole", None, "linkerd-policy")];
+    for object in &rendered {
+        api.put(object.clone());
+    }
+    // What another installation, another namespace, somebody else or a controller has made, and what the mesh lives by.
+    let mut others = object("ConfigMap", Some("linkerd"), "others");
+    others["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": "mesh"});
+    let mut unlabelled = object("ConfigMap", Some("linkerd"), "kube-root-ca.crt");
+    unlabelled["metadata"]["labels"] = json!({});
+    let mut owned = object("Secret", Some("linkerd"), "owned");
+    owned["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "1"}]);
+    for kept in [
+        others,
+        unlabelled,
+        owned,
+        object("Secret", Some("app"), "of-an-app"),
+        object("Secret", Some("linkerd"), "linkerd-identity-issuer"),
+        object("Secret", Some("linkerd"), "linkerd-proxy-injector-k8s-tls"),
+        object("ConfigMap", Some("linkerd"), "linkerd-identity-trust-roots"),
+        object("Pod", Some("linkerd"), "linkerd-destination-1"),
+        object("Namespace", None, "linkerd"),
+    ] {
+        api.put(kept);
+    }
+    assert_eq!(left(&cluster, "linkerd", &rendered).await.unwrap(), Default::default());
+
+    for old in [
+        object("CronJob", Some("linkerd"), "linkerd-heartbeat"),
+        object("ValidatingWebhookConfiguration", None, "linkerd-sp-validator-webhook-config"),
+        object("Role", Some("kube-system"), "linkerd-auth-reader"),
+        object("Secret", Some("linkerd"), "linkerd-sp-validator-k8s-tls"),
+    ] {
+        api.put(old);
+    }
+    let mut old = definition("links.multicluster.linkerd.io", &["v1alpha3"]);
+    old["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": "linkerd"});
+    api.put(old);
+    let found = left(&cluster, "linkerd", &rendered).await.unwrap();
+    let names: Vec<String> =
+        found.objects.iter().map(|o| format!("{} {} {}", o["apiVersion"], o["kind"], o["metadata"])).collect();
+    let expected = [
+        r#""admissionregistration.k8s.io/v1" "ValidatingWebhookConfiguration" {"name":"linkerd-sp-validator-webhook-config"}"#,
+        r#""rbac.authorization.k8s.io/v1" "Role" {"name":"linkerd-auth-reader","namespace":"kube-system"}"#,
+        r#""batch/v1" "CronJob" {"name":"linkerd-heartbeat","namespace":"linkerd"}"#,
+        r#""v1" "Secret" {"name":"linkerd-sp-validator-k8s-tls","namespace":"linkerd"}"#,
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(found.definitions, ["links.multicluster.linkerd.io"], "whose objects would go with it");
+    api.fail(Some(Failure::Status(403)));
+    assert!(left(&cluster, "linkerd", &rendered).await.is_err(), "who may not see all deletes nothing");
+}
+
+#[tokio::test]
+async fn running_proxies_are_known_by_what_they_trust() {
+    let (api, cluster) = lab().await;
+    let pod = |name: &str, phase: &str, containers: Value| {
+        json!({"kind": "Pod", "metadata": {"name": name, "namespace": "app", "labels": {"linkerd.io/control-plane-ns": "linkerd"}},
+            "spec": {"containers": [{"name": "app"}], "initContainers": containers}, "status": {"phase": phase}})
+    };
+    let proxy = |variable: Value| json!([{"name": "linkerd-proxy", "env": [variable]}]);
+    let trusts = |anchors: &str| proxy(json!({"name": "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "value": anchors}));
+    let of_the_config_map = proxy(json!({"name": "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS",
+        "valueFrom": {"configMapKeyRef": {"name": "linkerd-identity-trust-roots", "key": "ca-bundle.crt"}}}));
+    let mut first = pod("one", "Running", trusts("old"));
+    first["metadata"]["annotations"] = json!({"linkerd.io/proxy-version": "v1"});
+    api.put(first);
+    api.put(pod("two", "Pending", trusts("old")));
+    api.put(pod("three", "Running", trusts("new")));
+    api.put(pod("own", "Running", of_the_config_map));
+    api.put(pod("done", "Succeeded", trusts("older")));
+    api.put(pod("unmeshed", "Running", json!([])));
+    let proxies = |anchors: Option<&str>, pods: &[&str]| Trusting {
+        anchors_pem: anchors.map(str::to_owned),
+        pods: pods.iter().map(|pod| format!("app/{pod}")).collect(),
+    };
+    let expected = [proxies(None, &["own"]), proxies(Some("new"), &["three"]), proxies(Some("old"), &["one", "two"])];
+    assert_eq!(trusting(&cluster, "linkerd").await.unwrap(), expected);
+    let versions = proxy_versions(&cluster, "linkerd", None).await.unwrap();
+    assert_eq!(versions.into_iter().collect::<Vec<_>>(), [("v1".to_owned(), 1)]);
+    assert!(proxy_versions(&cluster, "linkerd", Some("other")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_installation_is_read_from_the_cluster() {
+    let (api, cluster) = lab().await;
+    let read = async || stored(Source::Cluster(&cluster), "linkerd").await;
+    assert!(matches!(read().await, Err(NotStored::Nothing(_))));
+    let put = |kind: &str, name: &str, data: Value| {
+        api.put(json!({"kind": kind, "metadata": {"name": name, "namespace": "linkerd"}, "data": data}));
+    };
+    let bytes = |text: &str| json!(weft_cluster::k8s::ByteString(text.as_bytes().to_vec()));
+    put("ConfigMap", "linkerd-config", json!({"values": "clusterDomain: example.org\n", "weft-version": "v1"}));
+    put("ConfigMap", "linkerd-identity-trust-roots", json!({"ca-bundle.crt": "anchors"}));
+    assert!(matches!(read().await, Err(NotStored::NoOverrides(_))));
+    let overrides = bytes("clusterDomain: example.org\nlinkerdVersion: v1\n");
+    put("Secret", "linkerd-config-overrides", json!({"linkerd-config-overrides": overrides}));
+    put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate"), "tls.key": bytes("key")}));
+    let found = read().await.unwrap();
+    assert_eq!(found.given, json!({"clusterDomain": "example.org"}));
+    assert_eq!((found.trust_domain.as_str(), found.anchors_pem.as_str()), ("example.org", "anchors"));
+    assert_eq!(found.issuer.unwrap().key, "key", "of a Secret that somebody else makes");
+    api.fail(Some(Failure::Status(403)));
+    assert!(matches!(read().await, Err(NotStored::Cluster(_))), "who may not read is told so");
 }

@@ -20,6 +20,7 @@ fn material() -> Material {
         anchors_sha256: "5a5a".to_owned(),
         issuer: pair("issuer"),
         proxy_injector: pair("injector"),
+        proxy_injector_before: String::new(),
         profile_validator: pair("profiles"),
         policy_validator: pair("policies"),
     }

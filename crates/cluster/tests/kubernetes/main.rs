@@ -5,5 +5,6 @@
 mod documents;
 mod inject;
 mod install;
+mod upgrade;
 mod values;
 mod yaml;

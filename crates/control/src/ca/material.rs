@@ -19,7 +19,7 @@ use weft_cluster::{
 };
 use weft_model::{Identity, names::service_account};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a root, which signs nothing but the issuer: its key is thrown away.
 const ROOT: Duration = Duration::from_secs(3650 * DAY.as_secs());
 const ISSUER: Duration = Duration::from_secs(365 * DAY.as_secs());
@@ -35,14 +35,19 @@ pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Mat
     let (anchors_pem, issuer) = issuer(values, namespace, now)?;
     let webhook = |webhook: Webhook| webhook_pair(webhook, namespace, now);
     Ok(Material {
-        // Of the text that the ConfigMap has.
-        anchors_sha256: sha256(format!("{}\n", anchors_pem.trim()).as_bytes()),
+        anchors_sha256: anchors_sha256(&anchors_pem),
         anchors_pem,
         issuer,
         proxy_injector: webhook(Webhook::ProxyInjector)?,
+        proxy_injector_before: String::new(),
         profile_validator: webhook(Webhook::ProfileValidator)?,
         policy_validator: webhook(Webhook::PolicyValidator)?,
     })
+}
+
+/// Of the text that the ConfigMap has.
+pub(super) fn anchors_sha256(anchors_pem: &str) -> String {
+    sha256(format!("{}\n", anchors_pem.trim()).as_bytes())
 }
 
 fn issuer(values: &Values, namespace: &str, now: SystemTime) -> Result<(String, Pair), Error> {
@@ -105,7 +110,7 @@ fn made(values: &Values, namespace: &str, now: SystemTime) -> Result<(String, Pa
 }
 
 /// A certificate that vouches for itself: the API server is told of it alone.
-fn webhook_pair(webhook: Webhook, namespace: &str, now: SystemTime) -> Result<Pair, Error> {
+pub(super) fn webhook_pair(webhook: Webhook, namespace: &str, now: SystemTime) -> Result<Pair, Error> {
     let failed = |e: rcgen::Error| Error::Make(e.to_string());
     let name = format!("{}.{namespace}.svc", webhook.service());
     let mut params = CertificateParams::new(vec![name.clone()]).map_err(failed)?;

@@ -7,6 +7,7 @@
 //! A root is renewed with overlap: the new one is announced beside the old, then signs the issuer, and the old one goes when
 //! no leaf below it can be valid any more. Time is always an argument.
 
+mod kept;
 mod make;
 mod material;
 mod mounted;
@@ -14,6 +15,7 @@ mod schedule;
 mod sign;
 mod state;
 
+pub use kept::{believed, kept};
 pub use material::{material, tried};
 pub(crate) use mounted::Mounted;
 pub use sign::{Leaf, Refused};

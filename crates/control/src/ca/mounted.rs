@@ -92,8 +92,8 @@ fn text(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The earliest end of the roots.
-fn earliest(anchors_pem: &str) -> Result<SystemTime, String> {
+/// The earliest end of the certificates of a text.
+pub(super) fn earliest(anchors_pem: &str) -> Result<SystemTime, String> {
     let mut ends = vec![];
     for block in Pem::iter_from_buffer(anchors_pem.as_bytes()) {
         let block = block.map_err(|e| format!("the trust anchors are no PEM: {e}"))?;

@@ -51,11 +51,11 @@ const VERSION: &str = "control-plane-version";
 const PROXY: &str = "linkerd-control-plane-proxy";
 const DATA_PLANE: &str = "linkerd-data-plane";
 
-const INSTALL: &str = "weft install | kubectl apply -f -";
+const UPGRADE: &str = "weft upgrade | kubectl apply -f -";
 const INSTALL_CRDS: &str = "weft install --crds | kubectl apply -f -";
+const UPGRADE_CRDS: &str = "weft upgrade --crds | kubectl apply -f -";
 const LOGS: &str = "kubectl -n NAMESPACE describe pods";
-const ROTATE: &str = "replace the issuer's Secret linkerd-identity-issuer, and its root in the ConfigMap linkerd-identity-trust-roots first";
-const REINSTALL: &str = "install the control plane again: its webhooks' certificates are made with it";
+const ROTATE: &str = "docs/certificates.md says how an issuer and a root are replaced without cutting anybody off";
 
 pub(super) const CLIENT: Check = check(
     API,
@@ -89,16 +89,16 @@ pub(super) const FREE: Check = check(
 pub(super) const DEFINED: Check =
     check("linkerd-crd", "the mesh's own kinds are defined", "l5d-existence-crd", Fatal, INSTALL_CRDS).retried();
 
-pub(super) const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5d-existence-ns", Fatal, INSTALL);
-pub(super) const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, INSTALL);
+pub(super) const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5d-existence-ns", Fatal, UPGRADE);
+pub(super) const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, UPGRADE);
 pub(super) const BINDINGS: Check =
-    check(CONFIG, "control plane ClusterRoleBindings exist", "l5d-existence-crb", Fatal, INSTALL);
+    check(CONFIG, "control plane ClusterRoleBindings exist", "l5d-existence-crb", Fatal, UPGRADE);
 pub(super) const ACCOUNTS: Check =
-    check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, INSTALL);
+    check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
 pub(super) const DEFINITIONS: Check =
-    check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, INSTALL_CRDS);
+    check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, UPGRADE_CRDS);
 pub(super) const MUTATING: Check =
-    check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, INSTALL);
+    check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
 
 pub(super) const VALUES: Check = check(
     EXISTENCE,
@@ -114,7 +114,7 @@ pub(super) const SCHEDULABLE: Check =
 pub(super) const READY: Check =
     check(EXISTENCE, "control plane pods are ready", "l5d-api-control-ready", Fatal, LOGS).retried();
 const NETWORKS: &str =
-    "install again with --set clusterNetworks=…, which names all networks of nodes, pods and Services";
+    "weft upgrade --set clusterNetworks=… | kubectl apply -f -, with all networks of nodes, pods and Services";
 pub(super) const NODE_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all node podCIDRs", "l5d-cluster-networks-cidr", Error, NETWORKS);
 pub(super) const POD_NETWORKS: Check =
@@ -166,13 +166,13 @@ pub(super) const ISSUED: Check = check(
 );
 
 pub(super) const INJECTOR: Check =
-    check(WEBHOOKS, "proxy-injector webhook has valid cert", "l5d-proxy-injector-webhook-cert-valid", Fatal, REINSTALL);
+    check(WEBHOOKS, "proxy-injector webhook has valid cert", "l5d-proxy-injector-webhook-cert-valid", Fatal, UPGRADE);
 pub(super) const INJECTOR_SOON: Check = check(
     WEBHOOKS,
     "proxy-injector cert is valid for at least 60 days",
     "l5d-proxy-injector-webhook-cert-not-expiring-soon",
     Warning,
-    REINSTALL,
+    UPGRADE,
 );
 
 pub(super) const SAME_VERSION: Check = check(
@@ -180,7 +180,7 @@ pub(super) const SAME_VERSION: Check = check(
     "control plane and cli versions match",
     "l5d-version-control",
     Warning,
-    "use the weft that the control plane was installed with",
+    "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f -, or use the weft of the control plane's version",
 );
 pub(super) const PROXIES: Check =
     check(PROXY, "control plane proxies are healthy", "l5d-cp-proxy-healthy", Fatal, LOGS).retried();

@@ -24,6 +24,9 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("Job", "batch/v1", "jobs", true),
     ("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", false),
     ("ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings", false),
+    ("Role", "rbac.authorization.k8s.io/v1", "roles", true),
+    ("CronJob", "batch/v1", "cronjobs", true),
+    ("ValidatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", false),
     ("MutatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", false),
     ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];

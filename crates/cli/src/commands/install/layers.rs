@@ -1,14 +1,15 @@
 //! From options to values: later layers lie over earlier ones.
 
-use crate::args::{GivenValues, InstallOptions, ProxyOptions};
+use crate::args::{GivenValues, InstallOnly, InstallOptions, ProxyOptions};
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use weft_cluster::values::{Set, Values, highly_available, set, set_to};
 
 /// All that is given. Like Linkerd's: `--ha`, then flags, then `--values`, then `--set`, `--set-string` and `--set-file`.
-pub(super) fn given(
+pub(in crate::commands) fn given(
     values: &GivenValues,
+    only: &InstallOnly,
     options: &InstallOptions,
     proxy: &ProxyOptions,
 ) -> anyhow::Result<Vec<Value>> {
@@ -16,7 +17,7 @@ pub(super) fn given(
     if options.ha {
         layers.push(highly_available());
     }
-    layers.push(flags(options, proxy)?);
+    layers.push(flags(only, options, proxy)?);
     let GivenValues { values, set: typed, set_string, set_file } = values;
     for file in values {
         let layer = Values::layer(&read(file)?).map_err(|problems| anyhow!("{}: {problems}", file.display()))?;
@@ -40,8 +41,13 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
-fn flags(options: &InstallOptions, proxy: &ProxyOptions) -> anyhow::Result<Value> {
+fn flags(only: &InstallOnly, options: &InstallOptions, proxy: &ProxyOptions) -> anyhow::Result<Value> {
     let mut layer = Layer(Value::Object(Map::default()));
+    let InstallOnly { cluster_domain, identity_trust_domain, identity_external_issuer, identity_external_ca } = only;
+    layer.put("clusterDomain", cluster_domain.clone());
+    layer.put("identityTrustDomain", identity_trust_domain.clone());
+    layer.put("identity.issuer.scheme", identity_external_issuer.then_some("kubernetes.io/tls"));
+    layer.put("identity.externalCA", identity_external_ca.then_some(true));
     layer.installation(options)?;
     layer.proxies(proxy)?;
     Ok(layer.0)
@@ -65,10 +71,6 @@ impl Layer {
     fn installation(&mut self, options: &InstallOptions) -> anyhow::Result<()> {
         // Taken apart, so that no option is forgotten.
         let InstallOptions {
-            cluster_domain,
-            identity_trust_domain,
-            identity_external_issuer,
-            identity_external_ca,
             ha: _,
             controller_log_level,
             controller_replicas,
@@ -84,10 +86,6 @@ impl Layer {
             control_plane_version,
         } = options;
         let pem = |file: &Option<std::path::PathBuf>| file.as_deref().map(read).transpose();
-        self.put("clusterDomain", cluster_domain.clone());
-        self.put("identityTrustDomain", identity_trust_domain.clone());
-        self.put("identity.issuer.scheme", identity_external_issuer.then_some("kubernetes.io/tls"));
-        self.put("identity.externalCA", identity_external_ca.then_some(true));
         self.put("controllerLogLevel", controller_log_level.clone());
         self.put("controllerReplicas", *controller_replicas);
         self.put("controllerUID", *controller_uid);

@@ -1,6 +1,6 @@
 //! `weft install`: objects on standard output, for `kubectl apply -f -`.
 
-mod layers;
+pub(super) mod layers;
 #[cfg(test)]
 mod tests;
 
@@ -17,10 +17,10 @@ use weft_cluster::{
 };
 
 /// `weft control-plane destination` serves no validating webhook yet, and is given no arguments for them.
-const VALIDATORS: bool = false;
+pub(super) const VALIDATORS: bool = false;
 
 pub(crate) async fn run(args: Install) -> anyhow::Result<ExitCode> {
-    let given = layers::given(&args.given, &args.options, &args.proxy)?;
+    let given = layers::given(&args.given, &args.only, &args.options, &args.proxy)?;
     // What is impossible is told before anybody is asked.
     let values = read(&given)?;
     let cluster = if args.ignore_cluster { None } else { Some(super::cluster(&args.to).await?) };
@@ -34,14 +34,8 @@ pub(crate) async fn run(args: Install) -> anyhow::Result<ExitCode> {
         let mut all = vec![];
         if let Some(cluster) = &cluster {
             install::ready_for_control_plane(cluster, &values, namespace).await?;
-            if values.disable_ipv6 && has_ipv6(cluster).await? {
-                print::error(
-                    "weft: pods of this cluster have IPv6 addresses, and without --set disableIPv6=false what they send and receive over \
-                     IPv6 goes past their proxies",
-                );
-            }
-            let ports = install::api_server_ports(cluster).await?;
-            all.push(json!({ "proxyInit": { "kubeAPIServerPorts": ports } }));
+            warn_of_ipv6(cluster, &values).await?;
+            all.push(api_server_ports(&install::api_server_ports(cluster).await?));
         }
         all.extend(given.iter().cloned());
         let values = read(&all)?;
@@ -59,12 +53,26 @@ pub(crate) async fn run(args: Install) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(super) fn api_server_ports(ports: &str) -> serde_json::Value {
+    json!({ "proxyInit": { "kubeAPIServerPorts": ports } })
+}
+
+pub(super) async fn warn_of_ipv6(cluster: &Cluster, values: &Values) -> anyhow::Result<()> {
+    if values.disable_ipv6 && has_ipv6(cluster).await? {
+        print::error(
+            "weft: pods of this cluster have IPv6 addresses, and without --set disableIPv6=false what they send and receive over \
+             IPv6 goes past their proxies",
+        );
+    }
+    Ok(())
+}
+
 async fn has_ipv6(cluster: &Cluster) -> anyhow::Result<bool> {
     let nodes = cluster.nodes().await?;
     let networks = nodes.into_iter().filter_map(|node| node.spec).flat_map(|spec| spec.pod_cidrs.unwrap_or_default());
     Ok(networks.into_iter().any(|network| network.contains(':')))
 }
 
-fn read(layers: &[serde_json::Value]) -> anyhow::Result<Values> {
+pub(super) fn read(layers: &[serde_json::Value]) -> anyhow::Result<Values> {
     Values::from_layers(layers.iter().cloned()).map_err(|problems| anyhow!("{problems}"))
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::args::{Args, Command, ControlPlaneMode};
 use clap::Parser;
+use std::collections::BTreeSet;
 
 fn parsed(words: &[&str]) -> Install {
     match Args::parse_from(["weft", "install"].iter().chain(words)).command {
@@ -13,7 +14,7 @@ fn parsed(words: &[&str]) -> Install {
 
 fn given(words: &[&str]) -> anyhow::Result<serde_json::Value> {
     let args = parsed(words);
-    let layers = layers::given(&args.given, &args.options, &args.proxy)?;
+    let layers = layers::given(&args.given, &args.only, &args.options, &args.proxy)?;
     // What flags become is a value that there is.
     read(&layers)?;
     Ok(Values::given(layers))
@@ -75,6 +76,27 @@ fn flags_become_values_and_set_beats_them() {
     assert_eq!(given(&words).unwrap(), expected);
     assert_eq!(given(&["--ha"]).unwrap()["webhookFailurePolicy"], "Fail");
     assert_eq!(given(&["--ha", "--set=webhookFailurePolicy=Ignore"]).unwrap()["webhookFailurePolicy"], "Ignore");
+}
+
+#[test]
+fn an_upgrade_takes_what_an_installation_takes_but_what_is_said_once() {
+    use clap::CommandFactory;
+    let words = |command: &str| {
+        let args = Args::command();
+        let command = args.find_subcommand(command).unwrap();
+        command.get_arguments().map(|argument| argument.get_id().to_string()).collect::<BTreeSet<_>>()
+    };
+    let (install, upgrade) = (words("install"), words("upgrade"));
+    let only = |of: &BTreeSet<String>, other: &BTreeSet<String>| of.difference(other).cloned().collect::<Vec<_>>();
+    let once = [
+        "cluster_domain",
+        "identity_external_ca",
+        "identity_external_issuer",
+        "identity_trust_domain",
+        "ignore_cluster",
+    ];
+    assert_eq!(only(&install, &upgrade), once);
+    assert_eq!(only(&upgrade, &install), ["force", "from_manifests"]);
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! `weft prune`: what earlier versions have left in a cluster, for `kubectl delete -f -`.
+
+use super::{cluster, print_objects, upgrade::Next};
+use crate::{args::Prune, print};
+use anyhow::bail;
+use std::process::ExitCode;
+use weft_cluster::install::{self, Author, By, Material, Source};
+
+pub(crate) async fn run(args: Prune) -> anyhow::Result<ExitCode> {
+    let cluster = cluster(&args.to).await?;
+    let namespace = args.to.linkerd_namespace.as_str();
+    let (next, _) = Next::read(Source::Cluster(&cluster), namespace, vec![]).await?;
+    if next.stored.by == Author::Linkerd {
+        bail!(
+            "the control plane in the namespace {namespace} is Linkerd's, and all of it would be taken for left-overs; run \
+             `weft upgrade | kubectl apply -f -` first"
+        );
+    }
+    // Names do not depend on certificates.
+    let mut rendered = next.rendered(namespace, &Material::default());
+    rendered.extend(install::crds(&next.values, namespace, By::Cli));
+    let left = install::left(&cluster, namespace, &rendered).await?;
+    if !left.definitions.is_empty() {
+        print::error(&format!(
+            "weft: with a definition all objects of its kind are deleted, so these are left to you: {}",
+            left.definitions.join(", ")
+        ));
+    }
+    if left.objects.is_empty() {
+        print::error("weft: there is nothing to prune");
+    }
+    print_objects(&left.objects, args.output);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,185 @@
+//! What an installation leaves for its successors: the values that were given, anchors, issuer, the injector's certificate.
+//!
+//! Read from a cluster, or from manifests that somebody has saved. Where both a value and an object say something, the object
+//! holds: it is what the mesh lives by, and may have been replaced since.
+
+use super::{CONFIG, ISSUER, Pair, Webhook, config};
+use crate::{
+    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
+    kubernetes::{Cluster, Error},
+    manifest,
+    values::{Values, remove},
+};
+use k8s_openapi::ByteString;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Where it is read.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    Cluster(&'a Cluster),
+    /// ConfigMaps and Secrets; what else there is does not matter.
+    Manifests(&'a [Value]),
+}
+
+/// Whose installation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    Weft,
+    Linkerd,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub by: Author,
+    /// All values that were given, without those that are certificates of identity: these are below.
+    pub given: Value,
+    /// `proxyInit.kubeAPIServerPorts`, for who cannot ask the cluster.
+    pub api_server_ports: Option<String>,
+    pub trust_domain: String,
+    /// PEM.
+    pub anchors_pem: String,
+    /// `None` where the Secret is missing.
+    pub issuer: Option<Pair>,
+    pub proxy_injector: Option<Pair>,
+}
+
+/// Why it cannot be known.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStored {
+    #[error(transparent)]
+    Cluster(#[from] Error),
+    #[error(
+        "there is no control plane: the namespace {0} has no ConfigMap {CONFIG}; name another by --linkerd-namespace, or install one by \
+         `weft install`"
+    )]
+    Nothing(String),
+    #[error(
+        "the namespace {0} has no Secret {name}, which says what values were given: an installation of Helm's is upgraded by helm; for \
+         another save those that differ from the defaults as {name}.yaml, and \
+         `kubectl -n {0} create secret generic {name} --from-file={name}={name}.yaml`",
+        name = config::OVERRIDES
+    )]
+    NoOverrides(String),
+    #[error("{object} of the namespace {namespace}: {reason}")]
+    Invalid { object: String, namespace: String, reason: String },
+    #[error("the manifests: line {line}: {message}; {remedy}")]
+    Unreadable { line: u32, message: String, remedy: &'static str },
+}
+
+/// The objects of a text of many documents, and of the lists among them.
+///
+/// # Errors
+/// It is no YAML.
+pub fn objects(text: &str) -> Result<Vec<Value>, NotStored> {
+    let unread = |e: manifest::Unreadable| NotStored::Unreadable { line: e.line, message: e.message, remedy: e.remedy };
+    let mut objects = vec![];
+    for document in manifest::documents(text).map_err(unread)? {
+        let mut object = document.value().map_err(unread)?;
+        match object.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => objects.extend(items),
+            _ => objects.push(object),
+        }
+    }
+    Ok(objects)
+}
+
+/// Everything that is stored in the control plane's namespace.
+///
+/// # Errors
+/// There is no control plane, or not enough of one.
+pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotStored> {
+    let invalid = |object: &str, reason: String| NotStored::Invalid {
+        object: object.to_owned(),
+        namespace: namespace.to_owned(),
+        reason,
+    };
+    let config = source.config_map(namespace, CONFIG).await?;
+    let config = config.ok_or_else(|| NotStored::Nothing(namespace.to_owned()))?;
+    let values = layer(config.get("values").map_or("", String::as_str))
+        .map_err(|reason| invalid(&format!("the key `values` of the ConfigMap {CONFIG}"), reason))?;
+    let overrides = source.secret(namespace, config::OVERRIDES).await?;
+    let overrides = overrides.as_ref().and_then(|secret| secret.get(config::OVERRIDES));
+    let overrides = overrides.ok_or_else(|| NotStored::NoOverrides(namespace.to_owned()))?;
+    let of = format!("the Secret {}", config::OVERRIDES);
+    let overrides = text(overrides).map_err(|reason| invalid(&of, reason))?;
+    let mut given = layer(&overrides).map_err(|reason| invalid(&of, reason))?;
+    for path in config::OF_OBJECTS {
+        remove(&mut given, path);
+    }
+    let anchors = source.config_map(namespace, TRUST_ROOTS).await?;
+    let anchors_pem = anchors.and_then(|mut map| map.remove(TRUST_ROOTS_KEY)).ok_or_else(|| {
+        let reason = format!("it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts");
+        invalid(&format!("the ConfigMap {TRUST_ROOTS}"), reason)
+    })?;
+    let is_ours = config.contains_key(config::VERSION);
+    let string = |path: &[&str]| path.iter().try_fold(&values, |at, key| at.get(key))?.as_str().map(str::to_owned);
+    let domain = string(&["identityTrustDomain"]).filter(|domain| !domain.is_empty());
+    Ok(Stored {
+        by: if is_ours { Author::Weft } else { Author::Linkerd },
+        given,
+        api_server_ports: string(&["proxyInit", "kubeAPIServerPorts"]),
+        trust_domain: domain
+            .or_else(|| string(&["clusterDomain"]))
+            .unwrap_or_else(|| Values::default().trust_domain().to_owned()),
+        anchors_pem,
+        issuer: source.pair(namespace, ISSUER).await?,
+        proxy_injector: source.pair(namespace, Webhook::ProxyInjector.secret()).await?,
+    })
+}
+
+impl Source<'_> {
+    async fn config_map(self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, String>>, NotStored> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster.config_map(namespace, name).await?),
+            Self::Manifests(objects) => Ok(named(objects, "ConfigMap", namespace, name)
+                .map(|map| serde_json::from_value(map["data"].clone()).unwrap_or_default())),
+        }
+    }
+
+    async fn secret(self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, NotStored> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster.secret(namespace, name).await?),
+            Self::Manifests(objects) => {
+                let Some(secret) = named(objects, "Secret", namespace, name) else { return Ok(None) };
+                let data: BTreeMap<String, ByteString> =
+                    serde_json::from_value(secret["data"].clone()).unwrap_or_default();
+                let strings: BTreeMap<String, String> =
+                    serde_json::from_value(secret["stringData"].clone()).unwrap_or_default();
+                let data = data.into_iter().map(|(key, bytes)| (key, bytes.0));
+                Ok(Some(data.chain(strings.into_iter().map(|(key, text)| (key, text.into_bytes()))).collect()))
+            }
+        }
+    }
+
+    /// A certificate and its key, under either pair of names.
+    async fn pair(self, namespace: &str, name: &str) -> Result<Option<Pair>, NotStored> {
+        let Some(secret) = self.secret(namespace, name).await? else { return Ok(None) };
+        let names = if secret.contains_key("crt.pem") { ["crt.pem", "key.pem"] } else { ["tls.crt", "tls.key"] };
+        let [certificate, key] = names.map(|key| {
+            let reason = || "it is not there".to_owned();
+            secret.get(key).ok_or_else(reason).and_then(|bytes| text(bytes)).map_err(|reason| NotStored::Invalid {
+                object: format!("the key {key} of the Secret {name}"),
+                namespace: namespace.to_owned(),
+                reason,
+            })
+        });
+        Ok(Some(Pair { certificate: certificate?, key: key? }))
+    }
+}
+
+fn named<'o>(objects: &'o [Value], kind: &str, namespace: &str, name: &str) -> Option<&'o Value> {
+    let is = |object: &&Value| {
+        object["kind"] == kind && object["metadata"]["name"] == name && object["metadata"]["namespace"] == namespace
+    };
+    objects.iter().find(is)
+}
+
+fn text(bytes: &[u8]) -> Result<String, String> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "it is no text".to_owned())
+}
+
+fn layer(yaml: &str) -> Result<Value, String> {
+    Values::layer(yaml).map_err(|problems| problems.to_string())
+}

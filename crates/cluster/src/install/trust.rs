@@ -1,0 +1,68 @@
+//! What proxies that run were started with: their anchors, and their version.
+
+use crate::{
+    inject::{PROXY, PROXY_VERSION},
+    k8s::api::core::v1::Pod,
+    kubernetes::{Cluster, Error},
+    label,
+};
+use std::collections::BTreeMap;
+
+const ANCHORS: &str = "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS";
+
+/// Proxies that trust the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusting {
+    /// PEM; `None` if it is what the ConfigMap of the control plane says.
+    pub anchors_pem: Option<String>,
+    /// `NAMESPACE/NAME` of each.
+    pub pods: Vec<String>,
+}
+
+/// All proxies of the mesh that run, by what they trust.
+#[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+pub async fn trusting(cluster: &Cluster, namespace: &str) -> Result<Vec<Trusting>, Error> {
+    let mut found = BTreeMap::<_, Vec<_>>::new();
+    for pod in running(cluster, namespace, None).await? {
+        if let Some(anchors_pem) = anchors(&pod) {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let name = format!("{}/{}", text(&pod.metadata.namespace), text(&pod.metadata.name));
+            found.entry(anchors_pem).or_default().push(name);
+        }
+    }
+    Ok(found.into_iter().map(|(anchors_pem, pods)| Trusting { anchors_pem, pods }).collect())
+}
+
+/// How many proxies there are of each version; in one namespace, or in all.
+#[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+pub async fn proxy_versions(
+    cluster: &Cluster,
+    namespace: &str,
+    of: Option<&str>,
+) -> Result<BTreeMap<String, usize>, Error> {
+    let mut versions = BTreeMap::new();
+    for pod in running(cluster, namespace, of).await? {
+        if let Some(version) = pod.metadata.annotations.and_then(|mut annotations| annotations.remove(PROXY_VERSION)) {
+            *versions.entry(version).or_default() += 1;
+        }
+    }
+    Ok(versions)
+}
+
+/// Pods of the mesh that have not ended.
+async fn running(cluster: &Cluster, namespace: &str, of: Option<&str>) -> Result<Vec<Pod>, Error> {
+    let mut pods = cluster.pods(of, &format!("{}={namespace}", label::CONTROL_NAMESPACE)).await?;
+    pods.retain(|pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !matches!(phase, Some("Succeeded" | "Failed"))
+    });
+    Ok(pods)
+}
+
+/// Of the pod's proxy, if it has one.
+fn anchors(pod: &Pod) -> Option<Option<String>> {
+    let spec = pod.spec.as_ref()?;
+    let proxy = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == PROXY)?;
+    let variable = proxy.env.iter().flatten().find(|variable| variable.name == ANCHORS)?;
+    Some(variable.value.clone())
+}

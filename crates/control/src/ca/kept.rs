@@ -1,0 +1,254 @@
+//! What an upgrade keeps of the certificates that are there: everything that still serves.
+//!
+//! Anchors and issuer change only where others are given, and a given one has to get along with what the mesh lives by now.
+
+use super::{
+    Error,
+    material::{DAY, anchors_sha256, tried, webhook_pair},
+    mounted::earliest,
+};
+use std::time::{Duration, SystemTime};
+use weft_cluster::{
+    install::{Material, Pair, Stored, Trusting, Webhook},
+    values::Values,
+};
+use weft_transport::tls::Serving;
+
+/// A webhook's certificate is kept while it is valid for longer.
+const KEPT: Duration = Duration::from_secs(60 * DAY.as_secs());
+/// Pods named in a message.
+const TOLD: usize = 10;
+
+/// What `values` give, or else what is stored, or else, of webhooks, what is made.
+///
+/// # Errors
+/// There is no issuer, or it would sign what nobody believes.
+pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) -> Result<Material, Error> {
+    let given = |reason: String| Error::Given(reason);
+    let tls = &values.identity.issuer.tls;
+    let anchors_pem = values.identity_trust_anchors_pem.or(&stored.anchors_pem).to_owned();
+    let issuer = if tls.crt_pem.is_empty() {
+        stored.issuer.clone()
+    } else {
+        Some(Pair { certificate: tls.crt_pem.to_string(), key: tls.key_pem.to_string() })
+    };
+    let Some(issuer) = issuer else {
+        return Err(given(format!(
+            "the namespace {namespace} has no Secret linkerd-identity-issuer; give the issuer by --identity-issuer-certificate-file and \
+             --identity-issuer-key-file"
+        )));
+    };
+    let works =
+        |issuer: &Pair| tried(&anchors_pem, &issuer.certificate, &issuer.key, namespace, values.trust_domain(), now);
+    works(&issuer)
+        .map_err(|reason| given(format!("the issuer and the trust anchors do not belong together: {reason}")))?;
+    let (proxy_injector, proxy_injector_before) = injector(stored.proxy_injector.as_ref(), namespace, now)?;
+    Ok(Material {
+        anchors_sha256: anchors_sha256(&anchors_pem),
+        anchors_pem,
+        issuer,
+        proxy_injector,
+        proxy_injector_before,
+        profile_validator: webhook_pair(Webhook::ProfileValidator, namespace, now)?,
+        policy_validator: webhook_pair(Webhook::PolicyValidator, namespace, now)?,
+    })
+}
+
+/// The injector's certificate from now on, and the one before it where that is another.
+fn injector(stored: Option<&Pair>, namespace: &str, now: SystemTime) -> Result<(Pair, String), Error> {
+    let serves = |pair: &Pair, at: SystemTime| {
+        let host = format!("{}.{namespace}.svc", Webhook::ProxyInjector.service());
+        Serving::new(&pair.certificate, &pair.key).is_ok()
+            && Serving::vouched(&pair.certificate, &pair.certificate, &host, at).is_ok()
+    };
+    match stored {
+        Some(pair) if serves(pair, now) && earliest(&pair.certificate).is_ok_and(|end| end > now + KEPT) => {
+            Ok((pair.clone(), String::new()))
+        }
+        other => {
+            let before = other.filter(|pair| serves(pair, now)).map(|pair| pair.certificate.clone());
+            Ok((webhook_pair(Webhook::ProxyInjector, namespace, now)?, before.unwrap_or_default()))
+        }
+    }
+}
+
+/// Whether nobody is cut off: running proxies believe what the issuer signs from now on, and the anchors from now on vouch for what
+/// the issuer until now has signed. `running` is `None` if it could not be asked.
+///
+/// # Errors
+/// Who would be cut off, and what to do first.
+pub fn believed(
+    material: &Material,
+    stored: &Stored,
+    running: Option<&[Trusting]>,
+    namespace: &str,
+    now: SystemTime,
+) -> Result<(), Error> {
+    let domain = &stored.trust_domain;
+    let believes =
+        |anchors: &str, issuer: &Pair| tried(anchors, &issuer.certificate, &issuer.key, namespace, domain, now).is_ok();
+    if material.anchors_pem.trim() != stored.anchors_pem.trim()
+        && let Some(until_now) = &stored.issuer
+        && !believes(&material.anchors_pem, until_now)
+    {
+        return Err(Error::Given(
+            "the trust anchors that are given do not vouch for the present issuer, whose certificates all pods have: give a file that holds \
+             the present anchors as well, or --force"
+                .to_owned(),
+        ));
+    }
+    let is_same =
+        material.anchors_pem.trim() == stored.anchors_pem.trim() && stored.issuer.as_ref() == Some(&material.issuer);
+    let Some(running) = running else {
+        if is_same {
+            return Ok(());
+        }
+        return Err(Error::Given(
+            "whether running proxies know the issuer's anchor cannot be asked with --from-manifests; upgrade with the cluster, or --force"
+                .to_owned(),
+        ));
+    };
+    let unbelieving = running.iter().filter(|proxies| {
+        let anchors = proxies.anchors_pem.as_deref().unwrap_or(&stored.anchors_pem);
+        !believes(anchors, &material.issuer)
+    });
+    let pods: Vec<&str> = unbelieving.flat_map(|proxies| &proxies.pods).map(String::as_str).collect();
+    if pods.is_empty() {
+        return Ok(());
+    }
+    let more = if pods.len() > TOLD { format!("\n  * and {} more", pods.len() - TOLD) } else { String::new() };
+    let named: String = pods.iter().take(TOLD).map(|pod| format!("\n  * pod {pod}")).collect();
+    Err(Error::Given(format!(
+        "proxies that run do not know the trust anchor of the issuer and would believe nobody who has its certificate:{named}{more}\n\
+         upgrade with trust anchors that hold the new one besides the present ones, restart these pods, and then give the issuer; or use \
+         --force"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::material, *};
+    use serde_json::{Value, json};
+    use weft_cluster::install::Author;
+
+    fn values(given: Value) -> Values {
+        Values::from_layers([given]).unwrap()
+    }
+
+    fn stored(material: &Material) -> Stored {
+        Stored {
+            by: Author::Weft,
+            given: json!({}),
+            api_server_ports: None,
+            trust_domain: "cluster.local".to_owned(),
+            anchors_pem: material.anchors_pem.clone(),
+            issuer: Some(material.issuer.clone()),
+            proxy_injector: Some(material.proxy_injector.clone()),
+        }
+    }
+
+    fn new() -> Material {
+        material(&Values::default(), "linkerd", SystemTime::now()).unwrap()
+    }
+
+    fn running(material: &Material) -> Vec<Trusting> {
+        vec![
+            Trusting { anchors_pem: None, pods: vec!["linkerd/own".to_owned()] },
+            Trusting { anchors_pem: Some(material.anchors_pem.clone()), pods: vec!["app/web".to_owned()] },
+        ]
+    }
+
+    #[test]
+    fn nothing_is_rotated_by_accident() {
+        let (now, before) = (SystemTime::now(), new());
+        let after = kept(&Values::default(), "linkerd", &stored(&before), now).unwrap();
+        assert_eq!((&after.anchors_pem, &after.anchors_sha256), (&before.anchors_pem, &before.anchors_sha256));
+        assert_eq!((&after.issuer, &after.proxy_injector), (&before.issuer, &before.proxy_injector));
+        assert_eq!(after.proxy_injector_before, "");
+        believed(&after, &stored(&before), Some(&running(&before)), "linkerd", now).unwrap();
+        believed(&after, &stored(&before), None, "linkerd", now).unwrap();
+    }
+
+    #[test]
+    fn a_webhooks_certificate_is_replaced_before_it_ends_and_both_are_trusted() {
+        let before = new();
+        for (days, is_kept) in [(304, true), (306, false)] {
+            let later = SystemTime::now() + days * DAY;
+            let (after, until_then) = injector(Some(&before.proxy_injector), "linkerd", later).unwrap();
+            assert_eq!(after == before.proxy_injector, is_kept, "after {days} days");
+            assert_eq!(until_then, if is_kept { "" } else { before.proxy_injector.certificate.as_str() });
+            // What the API server trusts vouches for what is presented, before and after.
+            let bundle = after.certificate.clone() + &until_then;
+            for presented in [&before.proxy_injector, &after] {
+                Serving::vouched(&bundle, &presented.certificate, "linkerd-proxy-injector.linkerd.svc", later).unwrap();
+            }
+        }
+        let now = SystemTime::now();
+        for broken in [None, Some(Pair::default()), Some(before.issuer.clone())] {
+            let stored = Stored { proxy_injector: broken, ..stored(&before) };
+            let after = kept(&Values::default(), "linkerd", &stored, now).unwrap();
+            assert!(!after.proxy_injector.certificate.is_empty() && after.proxy_injector_before.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_root_is_rotated_in_three_steps_and_never_in_one() {
+        let (now, before, next) = (SystemTime::now(), new(), new());
+        let step = |anchors: &str, issuer: Option<&Pair>, stored: &Stored, running: &[Trusting]| {
+            let mut given = json!({"identityTrustAnchorsPEM": anchors});
+            if let Some(pair) = issuer {
+                given["identity"] = json!({"issuer": {"tls": {"crtPEM": pair.certificate, "keyPEM": pair.key}}});
+            }
+            let material = kept(&values(given), "linkerd", stored, now).map_err(|e| e.to_string())?;
+            believed(&material, stored, Some(running), "linkerd", now).map_err(|e| e.to_string())?;
+            Ok::<Stored, String>(self::stored(&material))
+        };
+        let start = stored(&before);
+        let told = step(&next.anchors_pem, Some(&next.issuer), &start, &running(&before)).unwrap_err();
+        assert!(told.contains("do not vouch for the present issuer"), "{told}");
+        let told = step(&next.anchors_pem, None, &start, &running(&before)).unwrap_err();
+        assert!(told.contains("do not belong together"), "{told}");
+
+        let both = before.anchors_pem.clone() + &next.anchors_pem;
+        let told = step(&both, Some(&next.issuer), &start, &running(&before)).unwrap_err();
+        assert!(told.contains("* pod app/web") && told.contains("* pod linkerd/own"), "{told}");
+        let first = step(&both, None, &start, &running(&before)).unwrap();
+        let told = step(&both, Some(&next.issuer), &first, &running(&before)).unwrap_err();
+        assert!(told.contains("* pod app/web") && !told.contains("own"), "not restarted yet: {told}");
+
+        let restarted = [Trusting { anchors_pem: Some(both.clone()), pods: vec!["app/web".to_owned()] }];
+        let second = step(&both, Some(&next.issuer), &first, &restarted).unwrap();
+        let third = step(&next.anchors_pem, None, &second, &restarted).unwrap();
+        assert_eq!((third.anchors_pem, third.issuer), (next.anchors_pem, Some(next.issuer)));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_not_assumed() {
+        let (now, before) = (SystemTime::now(), new());
+        let other = new();
+        let both = before.anchors_pem.clone() + &other.anchors_pem;
+        let after = kept(&values(json!({"identityTrustAnchorsPEM": both})), "linkerd", &stored(&before), now).unwrap();
+        let told = believed(&after, &stored(&before), None, "linkerd", now).unwrap_err().to_string();
+        assert!(told.contains("--from-manifests"), "{told}");
+        let without = Stored { issuer: None, ..stored(&before) };
+        let told = kept(&Values::default(), "linkerd", &without, now).unwrap_err().to_string();
+        assert!(told.contains("has no Secret linkerd-identity-issuer"), "{told}");
+    }
+
+    /// Linkerd's root is its issuer, too.
+    #[test]
+    fn a_root_that_signs_itself_is_kept() {
+        let now = SystemTime::now();
+        let mut params = rcgen::CertificateParams::new(vec!["identity.linkerd.cluster.local".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "identity.linkerd.cluster.local");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = ((now - DAY).into(), (now + 364 * DAY).into());
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let root = params.self_signed(&key).unwrap().pem();
+        let issuer = Pair { certificate: root.clone(), key: key.serialize_pem() };
+        let linkerds = Stored { anchors_pem: root.clone(), issuer: Some(issuer.clone()), ..stored(&new()) };
+        let after = kept(&Values::default(), "linkerd", &linkerds, now).unwrap();
+        assert_eq!((after.anchors_pem, after.issuer), (root, issuer));
+    }
+}
