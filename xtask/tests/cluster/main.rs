@@ -9,6 +9,7 @@ mod guard;
 mod images;
 mod mesh;
 mod serve;
+mod typed;
 
 use std::{
     path::PathBuf,

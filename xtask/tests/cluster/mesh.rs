@@ -1,6 +1,6 @@
-//! The life of a mesh in a cluster, as people run it: installed, meshed, used, taken away.
+//! The life of a mesh in a cluster, as people run it: installed, meshed, used, upgraded under load, taken away.
 
-use crate::{app, cluster, linkerd};
+use crate::{app, cluster, linkerd, typed::Terminal};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -174,48 +174,171 @@ fn a_mesh_is_installed_used_and_taken_away() {
     let Some(cluster) = cluster() else { return };
     let _alone = linkerd();
     let before = everything(cluster);
+    let terminal = Terminal::open(cluster);
 
     // First things first.
     let told = refused(cluster, &["install"]);
     assert!(told.contains("weft install --crds | kubectl apply -f -"), "{told}");
-    let gateway_api = cluster.gateway_api("standard");
-    cluster.ask(&format!("apply --server-side --filename {}", gateway_api.display())).unwrap();
-    cluster.apply(&printed(cluster, &["install", "--crds"])).unwrap();
+    terminal.types(
+        "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml",
+        "",
+    );
+    terminal.types("weft check --pre", "");
+    terminal.types("weft install --crds | kubectl apply -f -", "");
     let mut install = vec!["install", "--control-plane-version=test", "--image-pull-policy=Never"];
     let output = weft(cluster, &install);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && told.contains("--set disableIPv6=false"), "{told}");
     install.push("--set=disableIPv6=false");
-    cluster.apply(&printed(cluster, &install)).unwrap();
+    terminal.types("weft install | kubectl apply -f -", &install[1..].join(" "));
     ready(cluster, "linkerd", &CONTROL_PLANE);
-    in_order(cluster, &["check", "--expected-version=test"]);
+    in_order(&terminal.types("weft check", "--expected-version=test"));
     let told = refused(cluster, &install);
     assert!(told.contains("installed in the namespace linkerd already"), "{told}");
 
     speaks_in_the_clear_without_a_mesh_only(cluster);
 
-    in_order(cluster, &["check", "--proxy", "--expected-version=test"]);
+    in_order(&terminal.types("weft check --proxy", "--expected-version=test"));
+
+    is_upgraded_under_load(cluster, &terminal);
 
     // Its pods are in use.
     let told = refused(cluster, &["uninstall"]);
     assert!(told.contains("pod meshed/web-"), "{told}");
-    cluster.ask("delete namespace plain meshed trial").unwrap();
-    let remains = printed(cluster, &["uninstall"]);
-    let mut delete = cluster.kubectl();
-    delete.args(["delete", "--filename=-"]).stdin(Stdio::piped());
-    let mut delete = delete.spawn().unwrap();
-    std::io::Write::write_all(&mut delete.stdin.take().unwrap(), remains.as_bytes()).unwrap();
-    assert!(delete.wait().unwrap().success(), "{remains}");
-    assert_eq!(everything(cluster), before, "the cluster is as it was");
+    terminal.types("kubectl -n shop get deployments -o yaml | weft uninject - | kubectl apply -f -", "");
+    cluster.ask("delete namespace shop meshed trial").unwrap();
+    let remains = terminal.types("weft uninstall | kubectl delete -f -", "");
+    assert_eq!(everything(cluster), before, "the cluster is as it was: {remains}");
     let told = refused(cluster, &["uninstall"]);
     assert!(told.contains("nothing of a mesh"), "{told}");
+    terminal.is_complete();
 }
 
-/// No line fails.
-fn in_order(cluster: &Cluster, words: &[&str]) {
-    let output = weft(cluster, words);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && !told.contains('‼') && told.contains("Status check results are √"), "{told}");
+/// Waits until nothing of what Deployments were before is left.
+fn rolled_out(cluster: &Cluster, namespace: &str, deployments: &[&str]) {
+    for name in deployments {
+        let words = format!("--namespace {namespace} rollout status deployment {name} --timeout 300s");
+        if let Err(error) = cluster.ask(&words) {
+            panic!("{error}\n{}", told(cluster, namespace));
+        }
+    }
+}
+
+/// What people say of requests: the bot of what it got, web of what it asked.
+fn log(cluster: &Cluster, app: &str) -> Vec<String> {
+    let words = format!("--namespace meshed logs --selector app={app} --container {app} --tail -1");
+    cluster.ask(&words).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Lines of requests that failed, but for the votes that the app itself makes fail.
+fn lost(cluster: &Cluster, app: &str) -> Vec<String> {
+    let lines = log(cluster, app).into_iter().filter(|line| has_failed(line));
+    lines.filter(|line| !line.contains("doughnut")).collect()
+}
+
+fn has_failed(line: &str) -> bool {
+    line.contains("WARN") || line.contains("status=") && !line.contains("status=200")
+}
+
+/// The certificates of the mesh, as the API server shows them.
+fn certificates(cluster: &Cluster) -> Vec<String> {
+    ["linkerd-identity-issuer", "linkerd-proxy-injector-k8s-tls"]
+        .map(|name| cluster.ask(&format!("--namespace linkerd get secret {name} --output jsonpath={{.data}}")).unwrap())
+        .to_vec()
+}
+
+/// What a pod that is made now would be given.
+fn would_be(cluster: &Cluster, path: &str) -> String {
+    let words = "--namespace trial run trial --image=weft/demo:test --dry-run=server --output";
+    cluster.ask(&format!("{words} jsonpath={path}")).unwrap_or_default()
+}
+
+const PARTS: [&str; 3] = ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"];
+/// The images are the same; everything that is told from the version is another.
+const NEXT: &str = "--control-plane-version=next";
+/// What is said once and kept from then on.
+const CHANGED: &str = "--set controllerImageVersion=test,proxy.image.version=test,proxy.resources.cpu.request=11m";
+
+fn is_upgraded_under_load(cluster: &Cluster, terminal: &Terminal<'_>) {
+    let before = certificates(cluster);
+    // The bot asks web, over HTTP/1, and web the two others.
+    let apps = ["bot", "web"];
+    let (rounds, lost_before) = (log(cluster, "bot").len(), apps.map(|app| lost(cluster, app)));
+    cluster.ask("--namespace linkerd create configmap left-over").unwrap();
+    cluster.ask("--namespace linkerd label configmap left-over linkerd.io/control-plane-ns=linkerd").unwrap();
+    terminal.types("weft upgrade --crds | kubectl apply -f -", "");
+    terminal.types("weft upgrade | kubectl apply -f -", &format!("{NEXT} {CHANGED}"));
+    rolled_out(cluster, "linkerd", &PARTS);
+    in_order(&terminal.types("weft check", "--expected-version=next"));
+    // Enough that each of web's proxies has met the new control plane.
+    eventually("rounds with the new control plane", || log(cluster, "bot").len() > rounds + 200);
+    assert_eq!(apps.map(|app| lost(cluster, app)), lost_before, "requests that failed");
+    for app in apps {
+        assert!(log(cluster, app).iter().any(|line| has_failed(line)), "{app} tells what fails: the doughnut");
+    }
+    assert_eq!(certificates(cluster), before, "nothing is rotated by accident");
+    let expected = "Server version: next\nProxy versions:\n\ttest (8 pods)\n";
+    eventually("the versions", || printed(cluster, &["version", "--proxy"]).ends_with(expected));
+    // What was given once, and what is given now.
+    let pull = "--namespace linkerd get deployment linkerd-identity --output jsonpath={.spec.template.spec.containers[*].imagePullPolicy}";
+    assert!(cluster.ask(pull).unwrap().split(' ').all(|policy| policy == "Never"));
+    let request = "{.spec.initContainers[?(@.name=='linkerd-proxy')].resources.requests.cpu}";
+    eventually("pods with the new values", || would_be(cluster, request) == "11m");
+
+    let pruned = terminal.types("weft prune | kubectl delete -f -", "");
+    assert_eq!(pruned.lines().count(), 1, "{pruned}");
+    assert!(pruned.contains("\"left-over\""), "{pruned}");
+    assert_eq!(printed(cluster, &["prune"]), "", "nothing is left");
+    terminal.types("kubectl -n linkerd get configmaps,secrets -o yaml > linkerd.yaml", "");
+    terminal.types("weft upgrade --from-manifests linkerd.yaml > upgraded.yaml", "");
+
+    goes_on_below_another_root(cluster, terminal, &before);
+}
+
+fn goes_on_below_another_root(cluster: &Cluster, terminal: &Terminal<'_>, before: &[String]) {
+    for line in terminal.documented("openssl ") {
+        terminal.types(&line, "");
+    }
+    let issuer = "weft upgrade --identity-issuer-certificate-file issuer.crt --identity-issuer-key-file issuer.key | kubectl apply -f -";
+    terminal.types(
+        "kubectl -n linkerd get configmap linkerd-identity-trust-roots -o 'jsonpath={.data.ca-bundle\\.crt}' > old.crt",
+        "",
+    );
+    terminal.types("cat old.crt root.crt > both.crt", "");
+    let told = terminal.types_in_vain(issuer, NEXT);
+    assert!(told.contains("do not belong together"), "{told}");
+    terminal.types("weft upgrade --identity-trust-anchors-file both.crt | kubectl apply -f -", NEXT);
+    let told = terminal.types_in_vain(issuer, NEXT);
+    assert!(told.contains("* pod meshed/"), "{told}");
+    rolled_out(cluster, "linkerd", &PARTS);
+    // Now it would be meshed with the new anchors.
+    let injects = "{.spec.initContainers[?(@.name=='linkerd-proxy')].env[?(@.name=='LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS')].value}";
+    eventually("pods that believe both roots", || would_be(cluster, injects).matches("BEGIN CERTIFICATE").count() == 2);
+    terminal.types("kubectl -n shop get deployments -o yaml | weft inject - | kubectl apply -f -", "");
+    terminal.types("kubectl -n shop rollout restart deployment", "");
+    cluster.ask("--namespace meshed rollout restart deployment").unwrap();
+    for namespace in ["shop", "meshed"] {
+        rolled_out(cluster, namespace, &["emoji", "voting", "web", "bot"]);
+        // What is told to end still trusts the old root alone.
+        let pods = format!("--namespace {namespace} get pods --output name");
+        cluster.until(&pods, |names| names.lines().count() == 5).unwrap();
+    }
+    terminal.types(issuer, NEXT);
+    assert_ne!(certificates(cluster)[0], before[0], "another issuer");
+    assert_eq!(certificates(cluster)[1], before[1]);
+    in_order(&terminal.types("weft check", "--expected-version=next"));
+    in_order(&terminal.types("weft check --proxy", "--expected-version=next"));
+    let client = "client_id=\"default.shop.serviceaccount.identity.linkerd.cluster.local\"";
+    let wanted = ["direction=\"inbound\"", "tls=\"true\"", client];
+    eventually("meshed requests in the shop", || {
+        sum(&metrics(cluster, "shop", "web"), "request_total", &wanted) > 10.0
+    });
+    terminal.types("weft upgrade --identity-trust-anchors-file root.crt | kubectl apply -f -", NEXT);
+}
+
+/// No line of a check fails.
+fn in_order(told: &str) {
+    assert!(!told.contains('‼') && told.contains("Status check results are √"), "{told}");
 }
 
 /// Whatever an installation makes outside namespaces.
@@ -234,7 +357,7 @@ fn everything(cluster: &Cluster) -> Vec<String> {
 
 fn speaks_in_the_clear_without_a_mesh_only(cluster: &Cluster) {
     let capture = Capture::start(cluster, "mesh");
-    cluster.apply(&(app("plain", "") + &bot("plain"))).unwrap();
+    cluster.apply(&(app("shop", "") + &bot("shop"))).unwrap();
     // A Ready injector is not at once asked: the API server and the node's rules follow, and until then pods come without proxies.
     cluster.ask("create namespace trial").unwrap();
     cluster.ask("annotate namespace trial linkerd.io/inject=enabled").unwrap();
@@ -242,10 +365,10 @@ fn speaks_in_the_clear_without_a_mesh_only(cluster: &Cluster) {
                  jsonpath={.spec.initContainers[*].name}";
     cluster.until(trial, |names| names.contains("linkerd-proxy")).unwrap();
     cluster.apply(&(app("meshed", "linkerd.io/inject: enabled") + &bot("meshed"))).unwrap();
-    for namespace in ["plain", "meshed"] {
+    for namespace in ["shop", "meshed"] {
         ready(cluster, namespace, &[("emoji", "1"), ("voting", "1"), ("web", "2"), ("bot", "1")]);
     }
-    for (namespace, proxies) in [("plain", 0), ("meshed", 5)] {
+    for (namespace, proxies) in [("shop", 0), ("meshed", 5)] {
         let words = format!(
             "--namespace {namespace} get pods --output jsonpath={{.items[*].spec['initContainers','containers'][*].name}}"
         );
@@ -269,6 +392,6 @@ fn speaks_in_the_clear_without_a_mesh_only(cluster: &Cluster) {
     assert_eq!(sum(&metrics(cluster, "meshed", "bot"), "request_total", &in_the_clear), 0.0);
     // What is seen of the one is not seen of the other.
     let header = |namespace: &str| format!("host: {}\r\n", host(namespace));
-    eventually("the plain app's requests on the wire", || capture.contains(&header("plain")));
+    eventually("the shop's requests on the wire", || capture.contains(&header("shop")));
     assert!(!capture.contains(&header("meshed")), "a meshed pod's request in the clear");
 }

@@ -1,0 +1,105 @@
+//! Command lines as people type them: those of the pages in `docs/`, each of which the life of the mesh goes through.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+use weft_testkit::kubernetes::{Cluster, built};
+
+/// The pages whose commands are run.
+const PAGES: [&str; 3] = ["getting-started", "upgrade", "certificates"];
+/// What no test may download.
+const GATEWAY_API: &str =
+    "https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml";
+
+/// A terminal whose kubectl and weft are those of the test, in a folder of its own.
+pub(crate) struct Terminal<'c> {
+    cluster: &'c Cluster,
+    folder: PathBuf,
+    path: String,
+    documented: BTreeSet<String>,
+    typed: RefCell<BTreeSet<String>>,
+}
+
+impl<'c> Terminal<'c> {
+    pub(crate) fn open(cluster: &'c Cluster) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("terminal");
+        let _ = fs::remove_dir_all(&folder); // of an earlier run
+        fs::create_dir_all(&folder).unwrap();
+        let programs = [built("weft").unwrap(), cluster.program("kubectl")];
+        let mut path = String::new();
+        for program in &programs {
+            path += &format!("{}:", program.parent().unwrap().display());
+        }
+        path += &env::var("PATH").unwrap();
+        Self { cluster, folder, path, documented: documented(), typed: RefCell::default() }
+    }
+
+    /// Types a line of the pages, which has to succeed; what it has printed. `more` stands behind weft's own flags: what a test's
+    /// images and node want besides.
+    pub(crate) fn types(&self, line: &str, more: &str) -> String {
+        let output = self.runs(line, more);
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The same of a line that has to fail; what it has said.
+    pub(crate) fn types_in_vain(&self, line: &str, more: &str) -> String {
+        let output = self.runs(line, more);
+        assert!(!output.status.success(), "{line}: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn runs(&self, line: &str, more: &str) -> Output {
+        assert!(self.documented.contains(line), "no page has this command: {line}");
+        self.typed.borrow_mut().insert(line.to_owned());
+        let gateway_api = self.cluster.gateway_api("standard").display().to_string();
+        let mut run = line.replace(GATEWAY_API, &gateway_api);
+        if !more.is_empty() {
+            assert!(run.starts_with("weft "), "{line}");
+            let end = run.find(" | ").unwrap_or(run.len());
+            run.insert_str(end, &format!(" {more}"));
+        }
+        let mut shell = Command::new("bash");
+        shell.args(["-o", "pipefail", "-c", &run]).current_dir(&self.folder).stdin(Stdio::null());
+        shell.env("PATH", &self.path).env("KUBECONFIG", &self.cluster.kubeconfig);
+        shell.output().unwrap()
+    }
+
+    /// The lines of the pages that begin so, a root before what it signs.
+    pub(crate) fn documented(&self, begin: &str) -> Vec<String> {
+        let mut lines: Vec<String> = self.documented.iter().filter(|line| line.starts_with(begin)).cloned().collect();
+        lines.sort_by_key(|line| line.contains("-CA "));
+        lines
+    }
+
+    /// Every command of the pages has been typed.
+    pub(crate) fn is_complete(&self) {
+        let typed = self.typed.borrow();
+        let missing: Vec<_> = self.documented.difference(&typed).collect();
+        assert!(missing.is_empty(), "commands of the pages that no test runs: {missing:?}");
+    }
+}
+
+/// The lines of all fenced blocks for a shell.
+fn documented() -> BTreeSet<String> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut lines = BTreeSet::new();
+    for page in PAGES {
+        let text = fs::read_to_string(docs.join(page).with_extension("md")).unwrap();
+        let before = lines.len();
+        let mut is_within = false;
+        for line in text.lines() {
+            match line.strip_prefix("```") {
+                Some(kind) => is_within = !is_within && kind == "sh",
+                None if is_within => drop(lines.insert(line.to_owned())),
+                None => {}
+            }
+        }
+        assert!(lines.len() > before, "{page} has no commands");
+    }
+    lines
+}
