@@ -11,6 +11,7 @@
 
 mod carry;
 pub mod config;
+pub mod direction;
 pub mod error;
 mod exchange;
 mod filter;

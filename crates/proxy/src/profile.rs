@@ -4,6 +4,7 @@
 //! request follows a route.
 
 use crate::{
+    direction::Direction,
     error::ProxyError,
     exchange::{Course, Followed, Observe, Retries, Retrying},
     metrics::{
@@ -11,7 +12,7 @@ use crate::{
         http::{Outcome, Recorder, Series},
         labels,
     },
-    process::{discovery::Versioned, retry_budget::Budget, worker::Direction},
+    process::{discovery::Versioned, retry_budget::Budget},
     turn,
 };
 use std::{

@@ -30,6 +30,14 @@ impl Protocol {
     }
 }
 
+/// The version of HTTP that a message is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http10,
+    Http11,
+    Http2,
+}
+
 /// Reads into `bytes` until they tell the protocol.
 pub(crate) async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,

@@ -7,7 +7,7 @@
 //! The common request is one write and one read on the endpoint's connection, and one read and one write on the client's.
 
 use super::{
-    Course, Edits, Endpoint, Observe, Version,
+    Course, Edits, Endpoint, Observe,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
     http1_pump::{Broken, Pump},
     untold,
@@ -22,6 +22,7 @@ use crate::{
         request::RequestHead,
         response::{Reframe, ResponseHead, Rewrite, View},
     },
+    protocol::Version,
     turn,
 };
 use std::{

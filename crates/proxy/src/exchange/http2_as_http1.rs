@@ -1,11 +1,12 @@
 //! The head of an HTTP/2 request as one of HTTP/1, with the version and target form that `l5d-orig-proto` names (data plane 3.6).
 
 use super::{
-    Edits, Version,
+    Edits,
     http1_fields::{write_field, write_fields},
     http2_head::edit_fields,
     orig_proto::OrigProto,
 };
+use crate::protocol::Version;
 use http::{header, request};
 
 /// Appends the head, which is used up thereby; whether its body is chunked. `whole` says that it has none.

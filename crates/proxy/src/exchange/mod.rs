@@ -30,7 +30,7 @@ pub(crate) use http2_head::HeadView;
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;
 
-use crate::error::ProxyError;
+use crate::{error::ProxyError, protocol::Version};
 use std::{rc::Rc, time::Duration};
 use weft_model::decide::route::RequestView;
 use weft_transport::stream::Stream;
@@ -94,13 +94,6 @@ pub(crate) trait Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carrier {
     Http1,
-    Http2,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    Http10,
-    Http11,
     Http2,
 }
 

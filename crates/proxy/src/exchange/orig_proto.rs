@@ -1,6 +1,6 @@
 //! `l5d-orig-proto`: what an HTTP/1 message was before it was carried on HTTP/2 (data plane 3.7, 4.8).
 
-use super::Version;
+use crate::protocol::Version;
 use http::HeaderMap;
 use weft_model::names::header::ORIG_PROTO;
 

@@ -6,7 +6,7 @@
 //! ```
 
 use super::{
-    Carrier, Course, Directed, Director, Observe, ServerConnection, Version,
+    Carrier, Course, Directed, Director, Observe, ServerConnection,
     course::MAX_AGAIN,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_to_http1::Exchange,
@@ -23,6 +23,7 @@ use crate::{
         request::RequestHead,
         response::{self, ResponseHead},
     },
+    protocol::Version,
 };
 use std::{
     future::poll_fn,

@@ -1,7 +1,7 @@
 //! Serves an accepted HTTP/2 connection: one local task per stream, from the head to the end of the exchange.
 
 use super::{
-    Carrier, Course, Directed, Director, Edits, Endpoint, Observe, Version,
+    Carrier, Course, Directed, Director, Edits, Endpoint, Observe,
     course::MAX_AGAIN,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
@@ -17,6 +17,7 @@ use crate::{
         request_fits,
         server::{self, Driver, Ended},
     },
+    protocol::Version,
     turn,
 };
 use bytes::Bytes;

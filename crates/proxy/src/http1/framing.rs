@@ -6,7 +6,7 @@ use super::{
     HeadError,
     fields::{Field, Kind},
 };
-use crate::exchange::Version;
+use crate::protocol::Version;
 
 /// How a body ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

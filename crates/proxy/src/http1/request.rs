@@ -9,7 +9,7 @@ use super::{
     limits::{MAX_FIELDS, MAX_HEAD},
     target::{self, Form, Target},
 };
-use crate::exchange::{Edits, Version};
+use crate::{exchange::Edits, protocol::Version};
 use std::mem::MaybeUninit;
 use weft_model::decide::route::RequestView;
 

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     error::ProxyError,
-    exchange::{Fields, HeaderChanges, Version},
+    exchange::{Fields, HeaderChanges},
+    protocol::Version,
 };
 use std::mem::MaybeUninit;
 use weft_model::names;

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::{Carrier, Course, Directed, Director, Version},
+    exchange::{Carrier, Course, Directed, Director},
     filter,
     metrics::Metrics,
     outbound::{self, Onward},
     process::{discovery::PortPolicy, in_flight},
+    protocol::Version,
     records::{Passage, Scene, Why},
 };
 use std::{rc::Rc, sync::Arc, time::Instant};

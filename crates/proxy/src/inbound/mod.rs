@@ -22,6 +22,7 @@ mod server_first;
 pub(crate) mod tls;
 
 use crate::{
+    direction::Direction,
     error::ProxyError,
     exchange::{self, Director, ServerConnection},
     http2::ServerSettings,
@@ -31,10 +32,7 @@ use crate::{
         server_first as server_first_metrics, tcp,
     },
     outbound::Outbound,
-    process::{
-        discovery::PortPolicy,
-        worker::{Context, Direction},
-    },
+    process::{discovery::PortPolicy, worker::Context},
     protocol::{self, Protocol},
     records::{Passage, Records},
 };

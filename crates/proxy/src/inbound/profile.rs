@@ -5,11 +5,9 @@
 
 use super::Wiring;
 use crate::{
+    direction::Direction,
     exchange::Course,
-    process::{
-        discovery::{ProfileWatch, Versioned},
-        worker::Direction,
-    },
+    process::discovery::{ProfileWatch, Versioned},
     profile::{Following, Routes},
 };
 use std::{

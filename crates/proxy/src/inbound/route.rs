@@ -9,11 +9,12 @@ use super::{
 };
 use crate::{
     error::ProxyError,
-    exchange::{Carrier, Course, Directed, Director, Edits, Version},
+    exchange::{Carrier, Course, Directed, Director, Edits},
     filter::{self, Changes},
     metrics::{Metrics, http::Series, inbound},
     process::discovery::PortPolicy,
     profile::Record,
+    protocol::Version,
     records::{Follower, Scene},
 };
 use smallvec::SmallVec;

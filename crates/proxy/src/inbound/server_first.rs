@@ -10,10 +10,11 @@
 
 use super::{Wiring, authorize::Connected, detect, forward::App};
 use crate::{
+    direction::Direction,
     error::{Code, ProxyError},
     metrics::server_first::Outcome,
     prefix::{self, Seen},
-    process::{discovery::PortPolicy, worker::Direction},
+    process::discovery::PortPolicy,
     protocol::{self, Protocol},
     server_first::{self, Heard, listen},
 };

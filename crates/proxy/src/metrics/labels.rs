@@ -1,6 +1,6 @@
 //! The labels that Linkerd's dashboards and CLI select by.
 
-use crate::{error::Code, process::worker::Direction};
+use crate::{direction::Direction, error::Code};
 use std::{collections::BTreeMap, net::SocketAddr};
 use weft_model::{DnsName, Identity, Meta, NameAddr, decide::rate_limit::Scope, endpoint::ServerTls};
 use weft_telemetry::Labels;

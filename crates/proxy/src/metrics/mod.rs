@@ -15,8 +15,8 @@ pub(crate) mod tcp;
 pub(crate) mod tcp_route;
 
 use crate::{
+    direction::Direction,
     error::{Code, ProxyError},
-    process::worker::Direction,
 };
 use weft_model::Meta;
 use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};

@@ -1,7 +1,7 @@
 //! Sessions that were opened before the client had said anything, by what became of them.
 
 use super::counter;
-use crate::process::worker::Direction;
+use crate::direction::Direction;
 use weft_telemetry::{CounterFamily, Labels, Registry, Shard};
 
 pub(crate) struct Family {

@@ -3,8 +3,9 @@
 //! Reads no byte.
 
 use crate::{
+    direction::Direction,
     error::{Code, ProxyError},
-    process::worker::{Context, Direction},
+    process::worker::Context,
 };
 use std::net::SocketAddr;
 use tokio::net::TcpStream;

@@ -14,10 +14,10 @@ use super::{
     server_first,
 };
 use crate::{
+    direction::Direction,
     error::{Code, ProxyError},
     metrics::detect::Detection,
     prefix::{self, Seen},
-    process::worker::Direction,
     protocol::{self, Protocol, broken},
 };
 use bytes::{Bytes, BytesMut};

@@ -11,6 +11,7 @@ use crate::{
     http1, http2,
     metrics::http::Series,
     pool::Pool,
+    protocol::Version,
     turn,
 };
 use std::{
@@ -75,9 +76,9 @@ impl Http {
     }
 
     /// What a request travels on: HTTP/1 on HTTP/2 where the endpoint asks for it, unless it wants to leave HTTP.
-    pub(super) fn carrier(&self, version: exchange::Version, upgrades: bool) -> Carrier {
+    pub(super) fn carrier(&self, version: Version, upgrades: bool) -> Carrier {
         match version {
-            exchange::Version::Http2 => Carrier::Http2,
+            Version::Http2 => Carrier::Http2,
             _ if self.hint == ProtocolHint::H2 && !self.local && !upgrades => Carrier::Http2,
             _ => Carrier::Http1,
         }

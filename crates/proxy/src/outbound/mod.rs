@@ -26,13 +26,14 @@ mod server_first;
 pub(crate) use balance::Balancers;
 
 use crate::{
+    direction::Direction,
     error::ProxyError,
     exchange::{self, ServerConnection},
     http2::ServerSettings,
     metrics::{
         self, Failed, Metrics, balancer::Kind, labels::AcceptedTls, server_first as server_first_metrics, tcp_route,
     },
-    process::worker::{Context, Direction},
+    process::worker::Context,
     protocol::Protocol,
     records::{Passage, Records},
 };

@@ -4,8 +4,9 @@
 
 use super::{Http, backends::Spread};
 use crate::{
+    direction::Direction,
     exchange::{Retried, Retrying},
-    process::{discovery::Versioned, retry_budget::Budget, worker::Direction},
+    process::{discovery::Versioned, retry_budget::Budget},
     profile::{RouteRetries, Routes},
 };
 use std::{rc::Rc, sync::Arc};

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
-    exchange::{self, Carrier, Course, Directed, Director, Edits, Version},
+    exchange::{self, Carrier, Course, Directed, Director, Edits},
     filter,
     metrics::{
         Failed,
@@ -28,6 +28,7 @@ use crate::{
     },
     profile,
     protocol::Protocol,
+    protocol::Version,
     records::{Follower, Scene},
 };
 use std::{cell::RefCell, rc::Rc, time::Instant};

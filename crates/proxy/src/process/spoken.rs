@@ -3,7 +3,7 @@
 //! Asked once per connection whose protocol must be found out, never per request. It outlives what discovery holds of a target, is
 //! bounded, and forgets a port whose policy names another object: an address that is used again starts anew.
 
-use super::worker::Direction;
+use crate::direction::Direction;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,

@@ -13,12 +13,13 @@ use super::{
     tap,
     traces::Exporter,
     upgrade::{Listening, Predecessor, Program, Role, Upgrader, pid_file},
-    worker::{Context, Direction, OriginalDst, WallClock},
+    worker::{Context, OriginalDst, WallClock},
     workers::{self, Listener, Shared},
 };
 use crate::{
     Config,
     config::{ControlAddr, IdentitySource, StreamLimits},
+    direction::Direction,
     error::notice::Notices,
     outbound::Balancers,
     records::{AccessLog, Readers, Sinks, Taps, Traces},

@@ -4,6 +4,7 @@ use super::identity::Lifetimes;
 use crate::{
     Config,
     config::Http1Pool,
+    direction::Direction,
     error::notice::Notices,
     outbound::Balancers,
     process::{discovery::Discovery, in_flight::InFlight, rate_limit::Clock, spoken::SpokenPorts},
@@ -19,12 +20,6 @@ pub type OriginalDst = Arc<dyn Fn(Direction, &TcpStream) -> io::Result<SocketAdd
 
 /// The wall clock by which certificates are over. Tests put in their own.
 pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    Inbound,
-    Outbound,
-}
 
 /// Everything that the directions need, one per worker. Cheap to clone.
 #[derive(Clone)]
@@ -61,13 +56,4 @@ pub struct Context {
     pub(crate) sinks: Sinks,
     /// Which failures of the inbound side are logged.
     pub(crate) notices: Arc<Notices>,
-}
-
-impl Direction {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
 }

@@ -6,11 +6,9 @@
 //! ```
 //! Nothing is accepted before the first certificate; the kernel's queue holds what comes early.
 
-use super::{
-    identity::Certified,
-    worker::{Context, Direction},
-};
+use super::{identity::Certified, worker::Context};
 use crate::{
+    direction::Direction,
     error::Code,
     inbound::Inbound,
     metrics::{labels, proxy_errors},

@@ -4,7 +4,7 @@
 //! lost: a reader of standard error that stands still holds up nobody.
 
 use super::record::Scene;
-use crate::{config::AccessLogFormat, exchange::Version};
+use crate::{config::AccessLogFormat, protocol::Version};
 use serde::Serialize;
 use std::{
     fmt::Write as _,
@@ -197,7 +197,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::worker::Direction;
+    use crate::direction::Direction;
 
     struct Ask;
 

@@ -8,9 +8,10 @@ use super::{
     trace::Traced,
 };
 use crate::{
+    direction::Direction,
     error::ProxyError,
-    exchange::{Directed, Fields, Observe, Version},
-    process::worker::Direction,
+    exchange::{Directed, Fields, Observe},
+    protocol::Version,
     turn,
 };
 use std::{rc::Rc, time::Instant};

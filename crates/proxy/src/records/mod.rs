@@ -33,7 +33,7 @@ pub(crate) use tap::{MAX_OBSERVERS, Taps};
 pub(crate) use told::Told;
 pub(crate) use trace::Traces;
 
-use crate::{error::ProxyError, exchange::Version, turn};
+use crate::{error::ProxyError, protocol::Version, turn};
 use record::{Outcome, Record, What};
 use ring::Ring;
 use std::{cell::RefCell, rc::Rc};

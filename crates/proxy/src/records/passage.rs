@@ -4,7 +4,7 @@ use super::{
     Records, Scene, Why,
     record::{Outcome, What},
 };
-use crate::{error::ProxyError, process::worker::Direction};
+use crate::{direction::Direction, error::ProxyError};
 use std::{
     net::SocketAddr,
     rc::Rc,

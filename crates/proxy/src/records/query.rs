@@ -1,7 +1,7 @@
 //! What `/explain` can be asked: the text of a query → checked conditions; pure.
 
 use super::record::{Record, What};
-use crate::{error::Code, process::worker::Direction};
+use crate::{direction::Direction, error::Code};
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},

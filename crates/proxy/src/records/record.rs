@@ -1,7 +1,7 @@
 //! One record, as the worker keeps it.
 
 use super::text::Text;
-use crate::{error::ProxyError, exchange::Version, process::worker::Direction, turn};
+use crate::{direction::Direction, error::ProxyError, protocol::Version, turn};
 use std::{
     net::SocketAddr,
     rc::Rc,

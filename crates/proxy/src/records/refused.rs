@@ -5,7 +5,7 @@ use super::{
     record::{AUTHORITY, METHOD, Outcome, PATH, Scene, What, Why},
     text::Text,
 };
-use crate::{error::ProxyError, exchange::Version};
+use crate::{error::ProxyError, protocol::Version};
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 use weft_model::decide::route::RequestView;
 
@@ -60,7 +60,7 @@ impl Records {
 impl Scene {
     /// A client of the inbound side's.
     pub(crate) fn client(client: SocketAddr) -> Self {
-        let direction = crate::process::worker::Direction::Inbound;
+        let direction = crate::direction::Direction::Inbound;
         Self { direction, client, target: None, client_id: None, tls: "" }
     }
 }

@@ -4,7 +4,7 @@
 //! counted and lost, so that a slow observer slows nobody.
 
 use super::record::{Record, Scene};
-use crate::{error::ProxyError, exchange::Fields, process::worker::Direction};
+use crate::{direction::Direction, error::ProxyError, exchange::Fields};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;

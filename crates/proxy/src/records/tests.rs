@@ -5,9 +5,9 @@ use super::{
     *,
 };
 use crate::{
+    direction::Direction,
     error::{Code, ProxyError},
     exchange::Observe,
-    process::worker::Direction,
 };
 use weft_model::Meta;
 

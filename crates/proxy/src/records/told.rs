@@ -1,7 +1,7 @@
 //! A record as others read it.
 
 use super::record::{Outcome, Record, What};
-use crate::exchange::Version;
+use crate::protocol::Version;
 use serde::Serialize;
 use std::{
     net::SocketAddr,

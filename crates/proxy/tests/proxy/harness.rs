@@ -20,11 +20,8 @@ use weft_model::Identity;
 use weft_proxy::{
     Handle, Options,
     config::{self, Checked},
-    process::{
-        Addrs, ProcessError,
-        rate_limit::Clock,
-        worker::{Direction, WallClock},
-    },
+    direction::Direction,
+    process::{Addrs, ProcessError, rate_limit::Clock, worker::WallClock},
 };
 use weft_testkit::control::FakeControl;
 

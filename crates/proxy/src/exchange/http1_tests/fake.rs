@@ -3,11 +3,12 @@
 use crate::{
     error::{Code, ProxyError},
     exchange::{
-        Carrier, Course, Directed, Director, Edits, Endpoint, Observe, ServerConnection, Version,
-        http2_tests::fake::Route, serve_http1,
+        Carrier, Course, Directed, Director, Edits, Endpoint, Observe, ServerConnection, http2_tests::fake::Route,
+        serve_http1,
     },
     http1::Connection,
     http2::Sender,
+    protocol::Version,
 };
 use bytes::Bytes;
 use std::{

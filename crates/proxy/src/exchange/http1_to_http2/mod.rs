@@ -7,7 +7,7 @@ mod incoming;
 mod outgoing;
 
 use super::{
-    Course, Edits, Endpoint, Observe, Told, Version,
+    Course, Edits, Endpoint, Observe, Told,
     http1_as_http2::request,
     http1_fields::{write_field, write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
@@ -17,6 +17,7 @@ use crate::{
     error::{Code, ProxyError},
     http1::{body::Decoder, io::Io, limits::MAX_INTERIM, request::RequestHead},
     http2::{client::OpenStream, request_fits},
+    protocol::Version,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};

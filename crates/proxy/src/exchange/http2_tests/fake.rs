@@ -3,10 +3,11 @@
 use crate::{
     error::{Code, ProxyError},
     exchange::{
-        Carrier, Course, Directed, Director, Edits, Endpoint, Observe, Retried, Retries, Retrying, Version, serve_http2,
+        Carrier, Course, Directed, Director, Edits, Endpoint, Observe, Retried, Retries, Retrying, serve_http2,
     },
     http1,
     http2::{ClientSettings, Sender, ServerSettings, connect},
+    protocol::Version,
 };
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::SendRequest, server::SendResponse};

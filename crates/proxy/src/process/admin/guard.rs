@@ -1,8 +1,9 @@
 //! Who may ask the admin server: TLS for this workload is ended as on every port, and the policy of the admin port holds.
 
 use crate::{
+    direction::Direction,
     error::{Code, ProxyError, notice::Notices},
-    exchange::{HeadView, Version},
+    exchange::HeadView,
     filter,
     inbound::{
         admit::{Admissions, Asked, Door, Permit},
@@ -10,7 +11,8 @@ use crate::{
         tls::{self, Arrived, Patience},
     },
     metrics::{Failed, Metrics, labels::AcceptedTls},
-    process::{discovery::PortPolicy, identity::Lifetimes, rate_limit::Clock, worker::Direction},
+    process::{discovery::PortPolicy, identity::Lifetimes, rate_limit::Clock},
+    protocol::Version,
     records::{Readers, Refused, Scene, Why},
 };
 use http::request;

@@ -3,7 +3,7 @@
 use super::{Fault, Sees, call, end, fault, say};
 use crate::mesh::{Mesh, naming};
 use weft_model::ProtocolHint;
-use weft_proxy::{error::Code, process::worker::Direction::Outbound};
+use weft_proxy::{direction::Direction::Outbound, error::Code};
 use weft_testkit::http2;
 
 /// The preface of HTTP/2 and empty settings.

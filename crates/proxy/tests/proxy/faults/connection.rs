@@ -9,8 +9,8 @@ use tokio::{
 };
 use weft_model::{Endpoint, ProtocolHint, endpoint::ServerTls};
 use weft_proxy::{
+    direction::Direction::{Inbound, Outbound},
     error::Code,
-    process::worker::Direction::{Inbound, Outbound},
 };
 use weft_testkit::{
     control,

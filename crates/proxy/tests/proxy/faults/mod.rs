@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
 };
 use weft_model::Endpoint;
-use weft_proxy::{error::Code, process::worker::Direction};
+use weft_proxy::{direction::Direction, error::Code};
 use weft_testkit::{
     http2,
     policy::{detect, forward, service},

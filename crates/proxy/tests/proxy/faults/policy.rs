@@ -14,8 +14,8 @@ use weft_model::{
     },
 };
 use weft_proxy::{
+    direction::Direction::{Inbound, Outbound},
     error::Code,
-    process::worker::Direction::{Inbound, Outbound},
 };
 use weft_testkit::policy::{balance, detect, forward, inbound, opaque, service};
 

@@ -13,8 +13,8 @@ use weft_model::{
     policy::inbound::{DefaultPolicy, ServerProtocol},
 };
 use weft_proxy::{
+    direction::Direction::{Inbound, Outbound},
     error::Code,
-    process::worker::Direction::{Inbound, Outbound},
 };
 use weft_testkit::{
     http1::{Origin, Reply},

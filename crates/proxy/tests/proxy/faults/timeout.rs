@@ -4,7 +4,7 @@ use super::{Fault, Saw, Sees, call, fault, get, grpc};
 use crate::{mesh::Mesh, retry::ask};
 use std::time::Duration;
 use weft_model::{ProtocolHint, policy::outbound::Timeouts};
-use weft_proxy::{error::Code, process::worker::Direction::Outbound};
+use weft_proxy::{direction::Direction::Outbound, error::Code};
 use weft_testkit::{
     http1::{Origin, Reply},
     http2,
