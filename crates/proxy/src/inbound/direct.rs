@@ -1,6 +1,11 @@
 //! Between tls and route for a connection to this proxy's own port: the transport header names the target (data plane 3.9).
 
-use super::tls::Arrived;
+use super::{
+    Inbound, Known,
+    authorize::Connected,
+    server_first,
+    tls::{self, Arrived, Patience},
+};
 use crate::{
     error::{Code, ProxyError},
     metrics::Metrics,
@@ -12,30 +17,66 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+use tokio::net::TcpStream;
 use weft_model::{DnsName, Identity, NameAddr};
 use weft_telemetry::Labels;
 use weft_wire::transport_header::{SessionProtocol, TransportHeader};
 
 /// Where such a connection goes, and what it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) to: To,
-    pub(super) protocol: Protocol,
+struct Named {
+    to: To,
+    protocol: Protocol,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum To {
+enum To {
     /// A port of the application.
     Port(SocketAddr),
     /// A target to which this proxy is to be a gateway.
     Name(NameAddr),
 }
 
+impl Inbound {
+    /// A connection to this proxy's own port: the client says what it is.
+    pub(super) async fn direct(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+        local: IpAddr,
+    ) -> Result<Option<Known>, ProxyError> {
+        let context = &self.wiring.context;
+        let timeout = context.config.inbound.detect_timeout;
+        let patience = Patience { first: timeout, whole: timeout };
+        let Some(mut arrived) = tls::terminate(&context.tls, &context.lifetimes, tcp, true, patience).await? else {
+            return Ok(None);
+        };
+        let own = context.inbound_port;
+        let Named { to, mut protocol } = named(&self.wiring.metrics, &mut arrived, local, own, timeout).await?;
+        // A gateway serves under the policy of its own port.
+        let (target, gateway) = match to {
+            To::Port(target) => (target, None),
+            To::Name(name) => (SocketAddr::new(local, own), Some(name)),
+        };
+        let port = context.discovery.inbound(target.port());
+        let connected = Connected { client, tls: arrived.tls, target };
+        let mut stream = self.metered(arrived.stream, &connected, &port);
+        let of_http = gateway.is_none() && server_first::is_http(&port.policy.load().value.protocol);
+        if protocol == Protocol::Opaque && of_http {
+            match Box::pin(server_first::of_http(&self.wiring, &mut stream)).await? {
+                Some(spoken) => protocol = spoken,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Known { stream, connected, port, protocol, gateway, session: None }))
+    }
+}
+
 /// Reads the header; what follows it is put back.
 ///
 /// # Errors
 /// The client has not proved an identity, or the header is missing, invalid, or asks for this proxy itself.
-pub(super) async fn named(
+async fn named(
     metrics: &Metrics,
     arrived: &mut Arrived,
     local: IpAddr,

@@ -17,6 +17,7 @@ mod forward;
 mod gateway;
 mod profile;
 mod reach;
+mod redirected;
 mod route;
 mod server_first;
 pub(crate) mod tls;
@@ -26,23 +27,17 @@ use crate::{
     error::ProxyError,
     exchange::{self, Director, ServerConnection},
     http2::ServerSettings,
-    metrics::{
-        Failed, Metrics,
-        labels::{self, AcceptedTls},
-        server_first as server_first_metrics, tcp,
-    },
+    metrics::{Failed, Metrics, labels, server_first as server_first_metrics, tcp},
     outbound::Outbound,
     process::{discovery::PortPolicy, worker::Context},
-    protocol::{self, Protocol},
+    protocol::Protocol,
     records::{Passage, Records},
 };
 use accept::Dialled;
 use authorize::Connected;
 use bytes::Bytes;
-use direct::{Named, To};
 use forward::App;
 use gateway::Gateway;
-use server_first::{Broken, Silent};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -52,9 +47,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tls::{Arrived, Patience};
 use tokio::{net::TcpStream, time::Instant};
-use weft_model::{NameAddr, policy::inbound::ServerProtocol};
+use weft_model::NameAddr;
 use weft_telemetry::Labels;
 use weft_transport::Stream;
 
@@ -146,111 +140,6 @@ impl Inbound {
             Some(known) => self.carry(known, passage).await,
             None => Ok(()),
         }
-    }
-
-    /// A connection to a port of the application: what it is must be found out.
-    async fn redirected(
-        &self,
-        tcp: TcpStream,
-        client: SocketAddr,
-        target: SocketAddr,
-    ) -> Result<Option<Known>, ProxyError> {
-        let context = &self.wiring.context;
-        let port = context.discovery.inbound(target.port());
-        if matches!(port.policy.load().value.protocol, ServerProtocol::Opaque) {
-            let connected = Connected { client, tls: AcceptedTls::PortSkipped, target };
-            let stream = self.metered(Stream::tcp(tcp), &connected, &port);
-            let protocol = Protocol::Opaque;
-            return Ok(Some(Known { stream, connected, port, protocol, gateway: None, session: None }));
-        }
-        let timeout = context.config.inbound.detect_timeout;
-        let started = Instant::now();
-        let unmeshed = Connected { client, tls: AcceptedTls::NotFromRemote, target };
-        let mut session = match self.silence(Silent::Tcp(&tcp), &unmeshed, &port, timeout).await {
-            Broken::ByClient(session) => session,
-            Broken::ByApplication(session) => {
-                let stream = self.metered(Stream::tcp(tcp), &unmeshed, &port);
-                let (protocol, session) = (Protocol::Opaque, Some(session));
-                return Ok(Some(Known { stream, connected: unmeshed, port, protocol, gateway: None, session }));
-            }
-        };
-        let left = timeout.saturating_sub(started.elapsed());
-        let patience = Patience { first: left, whole: left };
-        let arrived = tls::terminate(&context.tls, &context.lifetimes, tcp, false, patience).await;
-        let Ok(Some(Arrived { stream, tls, .. })) = arrived else {
-            server_first::unused(&self.wiring, session);
-            return arrived.map(|_| None);
-        };
-        let connected = Connected { client, tls, target };
-        let mut stream = self.metered(stream, &connected, &port);
-        if session.is_none() && connected.tls.is_meshed() {
-            match self.silence(Silent::Stream(&mut stream), &connected, &port, timeout).await {
-                Broken::ByClient(opened) => session = opened,
-                Broken::ByApplication(greeting) => {
-                    let (protocol, session) = (Protocol::Opaque, Some(greeting));
-                    return Ok(Some(Known { stream, connected, port, protocol, gateway: None, session }));
-                }
-            }
-        }
-        let protocol = if matches!(connected.tls, AcceptedTls::Passthrough(_)) {
-            Some(Protocol::Opaque)
-        } else {
-            let policy = port.policy.snapshot();
-            let meshed = connected.tls.is_meshed();
-            let metrics = &self.wiring.metrics;
-            let spoke_http = server_first::spoke_http(&self.wiring, &connected, &port);
-            match detect::protocol(&mut stream, &policy.value, meshed, timeout, spoke_http, metrics, port.port).await {
-                Ok(protocol) => protocol,
-                Err(error) => {
-                    server_first::unused(&self.wiring, session);
-                    return Err(protocol::broken("client", &error));
-                }
-            }
-        };
-        let session = server_first::judged(&self.wiring, session, protocol, &connected, &port);
-        Ok(protocol.map(|protocol| Known { stream, connected, port, protocol, gateway: None, session }))
-    }
-
-    /// Waits for the first word of a connection whose protocol is looked for.
-    async fn silence(&self, client: Silent<'_>, connected: &Connected, port: &PortPolicy, timeout: Duration) -> Broken {
-        if !matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
-            return Broken::ByClient(None);
-        }
-        let app = self.app(connected.target);
-        Box::pin(server_first::wait(&self.wiring, client, &app, connected, port, timeout)).await
-    }
-
-    /// A connection to this proxy's own port: the client says what it is.
-    async fn direct(
-        &self,
-        tcp: TcpStream,
-        client: SocketAddr,
-        local: std::net::IpAddr,
-    ) -> Result<Option<Known>, ProxyError> {
-        let context = &self.wiring.context;
-        let timeout = context.config.inbound.detect_timeout;
-        let patience = Patience { first: timeout, whole: timeout };
-        let Some(mut arrived) = tls::terminate(&context.tls, &context.lifetimes, tcp, true, patience).await? else {
-            return Ok(None);
-        };
-        let own = context.inbound_port;
-        let Named { to, mut protocol } = direct::named(&self.wiring.metrics, &mut arrived, local, own, timeout).await?;
-        // A gateway serves under the policy of its own port.
-        let (target, gateway) = match to {
-            To::Port(target) => (target, None),
-            To::Name(name) => (SocketAddr::new(local, own), Some(name)),
-        };
-        let port = context.discovery.inbound(target.port());
-        let connected = Connected { client, tls: arrived.tls, target };
-        let mut stream = self.metered(arrived.stream, &connected, &port);
-        let of_http = gateway.is_none() && server_first::is_http(&port.policy.load().value.protocol);
-        if protocol == Protocol::Opaque && of_http {
-            match Box::pin(server_first::of_http(&self.wiring, &mut stream)).await? {
-                Some(spoken) => protocol = spoken,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(Known { stream, connected, port, protocol, gateway, session: None }))
     }
 
     async fn carry(self: &Rc<Self>, known: Known, passage: &mut Passage) -> Result<(), ProxyError> {
