@@ -38,7 +38,10 @@ async fn serve(mut tcp: TcpStream, large: &'static [u8]) -> std::io::Result<()> 
             }
             let body = if head.starts_with(b"GET /large ") { large } else { b"fine" };
             tcp.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes()).await?;
-            tcp.write_all(body).await?;
+            // Behind an answer to HEAD bytes would be taken for a part of the next one.
+            if !head.starts_with(b"HEAD ") {
+                tcp.write_all(body).await?;
+            }
         }
         if held.len() > REQUEST || tcp.read_buf(&mut held).await? == 0 {
             return Ok(());
