@@ -193,6 +193,7 @@ fn a_mesh_is_installed_used_and_taken_away() {
     terminal.types("weft install | kubectl apply -f -", &install[1..].join(" "));
     ready(cluster, "linkerd", &CONTROL_PLANE);
     in_order(&terminal.types("weft check", "--expected-version=test"));
+    what_would_not_hold_is_refused(cluster);
     let told = refused(cluster, &install);
     assert!(told.contains("installed in the namespace linkerd already"), "{told}");
 
@@ -212,6 +213,23 @@ fn a_mesh_is_installed_used_and_taken_away() {
     let told = refused(cluster, &["uninstall"]);
     assert!(told.contains("nothing of a mesh"), "{told}");
     terminal.is_complete();
+}
+
+/// A policy that does nothing would let everybody in. The API server comes to know the rule in a while.
+fn what_would_not_hold_is_refused(cluster: &Cluster) {
+    let server = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: { name: early, namespace: default }
+spec: { podSelector: {}, port: 80 }
+";
+    let start = Instant::now();
+    while cluster.apply(server).is_ok() {
+        cluster.ask("delete server early").unwrap();
+        assert!(start.elapsed() < PATIENCE, "it is taken");
+        thread::sleep(Duration::from_millis(200));
+    }
+    let error = cluster.apply(server).unwrap_err().to_string();
+    assert!(error.contains("does not carry out objects of this kind"), "{error}");
 }
 
 /// Waits until nothing of what Deployments were before is left.

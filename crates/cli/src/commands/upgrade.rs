@@ -46,6 +46,9 @@ pub(crate) async fn run(args: Upgrade) -> anyhow::Result<ExitCode> {
     let running = match &cluster {
         Some(cluster) => {
             defined(cluster, values, namespace).await?;
+            if !args.force {
+                install::heeded(cluster).await?;
+            }
             shared::warn_of_ipv6(cluster, values).await?;
             Some(install::trusting(cluster, namespace).await?)
         }

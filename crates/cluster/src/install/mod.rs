@@ -22,15 +22,17 @@ mod remains;
 mod service;
 mod stored;
 mod trust;
+mod unheeded;
 mod webhook;
 
 pub use config::{CONFIG, ISSUER, values_of_cluster};
 use meta::Meta;
 pub use prune::{Left, left};
-pub use ready::{NotReady, api_server_ports, defined, gateway_api, ready_for_control_plane, ready_for_crds};
+pub use ready::{NotReady, api_server_ports, defined, gateway_api, heeded, ready_for_control_plane, ready_for_crds};
 pub use remains::{remains, users};
 pub use stored::{Author, NotStored, Source, Stored, objects, stored};
 pub use trust::{Trusting, proxy_versions, trusting};
+pub use unheeded::unheeded;
 pub use webhook::Webhook;
 
 use crate::{values::Values, yaml};
@@ -104,6 +106,7 @@ pub fn control_plane(installation: Installation<'_>) -> Vec<Value> {
     objects.extend(access::all(&meta));
     objects.extend(config::all(&installation, &meta));
     objects.extend(webhook::all(&installation, &meta));
+    objects.extend(unheeded::all(&meta));
     objects.extend(service::all(&meta));
     objects.extend(component::all(&installation, &meta));
     objects.extend(monitor::all(&meta));

@@ -14,9 +14,11 @@ const WEBHOOKS: &str = "admissionregistration.k8s.io";
 const POLICY: &str = "policy.linkerd.io";
 
 /// Linkerd's list, without what Kubernetes no longer has.
-const KINDS: [Resource; 25] = [
+const KINDS: [Resource; 27] = [
     Resource::new(WEBHOOKS, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
     Resource::new(WEBHOOKS, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+    Resource::new(WEBHOOKS, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
+    Resource::new(WEBHOOKS, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
     Resource::new("apiregistration.k8s.io", "v1", "APIService", "apiservices"),
     Resource::new(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings"),
     Resource::new(RBAC, "v1", "ClusterRole", "clusterroles"),

@@ -1,6 +1,6 @@
 //! Whether a cluster is ready for what is to be installed.
 
-use super::{By, CONFIG, crds};
+use super::{By, CONFIG, crds, unheeded};
 use crate::{
     kubernetes::{Cluster, Error},
     values::Values,
@@ -30,6 +30,15 @@ pub enum NotReady {
         "the definition {name} of version {version} is missing; run `weft install --crds | kubectl apply -f -` first"
     )]
     Undefined { name: String, version: String },
+    #[error("{} of kinds that this version of weft does not carry out ({}{}): nothing that they say would hold; delete them first", .0.len(), first(.0), if .0.len() > NAMED { ", …" } else { "" })]
+    Unheeded(Vec<String>),
+}
+
+/// So many objects are named.
+const NAMED: usize = 5;
+
+fn first(all: &[String]) -> String {
+    all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// For the definitions of the mesh's own kinds.
@@ -63,7 +72,19 @@ pub async fn gateway_api(cluster: &Cluster) -> Result<(), NotReady> {
 /// It is not ready, or does not answer.
 pub async fn ready_for_control_plane(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
     not_installed(cluster, namespace).await?;
-    defined(cluster, values, namespace).await
+    defined(cluster, values, namespace).await?;
+    heeded(cluster).await
+}
+
+/// Whether all objects of the mesh's kinds that are there already will hold.
+///
+/// # Errors
+/// They will not, or the API server does not answer.
+pub async fn heeded(cluster: &Cluster) -> Result<(), NotReady> {
+    match unheeded(cluster).await? {
+        all if all.is_empty() => Ok(()),
+        all => Err(NotReady::Unheeded(all)),
+    }
 }
 
 /// Whether the mesh's own kinds are there, in every version.

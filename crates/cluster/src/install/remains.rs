@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 /// What is in no namespace, or outlives the control plane's: Linkerd's list, without what Kubernetes no longer has.
-const KINDS: [Resource; 8] = [
+const KINDS: [Resource; 10] = [
     Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"),
     Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
     Resource::new("rbac.authorization.k8s.io", "v1", "Role", "roles"),
@@ -27,6 +27,13 @@ const KINDS: [Resource; 8] = [
         "ValidatingWebhookConfiguration",
         "validatingwebhookconfigurations",
     ),
+    Resource::new(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+    ),
+    Resource::new("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
     Resource::new("", "v1", "Namespace", "namespaces"),
 ];
 

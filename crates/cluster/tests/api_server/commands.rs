@@ -64,6 +64,10 @@ async fn a_control_plane_wants_every_version_of_every_kind() {
         api.put(self::definition(name, &names));
     }
     ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap();
+    let server = json!({"kind": "Server", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"port": 80}});
+    api.put(server);
+    let unheeded = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
+    assert!(unheeded.contains("does not carry out (Server shop/web): "), "{unheeded}");
     api.put(definition("servers.policy.linkerd.io", &["v1beta1", "unserved"]));
     let missing = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
     assert!(missing.contains("servers.policy.linkerd.io of version "), "{missing}");

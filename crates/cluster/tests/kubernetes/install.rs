@@ -369,6 +369,10 @@ fn every_object_is_one_that_kubernetes_knows() {
             "ValidatingWebhookConfiguration" => {
                 known::<admissionregistration::v1::ValidatingWebhookConfiguration>(&object);
             }
+            "ValidatingAdmissionPolicy" => known::<admissionregistration::v1::ValidatingAdmissionPolicy>(&object),
+            "ValidatingAdmissionPolicyBinding" => {
+                known::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>(&object);
+            }
             "CustomResourceDefinition" => known::<apiextensions::v1::CustomResourceDefinition>(&object),
             other => panic!("{other} is not looked at"),
         }

@@ -27,7 +27,10 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("Role", "rbac.authorization.k8s.io/v1", "roles", true),
     ("CronJob", "batch/v1", "cronjobs", true),
     ("ValidatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", false),
+    ("ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1", "validatingadmissionpolicies", false),
+    ("ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", false),
     ("MutatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", false),
+    ("Server", "policy.linkerd.io/v1beta3", "servers", true),
     ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];
 

@@ -1,0 +1,74 @@
+//! Kinds of the mesh's own that this version does not carry out. An object of such a kind would look as if it held, and a policy that
+//! does nothing lets everybody in: the API server refuses them, by a rule that it evaluates itself, and commands refuse a cluster
+//! that has some already.
+
+use super::Meta;
+use crate::kubernetes::{Cluster, Error, Resource};
+use serde_json::{Value, json};
+
+const NAME: &str = "linkerd-not-carried-out";
+const POLICY: &str = "policy.linkerd.io";
+const KINDS: [Resource; 10] = [
+    Resource::new(POLICY, "v1beta3", "Server", "servers"),
+    Resource::new(POLICY, "v1beta1", "ServerAuthorization", "serverauthorizations"),
+    Resource::new(POLICY, "v1alpha1", "AuthorizationPolicy", "authorizationpolicies"),
+    Resource::new(POLICY, "v1alpha1", "MeshTLSAuthentication", "meshtlsauthentications"),
+    Resource::new(POLICY, "v1alpha1", "NetworkAuthentication", "networkauthentications"),
+    Resource::new(POLICY, "v1alpha1", "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
+    Resource::new(POLICY, "v1alpha1", "EgressNetwork", "egressnetworks"),
+    Resource::new(POLICY, "v1beta3", "HTTPRoute", "httproutes"),
+    Resource::new("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles"),
+    Resource::new("workload.linkerd.io", "v1beta1", "ExternalWorkload", "externalworkloads"),
+];
+
+/// The rule, and that it holds everywhere.
+pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
+    let mut rules: Vec<Value> = vec![];
+    for kind in KINDS {
+        match rules.iter_mut().find(|rule| rule["apiGroups"] == json!([kind.group])) {
+            Some(rule) => rule["resources"].as_array_mut().into_iter().for_each(|all| all.push(json!(kind.plural))),
+            None => rules.push(json!({
+                "apiGroups": [kind.group],
+                "apiVersions": ["*"],
+                "operations": ["CREATE", "UPDATE"],
+                "resources": [kind.plural],
+            })),
+        }
+    }
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": kind,
+            "metadata": meta.of_the_cluster(NAME, None),
+            "spec": spec,
+        })
+    };
+    let validation = json!({
+        "expression": "false",
+        "message": "this version of weft does not carry out objects of this kind: nothing that it says would hold",
+    });
+    let spec = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": { "resourceRules": rules },
+        "validations": [validation],
+    });
+    vec![
+        object("ValidatingAdmissionPolicy", spec),
+        object("ValidatingAdmissionPolicyBinding", json!({ "policyName": NAME, "validationActions": ["Deny"] })),
+    ]
+}
+
+/// Objects of these kinds in a cluster: kind, namespace and name.
+///
+/// # Errors
+/// The API server does not tell all.
+pub async fn unheeded(cluster: &Cluster) -> Result<Vec<String>, Error> {
+    let mut found = vec![];
+    for kind in KINDS {
+        for object in cluster.objects(kind, "").await? {
+            let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+            found.push(format!("{} {}/{}", kind.kind, text("namespace"), text("name")));
+        }
+    }
+    Ok(found)
+}
