@@ -55,7 +55,7 @@ pub(crate) struct Upgrade {
     /// Asks no cluster: the installation is what the file (`-`: standard input) holds, its ConfigMaps and Secrets as YAML.
     #[arg(long, value_name = "FILE|-")]
     pub(crate) from_manifests: Option<PathBuf>,
-    /// Also where running proxies would not believe each other.
+    /// Also where running proxies would not believe each other, or objects would no longer hold.
     #[arg(long)]
     pub(crate) force: bool,
     #[arg(short, long, value_enum, default_value_t)]
