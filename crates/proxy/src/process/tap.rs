@@ -46,12 +46,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Who calls, in the extensions of each request.
 #[derive(Clone, Debug)]
 struct Caller {
-    loopback: bool,
     identity: Option<Identity>,
+    /// It is the one identity that may, or on this machine.
+    may_tap: bool,
 }
 
 struct Service {
-    permitted: Identity,
     taps: Taps,
 }
 
@@ -67,11 +67,11 @@ impl tap::Taps for Service {
 
     fn permit(&self, extensions: &http::Extensions) -> Result<(), Status> {
         let caller = extensions.get::<Caller>();
-        let identity = caller.and_then(|caller| caller.identity.as_ref());
-        if caller.is_some_and(|caller| caller.loopback) || identity == Some(&self.permitted) {
+        if caller.is_some_and(|caller| caller.may_tap) {
             return Ok(());
         }
-        let who = identity.map_or_else(|| "a client without identity".to_owned(), ToString::to_string);
+        let who = caller.and_then(|caller| caller.identity.as_ref());
+        let who = who.map_or_else(|| "a client without identity".to_owned(), ToString::to_string);
         Err(Status::unauthenticated(format!("{who} may not tap")))
     }
 }
@@ -85,8 +85,7 @@ pub(super) async fn serve(
     taps: Taps,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let permitted = config.permitted.clone();
-    let service = tap::server(Service { permitted: config.permitted, taps });
+    let service = tap::server(Service { taps });
     let places = Places::new(MAX_CONNECTIONS, MAX_OF_ONE);
     loop {
         let Some(room) = places.room().await else { return Ok(()) };
@@ -101,7 +100,7 @@ pub(super) async fn serve(
         };
         let Some(place) = places.take(room, client.ip()) else { continue };
         let (tls, lifetimes, service) = (tls.clone(), lifetimes.clone(), service.clone());
-        let permitted = permitted.clone();
+        let permitted = config.permitted.clone();
         tokio::spawn(async move {
             let _place = place;
             if let Err(error) = connection(tcp, client, (&tls, &lifetimes), &permitted, service).await {
@@ -122,8 +121,8 @@ async fn connection(
     let arrived = Box::pin(tls::terminate(store, lifetimes, tcp, false, PATIENCE)).await?;
     let Some(Arrived { stream, tls, .. }) = arrived else { return Ok(()) };
     let life = stream.life();
-    let may_stay = tls.identity() == Some(permitted) || client.ip().to_canonical().is_loopback();
-    let caller = Caller { loopback: client.ip().to_canonical().is_loopback(), identity: tls.identity().cloned() };
+    let may_tap = tls.identity() == Some(permitted) || client.ip().to_canonical().is_loopback();
+    let caller = Caller { identity: tls.identity().cloned(), may_tap };
     let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller.clone());
         request.map(tonic::body::Body::new)
@@ -136,7 +135,7 @@ async fn connection(
         // Who observes is told to come again, and is not cut off amid an event.
         () = ending(life) => serving.as_mut().graceful_shutdown(),
         // Whom each request tells that it may not has no use for a place.
-        () = tokio::time::sleep(PATIENCE.whole), if !may_stay => serving.as_mut().graceful_shutdown(),
+        () = tokio::time::sleep(PATIENCE.whole), if !may_tap => serving.as_mut().graceful_shutdown(),
     }
     serving.await?;
     Ok(())
