@@ -85,13 +85,20 @@ impl Ca {
 
     /// A key of its own with a certificate for `identity`, for a peer that the test plays itself.
     pub fn issue(&self, identity: &Identity, lifetime: Duration) -> Result<Issued> {
+        self.issue_all(std::slice::from_ref(identity), lifetime)
+    }
+
+    /// The same for several names, in this order.
+    pub fn issue_all(&self, identities: &[Identity], lifetime: Duration) -> Result<Issued> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        let name = identity.as_str().try_into().context("naming the leaf")?;
-        params.subject_alt_names = vec![match identity {
-            Identity::Dns(_) => rcgen::SanType::DnsName(name),
-            Identity::Uri(_) => rcgen::SanType::URI(name),
-        }];
+        for identity in identities {
+            let name = identity.as_str().try_into().context("naming the leaf")?;
+            params.subject_alt_names.push(match identity {
+                Identity::Dns(_) => rcgen::SanType::DnsName(name),
+                Identity::Uri(_) => rcgen::SanType::URI(name),
+            });
+        }
         // What the SPIFFE standard asks of a leaf.
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

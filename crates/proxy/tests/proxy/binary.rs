@@ -1,9 +1,9 @@
 //! The program itself: exit status, log lines, signals.
 
-use crate::harness::{LONG, Setup};
+use crate::harness::{LONG, Setup, elsewhere};
 use std::{
     io::{BufRead, BufReader, Read},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     time::Instant,
 };
@@ -45,10 +45,8 @@ fn an_address_in_use_is_status_1() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("cannot listen on"));
 }
 
-#[test]
-fn it_says_where_it_listens_and_ends_on_a_signal() {
-    let control = FakeControl::start().unwrap();
-    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_TYPO", "1");
+/// Starts it; what it says until it is certified, and where its admin server is.
+fn running(setup: &Setup) -> (Running, String, SocketAddr) {
     let mut running = Running(command(setup.vars()).spawn().unwrap());
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     let mut seen = String::new();
@@ -56,6 +54,27 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
         seen.push_str(&lines.next().expect("it goes on").unwrap());
         seen.push('\n');
     }
+    // What else it says has somewhere to go.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    let (_, rest) = seen.split_once("Admin interface on ").unwrap();
+    let addr = rest.lines().next().unwrap().parse().unwrap();
+    (running, seen, addr)
+}
+
+/// What its admin server answers.
+fn ask(admin: SocketAddr, request: &str) -> String {
+    let mut admin = TcpStream::connect(admin).unwrap();
+    std::io::Write::write_all(&mut admin, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    admin.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn it_says_where_it_listens_and_ends_on_a_signal() {
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_TYPO", "1");
+    let (mut running, seen, admin) = running(&setup);
     let name = "web.ns.serviceaccount.identity.linkerd.cluster.local";
     for expected in [
         "WARN",
@@ -69,15 +88,7 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
     ] {
         assert!(seen.contains(expected), "{expected:?} is not in\n{seen}");
     }
-    let (_, rest) = seen.split_once("Admin interface on ").unwrap();
-    let addr = rest.lines().next().unwrap();
-    let ask = |request: &str| {
-        let mut admin = TcpStream::connect(addr).unwrap();
-        std::io::Write::write_all(&mut admin, request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        admin.read_to_string(&mut answer).unwrap();
-        answer
-    };
+    let ask = |request: &str| ask(admin, request);
     let answer = ask("GET /ready HTTP/1.0\r\n\r\n");
     assert!(answer.contains(" 200 ") && answer.ends_with("ready\n"), "{answer}");
     // What it logs is changed while it runs.
@@ -98,4 +109,42 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     };
     assert_eq!(status.code(), Some(0));
+}
+
+/// Over the socket, from loopback and from elsewhere.
+#[test]
+fn its_environment_and_log_level_are_for_loopback() {
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", "0.0.0.0:0");
+    let (_running, _, admin) = running(&setup);
+    let near = SocketAddr::from(([127, 0, 0, 1], admin.port()));
+    let far = SocketAddr::new(elsewhere(), admin.port());
+    let get = |addr, path: &str, fields: &str| ask(addr, &format!("GET {path} HTTP/1.0\r\n{fields}\r\n"));
+
+    let answer = get(near, "/env.json?LINKERD2_PROXY_INBOUND_LISTEN_ADDR&NOT_SET", "");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 ") && head.contains("content-type: application/json"), "{head}");
+    assert_eq!(body, r#"{"LINKERD2_PROXY_INBOUND_LISTEN_ADDR":"127.0.0.1:0","NOT_SET":null}"#);
+    let all = get(near, "/env.json", "accept: text/html, application/json;q=0.5\r\n");
+    let (_, body) = all.split_once("\r\n\r\n").unwrap();
+    let all: std::collections::BTreeMap<String, Option<String>> = serde_json::from_str(body).unwrap();
+    let given: std::collections::BTreeMap<String, Option<String>> =
+        setup.vars().map(|(name, value)| (name.to_owned(), Some(value.to_owned()))).collect();
+    assert_eq!(all, given, "all that it was given, and nothing else");
+    assert!(get(near, "/env.json?A=1", "").contains(" 400 "));
+    assert!(get(near, "/env.json", "accept: text/html\r\n").contains(" 406 "));
+    assert!(ask(near, "POST /env.json HTTP/1.0\r\ncontent-length: 0\r\n\r\n").contains(" 405 "));
+
+    let put = |addr, level: &str| {
+        ask(addr, &format!("PUT /proxy-log-level HTTP/1.0\r\ncontent-length: {}\r\n\r\n{level}", level.len()))
+    };
+    assert!(put(near, "debug").contains(" 204 "));
+    for path in ["/env.json", "/env.json?NOT_SET", "/proxy-log-level"] {
+        let answer = get(far, path, "");
+        assert!(answer.contains(" 403 ") && !answer.contains("LINKERD2") && !answer.contains("debug"), "{answer}");
+    }
+    assert!(put(far, "trace").contains(" 403 "));
+    assert!(get(near, "/proxy-log-level", "").ends_with("\r\n\r\ndebug"), "nobody else has changed it");
+    // Whoever is refused these is still told whether it is ready.
+    assert!(get(far, "/ready", "").contains(" 200 "));
 }

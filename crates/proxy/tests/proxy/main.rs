@@ -6,6 +6,7 @@
 
 mod access_log;
 mod admin;
+mod authz;
 mod binary;
 mod breaker;
 mod certificates;
@@ -30,10 +31,12 @@ mod identity;
 mod inbound;
 mod inbound_routes;
 mod ingress;
+mod matches;
 mod mesh;
 mod mixed;
 mod mixed_pairs;
 mod multicluster;
+mod old_messages;
 mod pair;
 mod parity;
 mod penalty;

@@ -5,13 +5,17 @@ use crate::{
     mesh::{Mesh, Service, get, naming},
 };
 use h2::Reason;
-use tokio::net::TcpListener;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use std::net::SocketAddr;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use weft_model::{
     Endpoint, ProtocolHint,
     policy::outbound::{Backend, BackendKind},
 };
 use weft_testkit::{
     control::Call,
+    http2,
     policy::{detect, forward, service},
 };
 use weft_wire::{destination::Lookup, outbound::Target};
@@ -88,4 +92,58 @@ async fn how_a_stream_ended_is_a_label_of_its_route() {
         .await;
         server.abort();
     }
+}
+
+/// A server whose connection breaks within its answer once it is told to.
+async fn breaking(go: watch::Receiver<bool>) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let mut go = go.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(tcp).await.unwrap();
+                let Some(Ok((_, mut respond))) = connection.accept().await else { return };
+                let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                respond.send_response(head, false).unwrap().send_data("half".into(), false).unwrap();
+                tokio::select! { _ = go.wait_for(|now| *now) => {}, _ = connection.accept() => {} }
+            });
+        }
+    });
+    (addr, task)
+}
+
+/// Through both proxies: a call ends with a status and why, and what is no call ends so that it does not look complete.
+#[tokio::test]
+async fn a_call_that_breaks_off_ends_with_a_status_and_other_requests_with_a_reset() {
+    let mesh = Mesh::start().await;
+    for (content, grpc) in [("application/grpc", true), ("text/plain", false)] {
+        let (go, wait) = watch::channel(false);
+        let (addr, server) = breaking(wait).await;
+        let known = mesh.service(&[mesh.endpoint(addr, ProtocolHint::H2)]);
+        let request = Request::post("http://app.ns/a.B/C").header("content-type", content).body(http2::full("x"));
+        let mut body = soon(mesh.http2(&known).await.start(request.unwrap())).await.unwrap().into_body();
+        let part = soon(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(&part[..], b"half");
+        go.send_replace(true);
+        let end = soon(body.frame()).await.unwrap();
+        if grpc {
+            let trailers = end.unwrap().into_trailers().unwrap();
+            // UNAVAILABLE
+            assert_eq!(trailers["grpc-status"], "14");
+            assert!(!trailers["grpc-message"].is_empty());
+            assert!(soon(body.frame()).await.is_none());
+        } else {
+            assert!(end.is_err(), "{end:?}");
+        }
+        server.abort();
+    }
+    eventually("both are counted as what they are", || {
+        let text = mesh.app.metrics();
+        let broken =
+            text.lines().filter(|l| l.starts_with("response_total{") && l.contains("classification=\"failure\""));
+        let broken: Vec<_> = broken.filter(|l| l.ends_with("error=\"UPSTREAM_PROTOCOL\"} 1")).collect();
+        broken.len() == 2 && broken.iter().filter(|l| l.contains("grpc_status=\"14\"")).count() == 1
+    })
+    .await;
 }

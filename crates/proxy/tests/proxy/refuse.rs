@@ -167,6 +167,28 @@ async fn requests_wait_for_an_endpoint_and_fail_at_once_after_the_timeout() {
     }
 }
 
+/// What the control plane knew of a target counts no longer once there is none.
+#[tokio::test]
+async fn a_target_that_is_gone_has_no_endpoints_until_it_is_back() {
+    let mesh = Mesh::with(&[(FAILFAST.0, "100ms")], &[]).await;
+    let origin = naming("app").await;
+    let endpoint = mesh.endpoint(origin.addr(), ProtocolHint::H2);
+    let service = mesh.service(std::slice::from_ref(&endpoint));
+    let call = async || status(&soon(mesh.http2(&service).await.call(get())).await.unwrap());
+    assert_eq!(call().await.0, 200);
+    let ready = "outbound_http_balancer_endpoints{endpoint_state=\"ready\"";
+    mesh.web.reaches(ready, 1.0).await;
+    mesh.control.remove_endpoints(&service.target);
+    mesh.web.reaches(ready, 0.0).await;
+    let (code, text) = call().await;
+    assert_eq!((code, text.as_str()), (504, &*format!("{} does not exist [FAILFAST]", service.target)));
+    assert_eq!(origin.seen().requests.len(), 1);
+    mesh.web.at_least("weft_proxy_errors_total{direction=\"outbound\",code=\"FAILFAST\"}", 1.0).await;
+    mesh.control.set_endpoints(&service.target, vec![endpoint]);
+    mesh.web.reaches(ready, 1.0).await;
+    assert_eq!(call().await.0, 200);
+}
+
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_connected_is_passed_over() {
     let mesh = Mesh::start().await;

@@ -73,3 +73,31 @@ async fn version_six_end_to_end() {
     mesh.app.at_least("tcp_open_total{direction=\"inbound\",peer=\"src\",target_addr=\"[::1]:", 1.0).await;
     server.abort();
 }
+
+/// Hosts that clients make up: over the cap all share one series, and no request is left uncounted.
+#[tokio::test]
+async fn over_the_cap_requests_are_counted_together() {
+    const HOSTS: usize = 150;
+    let env = [("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", "true"), ("WEFT_PROXY_METRICS_SERIES_CAP", "300")];
+    let mesh = Mesh::with(&env, &[]).await;
+    let origin = naming("app").await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let mut client = mesh.http2(&known).await;
+    let family = "outbound_http_route_request_statuses_total{";
+    let named = || mesh.web.metrics().lines().filter(|l| l.starts_with(family) && l.contains("hostname=\"h")).count();
+    let (mut asked, mut kept) = (0, vec![]);
+    for _ in 0..2 {
+        for n in asked..asked + HOSTS {
+            let request = http::Request::get(format!("http://h{n}.example/")).body(weft_testkit::http2::full(""));
+            assert_eq!(soon(client.call(request.unwrap())).await.unwrap().head.status, 200);
+        }
+        asked += HOSTS;
+        mesh.web.reaches(family, asked as f64).await;
+        kept.push(named());
+    }
+    assert!((1..HOSTS).contains(&kept[0]), "some hosts have a series of their own: {kept:?}");
+    assert_eq!(kept[0], kept[1], "beyond the cap none is added");
+    let together = asked - kept[1];
+    mesh.web.reaches("outbound_http_route_request_statuses_total{overflow=\"true\"}", together as f64).await;
+    mesh.web.at_least("weft_metrics_series_dropped_total", together as f64).await;
+}

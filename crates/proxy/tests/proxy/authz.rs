@@ -1,0 +1,238 @@
+//! Authorizations as a control plane pushes them: networks with exceptions, and what a client must prove. Each row is a port of
+//! its own, which four clients ask from an address that is not loopback.
+
+use crate::{
+    harness::{LONG, elsewhere, eventually, identity, soon},
+    mesh::{Mesh, get, naming},
+};
+use bytes::Bytes;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+use tokio::net::TcpListener;
+use weft_model::{
+    Endpoint, Identity, ProtocolHint, ServerPolicy,
+    decide::cidr::Cidr,
+    endpoint::ServerTls,
+    policy::inbound::{Authentication, Authorization, DefaultPolicy, IdentitySuffix, NetworkMatch},
+};
+use weft_testkit::{
+    http2,
+    policy::{inbound, service},
+};
+use weft_transport::tls::{Key, Store};
+
+/// What the clients of each row prove, in order.
+const CLIENTS: [&str; 4] = ["nothing", "TLS without a certificate", "web", "peer"];
+
+/// Leading bits of a block that holds much besides the machine's address.
+const WIDE: u8 = 8;
+
+/// Which object lets each of them in; `None` is refused.
+struct Row {
+    name: &'static str,
+    authorizations: Vec<Authorization>,
+    lets_in: [Option<&'static str>; 4],
+}
+
+/// The block of so many leading bits around the address, without the addresses alone of `except`.
+fn network((ip, len): (IpAddr, u8), except: &[IpAddr]) -> NetworkMatch {
+    let block = |ip, len| Cidr::new(ip, len).unwrap();
+    NetworkMatch { net: block(ip, len), except: except.iter().map(|ip| block(*ip, 32)).collect() }
+}
+
+fn authorization(name: &str, networks: Vec<NetworkMatch>, authentication: Authentication) -> Authorization {
+    Authorization { meta: service("ns", name, 0), networks, authentication }
+}
+
+fn proving(identities: &[Identity], suffixes: &[&str]) -> Authentication {
+    Authentication::TlsAuthenticated {
+        identities: identities.to_vec(),
+        suffixes: suffixes.iter().map(|suffix| IdentitySuffix((*suffix).to_owned())).collect(),
+    }
+}
+
+fn rows(ip: IpAddr) -> Vec<Row> {
+    let IpAddr::V4(v4) = ip else { panic!("{ip} is not of version 4") };
+    let neighbour = IpAddr::from(Ipv4Addr::from(u32::from(v4) ^ 1));
+    // Without loopback, which asks whether the policy is known.
+    let (wide, own) = ((ip, WIDE), (ip, 32));
+    let everywhere = || vec![network(wide, &[])];
+    let anybody = Authentication::Unauthenticated;
+    let all = |name| [Some(name); 4];
+    let row = |name, authorizations, lets_in| Row { name, authorizations, lets_in };
+    let one = |name: &'static str, networks, lets_in| {
+        row(name, vec![authorization(name, networks, Authentication::Unauthenticated)], lets_in)
+    };
+    let proof = |name: &'static str, authentication, lets_in| {
+        row(name, vec![authorization(name, everywhere(), authentication)], lets_in)
+    };
+    vec![
+        row("nobody", vec![], [None; 4]),
+        one("here", vec![network(own, &[])], all("here")),
+        one("elsewhere", vec![network((neighbour, 32), &[])], [None; 4]),
+        one("except-here", vec![network(wide, &[ip])], [None; 4]),
+        one("except-elsewhere", vec![network(wide, &[neighbour])], all("except-elsewhere")),
+        one("except-both", vec![network(wide, &[neighbour, ip])], [None; 4]),
+        // An exception is one of its network alone.
+        one("two-networks", vec![network(wide, &[ip]), network(own, &[])], all("two-networks")),
+        row(
+            "the-second",
+            vec![
+                authorization("first", vec![network(wide, &[ip])], anybody.clone()),
+                authorization("second", everywhere(), anybody),
+            ],
+            all("second"),
+        ),
+        proof("tls", Authentication::TlsUnauthenticated, [None, Some("tls"), Some("tls"), Some("tls")]),
+        proof("any-identity", proving(&[], &[""]), [None, None, Some("any-identity"), Some("any-identity")]),
+        proof("one-identity", proving(&[identity("web")], &[]), [None, None, Some("one-identity"), None]),
+        proof(
+            "a-suffix",
+            proving(&[], &["ns.serviceaccount.identity.linkerd.cluster.local"]),
+            [None, None, Some("a-suffix"), Some("a-suffix")],
+        ),
+        // Labels are whole ones.
+        proof("no-suffix", proving(&[], &["s.serviceaccount.identity.linkerd.cluster.local"]), [None; 4]),
+        row(
+            "except-and-proof",
+            vec![
+                authorization("everybody", vec![network(wide, &[ip])], Authentication::Unauthenticated),
+                authorization("members", everywhere(), proving(&[identity("peer")], &[])),
+            ],
+            [None, None, None, Some("members")],
+        ),
+    ]
+}
+
+/// Publishes a port's policy under a name of its own, and waits until it is in force: loopback is let in by every one.
+async fn known(mesh: &Mesh, addr: SocketAddr, name: &str, authorizations: Vec<Authorization>) {
+    let policy = ServerPolicy { meta: service("ns", name, 0), authorizations, ..inbound(DefaultPolicy::Deny) };
+    mesh.control.set_inbound(addr.port(), policy);
+    let start = Instant::now();
+    while !mesh.app.metric_has(&format!("srv_name=\"{name}\"")) {
+        assert!(start.elapsed() < LONG, "the policy {name} never comes");
+        // Whoever is connected when the policy comes may be cut off.
+        if let Ok(mut client) = http2::Client::over(mesh.app.connect_inbound(addr).await).await {
+            let _ = soon(client.call(get())).await;
+        }
+    }
+}
+
+/// The status that a client gets which proves so much.
+async fn status(mesh: &Mesh, addr: SocketAddr, ip: IpAddr, proof: &str) -> u16 {
+    let tcp = mesh.app.connect_inbound_from(ip, addr).await.unwrap();
+    let store = match proof {
+        "nothing" => None,
+        "TLS without a certificate" => {
+            let (id, anchors) = (identity("web"), mesh.control.ca().anchors_pem());
+            Some(Store::new(anchors, id.as_str().parse().unwrap(), id).unwrap())
+        }
+        name => Some(mesh.store(name)),
+    };
+    let mut client = match store {
+        None => http2::Client::over(tcp).await.unwrap(),
+        Some(store) => {
+            let (stream, _) = soon(store.connect(tcp, &mesh.server(), false)).await.unwrap();
+            http2::Client::over(stream).await.unwrap()
+        }
+    };
+    soon(client.call(get())).await.unwrap().head.status.as_u16()
+}
+
+#[tokio::test]
+async fn clients_are_let_in_by_network_and_proof() {
+    let mesh = Mesh::start().await;
+    let ip = elsewhere();
+    for Row { name, authorizations, lets_in } in rows(ip) {
+        let origin = naming("app").await;
+        let addr = origin.addr();
+        known(&mesh, addr, name, authorizations).await;
+        let before = origin.seen().requests.len();
+        for (proof, by) in CLIENTS.into_iter().zip(lets_in) {
+            let wanted = if by.is_some() { 200 } else { 403 };
+            assert_eq!(status(&mesh, addr, ip, proof).await, wanted, "{name}: {proof}");
+        }
+        let (let_in, refused): (Vec<_>, Vec<_>) = lets_in.into_iter().partition(Option::is_some);
+        assert_eq!(origin.seen().requests.len() - before, let_in.len(), "{name}: who is refused reaches nobody");
+        let counted = |family: &str, by: &str| {
+            let text = mesh.app.metrics();
+            let lines = text.lines().filter(|line| line.starts_with(&format!("{family}{{target_addr=\"{addr}\"")));
+            let of = lines.filter(|line| line.contains(&format!("srv_name=\"{name}\"")) && line.contains(by));
+            of.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+        };
+        let by = let_in.first().copied().flatten().unwrap_or("none-of-them");
+        let by = format!("authz_group=\"core\",authz_kind=\"Service\",authz_name=\"{by}\"");
+        eventually(name, || {
+            counted("inbound_http_authz_deny_total", "") == refused.len() as f64
+                && counted("inbound_http_authz_allow_total", &by) == let_in.len() as f64
+        })
+        .await;
+    }
+}
+
+/// A client whose certificate has several names is the first of them, also where another one would be let in; of a server's any
+/// one may be the name that is asked for.
+#[tokio::test]
+async fn a_client_is_its_first_name_and_a_server_any_of_its_names() {
+    let mesh = Mesh::start().await;
+    let names = ["peer", "web"].map(identity);
+    let issued = mesh.control.ca().issue_all(&names, Duration::from_secs(3600)).unwrap();
+    let certificate = &issued.certificate;
+    let intermediates: Vec<_> = certificate.intermediates.iter().map(|i| i.to_vec()).collect();
+    let store =
+        Store::new(mesh.control.ca().anchors_pem(), names[0].as_str().parse().unwrap(), names[0].clone()).unwrap();
+    store.set_certificate(&Key::from_pkcs8(&issued.key_pkcs8).unwrap(), &certificate.leaf, &intermediates).unwrap();
+
+    let origin = naming("app").await;
+    for (let_in, wanted) in [("peer", 200), ("web", 403)] {
+        let only = authorization(let_in, vec![network((elsewhere(), WIDE), &[])], proving(&[identity(let_in)], &[]));
+        known(&mesh, origin.addr(), let_in, vec![only]).await;
+        let before = origin.seen().requests.len();
+        let tcp = mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await.unwrap();
+        let (stream, _) = soon(store.connect(tcp, &mesh.server(), false)).await.unwrap();
+        let mut client = http2::Client::over(stream).await.unwrap();
+        assert_eq!(soon(client.call(get())).await.unwrap().head.status, wanted, "{let_in}");
+        if wanted == 200 {
+            let seen = origin.seen().requests[before].headers.clone();
+            let ids: Vec<_> = seen.get_all("l5d-client-id").iter().collect();
+            assert_eq!(ids, [names[0].as_str()]);
+        }
+    }
+    assert!(mesh.app.metric_has(&format!("client_id=\"{}\"", names[0])));
+    assert!(!mesh.app.metric_has(&format!("client_id=\"{}\"", names[1])));
+
+    // The same certificate as a server's.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let store = store.clone();
+            // Who wants another name goes away.
+            tokio::spawn(async move {
+                if let Ok((stream, _)) = store.accept(tcp, Bytes::new(), false).await {
+                    answers(stream).await;
+                }
+            });
+        }
+    });
+    for (asked, wanted) in [("peer", 200), ("web", 200), ("app", 502)] {
+        let identity = identity(asked);
+        let tls = ServerTls { server_name: identity.as_str().parse().unwrap(), identity };
+        let endpoint = Endpoint { tls: Some(tls), hint: ProtocolHint::H2, ..Endpoint::plain(addr) };
+        let known = crate::faults::forwarded(&mesh, endpoint);
+        let answer = soon(mesh.http2(&known).await.call(get())).await.unwrap();
+        assert_eq!(answer.head.status, wanted, "{asked}");
+    }
+    mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"IDENTITY_MISMATCH\"}", 1.0).await;
+    server.abort();
+}
+
+/// Answers requests of HTTP/2 with 200 and nothing else.
+async fn answers(stream: weft_transport::Stream) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let _ = respond.send_response(http::Response::<()>::default(), true);
+    }
+}
