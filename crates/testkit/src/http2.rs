@@ -149,6 +149,11 @@ impl Client {
         Ok(Self(client))
     }
 
+    /// Whether the connection takes no further request.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Sends a request and waits for the whole response.
     pub async fn call(&mut self, request: Request<Body>) -> Result<Message<http::response::Parts>> {
         let (head, body) = self.start(request).await?.into_parts();

@@ -16,6 +16,7 @@ mod http2;
 #[expect(dead_code, reason = "shared with the suite that needs all of it")]
 mod mesh;
 #[path = "../proxy/mixed.rs"]
+#[expect(dead_code, reason = "shared with the suite that needs all of it")]
 mod mixed;
 mod mixed_pairs;
 mod program;

@@ -1,7 +1,7 @@
 //! Changes under load that no client may notice.
 
 use crate::{
-    harness::{Setup, eventually, soon},
+    harness::{Dialler, Setup, eventually, soon},
     mesh::{Mesh, Service, get, naming},
 };
 use std::{
@@ -76,27 +76,39 @@ enum Client {
 }
 
 impl Client {
-    async fn connect(mesh: &Mesh, service: &Service, kind: Kind) -> Self {
+    async fn connect(dialler: &Dialler, kind: Kind) -> Self {
+        let tcp = dialler.connect().await;
         match kind {
-            Kind::Http1 | Kind::Http1OnHttp2 => Self::Http1(http1::Client::over(mesh.connect(service).await)),
-            Kind::Http2 => Self::Http2(mesh.http2(service).await),
+            Kind::Http1 | Kind::Http1OnHttp2 => Self::Http1(http1::Client::over(tcp)),
+            Kind::Http2 => Self::Http2(http2::Client::over(tcp).await.unwrap()),
         }
     }
 
-    async fn call(&mut self) -> Result<(), String> {
-        let failed = |e: anyhow::Error| format!("{e:#}");
-        let (status, head) = match self {
+    /// Whether the connection goes on behind the answer.
+    async fn call(&mut self) -> anyhow::Result<bool> {
+        let (status, head, stays) = match self {
             Self::Http1(client) => {
-                let answer = client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n").await.map_err(failed)?;
-                (answer.status(), answer.head_text())
+                let answer = client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n").await?;
+                let closes = answer.header("connection").is_some_and(|value| value == "close");
+                (answer.status(), answer.head_text(), !closes)
             }
             Self::Http2(client) => {
-                let answer = client.call(get()).await.map_err(failed)?;
-                (Some(answer.head.status.as_u16()), format!("{:?}", answer.head))
+                let answer = client.call(get()).await?;
+                (Some(answer.head.status.as_u16()), format!("{:?}", answer.head), !client.is_closed())
             }
         };
-        if status == Some(200) { Ok(()) } else { Err(head) }
+        anyhow::ensure!(status == Some(200), head);
+        Ok(stays)
     }
+}
+
+/// Whose connections the clients of a load keep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The first one, which must outlast everything.
+    One,
+    /// As applications do: whoever is told that a connection goes away takes another, and sends there what was not sent.
+    AsTold,
 }
 
 /// Clients that call until told to stop; every answer must be a 200.
@@ -108,15 +120,29 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) async fn on(mesh: &Mesh, service: &Service, kind: Kind) -> Self {
+        Self::keeping(Keep::One, mesh.web.outbound(service.addr), kind).await
+    }
+
+    pub(crate) async fn keeping(keep: Keep, dialler: Dialler, kind: Kind) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut clients = JoinSet::new();
         for _ in 0..4 {
-            let mut client = Client::connect(mesh, service, kind).await;
-            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            let mut client = Client::connect(&dialler, kind).await;
+            let (dialler, stop, answered) = (dialler.clone(), Arc::clone(&stop), Arc::clone(&answered));
             clients.spawn(async move {
                 while !stop.load(Relaxed) {
-                    client.call().await?;
-                    answered.fetch_add(1, Relaxed);
+                    let stays = match client.call().await {
+                        Ok(stays) => {
+                            answered.fetch_add(1, Relaxed);
+                            stays
+                        }
+                        // It was told before it had sent anything.
+                        Err(error) if error.downcast_ref().is_some_and(hyper::Error::is_canceled) => false,
+                        Err(error) => return Err(format!("{error:#}")),
+                    };
+                    if !stays && keep == Keep::AsTold {
+                        client = Client::connect(&dialler, kind).await;
+                    }
                 }
                 Ok(())
             });

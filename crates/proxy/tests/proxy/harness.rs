@@ -243,6 +243,14 @@ impl Proxy {
         }
     }
 
+    /// Of a proxy in a process of its own.
+    pub(crate) fn process(&self) -> &Program {
+        match &self.running {
+            Running::Program(program) => program,
+            Running::Here(_) => panic!("this test is one for programs"),
+        }
+    }
+
     pub(crate) fn addrs(&self) -> &Addrs {
         match &self.running {
             Running::Here(_) => self.handle().addrs(),

@@ -11,10 +11,11 @@
 use crate::harness::{LONG, Proxy, Setup};
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::File,
     io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Mutex, OnceLock,
@@ -65,32 +66,49 @@ pub(crate) struct Program {
 pub(crate) fn run(filters: &[&str], more: &[&str]) {
     assert!(side().is_none(), "mixed pairs are not part of mixed pairs");
     let program = std::env::var_os(VARIABLE).unwrap_or_else(|| env!("CARGO_BIN_EXE_weft-proxy").into());
+    let args: Vec<_> = filters.iter().chain(&["--test-threads", "2"]).chain(more).copied().collect();
     for side in ["client", "server"] {
-        let mut inner = Command::new("unshare");
-        // Whatever ends this ends everything inside.
-        inner.args(["--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"]);
-        // Tests may listen before the first pair starts.
-        inner.args(["sh", "-c", "PATH=$PATH:/usr/sbin ip link set lo up && exec \"$@\"", "sh"]);
-        inner.arg(std::env::current_exe().unwrap()).args(filters).args(["--test-threads", "2"]).args(more);
-        inner.env(SIDE, side).env(PROGRAM, &program).stdin(Stdio::null());
-        let log = std::env::temp_dir().join(format!("weft-mixed-{}-{side}", std::process::id()));
-        let out = File::create(&log).unwrap();
-        let mut child = inner.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-        let start = Instant::now();
-        let ended = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break Some(status),
-                None if start.elapsed() > PATIENCE => break None,
-                None => std::thread::sleep(Duration::from_millis(50)),
-            }
-        };
-        let _ = child.kill();
-        let _ = child.wait();
-        let text = std::fs::read_to_string(&log).unwrap();
-        let _ = std::fs::remove_file(&log);
-        assert!(ended.is_some_and(|status| status.success()), "{program:?} as {side}: {ended:?}\n{text}");
-        assert!(!text.contains("test result: ok. 0 passed"), "no test holds {filters:?}: {text}");
+        once_more(side, &program, &args);
     }
+}
+
+/// Runs the test of that name where the client's proxy is a program, which is ours. True is said in there, false behind it.
+pub(crate) fn with_program(name: &str) -> bool {
+    if side().is_none() {
+        once_more("client", env!("CARGO_BIN_EXE_weft-proxy").as_ref(), &["--exact", name]);
+        return false;
+    }
+    true
+}
+
+/// Runs this test binary in namespaces of its own, with these arguments.
+fn once_more(side: &str, program: &OsStr, args: &[&str]) {
+    static RUNS: AtomicU16 = AtomicU16::new(0);
+    let mut inner = Command::new("unshare");
+    // Whatever ends this ends everything inside.
+    inner.args(["--user", "--map-root-user", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]);
+    // Tests may listen before the first pair starts.
+    inner.args(["sh", "-c", "PATH=$PATH:/usr/sbin ip link set lo up && exec \"$@\"", "sh"]);
+    inner.arg(std::env::current_exe().unwrap()).args(args);
+    inner.env(SIDE, side).env(PROGRAM, program).stdin(Stdio::null());
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let log = std::env::temp_dir().join(format!("weft-mixed-{}-{run}", std::process::id()));
+    let out = File::create(&log).unwrap();
+    let mut child = inner.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+    let start = Instant::now();
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if start.elapsed() > PATIENCE => break None,
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let _ = child.kill();
+    let _ = child.wait();
+    let text = std::fs::read_to_string(&log).unwrap();
+    let _ = std::fs::remove_file(&log);
+    assert!(ended.is_some_and(|status| status.success()), "{program:?} as {side}: {ended:?}\n{text}");
+    assert!(!text.contains("test result: ok. 0 passed"), "no test holds {args:?}: {text}");
 }
 
 /// Which side of the pairs of this process is a program; outside there is none.
@@ -187,6 +205,15 @@ impl Program {
 
     pub(crate) fn addrs(&self) -> &Addrs {
         &self.addrs
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it says what it does.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
     }
 
     pub(crate) fn metrics(&self) -> String {

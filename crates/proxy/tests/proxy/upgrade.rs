@@ -1,20 +1,22 @@
 //! One process takes over from another: real processes, under load, with streams that outlive several of them.
 
 use crate::{
-    change::{Kind, Load, Origin},
-    harness::{LONG, Setup, eventually, metric, soon},
+    change::{Keep, Kind, Load, Origin},
+    harness::{LONG, Proxy, Setup, eventually, metric, soon},
     mesh::{Mesh, get, shouting},
+    mixed,
 };
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use std::{
-    io::{BufRead, BufReader, Write},
+    fs::File,
+    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpStream as StdTcp},
+    ops::{Deref, DerefMut},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -27,23 +29,34 @@ use weft_testkit::{
     http2,
 };
 
+/// Processes of which each takes over from the one before.
+struct Succession {
+    pids: Vec<u32>,
+    lines: Lines,
+    admin: SocketAddr,
+}
+
 /// A proxy that is a process of its own, and those that it starts. All end with this.
 struct Process {
     first: Child,
-    pids: Vec<u32>,
-    lines: Lines,
+    succession: Succession,
     setup: Setup,
 }
 
-/// What all of them have printed.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+/// What all of them have said, in a file.
+#[derive(Clone)]
+struct Lines(PathBuf);
 
 impl Lines {
+    /// Those that are whole.
+    fn all(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&std::fs::read(&self.0).unwrap()).into_owned();
+        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+    }
+
     /// The value behind `text` in the `n`th line that has it.
     fn nth(&self, n: usize, text: &str) -> Option<String> {
-        let lines = self.0.lock().unwrap();
-        let line = lines.iter().filter(|line| line.contains(text)).nth(n)?;
+        let line = self.all().into_iter().filter(|line| line.contains(text)).nth(n)?;
         Some(line.split_once(text)?.1.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
@@ -53,31 +66,11 @@ impl Lines {
     }
 }
 
-impl Process {
-    async fn start(setup: Setup) -> Self {
-        let setup = setup.env("LINKERD2_PROXY_LOG", "info");
-        let mut first = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
-            .env_clear()
-            .envs(setup.vars())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (lines, out) = (Lines::default(), first.stdout.take().unwrap());
-        let kept = lines.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                kept.0.lock().unwrap().push(line);
-            }
-        });
-        let pids = vec![first.id()];
-        let process = Self { first, pids, lines, setup };
-        process.lines.saw(0, "Certified identity").await;
-        process
-    }
-
-    fn addr(&self, what: &str) -> SocketAddr {
-        self.lines.nth(0, &format!("{what} interface on ")).unwrap().parse().unwrap()
+impl Succession {
+    /// Of a program of ours in a mixed pair.
+    fn of(proxy: &Proxy) -> Self {
+        let (process, admin) = (proxy.process(), proxy.addrs().admin);
+        Self { pids: vec![process.pid()], lines: Lines(process.log().to_owned()), admin }
     }
 
     fn pid(&self) -> u32 {
@@ -90,18 +83,18 @@ impl Process {
 
     /// Asks the present process to hand over, and waits until it has.
     async fn upgrade(&mut self) {
-        let before = self.lines.0.lock().unwrap().iter().filter(|l| l.contains("Handed over")).count();
+        let handed = |lines: &Lines| lines.all().into_iter().filter(|l| l.contains("Handed over")).collect::<Vec<_>>();
+        let before = handed(&self.lines).len();
         self.ask();
         self.lines.saw(before, "Handed over").await;
-        let lines = self.lines.0.lock().unwrap().clone();
-        let line = lines.iter().filter(|l| l.contains("Handed over")).nth(before).unwrap();
+        let line = handed(&self.lines).swap_remove(before);
         let pid = line.split_once("pid=").unwrap().1.split_whitespace().next().unwrap();
         self.pids.push(pid.trim_start_matches("Some(").trim_end_matches(')').parse().unwrap());
     }
 
     /// Asks whoever has the admin port.
     async fn metrics(&self) -> String {
-        let admin = self.addr("Admin");
+        let admin = self.admin;
         let read = tokio::task::spawn_blocking(move || {
             let mut tcp = StdTcp::connect(admin).unwrap();
             tcp.set_read_timeout(Some(LONG)).unwrap();
@@ -114,6 +107,44 @@ impl Process {
     }
 }
 
+impl Process {
+    async fn start(setup: Setup) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
+        command.env_clear();
+        Self::of(command, setup).await
+    }
+
+    /// Started by this command, which has the environment that it needs itself.
+    async fn of(mut command: Command, setup: Setup) -> Self {
+        let setup = setup.env("LINKERD2_PROXY_LOG", "info");
+        let log = setup.dir().join("log");
+        let out = File::create(&log).unwrap();
+        let first = command.envs(setup.vars()).stdin(Stdio::null()).stdout(out).spawn().unwrap();
+        let lines = Lines(log);
+        lines.saw(0, "Certified identity").await;
+        let admin = lines.nth(0, "Admin interface on ").unwrap().parse().unwrap();
+        Self { succession: Succession { pids: vec![first.id()], lines, admin }, first, setup }
+    }
+
+    fn inbound(&self) -> SocketAddr {
+        self.lines.nth(0, "Inbound interface on ").unwrap().parse().unwrap()
+    }
+}
+
+impl Deref for Process {
+    type Target = Succession;
+
+    fn deref(&self) -> &Succession {
+        &self.succession
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Succession {
+        &mut self.succession
+    }
+}
+
 impl Drop for Process {
     #[expect(clippy::print_stderr, reason = "says what the processes said where a test fails")]
     fn drop(&mut self) {
@@ -123,7 +154,7 @@ impl Drop for Process {
         let _ = self.first.kill();
         let _ = self.first.wait();
         if std::thread::panicking() {
-            eprintln!("{}", self.lines.0.lock().unwrap().join("\n"));
+            eprintln!("{}", self.lines.all().join("\n"));
         }
     }
 }
@@ -139,6 +170,14 @@ fn is_proxy(pid: u32) -> bool {
     file.is_ok_and(|file| file.to_string_lossy().starts_with(env!("CARGO_BIN_EXE_weft-proxy")))
 }
 
+/// The processes that this one has started, whichever of its threads has; also those that nobody has taken note of yet.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|thread| thread.unwrap().path());
+    // Who ends meanwhile has none.
+    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
 /// Two proxies of which `app`'s is a process.
 async fn mesh(more: &[(&str, &str)]) -> (Mesh, Process) {
     let control = FakeControl::start().unwrap();
@@ -152,7 +191,7 @@ async fn mesh(more: &[(&str, &str)]) -> (Mesh, Process) {
 
 /// An endpoint behind the process.
 fn behind(process: &Process, mesh: &Mesh, addr: SocketAddr, hint: ProtocolHint) -> Endpoint {
-    Endpoint { transport_port: Some(process.addr("Inbound").port()), ..mesh.endpoint(addr, hint) }
+    Endpoint { transport_port: Some(process.inbound().port()), ..mesh.endpoint(addr, hint) }
 }
 
 /// Sends a piece of a body again and again.
@@ -176,21 +215,28 @@ async fn echoes(tcp: &mut TcpStream) {
     assert_eq!(&answer, b"ABC");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_upgrades_under_load() {
-    let (mesh, mut process) = mesh(&[]).await;
+/// Upgrades `of` five times, which have what is `direction` of the connections. A new stream and a new connection are opened
+/// before each, and all are still there behind the last one.
+async fn five_upgrades(
+    mesh: &Mesh,
+    of: &mut Succession,
+    direction: &str,
+    keep: Keep,
+    endpoint: impl Fn(SocketAddr, ProtocolHint) -> Endpoint,
+) {
     let mut loads = vec![];
     let mut origins = vec![];
     for kind in [Kind::Http1, Kind::Http1OnHttp2, Kind::Http2] {
         let origin = Origin::start(kind).await;
-        let service = mesh.service(&[behind(&process, &mesh, origin.addr(), kind.hint())]);
-        loads.push(Load::on(&mesh, &service, kind).await);
+        let service = mesh.service(&[endpoint(origin.addr(), kind.hint())]);
+        loads.push(Load::keeping(keep, mesh.web.outbound(service.addr), kind).await);
         origins.push(origin);
     }
     let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
-    let opaque = mesh.opaque(&[behind(&process, &mesh, addr, ProtocolHint::Opaque)]);
+    let opaque = mesh.opaque(&[endpoint(addr, ProtocolHint::Opaque)]);
     let endless = ticking().await;
-    let long = mesh.service(&[behind(&process, &mesh, endless.addr(), ProtocolHint::H2)]);
+    let long = mesh.service(&[endpoint(endless.addr(), ProtocolHint::H2)]);
+    let open = format!("tcp_open_connections{{direction=\"{direction}\",peer=\"src\"");
     let mut streams = vec![];
     let mut connections = vec![];
     for n in 0..=5 {
@@ -199,7 +245,7 @@ async fn five_upgrades_under_load() {
         soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
         connections.push(tcp);
         if n < 5 {
-            process.upgrade().await;
+            of.upgrade().await;
         }
         for load in &loads {
             load.more(20).await;
@@ -208,10 +254,10 @@ async fn five_upgrades_under_load() {
             assert!(soon(stream.frame()).await.unwrap().is_ok());
             echoes(tcp).await;
         }
-        assert!(process.pids.iter().all(|pid| is_proxy(*pid)), "each has a stream");
+        assert!(of.pids.iter().all(|pid| is_proxy(*pid)), "each has a stream");
         // The newest answers, and counts what all have open: the opaque ones at the very least.
-        let metrics = process.metrics().await;
-        let open = metric(&metrics, "tcp_open_connections{direction=\"inbound\",peer=\"src\"");
+        let metrics = of.metrics().await;
+        let open = metric(&metrics, &open);
         assert!(open >= (n + 1) as f64 * 2.0, "after {n}: {open}\n{metrics}");
     }
     // HTTP/1 and HTTP/2 were moved without a failure, and new connections go to the newest.
@@ -220,14 +266,38 @@ async fn five_upgrades_under_load() {
         load.stop().await;
     }
     drop((streams, connections));
-    let (last, old) = process.pids.split_last().unwrap();
-    // The first is a child of this test: somebody must take note of its end.
-    let _ = process.first.wait();
+    let (last, old) = of.pids.split_last().unwrap();
     eventually("the old processes end with their connections", || !old.iter().any(|pid| is_proxy(*pid))).await;
     assert!(is_proxy(*last));
-    let open = metric(&process.metrics().await, "tcp_open_connections{direction=\"inbound\",peer=\"src\"");
+    let open = metric(&of.metrics().await, &open);
     assert!(open < 12.0, "those of the old ones are not counted any more: {open}");
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_upgrades_under_load() {
+    let (mesh, mut process) = mesh(&[]).await;
+    let inbound = process.inbound().port();
+    let endpoint = |addr, hint| Endpoint { transport_port: Some(inbound), ..mesh.endpoint(addr, hint) };
+    five_upgrades(&mesh, &mut process, "inbound", Keep::One, endpoint).await;
+}
+
+/// The same of the proxy of the client: what its application has open stays with the process that accepted it, and what it
+/// opens anew goes to the newest. Redirection tells where to, which needs namespaces.
+#[test]
+fn five_upgrades_of_a_clients_proxy_under_load() {
+    if !mixed::with_program("upgrade::five_upgrades_of_a_clients_proxy_under_load") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mesh = Mesh::with(&[("WEFT_PROXY_UPGRADE_DRAIN", "1m")], &[]).await;
+        let mut web = Succession::of(&mesh.web);
+        let endpoint = |addr, hint| mesh.endpoint(addr, hint);
+        five_upgrades(&mesh, &mut web, "outbound", Keep::AsTold, endpoint).await;
+        // The last one is nobody's child any more.
+        signal("KILL", web.pid());
+    });
 }
 
 /// Makes a program for the process to start.
@@ -283,10 +353,18 @@ async fn what_is_never_certified_changes_nothing() {
     mesh.control.stall(Service::Certify, true);
     process.ask();
     process.lines.saw(0, "Starting a new process").await;
+    let mut begun = vec![];
+    eventually("it has a child", || {
+        begun = children(process.pid());
+        begun.len() == 1
+    })
+    .await;
     process.ask();
     process.lines.saw(0, "SIGUSR2 is ignored: an upgrade is under way").await;
     serves(&mesh, &process).await;
     process.lines.saw(0, "the new process is not ready after 2s").await;
+    eventually("it is gone", || !begun.iter().any(|pid| is_proxy(*pid))).await;
+    assert_eq!(children(process.pid()), [] as [u32; 0], "and taken note of");
     mesh.control.stall(Service::Certify, false);
     serves(&mesh, &process).await;
     let metrics = process.metrics().await;
@@ -344,27 +422,11 @@ async fn the_old_process_stays_no_longer_than_it_may() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn process_1_is_not_upgraded() {
     let control = FakeControl::start().unwrap();
-    let setup = Setup::new(&control, "app").env("LINKERD2_PROXY_LOG", "info");
-    let mut outer = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"])
-        .arg(env!("CARGO_BIN_EXE_weft-proxy"))
-        .env_clear()
-        .envs(setup.vars())
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (lines, out) = (Lines::default(), outer.stdout.take().unwrap());
-    let kept = lines.clone();
-    std::thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            kept.0.lock().unwrap().push(line);
-        }
-    });
-    let process = Process { pids: vec![outer.id()], first: outer, lines, setup };
-    process.lines.saw(0, "Certified identity").await;
-    let children = format!("/proc/{0}/task/{0}/children", process.pid());
-    let inner = std::fs::read_to_string(Path::new(&children)).unwrap().trim().parse().unwrap();
+    let mut outer = Command::new("unshare");
+    outer.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]).arg(env!("CARGO_BIN_EXE_weft-proxy"));
+    outer.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let process = Process::of(outer, Setup::new(&control, "app")).await;
+    let [inner] = children(process.pid())[..] else { panic!("it has one child") };
     signal("USR2", inner);
     process.lines.saw(0, "This proxy cannot be upgraded").await;
     assert!(process.lines.nth(0, "process 1").is_some());
