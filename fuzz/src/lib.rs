@@ -3,10 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+mod context;
 mod matchers;
 
 use std::fmt::Debug;
-use weft_model::{DnsName, Identity, NameAddr, decide::cidr::Cidr};
+use weft_model::{
+    DnsName, Identity, NameAddr,
+    decide::{cidr::Cidr, forwarded, path},
+};
 use weft_transport::{detect, tls};
 use weft_wire::transport_header::{self, TransportHeader};
 
@@ -28,9 +32,21 @@ pub const TARGETS: &[Target] = &[
     target("detect_tls", detect_tls),
     target("detect_http", detect_http),
     target("transport_header", header),
+    target("tls_records", tls::fuzzing::records),
+    target("tls_messages", tls::fuzzing::messages),
     target("messages", weft_wire::fuzzing::messages),
+    target("updates", weft_wire::fuzzing::updates),
+    target("observations", weft_wire::fuzzing::observations),
+    target("svids", weft_wire::fuzzing::svids),
     target("names", names),
     target("matchers", matchers::run),
+    target("grpc_matchers", matchers::grpc),
+    target("readings", readings),
+    target("forwarded", through),
+    target("trace_context", context::run),
+    target("explain_query", weft_proxy::fuzzing::explain_query),
+    // A library parses these: of ours is only what is asked of it.
+    target("dns", weft_proxy::fuzzing::dns),
     target("anchors", anchors),
 ];
 
@@ -92,4 +108,37 @@ fn anchors(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (Ok(name), Ok(identity)) = ("a.b".parse::<DnsName>(), "a.b".parse::<Identity>()) else { return };
     let _ = tls::Store::new(text, name, identity);
+}
+
+/// A plain path has no other reading, and none is the path itself or stands there twice. A reading that a server may come to is
+/// one of an address below the root.
+fn readings(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_');
+    let read = path::readings(text);
+    if text.bytes().all(plain) && !text.contains("//") {
+        assert!(read.is_empty(), "{read:?}");
+    }
+    for (n, reading) in read.iter().enumerate() {
+        assert_ne!(reading.path, text);
+        assert!(read.iter().skip(n + 1).all(|other| other.path != reading.path), "{} stands there twice", reading.path);
+        assert!(reading.path.len() <= text.len() + 1, "a reading only takes away");
+    }
+    // Whoever follows the dots of the path as it is finds one of the readings.
+    let dots = |segment: &str| matches!(segment, "." | "..");
+    if text.starts_with('/') && text.split('/').any(dots) {
+        assert!(!read.is_empty(), "dots are followed by servers");
+    }
+}
+
+/// A gateway knows its own element among any others, and no element of somebody else's is taken for it.
+fn through(data: &[u8]) {
+    let (Ok(own), Ok(other)) = ("gw.ns.id".parse::<Identity>(), "other.ns.id".parse::<Identity>()) else { return };
+    let element = forwarded::element(&own, "web.ns.id", "app.ns");
+    for all in [[data, b",", element.as_bytes()].concat(), [element.as_bytes(), b",", data].concat()] {
+        assert!(forwarded::went_through(&all, &own), "{}", all.escape_ascii());
+    }
+    let names = |name: &[u8]| data.to_ascii_lowercase().windows(name.len()).any(|part| part == name);
+    assert!(!forwarded::went_through(data, &own) || names(b"gw.ns.id"), "taken for its own");
+    assert!(!forwarded::went_through(data, &other) || names(b"other.ns.id"), "taken for its own");
 }

@@ -13,7 +13,9 @@ use crate::{
         response::ResponseHead,
     },
     http2::gate::{FrameGate, Limits, Side},
+    records,
 };
+use hickory_resolver::proto::op::Message;
 use std::time::Duration;
 use weft_model::decide::route::RequestView;
 
@@ -102,6 +104,25 @@ pub fn http2_gate(data: &[u8]) {
     assert_eq!(verdict, pieces.map(|(_, violation)| violation), "the cuts decide");
     let mut sending = FrameGate::new(side, limits, Duration::ZERO);
     let _ = sending.send(bytes, now);
+}
+
+/// What stands behind the `?` of `/explain`: conditions, or a sentence that repeats little of it.
+pub fn explain_query(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match records::Query::parse(text) {
+        Ok(_) if text.len() > 4000 => {}
+        Ok(query) => assert_eq!(Ok(query), records::Query::parse(&format!("&{text}&")), "empty parameters are none"),
+        Err(invalid) => assert!(invalid.to_string().chars().count() < 1024, "{invalid}"),
+    }
+}
+
+/// What a name server answers. The library parses it (hickory); what it must not do is panic, for it runs on the admin thread.
+pub fn dns(data: &[u8]) {
+    if let Ok(message) = Message::from_vec(data) {
+        for record in &message.answers {
+            let _ = record.name.to_string();
+        }
+    }
 }
 
 /// A head that is too large is refused for that, whatever it holds.

@@ -1,6 +1,6 @@
 //! The conversions from messages as functions of bytes, for `weft-fuzz`: not part of what is shipped (feature `fuzzing`).
 
-use crate::{endpoint, identity, inbound, outbound, profile, trust};
+use crate::{endpoint, identity, inbound, outbound, profile, spiffe, tap, trust};
 use linkerd2_proxy_api as api;
 use prost::Message;
 
@@ -19,6 +19,32 @@ pub fn messages(data: &[u8]) {
         }
         _ => again(bytes, endpoint::decode_whole_update, endpoint::encode_update),
     }
+}
+
+/// What somebody asks a tap server for, conditions within conditions.
+pub fn observations(data: &[u8]) {
+    again(data, tap::decode, |observation| Ok(tap::encode(observation)));
+}
+
+/// What a workload API says: identities, each with rows of certificates.
+pub fn svids(data: &[u8]) {
+    again(data, spiffe::decode, |svids| spiffe::encode(svids));
+}
+
+/// A step of a set of endpoints as the proxy takes it: what can be used of one is the same whether or not something else cannot,
+/// and each thing that cannot is told.
+pub fn updates(data: &[u8]) {
+    let Ok(message) = api::destination::Update::decode(data) else { return };
+    let whole = endpoint::decode_whole_update(message.clone());
+    let (usable, invalid) = endpoint::decode_update(message);
+    match (&whole, &usable) {
+        (Ok(whole), Some(usable)) => assert!(whole == usable && invalid.is_empty()),
+        (Ok(_), None) => panic!("what is valid cannot be used"),
+        (Err(_), _) => assert!(!invalid.is_empty(), "what cannot be used is not told"),
+    }
+    let Some(usable) = usable else { return };
+    let Ok(message) = endpoint::encode_update(&usable) else { return };
+    assert_eq!(endpoint::decode_whole_update(message), Ok(usable), "what can be used cannot be said again");
 }
 
 fn again<P: Message + Default, T: PartialEq + std::fmt::Debug>(

@@ -9,7 +9,7 @@ use rustls::{
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 /// The longest message after the handshake, which is a ticket.
-const MAX_MESSAGE: usize = 1 << 16;
+pub(super) const MAX_MESSAGE: usize = 1 << 16;
 /// Key updates in a row, without a byte for the application.
 const MAX_UPDATES: u8 = 32;
 /// Records under one key: a third of what AES-GCM allows (RFC 8446 5.5).
@@ -56,6 +56,12 @@ impl Control {
     #[cfg(test)]
     pub(super) fn wear_out_after(&mut self, records: u64) {
         self.max_records = records;
+    }
+
+    /// Bytes of a message that are kept until its end comes.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn waits_for_more(&self) -> usize {
+        self.message.len()
     }
 
     pub(super) fn opener(&mut self) -> &mut Key {

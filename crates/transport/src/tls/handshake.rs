@@ -78,6 +78,37 @@ pub(super) async fn connect_to(
     Ok((stream, transport))
 }
 
+/// Both ends, the client's first, of a handshake in memory.
+#[cfg(feature = "fuzzing")]
+pub(super) fn without_sockets(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<[Control; 2], Error> {
+    /// Until this side waits for the other one; whether it is done.
+    fn fly<C: Unbuffered>(side: &mut C, own: &mut Flights, other: &mut Flights) -> Result<bool, Error> {
+        loop {
+            let next = own.step(side)?;
+            other.incoming.append(&mut own.outgoing);
+            match next {
+                Next::Again => {}
+                Next::Read => return Ok(false),
+                Next::Done => return Ok(true),
+            }
+        }
+    }
+    let mut client =
+        UnbufferedClientConnection::new(client, ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into()))?;
+    let mut server = UnbufferedServerConnection::new(server)?;
+    let (mut near, mut far) = (Flights::default(), Flights::default());
+    loop {
+        let done = fly(&mut client, &mut near, &mut far)?;
+        if fly(&mut server, &mut far, &mut near)? && done {
+            break;
+        }
+    }
+    let (secrets, kernel) = client.dangerous_into_kernel_connection()?;
+    let near = Control::new(Kernel::Client(kernel), secrets)?;
+    let (secrets, kernel) = server.dangerous_into_kernel_connection()?;
+    Ok([near, Control::new(Kernel::Server(kernel), secrets)?])
+}
+
 /// rustls has the same method on two types.
 trait Unbuffered: Deref<Target: Deref<Target = CommonState>> {
     type Data;

@@ -9,6 +9,8 @@
 
 mod control;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod key;
 mod probe;
