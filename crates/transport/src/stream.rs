@@ -110,10 +110,6 @@ impl Stream {
             && self.socket().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
-    pub fn is_tls(&self) -> bool {
-        matches!(self.io, Io::Tls(_))
-    }
-
     #[cfg(test)]
     pub(crate) fn session(&mut self) -> Option<&mut Session> {
         match &mut self.io {

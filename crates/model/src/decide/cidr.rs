@@ -49,11 +49,6 @@ impl Cidr {
         self.len
     }
 
-    /// Whether it holds every address of its family.
-    pub fn is_all(&self) -> bool {
-        self.len == 0
-    }
-
     /// An IPv4-mapped IPv6 address is read as IPv4.
     pub fn contains(&self, addr: IpAddr) -> bool {
         Self::new(addr.to_canonical(), self.len).is_some_and(|block| block.net == self.net)

@@ -43,14 +43,6 @@ impl Namespace {
         Self::open("/proc/thread-self/ns/net")
     }
 
-    /// The one that a process is in.
-    ///
-    /// # Errors
-    /// The process is gone or belongs to somebody else.
-    pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::open(format!("/proc/{pid}/ns/net"))
-    }
-
     /// # Errors
     /// The file cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {

@@ -18,9 +18,6 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-/// The kernel's table of the namespace's own addresses.
-const RT_TABLE_LOCAL: u8 = 255;
-
 /// A netlink socket of the namespace in which it was opened.
 pub struct Netlink {
     socket: Socket,
@@ -111,23 +108,6 @@ impl Netlink {
         self.change(link, |message| message.attributes.push(LinkAttribute::Controller(bridge.0)))
     }
 
-    /// Moves a link into another namespace; its index is not valid there.
-    ///
-    /// # Errors
-    /// The name is taken there.
-    pub fn move_to(&mut self, link: LinkIndex, namespace: impl AsFd) -> io::Result<()> {
-        let fd = namespace.as_fd().as_raw_fd();
-        self.change(link, |message| message.attributes.push(LinkAttribute::NetNsFd(fd)))
-    }
-
-    /// Moves a link into the namespace of a process.
-    ///
-    /// # Errors
-    /// The process is gone, or the name is taken there.
-    pub fn move_to_process(&mut self, link: LinkIndex, pid: u32) -> io::Result<()> {
-        self.change(link, |message| message.attributes.push(LinkAttribute::NetNsPid(pid)))
-    }
-
     /// Gives a link an address, usable at once (v6: without asking the neighbours whether it is taken).
     ///
     /// # Errors
@@ -174,25 +154,6 @@ impl Netlink {
         if let Some(link) = link {
             message.attributes.push(RouteAttribute::Oif(link.0));
         }
-        self.acknowledged(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    /// Makes every address of `network`/`prefix` one of this namespace, so that connections to it are accepted here
-    /// (`ip route add local … dev lo`).
-    ///
-    /// # Errors
-    /// It is there already.
-    pub fn add_local_route(&mut self, network: IpAddr, prefix: u8) -> io::Result<()> {
-        let lo = self.link("lo")?;
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(network);
-        message.header.table = RT_TABLE_LOCAL;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Host;
-        message.header.kind = RouteType::Local;
-        message.header.destination_prefix_length = prefix;
-        message.attributes.push(RouteAttribute::Destination(route_address(network)));
-        message.attributes.push(RouteAttribute::Oif(lo.0));
         self.acknowledged(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
