@@ -16,6 +16,7 @@ mod places;
 pub mod rate_limit;
 pub mod retry_budget;
 mod run;
+mod served;
 mod shutdown;
 pub mod spoken;
 mod start;

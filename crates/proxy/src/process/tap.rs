@@ -2,8 +2,12 @@
 
 use crate::{
     config::Tap,
-    inbound::tls::{self, Arrived, Patience},
-    process::{identity::Lifetimes, places::Places},
+    inbound::tls::{self, Arrived},
+    process::{
+        identity::Lifetimes,
+        places::Places,
+        served::{self, PATIENCE},
+    },
     records::{MAX_OBSERVERS, Taps},
 };
 use hyper::server::conn::http2;
@@ -26,7 +30,6 @@ use weft_model::{
     tap::{Event, Observation},
 };
 use weft_transport::{
-    lifetime::Life,
     socket::{self, AcceptOptions},
     tls::Store,
 };
@@ -36,8 +39,6 @@ use weft_wire::{GrpcServer, Outgoing, tap};
 const MAX_CONNECTIONS: usize = 64;
 /// Of one client; more are closed.
 const MAX_OF_ONE: usize = 16;
-/// A client that says nothing for a second is none; its handshake may take longer on a machine that is busy.
-const PATIENCE: Patience = Patience { first: Duration::from_secs(1), whole: Duration::from_secs(10) };
 /// A client that is gone is noticed after twice this time.
 const PING: Duration = Duration::from_secs(10);
 
@@ -87,18 +88,7 @@ pub(super) async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let service = tap::server(Service { taps });
     let places = Places::new(MAX_CONNECTIONS, MAX_OF_ONE);
-    loop {
-        let Some(room) = places.room().await else { return Ok(()) };
-        let (tcp, client) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or the client is gone: neither is helped by asking again at once.
-                tracing::debug!(%error, "The tap server cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Some(place) = places.take(room, client.ip()) else { continue };
+    while let Some((tcp, client, place)) = served::next("tap", &listener, &places).await {
         let (tls, lifetimes, service) = (tls.clone(), lifetimes.clone(), service.clone());
         let permitted = config.permitted.clone();
         tokio::spawn(async move {
@@ -108,6 +98,7 @@ pub(super) async fn serve(
             }
         });
     }
+    Ok(())
 }
 
 async fn connection(
@@ -133,18 +124,10 @@ async fn connection(
     tokio::select! {
         served = serving.as_mut() => return Ok(served?),
         // Who observes is told to come again, and is not cut off amid an event.
-        () = ending(life) => serving.as_mut().graceful_shutdown(),
+        () = served::ending(life) => serving.as_mut().graceful_shutdown(),
         // Whom each request tells that it may not has no use for a place.
         () = tokio::time::sleep(PATIENCE.whole), if !may_tap => serving.as_mut().graceful_shutdown(),
     }
     serving.await?;
     Ok(())
-}
-
-/// Resolves when a connection's certificate is over; never without one. Cancel-safe.
-async fn ending(life: Option<Life>) {
-    match life {
-        Some(life) => life.ending().await,
-        None => std::future::pending().await,
-    }
 }

@@ -8,26 +8,19 @@ use crate::{
     inbound::{
         admit::{Admissions, Asked, Door, Permit},
         authorize::Connected,
-        tls::{self, Arrived, Patience},
+        tls::{self, Arrived},
     },
     metrics::{Failed, Metrics, labels::AcceptedTls},
-    process::{discovery::PortPolicy, identity::Lifetimes, rate_limit::Clock},
+    process::{discovery::PortPolicy, identity::Lifetimes, rate_limit::Clock, served::PATIENCE},
     protocol::Version,
     records::{Readers, Refused, Scene, Why},
 };
 use http::request;
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio::net::TcpStream;
 use weft_model::{DnsName, ServerPolicy, names::header};
 use weft_telemetry::{Labels, Registry, Shard};
 use weft_transport::{Stream, tls::Store};
-
-/// A client that says nothing for a second is none; its handshake may take longer on a machine that is busy.
-const PATIENCE: Patience = Patience { first: Duration::from_secs(1), whole: Duration::from_secs(10) };
 
 /// Guards one admin server.
 pub(in crate::process) struct Guard {
@@ -156,6 +149,7 @@ pub(super) fn reason(connected: &Connected, error: &ProxyError) -> Option<(&'sta
 pub(super) mod test {
     use super::*;
     use crate::{config::PortSet, process::discovery::InboundSettings};
+    use std::time::Duration;
     use weft_model::policy::inbound::DefaultPolicy;
 
     /// Lets everybody in.

@@ -10,7 +10,7 @@ mod env;
 mod explain;
 mod guard;
 
-use super::{places::Places, shutdown::Trigger, upgrade::Elder};
+use super::{places::Places, served, shutdown::Trigger, upgrade::Elder};
 use crate::{
     inbound::authorize::Connected,
     prefix::{self, Seen},
@@ -87,28 +87,15 @@ pub(super) async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (server, places) = (Arc::new(Server { state, guard }), Places::new(MAX_CONNECTIONS, MAX_OF_ONE));
     loop {
-        let Some(room) = places.room().await else { return Ok(()) };
         // Dropping either is safe: a connection that was not taken stays in the kernel's queue, for the other process.
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = tokio::select! {
+            next = served::next("admin", &listener, &places) => next,
             () = handed(&mut over) => {
                 drop(listener);
                 return std::future::pending().await;
             }
         };
-        let (tcp, client) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or the client is gone: neither is helped by asking again at once.
-                tracing::debug!(%error, "The admin server cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Some(place) = places.take(room, client.ip()) else {
-            tracing::debug!(%client, "The client has too many admin connections");
-            continue;
-        };
+        let Some((tcp, client, place)) = next else { return Ok(()) };
         let (server, over) = (server.clone(), over.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -222,12 +209,9 @@ impl Server {
 
 /// Resolves when a connection shall end: another process has the port, or the client's certificate is over. Cancel-safe.
 async fn ending(over: &mut watch::Receiver<bool>, life: Option<Life>) {
-    match life {
-        None => handed(over).await,
-        Some(life) => tokio::select! {
-            () = handed(over) => {}
-            () = life.ending() => {}
-        },
+    tokio::select! {
+        () = handed(over) => {}
+        () = served::ending(life) => {}
     }
 }
 
