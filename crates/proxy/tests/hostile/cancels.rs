@@ -1,19 +1,26 @@
 //! Clients that cancel for good reasons, very often: that is no attack, and their connection stays.
+//!
+//! Budget: a cancelled call costs no more than `EACH` ordinary requests, and all of them together `MEMORY`.
 
 use crate::{
     frames::*,
     harness::{eventually, soon},
     lab::{Lab, Way, status},
-    measure::{alone, say},
+    measure::{Meter, alone, say},
 };
 use tokio::io::AsyncWriteExt;
 
 /// Calls that run at once.
 const AT_ONCE: usize = 50;
+/// Ordinary requests, which come one behind the other.
+const EACH: f64 = 2.0;
+/// Bytes.
+const MEMORY: usize = 16 << 20;
 
 /// Makes `calls` calls, each of which is cancelled once the server has it, on one connection that must outlive them. Of every
 /// thousand ten are cancelled at once, as by callers that were just cancelled themselves.
 async fn cancel(lab: &Lab, way: Way, calls: usize) {
+    let meter = Meter::start();
     let tcp = lab.way(way).connect().await;
     let (from, mut to) = tokio::io::split(tcp);
     let heard = tokio::spawn(async move { hear(from).await });
@@ -50,7 +57,14 @@ async fn cancel(lab: &Lab, way: Way, calls: usize) {
     assert_eq!(heard.code().unwrap_or(0), 0, "{heard:?}");
     let mut client = weft_testkit::http2::Client::over(lab.way(way).connect().await).await.unwrap();
     assert_eq!(status(&mut client).await, Some(200), "nor has the connection behind the proxy suffered");
-    say(&format!("{way:?}: {calls} calls cancelled on one connection"));
+    let spent = meter.stop();
+    let each = spent.cpu.as_secs_f64() / calls as f64 / lab.ordinary(way).as_secs_f64();
+    let told = format!(
+        "{way:?}: {calls} calls cancelled on one connection; each costs {each:.2} ordinary requests, all {} KiB",
+        spent.resident / 1024
+    );
+    say(&told);
+    assert!(each <= EACH && spent.resident <= MEMORY, "{told}");
 }
 
 #[test]

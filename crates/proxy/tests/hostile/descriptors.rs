@@ -1,5 +1,7 @@
 //! At the limit of open files accepting pauses, without spinning; what is open goes on, and it is said why.
 //!
+//! Budget: half a processor, and `EACH` bytes for each connection that there is a descriptor for.
+//!
 //! The limit is a process's, so the proxies run in a process of their own: this test, started again with a low one.
 
 use crate::{
@@ -21,6 +23,9 @@ const INSIDE: &str = "WEFT_TEST_DESCRIPTORS";
 const NAME: &str = "descriptors::accepting_pauses_at_the_limit";
 /// What the mesh needs, and some more.
 const LIMIT: u32 = 150;
+/// Bytes; both ends of some are in the process.
+const EACH: u64 = 48 * 1024;
+const PAGE: u64 = 4096;
 
 #[test]
 fn accepting_pauses_at_the_limit() {
@@ -50,6 +55,8 @@ fn accepting_pauses_at_the_limit() {
     writeln!(orders, "full").unwrap();
     let cpu: f64 = answer("cpu ").parse().unwrap();
     assert!(cpu < 0.5, "it spins: {cpu} of a processor");
+    let grown: u64 = answer("grown ").parse().unwrap();
+    assert!(grown <= EACH * u64::from(LIMIT), "{grown} bytes more for {LIMIT} connections");
     drop(held);
     writeln!(orders, "free").unwrap();
     answer("recovered");
@@ -68,21 +75,23 @@ fn inside() {
         let mut hello = [0; 6];
         soon(open.read_exact(&mut hello)).await.unwrap();
         // There will be no descriptor for it later.
-        let mut stat = File::open("/proc/self/stat").unwrap();
+        let (mut stat, mut statm) = (File::open("/proc/self/stat").unwrap(), File::open("/proc/self/statm").unwrap());
+        let before = resident(&mut statm);
         say(&format!("inbound {}", mesh.app.addrs().inbound));
 
         order("full").await;
         let full = "weft_proxy_errors_total{direction=\"inbound\",code=\"DESCRIPTOR_LIMIT\"}";
         eventually("the limit is counted", || mesh.app.metric(full) >= 1.0).await;
-        let before = cpu(&mut stat);
+        let begun = cpu(&mut stat);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let used = cpu(&mut stat) - before;
+        let used = cpu(&mut stat) - begun;
         assert!(mesh.app.metric("weft_proxy_accept_errors_total{direction=\"inbound\"}") <= 200.0, "it pauses");
         open.write_all(b"still").await.unwrap();
         let mut answer = [0; 5];
         soon(open.read_exact(&mut answer)).await.unwrap();
         assert_eq!(&answer, b"STILL", "what is open goes on");
         say(&format!("cpu {used}"));
+        say(&format!("grown {}", resident(&mut statm).saturating_sub(before)));
 
         order("free").await;
         // This process is the client too, and both need descriptors.
@@ -109,6 +118,13 @@ async fn order(wanted: &'static str) {
         assert_eq!(line.trim(), wanted);
     });
     tokio::time::timeout(LONG, read).await.unwrap().unwrap();
+}
+
+/// Bytes of memory that this process holds.
+fn resident(statm: &mut File) -> u64 {
+    statm.rewind().unwrap();
+    let statm = std::io::read_to_string(statm).unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * PAGE
 }
 
 /// Seconds of processor time that this process has used.

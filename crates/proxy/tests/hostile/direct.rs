@@ -1,8 +1,12 @@
 //! Direct connections: to the proxies' own ports, without a header, with forged, cut, oversized and looping ones.
+//!
+//! Budget: none costs more than twice what one does that is in order, handshake and all; a stranger's less than a request.
 
 use crate::{
+    cost::Cost,
     harness::{eventually, identity, soon},
-    mesh::{Mesh, peer, shouting},
+    measure::alone,
+    mesh::{Mesh, get, naming, peer, shouting},
 };
 use std::net::Ipv4Addr;
 use tokio::{
@@ -10,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 use weft_model::policy::inbound::{DefaultPolicy, ServerProtocol};
-use weft_testkit::policy::inbound;
+use weft_testkit::{http2, policy::inbound};
 use weft_wire::transport_header::{PREFACE, SessionProtocol, TransportHeader};
 
 /// An integer of protobuf.
@@ -35,8 +39,17 @@ async fn answered(mesh: &Mesh, bytes: &[u8]) -> Option<Vec<u8>> {
     (!answer.is_empty()).then_some(answer)
 }
 
-#[tokio::test]
-async fn forged_transport_headers_lead_nowhere() {
+#[test]
+fn forged_transport_headers_lead_nowhere() {
+    alone(module_path!(), "forged_transport_headers_lead_nowhere", forged);
+}
+
+#[test]
+fn direct_connections_need_the_mesh_and_outbound_ones_a_destination() {
+    alone(module_path!(), "direct_connections_need_the_mesh_and_outbound_ones_a_destination", strangers);
+}
+
+async fn forged() {
     let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "300ms")]).await;
     let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
     let mut policy = inbound(DefaultPolicy::AllUnauthenticated);
@@ -44,8 +57,10 @@ async fn forged_transport_headers_lead_nowhere() {
     mesh.control.set_inbound(addr.port(), policy);
     let header = |port, protocol| TransportHeader { port, name: None, protocol }.encode();
     let whole = header(addr.port(), None);
-    let answer = answered(&mesh, &[&whole[..], b"abc"].concat()).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&answer), "hello\nABCbye\n");
+    let in_order = async || {
+        let answer = answered(&mesh, &[&whole[..], b"abc"].concat()).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "hello\nABCbye\n");
+    };
 
     let message = |bytes: &[u8]| [&PREFACE[..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
     let own = mesh.app.addrs().inbound.port();
@@ -54,6 +69,12 @@ async fn forged_transport_headers_lead_nowhere() {
         let field = [&[0x12][..], &integer(name.len()), name].concat();
         message(&[&port[PREFACE.len() + 4..], &field].concat())
     };
+    let counted = format!(
+        "inbound_tcp_transport_header_connections_total{{session_protocol=\"\",target_port=\"{}\",target_name=\"\",client_id=\"{}\"}}",
+        addr.port(),
+        identity("peer")
+    );
+    let accepted = || mesh.app.metric(&counted);
     let forged: [(&str, Vec<u8>); 13] = [
         ("nothing", vec![]),
         ("a request", b"GET / HTTP/1.1\r\nHost: app\r\n\r\n".to_vec()),
@@ -69,9 +90,12 @@ async fn forged_transport_headers_lead_nowhere() {
         ("a name of 70,000 bytes", named(&[b'a'; 70_000])),
         ("this proxy itself", header(own, Some(SessionProtocol::Http2))),
     ];
-    for (what, bytes) in forged {
-        assert_eq!(answered(&mesh, &bytes).await, None, "{what}");
+    let cost = Cost::begin(in_order).await;
+    let before = accepted();
+    for (what, bytes) in &forged {
+        assert_eq!(answered(&mesh, bytes).await, None, "{what}");
     }
+    cost.end("forged transport headers", forged.len(), 2.0);
     let code =
         |code: &str| mesh.app.metric(&format!("weft_proxy_errors_total{{direction=\"inbound\",code=\"{code}\"}}"));
     // Counted behind the end of the connection.
@@ -84,18 +108,18 @@ async fn forged_transport_headers_lead_nowhere() {
     }
     let mut hello = [0; 6];
     soon(stream.read_exact(&mut hello)).await.unwrap();
-    let counted = format!(
-        "inbound_tcp_transport_header_connections_total{{session_protocol=\"\",target_port=\"{}\",target_name=\"\",client_id=\"{}\"}}",
-        addr.port(),
-        identity("peer")
-    );
-    mesh.app.reaches(&counted, 2.0).await;
+    mesh.app.reaches(&counted, before + 1.0).await;
     server.abort();
 }
 
-#[tokio::test]
-async fn direct_connections_need_the_mesh_and_outbound_ones_a_destination() {
+async fn strangers() {
     let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "300ms")]).await;
+    let origin = naming("app").await;
+    let request = async || {
+        let mut client = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
+        assert_eq!(soon(client.call(get())).await.unwrap().head.status, 200);
+    };
+    let cost = Cost::begin(request).await;
     for addr in [mesh.app.addrs().inbound, mesh.app.addrs().outbound[0]] {
         for bytes in [&b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0"] {
             let mut tcp = TcpStream::connect(addr).await.unwrap();
@@ -106,6 +130,7 @@ async fn direct_connections_need_the_mesh_and_outbound_ones_a_destination() {
             assert!(answer.is_empty(), "{addr} {bytes:?}: {answer:?}");
         }
     }
+    cost.end("strangers", 6, 1.0);
     // Counted behind the end of the connection.
     let counted = |series: &str| mesh.app.metric(&format!("weft_proxy_errors_total{{{series}}}")) == 3.0;
     eventually("strangers are counted", || counted("direction=\"inbound\",code=\"UNAUTHORIZED\"")).await;

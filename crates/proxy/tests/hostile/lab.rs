@@ -122,6 +122,11 @@ impl Lab {
         &self.ways.iter().find(|(w, _)| *w == way).unwrap().1
     }
 
+    /// Processor time of an ordinary request the same way.
+    pub(crate) fn ordinary(&self, way: Way) -> Duration {
+        self.ordinary[usize::from(way == Way::Pair)]
+    }
+
     /// Requests for `/` that the origin saw so far.
     pub(crate) fn seen(&self) -> usize {
         self.open.all.load(Ordering::Relaxed)
@@ -180,8 +185,7 @@ impl Lab {
     pub(crate) async fn costs(&self, way: Way, bytes: impl Iterator<Item = Vec<u8>> + Send) -> (Heard, f64, Spent) {
         let bytes = bytes.chain([frame(GOAWAY, 0, 0, &[0; 8])]);
         let (heard, spent, served, _) = self.measured(way, self.way(way), bytes).await;
-        let ordinary = self.ordinary[usize::from(way == Way::Pair)];
-        (heard, spent.cpu.as_secs_f64() / ordinary.as_secs_f64() - f64::from(served), spent)
+        (heard, spent.cpu.as_secs_f64() / self.ordinary(way).as_secs_f64() - f64::from(served), spent)
     }
 
     /// What was heard, what it cost, how many others were served meanwhile, and how many bytes were read.

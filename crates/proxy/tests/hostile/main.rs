@@ -8,6 +8,7 @@
 mod cancels;
 mod continuation;
 mod corpus;
+mod cost;
 mod descriptors;
 mod direct;
 mod downgrade;

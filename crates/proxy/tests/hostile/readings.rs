@@ -1,7 +1,11 @@
 //! Requests that policy and server could read in two ways: paths, hosts and header bytes.
+//!
+//! Budget: none costs more than two requests for a plain path on a connection of their own, however often a path can be undone.
 
 use crate::{
+    cost::Cost,
     harness::{LONG, elsewhere, eventually, soon},
+    measure::alone,
     mesh::{Mesh, naming},
 };
 use http::Request;
@@ -38,6 +42,11 @@ async fn status(mesh: &Mesh, addr: SocketAddr, request: &str) -> Option<u16> {
     let tcp = mesh.app.connect_inbound_from(elsewhere(), addr).await.unwrap();
     let mut client = http1::Client::over(tcp);
     soon(client.call(request)).await.ok()?.status()
+}
+
+/// A request with nothing to find out.
+async fn plain(mesh: &Mesh, addr: SocketAddr) {
+    assert_eq!(status(mesh, addr, "GET /plain HTTP/1.1\r\nHost: app\r\n\r\n").await, Some(200));
 }
 
 /// Waits until the policy is known.
@@ -96,8 +105,12 @@ fn as_servers_read(path: &str) -> Vec<String> {
 }
 
 /// Paths are put together by chance; each that any server would read as one below `/admin` is refused.
-#[tokio::test]
-async fn what_any_server_would_read_as_guarded_is() {
+#[test]
+fn what_any_server_would_read_as_guarded_is() {
+    alone(module_path!(), "what_any_server_would_read_as_guarded_is", paths_by_chance);
+}
+
+async fn paths_by_chance() {
     const PARTS: &[&str] = &[
         "/",
         "//",
@@ -135,6 +148,7 @@ async fn what_any_server_would_read_as_guarded_is() {
     let mut client = None;
     let (mut seed, mut refused, mut passed) = (7_u64, 0, 0);
     let mut wrong = vec![];
+    let cost = Cost::begin(async || plain(&mesh, addr).await).await;
     for _ in 0..1500 {
         let mut below = |n: usize| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -160,14 +174,19 @@ async fn what_any_server_would_read_as_guarded_is() {
             None => {}
         }
     }
+    cost.end("paths by chance", 1500, 2.0);
     wrong.truncate(20);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(refused > 300 && passed > 300, "{refused} refused, {passed} passed: both are seen");
 }
 
 /// Each byte behind, within and before a guarded path, against each kind of match.
-#[tokio::test]
-async fn no_byte_makes_a_guarded_path_another() {
+#[test]
+fn no_byte_makes_a_guarded_path_another() {
+    alone(module_path!(), "no_byte_makes_a_guarded_path_another", every_byte);
+}
+
+async fn every_byte() {
     let mesh = Mesh::start().await;
     let addr = crate::plain::application().await;
     let mut policy = guarded();
@@ -187,6 +206,7 @@ async fn no_byte_makes_a_guarded_path_another() {
         until_refused(&mesh, addr, path).await;
     }
     let mut client = None;
+    let cost = Cost::begin(async || plain(&mesh, addr).await).await;
     for guarded in ["/exact", "/admin"] {
         for byte in 0..=255_u8 {
             for at in [1, guarded.len()] {
@@ -220,16 +240,22 @@ async fn no_byte_makes_a_guarded_path_another() {
             }
         }
     }
+    cost.end("every byte", 4 * 256, 2.0);
 }
 
-#[tokio::test]
-async fn paths_and_hosts_are_read_once() {
+#[test]
+fn paths_and_hosts_are_read_once() {
+    alone(module_path!(), "paths_and_hosts_are_read_once", paths_and_hosts);
+}
+
+async fn paths_and_hosts() {
     let mesh = Mesh::start().await;
     let origin = http1::Origin::start(|_| http1::Reply::ok("open")).await.unwrap();
     let addr = origin.addr();
     mesh.control.set_inbound(addr.port(), guarded());
     let get = |path: &str, host: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     until_refused(&mesh, addr, "/admin").await;
+    let cost = Cost::begin(async || plain(&mesh, addr).await).await;
     let before = origin.seen().requests.len();
     for (path, host) in [
         ("/admin/x", "app"),
@@ -265,6 +291,7 @@ async fn paths_and_hosts_are_read_once() {
     ] {
         assert_eq!(status(&mesh, addr, request).await, Some(400), "{request:?}");
     }
+    cost.end("paths and hosts", 24, 2.0);
     assert_eq!(origin.seen().requests.len(), before, "none of them reached the server");
     for path in ["/", "/x//y", "/administrator", "/a%20b", "/.well-known/a", "/ADMIN"] {
         assert_eq!(status(&mesh, addr, &get(path, "app")).await, Some(200), "{path}");
@@ -272,8 +299,12 @@ async fn paths_and_hosts_are_read_once() {
     }
 }
 
-#[tokio::test]
-async fn http2_has_one_host_too() {
+#[test]
+fn http2_has_one_host_too() {
+    alone(module_path!(), "http2_has_one_host_too", hosts_of_http2);
+}
+
+async fn hosts_of_http2() {
     let mesh = Mesh::start().await;
     let origin = naming("app").await;
     mesh.control.set_inbound(origin.addr().port(), guarded());
@@ -288,10 +319,12 @@ async fn http2_has_one_host_too() {
         soon(client.call(request)).await.ok().map(|answer| answer.head.status.as_u16())
     };
     eventually_is(&ask, 403).await;
+    let cost = Cost::begin(async || assert_eq!(ask("http://app/", None).await, Some(200))).await;
     let before = origin.seen().requests.len();
     assert_eq!(ask("http://ADMIN.ns:80/", None).await, Some(403));
     assert_eq!(ask("http://app/", Some("admin.ns")).await, None, "reset: two hosts");
     assert_eq!(ask("http://app//admin", None).await, Some(403));
+    cost.end("hosts of HTTP/2", 3, 2.0);
     assert_eq!(origin.seen().requests.len(), before);
     assert_eq!(ask("http://app/", Some("app")).await, Some(200));
     eventually("refusals are counted", || mesh.app.metric("inbound_http_authz_deny_total{") >= 3.0).await;

@@ -3,11 +3,13 @@
 //! What the server took for requests is read from its own log. Behind each case follow two ordinary requests of another client,
 //! so that what a case left on a pooled connection would show in them.
 //!
-//! Budget: one head and one buffer per connection, which the corpus cannot exceed (see `slow`), and as many requests as were sent.
+//! Budget: none, with the requests behind it, costs more than four requests that come on connections of their own the same way.
 
 use crate::{
     corpus::{Case, Sees, corpus},
+    cost::Cost,
     harness::{Dialler, LONG, http1, soon},
+    measure::alone,
     mesh::Mesh,
     origins::{Kind, Server},
 };
@@ -27,6 +29,8 @@ use weft_testkit::{http1::Client, policy::inbound};
 
 /// After so long without a byte a case waits for what it will not get.
 const IDLE: Duration = Duration::from_millis(150);
+/// What the requests ask for by which the others are measured. A server may tell of them late.
+const PLAIN: &str = "/plain";
 
 /// Everything goes on but what is below `/smuggled`, whoever asks.
 fn policy() -> ServerPolicy {
@@ -135,6 +139,12 @@ async fn run(kind: Kind) {
     let begun = server.log().len();
     let mut faults = vec![];
     for (way, dialler) in &ways {
+        let plain = async || {
+            let request = format!("GET {PLAIN} HTTP/1.1\r\nHost: app.ns\r\n\r\n");
+            let reply = soon(Client::over(dialler.connect().await).call(request)).await.unwrap();
+            assert_eq!(reply.status(), Some(kind.ok()));
+        };
+        let cost = Cost::begin(plain).await;
         for (n, case) in corpus().iter().enumerate() {
             let from = server.log().len();
             let ends = ["same", "first", "second"].map(|which| format!("/end-{from}-{n}-{which}"));
@@ -151,6 +161,7 @@ async fn run(kind: Kind) {
             let new = told(&server, from, &ends[2]).await;
             faults.extend(judge(kind, way, case, &new, &ends, &answer));
         }
+        cost.end(&format!("{kind:?}, {way}"), corpus().len(), 4.0);
     }
     // What came late, on a connection that was already left.
     let late = server.log().split_off(begun);
@@ -161,8 +172,8 @@ async fn run(kind: Kind) {
 /// What is wrong with what the server saw of a case.
 fn judge(kind: Kind, way: &str, case: &Case, new: &[String], ends: &[String], answer: &[u8]) -> Vec<String> {
     let mut faults = vec![];
-    let seen: Vec<&str> =
-        new.iter().map(|line| path(line)).filter(|path| !ends.iter().any(|end| end == path)).collect();
+    let others = |path: &str| path == PLAIN || ends[1..].iter().any(|end| end == path);
+    let seen: Vec<&str> = new.iter().map(|line| path(line)).filter(|path| !others(path) && *path != ends[0]).collect();
     let right = match case.sees {
         Sees::Exactly(paths) => seen == paths,
         Sees::AtMost(paths) => paths.starts_with(&seen),
@@ -176,7 +187,7 @@ fn judge(kind: Kind, way: &str, case: &Case, new: &[String], ends: &[String], an
         ));
     }
     // Each request that the server understood is answered once.
-    let asked = |line: &str| !ends[1..].iter().any(|end| end == path(line));
+    let asked = |line: &str| !others(path(line));
     let understood = |line: &&String| line.starts_with(&format!("{} ", kind.ok())) && asked(line);
     let (understood, answered) = (new.iter().filter(understood).count(), answered(answer, kind.ok()));
     if answered > understood || (answered < understood && matches!(case.sees, Sees::Exactly(_))) {
@@ -185,27 +196,27 @@ fn judge(kind: Kind, way: &str, case: &Case, new: &[String], ends: &[String], an
     faults
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_request_in_is_one_request_out_at_nginx() {
-    run(Kind::Nginx).await;
+#[test]
+fn one_request_in_is_one_request_out_at_nginx() {
+    alone(module_path!(), "one_request_in_is_one_request_out_at_nginx", async || run(Kind::Nginx).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_request_in_is_one_request_out_at_haproxy() {
-    run(Kind::Haproxy).await;
+#[test]
+fn one_request_in_is_one_request_out_at_haproxy() {
+    alone(module_path!(), "one_request_in_is_one_request_out_at_haproxy", async || run(Kind::Haproxy).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_request_in_is_one_request_out_at_apache() {
-    run(Kind::Apache).await;
+#[test]
+fn one_request_in_is_one_request_out_at_apache() {
+    alone(module_path!(), "one_request_in_is_one_request_out_at_apache", async || run(Kind::Apache).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_request_in_is_one_request_out_at_node() {
-    run(Kind::Node).await;
+#[test]
+fn one_request_in_is_one_request_out_at_node() {
+    alone(module_path!(), "one_request_in_is_one_request_out_at_node", async || run(Kind::Node).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_request_in_is_one_request_out_at_python() {
-    run(Kind::Python).await;
+#[test]
+fn one_request_in_is_one_request_out_at_python() {
+    alone(module_path!(), "one_request_in_is_one_request_out_at_python", async || run(Kind::Python).await);
 }

@@ -1,0 +1,44 @@
+//! What a row of cases costs the proxies in all: processor time in ordinary exchanges of the same run, so that a slow or busy
+//! machine is no failure, and memory of the whole process. How long one may take, [`harness::soon`](crate::harness::soon) says.
+
+use crate::measure::{Meter, say};
+use std::time::Duration;
+
+/// Ordinary exchanges by which processor time is measured, after as many that warm up.
+const ORDINARY: u32 = 20;
+/// Bytes by which the process may grow: what its origins keep of what they saw is among them.
+const MEMORY: usize = 24 << 20;
+
+pub(crate) struct Cost {
+    meter: Meter,
+    ordinary: Duration,
+}
+
+impl Cost {
+    /// Begins, once it is known what an exchange with nothing wrong costs.
+    pub(crate) async fn begin(exchange: impl AsyncFn()) -> Self {
+        for _ in 0..ORDINARY {
+            exchange().await;
+        }
+        let meter = Meter::start();
+        for _ in 0..ORDINARY {
+            exchange().await;
+        }
+        let ordinary = meter.stop().cpu / ORDINARY;
+        Self { meter: Meter::start(), ordinary }
+    }
+
+    /// Ends after so many cases, of which each may have cost as much as `most` ordinary exchanges, one with another.
+    pub(crate) fn end(self, what: &str, cases: usize, most: f64) {
+        let spent = self.meter.stop();
+        let each = spent.cpu.as_secs_f64() / self.ordinary.as_secs_f64() / cases as f64;
+        let told = format!(
+            "{what}: each of {cases} cases costs {each:.2} ordinary exchanges of {:?}, {most} at most; {} KiB more in all",
+            self.ordinary,
+            spent.resident / 1024
+        );
+        say(&told);
+        assert!(each <= most, "processor time: {told}");
+        assert!(spent.resident <= MEMORY, "memory: {told}");
+    }
+}
