@@ -44,20 +44,32 @@ struct Lab {
 
 /// grpc-go's server, and the way to it through the pair.
 async fn lab(hint: ProtocolHint) -> Option<Lab> {
-    let port = free_port();
-    let server = Command::new(tool("go/bin/server")?)
-        .args(["--port", &port.to_string()])
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let direct = SocketAddr::from(([127, 0, 0, 1], port));
-    soon(async {
-        while TcpStream::connect(direct).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let program = tool("go/bin/server")?;
+    // Somebody else may take the port before it does.
+    let (server, direct) = loop {
+        let port = free_port();
+        let mut server = Command::new(&program)
+            .args(["--port", &port.to_string()])
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let direct = SocketAddr::from(([127, 0, 0, 1], port));
+        let listens = soon(async {
+            loop {
+                if server.try_wait().unwrap().is_some() {
+                    return false;
+                }
+                if TcpStream::connect(direct).await.is_ok() {
+                    return true;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        });
+        if listens.await {
+            break (server, direct);
         }
-    })
-    .await;
+    };
     let mesh = Mesh::start().await;
     let service: Service = mesh.service(&[mesh.endpoint(direct, hint)]);
     let through = door::pair(&mesh, &service).await;

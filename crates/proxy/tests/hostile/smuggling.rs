@@ -3,7 +3,7 @@
 //! What the server took for requests is read from its own log. Behind each case follow two ordinary requests of another client,
 //! so that what a case left on a pooled connection would show in them.
 //!
-//! Budget: none, with the requests behind it, costs more than four requests that come on connections of their own the same way.
+//! Budget: none, with the requests behind it, costs more than twelve requests that come on connections of their own the same way.
 
 use crate::{
     corpus::{Case, Sees, corpus},
@@ -161,7 +161,7 @@ async fn run(kind: Kind) {
             let new = told(&server, from, &ends[2]).await;
             faults.extend(judge(kind, way, case, &new, &ends, &answer));
         }
-        cost.end(&format!("{kind:?}, {way}"), corpus().len(), 4.0);
+        cost.end(&format!("{kind:?}, {way}"), corpus().len(), 12.0);
     }
     // What came late, on a connection that was already left.
     let late = server.log().split_off(begun);
