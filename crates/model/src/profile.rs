@@ -79,8 +79,6 @@ pub struct WeightedTarget {
     pub weight: u32,
 }
 
-/// Endpoints behind profiles are compared as Linkerd's proxies do it.
-const LOAD: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 /// The proxy's own settings win over it.
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
 
@@ -94,7 +92,7 @@ impl Profile {
     /// How what follows this profile spreads: by weight over the targets, else over the endpoints of `name` itself.
     pub fn distribution(&self, name: &NameAddr) -> Distribution {
         let to = |target: &NameAddr| {
-            let kind = BackendKind::Balance { target: target.clone(), load: LOAD };
+            let kind = BackendKind::Balance { target: target.clone(), load: Load::LINKERD };
             RouteBackend {
                 backend: Backend { meta: Meta::default_named("profile"), kind, queue: QUEUE },
                 filters: vec![],

@@ -14,8 +14,6 @@ use weft_model::{
     },
 };
 
-/// What Linkerd's control plane sends (data plane 4.6).
-const LOAD: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
 const DETECT: Duration = Duration::from_secs(10);
 
@@ -33,7 +31,7 @@ pub fn service(namespace: &str, name: &str, port: u16) -> Meta {
 
 /// A backend that balances over what [`set_endpoints`](crate::control::FakeControl::set_endpoints) says of `target`.
 pub fn balance(meta: Meta, target: NameAddr) -> Backend {
-    Backend { meta, kind: BackendKind::Balance { target, load: LOAD }, queue: QUEUE }
+    Backend { meta, kind: BackendKind::Balance { target, load: Load::LINKERD }, queue: QUEUE }
 }
 
 pub fn forward(endpoint: Endpoint) -> Backend {

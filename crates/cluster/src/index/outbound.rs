@@ -14,7 +14,6 @@ use weft_model::{
     },
 };
 
-const LOAD: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
 /// The name of everything that is done with traffic that leaves the cluster.
 const EGRESS: &str = "egress-fallback";
@@ -83,7 +82,7 @@ impl Index {
         });
         let name = format!("{}.{}.svc.{}", id.1, id.0, self.settings.cluster_domain);
         let name = name.parse().map_err(|_| Refusal::Invalid(format!("{name} is no valid DNS name")))?;
-        let kind = BackendKind::Balance { target: NameAddr { name, port }, load: LOAD };
+        let kind = BackendKind::Balance { target: NameAddr { name, port }, load: Load::LINKERD };
         let backends = to(Backend { meta: meta.clone(), kind, queue: QUEUE });
         if service.port(port).is_none() {
             let protocol = ClientProtocol::Opaque(Some(TcpRoute {

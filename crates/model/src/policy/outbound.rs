@@ -2,7 +2,11 @@
 
 use super::route::{Filter, GrpcRoute, HttpRoute};
 use crate::{Endpoint, Meta, NameAddr};
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 /// The policy of one target.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +140,12 @@ pub struct Load {
     pub penalty: Option<Penalty>,
 }
 
+impl Load {
+    /// What Linkerd's control plane sends (data plane 4.6).
+    pub const LINKERD: Self =
+        Self { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Penalty {
     pub rtt: Duration,
@@ -172,13 +182,34 @@ pub enum RetryOn {
     GrpcCodes(Vec<u16>),
 }
 
-/// Growing waits between attempts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Growing waits between attempts. Equal when they are written the same, so that balancers may be told apart by them.
+#[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     pub min: Duration,
     pub max: Duration,
     /// 0 to 1: the part of a wait that is random.
     pub jitter: f32,
+}
+
+impl Backoff {
+    fn parts(&self) -> (Duration, Duration, u32) {
+        let Self { min, max, jitter } = *self;
+        (min, max, jitter.to_bits())
+    }
+}
+
+impl PartialEq for Backoff {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Backoff {}
+
+impl Hash for Backoff {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
 }
 
 /// When an endpoint is left out because it fails.

@@ -15,7 +15,7 @@ use weft_telemetry::{
 const QUEUE_LATENCY: &[f64] = &[0.0005, 0.005, 0.05, 0.5, 1.0, 3.0];
 
 /// What kind of connections a balancer hands out: the prefix of its families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Http,
     Tcp,

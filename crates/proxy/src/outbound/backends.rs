@@ -5,7 +5,7 @@
 
 use super::{
     Wiring,
-    balance::{Balancer, Connections, Member, Picked, QueueLimits, Settings},
+    balance::{Balancer, Connections, Key, Member, Picked, QueueLimits, Settings},
 };
 use crate::{
     config::Queue,
@@ -33,7 +33,7 @@ pub(super) struct Backends<C> {
     kind: Kind,
     queue: Queue,
     connections: fn(&Rc<Wiring>, &Endpoint, Option<&str>) -> C,
-    balancers: RefCell<HashMap<String, Held<C>>>,
+    balancers: RefCell<HashMap<Key, Held<C>>>,
 }
 
 struct Held<C> {
@@ -115,7 +115,14 @@ impl<C: Connections> Backends<C> {
         match &backend.kind {
             BackendKind::Forward(endpoint) => {
                 let connections = (self.connections)(&self.wiring, endpoint, None);
-                Choice::Forward(Member::new(endpoint.clone(), connections, FIXED, None, Instant::now().into_std()))
+                // Nothing is compared with a fixed endpoint: how its load is estimated does not matter.
+                Choice::Forward(Member::new(
+                    endpoint.clone(),
+                    connections,
+                    Load::LINKERD,
+                    None,
+                    Instant::now().into_std(),
+                ))
             }
             BackendKind::Balance { target, load } => {
                 let balancer = self.balancer(target, *load, rules);
@@ -131,7 +138,7 @@ impl<C: Connections> Backends<C> {
     }
 
     fn balancer(&self, target: &NameAddr, load: Load, rules: Option<Rules>) -> Rc<Balancer<C>> {
-        let key = format!("{:?} {target} {load:?} {rules:?}", self.kind);
+        let key = Key { kind: self.kind, target: target.clone(), load, rules };
         if let Some(held) = self.balancers.borrow().get(&key) {
             return Rc::clone(&held.balancer);
         }
@@ -141,7 +148,7 @@ impl<C: Connections> Backends<C> {
             queue: QueueLimits { waiting: self.queue.capacity, failfast: self.queue.failfast },
             backoff: context.config.outbound.backoff,
             rules,
-            shared: context.outbound_balancers.get(key.clone()),
+            shared: context.outbound_balancers.get(&key),
         };
         let watch = context.discovery.endpoints(target);
         let (wiring, connections, authority) = (Rc::clone(&self.wiring), self.connections, target.to_string());
@@ -152,9 +159,6 @@ impl<C: Connections> Backends<C> {
         balancer
     }
 }
-
-/// Nothing is compared with a fixed endpoint.
-const FIXED: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 
 impl<C: Connections> Spread<C> {
     /// The number of the backend to try next: by order or weight one that is available, else the first of them, where the

@@ -2,9 +2,9 @@
 
 use crate::harness::{LONG, Setup, elsewhere};
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Lines, Read},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Instant,
 };
 use weft_testkit::control::FakeControl;
@@ -17,6 +17,12 @@ fn command<'a>(vars: impl IntoIterator<Item = (&'a str, &'a str)>) -> Command {
 
 /// Kills it if the test fails before it ends.
 struct Running(Child);
+
+impl Running {
+    fn terminate(&self) {
+        assert!(Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -45,8 +51,8 @@ fn an_address_in_use_is_status_1() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("cannot listen on"));
 }
 
-/// Starts it; what it says until it is certified, and where its admin server is.
-fn running(setup: &Setup) -> (Running, String, SocketAddr) {
+/// Starts it; what it says until it is certified, the rest of its lines, and where its admin server is.
+fn certified(setup: &Setup) -> (Running, String, Lines<BufReader<ChildStdout>>, SocketAddr) {
     let mut running = Running(command(setup.vars()).spawn().unwrap());
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     let mut seen = String::new();
@@ -54,11 +60,22 @@ fn running(setup: &Setup) -> (Running, String, SocketAddr) {
         seen.push_str(&lines.next().expect("it goes on").unwrap());
         seen.push('\n');
     }
+    let addr = listens(&seen, "Admin");
+    (running, seen, lines, addr)
+}
+
+/// The same for whom the rest does not matter.
+fn running(setup: &Setup) -> (Running, String, SocketAddr) {
+    let (running, seen, lines, addr) = certified(setup);
     // What else it says has somewhere to go.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    let (_, rest) = seen.split_once("Admin interface on ").unwrap();
-    let addr = rest.lines().next().unwrap().parse().unwrap();
     (running, seen, addr)
+}
+
+/// Where an interface is, as it says itself.
+fn listens(seen: &str, interface: &str) -> SocketAddr {
+    let (_, rest) = seen.split_once(&format!("{interface} interface on ")).unwrap();
+    rest.lines().next().unwrap().parse().unwrap()
 }
 
 /// What its admin server answers.
@@ -98,8 +115,7 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
     assert!(answer.contains(" 204 "), "{answer}");
     assert!(ask("GET /proxy-log-level HTTP/1.0\r\n\r\n").ends_with("debug"), "{answer}");
 
-    let pid = running.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    running.terminate();
     let start = Instant::now();
     let status = loop {
         if let Some(status) = running.0.try_wait().unwrap() {
@@ -147,4 +163,23 @@ fn its_environment_and_log_level_are_for_loopback() {
     assert!(get(near, "/proxy-log-level", "").ends_with("\r\n\r\ndebug"), "nobody else has changed it");
     // Whoever is refused these is still told whether it is ready.
     assert!(get(far, "/ready", "").contains(" 200 "));
+}
+
+#[test]
+fn connections_that_fail_again_and_again_are_told_now_and_then() {
+    const CONNECTIONS: usize = 300;
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "web");
+    let (running, seen, lines, _) = certified(&setup);
+    let addr = listens(&seen, "Outbound");
+    let start = Instant::now();
+    // Nobody has redirected them.
+    for _ in 0..CONNECTIONS {
+        let mut tcp = TcpStream::connect(addr).unwrap();
+        let _ = tcp.read(&mut [0; 1]);
+    }
+    running.terminate();
+    let told = lines.filter(|line| line.as_ref().unwrap().contains("outbound connection failed")).count();
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap();
+    assert!((1..=2 + seconds).contains(&told), "{told} lines in {seconds} s");
 }

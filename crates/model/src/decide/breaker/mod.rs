@@ -39,7 +39,7 @@ pub enum Outcome {
 }
 
 /// What a policy asks for, with what can never happen left out.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// Failures in a row; 0 is never.
     max_failures: u32,
@@ -47,7 +47,7 @@ pub struct Rules {
     backoff: Backoff,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RateRule {
     /// Of 10,000 requests.
     threshold: u32,

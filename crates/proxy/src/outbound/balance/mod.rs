@@ -19,7 +19,7 @@ mod shared;
 pub(crate) use accrual::Ticket;
 pub(crate) use failfast::QueueLimits;
 pub(crate) use members::{Member, Members, Pending};
-pub(crate) use shared::Balancers;
+pub(crate) use shared::{Balancers, Key};
 
 use crate::{
     error::ProxyError,

@@ -2,6 +2,7 @@
 //! wait, and which endpoints fail.
 
 use super::accrual::Accrual;
+use crate::metrics::balancer::Kind;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -12,11 +13,21 @@ use std::{
     },
 };
 use tokio::time::Instant;
-use weft_model::decide::breaker::Rules;
+use weft_model::{NameAddr, decide::breaker::Rules, policy::outbound::Load};
+
+/// What tells balancers apart: rules that name the same target in the same way share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) target: NameAddr,
+    pub(crate) load: Load,
+    /// When an endpoint that fails is left out.
+    pub(crate) rules: Option<Rules>,
+}
 
 /// Every target's. Looked up when a worker makes a balancer, never per request.
 #[derive(Default)]
-pub(crate) struct Balancers(Mutex<HashMap<String, Weak<Shared>>>);
+pub(crate) struct Balancers(Mutex<HashMap<Key, Weak<Shared>>>);
 
 /// One target's.
 #[derive(Default)]
@@ -30,14 +41,14 @@ pub(crate) struct Place(Arc<Shared>);
 
 impl Balancers {
     /// What belongs to `key`, as long as some worker holds it.
-    pub(crate) fn get(&self, key: String) -> Arc<Shared> {
+    pub(crate) fn get(&self, key: &Key) -> Arc<Shared> {
         let mut all = self.0.lock();
-        if let Some(held) = all.get(&key).and_then(Weak::upgrade) {
+        if let Some(held) = all.get(key).and_then(Weak::upgrade) {
             return held;
         }
         all.retain(|_, shared| shared.strong_count() > 0);
         let shared = Arc::new(Shared::default());
-        all.insert(key, Arc::downgrade(&shared));
+        all.insert(key.clone(), Arc::downgrade(&shared));
         shared
     }
 }
@@ -73,15 +84,28 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use weft_model::policy::outbound::{Backoff, Breaker};
+
+    /// Of a balancer that leaves out what fails, with waits of that jitter.
+    fn key(target: &str, jitter: f32) -> Key {
+        let backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60), jitter };
+        let load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
+        let rules = Rules::new(&Breaker::Consecutive { max_failures: 7, backoff });
+        assert!(rules.is_some());
+        Key { kind: Kind::Http, target: target.parse().unwrap(), load, rules }
+    }
 
     #[test]
     fn what_is_held_is_shared_and_nothing_else_is_kept() {
         let balancers = Balancers::default();
-        let (one, two) = (balancers.get("web".into()), balancers.get("web".into()));
+        let (one, two) = (balancers.get(&key("web:80", 0.5)), balancers.get(&key("web:80", 0.5)));
         assert!(Arc::ptr_eq(&one, &two));
         drop((one, two));
-        let _other = balancers.get("db".into());
+        let other = balancers.get(&key("db:80", 0.5));
         assert_eq!(balancers.0.lock().len(), 1);
+        assert!(!Arc::ptr_eq(&other, &balancers.get(&key("db:80", 0.1))), "asked for in another way");
+        assert!(!Arc::ptr_eq(&other, &balancers.get(&Key { kind: Kind::Tcp, ..key("db:80", 0.5) })));
     }
 
     #[test]

@@ -17,8 +17,6 @@ use weft_model::{
 
 /// Every queue that is made here; the proxy's own settings win over it.
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
-/// What Linkerd's control plane sends (data plane 4.6).
-const LOAD: Load = Load { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None };
 
 /// For a target without a policy: to the profile's endpoint if it has one, else to where the application wanted to go. A name
 /// is no address: it leads to its endpoints if there is a profile, and nowhere without one.
@@ -27,7 +25,7 @@ pub(super) fn client_policy(target: &TargetKey, profile: Option<&Profile>, setti
         (Some(endpoint), _, _) => ("endpoint", BackendKind::Forward(endpoint)),
         (None, TargetKey::Addr(addr), _) => ("fallback", BackendKind::Forward(Endpoint::plain(*addr))),
         (None, TargetKey::Name(name), Some(_)) => {
-            ("fallback", BackendKind::Balance { target: name.clone(), load: LOAD })
+            ("fallback", BackendKind::Balance { target: name.clone(), load: Load::LINKERD })
         }
         (None, TargetKey::Name(_), None) => return unknown(settings),
     };
