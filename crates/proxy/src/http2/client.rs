@@ -51,7 +51,7 @@ struct Shared {
     /// What may still be cancelled here; counted from the start.
     cancels: RefCell<Bucket>,
     start: Instant,
-    /// Too much was cancelled: what is new goes elsewhere.
+    /// It drains, or too much was cancelled: what is new goes elsewhere.
     left: Cell<bool>,
     /// The server has said how many streams it allows.
     settled: Cell<bool>,
@@ -223,6 +223,21 @@ impl Sender {
     /// Whether the peer allows another stream now.
     pub(crate) fn has_room(&self) -> bool {
         self.connection.streams.get() < self.requests.current_max_send_streams()
+    }
+
+    /// Whether the peer allows no streams at all.
+    pub(crate) fn allows_none(&self) -> bool {
+        self.requests.current_max_send_streams() == 0
+    }
+
+    /// Whether no stream is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connection.streams.get() == 0
+    }
+
+    /// New requests go elsewhere.
+    pub(crate) fn leave(&self) {
+        self.connection.left.set(true);
     }
 
     /// Waits until the peer allows another stream.

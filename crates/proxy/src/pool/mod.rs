@@ -1,35 +1,54 @@
-//! Connections of one worker to one address, kept for the next request: idle HTTP/1 connections, and the one shared HTTP/2
+//! Connections of one worker to one address, kept for the next request: idle HTTP/1 connections, and the shared HTTP/2
 //! connection.
 //!
 //! Knows neither addresses nor TLS: the direction gives it the future that connects. Holds no timer; whoever owns the pool
-//! calls [`Pool::expire`] now and then. An HTTP/2 connection that is full is left to its requests, and another takes its place.
+//! calls [`Pool::expire`] now and then. While an HTTP/2 connection is full another one is used.
 
 mod idle;
 mod shared;
 
-use crate::{config::Http1Pool, error::ProxyError, http1, http2, turn};
+use crate::{
+    config::Http1Pool,
+    error::{Code, ProxyError},
+    http1, http2, turn,
+};
 use idle::{Idle, IdleLimit};
-use shared::Shared;
-use std::rc::Rc;
+use shared::{Connection, Shared};
+use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
 use weft_transport::Stream;
 
 pub(crate) struct Pool {
     idle: Idle<http1::Connection>,
     shared: Rc<Shared<http2::Sender>>,
+    /// How long connections are kept that nobody uses.
+    idle_timeout: Duration,
     settings: http2::ClientSettings,
 }
 
-/// Whether the connection takes another request at once, or will say so soon. One that is full is left to its requests, and another
-/// takes its place: slow ones hold up nobody but themselves.
-fn takes_another(sender: &http2::Sender) -> bool {
-    sender.is_good() && (sender.has_room() || sender.is_cold())
+/// Slow requests hold up nobody but themselves: a connection that is full is left to them until it has room.
+impl Connection for http2::Sender {
+    fn is_good(&self) -> bool {
+        self.is_good()
+    }
+
+    fn takes_another(&self) -> bool {
+        self.is_good() && (self.has_room() || self.is_cold())
+    }
+
+    fn takes_none(&self) -> bool {
+        !self.is_cold() && self.allows_none()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
 }
 
 impl Pool {
     pub(crate) fn new(http1: Http1Pool, settings: http2::ClientSettings) -> Self {
         let limit = IdleLimit { connections: http1.max_idle, timeout: http1.idle_timeout };
-        Self { idle: Idle::new(limit), shared: Shared::new(), settings }
+        Self { idle: Idle::new(limit), shared: Shared::new(), idle_timeout: http1.idle_timeout, settings }
     }
 
     /// An idle connection that is still good, or a new one.
@@ -50,30 +69,37 @@ impl Pool {
         self.idle.keep(turn::now().into(), connection);
     }
 
-    /// A sender that may open a stream, on the shared connection or, when there is none or it drains, on a new one.
+    /// A sender that may open a stream, on a shared connection or, when none is there that takes it, on a new one.
     pub(crate) async fn http2<F>(&self, connect: impl Fn() -> F) -> Result<http2::Sender, ProxyError>
     where
         F: Future<Output = Result<Stream, ProxyError>> + 'static,
     {
         loop {
-            let open = self.shared.open(takes_another);
+            let open = self.shared.open();
             let fresh = open.is_none();
             let mut sender = match open {
                 Some(sender) => sender,
+                None if self.shared.takes_none() => {
+                    return Err(ProxyError::new(Code::ConnectFailed, "the server allows no requests"));
+                }
                 None => Box::pin(self.establish(&connect)).await?,
             };
             if !sender.has_room() {
                 // A burst has met a fresh connection. Boxed: most requests find one that has settled.
                 Box::pin(sender.settled()).await;
-                if !takes_another(&sender) {
+                if !sender.takes_another() {
                     continue;
                 }
             }
             match sender.ready().await {
                 Ok(()) => return Ok(sender),
-                Err(error) if fresh => return Err(error),
                 // It drains, or ended unnoticed: another connection takes its place.
-                Err(_) => self.shared.clear(),
+                Err(error) => {
+                    sender.leave();
+                    if fresh {
+                        return Err(error);
+                    }
+                }
             }
         }
     }
@@ -91,14 +117,14 @@ impl Pool {
                 Ok(http2::connect(stream, &settings).await?.until(life))
             }
         };
-        self.shared.get(takes_another, start).await
+        self.shared.get(start).await
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn expire(&self, now: Instant) {
         self.idle.expire(now);
-        // Without this the connection would be kept until somebody asks for it.
-        drop(self.shared.open(http2::Sender::is_good));
+        // Without this what has ended would be kept until somebody asks for it.
+        self.shared.expire(now, self.idle_timeout);
     }
 
     /// Keeps nothing any more; requests that are under way go on.
@@ -222,5 +248,82 @@ mod tests {
             assert_eq!(connections.get(), BURST.div_ceil(ALLOWED as usize));
         };
         tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are taken");
+    }
+    /// A server that allows so many requests at once on a connection and answers each a moment later.
+    async fn answering(allowed: u32) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::task::spawn_local(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tokio::task::spawn_local(async move {
+                    let mut builder = h2::server::Builder::new();
+                    let builder = builder.max_concurrent_streams(allowed);
+                    let mut server = builder.handshake::<_, bytes::Bytes>(tcp).await.unwrap();
+                    while let Some(Ok((_, mut answer))) = server.accept().await {
+                        tokio::task::spawn_local(async move {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                            let _ = answer.send_response(http::Response::new(()), true);
+                        });
+                    }
+                });
+            }
+        });
+        addr
+    }
+
+    /// So many requests at once; says how many were answered.
+    async fn ask(pool: &Rc<Pool>, addr: std::net::SocketAddr, connections: &Rc<Cell<u32>>, requests: u32) -> u32 {
+        let asked = (0..requests).map(|_| {
+            let (pool, connections) = (Rc::clone(pool), Rc::clone(connections));
+            tokio::task::spawn_local(async move {
+                let connect = || {
+                    connections.set(connections.get() + 1);
+                    async move { Ok(Stream::tcp(TcpStream::connect(addr).await.unwrap())) }
+                };
+                let Ok(mut sender) = pool.http2(connect).await else { return false };
+                let get = http::Request::get("http://web.test/").body(()).unwrap();
+                let (response, _body, mut open) = sender.send(get, true).unwrap();
+                let answered = response.await.is_ok();
+                open.answered();
+                answered
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut answered = 0;
+        for asked in asked {
+            answered += u32::from(asked.await.unwrap());
+        }
+        answered
+    }
+
+    /// More requests than a connection takes, all the time: those that were full are used again.
+    #[tokio::test]
+    async fn requests_beyond_a_connections_limit_cost_as_many_connections_as_they_fill() {
+        let local = tokio::task::LocalSet::new();
+        let test = async {
+            let addr = answering(100).await;
+            let pool = Rc::new(Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default())));
+            let connections = Rc::new(Cell::new(0));
+            for _ in 0..10 {
+                assert_eq!(ask(&pool, addr, &connections, 250).await, 250);
+            }
+            assert_eq!(connections.get(), 3);
+        };
+        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are answered");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_allows_no_requests_gets_one_connection() {
+        let local = tokio::task::LocalSet::new();
+        let test = async {
+            let addr = answering(0).await;
+            let pool = Rc::new(Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default())));
+            let connections = Rc::new(Cell::new(0));
+            for _ in 0..5 {
+                assert_eq!(ask(&pool, addr, &connections, 20).await, 0);
+            }
+            assert_eq!(connections.get(), 1);
+        };
+        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are told");
     }
 }

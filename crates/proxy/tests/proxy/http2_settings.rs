@@ -300,3 +300,29 @@ async fn windows_grow_with_the_speed() {
         }
     }
 }
+
+/// What is too much for a connection goes over others, and these are used again. The origin allows 200 requests at once on each.
+#[tokio::test]
+async fn more_requests_than_a_server_takes_on_a_connection_go_over_the_same_few() {
+    const REQUESTS: usize = 500;
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_CORES", "1")], &[]).await;
+    let origin = http2::Origin::start(|_| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(http::Response::new(http2::full("app")))
+    })
+    .await
+    .unwrap();
+    let service = mesh.service(&[Endpoint::plain(origin.addr())]);
+    let client = mesh.http2(&service).await;
+    for _ in 0..8 {
+        let calls = (0..REQUESTS).map(|_| {
+            let mut client = client.clone();
+            async move { client.call(crate::mesh::get()).await.unwrap().head.status.as_u16() }
+        });
+        let statuses = soon(futures_util::future::join_all(calls)).await;
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    }
+    // Three are enough; a response may be seen before its place is free.
+    let connections = origin.seen().connections;
+    assert!((3..=6).contains(&connections), "{connections}");
+}
