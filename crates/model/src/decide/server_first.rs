@@ -44,6 +44,60 @@ pub fn silence(known: Option<Spoken>, http: bool, configured: Duration) -> Optio
     }
 }
 
+/// What became of the session that was opened in a client's silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// It is being opened.
+    Opening,
+    /// It stands, and the server has said nothing.
+    Standing,
+    /// The server has greeted.
+    Greeted,
+    /// The server spoke HTTP unasked; it is closed.
+    SpokeHttp,
+    /// It could not be opened.
+    Failed,
+    /// The server ended it without a word.
+    Ended,
+}
+
+/// What the client said into it, as far as it was listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    Nothing,
+    /// It has ended without a word: it sends nothing, and may still want to hear.
+    End,
+    Http,
+    /// Something that is not HTTP.
+    Bytes,
+}
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Bytes, over the session.
+    Session,
+    /// Bytes, over another session.
+    Anew,
+    /// HTTP. A session is closed unused.
+    Http,
+    /// It ends. A session is closed unused.
+    End,
+    /// It ends with what became of the session.
+    Told,
+}
+
+pub fn way(session: Session, client: Client) -> Way {
+    use Session::{Ended, Failed, Greeted, Opening, SpokeHttp, Standing};
+    match (session, client) {
+        (Greeted, _) | (Opening | Standing, Client::Bytes) | (Standing, Client::End) => Way::Session,
+        (SpokeHttp | Failed | Ended, Client::Bytes) => Way::Anew,
+        (_, Client::Http) => Way::Http,
+        (Failed | Ended, Client::Nothing) => Way::Told,
+        (_, Client::Nothing | Client::End) => Way::End,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +122,22 @@ mod tests {
         for known in [None, Some(Spoken::ServerFirst), Some(Spoken::ClientFirst)] {
             assert_eq!(silence(known, true, wait), None, "the policy says HTTP");
             assert_eq!(silence(known, false, Duration::ZERO), None, "switched off");
+        }
+    }
+    #[test]
+    fn whoever_speaks_first_decides() {
+        use Session::{Ended, Failed, Greeted, Opening, SpokeHttp, Standing};
+        let table = [
+            (Opening, [Way::End, Way::End, Way::Http, Way::Session]),
+            (Standing, [Way::End, Way::Session, Way::Http, Way::Session]),
+            (Greeted, [Way::Session; 4]),
+            (SpokeHttp, [Way::End, Way::End, Way::Http, Way::Anew]),
+            (Failed, [Way::Told, Way::End, Way::Http, Way::Anew]),
+            (Ended, [Way::Told, Way::End, Way::Http, Way::Anew]),
+        ];
+        for (session, ways) in table {
+            let clients = [Client::Nothing, Client::End, Client::Http, Client::Bytes];
+            assert_eq!(clients.map(|client| way(session, client)), ways, "{session:?}");
         }
     }
 }

@@ -24,17 +24,16 @@ use crate::{
 };
 use bytes::BytesMut;
 use std::{pin::pin, time::Duration};
-use weft_model::decide::server_first::Spoken;
+use weft_model::decide::server_first::{self, Client, Spoken, Way};
 use weft_transport::Stream;
 
-/// What a session came to before the client said anything.
-enum Opened {
-    /// It stands.
-    Session(Session),
-    /// The server greets.
-    Greeted(Session),
-    /// It is of no use: how long the client may still be silent, and what it is told then.
-    Gone(Duration, Result<(), ProxyError>),
+/// The session as far as it has come.
+struct Held {
+    state: server_first::Session,
+    /// While it is of use.
+    session: Option<Session>,
+    /// What a client is told that stays silent though the session has gone.
+    told: Result<(), ProxyError>,
 }
 
 /// Decides what a connection speaks whose client has been silent; `None` if it ended so.
@@ -48,138 +47,148 @@ pub(super) async fn decide(
     port: &Port<'_>,
 ) -> Result<Option<Detected>, ProxyError> {
     let timeout = outbound.wiring.context.config.outbound.detect_timeout;
-    let count = |outcome| outbound.wiring.server_first.count(outcome);
     let mut bytes = BytesMut::new();
     let mut opening = pin!(forward::open(outbound, target, None));
-    let opened = tokio::select! {
+    let mut held = Held::of(server_first::Session::Opening);
+    let mut first = tokio::select! {
         biased;
-        first = detect::first_byte(stream, &mut bytes, Duration::MAX) => {
-            let detected = began(stream, bytes, first?, port, timeout, false).await?;
-            return Ok(match detected {
-                Some(detected) if detected.protocol == Protocol::Opaque => {
-                    count(Outcome::Client);
-                    Some(Detected { session: Some(opening.await?), ..detected })
-                }
-                // What was being opened is given up.
-                detected => {
-                    count(if detected.is_some() { Outcome::Http } else { Outcome::Idle });
-                    detected
-                }
-            });
+        first = detect::first_byte(stream, &mut bytes, Duration::MAX) => Some(first?),
+        opened = &mut opening => {
+            held = Held::opened(opened, outbound, target);
+            None
         }
-        opened = &mut opening => opened,
         () = detect::idle_at_the_end(outbound) => return Ok(None),
     };
-    let session = match opened {
-        Ok(session) => Opened::Session(session),
-        Err(error) => {
-            count(Outcome::Failed);
-            tracing::debug!(target = %target.found.key, %error, "no session for a silent client");
-            Opened::Gone(timeout, Err(error))
-        }
-    };
-    let (first, session) = match session {
-        Opened::Session(session) => race(outbound, stream, &mut bytes, session, port).await?,
-        gone => (None, gone),
-    };
-    let (first, session, stays_http) = match (first, session) {
-        (_, Opened::Greeted(session)) => {
-            count(Outcome::Server);
-            let greeted = Detected { session: Some(session), ..Detected::new(Protocol::Opaque, bytes) };
-            return Ok(Some(greeted));
-        }
-        (Some(first), Opened::Session(session)) => (first, Some(session), false),
-        (_, Opened::Gone(wait, outcome)) => {
-            let first = tokio::select! {
-                first = detect::first_byte(stream, &mut bytes, wait) => first?,
-                () = detect::idle_at_the_end(outbound) => return Ok(None),
-            };
-            if let Seen::Timeout = first {
-                return outcome.map(|()| None);
+    if first.is_none() && held.state == server_first::Session::Standing {
+        first = race(outbound, stream, &mut bytes, &mut held, port).await?;
+    }
+    if let Some(patience) = held.patience(timeout) {
+        first = tokio::select! {
+            first = detect::first_byte(stream, &mut bytes, patience) => Some(first?),
+            () = detect::idle_at_the_end(outbound) => return Ok(None),
+        };
+    }
+    let mut detected = None;
+    if let Some(Seen::Answer(())) = first {
+        let stays_http = held.state == server_first::Session::SpokeHttp;
+        let mut rest = pin!(detect::rest(stream, std::mem::take(&mut bytes), port, timeout, stays_http));
+        detected = loop {
+            tokio::select! {
+                biased;
+                rest = &mut rest => break rest?,
+                // Connecting has a time of its own, which the client's slowness must not use up.
+                opened = &mut opening, if held.state == server_first::Session::Opening => {
+                    held = Held::opened(opened, outbound, target);
+                }
             }
-            (first, None, wait == Duration::MAX)
-        }
-        (None, Opened::Session(session)) => {
-            count(Outcome::Idle);
-            session.close_unused();
-            return Ok(None);
-        }
+        };
+    }
+    let client = match (&first, &detected) {
+        (_, Some(Detected { protocol: Protocol::Opaque, .. })) => Client::Bytes,
+        (_, Some(_)) => Client::Http,
+        (None | Some(Seen::Timeout), None) => Client::Nothing,
+        (Some(Seen::Answer(()) | Seen::Eof), None) => Client::End,
     };
-    let ended = matches!(first, Seen::Eof);
-    match (began(stream, bytes, first, port, timeout, stays_http).await?, session) {
-        (Some(detected), Some(session)) if detected.protocol == Protocol::Opaque => {
-            count(Outcome::Client);
+    let way = server_first::way(held.state, client);
+    if let Some(outcome) = held.outcome(way) {
+        outbound.wiring.server_first.count(outcome);
+    }
+    if way != Way::Session
+        && let Some(unused) = held.session.take()
+    {
+        unused.close_unused();
+    }
+    match way {
+        Way::Session => {
+            let session = match held.session {
+                Some(session) => session,
+                None => opening.await?,
+            };
+            let detected = detected.unwrap_or_else(|| Detected::new(Protocol::Opaque, bytes));
             Ok(Some(Detected { session: Some(session), ..detected }))
         }
-        // It sends nothing, and may still want to hear.
-        (None, Some(session)) if ended => {
-            count(Outcome::Client);
-            Ok(Some(Detected { session: Some(session), ..Detected::new(Protocol::Opaque, BytesMut::new()) }))
-        }
-        (detected, Some(session)) => {
-            count(Outcome::Http);
-            session.close_unused();
-            Ok(detected)
-        }
-        (detected, None) => Ok(detected),
+        Way::Anew | Way::Http => Ok(detected),
+        Way::End => Ok(None),
+        Way::Told => held.told.map(|()| None),
     }
 }
 
-/// Waits for the first word of either side; `None` for the client's if the process ends, or the session does.
+impl Held {
+    fn of(state: server_first::Session) -> Self {
+        Self { state, session: None, told: Ok(()) }
+    }
+
+    fn opened(opened: Result<Session, ProxyError>, outbound: &Outbound, target: &Target) -> Self {
+        match opened {
+            Ok(session) => Self { session: Some(session), ..Self::of(server_first::Session::Standing) },
+            Err(error) => {
+                outbound.wiring.server_first.count(Outcome::Failed);
+                tracing::debug!(target = %target.found.key, %error, "no session for a silent client");
+                Self { told: Err(error), ..Self::of(server_first::Session::Failed) }
+            }
+        }
+    }
+
+    /// How long the client may still be silent; `None` where it does not matter any more what it says first.
+    fn patience(&self, timeout: Duration) -> Option<Duration> {
+        match self.state {
+            server_first::Session::SpokeHttp => Some(Duration::MAX),
+            server_first::Session::Failed | server_first::Session::Ended => Some(timeout),
+            _ => None,
+        }
+    }
+
+    /// What is counted at the end; a session that has gone was counted when it went.
+    fn outcome(&self, way: Way) -> Option<Outcome> {
+        match (self.state, way) {
+            (server_first::Session::Greeted, _) => Some(Outcome::Server),
+            (server_first::Session::Opening | server_first::Session::Standing, way) => Some(match way {
+                Way::Session | Way::Anew => Outcome::Client,
+                Way::Http => Outcome::Http,
+                Way::End | Way::Told => Outcome::Idle,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Waits for the first word of either side, and returns the client's: `None` if it was the server's, or the process ends.
 async fn race(
     outbound: &Outbound,
     stream: &mut Stream,
     bytes: &mut BytesMut,
-    mut session: Session,
+    held: &mut Held,
     port: &Port<'_>,
-) -> Result<(Option<Seen<()>>, Opened), ProxyError> {
-    let timeout = outbound.wiring.context.config.outbound.detect_timeout;
+) -> Result<Option<Seen<()>>, ProxyError> {
+    let Some(session) = &mut held.session else { return Ok(None) };
     let mut said = BytesMut::new();
     let heard = tokio::select! {
         biased;
         first = detect::first_byte(stream, bytes, Duration::MAX) => {
-            let first = first?;
             session.stream.unread(said.freeze());
-            return Ok((Some(first), Opened::Session(session)));
+            return Ok(Some(first?));
         }
         heard = listen(&mut session.stream, &mut said) => heard,
-        () = detect::idle_at_the_end(outbound) => return Ok((None, Opened::Session(session))),
+        () = detect::idle_at_the_end(outbound) => return Ok(None),
     };
     let count = |outcome| outbound.wiring.server_first.count(outcome);
-    Ok((
-        None,
-        match heard {
-            Heard::Greeting => {
-                port.saw(Spoken::ServerFirst);
-                session.stream.unread(said.freeze());
-                Opened::Greeted(session)
-            }
-            Heard::Http => {
-                count(Outcome::HttpServer);
-                port.saw(Spoken::Http);
-                session.close_unused();
-                Opened::Gone(Duration::MAX, Ok(()))
-            }
-            Heard::End(how) => {
-                count(Outcome::Ended);
-                let cut = |error| ProxyError::new(Code::UpstreamProtocol, format!("the server cut a session: {error}"));
-                Opened::Gone(timeout, how.map_err(cut))
-            }
-        },
-    ))
-}
-
-/// What the client speaks that said `first`; `None` if it ended.
-async fn began(
-    stream: &mut Stream,
-    bytes: BytesMut,
-    first: Seen<()>,
-    port: &Port<'_>,
-    timeout: Duration,
-    stays_http: bool,
-) -> Result<Option<Detected>, ProxyError> {
-    match first {
-        Seen::Answer(()) => detect::rest(stream, bytes, port, timeout, stays_http).await,
-        Seen::Eof | Seen::Timeout => Ok(None),
+    match heard {
+        Heard::Greeting => {
+            port.saw(Spoken::ServerFirst);
+            session.stream.unread(said.freeze());
+            held.state = server_first::Session::Greeted;
+        }
+        Heard::Http => {
+            count(Outcome::HttpServer);
+            port.saw(Spoken::Http);
+            held.state = server_first::Session::SpokeHttp;
+            held.session.take().into_iter().for_each(Session::close_unused);
+        }
+        Heard::End(how) => {
+            count(Outcome::Ended);
+            let cut = |error| ProxyError::new(Code::UpstreamProtocol, format!("the server cut a session: {error}"));
+            *held = Held { told: how.map_err(cut), ..Held::of(server_first::Session::Ended) };
+        }
     }
+    Ok(None)
 }

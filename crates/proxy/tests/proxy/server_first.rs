@@ -214,6 +214,39 @@ async fn a_slow_client_that_speaks_first_uses_the_session() {
     eventually("the server saw the end", || server.unused.load(SeqCst) == 1).await;
 }
 
+/// A client that begins while its session is being opened, and is slow to say what it speaks, uses up its own time and not the
+/// endpoint's.
+#[tokio::test]
+async fn a_slow_client_does_not_make_connecting_fail() {
+    let connect = Duration::from_secs(3);
+    let timeout = format!("{}s", connect.as_secs());
+    let mesh = Mesh::with(&[SOON, ("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", &timeout)], &[]).await;
+    let server = Greeting::start(b"").await;
+    // Before the server's proxy is something that takes its time to be reached.
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let slow = weft_model::Endpoint {
+        transport_port: Some(front.local_addr().unwrap().port()),
+        ..mesh.endpoint(server.addr, ProtocolHint::Unknown)
+    };
+    let service = mesh.service(&[slow]);
+    let mut tcp = mesh.connect(&service).await;
+    let (mut dialled, _) = soon(front.accept()).await.unwrap();
+    // It may become HTTP, or not.
+    tcp.write_all(b"GE").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let app = mesh.app.addrs().inbound;
+    let front = tokio::spawn(async move {
+        let mut app = TcpStream::connect(app).await?;
+        tokio::io::copy_bidirectional(&mut dialled, &mut app).await
+    });
+    tokio::time::sleep(connect + Duration::from_millis(500)).await;
+    tcp.write_all(b"\0 no HTTP").await.unwrap();
+    read(&mut tcp, b"GE\0 no HTTP").await;
+    mesh.web.reaches(&outcome("outbound", "client"), 1.0).await;
+    assert_eq!(mesh.web.metric("weft_proxy_errors_total{direction=\"outbound\",code=\"CONNECT_TIMEOUT\"}"), 0.0);
+    front.abort();
+}
+
 /// A session that cannot be opened costs nobody a request, and a silent client its connection only after detection's time.
 #[tokio::test]
 async fn a_session_that_fails_is_no_answer_to_a_request() {
