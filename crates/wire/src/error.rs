@@ -22,14 +22,29 @@ pub enum Error {
     Invalid(Invalid),
 }
 
+/// What a call that failed says of its question (data plane 3.11, 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: it failed on its way, or whoever was asked is not ready.
+    None,
+    /// There is nothing of the sort.
+    Unknown,
+    /// Whoever was asked has no such service.
+    Unserved,
+    /// It is not answered, as it is put or as things are.
+    Refused,
+}
+
 impl Error {
-    /// Whether the same call can never succeed (data plane 3.11, 4.1).
-    pub fn is_final(&self) -> bool {
+    pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Rpc(status) => {
-                matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition)
-            }
-            Self::Invalid(_) => false,
+            Self::Rpc(status) => match status.code() {
+                tonic::Code::NotFound => Verdict::Unknown,
+                tonic::Code::Unimplemented => Verdict::Unserved,
+                tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => Verdict::Refused,
+                _ => Verdict::None,
+            },
+            Self::Invalid(_) => Verdict::None,
         }
     }
 }

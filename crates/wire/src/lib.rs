@@ -26,7 +26,7 @@ mod route;
 mod stream;
 mod time;
 
-pub use error::{Error, Invalid};
+pub use error::{Error, Invalid, Verdict};
 pub use stream::{GrpcServer, Incoming, Outgoing, Transport};
 
 #[cfg(feature = "fuzzing")]

@@ -2,7 +2,7 @@
 
 use super::{
     admin,
-    control::{Caller, Client, Families, Following, Links, Resolver, Services},
+    control::{Caller, Client, Families, Following, Links, REFUSED, Resolver, Services},
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
     in_flight::InFlight,
@@ -423,7 +423,7 @@ fn certifying_by(
 /// Limits on streams are for control planes that may sit behind something that hangs; loopback does not.
 fn following(config: &Config, service: &ControlAddr) -> Following {
     let limits = if service.addr.is_loopback() { StreamLimits::default() } else { config.control.streams };
-    Following { backoff: config.control.backoff, limits }
+    Following { backoff: config.control.backoff, limits, absent: None, refused: Some(REFUSED) }
 }
 
 /// The lines that operators look for at start.

@@ -1,15 +1,20 @@
-//! Limits on streams from the control plane, which hold where it is not on loopback: there it may sit behind something that hangs.
+//! Limits on streams from the control plane: how long they last where it is not on loopback, since there it may sit behind something
+//! that hangs; and how many a server lets through, which shall keep nobody from an answer.
 
 use crate::{
-    harness::{Setup, elsewhere},
+    discovery::{Origin, count},
+    harness::{Setup, elsewhere, soon},
     mesh::certified,
 };
 use std::net::SocketAddr;
-use tokio::net::{TcpListener, TcpStream};
-use weft_model::Identity;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_model::{Identity, Profile, policy::inbound::DefaultPolicy};
 use weft_testkit::{
-    control::{Call, FakeControl},
-    policy::{detect, forward, service},
+    control::{Call, FakeControl, Service},
+    policy::{detect, forward, inbound, opaque, service},
 };
 
 /// Terminates TLS in front of `control`, as the control plane's own proxy does, on an address that is not loopback.
@@ -65,4 +70,76 @@ async fn a_watch_is_opened_again_after_its_lifetime() {
     let proxy = setup("INITIAL_TIMEOUT", "200ms").ready().await;
     let _held = proxy.connect_outbound(target).await;
     asked(before + 3).await;
+}
+
+/// Ports that are watched besides those that are from the start.
+const MAX_PORTS: usize = 300;
+
+/// As Linkerd's proxies do before its control plane, the fake takes 200 streams of a connection.
+#[tokio::test]
+async fn more_targets_are_watched_than_a_connection_has_streams() {
+    const TARGETS: u16 = 450;
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    let proxy = Setup::new(&control, "client").ready().await;
+    let mut held = vec![];
+    for n in 0..TARGETS {
+        let [high, low] = n.to_be_bytes();
+        let target = SocketAddr::from(([10, 1, high, low], 80));
+        control.set_outbound(target, opaque(service("ns", "db", 80), forward(a.endpoint())));
+        control.set_profile(target, Profile::default());
+        let mut tcp = proxy.connect_outbound(target).await;
+        assert_eq!(soon(tcp.read_u8()).await.unwrap(), b'a', "target {n}");
+        held.push(tcp);
+    }
+    for service in [Service::Outbound, Service::Profile] {
+        soon(control.opened(service, TARGETS.into())).await.unwrap();
+        assert_eq!(count(&control, service), usize::from(TARGETS));
+    }
+}
+
+#[tokio::test]
+async fn who_connects_to_many_ports_keeps_nobody_from_an_answer() {
+    let control = FakeControl::start().unwrap();
+    let a = Origin::start("a").await;
+    let proxy = Setup::new(&control, "app")
+        .env("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "60s")
+        .env("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", "0ms")
+        .ready()
+        .await;
+    let watched = "weft_discovery_watches{kind=\"inbound\"}";
+    let eager = proxy.metric(watched);
+    // Nobody listens there.
+    let port = |n: usize| SocketAddr::from(([127, 0, 0, 1], 20_000 + u16::try_from(n).unwrap()));
+    for n in 0..2 * MAX_PORTS {
+        control.set_inbound(port(n).port(), inbound(DefaultPolicy::AllUnauthenticated));
+    }
+    let mut held = vec![];
+    for n in 0..MAX_PORTS {
+        held.push(proxy.connect_inbound(port(n)).await);
+    }
+    soon(control.opened(Service::Inbound, MAX_PORTS)).await.unwrap();
+    // While they are in use another one lets nobody in, whatever its policy is. What is behind it does not speak HTTP.
+    let asks = "GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n";
+    let answer = || async {
+        let mut tcp = proxy.connect_inbound(a.addr).await;
+        let mut said = vec![];
+        soon(tcp.write_all(asks.as_bytes())).await.unwrap();
+        // It may be reset behind its answer.
+        let _ = soon(tcp.read_to_end(&mut said)).await;
+        String::from_utf8(said).unwrap()
+    };
+    let refused = |answer: String| answer.starts_with("HTTP/1.1 500");
+    assert!(refused(answer().await));
+    let target: SocketAddr = "10.1.2.3:80".parse().unwrap();
+    control.set_outbound(target, opaque(service("ns", "db", 80), forward(a.endpoint())));
+    assert_eq!(soon(proxy.connect_outbound(target).await.read_u8()).await.unwrap(), b'a');
+    // Those that nobody uses give way.
+    drop(held);
+    soon(async { while answer().await.contains("ports are in use") {} }).await;
+    for n in MAX_PORTS..2 * MAX_PORTS {
+        drop(proxy.connect_inbound(port(n)).await);
+        assert!(proxy.metric(watched) <= MAX_PORTS as f64 + eager);
+    }
+    soon(async { while answer().await.contains("ports are in use") {} }).await;
 }

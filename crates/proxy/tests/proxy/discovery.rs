@@ -14,18 +14,18 @@ use weft_testkit::{
     policy,
 };
 
-const NAME: &str = "db.ns.svc.cluster.local:5432";
+pub(crate) const NAME: &str = "db.ns.svc.cluster.local:5432";
 /// The address of the Service; nobody is there.
-const SERVICE: &str = "10.1.2.3:5432";
+pub(crate) const SERVICE: &str = "10.1.2.3:5432";
 
 /// Says its name to whoever connects, then echoes.
-struct Origin {
-    addr: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) addr: SocketAddr,
     task: AbortHandle,
 }
 
 impl Origin {
-    async fn start(name: &'static str) -> Self {
+    pub(crate) async fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let task = tokio::spawn(async move {
@@ -40,7 +40,7 @@ impl Origin {
         Self { addr, task: task.abort_handle() }
     }
 
-    fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::plain(self.addr)
     }
 }
@@ -52,14 +52,14 @@ impl Drop for Origin {
 }
 
 /// Makes `SERVICE` an opaque Service with these endpoints.
-fn serve(control: &FakeControl, origins: &[&Origin]) {
+pub(crate) fn serve(control: &FakeControl, origins: &[&Origin]) {
     let backend = policy::balance(policy::service("ns", "db", 5432), NAME.parse().unwrap());
     control.set_outbound(SERVICE.parse().unwrap(), policy::opaque(policy::service("ns", "db", 5432), backend));
     control.set_endpoints(NAME, origins.iter().map(|o| o.endpoint()).collect());
 }
 
 /// The name of the origin that answers a new connection, and the connection; `None` if it is closed.
-async fn connect(proxy: &Proxy) -> Option<(String, TcpStream)> {
+pub(crate) async fn connect(proxy: &Proxy) -> Option<(String, TcpStream)> {
     let mut tcp = proxy.connect_outbound(SERVICE.parse().unwrap()).await;
     let mut name = [0; 1];
     match soon(tcp.read(&mut name)).await {
@@ -68,11 +68,11 @@ async fn connect(proxy: &Proxy) -> Option<(String, TcpStream)> {
     }
 }
 
-async fn answers(proxy: &Proxy) -> Option<String> {
+pub(crate) async fn answers(proxy: &Proxy) -> Option<String> {
     connect(proxy).await.map(|(name, _)| name)
 }
 
-fn count(control: &FakeControl, service: Service) -> usize {
+pub(crate) fn count(control: &FakeControl, service: Service) -> usize {
     control.calls().iter().filter(|call| call.service() == service).count()
 }
 

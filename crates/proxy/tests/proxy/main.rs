@@ -46,6 +46,7 @@ mod profiles;
 mod protocols;
 mod rate_limit;
 mod refuse;
+mod refused;
 mod retry;
 mod revoke;
 mod series;

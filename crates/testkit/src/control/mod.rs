@@ -41,6 +41,8 @@ struct Server {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Streams of one connection, as many as Linkerd's proxy lets through that stands before its control plane.
+const STREAMS: u32 = 200;
 /// How long [`FakeControl::called`] waits.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -205,7 +207,8 @@ fn serve(listener: TcpListener, world: &watch::Sender<World>) -> Result<Server> 
         runtime.block_on(async {
             let serving = async {
                 let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
-                tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await?;
+                let mut server = tonic::transport::Server::builder().max_concurrent_streams(STREAMS);
+                server.add_routes(routes).serve_with_incoming(incoming).await?;
                 anyhow::Ok(())
             };
             tokio::select! {

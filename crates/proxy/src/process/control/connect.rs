@@ -1,6 +1,6 @@
 //! A connection to a service of the control plane, as a tonic channel that connects when it is used.
 
-use super::{Client, Counted, Families, Links, Resolver, link::Link};
+use super::{Client, Counted, Families, Links, Resolver, lanes::Lanes, link::Link};
 use crate::{
     config::{Connect, ControlAddr},
     process::identity::{Certified, Lifetimes},
@@ -55,7 +55,6 @@ pub(in crate::process) enum Caller {
 struct Dialer {
     services: Services,
     client: Client,
-    link: Link,
     service: ControlAddr,
     caller: Caller,
     /// Where the next attempt begins in the list of addresses.
@@ -65,8 +64,8 @@ struct Dialer {
 }
 
 impl Services {
-    /// A channel to `service` that opens one connection when it is used, and another when that is lost. Must be called
-    /// within the runtime that will drive it.
+    /// Channels to `service`, as many as its open streams need. Each opens one connection when it is used, and another when that
+    /// is lost. Must be used within the runtime that will drive them.
     pub(in crate::process) fn channel(
         &self,
         client: Client,
@@ -78,21 +77,25 @@ impl Services {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
-        let link = self.links.link(client, &authority);
         let dialer = Arc::new(Dialer {
             services: self.clone(),
             client,
-            link: link.clone(),
             service: service.clone(),
             caller,
             next: AtomicUsize::new(fastrand::usize(..1 << 16)),
             failing: AtomicBool::new(false),
         });
-        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-            let dialer = dialer.clone();
-            async move { dialer.connect().await.map(TokioIo::new) }
-        }));
-        Ok(self.requests.count(channel, link, &authority, service.identity.as_ref().map(server).as_ref()))
+        let (links, addr) = (self.links.clone(), authority.clone());
+        let open = move || {
+            let link = links.link(client, &addr);
+            let (dialer, dialled) = (dialer.clone(), link.clone());
+            let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+                let (dialer, link) = (dialer.clone(), dialled.clone());
+                async move { dialer.connect(&link).await.map(TokioIo::new) }
+            }));
+            (channel, link)
+        };
+        Ok(self.requests.count(Lanes::new(open), &authority, service.identity.as_ref().map(server).as_ref()))
     }
 }
 
@@ -102,14 +105,14 @@ fn server(name: &DnsName) -> ServerTls {
 }
 
 impl Dialer {
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self, link: &Link) -> io::Result<Stream> {
         // A connection made without one would be refused for as long as it is kept.
         if self.caller == Caller::Certified && !self.services.certified.wait().await {
             return Err(io::Error::other("the proxy is ending"));
         }
-        let result = self.try_addresses().await;
+        let result = self.try_addresses(link).await;
         if result.is_err() {
-            self.link.failed();
+            link.failed();
         }
         let (client, addr) = (self.client.as_str(), &self.service.addr);
         match &result {
@@ -130,16 +133,16 @@ impl Dialer {
     }
 
     /// Begins at another address than the last attempt did.
-    async fn try_addresses(&self) -> io::Result<Stream> {
+    async fn try_addresses(&self, link: &Link) -> io::Result<Stream> {
         let addrs =
             self.services.resolver.resolve(self.client.as_str(), &self.service.addr).await.map_err(io::Error::other)?;
-        self.link.resolved(&addrs);
+        link.resolved(&addrs);
         let start = self.next.fetch_add(1, Relaxed) % addrs.len().max(1);
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for addr in addrs.iter().cycle().skip(start).take(addrs.len().min(ADDRESSES_PER_ATTEMPT)) {
             match self.dial(*addr).await {
                 Ok(mut stream) => {
-                    stream.meter(self.link.opened(*addr));
+                    stream.meter(link.opened(*addr));
                     return Ok(stream);
                 }
                 Err(e) => failure = io::Error::new(e.kind(), format!("{addr}: {e}")),

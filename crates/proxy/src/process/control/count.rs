@@ -2,7 +2,7 @@
 //!
 //! A response counts when its stream ends: a watch that is open, or that this proxy gives up, has not ended.
 
-use super::link::Link;
+use super::lanes::{Lanes, Place};
 use crate::metrics::{self, labels};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -14,8 +14,8 @@ use std::{
     task::{Context, Poll, ready},
     time::Instant,
 };
-use tonic::{Status, body::Body, transport::Channel};
-use tower::Service;
+use tonic::{Status, body::Body};
+use tower::{Service, ServiceExt};
 use weft_model::endpoint::ServerTls;
 use weft_telemetry::{CounterFamily, HistogramFamily, Labels, Registry, Shard};
 
@@ -26,22 +26,22 @@ pub(in crate::process) struct Families {
     latency: HistogramFamily,
 }
 
-/// A channel whose requests are counted. Cheap to clone.
+/// Channels to one service, whose requests are counted. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::process) struct Counted {
-    channel: Channel,
+    lanes: Arc<Lanes>,
     series: Arc<Series>,
 }
 
 struct Series {
     families: Families,
     labels: Labels,
-    link: Link,
 }
 
 /// A response's body, which counts the response when it ends.
 pub(in crate::process) struct CountedBody {
     body: Body,
+    _place: Place,
     series: Arc<Series>,
     start: Instant,
     status: u16,
@@ -63,10 +63,10 @@ impl Families {
         }
     }
 
-    /// Counts what goes to `addr` over `channel`; without `tls` the control plane is on this machine.
-    pub(super) fn count(&self, channel: Channel, link: Link, addr: &str, tls: Option<&ServerTls>) -> Counted {
+    /// Counts what goes to `addr` over `lanes`; without `tls` the control plane is on this machine.
+    pub(super) fn count(&self, lanes: Lanes, addr: &str, tls: Option<&ServerTls>) -> Counted {
         let labels = Labels::new().with("addr", addr).join(&labels::dialled_tls(tls, tls.is_none()));
-        Counted { channel, series: Arc::new(Series { families: self.clone(), labels, link }) }
+        Counted { lanes: Arc::new(lanes), series: Arc::new(Series { families: self.clone(), labels }) }
     }
 }
 
@@ -75,18 +75,21 @@ impl Service<Request<Body>> for Counted {
     type Error = tonic::transport::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.channel.poll_ready(cx)
+    /// Which channel a request goes over is known when it is made: it waits there.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (series, start) = (self.series.clone(), Instant::now());
         series.families.requests.pinned(Shard::ADMIN, &series.labels).inc();
-        let response = self.channel.call(request);
+        let (lane, place) = self.lanes.enter();
         Box::pin(async move {
-            let (head, body) = series.link.request(response).await?.into_parts();
+            let response = lane.link.request(lane.channel.oneshot(request));
+            let (head, body) = response.await?.into_parts();
             let (status, grpc) = (head.status.as_u16(), grpc_status(&head.headers));
-            let mut body = CountedBody { body, series, start, status, grpc, first_byte: false, ended: false };
+            let mut body =
+                CountedBody { body, _place: place, series, start, status, grpc, first_byte: false, ended: false };
             // A head that says how the call ended has nothing behind it that anybody would read.
             if grpc.is_some() {
                 body.note_end(false);

@@ -5,7 +5,14 @@ use futures_util::StreamExt;
 use std::{future::Future, ops::ControlFlow, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 use weft_model::{decide::backoff, policy::outbound::Backoff};
-use weft_wire::{Error, Incoming};
+use weft_wire::{Error, Incoming, Verdict};
+
+/// Whoever says that there is nothing, or refuses what he has answered before, is asked again after this long at most: most of what
+/// makes him say so passes, such as an address that two pods have for a moment.
+const PASSING: Duration = Duration::from_secs(10);
+/// A question about a target or port that was refused and never answered is asked again after this long, as long as somebody wants
+/// to know.
+pub(in crate::process) const REFUSED: Duration = Duration::from_secs(30);
 
 /// What happens on a stream that is kept open.
 pub(in crate::process) enum Event<T> {
@@ -16,8 +23,16 @@ pub(in crate::process) enum Event<T> {
     },
     /// A message that cannot be used; the stream goes on.
     Invalid(String),
-    /// The stream could not be opened, or failed. Its last known state holds.
-    Failed(Error),
+    Failed(Failed),
+}
+
+/// The stream could not be opened, or failed. It will be opened again, and its last known state holds unless its verdict says
+/// otherwise.
+pub(in crate::process) struct Failed {
+    pub(in crate::process) error: Error,
+    pub(in crate::process) verdict: Verdict,
+    /// The same was said before, and there was no answer in between.
+    pub(in crate::process) again: bool,
 }
 
 /// How a stream is kept open.
@@ -25,32 +40,83 @@ pub(in crate::process) enum Event<T> {
 pub(in crate::process) struct Following {
     pub(in crate::process) backoff: Backoff,
     pub(in crate::process) limits: StreamLimits,
+    /// When to ask again who has said that there is nothing, where the backoff does not say so.
+    pub(in crate::process) absent: Option<Duration>,
+    /// The same for who refuses what he has never answered.
+    pub(in crate::process) refused: Option<Duration>,
 }
 
-/// Follows a stream until `on` breaks; waits longer after each failure in a row. `on` may ask for a wait of its own.
+/// Since when there has been no answer, and whether there ever was one.
+#[derive(Default)]
+struct History {
+    /// Streams in a row that brought none.
+    failures: u32,
+    answered: bool,
+    said: Option<Verdict>,
+}
+
+/// Follows a stream for ever; waits longer after each failure in a row. No answer is final: what is refused now is asked again.
 pub(in crate::process) async fn follow<T, F>(
     following: Following,
-    mut open: impl FnMut() -> F,
-    mut on: impl FnMut(Event<T>) -> ControlFlow<(), Option<Duration>>,
+    open: impl FnMut() -> F,
+    mut on: impl FnMut(Event<T>),
 ) where
     F: Future<Output = Result<Incoming<T>, Error>>,
 {
-    let mut failures = 0;
+    let always = |event| {
+        on(event);
+        ControlFlow::Continue(())
+    };
+    follow_while(following, open, always).await;
+}
+
+/// The same until `on` breaks.
+pub(in crate::process) async fn follow_while<T, F>(
+    following: Following,
+    mut open: impl FnMut() -> F,
+    mut on: impl FnMut(Event<T>) -> ControlFlow<()>,
+) where
+    F: Future<Output = Result<Incoming<T>, Error>>,
+{
+    let mut history = History::default();
     loop {
-        let mut wait = None;
-        match once(following.limits, &mut open, &mut on).await {
+        let verdict = match once(following.limits, &mut open, &mut on).await {
             End::Break => return,
-            End::Over { answered } => failures = if answered { 0 } else { failures + 1 },
-            End::Failed { answered, error } => {
-                failures = if answered { 0 } else { failures + 1 };
-                match on(Event::Failed(error)) {
-                    ControlFlow::Break(()) => return,
-                    ControlFlow::Continue(own) => wait = own,
-                }
+            End::Over { answered } => {
+                history.note(answered);
+                Verdict::None
             }
+            End::Failed { answered, error } => {
+                history.note(answered);
+                let verdict = error.verdict();
+                let again = history.said.replace(verdict) == Some(verdict);
+                if on(Event::Failed(Failed { error, verdict, again })).is_break() {
+                    return;
+                }
+                verdict
+            }
+        };
+        sleep(history.wait(&following, verdict)).await;
+    }
+}
+
+impl History {
+    /// A stream has ended that brought an answer or not.
+    fn note(&mut self, answered: bool) {
+        if answered {
+            *self = Self { answered: true, ..Self::default() };
+        } else {
+            self.failures = self.failures.saturating_add(1);
         }
-        let wait = wait.unwrap_or_else(|| backoff::delay(&following.backoff, u32::min(failures, 30), fastrand::f64()));
-        sleep(wait).await;
+    }
+
+    fn wait(&self, following: &Following, verdict: Verdict) -> Duration {
+        let growing = backoff::delay(&following.backoff, self.failures.min(30), fastrand::f64());
+        match verdict {
+            Verdict::None => growing,
+            Verdict::Unknown | Verdict::Unserved => following.absent.unwrap_or_else(|| growing.min(PASSING)),
+            Verdict::Refused => following.refused.filter(|_| !self.answered).unwrap_or_else(|| growing.min(PASSING)),
+        }
     }
 }
 
@@ -69,7 +135,7 @@ enum End {
 async fn once<T, F>(
     limits: StreamLimits,
     open: &mut impl FnMut() -> F,
-    on: &mut impl FnMut(Event<T>) -> ControlFlow<(), Option<Duration>>,
+    on: &mut impl FnMut(Event<T>) -> ControlFlow<()>,
 ) -> End
 where
     F: Future<Output = Result<Incoming<T>, Error>>,
@@ -118,44 +184,61 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
+    use std::{cell::RefCell, collections::VecDeque};
+    use tokio::sync::Notify;
+    use tonic::Status;
 
     fn following(limits: StreamLimits) -> Following {
         let backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(60), jitter: 0.0 };
-        Following { backoff, limits }
+        Following { backoff, limits, absent: None, refused: Some(REFUSED) }
     }
 
     type Item = Result<u32, Error>;
 
     fn lost() -> Error {
-        tonic::Status::unavailable("lost").into()
+        Status::unavailable("lost").into()
     }
 
-    /// Follows streams of these items; a stream that ends with 0 stays open.
-    async fn run(limits: StreamLimits, streams: Vec<Result<Vec<Item>, Error>>) -> Vec<(u64, String)> {
+    fn unknown() -> Error {
+        Status::not_found("nothing").into()
+    }
+
+    fn refused() -> Error {
+        Status::failed_precondition("two have it").into()
+    }
+
+    /// Follows streams of these items until one more is asked for; a stream that ends with 0 stays open.
+    async fn run(following: Following, streams: Vec<Result<Vec<Item>, Error>>) -> Vec<(u64, String)> {
         let mut streams: VecDeque<_> = streams.into();
-        let (start, mut seen) = (Instant::now(), vec![]);
+        let (start, seen, over) = (Instant::now(), RefCell::new(vec![]), Notify::new());
+        let note = |text: String| seen.borrow_mut().push((start.elapsed().as_millis() as u64, text));
         let open = || {
             let next = streams.pop_front();
+            let (note, over) = (&note, &over);
             async move {
-                let items = next.unwrap_or_else(|| Err(tonic::Status::invalid_argument("end").into()))?;
+                let Some(next) = next else {
+                    note("asked".into());
+                    over.notify_one();
+                    return std::future::pending().await;
+                };
+                let items = next?;
                 let stays = matches!(items.last(), Some(Ok(0)));
                 let rest = futures_util::stream::pending().take(usize::from(stays));
                 Ok(Box::pin(futures_util::stream::iter(items).chain(rest)) as Incoming<u32>)
             }
         };
-        follow(following(limits), open, |event| {
-            let at = start.elapsed().as_millis() as u64;
-            let (text, end) = match event {
-                Event::Message { first, value } => (format!("{value}{}", if first { "!" } else { "" }), false),
-                Event::Invalid(_) => ("invalid".into(), false),
-                Event::Failed(e) => ("failed".into(), e.is_final()),
-            };
-            seen.push((at, text));
-            if end { ControlFlow::Break(()) } else { ControlFlow::Continue(None) }
-        })
-        .await;
-        seen
+        let on = |event| match event {
+            Event::Message { first, value } => note(format!("{value}{}", if first { "!" } else { "" })),
+            Event::Invalid(_) => note("invalid".into()),
+            Event::Failed(Failed { verdict, again, .. }) => {
+                note(format!("{verdict:?}{}", if again { " again" } else { "" }));
+            }
+        };
+        tokio::select! {
+            () = follow(following, open, on) => unreachable!("it goes on for ever"),
+            () = over.notified() => {}
+        }
+        seen.into_inner()
     }
 
     fn texts(seen: &[(u64, String)]) -> Vec<(u64, &str)> {
@@ -165,17 +248,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_longer_after_each_failure_and_starts_again_after_an_answer() {
         let streams = vec![Err(lost()), Err(lost()), Ok(vec![Ok(1), Ok(2), Err(lost())]), Ok(vec![Ok(3)])];
-        let seen = run(StreamLimits::default(), streams).await;
+        let seen = run(following(StreamLimits::default()), streams).await;
         let expected =
-            [(0, "failed"), (200, "failed"), (600, "1!"), (600, "2"), (600, "failed"), (700, "3!"), (800, "failed")];
+            [(0, "None"), (200, "None again"), (600, "1!"), (600, "2"), (600, "None"), (700, "3!"), (800, "asked")];
         assert_eq!(texts(&seen), expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_follows_a_message_that_cannot_be_used_is_a_change() {
         let invalid = || Err(weft_wire::Invalid { field: "update".into(), reason: "is required".into() }.into());
-        let seen = run(StreamLimits::default(), vec![Ok(vec![invalid(), Ok(1)]), Ok(vec![Ok(2), invalid()])]).await;
-        let expected = [(0, "invalid"), (0, "1"), (100, "2!"), (100, "invalid"), (200, "failed")];
+        let streams = vec![Ok(vec![invalid(), Ok(1)]), Ok(vec![Ok(2), invalid()])];
+        let seen = run(following(StreamLimits::default()), streams).await;
+        let expected = [(0, "invalid"), (0, "1"), (100, "2!"), (100, "invalid"), (200, "asked")];
         assert_eq!(texts(&seen), expected);
     }
 
@@ -186,7 +270,41 @@ mod tests {
             idle: Some(Duration::from_secs(5)),
             lifetime: Some(Duration::from_secs(8)),
         };
-        let seen = run(limits, vec![Ok(vec![Ok(1), Ok(0)])]).await;
-        assert_eq!(texts(&seen), [(0, "1!"), (0, "0"), (5100, "failed")]);
+        let seen = run(following(limits), vec![Ok(vec![Ok(1), Ok(0)])]).await;
+        assert_eq!(texts(&seen), [(0, "1!"), (0, "0"), (5100, "asked")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_asked_again_late_at_first_and_soon_once_it_was_answered() {
+        let streams = vec![Err(refused()), Ok(vec![Ok(1), Err(refused())]), Err(refused()), Ok(vec![Ok(2)])];
+        let seen = run(following(StreamLimits::default()), streams).await;
+        let expected = [
+            (0, "Refused"),
+            (30_000, "1!"),
+            (30_000, "Refused"),
+            (30_100, "Refused again"),
+            (30_300, "2!"),
+            (30_400, "asked"),
+        ];
+        assert_eq!(texts(&seen), expected);
+        // However long it is refused, who asks finds out soon that it no longer is.
+        let mut streams = vec![Ok(vec![Ok(1)])];
+        streams.extend((0..20).map(|_| Err(refused())));
+        let seen = run(following(StreamLimits::default()), streams).await;
+        let [.., (before, _), (last, text)] = &texts(&seen)[..] else { panic!() };
+        assert_eq!((last - before, *text), (10_000, "asked"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_nothing_is_asked_again_by_the_backoff_or_when_it_was_said() {
+        let streams = || vec![Err(unknown()), Err(unknown()), Ok(vec![Ok(1), Err(unknown())])];
+        let seen = run(following(StreamLimits::default()), streams()).await;
+        let expected = [(0, "Unknown"), (200, "Unknown again"), (600, "1!"), (600, "Unknown"), (700, "asked")];
+        assert_eq!(texts(&seen), expected);
+        let absent = Some(Duration::from_secs(7));
+        let seen = run(Following { absent, ..following(StreamLimits::default()) }, streams()).await;
+        let expected =
+            [(0, "Unknown"), (7000, "Unknown again"), (14_000, "1!"), (14_000, "Unknown"), (21_000, "asked")];
+        assert_eq!(texts(&seen), expected);
     }
 }

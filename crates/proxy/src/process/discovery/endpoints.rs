@@ -1,10 +1,10 @@
 //! The endpoints of one target, from `Destination.Get`.
 
 use super::Watched;
-use crate::process::control::{Counted, Event, Following, follow};
-use std::{collections::BTreeMap, net::SocketAddr, ops::ControlFlow, sync::Arc};
+use crate::process::control::{Counted, Event, Failed, Following, follow};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use weft_model::{Endpoint, EndpointUpdate, NameAddr};
-use weft_wire::destination::Client;
+use weft_wire::{Verdict, destination::Client};
 
 /// The endpoints behind a name, kept up to date as long as somebody holds it.
 pub struct EndpointsWatch {
@@ -21,7 +21,7 @@ pub struct EndpointSet {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndpointState {
-    /// The control plane has not answered yet.
+    /// The control plane has not answered yet, or refuses to answer any more.
     #[default]
     Unknown,
     Known,
@@ -41,7 +41,7 @@ impl EndpointsWatch {
 }
 
 /// Publishes the endpoints of `path`. A lost stream leaves the set as it is until another stream has begun: its first
-/// message then is the whole set.
+/// message then is the whole set. Where the control plane knows of none any more what it knew before is not used on.
 pub(super) async fn watch(
     endpoints: Arc<Watched<EndpointSet>>,
     path: String,
@@ -53,26 +53,39 @@ pub(super) async fn watch(
         let (mut client, path, context) = (client.clone(), path.clone(), context.clone());
         async move { client.get(&path, &context).await }
     };
-    follow(following, open, |event| {
-        match event {
-            Event::Message { first, value } => {
-                let set = next(&endpoints.load().value, first, value);
-                if endpoints.set_if_changed(set) {
-                    tracing::debug!(target = path, endpoints = endpoints.load().value.map.len(), "Endpoints changed");
-                }
+    follow(following, open, |event| match event {
+        Event::Message { first, value } => {
+            let set = next(&endpoints.load().value, first, value);
+            if endpoints.set_if_changed(set) {
+                tracing::debug!(target = path, endpoints = endpoints.load().value.map.len(), "Endpoints changed");
             }
-            Event::Invalid(reason) => {
-                tracing::warn!(target = path, reason, "What cannot be used of an update of endpoints is left out");
-            }
-            Event::Failed(error) if error.is_final() => {
-                tracing::warn!(target = path, %error, "The endpoints are refused");
-                return ControlFlow::Break(());
-            }
-            Event::Failed(error) => tracing::debug!(target = path, %error, "The stream of endpoints is lost"),
         }
-        ControlFlow::Continue(None)
+        Event::Invalid(reason) => {
+            tracing::warn!(target = path, reason, "What cannot be used of an update of endpoints is left out");
+        }
+        Event::Failed(Failed { error, verdict, again }) => match denied(verdict, again) {
+            Some(state) if endpoints.set_if_changed(EndpointSet { state, map: BTreeMap::new() }) => {
+                tracing::warn!(target = path, %error, "The endpoints are not used any more");
+            }
+            _ if verdict == Verdict::Refused && !again => {
+                tracing::warn!(target = path, %error, "The endpoints are refused");
+            }
+            _ => tracing::debug!(target = path, %error, "The stream of endpoints is lost"),
+        },
     })
     .await;
+}
+
+/// What is known when a stream has failed; `None` if what was known holds. The control plane must have said twice that it knows of
+/// no endpoints: one that has just been started may not have read everything yet, and the second answer comes soon.
+fn denied(verdict: Verdict, again: bool) -> Option<EndpointState> {
+    match verdict {
+        Verdict::Unknown => Some(EndpointState::Absent),
+        Verdict::Refused => Some(EndpointState::Unknown),
+        // A service that is not there knows nothing of the target.
+        Verdict::Unserved | Verdict::None => None,
+    }
+    .filter(|_| again)
 }
 
 /// The set after an update. The first of a stream replaces what an earlier stream had told.
@@ -112,6 +125,18 @@ mod tests {
         assert_eq!(hosts(&set), ["10.0.0.2:80", "10.0.0.4:80"]);
         let set = next(&set, false, EndpointUpdate::Remove(vec![([10, 0, 0, 4], 80).into()]));
         assert_eq!((hosts(&set), set.state), (vec!["10.0.0.2:80".to_owned()], EndpointState::Known));
+    }
+
+    #[test]
+    fn who_says_twice_that_there_is_nothing_is_believed() {
+        assert_eq!(denied(Verdict::Unknown, true), Some(EndpointState::Absent));
+        assert_eq!(denied(Verdict::Refused, true), Some(EndpointState::Unknown));
+        for verdict in [Verdict::Unknown, Verdict::Refused] {
+            assert_eq!(denied(verdict, false), None);
+        }
+        for verdict in [Verdict::Unserved, Verdict::None] {
+            assert_eq!(denied(verdict, true), None, "the last known state stays");
+        }
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The policy of one inbound port, from `InboundServerPolicies.WatchPort`.
 
-use super::{InboundSettings, MAX_WATCHES, Watched, fallback};
+use super::{InboundSettings, MAX_PORTS, Watched, fallback};
 use crate::process::{
-    control::{Counted, Event, Following, follow},
+    control::{Counted, Event, Failed, Following, follow},
     rate_limit::{Clock, Limiter},
 };
 use arc_swap::ArcSwapOption;
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
-use weft_model::ServerPolicy;
-use weft_wire::inbound::Client;
+use std::{sync::Arc, time::Duration};
+use weft_model::{Meta, ServerPolicy};
+use weft_wire::{Verdict, inbound::Client};
 
 /// How a port is served: the default policy until the control plane has answered.
 pub struct PortPolicy {
@@ -16,6 +16,8 @@ pub struct PortPolicy {
     pub policy: Arc<Watched<ServerPolicy>>,
     /// Of the policy's rate limit; it lives as long as the limit stays the same.
     limiter: Arc<ArcSwapOption<Limiter>>,
+    /// Which policy holds where there is no other.
+    default: Meta,
     detect_timeout: Duration,
     clock: Clock,
 }
@@ -35,7 +37,7 @@ impl PortPolicy {
 
     /// A port of which nothing can be asked any more: refuses everything, since its policy may be stricter than the default.
     pub(super) fn refusing(port: u16, settings: &InboundSettings) -> Self {
-        let reason = format!("more than {MAX_WATCHES} ports are in use");
+        let reason = format!("more than {MAX_PORTS} ports are in use");
         Self::with(port, fallback::invalid_server_policy(&reason, settings.detect_timeout), settings)
     }
 
@@ -44,9 +46,15 @@ impl PortPolicy {
             port,
             policy: Arc::new(Watched::new(policy)),
             limiter: Arc::default(),
+            default: Meta::default_named(settings.default_policy.as_str()),
             detect_timeout: settings.detect_timeout,
             clock: settings.clock.clone(),
         }
+    }
+
+    /// Whether what holds now would hold as well if the port were watched anew.
+    pub(super) fn is_default(&self) -> bool {
+        self.policy.load().value.meta == self.default
     }
 
     /// The buckets of the policy's rate limit. Ask after the policy: they are there before it.
@@ -75,7 +83,8 @@ impl Published {
     }
 }
 
-/// Publishes the policy of `port`. What was published last stays in force while the control plane is away.
+/// Publishes the policy of `port`. What was published last stays in force while the control plane is away, or says that there is
+/// none: the default policy may let more in.
 pub(super) async fn watch(
     published: Published,
     port: u16,
@@ -87,24 +96,22 @@ pub(super) async fn watch(
         let (mut client, workload) = (client.clone(), workload.clone());
         async move { client.watch_port(&workload, port).await }
     };
-    follow(following, open, |event| {
-        match event {
-            Event::Message { value, .. } => {
-                if published.publish(value) {
-                    tracing::debug!(port, "Inbound policy changed");
-                }
+    follow(following, open, |event| match event {
+        Event::Message { value, .. } => {
+            if published.publish(value) {
+                tracing::debug!(port, "Inbound policy changed");
             }
-            Event::Invalid(reason) => {
-                tracing::warn!(port, reason, "The inbound policy is invalid: the port refuses everything");
-                published.publish(fallback::invalid_server_policy(&reason, published.detect_timeout));
-            }
-            Event::Failed(error) if error.is_final() => {
-                tracing::warn!(port, %error, "The inbound policy is refused: the present one stays");
-                return ControlFlow::Break(());
-            }
-            Event::Failed(error) => tracing::debug!(port, %error, "The stream of the inbound policy is lost"),
         }
-        ControlFlow::Continue(None)
+        Event::Invalid(reason) => {
+            tracing::warn!(port, reason, "The inbound policy is invalid: the port refuses everything");
+            published.publish(fallback::invalid_server_policy(&reason, published.detect_timeout));
+        }
+        Event::Failed(Failed { error, verdict: Verdict::Refused, again: false }) => {
+            tracing::warn!(port, %error, "The inbound policy is refused: the present one stays for now");
+        }
+        Event::Failed(Failed { error, .. }) => {
+            tracing::debug!(port, %error, "The stream of the inbound policy is lost");
+        }
     })
     .await;
 }

@@ -7,7 +7,8 @@
 //!        ── profile(name) ───► cache ──► GetProfile ───────────────────────────► ProfileWatch
 //! ```
 //! The streams run on the admin thread; workers read snapshots without a lock. While the control plane is away the last
-//! known state stays in force. What nobody holds is forgotten after the idle time.
+//! known state stays in force, and what it refuses is asked again for as long as somebody holds it. What nobody holds is forgotten
+//! after the idle time.
 
 mod cache;
 mod endpoints;
@@ -47,8 +48,11 @@ use weft_model::{
 use weft_telemetry::{Registry, metrics::Sample};
 use weft_wire as wire;
 
-/// The most targets, names and ports that are watched at once, of each kind. Over it new ones are refused.
+/// The most targets and names that are watched at once, of each kind. Over it new ones are refused.
 pub const MAX_WATCHES: usize = 10_000;
+/// The most ports that are watched besides those that are from the start. Anybody can connect to any port: over it those give way
+/// of which the control plane says no more than the default, or the new one is refused.
+pub const MAX_PORTS: usize = 300;
 /// The most names whose endpoints are held. Those over [`MAX_WATCHES`] are asked for when another one is forgotten.
 pub const MAX_NAMES: usize = 8 * MAX_WATCHES;
 /// The same for names that clients of the application use, which are looked up only to count their requests by route.
@@ -139,6 +143,7 @@ impl Discovery {
         settings: Settings,
         registry: &Registry,
     ) -> Self {
+        let eager = settings.inbound.eager.len();
         let inner = Arc::new(Inner {
             runtime,
             sources,
@@ -146,7 +151,7 @@ impl Discovery {
             targets: Cache::new(MAX_WATCHES),
             endpoints: Cache::new(MAX_NAMES),
             streams: Arc::new(Semaphore::new(MAX_WATCHES)),
-            ports: Cache::renewing(MAX_WATCHES),
+            ports: Cache::renewing(eager + MAX_PORTS, PortPolicy::is_default),
             profiles: Cache::new(MAX_PROFILES),
         });
         for port in &inner.settings.inbound.eager {
@@ -184,7 +189,7 @@ impl Discovery {
     ///
     /// # Errors
     /// [`Code::DiscoveryTimeout`] when they do not come in time; [`Code::PolicyUnsupported`] when the control plane refuses
-    /// the question for good; [`Code::LoadShed`] when too many targets are watched.
+    /// the question; [`Code::LoadShed`] when too many targets are watched.
     pub async fn outbound(&self, key: impl Into<TargetKey>) -> Result<Arc<OutboundTarget>, ProxyError> {
         let (inner, key) = (&self.0, key.into());
         let target = inner.targets.get_or_insert(key.clone(), || inner.watch_target(&key)).ok_or_else(|| {
@@ -217,8 +222,8 @@ impl Discovery {
         inner.profiles.get_or_insert(name.clone(), || inner.watch_profile(name))
     }
 
-    /// The policy of an inbound port, at once: the default policy until the control plane has answered. Over [`MAX_WATCHES`]
-    /// ports a new one refuses everything.
+    /// The policy of an inbound port, at once: the default policy until the control plane has answered. Where [`MAX_PORTS`] others
+    /// are in use a new one refuses everything.
     pub fn inbound(&self, port: u16) -> Arc<PortPolicy> {
         let inner = &self.0;
         let policy = inner.ports.get_or_insert(port, || inner.watch_port(port));

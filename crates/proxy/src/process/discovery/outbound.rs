@@ -2,16 +2,15 @@
 
 use super::{Settings, Sources, TargetKey, Watched, fallback};
 use crate::process::{
-    control::{Event, follow},
+    control::{Event, Failed, Following, follow},
     retry_budget::Budget,
 };
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
-use tonic::Code;
 use weft_model::{ClientPolicy, Profile};
-use weft_wire::{Error, destination, outbound};
+use weft_wire::{Verdict, destination, outbound};
 
 /// How many calls for a profile may fail in a row, by no fault of the target, until the connection goes on without one: a
 /// control plane that is just starting shall not make an opaque port look like another.
@@ -131,26 +130,25 @@ async fn watch_policy(published: &Published, sources: &Sources) {
         let (mut client, workload, asked) = (client.clone(), sources.workload.clone(), asked.clone());
         async move { client.watch(&workload, asked).await }
     };
-    follow(sources.policy_following, open, |event| {
-        match event {
-            Event::Message { value, .. } => published.policy_answer(Answer::Known(value)),
-            Event::Invalid(reason) => {
-                tracing::warn!(%target, reason, "The outbound policy is invalid: requests are refused");
-                published.policy_answer(Answer::Invalid(reason));
-            }
-            Event::Failed(error) if is_absent(&error) => {
-                tracing::debug!(%target, %error, "The control plane has no outbound policy");
-                published.policy_answer(Answer::None);
-                return ControlFlow::Continue(Some(ASK_AGAIN));
-            }
-            Event::Failed(error) if error.is_final() => {
-                tracing::warn!(%target, %error, "The outbound policy is refused");
-                published.refused(error.to_string());
-                return ControlFlow::Break(());
-            }
-            Event::Failed(error) => tracing::debug!(%target, %error, "The stream of the outbound policy is lost"),
+    follow(Following { absent: Some(ASK_AGAIN), ..sources.policy_following }, open, |event| match event {
+        Event::Message { value, .. } => published.policy_answer(Answer::Known(value)),
+        Event::Invalid(reason) => {
+            tracing::warn!(%target, reason, "The outbound policy is invalid: requests are refused");
+            published.policy_answer(Answer::Invalid(reason));
         }
-        ControlFlow::Continue(None)
+        Event::Failed(Failed { error, verdict: Verdict::Unknown | Verdict::Unserved, .. }) => {
+            tracing::debug!(%target, %error, "The control plane has no outbound policy");
+            published.policy_answer(Answer::None);
+        }
+        Event::Failed(Failed { error, verdict: Verdict::Refused, again }) => {
+            if !again {
+                tracing::warn!(%target, %error, "The outbound policy is refused");
+            }
+            published.refused(error.to_string());
+        }
+        Event::Failed(Failed { error, verdict: Verdict::None, .. }) => {
+            tracing::debug!(%target, %error, "The stream of the outbound policy is lost");
+        }
     })
     .await;
 }
@@ -164,36 +162,25 @@ async fn watch_profile(published: &Published, sources: &Sources) {
         async move { client.get_profile(&path, &context).await }
     };
     let mut failures = 0;
-    follow(sources.destination_following, open, |event| {
-        match event {
-            Event::Message { value, .. } => {
-                failures = 0;
-                published.profile_answer(Answer::Known(value));
-            }
-            Event::Invalid(reason) => {
-                tracing::warn!(%target, reason, "A profile is ignored: it cannot be used");
+    follow(sources.destination_following, open, |event| match event {
+        Event::Message { value, .. } => {
+            failures = 0;
+            published.profile_answer(Answer::Known(value));
+        }
+        Event::Invalid(reason) => {
+            tracing::warn!(%target, reason, "A profile is ignored: it cannot be used");
+            published.profile_answer(Answer::None);
+        }
+        // Whatever the failure is, it means that there is no profile, until one comes.
+        Event::Failed(Failed { error, verdict, .. }) => {
+            tracing::debug!(%target, %error, "There is no profile");
+            failures += 1;
+            if verdict != Verdict::None || failures >= PATIENCE {
                 published.profile_answer(Answer::None);
             }
-            // Whatever the failure is, it means that there is no profile, until one comes.
-            Event::Failed(error) => {
-                tracing::debug!(%target, %error, "There is no profile");
-                failures += 1;
-                if is_absent(&error) || error.is_final() || failures >= PATIENCE {
-                    published.profile_answer(Answer::None);
-                }
-                if error.is_final() {
-                    return ControlFlow::Break(());
-                }
-            }
         }
-        ControlFlow::Continue(None)
     })
     .await;
-}
-
-/// The control plane says that it has nothing for the target, or for any.
-fn is_absent(error: &Error) -> bool {
-    matches!(error, Error::Rpc(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented))
 }
 
 impl Published {

@@ -1,12 +1,11 @@
 //! The profile of a name that inbound requests were sent to, from `GetProfile`.
 
 use super::Watched;
-use crate::process::control::{Counted, Event, Following, follow};
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use crate::process::control::{Counted, Event, Failed, Following, follow};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::Code;
 use weft_model::{NameAddr, Profile};
-use weft_wire::{Error, destination::Client};
+use weft_wire::destination::Client;
 
 /// When the control plane said that there is no such profile, it is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -58,25 +57,16 @@ pub(super) async fn watch(
             profile.set(None);
         }
     };
-    follow(following, open, |event| {
-        match event {
-            Event::Message { value, .. } => drop(profile.set_if_changed(Some(value))),
-            Event::Invalid(reason) => {
-                tracing::warn!(name = path, reason, "A profile is ignored: it cannot be used");
-                none();
-            }
-            Event::Failed(error) => {
-                tracing::debug!(name = path, %error, "There is no profile");
-                none();
-                if error.is_final() {
-                    return ControlFlow::Break(());
-                }
-                if matches!(&error, Error::Rpc(s) if matches!(s.code(), Code::NotFound | Code::Unimplemented)) {
-                    return ControlFlow::Continue(Some(ASK_AGAIN));
-                }
-            }
+    follow(Following { absent: Some(ASK_AGAIN), ..following }, open, |event| match event {
+        Event::Message { value, .. } => drop(profile.set_if_changed(Some(value))),
+        Event::Invalid(reason) => {
+            tracing::warn!(name = path, reason, "A profile is ignored: it cannot be used");
+            none();
         }
-        ControlFlow::Continue(None)
+        Event::Failed(Failed { error, .. }) => {
+            tracing::debug!(name = path, %error, "There is no profile");
+            none();
+        }
     })
     .await;
 }

@@ -5,7 +5,7 @@
 use super::Reporter;
 use crate::{
     config::{StreamLimits, WorkloadApi},
-    process::control::{Event, Following, follow},
+    process::control::{Event, Failed, Following, follow_while},
 };
 use anyhow::Context;
 use hyper_util::rt::TokioIo;
@@ -33,22 +33,22 @@ pub(in crate::process) async fn follow_workload_api(api: WorkloadApi, id: Identi
         async move { client.fetch().await }
     };
     let _reminder = reporter.remind(api.socket.display().to_string());
-    let following = Following { backoff: api.backoff, limits: StreamLimits::default() };
-    follow(following, open, |event| {
+    let following = Following { backoff: api.backoff, limits: StreamLimits::default(), absent: None, refused: None };
+    follow_while(following, open, |event| {
         match event {
             Event::Message { value, .. } => {
                 let outcome = present(&reporter, &id, &value);
                 reporter.report(outcome);
             }
             Event::Invalid(reason) => reporter.report(Err(anyhow::anyhow!("the workload API's answer: {reason}"))),
-            Event::Failed(Error::Rpc(status)) if status.code() == Code::InvalidArgument => {
+            Event::Failed(Failed { error: Error::Rpc(status), .. }) if status.code() == Code::InvalidArgument => {
                 tracing::error!(reason = status.message(), "The workload API refuses this proxy for good");
                 reporter.report(Err(Error::Rpc(status).into()));
                 return ControlFlow::Break(());
             }
-            Event::Failed(error) => reporter.report(Err(error.into())),
+            Event::Failed(failed) => reporter.report(Err(failed.error.into())),
         }
-        ControlFlow::Continue(None)
+        ControlFlow::Continue(())
     })
     .await;
     // Who waits for the first certificate waits on: without one the proxy is not ready.

@@ -1,11 +1,10 @@
 //! Trust anchors that change while the proxy runs: `weft.identity.TrustBundle/Watch` on the identity service's address.
 
-use crate::process::control::{Counted, Event, Following, follow};
-use std::{ops::ControlFlow, time::Duration};
-use tonic::Code;
+use crate::process::control::{Counted, Event, Failed, Following, follow};
+use std::time::Duration;
 use weft_telemetry::{CounterFamily, Labels, Registry, Shard};
 use weft_transport::tls::Store;
-use weft_wire::{Error, trust::Client};
+use weft_wire::{Verdict, trust::Client};
 
 /// A control plane that has no such service (Linkerd's) is asked again after this long: it may be replaced by ours.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
@@ -24,6 +23,7 @@ pub(in crate::process) async fn follow_anchors(
         let mut client = client.clone();
         async move { client.watch().await }
     };
+    let following = Following { absent: Some(ASK_AGAIN), ..following };
     let mut version = None;
     follow(following, open, |event| {
         match event {
@@ -44,13 +44,11 @@ pub(in crate::process) async fn follow_anchors(
                 tracing::warn!(reason, "A trust bundle cannot be used: the present anchors stay");
                 count(&updates, "error");
             }
-            Event::Failed(Error::Rpc(status)) if status.code() == Code::Unimplemented => {
+            Event::Failed(Failed { verdict: Verdict::Unserved, .. }) => {
                 tracing::debug!("The control plane sends no trust bundles");
-                return ControlFlow::Continue(Some(ASK_AGAIN));
             }
-            Event::Failed(error) => tracing::debug!(%error, "The stream of trust bundles is lost"),
+            Event::Failed(Failed { error, .. }) => tracing::debug!(%error, "The stream of trust bundles is lost"),
         }
-        ControlFlow::Continue(None)
     })
     .await;
 }
