@@ -7,12 +7,13 @@
 //! API server ─► kubernetes ─► Event ────────────────┴─► index ─► Answer per Question ─► (control) gRPC streams
 //! ```
 //!
-//! Everything but `kubernetes`, which talks to the API server, is a pure function or a plain state machine: no sockets, no
+//! Everything but `kubernetes`, which talks to the API server, and `download`, is a pure function or a plain state machine: no sockets, no
 //! clock, no processes. This is the only crate that names Kubernetes types.
 
 #![forbid(unsafe_code)]
 
 pub mod annotation;
+pub mod download;
 pub mod index;
 pub mod inject;
 pub mod install;
@@ -20,6 +21,7 @@ pub mod kubernetes;
 pub mod label;
 pub mod manifest;
 pub mod object;
+pub mod service_profile;
 pub mod source;
 pub mod values;
 pub mod workload;

@@ -14,6 +14,7 @@
 mod admin;
 mod authority;
 pub mod ca;
+pub mod certificate;
 pub mod check;
 mod config;
 mod digest;

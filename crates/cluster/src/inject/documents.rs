@@ -80,6 +80,14 @@ pub fn change(text: &str, what: Change<'_>, format: Format) -> Result<Changed, U
         if before.is_null() {
             continue;
         }
+        // A page that says that something was not found, say. What has fields is passed on, as Linkerd's does.
+        if !before.is_object() {
+            return Err(Unchanged::Unreadable {
+                line: document.line(),
+                message: "the document is no object of Kubernetes: it has no fields".to_owned(),
+                remedy: "take it out, or check that it is a manifest",
+            });
+        }
         let after = if before.get("kind").and_then(Value::as_str) == Some("List") {
             out.list(&before, what)
         } else {

@@ -1,10 +1,10 @@
 //! What proxies that run were started with: their anchors, and their version.
 
+use super::running;
 use crate::{
     inject::{PROXY, PROXY_VERSION},
     k8s::api::core::v1::Pod,
     kubernetes::{Cluster, Error},
-    label,
 };
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct Trusting {
 #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
 pub async fn trusting(cluster: &Cluster, namespace: &str) -> Result<Vec<Trusting>, Error> {
     let mut found = BTreeMap::<_, Vec<_>>::new();
-    for pod in running(cluster, namespace, None).await? {
+    for pod in running::pods(cluster, namespace, None).await? {
         if let Some(anchors_pem) = anchors(&pod) {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             let name = format!("{}/{}", text(&pod.metadata.namespace), text(&pod.metadata.name));
@@ -41,22 +41,12 @@ pub async fn proxy_versions(
     of: Option<&str>,
 ) -> Result<BTreeMap<String, usize>, Error> {
     let mut versions = BTreeMap::new();
-    for pod in running(cluster, namespace, of).await? {
+    for pod in running::pods(cluster, namespace, of).await? {
         if let Some(version) = pod.metadata.annotations.and_then(|mut annotations| annotations.remove(PROXY_VERSION)) {
             *versions.entry(version).or_default() += 1;
         }
     }
     Ok(versions)
-}
-
-/// Pods of the mesh that have not ended.
-async fn running(cluster: &Cluster, namespace: &str, of: Option<&str>) -> Result<Vec<Pod>, Error> {
-    let mut pods = cluster.pods(of, &format!("{}={namespace}", label::CONTROL_NAMESPACE)).await?;
-    pods.retain(|pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed"))
-    });
-    Ok(pods)
 }
 
 /// Of the pod's proxy, if it has one.

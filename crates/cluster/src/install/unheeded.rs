@@ -58,6 +58,11 @@ pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
     ]
 }
 
+/// Whether objects of a kind hold.
+pub fn is_carried_out(kind: &str) -> bool {
+    KINDS.iter().all(|of| of.kind != kind)
+}
+
 /// Objects of these kinds in a cluster: kind, namespace and name.
 ///
 /// # Errors

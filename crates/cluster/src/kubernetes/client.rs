@@ -55,6 +55,11 @@ pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -
     client(config)
 }
 
+/// The context that [`connect_as_user`] takes where nothing is named; `None` where no kubeconfig names one.
+pub fn present_context() -> Option<String> {
+    Kubeconfig::read().ok()?.current_context.filter(|context| !context.is_empty())
+}
+
 fn client(mut config: kube::Config) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT);
     // Who asks tries again in its own way, and counts it.
@@ -69,7 +74,7 @@ impl From<kube::Error> for Error {
 }
 
 /// An error of the client in a few words; its own say most of it twice.
-pub(super) fn reason(error: &kube::Error) -> String {
+pub(crate) fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => {

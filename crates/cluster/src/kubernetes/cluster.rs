@@ -1,19 +1,23 @@
 //! What commands ask of a cluster, one question at a time; they watch nothing.
 
-use super::{Client, Error, client};
+use super::{Client, Error, client, forward};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service},
+    api::{
+        authorization::v1::{ResourceAttributes, SelfSubjectAccessReview},
+        core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{
     Api,
-    api::ListParams,
+    api::{ListParams, PostParams},
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
+use tokio::io::DuplexStream;
 
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -59,6 +63,19 @@ pub struct Definition {
 impl Cluster {
     pub fn new(client: Client) -> Self {
         Self(client)
+    }
+
+    /// The namespace that is meant where none is named: the context's.
+    pub fn own_namespace(&self) -> &str {
+        self.0.default_namespace()
+    }
+
+    /// A connection to a port of a pod's own loopback.
+    ///
+    /// # Errors
+    /// As [`forward`].
+    pub async fn forward(&self, namespace: &str, pod: &str, port: u16) -> Result<DuplexStream, Error> {
+        forward(self.0.clone(), namespace, pod, port).await
     }
 
     /// `v1.34.4`.
@@ -142,6 +159,41 @@ impl Cluster {
             None => Api::all_with(client, &kind),
         };
         Ok(get(&api, name).await?.map(|object| serde_json::to_value(object).unwrap_or_default()))
+    }
+
+    /// Whether whoever asks may do this to all objects of a kind, in one namespace or wherever they are.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn may(&self, verb: &str, of: Resource, namespace: Option<&str>) -> Result<bool, Error> {
+        let attributes = ResourceAttributes {
+            verb: Some(verb.to_owned()),
+            group: Some(of.group.to_owned()),
+            version: Some(of.version.to_owned()),
+            resource: Some(of.plural.to_owned()),
+            namespace: namespace.map(str::to_owned),
+            ..ResourceAttributes::default()
+        };
+        let mut review = SelfSubjectAccessReview::default();
+        review.spec.resource_attributes = Some(attributes);
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.0.clone());
+        let answer = answer(api.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Whether an object without a namespace would be created; nothing is. One that exists already would have been.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn would_create(&self, object: &Value) -> Result<(), Error> {
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
+        let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &kind);
+        let object = serde_json::from_value(object.clone()).map_err(|e| Error::Request(e.to_string()))?;
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        match tokio::time::timeout(ANSWER, api.create(&params, &object)).await {
+            // Who may not would have been told so.
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(()),
+            Ok(asked) => answer(std::future::ready(asked)).await.map(drop),
+            Err(_) => Err(Error::Request(format!("no answer within {ANSWER:?}"))),
+        }
     }
 
     /// Everything of a kind that has the labels, in all namespaces; nothing if there is no such kind.

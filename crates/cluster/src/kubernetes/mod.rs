@@ -12,15 +12,18 @@
 mod client;
 mod cluster;
 mod events;
+mod forward;
 mod lease;
 mod lookup;
 mod tokens;
 mod trim;
 mod watch;
 
-pub use client::{Client, Error, connect, connect_as_user};
+pub(crate) use client::reason;
+pub use client::{Client, Error, connect, connect_as_user, present_context};
 pub use cluster::{Cluster, Definition, Resource};
 pub use events::{About, Recorder};
+pub use forward::forward;
 pub use lease::{Lease, hold};
 pub use lookup::Lookup;
 pub use tokens::{AUDIENCE, Account, NoAccount, Tokens};

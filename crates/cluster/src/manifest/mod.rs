@@ -151,6 +151,11 @@ impl<'t> Document<'t> {
         self.0.text
     }
 
+    /// Where it begins.
+    pub(crate) fn line(&self) -> u32 {
+        self.0.lines_before.saturating_add(1)
+    }
+
     /// What it says, within the bounds that hold for manifests.
     pub(crate) fn value(&self) -> Result<serde_json::Value, Unreadable> {
         Ok(document::parse(&self.0)?.to_json())

@@ -17,6 +17,7 @@ mod probe;
 mod record;
 mod serving;
 mod session;
+mod shown;
 mod store;
 mod verify;
 
@@ -34,5 +35,6 @@ pub use key::Key;
 pub use probe::connect_unverified;
 pub use serving::Serving;
 pub(crate) use session::Session;
+pub use shown::shown;
 pub use store::{Peer, Store};
 pub use verify::{Info, KeyExchange, info};
