@@ -1,6 +1,6 @@
 //! Whether the certificates of the mesh are what they should be, and for how long.
 
-use super::{Run, none, table, text};
+use super::{Run, TOLD, none, table, text};
 use crate::ca;
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,13 @@ use std::{
 };
 use weft_cluster::{
     inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
-    install::{ISSUER, Webhook},
+    install::{ISSUER, Webhook, trusting},
     k8s::ByteString,
     kubernetes::{Cluster, Resource},
     values::Values,
 };
 use weft_transport::tls::Serving;
-use x509_parser::{extensions::GeneralName, pem::Pem};
+use x509_parser::{extensions::GeneralName, pem::Pem, public_key::PublicKey, x509::SubjectPublicKeyInfo};
 
 /// Linkerd's; a renewal wants preparation.
 const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
@@ -32,6 +32,43 @@ struct Validity {
     begin: SystemTime,
     end: SystemTime,
     names: Vec<String>,
+    key: Key,
+    /// Whether its own signature is of a kind that is known to hold.
+    is_signed_well: bool,
+}
+
+/// The kind of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    P256,
+    /// With so many bits.
+    Rsa(usize),
+    Other,
+}
+
+/// Numbers of a curve, and of ECDSA and RSA signatures with SHA-256.
+const P256: &str = "1.2.840.10045.3.1.7";
+const SIGNATURES: [&str; 2] = ["1.2.840.10045.4.3.2", "1.2.840.113549.1.1.11"];
+
+fn key(of: &SubjectPublicKeyInfo<'_>) -> Key {
+    let curve = of.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+    match of.parsed() {
+        Ok(PublicKey::EC(_)) if curve.is_some_and(|curve| curve.to_id_string() == P256) => Key::P256,
+        Ok(PublicKey::RSA(key)) => Key::Rsa(key.key_size()),
+        _ => Key::Other,
+    }
+}
+
+/// Linkerd's proxies and tools take ECDSA on P-256 with SHA-256, and of roots RSA of 2048 or 4096 bits besides.
+fn known(all: &[Validity], of_roots: bool) -> Result<(), String> {
+    let wrong = all.iter().filter_map(|one| match one.key {
+        _ if !one.is_signed_well => Some(format!("{} is not signed with ECDSA or RSA and SHA-256", one.what)),
+        Key::P256 => None,
+        Key::Rsa(2048 | 4096) if of_roots => None,
+        Key::Rsa(bits) => Some(format!("the key of {} is RSA of {bits} bits", one.what)),
+        Key::Other => Some(format!("the key of {} is not ECDSA on P-256", one.what)),
+    });
+    none(wrong.collect())
 }
 
 fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
@@ -54,6 +91,8 @@ fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
                     _ => None,
                 })
                 .collect(),
+            key: key(certificate.public_key()),
+            is_signed_well: SIGNATURES.contains(&certificate.signature_algorithm.algorithm.to_id_string().as_str()),
         });
     }
     if found.is_empty() { Err(format!("{what}: there is no certificate in it")) } else { Ok(found) }
@@ -117,8 +156,10 @@ pub(super) async fn identity(
         Ok((texts, anchors, issuer))
     };
     let (texts, anchors, issuer) = run.found(&table::ANCHORS, read.await)?;
+    run.noted(&table::ANCHORS_ALGORITHM, known(&anchors, true))?;
     run.noted(&table::ANCHORS_NOW, valid(&anchors, now))?;
     run.noted(&table::ANCHORS_SOON, lasts(&anchors, now))?;
+    run.noted(&table::ISSUER_ALGORITHM, known(&issuer, false))?;
     run.noted(&table::ISSUER_NOW, valid(&issuer, now))?;
     run.noted(&table::ISSUER_SOON, lasts(&issuer, now))?;
     let Texts { anchors, certificate, key } = &texts;
@@ -134,6 +175,28 @@ pub(super) async fn webhooks(
 ) -> ControlFlow<()> {
     let certificates = run.found(&table::INJECTOR, webhook(cluster, namespace, Webhook::ProxyInjector, now).await)?;
     run.noted(&table::INJECTOR_SOON, lasts(&certificates, now))
+}
+
+/// Whether proxies were made with the roots that hold, in one namespace or in all.
+pub(super) async fn trusted(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    of: Option<&str>,
+) -> ControlFlow<()> {
+    run.line(&table::TRUSTED, async || {
+        let anchors = cluster.config_map(namespace, TRUST_ROOTS).await.map_err(text)?.unwrap_or_default();
+        let anchors = anchors.get(TRUST_ROOTS_KEY).map_or("", |anchors| anchors.trim());
+        let running = trusting(cluster, namespace).await.map_err(text)?;
+        let other = running.iter().filter(|one| one.anchors_pem.as_ref().is_some_and(|own| own.trim() != anchors));
+        let is_asked = |pod: &&String| {
+            let namespace_of = pod.split('/').next().unwrap_or_default();
+            namespace_of != namespace && of.is_none_or(|of| of == namespace_of)
+        };
+        let pods = other.flat_map(|one| &one.pods).filter(is_asked);
+        none(pods.take(TOLD).map(|pod| format!("the proxy of pod {pod} trusts other roots")).collect())
+    })
+    .await
 }
 
 /// The certificate that a webhook presents, if the API server takes it.

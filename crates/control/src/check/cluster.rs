@@ -1,10 +1,15 @@
 //! Whether the cluster is fit for a mesh.
 
-use super::{Run, none, table, text};
-use std::ops::ControlFlow;
+use super::{Check, Run, none, table, text};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, SystemTime},
+};
 use weft_cluster::{
-    install::gateway_api,
+    install::{self, By, Installation, Material, gateway_api},
+    k8s::api::core::v1::Node,
     kubernetes::{Cluster, Resource},
+    values::Values,
 };
 
 /// Linkerd's minimum.
@@ -28,10 +33,70 @@ fn recent(version: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) async fn free(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<()> {
+/// What an installation makes in the control plane's namespace.
+const MADE: [(&Check, Resource); 5] = [
+    (&table::CREATE_ACCOUNTS, Resource::new("", "v1", "ServiceAccount", "serviceaccounts")),
+    (&table::CREATE_SERVICES, Resource::new("", "v1", "Service", "services")),
+    (&table::CREATE_DEPLOYMENTS, Resource::new("apps", "v1", "Deployment", "deployments")),
+    (&table::CREATE_CONFIG_MAPS, Resource::new("", "v1", "ConfigMap", "configmaps")),
+    (&table::CREATE_SECRETS, SECRET),
+];
+const SECRET: Resource = Resource::new("", "v1", "Secret", "secrets");
+/// Linkerd's: a node says every five minutes that it lives.
+const SKEW: Duration = Duration::from_secs(5 * 60 + 10);
+
+/// Whether somebody may install here, and the clocks agree.
+pub(super) async fn open(run: &mut Run<'_>, cluster: &Cluster, namespace: &str, now: SystemTime) -> ControlFlow<()> {
     run.line(&table::FREE, async || {
         let found = cluster.object(NAMESPACE, None, namespace).await.map_err(text)?;
         none(found.map(|_| format!("the namespace {namespace} exists")).into_iter().collect())
     })
+    .await?;
+    run.line(&table::CLUSTER_OBJECTS, async || without_namespace(cluster, namespace).await).await?;
+    for (check, resource) in MADE {
+        run.line(check, async || may(cluster, "create", resource, namespace).await).await?;
+    }
+    run.line(&table::READ_SECRETS, async || may(cluster, "get", SECRET, namespace).await).await?;
+    run.line(&table::CLOCK, async || {
+        let nodes = cluster.nodes().await.map_err(text)?;
+        none(nodes.iter().filter_map(|node| skewed(node, now)).collect())
+    })
     .await
+}
+
+async fn without_namespace(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+    let (values, material) = (Values::default(), Material::default());
+    let by = By::Cli;
+    let installation =
+        Installation { values: &values, namespace, by, material: &material, overrides: "", validators: false };
+    let mut objects = install::crds(&values, namespace, by);
+    objects.extend(install::control_plane(installation));
+    let mut wrong = vec![];
+    for object in objects.iter().filter(|object| object["metadata"]["namespace"].is_null()) {
+        if let Err(error) = cluster.would_create(object).await {
+            let name = |of: &serde_json::Value| of.as_str().unwrap_or_default().to_owned();
+            wrong.push(format!(
+                "cannot create {} {}: {error}",
+                name(&object["kind"]),
+                name(&object["metadata"]["name"])
+            ));
+        }
+    }
+    none(wrong)
+}
+
+async fn may(cluster: &Cluster, verb: &str, of: Resource, namespace: &str) -> Result<(), String> {
+    match cluster.may(verb, of, Some(namespace)).await.map_err(text)? {
+        true => Ok(()),
+        false => Err(format!("this account may not {verb} {} in the namespace {namespace}", of.plural)),
+    }
+}
+
+fn skewed(node: &Node, now: SystemTime) -> Option<String> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
+    let told = SystemTime::from(ready.last_heartbeat_time.as_ref()?.0);
+    let off = now.duration_since(told).unwrap_or_else(|later| later.duration());
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    (off > SKEW).then(|| format!("the clock of node {name} and this machine's are up to {} s apart", off.as_secs()))
 }

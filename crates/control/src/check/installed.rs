@@ -2,16 +2,17 @@
 
 use super::{Check, Run, none, table, text};
 use serde_json::Value;
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 use weft_cluster::{
     install::{self, By, CONFIG, Installation, Material},
-    k8s::api::core::v1::Pod,
+    k8s::api::core::v1::{Node, Pod},
     kubernetes::{Cluster, Resource},
     values::Values,
 };
 use weft_model::decide::cidr::Cidr;
 
 const DEPLOYMENT: Resource = Resource::new("apps", "v1", "Deployment", "deployments");
+const EXTENSION: &str = "linkerd.io/extension";
 const COMPONENT: &str = "linkerd.io/control-plane-component";
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
 const KINDS: [(&Check, Resource, bool); 5] = [
@@ -188,7 +189,52 @@ pub(super) async fn complete(
             defined(run, cluster, namespace, &table::DEFINITIONS).await?;
         }
     }
-    ControlFlow::Continue(())
+    run.line(&table::RUN_AS_ROOT, async || {
+        let nodes = cluster.nodes().await.map_err(text)?;
+        let runtime =
+            |node: &Node| node.status.as_ref()?.node_info.as_ref().map(|i| i.container_runtime_version.clone());
+        let wrong = nodes.iter().filter(|node| runtime(node).is_some_and(|r| r.starts_with("docker:")));
+        let wrong = wrong.filter(|_| !values.proxy_init.run_as_root);
+        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+        none(wrong.map(|node| format!("node {} runs Docker, where linkerd-init has to be root", name(node))).collect())
+    })
+    .await
+}
+
+/// Of a highly available installation: whether one may go away.
+pub(super) async fn several(run: &mut Run<'_>, cluster: &Cluster, namespace: &str, values: &Values) -> ControlFlow<()> {
+    if !values.high_availability {
+        return ControlFlow::Continue(());
+    }
+    run.line(&table::SEVERAL, async || {
+        let mut wrong = vec![];
+        for component in COMPONENTS {
+            let name = format!("linkerd-{component}");
+            let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await.map_err(text)?.unwrap_or_default();
+            let available = found["status"]["availableReplicas"].as_i64().unwrap_or(0);
+            if available <= 1 {
+                wrong.push(format!("of the Deployment {name} {available} replicas are available"));
+            }
+        }
+        none(wrong)
+    })
+    .await
+}
+
+/// Whether each extension is installed once.
+pub(super) async fn extensions(run: &mut Run<'_>, cluster: &Cluster) -> ControlFlow<()> {
+    run.line(&table::EXTENSIONS, async || {
+        let mut namespaces = BTreeMap::<String, Vec<String>>::new();
+        for namespace in cluster.namespaces(EXTENSION).await.map_err(text)? {
+            let of = namespace.metadata.labels.and_then(|mut labels| labels.remove(EXTENSION)).unwrap_or_default();
+            namespaces.entry(of).or_default().extend(namespace.metadata.name);
+        }
+        let several = namespaces.into_iter().filter(|(_, names)| names.len() > 1);
+        none(
+            several.map(|(of, names)| format!("the namespaces {} have the extension {of}", names.join(", "))).collect(),
+        )
+    })
+    .await
 }
 
 fn of_kind<'o>(objects: &'o [Value], kind: &'o str) -> impl Iterator<Item = &'o str> {

@@ -10,13 +10,14 @@
 mod certificates;
 mod cluster;
 mod installed;
+mod marks;
 mod proxies;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
-pub use table::{ALL, Check, Severity};
+pub use table::{ALL, Check, LOCAL, Severity, local};
 
 use serde::Serialize;
 use std::{
@@ -26,6 +27,8 @@ use std::{
 use tokio::time::Instant;
 use weft_cluster::kubernetes::{Client, Cluster, Error};
 
+/// A few tell it all.
+const TOLD: usize = 10;
 /// Between two looks at what is waited for.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -102,7 +105,7 @@ pub async fn run(
     now: SystemTime,
     tell: &mut (dyn FnMut(Told<'_>) + Send),
 ) -> Report {
-    let mut run = Run { report: Report::default(), until: Instant::now() + options.wait, tell };
+    let mut run = Run::begin(options.wait, tell);
     // How far it came is in the report.
     let _ = all(&mut run, client, options, now).await;
     run.report
@@ -114,7 +117,7 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
     let namespace = options.namespace.as_str();
     cluster::fit(run, cluster).await?;
     match &options.what {
-        What::Pre => return cluster::free(run, cluster, namespace).await,
+        What::Pre => return cluster::open(run, cluster, namespace, now).await,
         What::Crds => return installed::defined(run, cluster, namespace, &table::DEFINED).await,
         What::ControlPlane | What::DataPlane(_) => {}
     }
@@ -122,24 +125,40 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
     installed::complete(run, cluster, namespace, &values).await?;
     certificates::identity(run, cluster, namespace, &values, now).await?;
     certificates::webhooks(run, cluster, namespace, now).await?;
-    installed::version(run, &values, &options.version)?;
-    proxies::of_the_control_plane(run, cluster, namespace).await?;
-    match &options.what {
-        What::DataPlane(of) => proxies::of_pods(run, cluster, namespace, of.as_deref()).await,
-        _ => ControlFlow::Continue(()),
+    let of = match &options.what {
+        What::DataPlane(of) => Some(of.as_deref()),
+        _ => None,
+    };
+    if let Some(of) = of {
+        certificates::trusted(run, cluster, namespace, of).await?;
     }
+    installed::version(run, &values, &options.version)?;
+    // Whoever has given the proxies a version of their own wants that one.
+    let wanted = values.proxy.image.version.or(&options.version);
+    proxies::of_the_control_plane(run, cluster, namespace, wanted).await?;
+    if let Some(of) = of {
+        proxies::of_pods(run, cluster, namespace, of, wanted).await?;
+        marks::of_pods(run, cluster, namespace, of, &values).await?;
+    }
+    installed::several(run, cluster, namespace, &values).await?;
+    installed::extensions(run, cluster).await
 }
 
 /// A check under way.
-struct Run<'a> {
-    report: Report,
+pub struct Run<'a> {
+    pub report: Report,
     until: Instant,
     tell: &'a mut (dyn FnMut(Told<'_>) + Send),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// What may come true is waited for so long.
+    pub fn begin(wait: Duration, tell: &'a mut (dyn FnMut(Told<'_>) + Send)) -> Self {
+        Self { report: Report::default(), until: Instant::now() + wait, tell }
+    }
+
     /// Asks a line, again and again if it may come true.
-    async fn line(&mut self, check: &'static Check, ask: impl AsyncFn() -> Result<(), String>) -> ControlFlow<()> {
+    pub async fn line(&mut self, check: &'static Check, ask: impl AsyncFn() -> Result<(), String>) -> ControlFlow<()> {
         loop {
             match ask().await {
                 Err(why) if check.retried && Instant::now() < self.until => {
@@ -152,7 +171,7 @@ impl Run<'_> {
     }
 
     /// Writes a line down, and goes on with what was found.
-    fn found<T>(&mut self, check: &'static Check, found: Result<T, String>) -> ControlFlow<(), T> {
+    pub fn found<T>(&mut self, check: &'static Check, found: Result<T, String>) -> ControlFlow<(), T> {
         let (found, error) = match found {
             Ok(found) => (Some(found), None),
             Err(error) => (None, Some(error)),
@@ -164,7 +183,7 @@ impl Run<'_> {
     }
 
     /// The same of a line that others may follow.
-    fn noted(&mut self, check: &'static Check, answer: Result<(), String>) -> ControlFlow<()> {
+    pub fn noted(&mut self, check: &'static Check, answer: Result<(), String>) -> ControlFlow<()> {
         match self.found(check, answer) {
             ControlFlow::Break(()) if check.severity == Severity::Fatal => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
@@ -173,7 +192,10 @@ impl Run<'_> {
 }
 
 /// The names of what is wrong, if anything is.
-fn none(wrong: Vec<String>) -> Result<(), String> {
+///
+/// # Errors
+/// Something is.
+pub fn none(wrong: Vec<String>) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 

@@ -1,9 +1,10 @@
 //! Whether pods have the proxies that they should have, and these are ready.
 
-use super::{Run, none, table, text};
+use super::{Run, TOLD, none, table, text};
 use std::ops::ControlFlow;
 use weft_cluster::{
     inject::PROXY,
+    install::running,
     k8s::api::core::v1::{ContainerStatus, Pod},
     kubernetes::{Cluster, Resource},
 };
@@ -11,15 +12,31 @@ use weft_model::names::annotation::INJECT;
 
 const NAMESPACE: Resource = Resource::new("", "v1", "Namespace", "namespaces");
 const COMPONENT: &str = "linkerd.io/control-plane-component";
-/// A few tell it all.
-const TOLD: usize = 10;
 
-pub(super) async fn of_the_control_plane(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<()> {
+pub(super) async fn of_the_control_plane(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    version: &str,
+) -> ControlFlow<()> {
     run.line(&table::PROXIES, async || {
         let pods = cluster.pods(Some(namespace), COMPONENT).await.map_err(text)?;
         none(pods.iter().filter_map(|pod| unready(pod).or_else(|| without(pod))).take(TOLD).collect())
     })
-    .await
+    .await?;
+    run.line(&table::PROXIES_VERSION, async || others(cluster, namespace, Some(namespace), version).await).await
+}
+
+/// Proxies of another version.
+async fn others(cluster: &Cluster, namespace: &str, of: Option<&str>, version: &str) -> Result<(), String> {
+    let pods = running(cluster, namespace, of).await.map_err(text)?;
+    // What ends is on its way to the version that is wanted.
+    let wrong = pods.iter().filter(|pod| pod.status != "Terminating" && (of.is_some() || pod.namespace != namespace));
+    let wrong = wrong.filter_map(|pod| {
+        let found = pod.version.as_deref().filter(|found| *found != version)?;
+        Some(format!("the proxy of pod {}/{} is {found}, not {version}", pod.namespace, pod.name))
+    });
+    none(wrong.take(TOLD).collect())
 }
 
 /// Of one namespace, or of all.
@@ -28,6 +45,7 @@ pub(super) async fn of_pods(
     cluster: &Cluster,
     control_namespace: &str,
     of: Option<&str>,
+    version: &str,
 ) -> ControlFlow<()> {
     run.line(&table::DATA_NAMESPACE, async || {
         let Some(name) = of else { return Ok(()) };
@@ -59,7 +77,8 @@ pub(super) async fn of_pods(
         });
         none(wrong.filter_map(without).take(TOLD).collect())
     })
-    .await
+    .await?;
+    run.line(&table::DATA_VERSION, async || others(cluster, control_namespace, of, version).await).await
 }
 
 type Annotations = std::collections::BTreeMap<String, String>;

@@ -80,11 +80,28 @@ pub(super) const GATEWAY_API: Check = check(
     "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml",
 );
 pub(super) const FREE: Check = check(
-    "pre-kubernetes-setup",
+    PRE,
     "control plane namespace does not already exist",
     "pre-ns",
     Error,
     "weft uninstall | kubectl delete -f -",
+);
+const PRE: &str = "pre-kubernetes-setup";
+const RIGHTS: &str = "use an account that may, such as a cluster's administrator: kubectl auth can-i --list";
+pub(super) const CLUSTER_OBJECTS: Check =
+    check(PRE, "can create non-namespaced resources", "pre-k8s-cluster-k8s", Error, RIGHTS);
+pub(super) const CREATE_ACCOUNTS: Check = check(PRE, "can create ServiceAccounts", "pre-k8s", Error, RIGHTS);
+pub(super) const CREATE_SERVICES: Check = check(PRE, "can create Services", "pre-k8s", Error, RIGHTS);
+pub(super) const CREATE_DEPLOYMENTS: Check = check(PRE, "can create Deployments", "pre-k8s", Error, RIGHTS);
+pub(super) const CREATE_CONFIG_MAPS: Check = check(PRE, "can create ConfigMaps", "pre-k8s", Error, RIGHTS);
+pub(super) const CREATE_SECRETS: Check = check(PRE, "can create Secrets", "pre-k8s", Error, RIGHTS);
+pub(super) const READ_SECRETS: Check = check(PRE, "can read Secrets", "pre-k8s", Error, RIGHTS);
+pub(super) const CLOCK: Check = check(
+    PRE,
+    "no clock skew detected",
+    "pre-k8s-clock-skew",
+    Warning,
+    "set the clocks by NTP, of this machine and of the nodes that are named: certificates hold from a moment on",
 );
 pub(super) const DEFINED: Check =
     check("linkerd-crd", "the mesh's own kinds are defined", "l5d-existence-crd", Fatal, INSTALL_CRDS).retried();
@@ -99,6 +116,14 @@ pub(super) const DEFINITIONS: Check =
     check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, UPGRADE_CRDS);
 pub(super) const MUTATING: Check =
     check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
+
+pub(super) const RUN_AS_ROOT: Check = check(
+    CONFIG,
+    "proxy-init container runs as root user if docker container runtime is used",
+    "l5d-proxy-init-run-as-root",
+    Error,
+    "weft upgrade --set proxyInit.runAsRoot=true | kubectl apply -f -",
+);
 
 pub(super) const VALUES: Check = check(
     EXISTENCE,
@@ -129,6 +154,13 @@ pub(super) const ANCHORS: Check = check(
     Fatal,
     "bring the ConfigMap linkerd-identity-trust-roots and the Secret linkerd-identity-issuer in order",
 );
+pub(super) const ANCHORS_ALGORITHM: Check = check(
+    IDENTITY,
+    "trust anchors are using supported crypto algorithm",
+    "l5d-identity-trustAnchors-use-supported-crypto",
+    Fatal,
+    ROTATE,
+);
 pub(super) const ANCHORS_NOW: Check = check(
     IDENTITY,
     "trust anchors are within their validity period",
@@ -141,6 +173,13 @@ pub(super) const ANCHORS_SOON: Check = check(
     "trust anchors are valid for at least 60 days",
     "l5d-identity-trustAnchors-not-expiring-soon",
     Warning,
+    ROTATE,
+);
+pub(super) const ISSUER_ALGORITHM: Check = check(
+    IDENTITY,
+    "issuer cert is using supported crypto algorithm",
+    "l5d-identity-issuer-cert-uses-supported-crypto",
+    Fatal,
     ROTATE,
 );
 pub(super) const ISSUER_NOW: Check = check(
@@ -175,6 +214,15 @@ pub(super) const INJECTOR_SOON: Check = check(
     UPGRADE,
 );
 
+const RESTART: &str = "kubectl rollout restart their workloads";
+pub(super) const TRUSTED: Check = check(
+    "linkerd-identity-data-plane",
+    "data plane proxies certificate match CA",
+    "l5d-identity-data-plane-proxies-certs-match-ca",
+    Warning,
+    RESTART,
+);
+
 pub(super) const SAME_VERSION: Check = check(
     VERSION,
     "control plane and cli versions match",
@@ -184,6 +232,14 @@ pub(super) const SAME_VERSION: Check = check(
 );
 pub(super) const PROXIES: Check =
     check(PROXY, "control plane proxies are healthy", "l5d-cp-proxy-healthy", Fatal, LOGS).retried();
+
+pub(super) const PROXIES_VERSION: Check = check(
+    PROXY,
+    "control plane proxies and cli versions match",
+    "l5d-cp-proxy-cli-version",
+    Warning,
+    "weft upgrade | kubectl apply -f -, or use the weft of the proxies' version",
+);
 
 pub(super) const DATA_NAMESPACE: Check =
     check(DATA_PLANE, "data plane namespace exists", "l5d-data-plane-exists", Fatal, "name another by --namespace");
@@ -198,13 +254,132 @@ pub(super) const UNMESHED: Check = check(
     "kubectl rollout restart their workload: they were made while the injector was away, or before they asked",
 );
 
-/// All of them, in the order in which they are shown.
+pub(super) const DATA_VERSION: Check =
+    check(DATA_PLANE, "data plane and cli versions match", "l5d-data-plane-cli-version", Warning, RESTART);
+const ANNOTATE: &str = "write it as an annotation: as a label it has no effect";
+pub(super) const POD_LABELS: Check =
+    check(DATA_PLANE, "data plane pod labels are configured correctly", "l5d-data-plane-pod-labels", Warning, ANNOTATE);
+pub(super) const SERVICE_LABELS: Check = check(
+    DATA_PLANE,
+    "data plane service labels are configured correctly",
+    "l5d-data-plane-services-labels",
+    Warning,
+    ANNOTATE,
+);
+pub(super) const SERVICE_ANNOTATIONS: Check = check(
+    DATA_PLANE,
+    "data plane service annotations are configured correctly",
+    "l5d-data-plane-services-annotations",
+    Warning,
+    "write it as a label: as an annotation it has no effect",
+);
+pub(super) const OPAQUE_PORTS: Check = check(
+    DATA_PLANE,
+    "opaque ports are properly annotated",
+    "linkerd-opaque-ports-definition",
+    Warning,
+    "give the Service and the template of its pods the same annotation config.linkerd.io/opaque-ports, or their namespace, and restart the pods",
+);
+
+pub(super) const SEVERAL: Check = check(
+    "linkerd-ha-checks",
+    "multiple replicas of control plane pods",
+    "l5d-control-plane-replicas",
+    Warning,
+    "weft upgrade --set controllerReplicas=3 | kubectl apply -f -",
+)
+.retried();
+pub(super) const EXTENSIONS: Check = check(
+    "linkerd-extension-checks",
+    "namespace configuration for extensions",
+    "l5d-extension-namespaces",
+    Warning,
+    "take the label linkerd.io/extension from all but one of the namespaces",
+);
+
+/// Those of a mesh on one machine, which `weft-local` asks.
+pub mod local {
+    use super::{
+        Check,
+        Severity::{Error, Fatal, Warning},
+        check,
+    };
+
+    const MESH: &str = "local-mesh";
+
+    pub const ANSWERS: Check = check(MESH, "the mesh answers", "local-answers", Fatal, "weft up -f DIR");
+    pub const SAME_VERSION: Check = check(
+        MESH,
+        "mesh and cli versions match",
+        "local-version",
+        Warning,
+        "weft down && weft up -f DIR, or use the weft of the mesh's version",
+    );
+    pub const CONTROL_PLANE: Check =
+        check(MESH, "the control plane is ready", "local-control-plane", Fatal, "weft logs linkerd/control-plane")
+            .retried();
+    pub const ROOT_SOON: Check = check(
+        MESH,
+        "the root certificate is valid for at least 60 days",
+        "local-root",
+        Warning,
+        "weft down, remove the folder ca of the state folder, weft up -f DIR: everybody gets a new certificate",
+    );
+    pub const ISSUER_NOW: Check = check(
+        MESH,
+        "the issuer's certificate is within its validity period",
+        "local-issuer",
+        Error,
+        "weft logs linkerd/control-plane says why it was not renewed",
+    );
+    pub const MANIFESTS: Check = check(
+        MESH,
+        "all manifests are carried out",
+        "local-manifests",
+        Error,
+        "correct the manifests: changes on disk are applied",
+    );
+    pub const PUBLISHED: Check = check(
+        MESH,
+        "published ports are open",
+        "local-published",
+        Error,
+        "weft down && weft up --publish another port",
+    );
+    pub const NAMESPACE: Check =
+        check(MESH, "data plane namespace exists", "local-namespace", Fatal, "name another by --namespace");
+    pub const PODS: Check =
+        check(MESH, "the pods are ready", "local-pods", Error, "weft logs NAMESPACE/NAME").retried();
+}
+
+/// All of [`local`], in the order in which they are shown.
+pub const LOCAL: &[&Check] = &[
+    &local::ANSWERS,
+    &local::SAME_VERSION,
+    &local::CONTROL_PLANE,
+    &local::ROOT_SOON,
+    &local::ISSUER_NOW,
+    &local::MANIFESTS,
+    &local::PUBLISHED,
+    &local::NAMESPACE,
+    &local::PODS,
+];
+
+/// All of a cluster's, in the order in which they are shown.
 pub const ALL: &[&Check] = &[
     &CLIENT,
     &ANSWERS,
     &MINIMUM,
     &GATEWAY_API,
     &FREE,
+    &CLUSTER_OBJECTS,
+    &CREATE_ACCOUNTS,
+    &CREATE_SERVICES,
+    &CREATE_DEPLOYMENTS,
+    &CREATE_CONFIG_MAPS,
+    &CREATE_SECRETS,
+    &READ_SECRETS,
+    &CLOCK,
     &DEFINED,
     &VALUES,
     &REPLICAS,
@@ -219,17 +394,29 @@ pub const ALL: &[&Check] = &[
     &ACCOUNTS,
     &DEFINITIONS,
     &MUTATING,
+    &RUN_AS_ROOT,
     &ANCHORS,
+    &ANCHORS_ALGORITHM,
     &ANCHORS_NOW,
     &ANCHORS_SOON,
+    &ISSUER_ALGORITHM,
     &ISSUER_NOW,
     &ISSUER_SOON,
     &ISSUED,
     &INJECTOR,
     &INJECTOR_SOON,
+    &TRUSTED,
     &SAME_VERSION,
     &PROXIES,
+    &PROXIES_VERSION,
     &DATA_NAMESPACE,
     &DATA_PROXIES,
     &UNMESHED,
+    &DATA_VERSION,
+    &POD_LABELS,
+    &SERVICE_LABELS,
+    &SERVICE_ANNOTATIONS,
+    &OPAQUE_PORTS,
+    &SEVERAL,
+    &EXTENSIONS,
 ];

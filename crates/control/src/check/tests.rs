@@ -1,6 +1,6 @@
 //! Every line, true and false, against the fake API server.
 
-use super::{ALL, Options, Outcome, Report, Severity, What, run, table};
+use super::{ALL, LOCAL, Options, Outcome, Report, Severity, What, run, table};
 use crate::ca;
 use serde_json::{Value, json};
 use std::{
@@ -82,8 +82,9 @@ async fn world() -> FakeApi {
         json!({"kind": "Namespace", "metadata": {"name": "shop", "annotations": {"linkerd.io/inject": "enabled"}}}),
     );
     api.put(json!({"kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"]}}));
-    api.put(pod("web-1", "shop", json!({"linkerd.io/control-plane-ns": "linkerd"}), true));
+        "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "selector": {"app": "web"},
+            "ports": [{"name": "db", "port": 80, "targetPort": 8080}]}}));
+    api.put(pod("web-1", "shop", json!({"linkerd.io/control-plane-ns": "linkerd", "app": "web"}), true));
     for component in ["destination", "identity", "proxy-injector"] {
         api.put(own(component));
     }
@@ -124,12 +125,27 @@ async fn a_mesh_in_order_has_no_line_that_fails() {
     let report = asked(&api, What::DataPlane(Some("shop".to_owned())), Duration::ZERO).await;
     assert_eq!(failed(&report), []);
     let lines: Vec<_> = report.0.iter().map(|line| line.check).collect();
-    let elsewhere = [&table::FREE, &table::DEFINED];
+    let elsewhere = [
+        &table::FREE,
+        &table::CLUSTER_OBJECTS,
+        &table::CREATE_ACCOUNTS,
+        &table::CREATE_SERVICES,
+        &table::CREATE_DEPLOYMENTS,
+        &table::CREATE_CONFIG_MAPS,
+        &table::CREATE_SECRETS,
+        &table::READ_SECRETS,
+        &table::CLOCK,
+        &table::DEFINED,
+        &table::SEVERAL,
+    ];
     let expected: Vec<_> = ALL.iter().copied().filter(|check| !elsewhere.contains(check)).collect();
     assert_eq!(lines, expected, "in the order of the table");
     assert_eq!(failed(&asked(&api, What::Crds, Duration::ZERO).await), []);
     api.delete("Namespace", "", "linkerd");
+    let before = api.all("ClusterRole");
     assert_eq!(failed(&asked(&api, What::Pre, Duration::ZERO).await), []);
+    assert_eq!(api.all("ClusterRole"), before, "nothing is created");
+    assert_eq!(api.all("Namespace").len(), 1);
 }
 
 /// Changes what is there.
@@ -137,6 +153,18 @@ fn edit(api: &FakeApi, kind: &str, namespace: &str, name: &str, change: impl FnO
     let mut object = api.get(kind, namespace, name).unwrap();
     change(&mut object);
     api.put(object);
+}
+
+fn may_not(api: &FakeApi, plural: &str, says: &'static str) -> (What, Duration, &'static str) {
+    api.forbid(plural);
+    (What::Pre, Duration::ZERO, says)
+}
+
+/// A certificate and its key of a kind that Linkerd's proxies do not take.
+fn p384() -> (String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let params = rcgen::CertificateParams::new(vec!["identity.linkerd.cluster.local".to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
 /// Breaks what one line is about; says what it is asked for, when, and what it then says.
@@ -163,6 +191,23 @@ fn broken(check: &table::Check, api: &FakeApi) -> (What, Duration, &'static str)
             usual("grpcroutes.gateway.networking.k8s.io is missing")
         }
         c if c == &table::FREE => (What::Pre, Duration::ZERO, "the namespace linkerd exists"),
+        c if c == &table::CLUSTER_OBJECTS => {
+            api.forbid("clusterrolebindings");
+            (What::Pre, Duration::ZERO, "cannot create ClusterRoleBinding linkerd-linkerd-destination: ")
+        }
+        c if c == &table::CREATE_ACCOUNTS => may_not(api, "serviceaccounts", "may not create serviceaccounts"),
+        c if c == &table::CREATE_SERVICES => may_not(api, "services", "may not create services"),
+        c if c == &table::CREATE_DEPLOYMENTS => may_not(api, "deployments", "may not create deployments"),
+        c if c == &table::CREATE_CONFIG_MAPS => may_not(api, "configmaps", "may not create configmaps"),
+        c if c == &table::CREATE_SECRETS => may_not(api, "secrets", "may not create secrets"),
+        c if c == &table::READ_SECRETS => may_not(api, "secrets", "may not get secrets in the namespace linkerd"),
+        c if c == &table::CLOCK => {
+            edit(api, "Node", "", "n1", |node| {
+                let condition = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"});
+                node["status"] = json!({"conditions": [condition]});
+            });
+            (What::Pre, Duration::ZERO, "the clock of node n1 and this machine's")
+        }
         c if c == &table::DEFINED => {
             api.delete("CustomResourceDefinition", "", "servers.policy.linkerd.io");
             (What::Crds, Duration::ZERO, "servers.policy.linkerd.io of version ")
@@ -220,6 +265,40 @@ fn broken(check: &table::Check, api: &FakeApi) -> (What, Duration, &'static str)
             });
             usual("the Secret linkerd-identity-issuer has no key key.pem")
         }
+        c if c == &table::RUN_AS_ROOT => {
+            edit(api, "Node", "", "n1", |node| {
+                let mut info = json!({"containerRuntimeVersion": "docker://20.10.0"});
+                for other in [
+                    "architecture",
+                    "bootID",
+                    "kernelVersion",
+                    "kubeProxyVersion",
+                    "kubeletVersion",
+                    "machineID",
+                    "operatingSystem",
+                    "osImage",
+                    "systemUUID",
+                ] {
+                    info[other] = json!("");
+                }
+                node["status"] = json!({"nodeInfo": info});
+            });
+            usual("node n1 runs Docker")
+        }
+        c if c == &table::ANCHORS_ALGORITHM => {
+            edit(api, "ConfigMap", "linkerd", "linkerd-identity-trust-roots", |map| {
+                map["data"]["ca-bundle.crt"] = json!(p384().0);
+            });
+            usual("the ConfigMap linkerd-identity-trust-roots")
+        }
+        c if c == &table::ISSUER_ALGORITHM => {
+            edit(api, "Secret", "linkerd", "linkerd-identity-issuer", |secret| {
+                let (certificate, key) = p384();
+                secret["data"]["crt.pem"] = json!(ByteString(certificate.into_bytes()));
+                secret["data"]["key.pem"] = json!(ByteString(key.into_bytes()));
+            });
+            usual("is not signed with ECDSA or RSA and SHA-256")
+        }
         c if c == &table::ANCHORS_NOW => later(3651, "has expired"),
         c if c == &table::ANCHORS_SOON => later(3600, "days more"),
         c if c == &table::ISSUER_NOW => later(366, "has expired"),
@@ -238,6 +317,63 @@ fn broken(check: &table::Check, api: &FakeApi) -> (What, Duration, &'static str)
             usual("does not vouch for the Secret linkerd-proxy-injector-k8s-tls")
         }
         c if c == &table::INJECTOR_SOON => later(310, "days more"),
+        c if c == &table::TRUSTED => {
+            edit(api, "Pod", "shop", "web-1", |pod| {
+                pod["spec"]["initContainers"][0]["env"] =
+                    json!([{"name": "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "value": material(true).anchors_pem}]);
+            });
+            usual("the proxy of pod shop/web-1 trusts other roots")
+        }
+        c if c == &table::PROXIES_VERSION => {
+            edit(api, "Pod", "linkerd", "identity", |pod| {
+                pod["metadata"]["annotations"] = json!({"linkerd.io/proxy-version": "v0"});
+            });
+            usual("the proxy of pod linkerd/identity is v0, not v1")
+        }
+        c if c == &table::DATA_VERSION => {
+            edit(api, "Pod", "shop", "web-1", |pod| {
+                pod["metadata"]["annotations"] = json!({"linkerd.io/proxy-version": "v0"});
+            });
+            usual("the proxy of pod shop/web-1 is v0, not v1")
+        }
+        c if c == &table::POD_LABELS => {
+            edit(api, "Pod", "shop", "web-1", |pod| pod["metadata"]["labels"]["linkerd.io/inject"] = json!("enabled"));
+            usual("pod shop/web-1 has the label linkerd.io/inject")
+        }
+        c if c == &table::SERVICE_LABELS => {
+            edit(api, "Service", "shop", "web", |service| {
+                service["metadata"]["labels"] = json!({"config.linkerd.io/opaque-ports": "80"});
+            });
+            usual("Service shop/web has the label config.linkerd.io/opaque-ports")
+        }
+        c if c == &table::SERVICE_ANNOTATIONS => {
+            edit(api, "Service", "shop", "web", |service| {
+                service["metadata"]["annotations"] = json!({"mirror.linkerd.io/exported": "true"});
+            });
+            usual("Service shop/web has the annotation mirror.linkerd.io/exported")
+        }
+        c if c == &table::OPAQUE_PORTS => {
+            edit(api, "Service", "shop", "web", |service| {
+                service["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "db"});
+            });
+            usual(
+                "port 80 of Service shop/web is opaque, and port 8080 of pod shop/web-1, which it leads to, is not opaque",
+            )
+        }
+        c if c == &table::SEVERAL => {
+            edit(api, "ConfigMap", "linkerd", "linkerd-config", |map| {
+                map["data"]["values"] = json!("linkerdVersion: v1\nhighAvailability: true\n");
+            });
+            usual("of the Deployment linkerd-destination 0 replicas are available")
+        }
+        c if c == &table::EXTENSIONS => {
+            for name in ["viz", "viz-2"] {
+                api.put(
+                    json!({"kind": "Namespace", "metadata": {"name": name, "labels": {"linkerd.io/extension": "viz"}}}),
+                );
+            }
+            usual("the namespaces viz, viz-2 have the extension viz")
+        }
         c if c == &table::SAME_VERSION => {
             edit(api, "ConfigMap", "linkerd", "linkerd-config", |map| {
                 map["data"]["values"] = json!("linkerdVersion: v2\n");
@@ -312,7 +448,7 @@ fn the_reference_is_the_table() {
                     fatal one (×) ends the check.\n"
         .to_owned();
     let mut category = "";
-    for check in ALL {
+    for check in ALL.iter().chain(LOCAL) {
         if check.category != category {
             category = check.category;
             text += &format!("\n## {category}\n");
@@ -328,6 +464,15 @@ fn the_reference_is_the_table() {
             check.anchor, check.description, check.remedy
         );
     }
+    text += "\n## What Linkerd's has besides\n\n\
+        | Linkerd's | why it is not here |\n|---|---|\n\
+        | can create CronJobs; the heartbeat's ServiceAccount | weft never calls out: there is no heartbeat |\n\
+        | can read extension-apiserver-authentication configmap | nothing of weft is an aggregated API server |\n\
+        | linkerd-version; control plane and proxies are up-to-date | weft asks nobody for the newest version; versions are compared with this \
+        command's |\n\
+        | linkerd-cni-plugin | there is no CNI plugin: `cniEnabled` is refused by name |\n\
+        | the certificates of sp-validator and policy-validator | these webhooks are not installed |\n\
+        | extensions' own checks (`linkerd-NAME check` of PATH) | weft has no extensions that are programs of their own |\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/check.md");
     if std::env::var_os("WEFT_UPDATE").is_some() {
         std::fs::write(path, &text).unwrap();

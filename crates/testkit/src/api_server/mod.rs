@@ -108,6 +108,11 @@ impl FakeApi {
         self.world.token(token, user, audiences);
     }
 
+    /// Nobody may create objects of these, and reviews of access say so of whatever is asked.
+    pub fn forbid(&self, plural: &str) {
+        self.world.forbid(plural);
+    }
+
     pub fn requests(&self) -> Vec<Request> {
         self.world.requests()
     }

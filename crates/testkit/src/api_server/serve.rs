@@ -61,6 +61,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
     if rest == ["tokenreviews"] {
         return Ok(json_response(201, &world.review(sent)));
     }
+    if rest == ["selfsubjectaccessreviews"] {
+        return Ok(json_response(201, &world.access(sent)));
+    }
     let (namespace, plural, name) = match rest {
         ["namespaces", namespace, plural, name] => (Some(*namespace), *plural, Some(*name)),
         ["namespaces", namespace, plural] => (Some(*namespace), *plural, None),
@@ -80,7 +83,12 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         (Method::GET, Some(name)) => {
             world.get(&id(name)).map_or_else(|| status(404, "NotFound"), |o| json_response(200, &o))
         }
+        (Method::POST, None) if world.is_forbidden(plural) => status(403, "Forbidden"),
         (Method::POST, None) => match sent["metadata"]["name"].as_str() {
+            Some(name) if query.get("dryRun").is_some_and(|run| *run == "All") => match world.get(&id(name)) {
+                Some(_) => status(409, "AlreadyExists"),
+                None => json_response(201, &sent),
+            },
             Some(name) => written(world.create(id(name), sent.clone()), 201),
             None => status(422, "Invalid"),
         },

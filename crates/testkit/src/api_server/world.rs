@@ -86,6 +86,8 @@ pub(super) struct State {
     pub(super) release: Option<String>,
     tokens: HashMap<String, (String, Vec<String>)>,
     requests: Vec<Request>,
+    /// Plurals of what nobody may do anything with.
+    forbidden: Vec<String>,
     /// Where lists go on, by the number of their token: after which object, and of which version they are.
     continued: Vec<(Id, u64)>,
 }
@@ -227,6 +229,21 @@ impl World {
     pub(super) fn token(&self, token: &str, user: &str, audiences: &[&str]) {
         let audiences = audiences.iter().map(|a| (*a).to_owned()).collect();
         self.state().tokens.insert(token.to_owned(), (user.to_owned(), audiences));
+    }
+
+    pub(super) fn forbid(&self, plural: &str) {
+        self.state().forbidden.push(plural.to_owned());
+    }
+
+    pub(super) fn is_forbidden(&self, plural: &str) -> bool {
+        self.state().forbidden.iter().any(|forbidden| forbidden == plural)
+    }
+
+    /// The answer to a SelfSubjectAccessReview.
+    pub(super) fn access(&self, mut review: Value) -> Value {
+        let of = review["spec"]["resourceAttributes"]["resource"].as_str().unwrap_or_default();
+        review["status"] = json!({"allowed": !self.is_forbidden(of)});
+        review
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {

@@ -1,0 +1,139 @@
+//! Whether what people have written at pods and Services stands where it has an effect, and says the same.
+
+use super::{Run, TOLD, none, table, text};
+use std::{collections::BTreeMap, ops::ControlFlow};
+use weft_cluster::{
+    annotation::PortList,
+    k8s::{
+        api::core::v1::{Container, ContainerPort, Pod, Service, ServicePort},
+        apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    },
+    kubernetes::Cluster,
+    values::Values,
+};
+use weft_model::names::annotation::{INJECT, OPAQUE_PORTS};
+
+/// What is read of annotations alone.
+const ANNOTATIONS: [&str; 2] = ["config.linkerd.io/", "config.alpha.linkerd.io/"];
+/// What is read of labels alone.
+const EXPORTED: &str = "mirror.linkerd.io/exported";
+
+/// Of one namespace, or of all but the control plane's.
+pub(super) async fn of_pods(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    control_namespace: &str,
+    of: Option<&str>,
+    values: &Values,
+) -> ControlFlow<()> {
+    let is_asked = |meta: &ObjectMeta| {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        of.map_or(namespace != control_namespace, |of| of == namespace)
+    };
+    let pods = async || {
+        let labels = format!("linkerd.io/control-plane-ns={control_namespace}");
+        let pods = cluster.pods(of, &labels).await.map_err(text)?;
+        Ok::<_, String>(pods.into_iter().filter(|pod| is_asked(&pod.metadata)).collect::<Vec<_>>())
+    };
+    let services = async || {
+        let services = cluster.services().await.map_err(text)?;
+        Ok::<_, String>(services.into_iter().filter(|service| is_asked(&service.metadata)).collect::<Vec<_>>())
+    };
+    run.line(&table::POD_LABELS, async || {
+        none(pods().await?.iter().flat_map(|pod| labels("pod", &pod.metadata)).take(TOLD).collect())
+    })
+    .await?;
+    run.line(&table::SERVICE_LABELS, async || {
+        none(services().await?.iter().flat_map(|service| labels("Service", &service.metadata)).take(TOLD).collect())
+    })
+    .await?;
+    run.line(&table::SERVICE_ANNOTATIONS, async || {
+        let services = services().await?;
+        let has = |meta: &ObjectMeta| meta.annotations.as_ref().is_some_and(|all| all.contains_key(EXPORTED));
+        let wrong = services.iter().map(|service| &service.metadata).filter(|meta| has(meta));
+        none(wrong.take(TOLD).map(|meta| format!("{} has the annotation {EXPORTED}", named("Service", meta))).collect())
+    })
+    .await?;
+    run.line(&table::OPAQUE_PORTS, async || {
+        let (services, pods) = (services().await?, pods().await?);
+        let default: PortList = values.proxy.opaque_ports.parse().unwrap_or_default();
+        none(services.iter().flat_map(|service| differing(service, &pods, &default)).take(TOLD).collect())
+    })
+    .await
+}
+
+fn named(kind: &str, meta: &ObjectMeta) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{kind} {}/{}", text(&meta.namespace), text(&meta.name))
+}
+
+/// Annotations of the mesh that somebody has written as labels.
+fn labels(kind: &str, meta: &ObjectMeta) -> Vec<String> {
+    let is_wrong = |key: &&String| *key == INJECT || ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix));
+    let wrong = meta.labels.iter().flat_map(BTreeMap::keys).filter(is_wrong);
+    wrong.map(|key| format!("{} has the label {key}", named(kind, meta))).collect()
+}
+
+/// Ports that are bytes for the one side and not for the other. A headless Service's clients ask for its pods.
+fn differing(service: &Service, pods: &[Pod], default: &PortList) -> Vec<String> {
+    let Some(spec) = &service.spec else { return vec![] };
+    let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return vec![] };
+    if spec.cluster_ip.as_deref() == Some("None") {
+        return vec![];
+    }
+    let said = |meta: &ObjectMeta| {
+        let own = meta.annotations.as_ref().and_then(|all| all.get(OPAQUE_PORTS));
+        own.map_or_else(|| Ok(default.clone()), |own| own.parse::<PortList>())
+    };
+    let is_behind = |pod: &&Pod| {
+        let labels = pod.metadata.labels.as_ref();
+        pod.metadata.namespace == service.metadata.namespace
+            && selector.iter().all(|(key, value)| labels.and_then(|all| all.get(key)) == Some(value))
+    };
+    let of_service = match said(&service.metadata) {
+        Ok(list) => list,
+        Err(error) => return vec![format!("{}: {OPAQUE_PORTS}: {error}", named("Service", &service.metadata))],
+    };
+    let mut wrong = vec![];
+    for pod in pods.iter().filter(is_behind) {
+        let of_pod = match said(&pod.metadata) {
+            Ok(list) => list,
+            Err(error) => {
+                wrong.push(format!("{}: {OPAQUE_PORTS}: {error}", named("pod", &pod.metadata)));
+                continue;
+            }
+        };
+        for port in spec.ports.iter().flatten() {
+            let Some((target, name)) = target(port, pod) else { continue };
+            let number = u16::try_from(port.port).unwrap_or_default();
+            let sides = [of_service.contains(number, port.name.as_deref()), of_pod.contains(target, name.as_deref())];
+            let [service_is, pod_is] = sides.map(|is| if is { "opaque" } else { "not opaque" });
+            if service_is != pod_is {
+                wrong.push(format!(
+                    "port {number} of {} is {service_is}, and port {target} of {}, which it leads to, is {pod_is}",
+                    named("Service", &service.metadata),
+                    named("pod", &pod.metadata)
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// The pod's port that a Service's leads to, and its name.
+fn target(port: &ServicePort, pod: &Pod) -> Option<(u16, Option<String>)> {
+    let spec = pod.spec.iter();
+    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let ports = |c: &'_ Container| c.ports.clone().unwrap_or_default();
+    let all: Vec<ContainerPort> = containers.flat_map(ports).collect();
+    let number = |n: i32| u16::try_from(n).ok();
+    let named = |n: u16| all.iter().find(|p| number(p.container_port) == Some(n)).and_then(|p| p.name.clone());
+    match &port.target_port {
+        Some(IntOrString::String(name)) => {
+            let found = all.iter().find(|p| p.name.as_ref() == Some(name))?;
+            Some((number(found.container_port)?, Some(name.clone())))
+        }
+        Some(IntOrString::Int(n)) => number(*n).map(|n| (n, named(n))),
+        None => number(port.port).map(|n| (n, named(n))),
+    }
+}
