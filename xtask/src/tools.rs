@@ -39,6 +39,8 @@ pub(crate) const TEST: &[Tool] = &[
     tool("curl", "curl"),
     tool("python3", "python3"),
     tool("slowhttptest", "slowhttptest"),
+    tool("zsh", "zsh"),
+    tool("fish", "fish"),
     server("nginx", "nginx"),
     server("haproxy", "haproxy"),
     server("apache2", "apache2-bin"),

@@ -2,12 +2,15 @@
 
 mod inject;
 mod install;
+mod mesh;
+mod profile;
+#[cfg(test)]
+mod reference;
 
 pub(crate) use inject::{Inject, InjectOptions, ManifestFormat, ProxyOptions, Uninject};
-pub(crate) use install::{
-    Check, CheckOutput, GivenValues, Install, InstallOnly, InstallOptions, Prune, ToCluster, Uninstall, Upgrade,
-    Version,
-};
+pub(crate) use install::{GivenValues, Install, InstallOnly, InstallOptions, Prune, ToCluster, Uninstall, Upgrade};
+pub(crate) use mesh::{Check, CheckOutput, Identity, Output, Ps, ToMesh, Version};
+pub(crate) use profile::Profile;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -55,6 +58,12 @@ pub(crate) enum Command {
     Uninstall(Uninstall),
     /// Prints the versions of this command, of the control plane in a cluster and of its proxies.
     Version(Version),
+    /// Prints a ServiceProfile made from what describes a service. This version's control plane does not carry out ServiceProfiles yet.
+    Profile(Profile),
+    /// Prints the certificates by which pods prove who they are.
+    Identity(Identity),
+    /// Prints a script by which a shell completes weft's words: source <(weft completion bash).
+    Completion(Completion),
     /// A process of the control plane on Kubernetes.
     #[command(hide = true)]
     ControlPlane(Box<ControlPlane>),
@@ -129,20 +138,6 @@ pub(crate) struct Run {
 }
 
 #[derive(ClapArgs)]
-pub(crate) struct Ps {
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Table,
-    /// With addresses, process ids and fields that are ignored.
-    Wide,
-    Json,
-}
-
-#[derive(ClapArgs)]
 pub(crate) struct Logs {
     /// A workload or a pod; linkerd/control-plane is the control plane.
     #[arg(value_name = "[NAMESPACE/]NAME")]
@@ -156,6 +151,18 @@ pub(crate) struct Logs {
     /// What the proxies have written instead of the programs.
     #[arg(long)]
     pub(crate) proxy: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Completion {
+    pub(crate) shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// One process of the control plane. Pods are its users; `weft_cluster::install` renders its flags.

@@ -9,7 +9,8 @@ mod live;
 mod print;
 
 use args::{Args, Command};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
+use commands::meant::Folder;
 use std::{ffi::OsString, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -18,8 +19,19 @@ fn main() -> ExitCode {
     if let Some(code) = weft_local::role(&arguments) {
         return code;
     }
-    let args = Args::parse();
-    match run(args) {
+    let read = Args::command().try_get_matches().and_then(|matches| {
+        let named = matches.value_source("state") == Some(ValueSource::CommandLine);
+        Ok((Args::from_arg_matches(&matches)?, named))
+    });
+    let (args, named) = match read {
+        Ok(read) => read,
+        Err(told) => {
+            // Help goes to standard output, and is no failure.
+            let _ = told.print();
+            return if told.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(args, named) {
         Ok(code) => code,
         Err(error) => {
             print::error(&format!("weft: {error:#}"));
@@ -28,25 +40,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<ExitCode> {
+fn run(args: Args, named: bool) -> anyhow::Result<ExitCode> {
     let state = args.state;
+    let folder = Folder { path: state.clone(), named };
     // Starts its own threads, after it has started the node.
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match args.command {
         Command::Up(up) => commands::up::run(state, up),
         Command::Demo(demo) => commands::demo::run(state, demo),
         Command::Run(run) => runtime()?.block_on(commands::run::run(state, run)),
-        Command::Ps(ps) => runtime()?.block_on(commands::ps::run(state, ps)),
+        Command::Ps(ps) => runtime()?.block_on(commands::ps::run(&folder, ps)),
         Command::Logs(logs) => runtime()?.block_on(commands::logs::run(state, logs)),
         Command::Down => runtime()?.block_on(commands::down::run(state)),
-        Command::Inject(inject) => commands::inject::run(*inject),
-        Command::Uninject(uninject) => commands::inject::undo(uninject),
-        Command::Install(install) => runtime()?.block_on(commands::install::run(*install)),
-        Command::Upgrade(upgrade) => runtime()?.block_on(commands::upgrade::run(*upgrade)),
-        Command::Prune(prune) => runtime()?.block_on(commands::prune::run(prune)),
-        Command::Check(check) => runtime()?.block_on(commands::check::run(check)),
-        Command::Version(version) => runtime()?.block_on(commands::version::run(version)),
-        Command::Uninstall(uninstall) => runtime()?.block_on(commands::uninstall::run(uninstall)),
+        Command::Inject(inject) => runtime()?.block_on(commands::inject::run(*inject)),
+        Command::Uninject(uninject) => runtime()?.block_on(commands::inject::undo(uninject)),
+        Command::Install(install) => runtime()?.block_on(commands::install::run(&folder, *install)),
+        Command::Upgrade(upgrade) => runtime()?.block_on(commands::upgrade::run(&folder, *upgrade)),
+        Command::Prune(prune) => runtime()?.block_on(commands::prune::run(&folder, prune)),
+        Command::Check(check) => runtime()?.block_on(commands::check::run(&folder, check)),
+        Command::Version(version) => runtime()?.block_on(commands::version::run(&folder, version)),
+        Command::Uninstall(uninstall) => runtime()?.block_on(commands::uninstall::run(&folder, uninstall)),
+        Command::Profile(profile) => runtime()?.block_on(commands::profile::run(&folder, profile)),
+        Command::Identity(identity) => runtime()?.block_on(commands::identity::run(&folder, identity)),
+        Command::Completion(completion) => Ok(commands::completion::run(&completion)),
         Command::ControlPlane(process) => runtime()?.block_on(commands::control_plane::run(*process)),
     }
 }

@@ -86,6 +86,11 @@ impl Client {
         &self.state_dir
     }
 
+    /// Whether a mesh runs in the folder that can be asked.
+    pub async fn runs(&self) -> bool {
+        UnixStream::connect(state::api_socket(&self.state_dir)).await.is_ok()
+    }
+
     /// # Errors
     /// No mesh runs.
     pub async fn status(&self) -> Result<Status, Error> {

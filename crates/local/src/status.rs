@@ -11,6 +11,9 @@ use weft_cluster::manifest::{Ignored, Problem};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     pub state_dir: PathBuf,
+    /// Of `weft`; empty if it is older than this field.
+    #[serde(default)]
+    pub version: String,
     pub workloads: Vec<Workload>,
     pub services: Vec<Service>,
     pub published: Vec<Published>,

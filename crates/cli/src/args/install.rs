@@ -1,8 +1,8 @@
-//! The words of `weft install`, `upgrade`, `prune`, `check`, `uninstall` and `version`: Linkerd's.
+//! The words of `weft install`, `upgrade`, `prune` and `uninstall`: Linkerd's.
 
 use super::{ManifestFormat, ProxyOptions};
-use clap::{Args, ValueEnum};
-use std::{path::PathBuf, time::Duration};
+use clap::Args;
+use std::path::PathBuf;
 
 /// Which cluster, and where in it.
 #[derive(Args, Clone)]
@@ -155,59 +155,6 @@ pub(crate) struct Uninstall {
     pub(crate) force: bool,
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: ManifestFormat,
-    #[command(flatten)]
-    pub(crate) to: ToCluster,
-}
-
-#[derive(Args)]
-pub(crate) struct Check {
-    /// Whether the cluster is fit for an installation.
-    #[arg(long, conflicts_with_all = ["crds", "proxy"])]
-    pub(crate) pre: bool,
-    /// Whether the mesh's own kinds are defined.
-    #[arg(long, conflicts_with = "proxy")]
-    pub(crate) crds: bool,
-    /// Also the pods of the mesh.
-    #[arg(long)]
-    pub(crate) proxy: bool,
-    /// Whose pods, with --proxy [default: all namespaces]
-    #[arg(short, long, value_name = "NAMESPACE", requires = "proxy")]
-    pub(crate) namespace: Option<String>,
-    /// The version that the control plane should have [default: this command's]
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) expected_version: Option<String>,
-    /// How long to wait for what may come true, such as 5m0s.
-    #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = super::durations)]
-    pub(crate) wait: Duration,
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: CheckOutput,
-    #[command(flatten)]
-    pub(crate) to: ToCluster,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CheckOutput {
-    #[default]
-    Table,
-    Json,
-    /// Only what failed.
-    Short,
-}
-
-#[derive(Args)]
-pub(crate) struct Version {
-    /// Only the versions themselves.
-    #[arg(long)]
-    pub(crate) short: bool,
-    /// Asks no cluster.
-    #[arg(long, conflicts_with = "proxy")]
-    pub(crate) client: bool,
-    /// Also of the proxies that run.
-    #[arg(long)]
-    pub(crate) proxy: bool,
-    /// Whose proxies, with --proxy [default: all namespaces]
-    #[arg(short, long, value_name = "NAMESPACE", requires = "proxy")]
-    pub(crate) namespace: Option<String>,
     #[command(flatten)]
     pub(crate) to: ToCluster,
 }

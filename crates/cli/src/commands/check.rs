@@ -1,5 +1,6 @@
 //! `weft check`: what is looked at, and how it came out.
 
+use super::meant::{self, Folder, Meant};
 use crate::{
     args::{Check, CheckOutput},
     print,
@@ -12,31 +13,57 @@ use std::{
 };
 use weft_cluster::kubernetes::connect_as_user;
 use weft_control::check::{self, Line, Options, Outcome, Report, Told, What};
+use weft_local::{Client, check as local};
 
 /// Where each line is explained.
 const HINTS: &str = "docs/reference/check.md";
 
-pub(crate) async fn run(args: Check) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(folder: &Folder, args: Check) -> anyhow::Result<ExitCode> {
+    let meant = match args.pre || args.crds {
+        true => {
+            meant::cluster_alone(folder, &args.of.to).await?;
+            Meant::Cluster
+        }
+        false => meant::mesh(folder, &args.of).await?,
+    };
+    let output = args.output;
+    let mut shown = Shown { output, category: "", waits: std::io::stderr().is_terminal() };
+    let report = match meant {
+        Meant::Local(client) => of_the_machine(&client, args, &mut shown).await,
+        Meant::Cluster => of_a_cluster(args, &mut shown).await,
+    };
+    match output {
+        CheckOutput::Json => show(&format!("{:#}\n", json(&report))),
+        CheckOutput::Table | CheckOutput::Short => show(&footer(&report)),
+    }
+    Ok(if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn of_the_machine(client: &Client, args: Check, shown: &mut Shown) -> Report {
+    let options = local::Options {
+        pods: args.proxy.then_some(args.namespace),
+        wait: args.wait,
+        version: version(args.expected_version),
+    };
+    local::check(client, &options, jiff::Timestamp::now(), &mut |told| shown.tell(&told)).await
+}
+
+async fn of_a_cluster(args: Check, shown: &mut Shown) -> Report {
     let what = match (args.pre, args.crds, args.proxy) {
         (true, ..) => What::Pre,
         (_, true, _) => What::Crds,
         (.., true) => What::DataPlane(args.namespace),
         _ => What::ControlPlane,
     };
-    let options = Options {
-        what,
-        namespace: args.to.linkerd_namespace,
-        wait: args.wait,
-        version: args.expected_version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-    };
-    let client = connect_as_user(args.to.kubeconfig.as_deref(), args.to.context.as_deref()).await;
-    let mut shown = Shown { output: args.output, category: "", waits: std::io::stderr().is_terminal() };
-    let report = check::run(client, &options, SystemTime::now(), &mut |told| shown.tell(&told)).await;
-    match args.output {
-        CheckOutput::Json => show(&format!("{:#}\n", json(&report))),
-        CheckOutput::Table | CheckOutput::Short => show(&footer(&report)),
-    }
-    Ok(if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let to = args.of.to;
+    let version = version(args.expected_version);
+    let options = Options { what, namespace: to.linkerd_namespace, wait: args.wait, version };
+    let client = connect_as_user(to.kubeconfig.as_deref(), to.context.as_deref()).await;
+    check::run(client, &options, SystemTime::now(), &mut |told| shown.tell(&told)).await
+}
+
+fn version(expected: Option<String>) -> String {
+    expected.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned())
 }
 
 /// Line by line, while it goes on.
@@ -133,11 +160,14 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let line = |check, error: Option<&str>| Line { check, error: error.map(str::to_owned) };
+        let line = |description, error: Option<&str>| Line {
+            check: check::ALL.iter().find(|check| check.description == description).unwrap(),
+            error: error.map(str::to_owned),
+        };
         Report(vec![
-            line(check::ALL[0], None),
-            line(check::ALL[1], Some("refused\nand more")),
-            line(check::ALL[8], Some("few")),
+            line("can initialize the client", None),
+            line("can query the Kubernetes API", Some("refused\nand more")),
+            line("no unschedulable pods", Some("few")),
         ])
     }
 

@@ -1,12 +1,16 @@
 //! One file per command.
 
 pub(crate) mod check;
+pub(crate) mod completion;
 pub(crate) mod control_plane;
 pub(crate) mod demo;
 pub(crate) mod down;
+pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod install;
 pub(crate) mod logs;
+pub(crate) mod meant;
+pub(crate) mod profile;
 pub(crate) mod prune;
 pub(crate) mod ps;
 pub(crate) mod run;
@@ -25,7 +29,7 @@ fn client(state: Option<PathBuf>) -> Result<Client, weft_local::Error> {
     Client::new(state)
 }
 
-/// The cluster that a command is about.
+/// The cluster that a command asks.
 async fn cluster(to: &ToCluster) -> anyhow::Result<Cluster> {
     Ok(Cluster::new(connect_as_user(to.kubeconfig.as_deref(), to.context.as_deref()).await?))
 }

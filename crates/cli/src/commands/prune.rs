@@ -1,13 +1,17 @@
 //! `weft prune`: what earlier versions have left in a cluster, for `kubectl delete -f -`.
 
-use super::{cluster, print_objects, upgrade::Next};
+use super::{
+    meant::{Folder, cluster_to_change},
+    print_objects,
+    upgrade::Next,
+};
 use crate::{args::Prune, print};
 use anyhow::bail;
 use std::process::ExitCode;
 use weft_cluster::install::{self, Author, By, Material, Source};
 
-pub(crate) async fn run(args: Prune) -> anyhow::Result<ExitCode> {
-    let cluster = cluster(&args.to).await?;
+pub(crate) async fn run(folder: &Folder, args: Prune) -> anyhow::Result<ExitCode> {
+    let cluster = cluster_to_change(folder, &args.to).await?;
     let namespace = args.to.linkerd_namespace.as_str();
     let (next, _) = Next::read(Source::Cluster(&cluster), namespace, vec![]).await?;
     if next.stored.by == Author::Linkerd {

@@ -1,20 +1,48 @@
 //! `weft ps`.
 
-use super::client;
+use super::meant::{self, Folder, Meant};
 use crate::{
     args::{self, Output},
     print,
 };
 use comfy_table::{Table, presets::NOTHING};
 use jiff::{SpanRound, Timestamp, Unit};
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
+use weft_cluster::install::{Running, running};
 use weft_local::{
-    Status,
+    Client, Error, Status,
     status::{ControlPlane, Egress, Phase, Pod},
 };
 
-pub(crate) async fn run(state: Option<PathBuf>, args: args::Ps) -> anyhow::Result<ExitCode> {
-    let status = client(state)?.status().await?;
+pub(crate) async fn run(folder: &Folder, args: args::Ps) -> anyhow::Result<ExitCode> {
+    match meant::mesh(folder, &args.of).await? {
+        Meant::Local(client) => of_the_machine(&client, &args).await,
+        Meant::Cluster => {
+            let cluster =
+                super::cluster(&args.of.to).await.map_err(|error| match Client::new(folder.path.clone()) {
+                    // Nothing is named, nothing runs, nothing is configured.
+                    Ok(client) if args.of.to.kubeconfig.is_none() && args.of.to.context.is_none() => {
+                        let nowhere = Error::NotRunning { state_dir: client.state_dir().to_owned() };
+                        anyhow::anyhow!("{nowhere}; {error}")
+                    }
+                    _ => error,
+                })?;
+            let pods = running(&cluster, &args.of.to.linkerd_namespace, args.namespace.as_deref()).await?;
+            print::line(&match args.output {
+                Output::Json => serde_json::to_string_pretty(&pods)?,
+                Output::Table => of_a_cluster(&pods, false, Timestamp::now()),
+                Output::Wide => of_a_cluster(&pods, true, Timestamp::now()),
+            });
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn of_the_machine(client: &Client, args: &args::Ps) -> anyhow::Result<ExitCode> {
+    let mut status = client.status().await?;
+    if let Some(namespace) = &args.namespace {
+        status.workloads.retain(|workload| workload.namespace == *namespace);
+    }
     match args.output {
         Output::Json => print::line(&serde_json::to_string_pretty(&status)?),
         Output::Table => print::line(&render(&status, false, Timestamp::now())),
@@ -25,6 +53,41 @@ pub(crate) async fn run(state: Option<PathBuf>, args: args::Ps) -> anyhow::Resul
     }
     print::manifests(&status.problems, &[]);
     Ok(ExitCode::SUCCESS)
+}
+
+fn of_a_cluster(pods: &[Running], wide: bool, now: Timestamp) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut header = vec!["NAMESPACE", "POD", "READY", "STATUS", "RESTARTS", "AGE", "MESHED"];
+    if wide {
+        header.extend(["IP", "NODE", "PROXY VERSION"]);
+    }
+    table.set_header(header);
+    for pod in pods {
+        let mut row = vec![
+            pod.namespace.clone(),
+            pod.name.clone(),
+            yes(pod.ready),
+            pod.status.clone(),
+            pod.restarts.to_string(),
+            pod.started.map_or_else(none, |started| age(started, now)),
+            yes(pod.meshed),
+        ];
+        if wide {
+            row.push(pod.ips.join(","));
+            row.extend([&pod.node, &pod.version].map(|text| text.clone().unwrap_or_else(none)));
+        }
+        table.add_row(row);
+    }
+    table.trim_fmt()
+}
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+fn yes(is: bool) -> String {
+    if is { "yes" } else { "no" }.to_owned()
 }
 
 fn render(status: &Status, wide: bool, now: Timestamp) -> String {
@@ -40,14 +103,14 @@ fn render(status: &Status, wide: bool, now: Timestamp) -> String {
             let mut row = vec![
                 workload.namespace.clone(),
                 pod.name.clone(),
-                if pod.ready { "yes" } else { "no" }.to_owned(),
+                yes(pod.ready),
                 phase(pod),
                 format!("{}", pod.restarts.saturating_add(pod.proxy_restarts)),
                 age(pod.started, now),
-                if pod.meshed { "yes" } else { "no" }.to_owned(),
+                yes(pod.meshed),
             ];
             if wide {
-                let pid = |pid: Option<u32>| pid.map_or_else(|| "–".to_owned(), |p| p.to_string());
+                let pid = |pid: Option<u32>| pid.map_or_else(none, |p| p.to_string());
                 row.push(pod.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
                 row.extend([pid(pod.pid), pid(pod.proxy_pid)]);
             }
@@ -169,5 +232,25 @@ mod tests {
         let mut missing = status;
         missing.published[0].problem = Some("no such Service".into());
         assert!(render(&missing, true, now).contains(":8080: 12 connections, 3 refused: no such Service"));
+    }
+
+    #[test]
+    fn pods_of_a_cluster_are_told_alike() {
+        let pod = |name: &str, ready, status: &str| Running {
+            namespace: "shop".into(),
+            name: name.into(),
+            ready,
+            status: status.into(),
+            restarts: 2,
+            started: ready.then(|| "2026-11-23T09:55:00Z".parse().unwrap()),
+            meshed: true,
+            version: ready.then(|| "v1".into()),
+            ips: vec!["10.244.0.9".into(), "fd00::9".into()],
+            node: Some("n1".into()),
+        };
+        let pods = [pod("web-1", true, "Running"), pod("web-2", false, "ImagePullBackOff")];
+        let now = "2026-11-23T10:00:00Z".parse().unwrap();
+        let shown = [of_a_cluster(&pods, false, now), of_a_cluster(&pods, true, now)].join("\n\n");
+        insta::assert_snapshot!("cluster", shown);
     }
 }

@@ -1,12 +1,15 @@
 //! `weft uninstall`: what of a mesh is in a cluster, for `kubectl delete -f -`.
 
-use super::{cluster, print_objects};
+use super::{
+    meant::{Folder, cluster_to_change},
+    print_objects,
+};
 use crate::{args::Uninstall, print};
 use std::process::ExitCode;
 use weft_cluster::install::{remains, users};
 
-pub(crate) async fn run(args: Uninstall) -> anyhow::Result<ExitCode> {
-    let cluster = cluster(&args.to).await?;
+pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<ExitCode> {
+    let cluster = cluster_to_change(folder, &args.to).await?;
     let namespace = args.to.linkerd_namespace.as_str();
     if !args.force {
         let users = users(&cluster, namespace).await?;

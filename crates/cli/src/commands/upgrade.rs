@@ -2,6 +2,7 @@
 
 use super::{
     install::{self as shared, VALIDATORS, layers},
+    meant::{Folder, cluster_to_change},
     print_objects,
 };
 use crate::{args::Upgrade, given, print};
@@ -16,12 +17,12 @@ use weft_cluster::{
 };
 use weft_control::ca;
 
-pub(crate) async fn run(args: Upgrade) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCode> {
     let given = layers::given(&args.given, &crate::args::InstallOnly::default(), &args.options, &args.proxy)?;
     let namespace = args.to.linkerd_namespace.as_str();
     let (cluster, manifests) = match &args.from_manifests {
         Some(file) => (None, saved(file)?),
-        None => (Some(super::cluster(&args.to).await?), vec![]),
+        None => (Some(cluster_to_change(folder, &args.to).await?), vec![]),
     };
     let source = cluster.as_ref().map_or(Source::Manifests(&manifests), Source::Cluster);
     let (next, left_out) = Next::read(source, namespace, given).await?;

@@ -1,19 +1,42 @@
 //! `weft version`: of this command, of the control plane, and of the proxies that run.
 
-use super::cluster;
+use super::{
+    cluster,
+    meant::{self, Folder, Meant},
+};
 use crate::args::{ToCluster, Version};
-use std::{collections::BTreeMap, fmt::Write as _, future::Future, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
 use weft_cluster::{
     install::{CONFIG, proxy_versions},
     values::Values,
 };
+use weft_local::Client;
+use weft_model::names::port;
+use weft_viz::{exposition, scrape};
 
-/// How long a cluster may take to say it.
+/// How long a mesh may take to say it.
 const ANSWER: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(args: Version) -> anyhow::Result<ExitCode> {
-    let server = if args.client { None } else { Some(in_time(of_the_control_plane(&args.to)).await) };
-    let proxies = if args.proxy { Some(in_time(of_proxies(&args.to, args.namespace.as_deref())).await) } else { None };
+pub(crate) async fn run(folder: &Folder, args: Version) -> anyhow::Result<ExitCode> {
+    let (mut server, mut proxies) = (None, None);
+    if !args.client {
+        let to = &args.of.to;
+        let of = args.namespace.as_deref();
+        match meant::mesh(folder, &args.of).await? {
+            Meant::Local(client) => {
+                server = Some(in_time(of_the_machine(&client)).await);
+                if args.proxy {
+                    proxies = Some(in_time(of_its_proxies(&client, of)).await);
+                }
+            }
+            Meant::Cluster => {
+                server = Some(in_time(of_the_control_plane(to)).await);
+                if args.proxy {
+                    proxies = Some(in_time(of_proxies(to, of)).await);
+                }
+            }
+        }
+    }
     let told = text(args.short, server.as_ref().map(Option::as_deref), proxies.as_ref().map(Option::as_ref));
     super::print_text(&told);
     Ok(ExitCode::SUCCESS)
@@ -22,6 +45,31 @@ pub(crate) async fn run(args: Version) -> anyhow::Result<ExitCode> {
 /// Who does not answer has no version.
 async fn in_time<T>(asked: impl Future<Output = anyhow::Result<Option<T>>>) -> Option<T> {
     tokio::time::timeout(ANSWER, asked).await.ok()?.ok()?
+}
+
+async fn of_the_machine(client: &Client) -> anyhow::Result<Option<String>> {
+    Ok(Some(client.status().await?.version).filter(|version| !version.is_empty()))
+}
+
+/// What each says of itself in its metrics.
+async fn of_its_proxies(client: &Client, of: Option<&str>) -> anyhow::Result<Option<BTreeMap<String, usize>>> {
+    let mut versions = BTreeMap::new();
+    for workload in client.status().await?.workloads {
+        if of.is_some_and(|of| of != workload.namespace) {
+            continue;
+        }
+        for pod in workload.pods.iter().filter(|pod| pod.meshed) {
+            let Some(ip) = pod.ips.first() else { continue };
+            let asked = async {
+                let text = scrape::scrape(client.dial(SocketAddr::new(*ip, port::ADMIN)).await.ok()?).await.ok()?;
+                let samples = exposition::parse(&text).samples;
+                samples.into_iter().find(|sample| sample.name == "proxy_build_info")?.labels.remove("version")
+            };
+            let version = asked.await.unwrap_or_else(|| "unavailable".to_owned());
+            *versions.entry(version).or_default() += 1;
+        }
+    }
+    Ok(Some(versions))
 }
 
 async fn of_the_control_plane(to: &ToCluster) -> anyhow::Result<Option<String>> {

@@ -80,6 +80,7 @@ impl Answers {
         let (problems, ignored) = self.desired.problems();
         Status {
             state_dir: self.context.state.path().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             workloads: self.desired.workloads(),
             services: self.desired.services(),
             published: self.published.iter().map(|p| p.status()).collect(),

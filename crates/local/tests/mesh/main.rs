@@ -10,6 +10,7 @@
 )]
 
 mod annotations;
+mod asked;
 mod capture;
 mod change;
 mod end;

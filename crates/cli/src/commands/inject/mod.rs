@@ -14,6 +14,7 @@ use std::{
     process::ExitCode,
 };
 use weft_cluster::{
+    download::{download, is_url},
     inject::{Annotations, Change, Changed, Format, Mesh, change, injected, uninjected},
     manifest::{self, Text},
     values::Values,
@@ -27,14 +28,14 @@ struct Done {
     failed: bool,
 }
 
-pub(crate) fn run(args: Inject) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Inject) -> anyhow::Result<ExitCode> {
     if args.disable_identity {
         bail!(
             "--disable-identity is no longer possible: a proxy without identity could not speak to the mesh; remove it"
         );
     }
     let annotations = options::annotations(&args.options)?;
-    let texts = texts(&args.from)?;
+    let texts = texts(&args.from).await?;
     let done = match &args.identity_trust_anchors_file {
         Some(file) if args.manual => by_hand(&texts, &args, &annotations, file)?,
         _ => all(&texts, Change::Annotate(&annotations), args.output, |changed| injected(changed, args.verbose)),
@@ -42,8 +43,8 @@ pub(crate) fn run(args: Inject) -> anyhow::Result<ExitCode> {
     told(done)
 }
 
-pub(crate) fn undo(args: Uninject) -> anyhow::Result<ExitCode> {
-    told(all(&texts(&args.from)?, Change::Uninject, args.output, uninjected))
+pub(crate) async fn undo(args: Uninject) -> anyhow::Result<ExitCode> {
+    told(all(&texts(&args.from).await?, Change::Uninject, args.output, uninjected))
 }
 
 /// The proxies of an installation that this process knows by its values only.
@@ -74,9 +75,9 @@ fn values(layers: &[(&PathBuf, String)]) -> anyhow::Result<Values> {
 }
 
 /// Everything that `from` names, read.
-fn texts(from: &str) -> anyhow::Result<Vec<Text>> {
-    if from.starts_with("https://") || from.starts_with("http://") {
-        bail!("weft downloads no manifests yet; use `curl -fsSL {from} | weft inject -`");
+async fn texts(from: &str) -> anyhow::Result<Vec<Text>> {
+    if is_url(from) {
+        return Ok(vec![download(from).await?]);
     }
     let given = given::read(&[from.into()])?;
     let mut texts = given.texts;

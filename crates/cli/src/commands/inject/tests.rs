@@ -72,9 +72,3 @@ fn where_one_text_is_refused_none_is_printed() {
         "{done:?}"
     );
 }
-
-#[test]
-fn manifests_from_elsewhere_are_left_to_programs_that_download() {
-    let error = texts("https://example.org/app.yml").unwrap_err().to_string();
-    assert!(error.contains("curl -fsSL https://example.org/app.yml | weft inject -"), "{error}");
-}

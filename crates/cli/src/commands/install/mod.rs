@@ -4,7 +4,10 @@ pub(super) mod layers;
 #[cfg(test)]
 mod tests;
 
-use super::print_objects;
+use super::{
+    meant::{Folder, cluster_to_change},
+    print_objects,
+};
 use crate::{args::Install, print};
 use anyhow::anyhow;
 use serde_json::json;
@@ -19,11 +22,11 @@ use weft_cluster::{
 /// `weft control-plane destination` serves no validating webhook yet, and is given no arguments for them.
 pub(super) const VALIDATORS: bool = false;
 
-pub(crate) async fn run(args: Install) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(folder: &Folder, args: Install) -> anyhow::Result<ExitCode> {
     let given = layers::given(&args.given, &args.only, &args.options, &args.proxy)?;
     // What is impossible is told before anybody is asked.
     let values = read(&given)?;
-    let cluster = if args.ignore_cluster { None } else { Some(super::cluster(&args.to).await?) };
+    let cluster = if args.ignore_cluster { None } else { Some(cluster_to_change(folder, &args.to).await?) };
     let namespace = args.to.linkerd_namespace.as_str();
     let objects = if args.crds {
         if let Some(cluster) = &cluster {

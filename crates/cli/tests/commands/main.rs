@@ -1,0 +1,9 @@
+//! `weft` as people call it: the program itself, in a home of its own, with neighbours of the test.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod completion;
+mod download;
+mod lab;
+mod meant;
+mod profile;
