@@ -20,7 +20,7 @@ use weft_model::{
     Identity,
     names::{CLUSTER_DOMAIN, CONTROL_NAMESPACE, port},
 };
-use weft_transport::tls::shown;
+use weft_transport::tls::Asking;
 
 /// How long one proxy may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -58,7 +58,8 @@ async fn of_the_machine(client: &Client, args: &Args) -> anyhow::Result<bool> {
             let ip = pod.ips.first().filter(|_| pod.meshed).ok_or_else(|| anyhow!("it has no proxy"))?;
             let identity =
                 Identity::of_service_account(&pod.service_account, namespace, CONTROL_NAMESPACE, CLUSTER_DOMAIN)?;
-            certificates(client.dial(SocketAddr::new(*ip, port::ADMIN)).await?, &identity).await
+            let asking = Asking::new(&identity.to_string())?;
+            certificates(asking, client.dial(SocketAddr::new(*ip, port::ADMIN)).await?).await
         };
         told.pod(name, in_time(asked).await);
     }
@@ -94,7 +95,8 @@ async fn of_a_cluster(args: &Args) -> anyhow::Result<bool> {
             let port = admin(&pod).ok_or_else(|| anyhow!("it has no proxy: none of its ports is called {ADMIN}"))?;
             let account = pod.spec.and_then(|spec| spec.service_account_name).unwrap_or_else(|| "default".to_owned());
             let identity = Identity::of_service_account(&account, &namespace, &to.linkerd_namespace, &domain)?;
-            certificates(cluster.forward(&namespace, &name, port).await?, &identity).await
+            let asking = Asking::new(&identity.to_string())?;
+            certificates(asking, cluster.forward(&namespace, &name, port).await?).await
         };
         told.pod(&name, in_time(asked).await);
     }
@@ -121,12 +123,8 @@ fn admin(pod: &Pod) -> Option<u16> {
 }
 
 /// What of the chain is not a CA's, as text.
-async fn certificates(
-    connection: impl AsyncRead + AsyncWrite + Unpin,
-    identity: &Identity,
-) -> anyhow::Result<Vec<String>> {
-    let chain = shown(connection, &identity.to_string()).await?;
-    certificate::texts(&chain).map_err(|why| anyhow!("{why}"))
+async fn certificates(asking: Asking, connection: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<Vec<String>> {
+    certificate::texts(&asking.shown(connection).await?).map_err(|why| anyhow!("{why}"))
 }
 
 async fn in_time<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

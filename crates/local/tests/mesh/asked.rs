@@ -32,7 +32,7 @@ fn a_mesh_is_checked_and_its_pods_show_who_they_are() {
         let (web, outside) = (mesh.pods("web").remove(0).name, mesh.pods("outside").remove(0).name);
         let (ok, out, err) = asked(user, &mesh, &["identity", &web]);
         assert!(ok && out.starts_with(&format!("POD {web} (1 of 1)\n\nCertificate:\n")), "{user:?}: {out}{err}");
-        let name = "DNS:default.default.serviceaccount.identity.linkerd.cluster.local";
+        let name = "DNS:web.shop.serviceaccount.identity.linkerd.cluster.local";
         assert_eq!(out.matches("Certificate:").count(), 1, "{user:?}: no CA's: {out}");
         assert!(out.contains(name), "{user:?}: {out}");
         let (ok, out, err) = asked(user, &mesh, &["identity", &outside, &web, "nobody"]);

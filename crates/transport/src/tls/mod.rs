@@ -35,6 +35,6 @@ pub use key::Key;
 pub use probe::connect_unverified;
 pub use serving::Serving;
 pub(crate) use session::Session;
-pub use shown::shown;
+pub use shown::Asking;
 pub use store::{Peer, Store};
 pub use verify::{Info, KeyExchange, info};

@@ -9,42 +9,55 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const READ: usize = 4 * 1024;
 
-/// The certificates, DER, that a server shows whoever asks for `name`, its own first.
-///
-/// There is no time limit in here: the caller's timeout drops the future.
-///
-/// # Errors
-/// The server does not speak TLS 1.3, or refuses who has no certificate before it shows its own.
-pub async fn shown(mut io: impl AsyncRead + AsyncWrite + Unpin, name: &str) -> Result<Vec<Vec<u8>>, TlsError> {
-    let provider = verify::provider(KeyExchange::default());
-    let anybody = verify::Servers::new(&provider, verify::Anybody);
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(anybody)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    let name = ServerName::try_from(name.to_owned())
-        .map_err(|e| TlsError::Protocol(format!("the server name cannot be sent: {e}")))?;
-    let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    let mut buffer = vec![0; READ];
-    while connection.is_handshaking() {
-        write(&mut connection, &mut io).await?;
-        let read = io.read(&mut buffer).await.map_err(TlsError::Io)?;
-        if read == 0 {
-            return Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into()));
-        }
-        let mut rest = buffer.get(..read).unwrap_or_default();
-        while !rest.is_empty() {
-            connection.read_tls(&mut rest).map_err(TlsError::Io)?;
-            connection.process_new_packets()?;
-        }
+/// A question that is ready to be asked. Servers wait a second for the first word, and making it takes time.
+pub struct Asking(ClientConnection);
+
+impl Asking {
+    /// Asks for `name`.
+    ///
+    /// # Errors
+    /// The name cannot be sent.
+    pub fn new(name: &str) -> Result<Self, TlsError> {
+        let provider = verify::provider(KeyExchange::default());
+        let anybody = verify::Servers::new(&provider, verify::Anybody);
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(anybody)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|e| TlsError::Protocol(format!("the server name cannot be sent: {e}")))?;
+        Ok(Self(ClientConnection::new(Arc::new(config), name)?))
     }
-    connection.send_close_notify();
-    // It has been seen, whether the server hears the end or not.
-    let _ = write(&mut connection, &mut io).await;
-    let certificates = connection.peer_certificates().unwrap_or_default();
-    Ok(certificates.iter().map(|certificate| certificate.to_vec()).collect())
+
+    /// The certificates, DER, that the server shows, its own first.
+    ///
+    /// There is no time limit in here: the caller's timeout drops the future.
+    ///
+    /// # Errors
+    /// The server does not speak TLS 1.3, or refuses who has no certificate before it shows its own.
+    pub async fn shown(self, mut io: impl AsyncRead + AsyncWrite + Unpin) -> Result<Vec<Vec<u8>>, TlsError> {
+        let mut connection = self.0;
+        let mut buffer = vec![0; READ];
+        while connection.is_handshaking() {
+            write(&mut connection, &mut io).await?;
+            let read = io.read(&mut buffer).await.map_err(TlsError::Io)?;
+            if read == 0 {
+                return Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let mut rest = buffer.get(..read).unwrap_or_default();
+            while !rest.is_empty() {
+                connection.read_tls(&mut rest).map_err(TlsError::Io)?;
+                connection.process_new_packets()?;
+            }
+        }
+        connection.send_close_notify();
+        // It has been seen, whether the server hears the end or not.
+        let _ = write(&mut connection, &mut io).await;
+        let certificates = connection.peer_certificates().unwrap_or_default();
+        Ok(certificates.iter().map(|certificate| certificate.to_vec()).collect())
+    }
 }
 
 async fn write(connection: &mut ClientConnection, io: &mut (impl AsyncWrite + Unpin)) -> Result<(), TlsError> {
@@ -61,6 +74,11 @@ mod tests {
     use super::super::test::{Ca, tcp_pair};
     use super::*;
     use bytes::Bytes;
+    use tokio::net::TcpStream;
+
+    async fn ask(io: TcpStream) -> Result<Vec<Vec<u8>>, TlsError> {
+        Asking::new("server.test")?.shown(io).await
+    }
 
     #[tokio::test]
     async fn a_server_shows_its_certificate_to_anybody() {
@@ -75,7 +93,7 @@ mod tests {
                 peer
             })
         };
-        let (found, accepted) = tokio::join!(shown(near, "server.test"), accept);
+        let (found, accepted) = tokio::join!(ask(near), accept);
         let found = found.unwrap();
         assert_eq!(accepted.unwrap().await.identity, None);
         let (_, leaf) = x509_parser::parse_x509_certificate(&found[0]).unwrap();
@@ -87,10 +105,10 @@ mod tests {
     async fn who_does_not_speak_tls_shows_nothing() {
         let (near, mut far) = tcp_pair().await;
         let answer = async { far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await };
-        let (found, _) = tokio::join!(shown(near, "server.test"), answer);
+        let (found, _) = tokio::join!(ask(near), answer);
         assert!(found.is_err());
         let (near, far) = tcp_pair().await;
         drop(far);
-        assert!(matches!(shown(near, "server.test").await, Err(TlsError::Io(_))));
+        assert!(matches!(ask(near).await, Err(TlsError::Io(_))));
     }
 }
