@@ -61,6 +61,7 @@ fn identity(installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
     let part = Part {
         name: IDENTITY,
         component: "identity",
+        is_selected_by_component: false,
         args,
         env: of.additional_env.iter().chain(&of.experimental_env).cloned().collect(),
         ports: &[("ident-grpc", port::IDENTITY), ("ident-admin", ADMIN_IDENTITY)],
@@ -116,6 +117,7 @@ fn destination(installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
     let part = Part {
         name: DESTINATION,
         component: "destination",
+        is_selected_by_component: false,
         args,
         env: of.additional_env.iter().chain(&of.experimental_env).cloned().collect(),
         ports: &[
@@ -157,6 +159,7 @@ fn injector(installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
     let part = Part {
         name: PROXY_INJECTOR,
         component: "proxy-injector",
+        is_selected_by_component: true,
         args,
         env: of.additional_env.iter().chain(&of.experimental_env).cloned().collect(),
         ports: &[("proxy-injector", WEBHOOK), ("injector-admin", ADMIN_INJECTOR)],

@@ -17,6 +17,9 @@ pub(super) struct Part<'a> {
     pub(super) name: &'a str,
     /// The value of the label, which is also the container's name.
     pub(super) component: &'a str,
+    /// Whether the Deployment finds its pods by their component alone. That cannot be changed, so it is as Linkerd's, whose
+    /// installations are taken over.
+    pub(super) is_selected_by_component: bool,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<EnvVar>,
     /// Names and numbers of the container's ports; the last is that of probes and metrics.
@@ -49,14 +52,18 @@ pub(super) fn deployment(part: &Part<'_>, installation: &Installation<'_>, meta:
     labels.insert("app.kubernetes.io/version".to_owned(), json!(&*values.linkerd_version));
     let mut metadata = meta.named(part.name, Some(part.component));
     metadata["labels"] = Value::Object(labels);
-    let selector = json!({
+    let own = json!({
         label::COMPONENT: part.component,
         label::CONTROL_NAMESPACE: meta.namespace,
         deployment_label(): part.name,
     });
+    let selector = match part.is_selected_by_component {
+        true => json!({ label::COMPONENT: part.component }),
+        false => own.clone(),
+    };
     let mut pod_labels = meta::texts(&values.common_labels);
     pod_labels.extend(meta::texts(&values.pod_labels));
-    pod_labels.extend(selector.as_object().cloned().unwrap_or_default());
+    pod_labels.extend(own.as_object().cloned().unwrap_or_default());
     pod_labels.insert(label::WORKLOAD_NAMESPACE.to_owned(), json!(meta.namespace));
     json!({
         "apiVersion": "apps/v1",
