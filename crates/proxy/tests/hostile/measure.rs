@@ -6,6 +6,8 @@ use std::{fs, process::Command, time::Duration};
 const INSIDE: &str = "WEFT_TEST_ALONE";
 /// What that process says at its end: one that ran no test does not.
 const DONE: &str = "measured to the end";
+/// What a figure begins with: `cargo xtask soak` copies such lines into its report.
+const FIGURE: &str = "soak: ";
 const PAGE: usize = 4096;
 
 /// Since when is measured.
@@ -27,8 +29,10 @@ pub(crate) fn alone(module: &str, name: &str, test: impl AsyncFnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         weft_transport::socket::raise_open_files().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        // Behind what the test program has begun a line with.
+        print("");
         runtime.block_on(test());
-        say(DONE);
+        print(DONE);
         return;
     }
     let (_, module) = module.split_once("::").unwrap();
@@ -40,13 +44,18 @@ pub(crate) fn alone(module: &str, name: &str, test: impl AsyncFnOnce()) {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains(DONE), "{text}{errors}");
-    say(&text);
+    // Not what the test program there says of itself: its one test would be counted twice.
+    text.lines().filter(|line| line.starts_with(FIGURE)).for_each(print);
 }
 
-/// For who reads along.
-#[expect(clippy::print_stdout, reason = "the figures are shown with --nocapture")]
+/// A figure, for who reads along.
 pub(crate) fn say(text: &str) {
-    println!("{text}");
+    print(&format!("{FIGURE}{text}"));
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are shown with --nocapture")]
+fn print(line: &str) {
+    println!("{line}");
 }
 
 impl Meter {
