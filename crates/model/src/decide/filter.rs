@@ -6,7 +6,7 @@
 
 mod redirect;
 
-use super::route::RequestView;
+use super::{field::is_of_mesh, route::RequestView};
 use crate::policy::route::{Filter, HeaderEdits, Ratio};
 use std::borrow::Cow;
 
@@ -138,7 +138,7 @@ fn trimmed(value: &[u8]) -> Vec<u8> {
 /// Whether no policy may change this header: it frames a message, concerns one connection, says who is asked, or is a word
 /// between proxies. `name` is lower-case.
 pub fn is_protected(name: &str) -> bool {
-    name.starts_with(crate::names::header::PREFIX) || name.starts_with(':') || OF_THE_HOP.contains(&name)
+    is_of_mesh(name.as_bytes()) || name.starts_with(':') || OF_THE_HOP.contains(&name)
 }
 
 #[cfg(test)]

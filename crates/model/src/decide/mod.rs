@@ -7,6 +7,7 @@ pub mod bandwidth;
 pub mod breaker;
 pub mod cidr;
 pub mod deadline;
+pub mod field;
 pub mod filter;
 pub mod forwarded;
 pub mod lease;

@@ -3,6 +3,7 @@
 use crate::http1::trailers;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use weft_model::decide::field::Message;
 
 /// The fields as a map. `fields` must be slices of `block`, so that the values share it instead of being copied one by one.
 /// The codec has checked them; what the map does not take all the same is left out.
@@ -19,9 +20,9 @@ pub(super) fn headers_of<'a>(block: &Bytes, fields: impl Iterator<Item = (&'a [u
 }
 
 /// A trailer section of HTTP/1 as a map, without what only heads may carry.
-pub(super) fn trailers_of(section: &[u8]) -> HeaderMap {
+pub(super) fn trailers_of(section: &[u8], of: Message) -> HeaderMap {
     let mut map = HeaderMap::new();
-    trailers::forwarded(section, &mut |name, value| {
+    trailers::forwarded(section, of, &mut |name, value| {
         if let Ok(name) = HeaderName::from_bytes(name)
             && let Ok(value) = HeaderValue::from_bytes(value)
         {
@@ -60,10 +61,10 @@ pub(super) fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
 }
 
 /// Appends the end of a chunked body.
-pub(super) fn write_last_chunk(out: &mut Vec<u8>, fields: Option<&HeaderMap>) {
+pub(super) fn write_last_chunk(out: &mut Vec<u8>, fields: Option<&HeaderMap>, of: Message) {
     out.extend_from_slice(b"0\r\n");
     match fields {
-        Some(fields) => trailers::write_map(fields, out),
+        Some(fields) => trailers::write_map(fields, of, out),
         None => out.extend_from_slice(b"\r\n"),
     }
 }
@@ -87,8 +88,8 @@ mod tests {
         fields.insert("x-sum", HeaderValue::from_static("1"));
         fields.insert("content-length", HeaderValue::from_static("9"));
         let mut out = Vec::new();
-        write_last_chunk(&mut out, Some(&fields));
+        write_last_chunk(&mut out, Some(&fields), Message::Request);
         assert_eq!(out, b"0\r\nx-sum: 1\r\n\r\n");
-        assert_eq!(trailers_of(b"X-Sum: 1\r\nHost: x\r\n\r\n").len(), 1);
+        assert_eq!(trailers_of(b"X-Sum: 1\r\nHost: x\r\n\r\n", Message::Response).len(), 1);
     }
 }

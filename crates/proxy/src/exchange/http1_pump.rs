@@ -15,6 +15,7 @@ use std::{
     io::{self, Write as _},
     task::{Context, Poll, ready},
 };
+use weft_model::decide::field::Message;
 
 /// Where a direction broke.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ enum Behind {
 #[derive(Debug)]
 pub(super) struct Pump {
     decoder: Decoder,
+    of: Message,
     framing: Reframe,
     run: Run,
     behind: Behind,
@@ -53,9 +55,10 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    pub(super) fn new(body: Body, framing: Reframe) -> Self {
+    pub(super) fn new(body: Body, of: Message, framing: Reframe) -> Self {
         Self {
             decoder: Decoder::new(body),
+            of,
             framing,
             run: Run::default(),
             behind: Behind::Nothing,
@@ -188,18 +191,18 @@ impl Pump {
     fn trailers(&mut self, n: usize, from: &mut Io, to: &mut Io, told: Told<'_>) {
         let section = from.read.filled().get(..n).unwrap_or_default();
         self.grpc_status = trailers::grpc_status(section);
-        told(&Section(section));
-        trailers::write(section, fresh(to));
+        told(&Section(section, self.of));
+        trailers::write(section, self.of, fresh(to));
         from.read.consume(n);
     }
 }
 
 /// A trailer section as it is passed on.
-struct Section<'a>(&'a [u8]);
+struct Section<'a>(&'a [u8], Message);
 
 impl Fields for Section<'_> {
     fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        trailers::forwarded(self.0, visit);
+        trailers::forwarded(self.0, self.1, visit);
     }
 }
 

@@ -31,7 +31,7 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
-use weft_model::decide::retry::Outcome;
+use weft_model::decide::{field::Message, retry::Outcome};
 use weft_transport::{copy, drain};
 
 /// A request body up to this size is sent in one piece with the head, and again on another connection if need be.
@@ -194,7 +194,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 (self.head.body, 0)
             }
         };
-        Sending { pump: Pump::new(body, Reframe::Keep), broken: None, held }
+        Sending { pump: Pump::new(body, Message::Request, Reframe::Keep), broken: None, held }
     }
 
     /// Sends the request and reads until a head has come.
@@ -303,7 +303,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         let close = ends_with_connection || unsure || told || !self.head.keeps_alive() || self.drain.is_signaled();
         let rewrite = Rewrite { changes: self.edits.response.as_deref(), ..self.rewrite(framing, close) };
         self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
-        (Pump::new(body, framing), close)
+        (Pump::new(body, Message::Response, framing), close)
     }
 
     /// Moves both bodies until the response is complete.

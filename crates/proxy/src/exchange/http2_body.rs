@@ -3,10 +3,12 @@
 //! What was read is given back to the sender's window only when the other side has accepted it, so a slow receiver stops a
 //! fast sender and not more than one window is held.
 
+use super::http2_head::{check_response, edit_trailers, grpc_status};
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use std::task::{Context, Poll, ready};
+use weft_model::decide::field::Message;
 
 /// A body as it comes from the network, or once more as it was kept.
 pub(super) struct Body {
@@ -30,6 +32,7 @@ struct Again {
 
 pub(super) struct Pump {
     from: Body,
+    of: Message,
     /// Read, and not yet accepted by the other side.
     held: Bytes,
     /// Bytes that were passed on.
@@ -127,9 +130,10 @@ impl Body {
 }
 
 impl Pump {
-    pub(super) fn new(from: RecvStream) -> Self {
+    pub(super) fn new(from: RecvStream, of: Message) -> Self {
         Self {
             from: Body::new(from),
+            of,
             held: Bytes::new(),
             passed: 0,
             trailed: false,
@@ -164,7 +168,7 @@ impl Pump {
         }
         let trailers = ready!(self.from.poll_trailers(cx))?;
         self.from.rewind();
-        Poll::Ready(Ok(trailers.as_ref().and_then(super::http2_head::grpc_status)))
+        Poll::Ready(Ok(trailers.as_ref().and_then(grpc_status)))
     }
 
     /// Whether nothing of the body is gone, so that it can still be sent whole.
@@ -253,7 +257,7 @@ impl Pump {
         }
         let trailers = ready!(self.from.poll_trailers(cx)).map_err(Broken::From)?;
         self.trailed |= trailers.is_some();
-        Poll::Ready(finish(trailers, to, told))
+        Poll::Ready(finish(trailers, self.of, to, told))
     }
 
     /// Reads what has come though the receiver takes nothing, at most one window: `h2` ends a connection on which too many small
@@ -293,18 +297,18 @@ impl Pump {
 
 fn finish(
     trailers: Option<HeaderMap>,
+    of: Message,
     to: &mut SendStream<Bytes>,
     told: super::Told<'_>,
 ) -> Result<Option<u16>, Broken> {
-    let (status, sent) = match trailers {
-        Some(mut trailers) => {
-            // A receiver may merge trailers into its headers.
-            trailers.remove(weft_model::names::header::CLIENT_ID);
-            super::http2_head::check_response(&trailers).map_err(Broken::Trailers)?;
-            told(&trailers);
-            (super::http2_head::grpc_status(&trailers), to.send_trailers(trailers))
-        }
-        None => (None, to.send_data(Bytes::new(), true)),
+    let mut trailers = trailers.unwrap_or_default();
+    edit_trailers(&mut trailers, of);
+    let (status, sent) = if trailers.is_empty() {
+        (None, to.send_data(Bytes::new(), true))
+    } else {
+        check_response(&trailers).map_err(Broken::Trailers)?;
+        told(&trailers);
+        (grpc_status(&trailers), to.send_trailers(trailers))
     };
     sent.map_err(|error| Broken::To(error.reason()))?;
     Ok(status)

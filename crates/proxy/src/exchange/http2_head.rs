@@ -8,11 +8,18 @@ use super::{Edits, Fields};
 use crate::{error::StreamEnd, http2};
 use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
-use weft_model::{decide::route::RequestView, names};
+use weft_model::{
+    decide::{
+        field::{Message, is_disguised, may_trail, reads_as},
+        route::RequestView,
+    },
+    names,
+};
 
 /// What makes a request malformed.
 pub(super) fn check_request(head: &request::Parts) -> Result<(), &'static str> {
     check_fields(&head.headers)?;
+    check_length(&head.headers)?;
     let authority = head.uri.authority();
     if head.method == Method::CONNECT && authority.is_none() {
         return Err("connect request has no authority");
@@ -32,6 +39,15 @@ pub(super) fn check_request(head: &request::Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// What makes the length of a message malformed, apart from its value. Equal ones may be one (RFC 9110 8.6), and yet somebody may
+/// take the first and somebody else none.
+pub(super) fn check_length(fields: &HeaderMap) -> Result<(), &'static str> {
+    match fields.get_all(header::CONTENT_LENGTH).iter().nth(1) {
+        Some(_) => Err("message has several content-length headers"),
+        None => Ok(()),
+    }
+}
+
 /// What makes header fields or trailers malformed.
 pub(super) fn check_fields(fields: &HeaderMap) -> Result<(), &'static str> {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -44,6 +60,7 @@ pub(super) fn check_fields(fields: &HeaderMap) -> Result<(), &'static str> {
 /// What makes the fields of a response, or trailers, unfit to be passed on.
 pub(super) fn check_response(fields: &HeaderMap) -> Result<(), &'static str> {
     check_fields(fields)?;
+    check_length(fields)?;
     if http2::fields_fit(fields) { Ok(()) } else { Err("header fields are too large to be carried") }
 }
 
@@ -123,12 +140,37 @@ pub(super) fn edit_fields(headers: &mut HeaderMap, edits: &Edits) {
     for name in edits.remove.iter().chain(edits.remove_asked) {
         headers.remove(*name);
     }
+    if headers.keys().any(|name| is_disguised(name.as_str().as_bytes())) {
+        unmask(headers, edits);
+    }
     for (name, value) in &edits.set {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
             && let Ok(value) = HeaderValue::from_str(value)
         {
             headers.insert(name, value);
         }
+    }
+}
+
+/// Removes what the server could take for a header that is removed or replaced.
+#[cold]
+fn unmask(headers: &mut HeaderMap, edits: &Edits) {
+    let set = edits.set.iter().map(|(name, _)| name);
+    let ours: Vec<_> = edits.remove.iter().chain(edits.remove_asked).chain(set).collect();
+    remove_if(headers, |name| ours.iter().any(|own| reads_as(name, own)));
+}
+
+fn remove_if(headers: &mut HeaderMap, mut matches: impl FnMut(&[u8]) -> bool) {
+    let matching: Vec<_> = headers.keys().filter(|name| matches(name.as_str().as_bytes())).cloned().collect();
+    for name in matching {
+        headers.remove(name);
+    }
+}
+
+/// Leaves of trailers what may be passed on.
+pub(super) fn edit_trailers(trailers: &mut HeaderMap, of: Message) {
+    if !trailers.keys().all(|name| may_trail(name.as_str().as_bytes(), of)) {
+        remove_if(trailers, |name| !may_trail(name, of));
     }
 }
 
@@ -194,6 +236,8 @@ mod tests {
             ("http://web/", &[("x", " a")], false),
             ("http://web/", &[("x", "a\t")], false),
             ("http://web/", &[("x", "")], true),
+            ("http://web/", &[("content-length", "5")], true),
+            ("http://web/", &[("content-length", "5"), ("content-length", "5")], false),
         ];
         for (uri, headers, good) in cases {
             assert_eq!(check_request(&head(uri, headers)).is_ok(), *good, "{uri} {headers:?}");
@@ -205,16 +249,17 @@ mod tests {
 
     #[test]
     fn an_authority_override_replaces_host_too() {
-        let mut head = head("/a?b", &[("host", "web"), ("x", "1"), ("l5d-client-id", "forged")]);
+        let forged = [("l5d-client-id", "forged"), ("l5d_client_id", "forged"), ("l5d-require.id", "forged")];
+        let mut head = head("/a?b", &[&[("host", "web"), ("x", "1"), ("x_l5d", "1")], &forged[..]].concat());
         let edits = Edits {
-            remove: &["x"],
+            remove: &["x", "l5d-require-id"],
             set: [("l5d-client-id", Rc::from("real"))].into_iter().collect(),
             authority: Some("other:81".into()),
             ..Edits::default()
         };
         edit_request(&mut head, &edits);
         assert_eq!(head.uri, "http://other:81/a?b");
-        assert_eq!(head.headers.len(), 1);
+        assert_eq!(head.headers.len(), 2);
         assert_eq!(head.headers["l5d-client-id"], "real");
     }
 }

@@ -36,7 +36,10 @@ use std::{
     task::{Context, Poll, ready},
     time::Instant,
 };
-use weft_model::{decide::retry::Outcome, names};
+use weft_model::{
+    decide::{field::Message, retry::Outcome},
+    names,
+};
 
 /// How far the endpoint's connection is read ahead, in bytes.
 const READ_AHEAD: usize = 64 * 1024;
@@ -398,7 +401,7 @@ impl Outgoing<'_> {
             self.whole = true;
             self.only_head = false;
             if self.chunked {
-                write_last_chunk(connection.io.out.bytes(), trailers.as_ref());
+                write_last_chunk(connection.io.out.bytes(), trailers.as_ref(), Message::Request);
             }
             return Ok(true);
         };
@@ -441,7 +444,7 @@ impl Sending {
                 Step::Framing(n) => io.read.consume(n),
                 Step::Trailers(n) => {
                     let section = io.read.filled().get(..n).unwrap_or_default();
-                    let (fields, status) = (trailers_of(section), trailers::grpc_status(section));
+                    let (fields, status) = (trailers_of(section, Message::Response), trailers::grpc_status(section));
                     io.read.consume(n);
                     told(&fields);
                     self.end(fields)?;

@@ -21,7 +21,7 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
-use weft_model::decide::retry::Outcome;
+use weft_model::decide::{field::Message, retry::Outcome};
 
 /// An exchange whose request head has been sent.
 pub(super) struct Forward<'a, E, R> {
@@ -98,7 +98,7 @@ enum Cut {
 impl From<Response<RecvStream>> for Answer {
     fn from(response: Response<RecvStream>) -> Self {
         let (head, body) = response.into_parts();
-        Self { head, body: Pump::new(body) }
+        Self { head, body: Pump::new(body, Message::Response) }
     }
 }
 

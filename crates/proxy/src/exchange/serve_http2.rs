@@ -25,7 +25,7 @@ use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendRes
 use http::{Request, request};
 use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use weft_model::decide::retry::Outcome;
+use weft_model::decide::{field::Message, retry::Outcome};
 
 /// Serves `io`, from the client's preface on, until it closes; after `drain` is ready, until the open streams have ended.
 /// Must be called within a `LocalSet`.
@@ -81,7 +81,7 @@ async fn serve_stream<D: Director>(
     }
     let audience = Audience { grpc: is_grpc(&head.headers), informational: director.informational_headers() };
     let mut whole = body.is_end_stream();
-    let mut body = Pump::new(body);
+    let mut body = Pump::new(body, Message::Request);
     if whole {
         body.stop();
     }

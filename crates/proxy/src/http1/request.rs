@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{exchange::Edits, protocol::Version};
 use std::mem::MaybeUninit;
-use weft_model::decide::route::RequestView;
+use weft_model::decide::{field::reads_as, route::RequestView};
 
 /// A checked head. Offsets are relative to the front of the buffer it was parsed from.
 #[derive(Debug)]
@@ -230,10 +230,10 @@ fn is_http2(protocol: &[u8]) -> bool {
     [b"h2c".as_slice(), b"h2", b"http"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// Whether a field does not go on, because it is removed or replaced, or because the server could take it for one that is.
 fn edited(edits: &Edits, name: &[u8]) -> bool {
-    let is = |other: &str| other.len() == name.len() && name.eq_ignore_ascii_case(other.as_bytes());
-    edits.remove.iter().chain(edits.remove_asked).any(|other| is(other))
-        || edits.set.iter().any(|(other, _)| is(other))
+    edits.remove.iter().chain(edits.remove_asked).any(|other| reads_as(name, other))
+        || edits.set.iter().any(|(other, _)| reads_as(name, other))
         || edits.request.as_ref().is_some_and(|changes| changes.drops(name))
 }
 

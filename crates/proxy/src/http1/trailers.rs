@@ -2,6 +2,7 @@
 
 use super::{body::BodyError, fields::Span, limits::MAX_TRAILERS, request::line, response::is_grpc_status};
 use httparse::{EMPTY_HEADER, Header, Status, parse_headers};
+use weft_model::decide::field::{Message, may_trail};
 
 /// Fields for which there is always room.
 const FEW: usize = 16;
@@ -64,12 +65,11 @@ fn parse<T>(section: &[u8], then: &mut dyn FnMut(&[Header<'_>]) -> T) -> Result<
     }
 }
 
-/// The fields of a section that the body decoder has checked, without those that only a head may carry: a receiver may merge
-/// trailers into its headers.
-pub(crate) fn forwarded(section: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) {
+/// The fields of a section that the body decoder has checked, without those that only a head may carry.
+pub(crate) fn forwarded(section: &[u8], of: Message, each: &mut dyn FnMut(&[u8], &[u8])) {
     let shown = parse(section, &mut |headers| {
         for header in headers {
-            if !only_in_heads(header.name.as_bytes()) {
+            if may_trail(header.name.as_bytes(), of) {
                 each(header.name.as_bytes(), header.value);
             }
         }
@@ -78,15 +78,15 @@ pub(crate) fn forwarded(section: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) {
 }
 
 /// Appends the last chunk's trailer section.
-pub(crate) fn write(section: &[u8], out: &mut Vec<u8>) {
-    forwarded(section, &mut |name, value| line(out, name, value));
+pub(crate) fn write(section: &[u8], of: Message, out: &mut Vec<u8>) {
+    forwarded(section, of, &mut |name, value| line(out, name, value));
     out.extend_from_slice(b"\r\n");
 }
 
 /// The same of trailers that came on HTTP/2.
-pub(crate) fn write_map(fields: &http::HeaderMap, out: &mut Vec<u8>) {
+pub(crate) fn write_map(fields: &http::HeaderMap, of: Message, out: &mut Vec<u8>) {
     for (name, value) in fields {
-        if !only_in_heads(name.as_str().as_bytes()) {
+        if may_trail(name.as_str().as_bytes(), of) {
             line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -95,38 +95,12 @@ pub(crate) fn write_map(fields: &http::HeaderMap, out: &mut Vec<u8>) {
 
 pub(crate) fn grpc_status(section: &[u8]) -> Option<u16> {
     let mut status = None;
-    forwarded(section, &mut |name, value| {
+    forwarded(section, Message::Response, &mut |name, value| {
         if is_grpc_status(name) {
             status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
         }
     });
     status
-}
-
-fn only_in_heads(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 19] = [
-        b"transfer-encoding",
-        b"content-length",
-        b"host",
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"upgrade",
-        b"te",
-        b"trailer",
-        b"expect",
-        b"authorization",
-        b"proxy-authorization",
-        b"cookie",
-        b"set-cookie",
-        b"content-type",
-        b"content-encoding",
-        b"content-range",
-        b"location",
-        b"forwarded",
-    ];
-    let starts = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts(b"l5d-") || starts(b"x-forwarded-") || NAMES.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 #[cfg(test)]
@@ -137,7 +111,7 @@ mod tests {
     fn only_what_may_trail_goes_on() {
         let section = b"X-Sum: 1\r\nContent-Length: 5\r\nl5d-client-id: me\r\nGrpc-Status: 7\r\nHost: x\r\n\r\n";
         let mut out = Vec::new();
-        write(section, &mut out);
+        write(section, Message::Response, &mut out);
         assert_eq!(out, b"X-Sum: 1\r\nGrpc-Status: 7\r\n\r\n");
         assert_eq!(grpc_status(section), Some(7));
         assert_eq!(grpc_status(b"\r\n"), None);

@@ -80,6 +80,7 @@ fn cases() -> Vec<Case> {
         with("a length that is too small", &[("content-length", "3")], b"helloGET /smuggled HTTP/1.1\r\n\r\n"),
         with("a length that is too large", &[("content-length", "300")], b"hello"),
         with("two lengths", &[("content-length", "5, 6")], b"hello"),
+        with("a length twice", &[("content-length", "5"), ("content-length", "5")], b"hello"),
         with("a length with a sign", &[("content-length", "+5")], b"hello"),
         with("a length of 0", &[("content-length", "0")], b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"),
         changed("a length without a body", &[("content-length", "5")]),
@@ -194,7 +195,8 @@ async fn every_case() {
             // Each line of a head is one that was a field.
             let text = request.head_text();
             let wrong = text.lines().skip(1).any(|line| !line.is_empty() && !line.contains(": "))
-                || text.replace("\r\n", "").contains(['\r', '\n', '\0']);
+                || text.replace("\r\n", "").contains(['\r', '\n', '\0'])
+                || text.matches("content-length:").count() > 1;
             if wrong || text.contains("smuggled") {
                 faults.push(format!("{}: {text:?}", case.name));
             }

@@ -194,7 +194,16 @@ fn edits_add_up_to_one_change_per_name() {
 
 #[test]
 fn what_frames_a_message_or_names_the_client_is_protected() {
-    for name in ["connection", "content-length", "transfer-encoding", "host", "te", "l5d-client-id", "l5d-orig-proto"] {
+    for name in [
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "te",
+        "l5d-client-id",
+        "l5d_client_id",
+        "l5d-orig-proto",
+    ] {
         assert!(is_protected(name), "{name}");
     }
     assert!(!is_protected("x-forwarded-for") && !is_protected("cookie") && !is_protected("content-type"));

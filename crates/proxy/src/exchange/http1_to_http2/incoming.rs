@@ -11,6 +11,7 @@ use crate::{
 };
 use h2::RecvStream;
 use std::task::{Context, Poll, ready};
+use weft_model::decide::field::Message;
 
 /// The response on its way to the client.
 pub(super) struct Incoming {
@@ -100,7 +101,7 @@ impl Incoming {
     fn end(&mut self, client: &mut Io, trailers: Option<&http::HeaderMap>) {
         self.whole = true;
         if self.framing == Framing::Chunked {
-            write_last_chunk(client.out.bytes(), trailers);
+            write_last_chunk(client.out.bytes(), trailers, Message::Response);
         }
     }
 }

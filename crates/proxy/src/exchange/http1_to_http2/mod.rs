@@ -11,7 +11,7 @@ use super::{
     http1_as_http2::request,
     http1_fields::{write_field, write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
-    http2_head::{asks_to_close, edit_interim, edit_response, grpc_status, stream_end},
+    http2_head::{asks_to_close, check_length, edit_interim, edit_response, grpc_status, stream_end},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -30,7 +30,10 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
-use weft_model::{decide::retry::Outcome, names};
+use weft_model::{
+    decide::{field::Message, retry::Outcome},
+    names,
+};
 use weft_transport::drain;
 
 /// Bytes of a response that are gathered for one write.
@@ -131,6 +134,11 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             self.write_interim(early);
         }
         let head = Pin::new(response).poll(cx).map_err(Cut::Upstream);
+        if let Poll::Ready(Ok(response)) = &head
+            && let Err(what) = check_length(response.headers())
+        {
+            return Poll::Ready(Err(Cut::Response(what)));
+        }
         if head.is_ready() {
             open.answered();
         } else {
@@ -153,7 +161,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         edit_interim(&mut head.headers, self.edits);
         let out = self.client.out.bytes();
         write_status(out, self.head.version, head.status);
-        write_fields(&head.headers, out, |_| false);
+        write_fields(&head.headers, out, |name| *name == header::CONTENT_LENGTH);
         out.extend_from_slice(b"\r\n");
     }
 
@@ -241,7 +249,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         let whole = framing == Framing::NoBody || body.is_end_stream();
         let mut incoming = Incoming { body, framing, unwritten: 0, content: 0, moved: false, grpc_status: grpc, whole };
         if whole && framing == Framing::Chunked {
-            write_last_chunk(self.client.out.bytes(), None);
+            write_last_chunk(self.client.out.bytes(), None, Message::Response);
         }
         let mut noted = false;
         let ended = poll_fn(|cx| {

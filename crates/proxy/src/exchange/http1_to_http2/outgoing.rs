@@ -12,6 +12,7 @@ use crate::{
 use bytes::Bytes;
 use h2::SendStream;
 use std::task::{Context, Poll, ready};
+use weft_model::decide::field::Message;
 
 /// The request's body on its way to the endpoint.
 pub(super) struct Outgoing {
@@ -103,7 +104,8 @@ impl Outgoing {
                     client.read.consume(n);
                 }
                 Step::Trailers(n) => {
-                    let fields = trailers_of(client.read.filled().get(..n).unwrap_or_default());
+                    let section = client.read.filled().get(..n).unwrap_or_default();
+                    let fields = trailers_of(section, Message::Request);
                     client.read.consume(n);
                     if !fields_fit(&fields) {
                         return Poll::Ready(Err(Cut::Body("trailers are too large to be carried")));
