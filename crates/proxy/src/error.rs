@@ -9,6 +9,9 @@ pub mod reference;
 use std::fmt;
 use weft_model::decide::filter::Answer;
 
+/// The text of a failure, by which the client's proxy knows it that hears of it from the server's.
+pub(crate) const NOT_HTTP: &str = "the server's answer is not HTTP";
+
 /// A failure made or noticed by the mesh.
 #[derive(Clone, Debug)]
 pub struct ProxyError {

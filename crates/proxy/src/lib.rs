@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod carry;
 pub mod config;
 pub mod direction;

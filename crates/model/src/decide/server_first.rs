@@ -2,13 +2,15 @@
 //!
 //! Some protocols begin with the server's greeting. Where a port's protocol is found out from the client's first bytes, the client
 //! and the proxy would wait for each other; so after a short silence the session is opened, and whoever speaks first decides.
-//! HTTP is never found that way: a port on which it was once seen stays HTTP, however slow a client is.
+//! HTTP is never found that way: a port that has answered with it stays HTTP, however slow a client is, until it answers otherwise.
+//! What clients say there teaches nobody that it is HTTP: a request may be sent to a server of anything.
 
 use std::time::Duration;
 
 /// What was seen on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Spoken {
+    /// The server answered so.
     Http,
     /// The client began, with something that is not HTTP.
     ClientFirst,
@@ -25,7 +27,7 @@ impl Spoken {
     }
 }
 
-/// What a port is held to speak once `seen` was seen on it.
+/// What a port is held to speak once `seen` was seen on it; what ends HTTP is an answer that is none.
 pub fn learn(known: Option<Spoken>, seen: Spoken) -> Spoken {
     match known {
         Some(Spoken::Http) => Spoken::Http,

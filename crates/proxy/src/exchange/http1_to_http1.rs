@@ -13,14 +13,14 @@ use super::{
     untold,
 };
 use crate::{
-    error::{Code, ProxyError},
+    error::{Code, NOT_HTTP, ProxyError},
     http1::{
         Connection, HeadError, body,
         framing::{Asked, Body},
         io::{Io, Run},
         limits::{MAX_HEAD, MAX_INTERIM},
         request::RequestHead,
-        response::{Reframe, ResponseHead, Rewrite, View},
+        response::{Reframe, ResponseHead, Rewrite, View, is_other},
     },
     protocol::Version,
     turn,
@@ -214,6 +214,10 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 match self.response.parse(io.read.filled(), asked) {
                     Ok(true) => return Poll::Ready(Ok(())),
                     Ok(false) => {}
+                    Err(_) if is_other(io.read.filled()) => {
+                        self.record.not_http();
+                        return Poll::Ready(Err(NoHead::Broken(protocol(NOT_HTTP))));
+                    }
                     Err(error) => return Poll::Ready(Err(NoHead::Broken(malformed(error)))),
                 }
             }

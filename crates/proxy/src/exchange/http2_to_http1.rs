@@ -16,14 +16,14 @@ use super::{
     orig_proto::OrigProto,
 };
 use crate::{
-    error::{Code, ProxyError},
+    error::{Code, NOT_HTTP, ProxyError},
     http1::{
         Connection,
         body::{self, Decoder, Step},
         buffer::OutBuffer,
         framing::Asked,
         limits::{MAX_HEAD, MAX_INTERIM},
-        response::ResponseHead,
+        response::{ResponseHead, is_other},
         trailers,
     },
     http2::{fields_fit, server::Driver},
@@ -238,7 +238,17 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         kept: bool,
     ) -> Poll<Result<(), Failed>> {
         let io = &mut connection.io;
-        while !incoming.head.parse(io.read.filled(), incoming.asked).map_err(|_| malformed())? {
+        loop {
+            match incoming.head.parse(io.read.filled(), incoming.asked) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(_) if is_other(io.read.filled()) => {
+                    self.record.not_http();
+                    let error = ProxyError::new(Code::UpstreamProtocol, NOT_HTTP);
+                    return Poll::Ready(Err(Failed::Endpoint(error)));
+                }
+                Err(_) => return Poll::Ready(Err(malformed())),
+            }
             let read = ready!(io.poll_fill(cx, MAX_HEAD));
             if !io.read.is_empty() {
                 if !matches!(read, Ok(n) if n > 0) {

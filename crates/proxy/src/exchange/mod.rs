@@ -129,6 +129,8 @@ pub(crate) trait Observe {
     /// Another attempt follows: what ends is this one, and not the request.
     fn repeated(&mut self) {}
     /// The head of the response came (or of the proxy's own reply, after a failure).
+    /// What the endpoint sent instead of a response is not HTTP.
+    fn not_http(&mut self) {}
     fn response_head(&mut self, status: u16);
     /// The first body byte or, for an empty body, the end.
     fn first_byte(&mut self);

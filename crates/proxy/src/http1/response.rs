@@ -16,6 +16,7 @@ use crate::{
 };
 use std::mem::MaybeUninit;
 use weft_model::names;
+use weft_transport::detect;
 
 /// A checked head. Offsets are relative to the front of the buffer it was parsed from.
 #[derive(Debug)]
@@ -196,6 +197,11 @@ impl Fields for View<'_> {
     fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
         self.head.fields.iter().for_each(|field| visit(field.name.of(self.buf), field.value.of(self.buf)));
     }
+}
+
+/// Whether what was read from a server cannot begin a response of HTTP.
+pub(crate) fn is_other(buf: &[u8]) -> bool {
+    detect::server(buf) == detect::Server::Other
 }
 
 /// Response headers between proxies, which no application sees.

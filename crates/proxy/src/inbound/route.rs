@@ -5,9 +5,10 @@ use super::{
     admit::{Admissions, Asked, Door, LetIn, Permit},
     authorize::{self, Connected},
     forward::{App, Lease},
-    profile,
+    profile, server_first,
 };
 use crate::{
+    answers::{Answer, Answers},
     error::ProxyError,
     exchange::{Carrier, Course, Directed, Director, Edits},
     filter::{self, Changes},
@@ -34,6 +35,7 @@ pub(super) struct Requests {
 }
 
 /// What requests have in common that follow one rule by one authorization.
+    answers: Option<Rc<Answers>>,
 pub(super) struct Handles {
     series: Rc<Series>,
     of_route: Rc<inbound::Series>,
@@ -44,6 +46,9 @@ pub(super) struct Handles {
 const REMOVED: &[&str] = &[header::CLIENT_ID];
 /// Nor is this without the mesh.
 const REMOVED_UNMESHED: &[&str] = &[header::CLIENT_ID, header::ORIG_PROTO];
+/// Who is told of a request.
+type Recorded = ((Record, inbound::Recorder), Answer);
+
 
 impl Requests {
     pub(super) fn new(
@@ -59,6 +64,7 @@ impl Requests {
             inbound,
             scene,
             app,
+            answers: server_first::learning(&inbound, connected.target, &port),
             last_profile: profile::Last::default(),
         }
     }
@@ -115,7 +121,7 @@ fn logical(request: &dyn RequestView) -> String {
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = ((Record, inbound::Recorder), Follower);
+    type Record = (Recorded, Follower);
 
     async fn direct(
         &self,
@@ -155,7 +161,7 @@ impl Requests {
         version: Version,
         course: &Course,
         follower: &mut Follower,
-    ) -> Result<Directed<Lease, (Record, inbound::Recorder)>, ProxyError> {
+    ) -> Result<Directed<Lease, Recorded>, ProxyError> {
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
         let Handles { series, of_route, changes } = &self.admit(request, course, follower)?.handles;
         let Inbound { wiring, profiles, .. } = &*self.inbound;
@@ -173,7 +179,10 @@ impl Requests {
                 restore_orig_proto: carried,
                 ..Edits::default()
             }),
-            record: (Record::new(series.begin(began, in_flight), following), of_route.begin(began)),
+            record: (
+                (Record::new(series.begin(began, in_flight), following), of_route.begin(began)),
+                Answer(self.answers.clone()),
+            ),
         })
     }
 }

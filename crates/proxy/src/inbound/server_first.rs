@@ -8,8 +8,9 @@
 //! ```
 //! Only where the policy would let this client's bytes in as it stands, and has no routes of HTTP. No byte of the client goes out.
 
-use super::{Wiring, authorize::Connected, detect, forward::App};
+use super::{Inbound, Wiring, authorize::Connected, detect, forward::App};
 use crate::{
+    answers::{Answers, Said},
     direction::Direction,
     error::{Code, ProxyError},
     metrics::server_first::Outcome,
@@ -19,7 +20,12 @@ use crate::{
     server_first::{self, Heard, listen},
 };
 use bytes::BytesMut;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpStream;
 use weft_model::{
     Meta,
@@ -106,13 +112,13 @@ pub(super) async fn wait(
     match heard {
         Heard::Greeting => {
             count(Outcome::Server);
-            saw(wiring, connected, port, Spoken::ServerFirst);
+            saw(wiring, connected.target, port, Spoken::ServerFirst);
             session.unread(said.freeze());
             return Broken::ByApplication(session);
         }
         Heard::Http => {
             count(Outcome::HttpServer);
-            saw(wiring, connected, port, Spoken::Http);
+            saw(wiring, connected.target, port, Spoken::Http);
             server_first::close(session);
         }
         Heard::End(_) => count(Outcome::Ended),
@@ -141,12 +147,8 @@ pub(super) fn judged(
     connected: &Connected,
     port: &PortPolicy,
 ) -> Option<Stream> {
-    if matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
-        match protocol {
-            Some(Protocol::Http1 | Protocol::Http2) => saw(wiring, connected, port, Spoken::Http),
-            Some(Protocol::Opaque) => saw(wiring, connected, port, Spoken::ClientFirst),
-            None => {}
-        }
+    if protocol == Some(Protocol::Opaque) && detects(port) {
+        saw(wiring, connected.target, port, Spoken::ClientFirst);
     }
     let session = session?;
     let outcome = match protocol {
@@ -208,7 +210,25 @@ fn known(wiring: &Wiring, connected: &Connected, object: &Meta) -> Option<Spoken
 }
 
 /// Remembers what was seen on the port.
-fn saw(wiring: &Wiring, connected: &Connected, port: &PortPolicy, spoken: Spoken) {
+fn saw(wiring: &Wiring, target: SocketAddr, port: &PortPolicy, spoken: Spoken) {
     let policy = port.policy.load();
-    wiring.context.spoken.saw(Direction::Inbound, connected.target, &policy.value.meta, spoken, Instant::now());
+    wiring.context.spoken.saw(Direction::Inbound, target, &policy.value.meta, spoken, Instant::now());
+}
+
+/// What learns from the application's answers to a connection's requests; `None` where the policy leaves nothing to be learned.
+pub(super) fn learning(inbound: &Rc<Inbound>, target: SocketAddr, port: &Arc<PortPolicy>) -> Option<Rc<Answers>> {
+    let (inbound, port) = detects(port).then(|| (Rc::clone(inbound), Arc::clone(port)))?;
+    Some(Answers::new(move |said| match said {
+        Said::Http => saw(&inbound.wiring, target, &port, Spoken::Http),
+        Said::Other => {
+            let policy = port.policy.load();
+            let ports = &inbound.wiring.context.spoken;
+            ports.not_http(Direction::Inbound, target, &policy.value.meta, Instant::now());
+        }
+    }))
+}
+
+/// The policy leaves it to detection what the port speaks.
+fn detects(port: &PortPolicy) -> bool {
+    matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. })
 }

@@ -14,6 +14,7 @@ use super::{
     server_first,
 };
 use crate::{
+    answers::{Answers, Said},
     direction::Direction,
     error::{Code, ProxyError},
     metrics::detect::Detection,
@@ -21,7 +22,10 @@ use crate::{
     protocol::{self, Protocol, broken},
 };
 use bytes::{Bytes, BytesMut};
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 use weft_model::{
     DnsName, Meta,
     decide::server_first::{Spoken, silence},
@@ -176,7 +180,10 @@ pub(super) async fn rest(
 fn judge(port: &Port<'_>, seen: &Seen<Protocol>, bytes: BytesMut, stays_http: bool) -> Option<Detected> {
     let protocol = match seen {
         Seen::Answer(protocol) => {
-            port.saw(if *protocol == Protocol::Opaque { Spoken::ClientFirst } else { Spoken::Http });
+            // Whether it is HTTP, the server says.
+            if *protocol == Protocol::Opaque {
+                port.saw(Spoken::ClientFirst);
+            }
             *protocol
         }
         Seen::Eof if bytes.is_empty() => return None,
@@ -209,6 +216,18 @@ impl<'c> Port<'c> {
         Self { outbound, addr: target.found.key.addr(), object: &snapshot.policy.value.meta }
     }
 
+    /// What the answers to requests were.
+    fn answered(&self, said: Said) {
+        match said {
+            Said::Http => self.saw(Spoken::Http),
+            Said::Other => {
+                let ports = &self.outbound.wiring.context.spoken;
+                let not_http = |addr| ports.not_http(Direction::Outbound, addr, self.object, Instant::now());
+                self.addr.into_iter().for_each(not_http);
+            }
+        }
+    }
+
     fn known(&self) -> Option<Spoken> {
         let ports = &self.outbound.wiring.context.spoken;
         ports.known(Direction::Outbound, self.addr?, self.object, Instant::now())
@@ -219,6 +238,15 @@ impl<'c> Port<'c> {
             self.outbound.wiring.context.spoken.saw(Direction::Outbound, addr, self.object, spoken, Instant::now());
         }
     }
+}
+
+/// What learns from the answers to a connection's requests; `None` where the policy, or the target, leaves nothing to be learned.
+pub(super) fn learning(outbound: &Rc<Outbound>, target: &Rc<Target>) -> Option<Rc<Answers>> {
+    let detects = outbound.wiring.context.config.outbound.ingress
+        || matches!(target.snapshot().policy.value.protocol, ClientProtocol::Detect { .. });
+    target.found.key.addr().filter(|_| detects)?;
+    let (outbound, target) = (Rc::clone(outbound), Rc::clone(target));
+    Some(Answers::new(move |said| Port::of(&outbound, &target, &target.snapshot()).answered(said)))
 }
 
 /// How long a connection that has said nothing may still begin when the process ends.

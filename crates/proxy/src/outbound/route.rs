@@ -11,6 +11,7 @@ use super::{
     Http, Outbound,
     backends::Branch,
     balance::{Member, Picked, Ticket},
+    detect,
     discover::{Found, Ruled, Snapshot, Target},
     endpoint::Lease,
     ingress,
@@ -19,6 +20,7 @@ use super::{
     retry::Asked,
 };
 use crate::{
+    answers::{Answer, Answers},
     error::{Code, ProxyError},
     exchange::{self, Carrier, Course, Directed, Director, Edits},
     filter,
@@ -31,7 +33,7 @@ use crate::{
     protocol::Version,
     records::{Follower, Scene},
 };
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 use weft_model::{
     decide::route::{RequestView, find, find_grpc},
     names::header,
@@ -49,13 +51,14 @@ pub(crate) struct Requests {
     scene: Rc<Scene>,
     /// The newest snapshot that has routes for this connection's protocol: it was chosen when the connection began, and a
     /// policy that changes its kind changes only later connections.
-    routed: RefCell<Rc<Snapshot>>,
+    routed: Cell<Option<Rc<Snapshot>>>,
     /// A request may name another target, in ingress mode.
     names: bool,
 }
 
 /// What a request follows.
 struct Followed<'s> {
+    answers: Option<Rc<Answers>>,
     ruled: Rc<Ruled>,
     /// Empty where they are of gRPC, or of a profile.
     matches: &'s [HttpMatch],
@@ -121,8 +124,9 @@ fn removed(ingress: bool, overridden: bool) -> &'static [&'static str] {
 
 impl Requests {
     pub(super) fn new(outbound: Rc<Outbound>, target: Rc<Target>, protocol: Protocol, scene: Rc<Scene>) -> Self {
-        let routed = RefCell::new(target.snapshot());
-        Self { outbound, target, protocol, scene, routed, names: true }
+        let routed = Cell::new(Some(target.snapshot()));
+        let answers = detect::learning(&outbound, &target);
+        Self { outbound, target, protocol, scene, routed, names: true, answers }
     }
 
     /// Those of a peer for which this proxy is a gateway to `target`: they never name another one.
@@ -132,11 +136,12 @@ impl Requests {
 
     fn snapshot(&self) -> Rc<Snapshot> {
         let newest = self.target.snapshot();
-        if newest.is_http() {
-            *self.routed.borrow_mut() = Rc::clone(&newest);
-            return newest;
-        }
-        Rc::clone(&self.routed.borrow())
+        let routed = match self.routed.take() {
+            Some(routed) if !newest.is_http() => routed,
+            _ => newest,
+        };
+        self.routed.set(Some(Rc::clone(&routed)));
+        routed
     }
 
     /// What a `request` to `target` follows: the profile, or a rule of the policy.
@@ -189,7 +194,7 @@ impl Snapshot {
 
 impl Director for Requests {
     type Endpoint = Lease;
-    type Record = (Record, Follower);
+    type Record = ((Record, Answer), Follower);
 
     async fn direct(
         &self,
@@ -224,7 +229,7 @@ impl Requests {
         version: Version,
         course: &Course,
         follower: &mut Follower,
-    ) -> Result<Directed<Lease, Record>, ProxyError> {
+    ) -> Result<Directed<Lease, (Record, Answer)>, ProxyError> {
         let permit = self.outbound.wiring.context.outbound_in_flight.admit()?;
         let ingress = self.outbound.wiring.context.config.outbound.ingress;
         // Boxed: hardly any proxy is an ingress's. A gateway's peers name no target but the one that was checked.
@@ -279,13 +284,17 @@ impl Requests {
                 heed_close: member.connections.heeds_close(),
                 ..Edits::default()
             }),
-            record: Record::new(
-                profile::Record::new(member.connections.series().begin(began, permit), following),
-                Rc::clone(&member),
-                began,
-                waiting.series.take(),
-                backend,
-                ticket,
+            record: (
+                Record::new(
+                    profile::Record::new(member.connections.series().begin(began, permit), following),
+                    Rc::clone(&member),
+                    began,
+                    waiting.series.take(),
+                    backend,
+                    ticket,
+                ),
+                // Another target's answer says nothing of this one's port.
+                Answer(self.answers.clone().filter(|_| named.is_none())),
             ),
         })
     }

@@ -86,6 +86,14 @@ impl SpokenPorts {
             _ => held.insert(port, Memory { object: object.clone(), spoken, seen: now }),
         }
     }
+
+    /// A request to `port` was answered with something that is not HTTP.
+    pub fn not_http(&self, direction: Direction, port: SocketAddr, object: &Meta, now: Instant) {
+        let mut held = self.0.lock();
+        if held.known((direction, port), object, now) == Some(Spoken::Http) {
+            held.young.remove(&(direction, port));
+        }
+    }
 }
 
 impl Generations {
@@ -130,6 +138,13 @@ mod tests {
         assert_eq!(known(Direction::Outbound, &web), Some(Spoken::Http), "HTTP stays");
         ports.saw(Direction::Outbound, port(1), &db, Spoken::ServerFirst, now);
         assert_eq!(known(Direction::Outbound, &db), Some(Spoken::ServerFirst));
+        ports.not_http(Direction::Outbound, port(1), &db, now);
+        assert_eq!(known(Direction::Outbound, &db), Some(Spoken::ServerFirst), "nobody held it to be HTTP");
+        ports.saw(Direction::Outbound, port(1), &db, Spoken::Http, now);
+        ports.not_http(Direction::Inbound, port(1), &db, now);
+        assert_eq!(known(Direction::Outbound, &db), Some(Spoken::Http));
+        ports.not_http(Direction::Outbound, port(1), &db, now);
+        assert_eq!(known(Direction::Outbound, &db), None, "its answer was something else");
     }
 
     #[test]

@@ -227,6 +227,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
         self.1.response_body(bytes);
     }
 
+    fn not_http(&mut self) {
+        self.0.not_http();
+        self.1.not_http();
+    }
+
     fn repeated(&mut self) {
         self.0.repeated();
         self.1.repeated();

@@ -47,7 +47,11 @@ struct Greeting {
 
 impl Greeting {
     async fn start(greeting: &'static [u8]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), greeting).await
+    }
+
+    async fn start_at(addr: SocketAddr, greeting: &'static [u8]) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (accepted, unused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (count, idle) = (accepted.clone(), unused.clone());
@@ -430,4 +434,80 @@ async fn who_is_not_let_in_opens_no_session() {
     let mut tcp = mesh.app.connect_inbound_from(elsewhere(), server.addr).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(200), tcp.read(&mut [0; 1])).await.is_err(), "it waits");
     assert_eq!(server.accepted.load(SeqCst), 0);
+}
+
+/// A request may be sent to a server of anything: what it teaches, the server's answer says.
+#[tokio::test]
+async fn requests_to_a_server_that_speaks_first_teach_nobody_that_it_is_http() {
+    let mesh = Mesh::with(&[SOON], &[SOON_INBOUND]).await;
+    let call = "GET / HTTP/1.0\r\n\r\n";
+    for greeting in [MYSQL, SMTP] {
+        let server = Greeting::start(greeting).await;
+        for _ in 0..2 {
+            let client = mesh.app.connect_inbound(server.addr).await;
+            assert_eq!(soon(http1::Client::over(client).call(call)).await.unwrap().status(), Some(502));
+        }
+        read(&mut mesh.app.connect_inbound(server.addr).await, greeting).await;
+        for endpoint in [mesh.endpoint(server.addr, ProtocolHint::Unknown), weft_model::Endpoint::plain(server.addr)] {
+            let service = mesh.service(&[endpoint]);
+            let client = mesh.connect(&service).await;
+            let answer = soon(http1::Client::over(client).call(call)).await.unwrap();
+            assert_eq!(answer.status(), Some(502));
+            read(&mut mesh.connect(&service).await, greeting).await;
+        }
+    }
+    assert_eq!(mesh.app.metric(&learned("inbound", "http")), 0.0);
+    assert_eq!(mesh.web.metric(&learned("outbound", "http")), 0.0);
+}
+
+/// Nor does one that is not let in, whatever the server is.
+#[tokio::test]
+async fn who_is_not_let_in_teaches_nothing() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND, ("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", "all-authenticated")]).await;
+    let server = Greeting::start(SMTP).await;
+    let stranger = mesh.app.connect_inbound_from(elsewhere(), server.addr).await.unwrap();
+    let answer = soon(http1::Client::over(stranger).call("GET / HTTP/1.1\r\nHost: a\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(403));
+    assert_eq!(mesh.app.metric(&learned("inbound", "http")), 0.0);
+    assert_eq!(server.accepted.load(SeqCst), 0);
+}
+
+/// A port that has spoken HTTP is not held to it once its server answers otherwise.
+#[tokio::test]
+async fn a_port_that_answers_with_something_else_is_forgotten_to_be_http() {
+    let mesh = Mesh::with(&[SOON], &[SOON_INBOUND]).await;
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let addr = origin.addr();
+    let meshed = mesh.service(&[mesh.endpoint(addr, ProtocolHint::Unknown)]);
+    let plain = mesh.service(&[weft_model::Endpoint::plain(addr)]);
+    let clients =
+        async || [mesh.app.connect_inbound(addr).await, mesh.connect(&meshed).await, mesh.connect(&plain).await];
+    for client in clients().await {
+        assert_eq!(soon(http1::Client::over(client).call(call)).await.unwrap().status(), Some(200));
+    }
+    mesh.web.reaches(&learned("outbound", "http"), 2.0).await;
+    let http = mesh.app.metric(&learned("inbound", "http"));
+    assert!(http >= 1.0);
+    drop(origin);
+    let server = loop {
+        // What was accepted may not have ended yet.
+        match TcpListener::bind(addr).await {
+            Ok(listener) => drop(listener),
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        }
+        break Greeting::start_at(addr, SMTP).await;
+    };
+    for client in clients().await {
+        assert_eq!(soon(http1::Client::over(client).call(call)).await.unwrap().status(), Some(502));
+    }
+    mesh.web.reaches(&learned("outbound", "http"), 0.0).await;
+    assert!(mesh.app.metric(&learned("inbound", "http")) < http);
+    for mut client in clients().await {
+        read(&mut client, SMTP).await;
+    }
+    drop(server);
 }
