@@ -52,6 +52,8 @@ pub enum Code {
     BadRequest,
     /// The head of a request is larger than the proxy accepts.
     HeadTooLarge,
+    /// The head of a request began and did not come to its end in time.
+    HeadTimeout,
     /// A client broke the rules of HTTP/2 or flooded its connection, which was ended.
     Http2Violation,
     /// No route matches.
@@ -196,6 +198,7 @@ impl Code {
     pub const ALL: &'static [Self] = &[
         Self::BadRequest,
         Self::HeadTooLarge,
+        Self::HeadTimeout,
         Self::Http2Violation,
         Self::RouteNotFound,
         Self::Unauthorized,
@@ -239,6 +242,7 @@ impl Code {
         match self {
             Self::BadRequest => "BAD_REQUEST",
             Self::HeadTooLarge => "HEAD_TOO_LARGE",
+            Self::HeadTimeout => "HEAD_TIMEOUT",
             Self::Http2Violation => "HTTP2_VIOLATION",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::Unauthorized => "UNAUTHORIZED",
@@ -279,6 +283,7 @@ impl Code {
         match self {
             Self::Redirect => 301,
             Self::BadRequest | Self::Http2Violation | Self::NoServerName => 400,
+            Self::HeadTimeout => 408,
             Self::HeadTooLarge => 431,
             Self::RouteNotFound | Self::GatewayDomainInvalid => 404,
             Self::Unauthorized | Self::ServerFirstRefused => 403,
@@ -318,7 +323,8 @@ impl Code {
             | Self::UpstreamProtocol
             | Self::DescriptorLimit
             | Self::LoadShed => 14,
-            Self::DetectTimeout
+            Self::HeadTimeout
+            | Self::DetectTimeout
             | Self::DiscoveryTimeout
             | Self::Failfast
             | Self::BreakerShut
@@ -334,7 +340,7 @@ impl Code {
 
     /// Whether it is the client's own mistake, which says nothing of the endpoint that was chosen for it.
     pub fn is_clients(self) -> bool {
-        matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::Http2Violation)
+        matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::HeadTimeout | Self::Http2Violation)
     }
 
     /// Whether the client's connection is closed after the reply.

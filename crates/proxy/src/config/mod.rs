@@ -57,6 +57,8 @@ pub struct Inbound {
     pub detect_timeout: Duration,
     /// How long a client is silent until the application is connected, so that it may speak first; zero is for ever.
     pub server_first_wait: Duration,
+    /// How long the head of an HTTP/1 request may take that has begun; zero is for ever.
+    pub head_timeout: Duration,
     pub discovery_idle: Duration,
     /// Metrics of requests have a label `authority`, whose values clients choose.
     pub authority_labels: bool,
@@ -89,6 +91,8 @@ pub struct Outbound {
     pub detect_timeout: Duration,
     /// How long a client is silent until a session is opened for it, so that the server may speak first; zero is for ever.
     pub server_first_wait: Duration,
+    /// How long the head of an HTTP/1 request may take that has begun; zero is for ever.
+    pub head_timeout: Duration,
     pub discovery_idle: Duration,
     /// Each request may name its target by `l5d-dst-override`.
     pub ingress: bool,

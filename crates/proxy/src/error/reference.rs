@@ -64,6 +64,10 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "The head of an HTTP/1 request has more than 64 KiB or 128 lines",
             "Send fewer or smaller headers; look for cookies that grow",
         ),
+        Code::HeadTimeout => (
+            "The head of an HTTP/1 request began and was not whole within `WEFT_PROXY_INBOUND_HTTP_HEAD_TIMEOUT`, or `…_OUTBOUND_…` of the application's own",
+            "Look for clients that stall while they write a request, or hold connections open on purpose; who is idle between two requests is not meant",
+        ),
         Code::Http2Violation => (
             "A client broke the rules of HTTP/2 or flooded its connection, which was ended with GOAWAY",
             "Mend or block the client: the GOAWAY's debug data and the log name the rule or the budget",

@@ -53,6 +53,9 @@ pub(crate) trait Director {
     /// Whether `l5d-proxy-error` and `l5d-proxy-connection` are shown to this client (data plane 3.7, 1.2).
     fn informational_headers(&self) -> bool;
 
+    /// How long the head of an HTTP/1 request may take that has begun; zero is for ever.
+    fn head_timeout(&self) -> Duration;
+
     /// Counts a reply that the proxy made itself.
     fn refused(&self, error: &ProxyError);
 
@@ -126,11 +129,11 @@ pub(crate) trait Observe {
     fn request_body(&mut self, _bytes: usize) {}
     /// The fields of the response's head, before [`Self::response_head`]; not told of the proxy's own replies.
     fn response_fields(&mut self, _fields: &dyn Fields) {}
+    /// What the endpoint sent instead of a response is not HTTP.
+    fn not_http(&mut self) {}
     /// Another attempt follows: what ends is this one, and not the request.
     fn repeated(&mut self) {}
     /// The head of the response came (or of the proxy's own reply, after a failure).
-    /// What the endpoint sent instead of a response is not HTTP.
-    fn not_http(&mut self) {}
     fn response_head(&mut self, status: u16);
     /// The first body byte or, for an empty body, the end.
     fn first_byte(&mut self);

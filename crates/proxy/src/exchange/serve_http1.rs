@@ -78,11 +78,16 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
     let mut draining = pin!(drain.signaled());
     let mut waiting = Waiting::default();
     loop {
-        let read = poll_fn(|cx| poll_head(cx, client, &mut head, drain, draining.as_mut(), &mut waiting)).await;
+        let read = poll_fn(|cx| match poll_head(cx, client, &mut head, drain, draining.as_mut(), &mut waiting) {
+            Poll::Pending if !client.read.is_empty() => poll_begun(cx, client, director, &mut waiting).map(Err),
+            read => read,
+        });
+        let read = read.await;
         let after = match read {
             // Boxed: connections are idle most of the time, and the allocation is small beside the system calls.
             Ok(true) => {
                 waiting.used = true;
+                waiting.head = None;
                 Box::pin(request(client, &head, &mut response, director, drain)).await
             }
             Ok(false) => return After::Close,
@@ -109,6 +114,8 @@ struct Waiting {
     used: bool,
     /// How long the first one is waited for, once the drain has begun.
     first: Option<Pin<Box<Sleep>>>,
+    /// How long the rest of a head may take of which some has come. Most heads come whole, and it is never needed.
+    head: Option<Pin<Box<Sleep>>>,
 }
 
 impl Waiting {
@@ -176,6 +183,26 @@ fn poll_head(
         return Poll::Ready(Ok(false));
     }
     Poll::Pending
+}
+
+/// While a head is not whole its connection holds little more than has come; ready when that has taken too long.
+#[cold]
+fn poll_begun<D: Director>(
+    cx: &mut Context<'_>,
+    client: &mut Io,
+    director: &D,
+    waiting: &mut Waiting,
+) -> Poll<ProxyError> {
+    client.read.shrink();
+    let sleep = match &mut waiting.head {
+        Some(sleep) => sleep,
+        None => match director.head_timeout() {
+            Duration::ZERO => return Poll::Pending,
+            timeout => waiting.head.insert(Box::pin(tokio::time::sleep(timeout))),
+        },
+    };
+    let late = || ProxyError::new(Code::HeadTimeout, "the head of the request did not come in time");
+    sleep.as_mut().poll(cx).map(|()| late())
 }
 
 fn too_large() -> ProxyError {

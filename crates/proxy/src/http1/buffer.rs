@@ -8,6 +8,8 @@ use std::{cell::RefCell, mem};
 const SMALL: usize = 8 * 1024;
 /// What a bulk body is read into.
 const LARGE: usize = 64 * 1024;
+/// What a head that does not come whole is held in at least, until more of it comes.
+const LEAST: usize = 512;
 /// How many buffers of each size a worker keeps for reuse.
 const KEPT_SMALL: usize = 256;
 const KEPT_LARGE: usize = 32;
@@ -128,24 +130,37 @@ impl ReadBuffer {
                 self.start = 0;
             } else {
                 let size = match self.data.len() {
-                    0 => SMALL,
-                    SMALL => LARGE,
+                    0..SMALL => SMALL,
+                    SMALL..LARGE => LARGE,
                     large => large.saturating_mul(2),
                 };
                 if self.len() >= limit {
                     return None;
                 }
-                let grown = lease(size);
-                let old = mem::replace(&mut self.data, grown);
-                if !old.is_empty() {
-                    if let (Some(to), Some(from)) = (self.data.get_mut(..self.end), old.get(..self.end)) {
-                        to.copy_from_slice(from);
-                    }
-                    give_back(old);
-                }
+                self.replace(lease(size));
             }
         }
         self.data.get_mut(self.end..)
+    }
+
+    /// Holds little more than the bytes that are there, for they may be all for a while.
+    pub(crate) fn shrink(&mut self) {
+        let size = (self.len() + self.len() / 4).next_multiple_of(LEAST);
+        // What saves less is not worth a copy.
+        if 2 * size <= self.data.len() {
+            self.replace(vec![0; size].into_boxed_slice());
+        }
+    }
+
+    /// Moves the bytes into other memory, in which there is room for them.
+    fn replace(&mut self, data: Box<[u8]>) {
+        let old = mem::replace(&mut self.data, data);
+        let bytes = old.get(self.start..self.end).unwrap_or_default();
+        if let Some(to) = self.data.get_mut(..bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+        (self.start, self.end) = (0, bytes.len());
+        give_back(old);
     }
 
     /// Notes that `n` bytes were read into [`Self::room`].
@@ -318,6 +333,30 @@ mod tests {
         }
         assert!((20_000..=LARGE).contains(&held), "{held}");
         assert_eq!(buffer.len(), held);
+    }
+
+    #[test]
+    fn what_stands_still_holds_little() {
+        let mut buffer = ReadBuffer::default();
+        let text: Vec<u8> = (0..60_000_u32).map(|n| (n % 251) as u8).collect();
+        buffer.extend(&text[..1]);
+        buffer.consume(1);
+        let (mut at, mut moves) = (1, 0);
+        while at < text.len() {
+            // A byte at a time, as slowly as can be.
+            let held = buffer.data.len();
+            buffer.extend(&text[at..=at]);
+            at += 1;
+            moves += usize::from(buffer.data.len() != held);
+            buffer.shrink();
+            assert!(buffer.data.len() <= (3 * buffer.len()).clamp(2 * LEAST, LARGE), "{at}: {}", buffer.data.len());
+        }
+        assert_eq!(buffer.filled(), &text[1..]);
+        assert!(moves < 40, "{moves}: whoever sends single bytes makes nobody copy much");
+        buffer.consume(text.len());
+        buffer.shrink();
+        buffer.release();
+        assert!(buffer.data.is_empty());
     }
 
     #[test]

@@ -20,7 +20,11 @@ use crate::{
     protocol::Version,
     records::{Passage, Scene, Why},
 };
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use weft_model::{
     NameAddr, ServerPolicy,
     decide::{authorize::may_enter, forwarded, route::RequestView},
@@ -204,6 +208,10 @@ impl Director for Requests {
     /// Who connects directly has an identity.
     fn informational_headers(&self) -> bool {
         true
+    }
+
+    fn head_timeout(&self) -> Duration {
+        self.inbound.wiring.context.config.inbound.head_timeout
     }
 
     fn malformed(&self, error: &ProxyError, version: Version) {

@@ -19,7 +19,11 @@ use crate::{
     records::{Follower, Scene},
 };
 use smallvec::SmallVec;
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use weft_model::{ServerPolicy, decide::route::RequestView, names::header};
 use weft_telemetry::Labels;
 
@@ -31,24 +35,24 @@ pub(super) struct Requests {
     /// What the application is told of the client.
     client_id: Option<Rc<str>>,
     app: Rc<App>,
+    answers: Option<Rc<Answers>>,
     last_profile: profile::Last,
 }
 
 /// What requests have in common that follow one rule by one authorization.
-    answers: Option<Rc<Answers>>,
 pub(super) struct Handles {
     series: Rc<Series>,
     of_route: Rc<inbound::Series>,
     changes: Changes,
 }
 
+/// Who is told of a request.
+type Recorded = ((Record, inbound::Recorder), Answer);
+
 /// Never believed from outside.
 const REMOVED: &[&str] = &[header::CLIENT_ID];
 /// Nor is this without the mesh.
 const REMOVED_UNMESHED: &[&str] = &[header::CLIENT_ID, header::ORIG_PROTO];
-/// Who is told of a request.
-type Recorded = ((Record, inbound::Recorder), Answer);
-
 
 impl Requests {
     pub(super) fn new(
@@ -60,11 +64,11 @@ impl Requests {
     ) -> Self {
         Self {
             client_id: connected.tls.identity().map(|id| Rc::from(id.as_str())),
+            answers: server_first::learning(&inbound, connected.target, &port),
             admissions: Admissions::new(port, connected, inbound.now()),
             inbound,
             scene,
             app,
-            answers: server_first::learning(&inbound, connected.target, &port),
             last_profile: profile::Last::default(),
         }
     }
@@ -141,6 +145,10 @@ impl Director for Requests {
 
     async fn shut_out(&self) {
         authorize::shut_out(&self.inbound.wiring, self.admissions.connected(), self.admissions.port()).await;
+    }
+
+    fn head_timeout(&self) -> Duration {
+        self.inbound.wiring.context.config.inbound.head_timeout
     }
 
     fn malformed(&self, error: &ProxyError, version: Version) {

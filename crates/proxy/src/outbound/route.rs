@@ -33,7 +33,11 @@ use crate::{
     protocol::Version,
     records::{Follower, Scene},
 };
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 use weft_model::{
     decide::route::{RequestView, find, find_grpc},
     names::header,
@@ -54,11 +58,11 @@ pub(crate) struct Requests {
     routed: Cell<Option<Rc<Snapshot>>>,
     /// A request may name another target, in ingress mode.
     names: bool,
+    answers: Option<Rc<Answers>>,
 }
 
 /// What a request follows.
 struct Followed<'s> {
-    answers: Option<Rc<Answers>>,
     ruled: Rc<Ruled>,
     /// Empty where they are of gRPC, or of a profile.
     matches: &'s [HttpMatch],
@@ -209,6 +213,10 @@ impl Director for Requests {
 
     fn informational_headers(&self) -> bool {
         self.outbound.wiring.context.config.outbound.informational_headers
+    }
+
+    fn head_timeout(&self) -> Duration {
+        self.outbound.wiring.context.config.outbound.head_timeout
     }
 
     fn malformed(&self, error: &ProxyError, version: Version) {

@@ -71,6 +71,38 @@ fn a_thousand_slow_clients_hold_little_and_others_are_served() {
     });
 }
 
+/// Heads that have grown beyond a small buffer and stand still: what is held is what has come, not what might.
+#[test]
+fn large_heads_that_stand_still_hold_little() {
+    alone(module_path!(), "large_heads_that_stand_still_hold_little", async || {
+        const SENT: usize = 9 * 1024;
+        let mesh = Mesh::start().await;
+        let origin = http1::Origin::start(|_| http1::Reply::ok(b"fine")).await.unwrap();
+        let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+        let mut other = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
+        for _ in 0..20 {
+            assert_eq!(soon(other.call(call)).await.unwrap().status(), Some(200));
+        }
+        let begun = format!("GET / HTTP/1.1\r\nHost: app.ns\r\nX-Slow: {}", "x".repeat(SENT));
+        let read = "tcp_read_bytes_total{direction=\"inbound\",peer=\"src\"";
+        let before = (resident(), mesh.app.metric(read));
+        let mut slow = vec![];
+        for _ in 0..CLIENTS {
+            let mut tcp = mesh.app.connect_inbound(origin.addr()).await;
+            tcp.write_all(begun.as_bytes()).await.unwrap();
+            slow.push(tcp);
+        }
+        mesh.app.at_least(read, before.1 + (CLIENTS * begun.len()) as f64).await;
+        let each = resident().saturating_sub(before.0) / CLIENTS;
+        say(&format!("a head of {SENT} bytes that stands still costs {each} bytes"));
+        assert!(each <= EACH, "each costs {each} bytes");
+        for mut tcp in slow.into_iter().take(20) {
+            tcp.write_all(b"\r\n\r\n").await.unwrap();
+            assert_eq!(soon(http1::Client::over(tcp).response(false)).await.unwrap().status(), Some(200));
+        }
+    });
+}
+
 /// One of slowhttptest's ways to be slow, against `addr`.
 async fn slowhttptest(mode: &str, connections: usize, seconds: u32, addr: std::net::SocketAddr) -> Output {
     let mut command = Command::new("slowhttptest");

@@ -139,6 +139,7 @@ impl Reader {
             max_in_flight: self.or_default("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", value::number),
             detect_timeout: self.or_default("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", value::duration),
             server_first_wait: self.or_default("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", value::duration),
+            head_timeout: self.or_default("WEFT_PROXY_INBOUND_HTTP_HEAD_TIMEOUT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
             authority_labels: self
                 .optional("LINKERD2_PROXY_INBOUND_METRICS_AUTHORITY_LABELS", |text| {
@@ -197,6 +198,7 @@ impl Reader {
             max_in_flight: self.or_default("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", value::number),
             detect_timeout: self.or_default("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", value::duration),
             server_first_wait: self.or_default("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", value::duration),
+            head_timeout: self.or_default("WEFT_PROXY_OUTBOUND_HTTP_HEAD_TIMEOUT", value::duration),
             discovery_idle: self.or_default("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", value::duration),
             ingress,
             informational_headers: !hidden.unwrap_or(ingress),

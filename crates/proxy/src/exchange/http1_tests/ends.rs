@@ -2,7 +2,7 @@
 
 use super::{
     GET, OK,
-    fake::{Origin, Seen, local},
+    fake::{HEAD_TIMEOUT, Origin, Seen, local},
 };
 use crate::error::{Code, ProxyError};
 use std::time::Duration;
@@ -45,6 +45,47 @@ fn an_idle_connection_is_kept() {
         server.hear(GET).await;
         server.say(OK).await;
         client.hear(OK).await;
+    });
+}
+
+/// The clock runs while a head is not whole, for each head anew.
+#[test]
+fn a_head_that_has_begun_has_its_time() {
+    local(async {
+        let pass = async |time| {
+            tokio::time::pause();
+            tokio::time::advance(time).await;
+            tokio::time::resume();
+        };
+        let (origin, proxy) = Origin::start().await;
+        let mut client = proxy.client().await;
+        let (begin, end) = GET.split_at(20);
+        let mut server = None;
+        for _ in 0..2 {
+            client.say(begin).await;
+            proxy.armed.notified().await;
+            pass(HEAD_TIMEOUT - Duration::from_secs(1)).await;
+            client.say(end).await;
+            let server = match &mut server {
+                Some(server) => server,
+                none => none.insert(origin.accept().await),
+            };
+            server.hear(GET).await;
+            server.say(OK).await;
+            client.hear(OK).await;
+        }
+        pass(HEAD_TIMEOUT).await;
+        assert!(proxy.refused.borrow().is_empty(), "it was idle");
+        client.say(&begin[..1]).await;
+        proxy.armed.notified().await;
+        pass(HEAD_TIMEOUT / 2).await;
+        client.say(&begin[1..]).await;
+        pass(HEAD_TIMEOUT / 2).await;
+        let answer = client.head().await;
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.contains("[HEAD_TIMEOUT]\r\n") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        client.end().await;
+        assert_eq!(*proxy.refused.borrow(), [Code::HeadTimeout]);
     });
 }
 

@@ -36,6 +36,9 @@ use weft_transport::{drain, stream::Stream};
 /// How long anything here waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a head may take.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What a record was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -58,6 +61,8 @@ pub(super) struct Fake {
     pub(super) stuck: Cell<bool>,
     pub(super) released: Notify,
     pub(super) directing: Notify,
+    /// A head has begun that is not whole.
+    pub(super) armed: Notify,
     /// What was asked: method, authority, path, query.
     pub(super) views: RefCell<Vec<String>>,
     pub(super) seen: Rc<RefCell<Vec<Seen>>>,
@@ -83,6 +88,7 @@ impl Fake {
             stuck: Cell::default(),
             released: Notify::new(),
             directing: Notify::new(),
+            armed: Notify::new(),
             views: RefCell::default(),
             seen: Rc::default(),
             ended: Rc::default(),
@@ -168,6 +174,11 @@ impl Director for Fake {
 
     fn informational_headers(&self) -> bool {
         self.informational.get()
+    }
+
+    fn head_timeout(&self) -> Duration {
+        self.armed.notify_one();
+        HEAD_TIMEOUT
     }
 
     fn refused(&self, error: &ProxyError) {

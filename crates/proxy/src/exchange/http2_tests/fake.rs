@@ -199,6 +199,10 @@ impl Director for Fake {
         true
     }
 
+    fn head_timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn refused(&self, error: &ProxyError) {
         self.refused.borrow_mut().push(error.code);
     }

@@ -40,6 +40,10 @@ pub(super) fn faults() -> Vec<Fault> {
         large("a head of too many lines", |m| {
             Box::pin(async move { head(m, &format!("GET / HTTP/1.1\r\nhost: a\r\n{}", "x: 1\r\n".repeat(200))).await })
         }),
+        fault("a head that does not end", Code::HeadTimeout, Outbound, Sees::Reply, |m| {
+            Box::pin(head(m, "GET / HTTP/1.1\r\nhost: a\r\nx: 1"))
+        })
+        .web(&[("WEFT_PROXY_OUTBOUND_HTTP_HEAD_TIMEOUT", "50ms")]),
         fault("several hosts in HTTP/2", Code::BadRequest, Outbound, Sees::End, |m| Box::pin(hosts(m))),
         broken("data on stream 0", |m| Box::pin(frames(m, b"\x00\x00\x00\x00\x00\x00\x00\x00\x00"))),
         broken("a ping of 7 bytes", |m| Box::pin(frames(m, b"\x00\x00\x07\x06\x00\x00\x00\x00\x00abcdefg"))),
