@@ -96,28 +96,29 @@ fn without_parameters(path: &str) -> String {
     cut.join("/")
 }
 
-/// `%41` is `A`. What is no escape stands for itself, and bytes that are no text for nothing that a route could name.
+/// `%41` is `A`. Bytes that are no text stand for nothing that a route could name.
 fn undone(path: &str) -> String {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        match (first, tail) {
-            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                out.push((digit(*high) << 4) | digit(*low));
-                rest = after;
-            }
-            _ => out.push(first),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8_lossy(&unescaped(path, b'+')).into_owned()
 }
 
-fn digit(hex: u8) -> u8 {
-    match hex {
-        b'0'..=b'9' => hex - b'0',
-        _ => (hex | 0x20) - b'a' + 10,
+/// `%41` is `A`, and `+` is what it stands for there. What is no escape stands for itself.
+pub(super) fn unescaped(text: &str, plus: u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => byte(*high, *low),
+            _ => None,
+        };
+        out.push(escaped.unwrap_or(if first == b'+' { plus } else { first }));
+        rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
     }
+    out
+}
+
+fn byte(high: u8, low: u8) -> Option<u8> {
+    let digit = |digit| char::from(digit).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which rule a request follows: hosts first, then the most specific match, then the order (data plane 4.4).
 
+use super::path::unescaped;
 use crate::policy::route::{
     GrpcMatch, GrpcRoute, HeaderMatch, HostMatch, HttpMatch, HttpRoute, PathMatch, QueryMatch, Rule, ValueMatch,
 };
@@ -209,33 +210,13 @@ fn value_fits(wanted: &ValueMatch, value: &[u8]) -> bool {
     }
 }
 
-/// Undoes the encoding of forms: `+` is a space, `%41` a byte. What is no escape stands for itself.
+/// Undoes the encoding of forms: `+` is a space, `%41` a byte.
 fn decoded(text: &str) -> Cow<'_, [u8]> {
     let bytes = text.as_bytes();
     if !bytes.iter().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(bytes);
     }
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        match (first, tail) {
-            (b'+', _) => out.push(b' '),
-            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                out.push((hex(*high) << 4) | hex(*low));
-                rest = after;
-            }
-            _ => out.push(first),
-        }
-    }
-    Cow::Owned(out)
-}
-
-fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => (digit | 0x20) - b'a' + 10,
-    }
+    Cow::Owned(unescaped(text, b' '))
 }
 
 #[cfg(test)]

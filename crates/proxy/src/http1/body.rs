@@ -168,7 +168,8 @@ impl Decoder {
         if self.extensions > MAX_EXTENSIONS {
             return Err(BodyError("a body's chunk extensions are too long"));
         }
-        let size = digits.iter().fold(0_u64, |n, digit| n << 4 | u64::from(hex(*digit)));
+        let size = digits.iter().filter_map(|digit| char::from(*digit).to_digit(16));
+        let size = size.fold(0_u64, |n, digit| n << 4 | u64::from(digit));
         self.state = if size == 0 { State::Trailers(0) } else { State::ChunkData(size) };
         Ok(Step::Framing(digits.len() + extension + 2))
     }
@@ -205,14 +206,6 @@ fn has_open_quote(extension: &[u8]) -> bool {
 
 fn take(buf: &[u8], left: u64) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(buf.len())
-}
-
-fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit.wrapping_sub(b'A').wrapping_add(10),
-    }
 }
 
 #[cfg(test)]
