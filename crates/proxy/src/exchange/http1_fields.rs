@@ -1,6 +1,6 @@
 //! Header fields between HTTP/1 lines and HTTP/2 maps.
 
-use crate::http1::trailers;
+use crate::http1::{fields::write_line, trailers};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weft_model::decide::field::Message;
@@ -36,16 +36,9 @@ pub(super) fn trailers_of(section: &[u8], of: Message) -> HeaderMap {
 pub(super) fn write_fields(fields: &HeaderMap, out: &mut Vec<u8>, left_out: impl Fn(&HeaderName) -> bool) {
     for (name, value) in fields {
         if !left_out(name) {
-            write_field(out, name.as_str(), value.as_bytes());
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
-}
-
-pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends one chunk of a body. An empty one would end it.

@@ -1,12 +1,7 @@
 //! The head of an HTTP/2 request as one of HTTP/1, with the version and target form that `l5d-orig-proto` names (data plane 3.6).
 
-use super::{
-    Edits,
-    http1_fields::{write_field, write_fields},
-    http2_head::edit_fields,
-    orig_proto::OrigProto,
-};
-use crate::protocol::Version;
+use super::{Edits, http1_fields::write_fields, http2_head::edit_fields, orig_proto::OrigProto};
+use crate::{http1::fields::write_line, protocol::Version};
 use http::{header, request};
 
 /// Appends the head, which is used up thereby; whether its body is chunked. `whole` says that it has none.
@@ -31,14 +26,14 @@ pub(super) fn write_head(head: &mut request::Parts, edits: &Edits, whole: bool, 
     let old = orig.version == Version::Http10 && !chunked;
     out.extend_from_slice(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     match authority {
-        Some(authority) => write_field(out, "host", authority.as_bytes()),
-        None if !old && !head.headers.contains_key(header::HOST) => write_field(out, "host", b""),
+        Some(authority) => write_line(out, b"host", authority.as_bytes()),
+        None if !old && !head.headers.contains_key(header::HOST) => write_line(out, b"host", b""),
         None => {}
     }
     write_fields(&head.headers, out, |name| *name == header::COOKIE || (*name == header::HOST && authority.is_some()));
     write_cookies(head, out);
     if chunked {
-        write_field(out, "transfer-encoding", b"chunked");
+        write_line(out, b"transfer-encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
     head.headers.clear();

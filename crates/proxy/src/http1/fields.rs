@@ -153,6 +153,14 @@ fn nominate(buf: &[u8], fields: &mut [Field], options: &mut Options) {
     }
 }
 
+/// Appends a header line.
+pub(crate) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 
 use super::{
     HeadError,
-    fields::{self, Field, Kind, Options, Span},
+    fields::{self, Field, Kind, Options, Span, write_line},
     framing::{self, Asked, Body},
     limits::{MAX_FIELDS, MAX_HEAD},
     target::{self, Form, Target},
@@ -176,7 +176,7 @@ impl RequestHead {
         let host = self.write_line(buf, edits, out);
         let replaces_host = host.is_some();
         if let Some(host) = host {
-            line(out, b"host", host);
+            write_line(out, b"host", host);
         }
         let mut lines = Lines { buf, from: self.line_end() };
         for (index, field) in self.fields.iter().enumerate() {
@@ -189,14 +189,14 @@ impl RequestHead {
         if self.upgrade {
             out.extend_from_slice(b"connection: upgrade\r\n");
             for field in self.fields.iter().filter(|field| field.kind == Kind::Upgrade) {
-                line(out, b"upgrade", field.value.of(buf));
+                write_line(out, b"upgrade", field.value.of(buf));
             }
         }
         for (name, value) in edits.request.iter().flat_map(|changes| changes.added()) {
-            line(out, name.as_str().as_bytes(), value.as_bytes());
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
         for (name, value) in &edits.set {
-            line(out, name.as_bytes(), value.as_bytes());
+            write_line(out, name.as_bytes(), value.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -252,13 +252,6 @@ impl Lines<'_> {
     pub(super) fn finish(&self, out: &mut Vec<u8>, end: usize) {
         out.extend_from_slice(self.buf.get(self.from..end).unwrap_or_default());
     }
-}
-
-pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// A request as routing sees it: exactly what will be forwarded, before edits.

@@ -4,10 +4,10 @@
 
 use super::{
     HeadError,
-    fields::{self, Field, Kind, Options},
+    fields::{self, Field, Kind, Options, write_line},
     framing::{self, Asked, Body},
     limits::{MAX_FIELDS, MAX_HEAD},
-    request::{Lines, line},
+    request::Lines,
 };
 use crate::{
     error::ProxyError,
@@ -168,7 +168,7 @@ impl ResponseHead {
         }
         lines.finish(out, self.len - 2);
         for (name, value) in rewrite.changes.into_iter().flat_map(HeaderChanges::added) {
-            line(out, name.as_str().as_bytes(), value.as_bytes());
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
         if rewrite.framing == Reframe::AddChunks {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -176,7 +176,7 @@ impl ResponseHead {
         if rewrite.upgrade {
             out.extend_from_slice(b"connection: upgrade\r\n");
             for field in self.fields.iter().filter(|field| field.kind == Kind::Upgrade) {
-                line(out, b"upgrade", field.value.of(buf));
+                write_line(out, b"upgrade", field.value.of(buf));
             }
         } else if rewrite.close {
             out.extend_from_slice(b"connection: close\r\n");
@@ -218,24 +218,29 @@ pub(super) fn is_grpc_status(name: &[u8]) -> bool {
     name.len() == 11 && name.eq_ignore_ascii_case(b"grpc-status")
 }
 
-/// Appends the proxy's own reply to a failure (data plane 3.8).
-pub(crate) fn write_failure(out: &mut Vec<u8>, error: &ProxyError, version: Version, close: bool, informational: bool) {
-    let status = error.status();
+/// Appends the first line of a response that did not come as one of HTTP/1.
+pub(crate) fn write_status(out: &mut Vec<u8>, version: Version, status: u16) {
     let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     out.extend_from_slice(if version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
     out.extend_from_slice(reason.unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the proxy's own reply to a failure (data plane 3.8).
+pub(crate) fn write_failure(out: &mut Vec<u8>, error: &ProxyError, version: Version, close: bool, informational: bool) {
+    let status = error.status();
+    write_status(out, version, status);
     // Neither has a body to be told the length of (RFC 9110 8.6).
     if !matches!(status, 204 | 304) {
         out.extend_from_slice(b"content-length: 0\r\n");
     }
     if let Some(location) = error.location() {
-        line(out, b"location", location.as_bytes());
+        write_line(out, b"location", location.as_bytes());
     }
     if informational {
-        line(out, names::header::PROXY_ERROR.as_bytes(), error.header().as_bytes());
+        write_line(out, names::header::PROXY_ERROR.as_bytes(), error.header().as_bytes());
         if close {
             out.extend_from_slice(b"l5d-proxy-connection: close\r\n");
         }

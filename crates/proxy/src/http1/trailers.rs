@@ -1,6 +1,11 @@
 //! The trailer section of a chunked body: where it ends, what of it goes on, and the one field that is counted.
 
-use super::{body::BodyError, fields::Span, limits::MAX_TRAILERS, request::line, response::is_grpc_status};
+use super::{
+    body::BodyError,
+    fields::{Span, write_line},
+    limits::MAX_TRAILERS,
+    response::is_grpc_status,
+};
 use httparse::{EMPTY_HEADER, Header, Status, parse_headers};
 use weft_model::decide::field::{Message, may_trail};
 
@@ -79,7 +84,7 @@ pub(crate) fn forwarded(section: &[u8], of: Message, each: &mut dyn FnMut(&[u8],
 
 /// Appends the last chunk's trailer section.
 pub(crate) fn write(section: &[u8], of: Message, out: &mut Vec<u8>) {
-    forwarded(section, of, &mut |name, value| line(out, name, value));
+    forwarded(section, of, &mut |name, value| write_line(out, name, value));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -87,7 +92,7 @@ pub(crate) fn write(section: &[u8], of: Message, out: &mut Vec<u8>) {
 pub(crate) fn write_map(fields: &http::HeaderMap, of: Message, out: &mut Vec<u8>) {
     for (name, value) in fields {
         if may_trail(name.as_str().as_bytes(), of) {
-            line(out, name.as_str().as_bytes(), value.as_bytes());
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     out.extend_from_slice(b"\r\n");

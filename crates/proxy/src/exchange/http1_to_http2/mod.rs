@@ -9,13 +9,15 @@ mod outgoing;
 use super::{
     Course, Edits, Endpoint, Observe, Told,
     http1_as_http2::request,
-    http1_fields::{write_field, write_fields, write_last_chunk},
+    http1_fields::{write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
     http2_head::{asks_to_close, check_length, edit_interim, edit_response, grpc_status, stream_end},
 };
 use crate::{
     error::{Code, ProxyError},
-    http1::{body::Decoder, io::Io, limits::MAX_INTERIM, request::RequestHead},
+    http1::{
+        body::Decoder, fields::write_line, io::Io, limits::MAX_INTERIM, request::RequestHead, response::write_status,
+    },
     http2::{client::OpenStream, request_fits},
     protocol::Version,
 };
@@ -160,7 +162,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         let (mut head, ()) = early.into_parts();
         edit_interim(&mut head.headers, self.edits);
         let out = self.client.out.bytes();
-        write_status(out, self.head.version, head.status);
+        write_status(out, self.head.version, head.status.as_u16());
         write_fields(&head.headers, out, |name| *name == header::CONTENT_LENGTH);
         out.extend_from_slice(b"\r\n");
     }
@@ -325,27 +327,19 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             Framing::UntilClose
         };
         let out = self.client.out.bytes();
-        write_status(out, version, head.status);
+        write_status(out, version, head.status.as_u16());
         write_fields(&head.headers, out, |_| false);
         if framing == Framing::Chunked {
-            write_field(out, "transfer-encoding", b"chunked");
+            write_line(out, b"transfer-encoding", b"chunked");
         }
         if !keep || framing == Framing::UntilClose {
-            write_field(out, "connection", b"close");
+            write_line(out, b"connection", b"close");
         } else if version == Version::Http10 {
-            write_field(out, "connection", b"keep-alive");
+            write_line(out, b"connection", b"keep-alive");
         }
         out.extend_from_slice(b"\r\n");
         framing
     }
-}
-
-fn write_status(out: &mut Vec<u8>, version: Version, status: http::StatusCode) {
-    out.extend_from_slice(if version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether the endpoint says that it has not looked at the request.
