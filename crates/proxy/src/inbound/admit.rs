@@ -7,7 +7,7 @@
 //! What counts a request or is drawn for it does so once, however often it is attempted. What becomes of a rule's filters is up to
 //! the [`Door`]; where the request goes is not known here.
 
-use super::authorize::{self, Connected};
+use super::connected::{Connected, audit, reason, unsupported};
 use crate::{
     error::{Code, ProxyError},
     metrics::{Metrics, labels},
@@ -24,10 +24,7 @@ use weft_model::{
         admit::{Admission, admit},
         route::RequestView,
     },
-    policy::{
-        inbound::DefaultPolicy,
-        route::{Filter, HttpMatch},
-    },
+    policy::route::{Filter, HttpMatch},
 };
 use weft_telemetry::{Counter, Labels};
 
@@ -219,7 +216,7 @@ impl<H> Snapshot<H> {
         let policy = port.policy.snapshot();
         let limiter = port.limiter().filter(|_| policy.value.protocol.rate_limit().is_some());
         let limits = limiter.map(|limiter| limiter.of(connected.tls.identity(), now));
-        let refusal = authorize::unsupported(&policy.value, port.port);
+        let refusal = unsupported(&policy.value, port.port);
         Self { policy, refusal, limits, let_in: RefCell::default(), named: RefCell::default() }
     }
 
@@ -244,17 +241,4 @@ impl<H> Snapshot<H> {
         }
         let_in
     }
-}
-
-/// Says whom only the audit policy lets in: `deny` would not.
-pub(super) fn audit(connected: &Connected, by: &Meta) {
-    if *by == Meta::default_named(DefaultPolicy::Audit.as_str()) {
-        let id = connected.tls.identity().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(client = %connected.client, id, target = %connected.target, "Let in by the audit policy alone");
-    }
-}
-
-/// By which objects a request, or a connection, was let in or not.
-pub(super) fn reason(policy: &ServerPolicy, route: Option<&Meta>, by: Option<&Meta>) -> Why {
-    Why { parent: policy.meta.clone(), route: route.cloned(), rule: None, authorization: by.cloned() }
 }

@@ -3,60 +3,22 @@
 
 use super::{
     Wiring,
-    admit::{audit, reason},
+    connected::{Connected, audit, denied, reason, unsupported},
 };
 use crate::{
-    error::{Code, ProxyError},
-    metrics::labels::{self, AcceptedTls},
+    error::ProxyError,
+    metrics::labels,
     process::discovery::{PortPolicy, Versioned, Watched},
     records::{Passage, Why},
 };
 use std::{
     future::poll_fn,
-    net::SocketAddr,
     pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
 };
-use weft_model::{
-    ServerPolicy,
-    decide::authorize::{Client, ClientTls, may_enter, permit},
-};
-use weft_telemetry::Labels;
-
-/// Who is connected to what.
-#[derive(Clone, Debug)]
-pub(crate) struct Connected {
-    pub(crate) client: SocketAddr,
-    pub(crate) tls: AcceptedTls,
-    pub(crate) target: SocketAddr,
-}
-
-impl Connected {
-    /// What policies are asked about.
-    pub(crate) fn client(&self) -> Client<'_> {
-        let tls = match &self.tls {
-            AcceptedTls::Terminated(Some(identity)) => ClientTls::Identity(identity),
-            AcceptedTls::Terminated(None) => ClientTls::Unauthenticated,
-            _ => ClientTls::None,
-        };
-        Client { addr: self.client.ip(), tls }
-    }
-
-    /// Target and TLS.
-    pub(crate) fn labels(&self) -> Labels {
-        labels::target(self.target).join(&self.tls.labels())
-    }
-}
-
-/// Why nothing that `policy` is about can be let in: it asks for what this proxy does not do.
-pub(crate) fn unsupported(policy: &ServerPolicy, port: u16) -> Option<ProxyError> {
-    policy.unsupported().map(|what| {
-        let text = format!("the policy of port {port} asks for what this proxy does not carry out: {what}");
-        ProxyError::new(Code::PolicyUnsupported, text)
-    })
-}
+use weft_model::decide::authorize::{may_enter, permit};
 
 /// By which version of the policy a connection was let in, and why.
 pub(super) struct Entry {
@@ -142,8 +104,4 @@ async fn changed<T>(watched: &Watched<T>, seen: u64) -> Arc<Versioned<T>> {
         changed.as_mut().poll(cx)
     })
     .await
-}
-
-pub(super) fn denied(connected: &Connected) -> ProxyError {
-    ProxyError::new(Code::Unauthorized, format!("unauthorized connection on port {}", connected.target.port()))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Inbound, Known,
-    authorize::Connected,
+    connected::Connected,
     server_first,
     tls::{self, Arrived, Patience},
 };

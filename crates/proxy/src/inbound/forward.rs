@@ -2,7 +2,8 @@
 
 use super::{
     Wiring,
-    authorize::{self, Connected, Entry},
+    authorize::{self, Entry},
+    connected::Connected,
     reach::Reach,
 };
 use crate::{

@@ -8,7 +8,8 @@
 use super::{
     Inbound,
     admit::{Admissions, Asked, Door, Permit},
-    authorize::{self, Connected},
+    authorize,
+    connected::{Connected, denied},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -64,7 +65,7 @@ impl Gateway {
     ) -> Self {
         let suffixes = &inbound.wiring.context.config.inbound.gateway_suffixes;
         let onward = if !may_enter(&port.policy.snapshot().value, &connected.client()) {
-            Err(authorize::denied(&connected))
+            Err(denied(&connected))
         } else if suffixes.contains(&name.name) {
             inbound.outbound.onward(name.clone()).await
         } else {

@@ -11,6 +11,7 @@
 mod accept;
 pub(crate) mod admit;
 pub(crate) mod authorize;
+pub(crate) mod connected;
 mod detect;
 mod direct;
 mod forward;
@@ -34,8 +35,8 @@ use crate::{
     records::{Passage, Records},
 };
 use accept::Dialled;
-use authorize::Connected;
 use bytes::Bytes;
+use connected::Connected;
 use forward::App;
 use gateway::Gateway;
 use std::{

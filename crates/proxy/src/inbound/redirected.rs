@@ -3,7 +3,7 @@
 
 use super::{
     Inbound, Known,
-    authorize::Connected,
+    connected::Connected,
     detect,
     server_first::{self, Broken, Silent},
     tls::{self, Arrived, Patience},

@@ -3,7 +3,8 @@
 use super::{
     Inbound,
     admit::{Admissions, Asked, Door, LetIn, Permit},
-    authorize::{self, Connected},
+    authorize,
+    connected::Connected,
     forward::{App, Lease},
     profile, server_first,
 };

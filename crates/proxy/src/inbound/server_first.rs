@@ -8,7 +8,7 @@
 //! ```
 //! Only where the policy would let this client's bytes in as it stands, and has no routes of HTTP. No byte of the client goes out.
 
-use super::{Inbound, Wiring, authorize::Connected, detect, forward::App};
+use super::{Inbound, Wiring, connected::Connected, detect, forward::App};
 use crate::{
     answers::{Answers, Said},
     direction::Direction,

@@ -1,7 +1,7 @@
 //! The answer to each admin request.
 
 use super::{State, env, explain, guard::reason};
-use crate::{config, error::ProxyError, inbound::authorize::Connected};
+use crate::{config, error::ProxyError, inbound::connected::Connected};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};

@@ -7,7 +7,7 @@ use crate::{
     filter,
     inbound::{
         admit::{Admissions, Asked, Door, Permit},
-        authorize::Connected,
+        connected::Connected,
         tls::{self, Arrived},
     },
     metrics::{Failed, Metrics, labels::AcceptedTls},

@@ -12,7 +12,7 @@ mod guard;
 
 use super::{places::Places, served, shutdown::Trigger, upgrade::Elder};
 use crate::{
-    inbound::authorize::Connected,
+    inbound::connected::Connected,
     prefix::{self, Seen},
     records::Readers,
 };
