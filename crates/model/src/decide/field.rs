@@ -62,10 +62,10 @@ pub fn may_trail(name: &[u8], of: Message) -> bool {
     let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
     let forwarded = b"x-forwarded-";
     let asks = || {
-        OF_A_REQUEST.iter().any(|other| is(other))
+        OF_A_REQUEST.iter().any(is)
             || name.get(..forwarded.len()).is_some_and(|start| start.eq_ignore_ascii_case(forwarded))
     };
-    !is_of_mesh(name) && !FRAMING.iter().any(|other| is(other)) && (of == Message::Response || !asks())
+    !is_of_mesh(name) && !FRAMING.iter().any(is) && (of == Message::Response || !asks())
 }
 
 #[cfg(test)]
