@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod annotation;
+pub mod chart;
 pub mod download;
 pub mod index;
 pub mod inject;

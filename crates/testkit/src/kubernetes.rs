@@ -177,6 +177,16 @@ pub fn or_skip<T>(up: Result<T>) -> Option<T> {
     }
 }
 
+/// The folder of a cluster's own programs, helm among them, for who needs no cluster.
+///
+/// # Errors
+/// They cannot be built.
+pub fn programs() -> Result<PathBuf> {
+    let mut command = Command::new(xtask()?);
+    let output = command.args(["cluster", "programs"]).stdin(Stdio::null()).output()?;
+    Ok(PathBuf::from(told("cargo xtask cluster programs", &output)?.trim_end()))
+}
+
 /// Packs the images of the programs that are built already into a folder.
 ///
 /// # Errors

@@ -52,6 +52,8 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Builds the programs of a cluster, once, and prints the folder that they are in.
+    Programs,
     /// Runs a command in the network of the node.
     Exec {
         #[command(flatten)]
@@ -92,14 +94,14 @@ pub(crate) struct Up {
     i_know_this_cluster: bool,
 }
 
-/// Gets everything that a cluster needs, where this machine can run one; where it cannot, the suites say so.
+/// Gets everything that a cluster needs, where this machine can run one; where it cannot, the suites say so. Helm is among its
+/// programs, and is needed anyway.
 pub(crate) fn prepare() -> anyhow::Result<()> {
     if crate::tools::is_root()? {
         crate::tools::ensure(crate::tools::CLUSTER)?;
         crate::tools::ensure(crate::tools::IMAGE)?;
-        programs::ensure()?;
     }
-    Ok(())
+    programs::ensure().map(drop)
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -108,6 +110,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Down(named) => down::run(&Home::new(&named.name)?),
         Command::Load { named, alias, files } => load::run(&Home::new(&named.name)?, &files, alias.as_deref()),
         Command::Kubectl { named, args } => programs::kubectl(&Home::new(&named.name)?, &args),
+        Command::Programs => programs::tell(),
         Command::Exec { named, command } => load::exec(&Home::new(&named.name)?, &command),
         Command::Node(options) => node::run(&options),
     }

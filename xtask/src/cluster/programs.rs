@@ -18,6 +18,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Write},
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
@@ -163,6 +164,12 @@ pub(crate) fn find(built: &Path, name: &str) -> PathBuf {
         None if NAMES.contains(&name) => built.join("bin").join(name),
         None => name.into(),
     }
+}
+
+/// Says where the programs are.
+pub(crate) fn tell() -> anyhow::Result<()> {
+    let folder = ensure()?.join("bin");
+    writeln!(io::stdout(), "{}", folder.display()).context("telling the folder")
 }
 
 /// Runs kubectl in place of this process.

@@ -2,11 +2,13 @@
 
 use super::{
     Amounts, Quantity, Resources, Validator, Values,
+    kind::{self, Kind},
     layer::{Problem, problem},
 };
 use crate::annotation::{PortList, PortRanges};
+use serde_json::Value;
 use std::collections::HashMap;
-use weft_model::{decide::cidr::Cidr, policy::inbound::DefaultPolicy};
+use weft_model::decide::cidr::Cidr;
 
 struct Check(Vec<Problem>);
 
@@ -44,7 +46,7 @@ impl Check {
         for (path, name) in
             [("clusterDomain", &values.cluster_domain), ("identityTrustDomain", &values.identity_trust_domain)]
         {
-            if !(is_domain(name) || name.is_empty() && path == "identityTrustDomain") {
+            if !(is_domain(name) || name.is_empty()) {
                 let message = format!("{:?} is no DNS name", &**name);
                 self.wrong(path, message, "use lower-case letters, digits, '-' and '.'");
             }
@@ -56,7 +58,7 @@ impl Check {
             ("debugContainer.image.version", &values.debug_container.image.version),
         ] {
             let known = version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-            if !known || version.is_empty() && path == "linkerdVersion" || version.len() > 128 {
+            if !known || version.len() > 128 {
                 let message = format!("{:?} is no version", &**version);
                 self.wrong(path, message, "use letters, digits, '.', '-' and '_'");
             }
@@ -64,32 +66,17 @@ impl Check {
     }
 
     fn choices(&mut self, values: &Values) {
-        let Values { proxy, proxy_init, .. } = values;
-        let pull = ["Always", "IfNotPresent", "Never"];
-        self.one_of("imagePullPolicy", &values.image_pull_policy, &pull);
-        for (path, image) in [("proxy.image", &proxy.image), ("debugContainer.image", &values.debug_container.image)] {
-            if !image.pull_policy.is_empty() {
-                self.one_of(&format!("{path}.pullPolicy"), &image.pull_policy, &pull);
-            }
+        let tree = serde_json::to_value(values).unwrap_or_default();
+        let text = |path: &str| {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            tree.pointer(&pointer).and_then(Value::as_str).unwrap_or_default()
+        };
+        for (path, allowed) in kind::choices() {
+            self.one_of(path, text(path), &allowed);
         }
-        self.one_of("controllerLogFormat", &values.controller_log_format, &["plain", "json"]);
-        self.one_of("webhookFailurePolicy", &values.webhook_failure_policy, &["Ignore", "Fail"]);
-        self.one_of("proxy.logFormat", &proxy.log_format, &["plain", "json"]);
-        self.one_of("proxy.logHTTPHeaders", &proxy.log_http_headers, &["off", "insecure", ""]);
-        self.one_of("proxy.accessLog", &proxy.access_log, &["", "apache", "json"]);
-        self.one_of("identity.issuer.scheme", &values.identity.issuer.scheme, &["linkerd.io/tls", "kubernetes.io/tls"]);
-        self.one_of("proxyInit.iptablesMode", &proxy_init.iptables_mode, &["nft", "legacy"]);
-        self.one_of("proxyInit.logFormat", &proxy_init.log_format, &["", "plain", "json"]);
-        self.parses::<DefaultPolicy>(
-            "proxy.defaultInboundPolicy",
-            &proxy.default_inbound_policy,
-            "use one of the six names",
-        );
-        for (path, level) in
-            [("controllerLogLevel", &values.controller_log_level), ("proxy.logLevel", &proxy.log_level)]
-        {
-            if level.is_empty() {
-                self.wrong(path, "there is no log level", "use a filter, such as warn,linkerd=info");
+        for (path, kind, default) in kind::kinds() {
+            if matches!(kind, Kind::Text) && text(&path).is_empty() && !kind::may_be_empty(&path, &default) {
+                self.wrong(path, "it is empty", "give it, or remove it");
             }
         }
     }

@@ -11,11 +11,13 @@ mod carried;
 mod check;
 mod component;
 mod highly_available;
+mod kind;
 mod layer;
 mod proxy;
 mod quantity;
 mod reference;
 mod refused;
+mod schema;
 mod set;
 mod text;
 
@@ -26,6 +28,7 @@ pub use component::{
     PodDisruptionBudget, PodMonitor, PolicyController, ProbeTimeout, ProxyInjector, Validator,
 };
 pub use highly_available::highly_available;
+pub(crate) use kind::{Kind, kinds, may_be_empty};
 pub(crate) use layer::remove;
 pub use layer::{Problem, Problems};
 pub use proxy::{
@@ -34,6 +37,9 @@ pub use proxy::{
 };
 pub(crate) use quantity::Quantity;
 pub use reference::reference;
+pub(crate) use reference::rows;
+pub(crate) use refused::{REFUSED, Refused};
+pub use schema::schema;
 pub use set::{Set, set, set_to};
 pub use text::Text;
 

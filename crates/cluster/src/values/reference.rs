@@ -18,7 +18,11 @@ pub fn reference() -> String {
     tree["linkerdVersion"] = Value::from("this release");
     rows(&tree, "", &mut out);
     out += "\n## Values that weft does not carry out\n\n\
-            Their harmless settings are accepted; any other is refused.\n\n\
+            Their harmless settings are accepted; any other is refused, by `weft install` and by Helm alike.\n\n\
+            Helm makes no certificates of identity, and so wants `identityTrustAnchorsPEM` and, unless `identity.issuer.scheme` is\n\
+            `kubernetes.io/tls`, `identity.issuer.tls.crtPEM` and `.keyPEM`. It takes a default away by `null`, and the charts refuse\n\
+            that, where for `weft install` it is the default. The charts look at types, choices and what does not go together; what\n\
+            a text has to say (networks, ports, quantities, domains) is looked at by `weft install` alone.\n\n\
             | value of Linkerd's charts | instead |\n|---|---|\n";
     for (path, remedy) in refused::all() {
         let _ = writeln!(out, "| `{path}` | {remedy} |");
@@ -26,7 +30,7 @@ pub fn reference() -> String {
     out
 }
 
-fn rows(value: &Value, path: &str, out: &mut String) {
+pub(crate) fn rows(value: &Value, path: &str, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {

@@ -1,20 +1,24 @@
 //! Values of Linkerd's charts that weft does not carry out, and what to use instead.
 
 use super::layer::{Problem, problem, remove};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// A value that only its harmless setting is accepted of, if any.
-struct Refused {
-    path: &'static str,
-    accepted: fn(&Value) -> bool,
-    remedy: &'static str,
+/// A value that only its harmless setting is accepted of.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused {
+    pub(crate) path: &'static str,
+    /// JSON. Of a map each entry by itself; where nothing is asked for (`""`, `[]`, `{}`) it is accepted anyway.
+    pub(crate) accepted: &'static str,
+    pub(crate) remedy: &'static str,
 }
 
-const IF_FALSE: fn(&Value) -> bool = |v| *v == Value::Bool(false);
-const IF_TRUE: fn(&Value) -> bool = |v| *v == Value::Bool(true);
-const IF_EMPTY: fn(&Value) -> bool = is_empty;
+const IF_FALSE: &str = "false";
+const IF_TRUE: &str = "true";
+const IF_EMPTY: &str = "null";
+const IF_DEFAULT_RATE: &str = r#"{"clientQPS":100,"clientBurst":200}"#;
+const IF_DEFAULT_PROBE: &str = r#"{"timeoutSeconds":1}"#;
 
-const fn refused(path: &'static str, accepted: fn(&Value) -> bool, remedy: &'static str) -> Refused {
+const fn refused(path: &'static str, accepted: &'static str, remedy: &'static str) -> Refused {
     Refused { path, accepted, remedy }
 }
 
@@ -31,14 +35,17 @@ const SLICES: &str = "remove it: weft reads EndpointSlices only";
 const NO_PROFILER: &str = "remove it: there is no profiler to switch on";
 const NO_TRACES: &str = "remove it: only proxies trace, see proxy.tracing";
 
-const REFUSED: &[Refused] = &[
+pub(crate) const REFUSED: &[Refused] = &[
     refused("installGatewayAPI", IF_FALSE, GATEWAY_API),
+    refused("enableHttpRoutes", IF_FALSE, GATEWAY_API),
+    refused("enableTlsRoutes", IF_FALSE, GATEWAY_API),
+    refused("enableTcpRoutes", IF_FALSE, GATEWAY_API),
     refused("cniEnabled", IF_FALSE, CNI),
     refused("networkValidator", IF_EMPTY, CNI),
     refused("disableHeartBeat", IF_TRUE, NO_CALL),
     refused(
         "egress",
-        |v| is_within(v, &json!({ "globalEgressNetworkNamespace": "linkerd-egress" })),
+        r#"{"globalEgressNetworkNamespace":"linkerd-egress"}"#,
         "remove it: there are no EgressNetworks yet, so that traffic to addresses outside goes as it does without the mesh",
     ),
     refused("heartbeatSchedule", IF_EMPTY, NO_CALL),
@@ -48,26 +55,30 @@ const REFUSED: &[Refused] = &[
     refused("enablePprof", IF_FALSE, NO_PROFILER),
     refused("enableEndpointSlices", IF_TRUE, SLICES),
     refused("identity.serviceAccountTokenProjection", IF_TRUE, TOKEN),
-    refused("identity.kubeAPI", is_default_rate, FAIRNESS),
-    refused("kubeAPI", is_default_rate, FAIRNESS),
-    refused("controller.tracing", is_off, NO_TRACES),
+    refused("identity.kubeAPI", IF_DEFAULT_RATE, FAIRNESS),
+    refused("kubeAPI", IF_DEFAULT_RATE, FAIRNESS),
+    refused("controller.tracing", r#"{"enabled":false}"#, NO_TRACES),
     refused("controllerResources", IF_EMPTY, "use destinationResources, identityResources and proxyInjectorResources"),
-    refused("policyController.logLevel", |v| *v == json!("info"), "use controllerLogLevel"),
+    refused("policyController.logLevel", r#""info""#, "use controllerLogLevel"),
     refused("policyController.resources", IF_EMPTY, ONE_PROCESS),
-    refused("policyController.livenessProbe", is_default_probe, ONE_PROCESS),
-    refused("policyController.readinessProbe", is_default_probe, ONE_PROCESS),
+    refused("policyController.livenessProbe", IF_DEFAULT_PROBE, ONE_PROCESS),
+    refused("policyController.readinessProbe", IF_DEFAULT_PROBE, ONE_PROCESS),
     refused("policyController.additionalArgs", IF_EMPTY, "use destinationController.additionalArgs"),
     refused("policyController.experimentalArgs", IF_EMPTY, "use destinationController.additionalArgs"),
-    refused("spValidator", is_default_probes, ONE_PROCESS),
+    refused(
+        "spValidator",
+        r#"{"livenessProbe":{"timeoutSeconds":1},"readinessProbe":{"timeoutSeconds":1}}"#,
+        ONE_PROCESS,
+    ),
     refused("spValidatorResources", IF_EMPTY, ONE_PROCESS),
     refused(
         "destinationController.meshedHttp2ClientProtobuf",
-        is_default_http2_client,
+        r#"{"keep_alive":{"interval":{"seconds":10},"timeout":{"seconds":3},"while_idle":true}}"#,
         "remove it: weft's proxies have settings of their own for the connections among each other",
     ),
     refused(
         "proxy.outboundTransportMode",
-        |v| *v == json!("transport-header"),
+        r#""transport-header""#,
         "remove it: connections between proxies always carry a transport header where the port is opaque",
     ),
 ];
@@ -84,7 +95,7 @@ pub(super) fn take_out(given: &mut Value) -> Vec<Problem> {
     let mut problems = vec![];
     for Refused { path, accepted, remedy } in REFUSED {
         let Some(value) = remove(given, path) else { continue };
-        if !value.is_null() && !accepted(&value) {
+        if asks(&value, &serde_json::from_str(accepted).unwrap_or_default()) {
             problems.push(problem(*path, format!("weft does not carry out {}", shown(&value)), *remedy));
         }
     }
@@ -96,50 +107,13 @@ fn shown(value: &Value) -> String {
     if text.len() <= 60 { text } else { "this value".to_owned() }
 }
 
-/// Whether nothing is asked for: `""`, `{}`, `[]`, and maps of those.
-fn is_empty(value: &Value) -> bool {
+/// Whether anything is asked for besides what is accepted.
+fn asks(value: &Value, accepted: &Value) -> bool {
     match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.values().all(is_empty),
-        Value::Bool(_) | Value::Number(_) => false,
+        Value::Null => false,
+        Value::String(text) if text.is_empty() => false,
+        Value::Array(items) if items.is_empty() => false,
+        Value::Object(map) => map.iter().any(|(key, value)| asks(value, &accepted[key])),
+        value => value != accepted,
     }
-}
-
-/// Whether every key has the value that it has by default in Linkerd's chart.
-fn is_within(value: &Value, default: &Value) -> bool {
-    match (value, default) {
-        (Value::Object(value), Value::Object(default)) => {
-            value.iter().all(|(k, v)| default.get(k).is_some_and(|d| is_within(v, d)))
-        }
-        (value, default) => value == default,
-    }
-}
-
-fn is_default_rate(value: &Value) -> bool {
-    is_within(value, &json!({ "clientQPS": 100, "clientBurst": 200 }))
-}
-
-fn is_default_probe(value: &Value) -> bool {
-    is_within(value, &json!({ "timeoutSeconds": 1 }))
-}
-
-fn is_default_probes(value: &Value) -> bool {
-    is_empty(value)
-        || is_within(
-            value,
-            &json!({ "livenessProbe": { "timeoutSeconds": 1 }, "readinessProbe": { "timeoutSeconds": 1 } }),
-        )
-}
-
-fn is_off(value: &Value) -> bool {
-    is_within(value, &json!({ "enabled": false, "collector": { "endpoint": "" } }))
-}
-
-fn is_default_http2_client(value: &Value) -> bool {
-    let default = json!({
-        "keep_alive": { "interval": { "seconds": 10 }, "timeout": { "seconds": 3 }, "while_idle": true }
-    });
-    is_within(value, &default)
 }

@@ -5,6 +5,7 @@
 mod documents;
 mod inject;
 mod install;
+mod samples;
 mod upgrade;
 mod values;
 mod yaml;

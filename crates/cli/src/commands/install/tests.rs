@@ -152,3 +152,31 @@ fn every_process_takes_the_arguments_that_it_is_given() {
         assert_eq!(modes, ["identity", "destination", "proxy-injector"]);
     }
 }
+
+/// Written anew with WEFT_UPDATE=1.
+#[test]
+fn the_charts_follow_the_installation() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts");
+    let charts = weft_cluster::chart::charts(VALIDATORS);
+    if std::env::var_os("WEFT_UPDATE").is_some() {
+        let _ = std::fs::remove_dir_all(&folder);
+        for (name, text) in &charts {
+            let file = folder.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+    }
+    for (name, text) in &charts {
+        let written = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert_eq!(written, *text, "{name}: write it anew with WEFT_UPDATE=1");
+    }
+    let mut found = vec![folder.clone()];
+    while let Some(path) = found.pop() {
+        if path.is_dir() {
+            found.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            let name = path.strip_prefix(&folder).unwrap().to_string_lossy().into_owned();
+            assert!(charts.contains_key(&name), "{name} is of no chart any more: write them anew with WEFT_UPDATE=1");
+        }
+    }
+}

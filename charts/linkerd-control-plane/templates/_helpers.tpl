@@ -1,0 +1,359 @@
+{{/* Generated from crates/cluster/src (WEFT_UPDATE=1 cargo test the_charts_follow_the_installation): do not edit. */}}
+{{/* What Go computes by itself; everything else in this chart is learned from the installation. */}}
+
+{{/* Comes first in every template: refuses what cannot be, and makes what all of them share. */}}
+{{- define "weft.begin" -}}
+{{- if not (hasKey . "webhooks") -}}
+{{- include "weft.whole" .Values -}}
+{{- $problems := concat (include "weft.refused" . | fromYamlArray) (include "weft.missing" . | fromYamlArray) -}}
+{{- if $problems -}}
+{{- fail (printf "values that cannot be:\n  * %s\nsee docs/reference/values.md" (join "\n  * " $problems)) -}}
+{{- end -}}
+{{- $webhooks := dict -}}
+{{- range include "weft.served" . | fromYamlArray -}}
+{{- $_ := set $webhooks .value (include "weft.webhook" (dict "root" $ "of" .) | fromJson) -}}
+{{- end -}}
+{{- $_ := set . "webhooks" $webhooks -}}
+{{- end -}}
+{{- end }}
+
+{{/* Numbers without a fraction, which Helm reads as floating ones and would write as 1e+06. */}}
+{{- define "weft.whole" -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "map" $value -}}
+{{- include "weft.whole" $value -}}
+{{- else if kindIs "float64" $value -}}
+{{- if eq $value (floor $value) -}}
+{{- $_ := set $ $key (int64 $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A list of the values that are refused by name, with what to use instead. */}}
+{{- define "weft.refused" -}}
+{{- range include "weft.refusals" . | fromYamlArray -}}
+{{- $at := $.Values -}}
+{{- range splitList "." .path -}}
+{{- if kindIs "map" $at -}}
+{{- $at = get $at . -}}
+{{- else -}}
+{{- $at = "" -}}
+{{- end -}}
+{{- end -}}
+{{- if include "weft.asks" (dict "value" $at "accepted" .accepted) }}
+- {{ printf "%s: weft does not carry out %s; %s" .path (toJson $at | trunc 60) .remedy | quote }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Some text if a value asks for anything besides what is accepted. */}}
+{{- define "weft.asks" -}}
+{{- $accepted := ternary .accepted (dict) (kindIs "map" .accepted) -}}
+{{- if kindIs "map" .value -}}
+{{- range $key, $value := .value -}}
+{{- include "weft.asks" (dict "value" $value "accepted" (get $accepted $key)) -}}
+{{- end -}}
+{{- else if not (or (kindIs "invalid" .value) (eq (toJson .value) "\"\"") (eq (toJson .value) "[]") (eq (toJson .value) (toJson .accepted))) -}}
+asks
+{{- end -}}
+{{- end }}
+
+{{/* A Service's certificate and its key: those of the Secret while they are good for more than 60 days, else new ones for 365. The one
+before is trusted until the process has read the new one. */}}
+{{- define "weft.webhook" -}}
+{{- $values := get .root.Values .of.value -}}
+{{- if or $values.externalSecret $values.crtPEM -}}
+{{- dict "certificate" "" "key" "" "before" "" | toJson -}}
+{{- else -}}
+{{- $namespace := .root.Release.Namespace -}}
+{{- $name := printf "%s.%s.svc" .of.service $namespace -}}
+{{- $data := (lookup "v1" "Secret" $namespace .of.secret).data | default dict -}}
+{{- $before := get $data "tls.crt" | b64dec -}}
+{{- $seconds := include "weft.seconds" $before | int64 -}}
+{{- if gt $seconds 5184000 -}}
+{{- dict "certificate" $before "key" (get $data "tls.key" | b64dec) "before" "" | toJson -}}
+{{- else -}}
+{{- $made := genSelfSignedCertWithKey $name (list) (list $name) 365 (genPrivateKey "ecdsa") -}}
+{{- dict "certificate" $made.Cert "key" $made.Key "before" (ternary $before "" (gt $seconds 0)) | toJson -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* How long a certificate is still good for. Its two times are the only texts of this form in it. */}}
+{{- define "weft.seconds" -}}
+{{- $body := regexReplaceAll "-----[A-Z ]+-----|\\s" (regexFind "-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----" .) "" -}}
+{{- $times := regexFindAll "[0-9]{12}Z" (b64dec $body) 2 -}}
+{{- if eq (len $times) 2 -}}
+{{- sub (toDate "060102150405Z" (last $times) | unixEpoch) (now | unixEpoch) -}}
+{{- else -}}
+0
+{{- end -}}
+{{- end }}
+
+{{/* The values as everybody in the cluster may read them: without keys, and with the trust domain written out. */}}
+{{- define "weft.config" -}}
+{{- $values := omit (deepCopy .Values) "global" -}}
+{{- $_ := set $values "identityTrustDomain" ($values.identityTrustDomain | default $values.clusterDomain) -}}
+{{- range list $values.identity.issuer.tls $values.proxyInjector $values.profileValidator $values.policyValidator -}}
+{{- $_ := set . "crtPEM" "" -}}
+{{- $_ := set . "keyPEM" "" -}}
+{{- end -}}
+{{- toYaml $values -}}
+{{- end }}
+
+{{/* Requests and limits, as Kubernetes reads them. */}}
+{{- define "weft.resources" -}}
+{{- $resources := dict -}}
+{{- range $kind := list "limit" "request" -}}
+{{- $amounts := dict -}}
+{{- range $name, $amount := $ -}}
+{{- with get ($amount | default dict) $kind -}}
+{{- $_ := set $amounts $name (printf "%v" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if $amounts -}}
+{{- $_ := set $resources (printf "%ss" $kind) $amounts -}}
+{{- end -}}
+{{- end -}}
+{{- if $resources -}}
+{{- toYaml $resources -}}
+{{- end -}}
+{{- end }}
+
+{{/* The least and the most worker threads of a proxy, and the number for proxies that know but one. */}}
+{{- define "weft.workers" -}}
+{{- $resources := ternary .resources .proxy.resources (kindIs "map" .resources) -}}
+{{- $cpu := $resources.cpu | default dict -}}
+{{- $workers := .proxy.runtime.workers -}}
+{{- $least := max 1 (int64 $workers.minimum) (include "weft.cpus" (get $cpu "request") | int64) -}}
+{{- $most := include "weft.cpus" (get $cpu "limit") | int64 -}}
+{{- if not (kindIs "invalid" $workers.maximum) -}}
+{{- $most = int64 $workers.maximum -}}
+{{- else if eq $most 0 -}}
+{{- $most = int64 -1 -}}
+{{- end -}}
+{{- if ge $most 0 -}}
+{{- $least = min $least $most -}}
+{{- end -}}
+{{- if eq .which "least" -}}
+{{- $least -}}
+{{- else if eq .which "most" -}}
+{{- if ge $most 0 -}}
+{{- $most -}}
+{{- end -}}
+{{- else if not (kindIs "invalid" .proxy.cores) -}}
+{{- int64 .proxy.cores -}}
+{{- else -}}
+{{- ternary $most $least (ge $most 0) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Whole CPUs of a quantity, rounded up; 0 of none. */}}
+{{- define "weft.cpus" -}}
+{{- $text := printf "%v" . -}}
+{{- if regexMatch "^[0-9.]+([eE][-+0-9]+)?$" $text -}}
+{{- ceil (float64 $text) | int64 -}}
+{{- else if regexMatch "^[0-9.]+[A-Za-z]+$" $text -}}
+{{- $units := dict "n" 0.000000001 "u" 0.000001 "m" 0.001 "k" 1000.0 "M" 1000000.0 "G" 1000000000.0 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 -}}
+{{- ceil (mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]+$" $text) | default 0.0)) | int64 -}}
+{{- else -}}
+0
+{{- end -}}
+{{- end }}
+
+{{/* Names and texts of several maps, of which the last beats the others, without names that have another text anyway. What YAML reads as
+numbers and truth values is text too. */}}
+{{- define "weft.texts" -}}
+{{- $but := .but | default list -}}
+{{- $texts := dict -}}
+{{- range .of -}}
+{{- range $key, $value := . -}}
+{{- if not (has $key $but) -}}
+{{- $_ := set $texts $key (toString $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $texts -}}
+{{- toYaml $texts -}}
+{{- end -}}
+{{- end }}
+
+{{/* Names and values, a line for each. */}}
+{{- define "weft.lines" -}}
+{{- range $key, $value := . }}{{ $key }}={{ $value }}{{ "\n" }}{{ end -}}
+{{- end }}
+
+{{/* What is missing, or does not go together. */}}
+{{- define "weft.missing" -}}
+{{- $values := .Values -}}
+{{- $issuer := $values.identity.issuer -}}
+{{- if not (trim (toString $values.identityTrustAnchorsPEM)) }}
+- "identityTrustAnchorsPEM: it is missing; give the trust anchors by --set-file identityTrustAnchorsPEM=root.crt, see docs/certificates.md"
+{{- end }}
+{{- if eq $issuer.scheme "linkerd.io/tls" }}
+{{- range list "crtPEM" "keyPEM" }}
+{{- if not (get $issuer.tls .) }}
+- {{ printf "identity.issuer.tls.%s: it is missing; give the issuer by --set-file identity.issuer.tls.crtPEM=issuer.crt and --set-file identity.issuer.tls.keyPEM=issuer.key, or set identity.issuer.scheme to kubernetes.io/tls and make the Secret, see docs/certificates.md" . | quote }}
+{{- end }}
+{{- end }}
+{{- else if $issuer.tls.crtPEM }}
+- "identity.issuer.tls.crtPEM: an external issuer brings its own Secret; remove it, or use the scheme linkerd.io/tls"
+{{- end }}
+{{- range $name := list "proxyInjector" "profileValidator" "policyValidator" }}
+{{- $webhook := get $values $name }}
+{{- if and $webhook.injectCaFrom $webhook.injectCaFromSecret }}
+- "{{ $name }}.injectCaFrom: injectCaFromSecret is given as well; give one of them"
+{{- end }}
+{{- if or $webhook.injectCaFrom $webhook.injectCaFromSecret }}
+{{- if $webhook.caBundle }}
+- "{{ $name }}.caBundle: cert-manager is asked for it as well; give one of them"
+{{- end }}
+{{- if not $webhook.externalSecret }}
+- "{{ $name }}.injectCaFrom: the certificate is made here; set {{ $name }}.externalSecret, and make the Secret"
+{{- end }}
+{{- end }}
+{{- if ne (empty $webhook.crtPEM) (empty $webhook.keyPEM) }}
+- "{{ $name }}.crtPEM: certificate and key go together; give both or none"
+{{- end }}
+{{- end }}
+{{- $proxy := $values.proxy }}
+{{- if and $proxy.nativeSidecar (gt (int64 $proxy.waitBeforeExitSeconds) 0) }}
+- "proxy.waitBeforeExitSeconds: it has no meaning with proxy.nativeSidecar; remove it: native sidecars end after the other containers"
+{{- end }}
+{{- if and (gt (int64 $values.proxyInit.closeWaitTimeoutSecs) 0) (not (and $values.proxyInit.runAsRoot $values.proxyInit.privileged)) }}
+- "proxyInit.closeWaitTimeoutSecs: only root may change it; set proxyInit.runAsRoot and proxyInit.privileged, or remove it"
+{{- end }}
+{{- if eq (int64 $proxy.uid) 0 }}
+- "proxy.uid: the proxy cannot be root; use a number above 0, such as 2102"
+{{- end }}
+{{- $ports := list (int64 $proxy.ports.admin) (int64 $proxy.ports.control) (int64 $proxy.ports.inbound) (int64 $proxy.ports.outbound) }}
+{{- if lt (uniq $ports | len) 4 }}
+- "proxy.ports: two of them are the same port; give each its own"
+{{- end }}
+{{- if $proxy.tracing.enabled }}
+{{- $collector := $proxy.tracing.collector }}
+{{- range $name, $value := dict "endpoint" $collector.endpoint "meshIdentity.serviceAccountName" $collector.meshIdentity.serviceAccountName "meshIdentity.namespace" $collector.meshIdentity.namespace }}
+{{- if not $value }}
+- "proxy.tracing.collector.{{ $name }}: it is missing; give it, or set proxy.tracing.enabled to false"
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if or (lt (int64 $values.proxyInjector.timeoutSeconds) 1) (gt (int64 $values.proxyInjector.timeoutSeconds) 30) }}
+- "proxyInjector.timeoutSeconds: the API server waits from 1 to 30 seconds; use 10"
+{{- end }}
+{{- end }}
+
+{{- define "weft.refusals" -}}
+- accepted: false
+  path: installGatewayAPI
+  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
+- accepted: false
+  path: enableHttpRoutes
+  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
+- accepted: false
+  path: enableTlsRoutes
+  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
+- accepted: false
+  path: enableTcpRoutes
+  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
+- accepted: false
+  path: cniEnabled
+  remedy: "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection"
+- accepted: null
+  path: networkValidator
+  remedy: "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection"
+- accepted: true
+  path: disableHeartBeat
+  remedy: "remove it: weft never calls out, so there is no heartbeat"
+- accepted:
+    globalEgressNetworkNamespace: linkerd-egress
+  path: egress
+  remedy: "remove it: there are no EgressNetworks yet, so that traffic to addresses outside goes as it does without the mesh"
+- accepted: null
+  path: heartbeatSchedule
+  remedy: "remove it: weft never calls out, so there is no heartbeat"
+- accepted: null
+  path: heartbeatResources
+  remedy: "remove it: weft never calls out, so there is no heartbeat"
+- accepted: null
+  path: prometheusUrl
+  remedy: "remove it: weft never calls out, so there is no heartbeat"
+- accepted: false
+  path: enablePSP
+  remedy: "remove it: Kubernetes has no PodSecurityPolicy any more; label namespaces for Pod Security"
+- accepted: false
+  path: enablePprof
+  remedy: "remove it: there is no profiler to switch on"
+- accepted: true
+  path: enableEndpointSlices
+  remedy: "remove it: weft reads EndpointSlices only"
+- accepted: true
+  path: identity.serviceAccountTokenProjection
+  remedy: "remove it: a token that is valid for every audience is no proof of identity"
+- accepted:
+    clientBurst: 200
+    clientQPS: 100
+  path: identity.kubeAPI
+  remedy: "remove it: the API server's priority and fairness bounds its clients"
+- accepted:
+    clientBurst: 200
+    clientQPS: 100
+  path: kubeAPI
+  remedy: "remove it: the API server's priority and fairness bounds its clients"
+- accepted:
+    enabled: false
+  path: controller.tracing
+  remedy: "remove it: only proxies trace, see proxy.tracing"
+- accepted: null
+  path: controllerResources
+  remedy: use destinationResources, identityResources and proxyInjectorResources
+- accepted: info
+  path: policyController.logLevel
+  remedy: use controllerLogLevel
+- accepted: null
+  path: policyController.resources
+  remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
+- accepted:
+    timeoutSeconds: 1
+  path: policyController.livenessProbe
+  remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
+- accepted:
+    timeoutSeconds: 1
+  path: policyController.readinessProbe
+  remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
+- accepted: null
+  path: policyController.additionalArgs
+  remedy: use destinationController.additionalArgs
+- accepted: null
+  path: policyController.experimentalArgs
+  remedy: use destinationController.additionalArgs
+- accepted:
+    livenessProbe:
+      timeoutSeconds: 1
+    readinessProbe:
+      timeoutSeconds: 1
+  path: spValidator
+  remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
+- accepted: null
+  path: spValidatorResources
+  remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
+- accepted:
+    keep_alive:
+      interval:
+        seconds: 10
+      timeout:
+        seconds: 3
+      while_idle: true
+  path: destinationController.meshedHttp2ClientProtobuf
+  remedy: "remove it: weft's proxies have settings of their own for the connections among each other"
+- accepted: transport-header
+  path: proxy.outboundTransportMode
+  remedy: "remove it: connections between proxies always carry a transport header where the port is opaque"
+{{- end }}
+
+{{- define "weft.served" -}}
+- secret: linkerd-proxy-injector-k8s-tls
+  service: linkerd-proxy-injector
+  value: proxyInjector
+{{- end }}

@@ -1,0 +1,221 @@
+//! Helm's charts, learned from the installation itself: there is one definition of what is installed, and it is not here.
+//!
+//! ```text
+//! kinds of values ─► variables (each with its states) ─► probe (values ─► install ─► objects, with stand-ins) ─► learn ─► template
+//!                                                           rendered with each state of each variable
+//! ```
+//!
+//! A text or number is given as a stand_in, which is found again in the objects; a truth value, or whether a text is empty, is a decision
+//! whose outcomes are compared. What no decision changes is written as it is. What Go has to compute by itself (certificates, worker
+//! threads, the copy of the values) is a stand-in too, for a function of `helpers.tpl`. Nothing here knows any object: whether Helm comes to
+//! the same as `weft install` is proven with Helm itself, value by value (`crates/cluster/tests/charts`).
+
+mod learn;
+mod probe;
+mod template;
+mod tree;
+mod variable;
+
+use crate::{
+    install::{By, Installation, Material, Pair, Webhook, control_plane, crds},
+    values::{REFUSED, Refused, Values, highly_available, rows, schema},
+    yaml,
+};
+use learn::Learner;
+use probe::Probe;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use template::Printer;
+use variable::Variables;
+
+const DEFINITIONS: &str = "linkerd-crds";
+const CONTROL_PLANE: &str = "linkerd-control-plane";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const HELPERS: &str = include_str!("helpers.tpl");
+/// Values of Linkerd's chart of definitions.
+const OF_DEFINITIONS: [&str; 4] = ["installGatewayAPI", "enableHttpRoutes", "enableTlsRoutes", "enableTcpRoutes"];
+const GENERATED: &str =
+    "Generated from crates/cluster/src (WEFT_UPDATE=1 cargo test the_charts_follow_the_installation): do not edit.";
+
+/// All files of both charts, by their paths below `charts/`. `validators` is as in [`Installation`].
+pub fn charts(validators: bool) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    definitions(&mut files);
+    control_planes(validators, &mut files);
+    files
+}
+
+fn definitions(files: &mut BTreeMap<String, String>) {
+    let mut put = |name: &str, text: String| drop(files.insert(format!("{DEFINITIONS}/{name}"), text));
+    put(
+        "Chart.yaml",
+        about(DEFINITIONS, "The kinds of objects that the mesh understands; the control plane wants them first"),
+    );
+    let refused: Vec<&Refused> = REFUSED.iter().filter(|refused| OF_DEFINITIONS.contains(&refused.path)).collect();
+    put("values.yaml", format!("# {GENERATED}\n# There is nothing to choose: docs/reference/values.md.\n{{}}\n"));
+    let properties: Map<String, Value> = refused
+        .iter()
+        .map(|refused| (refused.path.to_owned(), json!({ "description": refused.remedy })))
+        .chain([("global".to_owned(), json!({ "type": "object" }))])
+        .collect();
+    let draft = "http://json-schema.org/draft-07/schema#";
+    put(
+        "values.schema.json",
+        pretty(&json!({ "$schema": draft, "type": "object", "additionalProperties": false, "properties": properties })),
+    );
+    put("README.md", readme(DEFINITIONS, "", ""));
+    // Without what this chart has no use for: it has no values, and makes no certificates.
+    let begin = "{{- define \"weft.begin\" -}}\n\
+                 {{- with include \"weft.refused\" . | fromYamlArray -}}\n\
+                 {{- fail (printf \"values that cannot be:\\n  * %s\\nsee docs/reference/values.md\" (join \"\\n  * \" .)) -}}\n\
+                 {{- end -}}\n\
+                 {{- end }}\n";
+    let helpers = ["weft.refused", "weft.asks"].map(helper).join("\n");
+    put("templates/_helpers.tpl", format!("{}\n{begin}\n{helpers}\n{}", comment(), refusals(&refused)));
+    let render = |values: &Values| crds(values, variable::NAMESPACE, By::Helm);
+    let probe = Probe::new(Variables::of_definitions(), &render);
+    for (file, text) in written(&probe, ".Chart.AppVersion") {
+        put(&file, text);
+    }
+}
+
+fn control_planes(validators: bool, files: &mut BTreeMap<String, String>) {
+    let mut put = |name: &str, text: String| drop(files.insert(format!("{CONTROL_PLANE}/{name}"), text));
+    put("Chart.yaml", about(CONTROL_PLANE, "The control plane of the mesh"));
+    let defaults = serde_json::to_value(Values::default()).unwrap_or_default();
+    let about_values = "What is listed here, and nothing else, may be given: docs/reference/values.md.";
+    put("values.yaml", format!("# {GENERATED}\n# {about_values}\n{}", yaml::text(&defaults)));
+    put("values-ha.yaml", format!("# {GENERATED}\n# As `weft install --ha`.\n{}", yaml::text(&highly_available())));
+    put("values.schema.json", pretty(&schema()));
+    let mut table = String::from("\n## Values\n\n| value | default |\n|---|---|\n");
+    rows(&defaults, "", &mut table);
+    let given = " \\\n  --set-file identityTrustAnchorsPEM=root.crt \\\n  --set-file identity.issuer.tls.crtPEM=issuer.crt \\\n  \
+                 --set-file identity.issuer.tls.keyPEM=issuer.key";
+    put("README.md", readme(CONTROL_PLANE, given, &table));
+    let served = |webhook: &&Webhook| validators || **webhook == Webhook::ProxyInjector;
+    let webhooks: Vec<Webhook> = Webhook::ALL.iter().filter(served).copied().collect();
+    let refused: Vec<&Refused> = REFUSED.iter().collect();
+    put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{}\n{}", comment(), refusals(&refused), asked(&webhooks)));
+    let material = material();
+    let render = |values: &Values| {
+        control_plane(Installation {
+            values,
+            namespace: variable::NAMESPACE,
+            by: By::Helm,
+            material: &material,
+            overrides: "",
+            validators,
+        })
+    };
+    let probe = Probe::new(Variables::of_values(), &render);
+    for (file, text) in written(&probe, ".Values.linkerdVersion") {
+        put(&file, text);
+    }
+}
+
+/// Marks for what is made where Helm renders.
+fn material() -> Material {
+    let made = |value: &str, what: &str| variable::stand_in(&format!("webhooks.{value}.{what}"));
+    let pair = |webhook: Webhook| {
+        let value = value_of(webhook);
+        Pair { certificate: made(value, "certificate"), key: made(value, "key") }
+    };
+    Material {
+        anchors_pem: String::new(),
+        anchors_sha256: variable::stand_in("anchors"),
+        issuer: Pair::default(),
+        proxy_injector: pair(Webhook::ProxyInjector),
+        proxy_injector_before: made(value_of(Webhook::ProxyInjector), "before"),
+        profile_validator: pair(Webhook::ProfileValidator),
+        policy_validator: pair(Webhook::PolicyValidator),
+    }
+}
+
+/// Which of the values is the webhook's.
+fn value_of(webhook: Webhook) -> &'static str {
+    match webhook {
+        Webhook::ProxyInjector => "proxyInjector",
+        Webhook::ProfileValidator => "profileValidator",
+        Webhook::PolicyValidator => "policyValidator",
+    }
+}
+
+/// The templates: a file for each part of the control plane, and one for each of their proxies.
+fn written(probe: &Probe<'_>, version: &'static str) -> BTreeMap<String, String> {
+    let mut printers: BTreeMap<String, Printer<'_>> = BTreeMap::new();
+    for (key, child) in Learner::new(probe).learn() {
+        let part = key.strip_prefix(probe::PART).map(str::trim_start);
+        let file = match part {
+            Some(component) => format!("templates/_{component}-proxy.tpl"),
+            None => format!("templates/{}.yaml", probe.file(&key)),
+        };
+        let printer = printers.entry(file).or_insert_with(|| {
+            let mut printer = Printer::new(&probe.variables, version);
+            printer.raw(&comment());
+            if part.is_none() {
+                printer.raw("{{- include \"weft.begin\" . }}");
+            }
+            printer
+        });
+        match part {
+            Some(component) => printer.define(&format!("weft.proxy.{component}"), &child),
+            None => printer.object(&child),
+        }
+    }
+    printers.into_iter().map(|(file, printer)| (file, printer.text())).collect()
+}
+
+fn comment() -> String {
+    format!("{{{{/* {GENERATED} */}}}}")
+}
+
+/// One template of the helpers, with what is said of it.
+fn helper(name: &str) -> String {
+    let begin = format!("{{{{- define \"{name}\" -}}}}");
+    let parts = HELPERS.split("\n{{/*").find(|part| part.contains(&begin));
+    parts.map_or_else(String::new, |part| format!("{{{{/*{}\n", part.trim_end()))
+}
+
+fn refusals(refused: &[&Refused]) -> String {
+    let list: Vec<Value> = refused
+        .iter()
+        .map(|Refused { path, accepted, remedy }| {
+            let accepted: Value = serde_json::from_str(accepted).unwrap_or_default();
+            json!({ "path": path, "accepted": accepted, "remedy": remedy })
+        })
+        .collect();
+    define("weft.refusals", &list)
+}
+
+fn asked(webhooks: &[Webhook]) -> String {
+    let of = |webhook: &Webhook| json!({ "value": value_of(*webhook), "service": webhook.service(), "secret": webhook.secret() });
+    define("weft.served", &webhooks.iter().map(of).collect::<Vec<_>>())
+}
+
+fn define(name: &str, list: &[Value]) -> String {
+    format!("{{{{- define \"{name}\" -}}}}\n{}{{{{- end }}}}\n", yaml::text(&json!(list)))
+}
+
+fn about(name: &str, description: &str) -> String {
+    let about = json!({
+        "apiVersion": "v2",
+        "name": name,
+        "type": "application",
+        "description": description,
+        "kubeVersion": ">=1.31.0-0",
+        "version": VERSION,
+        "appVersion": VERSION,
+    });
+    format!("# {GENERATED}\n{}", yaml::text(&about))
+}
+
+fn readme(name: &str, given: &str, more: &str) -> String {
+    format!(
+        "# {name}\n\n{GENERATED}\n\n```sh\nhelm upgrade --install {name} charts/{name} --namespace linkerd --create-namespace{given}\n```\n\n\
+         What it installs is what `weft install` prints. The rest is in `docs/getting-started.md`, `docs/upgrade.md` and `docs/reference/values.md`.\n{more}"
+    )
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,100 @@
+//! What is refused, by Helm as by weft, says what to do.
+
+use crate::both::{CONTROL_PLANE, DEFINITIONS, Given, pems};
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::Output};
+
+fn told(output: &Output) -> String {
+    assert!(!output.status.success() && output.stdout.is_empty(), "it is taken");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Paths and remedies of the page about values.
+fn refused() -> Vec<(String, String)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/values.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("## Values that weft does not carry out").unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    let rows: Vec<_> = rows.map(|(path, remedy)| (path.to_owned(), remedy.to_owned())).collect();
+    assert!(rows.len() > 20, "{}", rows.len());
+    rows
+}
+
+#[test]
+fn what_is_not_carried_out_is_refused_with_what_to_use_instead() {
+    let given = || Given::default().file("refused", &pems());
+    let all = refused().iter().fold(given(), |given, (path, _)| given.set(&format!("{path}=asked")));
+    let (helm, weft) = (told(&all.helm(CONTROL_PLANE)), told(&all.weft(&[])));
+    for (path, remedy) in refused() {
+        for told in [&helm, &weft] {
+            let line = told.lines().find(|line| line.contains(&format!("{path}: ")));
+            assert!(
+                line.is_some_and(|line| line.contains("weft does not carry out \"asked\"") && line.contains(&remedy)),
+                "{path}: {told}"
+            );
+        }
+    }
+    let gateway = Given::default().set("installGatewayAPI=true");
+    assert!(told(&gateway.helm(DEFINITIONS)).contains("installGatewayAPI: weft does not carry out true; remove it"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let base = pems();
+    for (path, values) in [
+        ("proxyy", json!({"proxyy": {}})),
+        ("tag", json!({"proxy": {"image": {"tag": "x"}}})),
+        ("admin", json!({"proxy": {"ports": {"admin": 70000}}})),
+        ("imagePullPolicy", json!({"imagePullPolicy": "Sometimes"})),
+        ("controllerReplicas", json!({"controllerReplicas": "many"})),
+        (
+            "keepAliveTimeout",
+            json!({"proxy": {"inbound": {"server": {"http2": {"keepAliveTimeout": {"seconds": 3}}}}}}),
+        ),
+    ] {
+        let given = Given::default().file("wrong-base", &base).file("wrong", &values);
+        for told in [told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[]))] {
+            assert!(told.contains(path), "{path}: {told}");
+        }
+    }
+    // All at once.
+    let together = json!({
+        "proxy": {"uid": 0, "waitBeforeExitSeconds": 5, "ports": {"control": 4191}, "tracing": {"enabled": true}},
+        "proxyInit": {"closeWaitTimeoutSecs": 5},
+        "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "keyPEM": "", "timeoutSeconds": 31},
+        "identity": {"issuer": {"scheme": "kubernetes.io/tls"}},
+    });
+    let given = Given::default().file("together-base", &base).file("together", &together);
+    let (helm, weft) = (told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[])));
+    for path in [
+        "proxy.uid",
+        "proxy.waitBeforeExitSeconds",
+        "proxy.ports",
+        "proxy.tracing.collector.endpoint",
+        "proxy.tracing.collector.meshIdentity.serviceAccountName",
+        "proxy.tracing.collector.meshIdentity.namespace",
+        "proxyInit.closeWaitTimeoutSecs",
+        "proxyInjector.injectCaFrom",
+        "proxyInjector.caBundle",
+        "proxyInjector.crtPEM",
+        "proxyInjector.timeoutSeconds",
+        "identity.issuer.tls.crtPEM",
+    ] {
+        for told in [&helm, &weft] {
+            assert!(told.contains(path), "{path}: {told}");
+        }
+    }
+}
+
+/// `weft install` makes a root and an issuer; Helm would make others at every upgrade.
+#[test]
+fn helm_has_to_be_given_the_certificates_of_identity() {
+    let told = told(&Given::default().helm(CONTROL_PLANE));
+    for wanted in ["identityTrustAnchorsPEM: ", "identity.issuer.tls.crtPEM: ", "identity.issuer.tls.keyPEM: "] {
+        assert!(told.contains(wanted), "{told}");
+    }
+    assert!(told.contains("docs/certificates.md") && told.contains("--set-file identityTrustAnchorsPEM="), "{told}");
+    let null = Given::default().file("null", &pems()).file("null-value", &json!({"proxy": {"logLevel": Value::Null}}));
+    let told = self::told(&null.helm(CONTROL_PLANE));
+    assert!(told.contains("logLevel"), "a default that is taken away is missed: {told}");
+}
