@@ -6,6 +6,7 @@
 
 mod end;
 mod guard;
+mod helm;
 mod images;
 mod mesh;
 mod serve;

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -11,6 +12,8 @@ use weft_testkit::kubernetes::{Cluster, built};
 
 /// The pages whose commands are run.
 const PAGES: [&str; 3] = ["getting-started", "upgrade", "certificates"];
+/// Commands that have a life of their own.
+const HELM: &str = "helm ";
 /// What no test may download.
 const GATEWAY_API: &str =
     "https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml";
@@ -29,6 +32,8 @@ impl<'c> Terminal<'c> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("terminal");
         let _ = fs::remove_dir_all(&folder); // of an earlier run
         fs::create_dir_all(&folder).unwrap();
+        // The pages' folder is that of the tree.
+        symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts"), folder.join("charts")).unwrap();
         let programs = [built("weft").unwrap(), cluster.program("kubectl")];
         let mut path = String::new();
         for program in &programs {
@@ -59,13 +64,16 @@ impl<'c> Terminal<'c> {
         let gateway_api = self.cluster.gateway_api("standard").display().to_string();
         let mut run = line.replace(GATEWAY_API, &gateway_api);
         if !more.is_empty() {
-            assert!(run.starts_with("weft "), "{line}");
+            assert!(run.starts_with("weft ") || run.starts_with(HELM), "{line}");
             let end = run.find(" | ").unwrap_or(run.len());
             run.insert_str(end, &format!(" {more}"));
         }
         let mut shell = Command::new("bash");
         shell.args(["-o", "pipefail", "-c", &run]).current_dir(&self.folder).stdin(Stdio::null());
         shell.env("PATH", &self.path).env("KUBECONFIG", &self.cluster.kubeconfig);
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            shell.env(variable, self.folder.join("helm"));
+        }
         shell.output().unwrap()
     }
 
@@ -76,10 +84,19 @@ impl<'c> Terminal<'c> {
         lines
     }
 
-    /// Every command of the pages has been typed.
+    /// Every command of the pages has been typed, but for Helm's.
     pub(crate) fn is_complete(&self) {
+        self.has_typed_all(|line| !line.starts_with(HELM));
+    }
+
+    /// Every command of Helm's has been typed.
+    pub(crate) fn is_complete_of_helm(&self) {
+        self.has_typed_all(|line| line.starts_with(HELM));
+    }
+
+    fn has_typed_all(&self, is_wanted: impl Fn(&str) -> bool) {
         let typed = self.typed.borrow();
-        let missing: Vec<_> = self.documented.difference(&typed).collect();
+        let missing: Vec<_> = self.documented.difference(&typed).filter(|line| is_wanted(line)).collect();
         assert!(missing.is_empty(), "commands of the pages that no test runs: {missing:?}");
     }
 }

@@ -6,11 +6,18 @@ use super::{
 };
 use crate::{args::Uninstall, print};
 use std::process::ExitCode;
-use weft_cluster::install::{remains, users};
+use weft_cluster::install::{helm_release, remains, users};
 
 pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<ExitCode> {
     let cluster = cluster_to_change(folder, &args.to).await?;
     let namespace = args.to.linkerd_namespace.as_str();
+    if let Some(release) = helm_release(&cluster, namespace).await? {
+        print::error(&format!(
+            "weft: the control plane in the namespace {namespace} is Helm's, which keeps account of it; take it away by \
+             `helm uninstall -n {namespace} {release}`"
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
     if !args.force {
         let users = users(&cluster, namespace).await?;
         if !users.is_empty() {

@@ -1,5 +1,6 @@
 //! What an installation leaves in a cluster, and who still uses it.
 
+use super::CONFIG;
 use crate::{
     inject::PROXY,
     kubernetes::{Cluster, Error, Resource},
@@ -36,6 +37,16 @@ const KINDS: [Resource; 10] = [
     Resource::new("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
     Resource::new("", "v1", "Namespace", "namespaces"),
 ];
+
+/// The release of Helm's that the control plane is, if it is one.
+#[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+pub async fn helm_release(cluster: &Cluster, namespace: &str) -> Result<Option<String>, Error> {
+    const CONFIG_MAPS: Resource = Resource::new("", "v1", "ConfigMap", "configmaps");
+    let labels = format!("{}={namespace}", label::CONTROL_NAMESPACE);
+    let all = cluster.objects(CONFIG_MAPS, &labels).await?;
+    let config = all.iter().find(|map| map["metadata"]["name"] == CONFIG && map["metadata"]["namespace"] == namespace);
+    Ok(config.and_then(|map| map["metadata"]["annotations"]["meta.helm.sh/release-name"].as_str()).map(str::to_owned))
+}
 
 /// As much of each object as deletes it. The namespace is the last: with it goes everything in it.
 pub async fn remains(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>, Error> {
