@@ -26,7 +26,7 @@ impl Given {
     pub(crate) fn file(mut self, name: &str, values: &Value) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("charts");
         fs::create_dir_all(&folder).unwrap();
-        let file = folder.join(name).with_extension("yaml");
+        let file = folder.join(format!("{name}.yaml"));
         fs::write(&file, values.to_string()).unwrap();
         self.files.push(file);
         self

@@ -54,6 +54,7 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         ("proxyInit.skipSubnets", json!("10.9.0.0/16")),
         ("tolerations", json!([{"key": "k"}])),
         ("webhookFailurePolicy", json!("Fail")),
+        ("podMonitor.controller.namespaceSelector", json!("matchNames:\n- one\n")),
         ("podMonitor.labels", json!({"a": "b"})),
         ("proxy.tracing.labels", json!({"a": "b"})),
     ];
