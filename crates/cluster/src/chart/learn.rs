@@ -331,7 +331,9 @@ fn stand_ins(rendered: &Rendered) -> BTreeSet<(String, String)> {
     }
     let mut seen = BTreeSet::new();
     for (key, object) in rendered {
-        see(object, &mut |id| drop(seen.insert((key.clone(), id.to_owned()))));
+        see(object, &mut |id| {
+            seen.insert((key.clone(), id.to_owned()));
+        });
     }
     seen
 }
