@@ -1,7 +1,7 @@
 //! Variables of HTTP/2, seen on the wire: what the proxy announces to clients and servers, its pings, its frames.
 
 use crate::{harness::soon, mesh::Mesh};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -306,9 +306,14 @@ async fn windows_grow_with_the_speed() {
 async fn more_requests_than_a_server_takes_on_a_connection_go_over_the_same_few() {
     const REQUESTS: usize = 500;
     let mesh = Mesh::with(&[("LINKERD2_PROXY_CORES", "1")], &[]).await;
-    let origin = http2::Origin::start(|_| async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        Ok(http::Response::new(http2::full("app")))
+    // Nobody is answered before all are there.
+    let together = Arc::new(tokio::sync::Barrier::new(REQUESTS));
+    let origin = http2::Origin::start(move |_| {
+        let together = together.clone();
+        async move {
+            together.wait().await;
+            Ok(http::Response::new(http2::full("app")))
+        }
     })
     .await
     .unwrap();
