@@ -400,7 +400,8 @@ impl Dialler {
         self.try_connect().await.unwrap()
     }
 
-    async fn try_connect(&self) -> io::Result<TcpStream> {
+    /// Fails where the connection is reset before anything was asked of it.
+    pub(crate) async fn try_connect(&self) -> io::Result<TcpStream> {
         match &self.told {
             Some((destinations, listener)) => destinations.connect(listener.ip(), *listener, self.destination).await,
             None => soon(TcpStream::connect(self.destination)).await,

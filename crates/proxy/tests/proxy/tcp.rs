@@ -137,8 +137,10 @@ async fn bytes_reach_a_server_that_is_back_at_once() {
     let service =
         mesh.opaque(&[Endpoint::plain(place.local_addr().unwrap()), Endpoint::plain(crate::harness::nobody())]);
     for _ in 0..3 {
-        let mut refused = Some(mesh.connect(&service).await);
-        assert_eq!(see(&mut refused, 0).await, Saw::Cut);
+        match mesh.web.outbound(service.addr).try_connect().await {
+            Ok(client) => assert_eq!(see(&mut Some(client), 0).await, Saw::Cut),
+            Err(early) => assert_eq!(early.kind(), std::io::ErrorKind::ConnectionReset),
+        }
     }
     mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"CONNECT_FAILED\"}", 3.0).await;
     let listener = place.listen(8).unwrap();
