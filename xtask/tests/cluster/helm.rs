@@ -31,8 +31,10 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
     assert!(!told.contains('‼') && told.contains("Status check results are √"), "{told}");
 
     // It is Helm's to change.
-    let told = terminal.types_in_vain("weft upgrade | kubectl apply -f -", "");
-    assert!(told.contains("is upgraded by helm"), "{told}");
+    for line in ["weft upgrade | kubectl apply -f -", "weft prune | kubectl delete -f -"] {
+        let told = terminal.types_in_vain(line, "");
+        assert!(told.contains("is upgraded by helm"), "{line}: {told}");
+    }
     let told = terminal.types_in_vain("weft uninstall | kubectl delete -f -", "");
     assert!(told.contains("helm uninstall -n linkerd linkerd-control-plane"), "{told}");
 

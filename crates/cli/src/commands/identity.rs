@@ -9,10 +9,9 @@ use anyhow::{Context, anyhow, bail};
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use weft_cluster::{
-    install::CONFIG,
+    install::{self, CONFIG},
     k8s::api::core::v1::Pod,
     kubernetes::{Cluster, Resource},
-    values::Values,
 };
 use weft_control::certificate;
 use weft_local::Client;
@@ -106,12 +105,10 @@ async fn of_a_cluster(args: &Args) -> anyhow::Result<bool> {
 /// The end of all identities.
 async fn trust_domain(cluster: &Cluster, to: &ToCluster) -> anyhow::Result<String> {
     let namespace = &to.linkerd_namespace;
-    let config = cluster.config_map(namespace, CONFIG).await?;
-    let config =
-        config.with_context(|| format!("there is no mesh: the namespace {namespace} has no ConfigMap {CONFIG}"))?;
-    let values = Values::layer(config.get("values").map_or("", String::as_str)).unwrap_or_default();
-    let text = |name: &str| values[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    Ok(text("identityTrustDomain").or_else(|| text("clusterDomain")).unwrap_or_else(|| CLUSTER_DOMAIN.to_owned()))
+    let values = install::told(cluster, namespace).await?;
+    let values =
+        values.with_context(|| format!("there is no mesh: the namespace {namespace} has no ConfigMap {CONFIG}"))?;
+    Ok(install::trust_domain(&values))
 }
 
 /// Where the proxy of a pod listens for such questions.

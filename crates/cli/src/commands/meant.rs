@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::bail;
 use std::path::PathBuf;
-use weft_cluster::kubernetes::{Cluster, connect_as_user, present_context};
+use weft_cluster::kubernetes::{Cluster, present_context};
 use weft_local::Client;
 
 /// A state folder.
@@ -115,7 +115,7 @@ pub(super) async fn cluster_to_change(folder: &Folder, to: &ToCluster) -> anyhow
             running.state_dir().display()
         );
     }
-    Ok(Cluster::new(connect_as_user(to.kubeconfig.as_deref(), to.context.as_deref()).await?))
+    super::cluster(to).await
 }
 
 /// The mesh that runs and the context of the cluster that is configured, if there are both.

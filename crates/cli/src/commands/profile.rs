@@ -8,10 +8,9 @@ use crate::{
 use anyhow::{anyhow, bail};
 use std::{path::Path, process::ExitCode};
 use weft_cluster::{
-    install::{CONFIG, is_carried_out},
+    install::{is_carried_out, told},
     manifest,
     service_profile::{Subject, open_api, proto, template},
-    values::Values,
 };
 use weft_model::names::CLUSTER_DOMAIN;
 
@@ -21,8 +20,7 @@ pub(crate) async fn run(folder: &meant::Folder, args: Profile) -> anyhow::Result
         meant::cluster_alone(folder, &args.to).await?;
         let cluster = super::cluster(&args.to).await?;
         cluster.own_namespace().clone_into(&mut namespace);
-        let config = cluster.config_map(&args.to.linkerd_namespace, CONFIG).await?.unwrap_or_default();
-        let values = Values::layer(config.get("values").map_or("", String::as_str)).unwrap_or_default();
+        let values = told(&cluster, &args.to.linkerd_namespace).await?.unwrap_or_default();
         if let Some(of) = values["clusterDomain"].as_str().filter(|of| !of.is_empty()) {
             of.clone_into(&mut domain);
         }

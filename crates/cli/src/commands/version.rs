@@ -6,10 +6,7 @@ use super::{
 };
 use crate::args::{ToCluster, Version};
 use std::{collections::BTreeMap, fmt::Write as _, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
-use weft_cluster::{
-    install::{CONFIG, proxy_versions},
-    values::Values,
-};
+use weft_cluster::install::{proxy_versions, told};
 use weft_local::Client;
 use weft_model::names::port;
 use weft_viz::{exposition, scrape};
@@ -73,8 +70,7 @@ async fn of_its_proxies(client: &Client, of: Option<&str>) -> anyhow::Result<Opt
 }
 
 async fn of_the_control_plane(to: &ToCluster) -> anyhow::Result<Option<String>> {
-    let config = cluster(to).await?.config_map(&to.linkerd_namespace, CONFIG).await?;
-    let values = config.and_then(|config| Values::layer(config.get("values")?).ok());
+    let values = told(&cluster(to).await?, &to.linkerd_namespace).await?;
     Ok(values.and_then(|values| Some(values.get("linkerdVersion")?.as_str()?.to_owned())))
 }
 

@@ -32,7 +32,7 @@ pub use prune::{Left, left};
 pub use ready::{NotReady, api_server_ports, defined, gateway_api, heeded, ready_for_control_plane, ready_for_crds};
 pub use remains::{helm_release, remains, users};
 pub use running::{Running, running};
-pub use stored::{Author, NotStored, Source, Stored, objects, stored};
+pub use stored::{Author, NotStored, Source, Stored, objects, stored, told, trust_domain};
 pub use trust::{Trusting, proxy_versions, trusting};
 pub use unheeded::{is_carried_out, unheeded};
 pub use webhook::Webhook;

@@ -114,19 +114,32 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         invalid(&format!("the ConfigMap {TRUST_ROOTS}"), reason)
     })?;
     let is_ours = config.contains_key(config::VERSION);
-    let string = |path: &[&str]| path.iter().try_fold(&values, |at, key| at.get(key))?.as_str().map(str::to_owned);
-    let domain = string(&["identityTrustDomain"]).filter(|domain| !domain.is_empty());
     Ok(Stored {
         by: if is_ours { Author::Weft } else { Author::Linkerd },
         given,
-        api_server_ports: string(&["proxyInit", "kubeAPIServerPorts"]),
-        trust_domain: domain
-            .or_else(|| string(&["clusterDomain"]))
-            .unwrap_or_else(|| Values::default().trust_domain().to_owned()),
+        api_server_ports: values["proxyInit"]["kubeAPIServerPorts"].as_str().map(str::to_owned),
+        trust_domain: trust_domain(&values),
         anchors_pem,
         issuer: source.pair(namespace, ISSUER).await?,
         proxy_injector: source.pair(namespace, Webhook::ProxyInjector.secret()).await?,
     })
+}
+
+/// The values of a control plane as its ConfigMap says them, for who only asks: nothing where there is none, and none of them where
+/// they cannot be read.
+///
+/// # Errors
+/// As [`Cluster::config_map`].
+pub async fn told(cluster: &Cluster, namespace: &str) -> Result<Option<Value>, Error> {
+    let config = cluster.config_map(namespace, CONFIG).await?;
+    Ok(config.map(|config| layer(config.get("values").map_or("", String::as_str)).unwrap_or_default()))
+}
+
+/// The end of all identities, by such values.
+pub fn trust_domain(values: &Value) -> String {
+    let given = ["identityTrustDomain", "clusterDomain"].iter().filter_map(|name| values[*name].as_str());
+    let domain = given.into_iter().find(|domain| !domain.is_empty());
+    domain.map_or_else(|| Values::default().trust_domain().to_owned(), str::to_owned)
 }
 
 impl Source<'_> {

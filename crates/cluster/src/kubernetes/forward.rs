@@ -13,7 +13,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// There is no such pod, or whoever asks may not. That nobody listens shows with the first read.
-pub async fn forward(client: Client, namespace: &str, pod: &str, port: u16) -> Result<DuplexStream, Error> {
+pub(super) async fn forward(client: Client, namespace: &str, pod: &str, port: u16) -> Result<DuplexStream, Error> {
     let pods: Api<Pod> = Api::namespaced(client, namespace);
     let ports = [port];
     let forwarded = tokio::time::timeout(CONNECT, pods.portforward(pod, &ports)).await;

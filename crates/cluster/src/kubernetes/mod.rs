@@ -23,7 +23,7 @@ pub(crate) use client::reason;
 pub use client::{Client, Error, connect, connect_as_user, present_context};
 pub use cluster::{Cluster, Definition, Resource};
 pub use events::{About, Recorder};
-pub use forward::forward;
+use forward::forward;
 pub use lease::{Lease, hold};
 pub use lookup::Lookup;
 pub use tokens::{AUDIENCE, Account, NoAccount, Tokens};

@@ -7,13 +7,13 @@ use weft_cluster::{
     install::{self, By, CONFIG, Installation, Material},
     k8s::api::core::v1::{Node, Pod},
     kubernetes::{Cluster, Resource},
+    label,
     values::Values,
 };
 use weft_model::decide::cidr::Cidr;
 
 const DEPLOYMENT: Resource = Resource::new("apps", "v1", "Deployment", "deployments");
 const EXTENSION: &str = "linkerd.io/extension";
-const COMPONENT: &str = "linkerd.io/control-plane-component";
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
 const KINDS: [(&Check, Resource, bool); 5] = [
     (&table::NAMESPACE, Resource::new("", "v1", "Namespace", "namespaces"), false),
@@ -76,7 +76,7 @@ async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), String> {
 
 /// Pods of the control plane.
 async fn own(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>, String> {
-    cluster.pods(Some(namespace), COMPONENT).await.map_err(text)
+    cluster.pods(Some(namespace), label::COMPONENT).await.map_err(text)
 }
 
 fn condition<'p>(pod: &'p Pod, name: &str) -> Option<(&'p str, &'p str)> {
@@ -102,8 +102,8 @@ async fn ready(cluster: &Cluster, namespace: &str) -> Result<(), String> {
     let pods = own(cluster, namespace).await?;
     let mut wrong = vec![];
     for component in COMPONENTS {
-        let label = |pod: &Pod| pod.metadata.labels.as_ref()?.get(COMPONENT).cloned();
-        let mut of = pods.iter().filter(|pod| label(pod).as_deref() == Some(component)).peekable();
+        let component_of = |pod: &Pod| pod.metadata.labels.as_ref()?.get(label::COMPONENT).cloned();
+        let mut of = pods.iter().filter(|pod| component_of(pod).as_deref() == Some(component)).peekable();
         if of.peek().is_none() {
             wrong.push(format!("there is no pod of {component}"));
         }

@@ -9,6 +9,7 @@ use weft_cluster::{
         apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
     },
     kubernetes::Cluster,
+    label,
     values::Values,
 };
 use weft_model::names::annotation::{INJECT, OPAQUE_PORTS};
@@ -31,7 +32,7 @@ pub(super) async fn of_pods(
         of.map_or(namespace != control_namespace, |of| of == namespace)
     };
     let pods = async || {
-        let labels = format!("linkerd.io/control-plane-ns={control_namespace}");
+        let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
         let pods = cluster.pods(of, &labels).await.map_err(text)?;
         Ok::<_, String>(pods.into_iter().filter(|pod| is_asked(&pod.metadata)).collect::<Vec<_>>())
     };

@@ -7,11 +7,11 @@ use weft_cluster::{
     install::running,
     k8s::api::core::v1::{ContainerStatus, Pod},
     kubernetes::{Cluster, Resource},
+    label,
 };
 use weft_model::names::annotation::INJECT;
 
 const NAMESPACE: Resource = Resource::new("", "v1", "Namespace", "namespaces");
-const COMPONENT: &str = "linkerd.io/control-plane-component";
 
 pub(super) async fn of_the_control_plane(
     run: &mut Run<'_>,
@@ -20,7 +20,7 @@ pub(super) async fn of_the_control_plane(
     version: &str,
 ) -> ControlFlow<()> {
     run.line(&table::PROXIES, async || {
-        let pods = cluster.pods(Some(namespace), COMPONENT).await.map_err(text)?;
+        let pods = cluster.pods(Some(namespace), label::COMPONENT).await.map_err(text)?;
         none(pods.iter().filter_map(|pod| unready(pod).or_else(|| without(pod))).take(TOLD).collect())
     })
     .await?;
@@ -54,7 +54,7 @@ pub(super) async fn of_pods(
     })
     .await?;
     run.line(&table::DATA_PROXIES, async || {
-        let labels = format!("linkerd.io/control-plane-ns={control_namespace}");
+        let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
         let pods = cluster.pods(of, &labels).await.map_err(text)?;
         none(pods.iter().filter(|pod| runs(pod)).filter_map(unready).take(TOLD).collect())
     })

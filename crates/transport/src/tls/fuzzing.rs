@@ -110,20 +110,14 @@ fn configs() -> Result<(Arc<ClientConfig>, Arc<ServerConfig>), Error> {
     let key = rcgen::KeyPair::generate().map_err(made)?;
     let params = rcgen::CertificateParams::new(vec!["server.test".to_owned()]).map_err(made)?;
     let certificate = params.self_signed(&key).map_err(made)?;
-    let provider = verify::provider(KeyExchange::Classical);
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let mut server = ServerConfig::builder_with_provider(provider.clone())
+    let mut server = ServerConfig::builder_with_provider(verify::provider(KeyExchange::Classical))
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)?;
     server.send_tls13_tickets = 0;
     server.enable_secret_extraction = true;
-    let anybody = verify::Servers::new(&provider, verify::Anybody);
-    let mut client = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(anybody)
-        .with_no_client_auth();
+    let mut client = verify::unproven(KeyExchange::Classical)?;
     client.enable_secret_extraction = true;
     Ok((Arc::new(client), Arc::new(server)))
 }

@@ -5,7 +5,7 @@
 
 use super::{KeyExchange, TlsError, handshake, verify};
 use crate::Stream;
-use rustls::{ClientConfig, client::Resumption, pki_types::ServerName, version::TLS13};
+use rustls::pki_types::ServerName;
 use std::{net::IpAddr, sync::Arc};
 use tokio::net::TcpStream;
 
@@ -19,14 +19,7 @@ const ALPN: &[u8] = b"http/1.1";
 /// # Errors
 /// The server does not speak TLS 1.3, or not TLS at all.
 pub async fn connect_unverified(tcp: TcpStream, ip: IpAddr) -> Result<Stream, TlsError> {
-    let provider = verify::provider(KeyExchange::default());
-    let anybody = verify::Servers::new(&provider, verify::Anybody);
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(anybody)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
+    let mut config = verify::unproven(KeyExchange::default())?;
     config.enable_secret_extraction = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
     handshake::connect_to(Arc::new(config), tcp, ServerName::IpAddress(ip.into()), None).await.map(|(stream, _)| stream)

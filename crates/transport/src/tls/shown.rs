@@ -3,7 +3,7 @@
 //! Nobody is believed: nothing is sent over the connection, which ends with the handshake.
 
 use super::{KeyExchange, TlsError, verify};
-use rustls::{ClientConfig, ClientConnection, client::Resumption, pki_types::ServerName, version::TLS13};
+use rustls::{ClientConnection, pki_types::ServerName};
 use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -18,14 +18,7 @@ impl Asking {
     /// # Errors
     /// The name cannot be sent.
     pub fn new(name: &str) -> Result<Self, TlsError> {
-        let provider = verify::provider(KeyExchange::default());
-        let anybody = verify::Servers::new(&provider, verify::Anybody);
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(anybody)
-            .with_no_client_auth();
-        config.resumption = Resumption::disabled();
+        let config = verify::unproven(KeyExchange::default())?;
         let name = ServerName::try_from(name.to_owned())
             .map_err(|e| TlsError::Protocol(format!("the server name cannot be sent: {e}")))?;
         Ok(Self(ClientConnection::new(Arc::new(config), name)?))

@@ -2,8 +2,9 @@
 
 use super::{AnchorsError, CertificateError, error::Mismatch};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::{
+        Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
@@ -17,6 +18,7 @@ use rustls::{
         ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    version::TLS13,
 };
 use std::{
     sync::Arc,
@@ -279,6 +281,19 @@ pub(super) struct Nobody;
 /// Anybody, whatever the certificate says: for probes alone.
 #[derive(Debug)]
 pub(super) struct Anybody;
+
+/// For a client that believes anybody and is nobody: nothing may go over it that is not meant for whoever answers.
+pub(super) fn unproven(exchange: KeyExchange) -> Result<ClientConfig, Error> {
+    let provider = provider(exchange);
+    let anybody = Servers::new(&provider, Anybody);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(anybody)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
 
 impl Believes for ServerIdentity {
     fn believes(
