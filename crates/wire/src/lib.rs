@@ -15,6 +15,7 @@ pub mod spiffe;
 pub mod tap;
 pub mod transport_header;
 pub mod trust;
+pub mod work;
 
 mod endpoint;
 mod error;

@@ -8,6 +8,7 @@ mod end;
 mod guard;
 mod helm;
 mod images;
+mod jobs;
 mod mesh;
 mod serve;
 mod typed;

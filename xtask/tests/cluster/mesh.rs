@@ -1,6 +1,6 @@
 //! The life of a mesh in a cluster, as people run it: installed, meshed, used, upgraded under load, taken away.
 
-use crate::{app, cluster, linkerd, typed::Terminal};
+use crate::{app, cluster, jobs, linkerd, typed::Terminal};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -45,7 +45,7 @@ fn ready(cluster: &Cluster, namespace: &str, deployments: &[(&str, &str)]) {
 }
 
 /// What a person would look at.
-fn told(cluster: &Cluster, namespace: &str) -> String {
+pub(crate) fn told(cluster: &Cluster, namespace: &str) -> String {
     let mut text = String::new();
     for words in ["get pods --output wide", "describe pods", "get events --sort-by=.lastTimestamp"] {
         text += &cluster.ask(&format!("--namespace {namespace} {words}")).unwrap_or_else(|error| error.to_string());
@@ -109,7 +109,7 @@ fn end(file: &Path) -> PathBuf {
     file.with_extension("packets.end")
 }
 
-fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
@@ -200,6 +200,8 @@ fn a_mesh_is_installed_used_and_taken_away() {
     speaks_in_the_clear_without_a_mesh_only(cluster);
 
     in_order(&terminal.types("weft check --proxy", "--expected-version=test"));
+
+    jobs::end(cluster);
 
     is_upgraded_under_load(cluster, &terminal);
 

@@ -1,5 +1,6 @@
 //! What answers need of an object, taken out once when it comes.
 
+use super::work::Work;
 use crate::{
     annotation::is_port_name,
     object::namespace_of,
@@ -24,7 +25,6 @@ pub(super) type Map = BTreeMap<String, String>;
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// The label of a Node that names its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-const PROXY_CONTAINER: &str = "linkerd-proxy";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServiceFacts {
@@ -83,6 +83,8 @@ pub(super) struct PodFacts {
     pub(super) hostname: Option<(String, String)>,
     /// The metric label of its kind, and its name.
     pub(super) owner: Option<(String, String)>,
+    /// Of a pod that runs to an end.
+    pub(super) work: Option<Work>,
 }
 
 /// Where a pod's proxy listens.
@@ -200,6 +202,7 @@ impl From<&Service> for ServiceFacts {
 
 impl From<&Pod> for PodFacts {
     fn from(pod: &Pod) -> Self {
+        let work = Work::of(pod);
         let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
         let labels: Map = pod.metadata.labels.clone().unwrap_or_default();
         let mut ips: Vec<IpAddr> = vec![];
@@ -231,7 +234,7 @@ impl From<&Pod> for PodFacts {
             .collect();
         probes.sort();
         probes.dedup();
-        let proxy = containers().find(|c| c.name == PROXY_CONTAINER).map(ProxyPorts::from).unwrap_or_default();
+        let proxy = containers().find(|c| c.name == crate::inject::PROXY).map(ProxyPorts::from).unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         Self {
             annotations: of_mesh(&pod.metadata),
@@ -250,6 +253,7 @@ impl From<&Pod> for PodFacts {
             hostname: spec.hostname.zip(spec.subdomain).filter(|(h, s)| !h.is_empty() && !s.is_empty()),
             owner: owner(&pod.metadata, &labels),
             labels,
+            work,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The index: every object, and the four questions of the control plane answered from them.
+//! The index: every object, and the questions of the control plane answered from them.
 //!
 //! ```text
 //! Event ─► facts ─► apply (store) ─► Subjects that changed ─► (control) the Questions that depend on them
-//! Question ─► destination | profile | inbound | outbound ─► Answer, hash ─► Versioned
+//! Question ─► destination | profile | inbound | outbound | work ─► Answer, hash ─► Versioned
 //! ```
 //!
 //! Pure and deterministic: the answers depend on the objects held, never on the order in which they came.
@@ -18,11 +18,13 @@ mod profile;
 mod question;
 mod settings;
 mod store;
+mod work;
 
 pub use endpoints::{Endpoints, Place};
 pub(crate) use hash::fnv1a;
 pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
 pub use settings::{DefaultPolicyName, Platform, Settings};
+pub(crate) use work::runs_to_an_end;
 
 use crate::Event;
 use store::Store;
@@ -62,6 +64,7 @@ impl Index {
             Question::Profile(target) => self.profile(target).map(Answer::Profile),
             Question::Inbound { namespace, pod, port } => self.inbound(namespace, pod, *port).map(Answer::Inbound),
             Question::Outbound(target) => self.outbound(target).map(Answer::Outbound),
+            Question::Work { namespace, pod, uid } => self.work(namespace, pod, uid).map(|done| Answer::Work { done }),
         };
         Versioned { version: hash::of(&answer), answer }
     }
@@ -79,7 +82,7 @@ impl Index {
             Question::Profile(Target::Addr(addr)) | Question::Outbound(Target::Addr(addr)) => {
                 vec![Subject::Address(addr.ip().to_canonical())]
             }
-            Question::Inbound { namespace, pod, .. } => {
+            Question::Inbound { namespace, pod, .. } | Question::Work { namespace, pod, .. } => {
                 vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }]
             }
         }

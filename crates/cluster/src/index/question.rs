@@ -15,6 +15,8 @@ pub enum Question {
     Inbound { namespace: String, pod: String, port: u16 },
     /// How does traffic to this target behave?
     Outbound(Target),
+    /// Is the work of this very pod done?
+    Work { namespace: String, pod: String, uid: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +47,7 @@ pub enum Answer {
     Profile(Profile),
     Inbound(ServerPolicy),
     Outbound(ClientPolicy),
+    Work { done: bool },
 }
 
 /// Why there is no answer.

@@ -194,6 +194,10 @@ impl Environment {
         let proxy = &values.proxy;
         self.given("ACCESS_LOG", &proxy.access_log);
         self.given("SHUTDOWN_GRACE_PERIOD", &proxy.shutdown_grace_period);
+        // The kubelet ends native sidecars itself.
+        if sidecar.ends && !proxy.native_sidecar {
+            self.field("WEFT_PROXY_SHUTDOWN_WITH_POD", "metadata.uid");
+        }
         let tracing = &proxy.tracing;
         if !tracing.enabled {
             return;

@@ -11,6 +11,7 @@
 mod documents;
 mod environment;
 mod local;
+mod missed;
 mod opaque;
 mod patch;
 mod reference;
@@ -24,6 +25,7 @@ mod uninject;
 
 pub use documents::{Change, Changed, Format, Unchanged, change};
 pub use local::{ControlPlane, Injection, proxy_env};
+pub use missed::Bare;
 pub use patch::{Op, Operation, apply};
 pub use reference::reference;
 pub use report::{At, Report, Skip};
@@ -39,6 +41,7 @@ pub(crate) use table::{TABLE, is_known};
 
 use crate::{
     annotation::{PortList, PortRanges},
+    index::runs_to_an_end,
     label,
     values::Values,
 };
@@ -298,6 +301,7 @@ fn insert(
         inbound_ports: &inbound_ports(&pods.spec),
         opaque_ports: &opaque_numbers(&values.proxy.opaque_ports, &pods.spec),
         trace_attributes: &settings.trace_attributes,
+        ends: runs_to_an_end(pods.spec.restart_policy.as_deref()),
         capabilities: first.and_then(|c| c.security_context.as_ref()).and_then(|s| s.capabilities.as_ref()),
         token_mount: first.and_then(token_mount),
     };

@@ -93,12 +93,7 @@ impl Report {
             What::Pods(pods) => {
                 report.annotatable = true;
                 report.udp = ports_of_udp(&pods.spec);
-                if pods.spec.host_network == Some(true) {
-                    report.skipped.push(Skip::HostNetwork);
-                }
-                if has_proxy(&pods.spec) {
-                    report.skipped.push(Skip::Sidecar);
-                }
+                report.skipped.extend(excused(&pods.spec));
             }
             What::Service(_) | What::Namespace => {
                 report.annotatable = true;
@@ -111,20 +106,9 @@ impl Report {
 
     /// By the annotations of the pod and its namespace.
     pub(super) fn decide(&mut self, pods: &Pods, namespace: Option<&str>) {
-        let own = pods.annotations.get(names::INJECT).map(String::as_str);
-        let mode = |value: Option<&str>| match value {
-            None | Some("") => Ok(None),
-            Some("enabled" | "ingress") => Ok(Some(true)),
-            Some("disabled") => Ok(Some(false)),
-            Some(_) => Err(()),
-        };
-        match (mode(namespace), mode(own)) {
-            (Err(()), _) => self.skipped.push(Skip::InvalidAtNamespace),
-            (_, Err(())) => self.skipped.push(Skip::InvalidAtWorkload),
-            (Ok(Some(true)), Ok(Some(false))) => self.skipped.push(Skip::Disabled),
-            (Ok(Some(true)), Ok(_)) => self.at = Some(At::Namespace),
-            (Ok(_), Ok(Some(true))) => self.at = Some(At::Workload),
-            (Ok(_), Ok(_)) => self.skipped.push(Skip::NotAsked),
+        match asked(namespace, pods.annotations.get(names::INJECT).map(String::as_str)) {
+            Ok(at) => self.at = Some(at),
+            Err(skip) => self.skipped.push(skip),
         }
     }
 
@@ -135,6 +119,30 @@ impl Report {
     /// `deployment/web`.
     pub fn resource(&self) -> String {
         format!("{}/{}", self.kind, self.name)
+    }
+}
+
+/// Why a pod can have no proxy, whoever asks for one.
+pub(super) fn excused(spec: &PodSpec) -> impl Iterator<Item = Skip> {
+    let host = (spec.host_network == Some(true)).then_some(Skip::HostNetwork);
+    host.into_iter().chain(has_proxy(spec).then_some(Skip::Sidecar))
+}
+
+/// Where it is said that a pod gets a proxy, if it is: by the annotation of its namespace and by its own.
+pub(super) fn asked(namespace: Option<&str>, own: Option<&str>) -> Result<At, Skip> {
+    let mode = |value: Option<&str>| match value {
+        None | Some("") => Ok(None),
+        Some("enabled" | "ingress") => Ok(Some(true)),
+        Some("disabled") => Ok(Some(false)),
+        Some(_) => Err(()),
+    };
+    match (mode(namespace), mode(own)) {
+        (Err(()), _) => Err(Skip::InvalidAtNamespace),
+        (_, Err(())) => Err(Skip::InvalidAtWorkload),
+        (Ok(Some(true)), Ok(Some(false))) => Err(Skip::Disabled),
+        (Ok(Some(true)), Ok(_)) => Ok(At::Namespace),
+        (Ok(_), Ok(Some(true))) => Ok(At::Workload),
+        (Ok(_), Ok(_)) => Err(Skip::NotAsked),
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Sidecar<'a> {
     pub(crate) inbound_ports: &'a str,
     pub(crate) opaque_ports: &'a str,
     pub(crate) trace_attributes: &'a BTreeMap<String, String>,
+    /// Whether the pod runs to an end.
+    pub(crate) ends: bool,
     /// What the first container may: a pod that passes a cluster's rules without the proxy passes them with it.
     pub(crate) capabilities: Option<&'a Capabilities>,
     /// How the first container has its ServiceAccount's token.

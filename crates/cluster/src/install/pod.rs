@@ -127,6 +127,7 @@ fn spec(part: &Part<'_>, meta: &Meta<'_>) -> Value {
         inbound_ports: &ports.join(","),
         opaque_ports: part.opaque_ports,
         trace_attributes: &BTreeMap::new(),
+        ends: false,
         capabilities: None,
         token_mount: Some(&token_mount),
     };

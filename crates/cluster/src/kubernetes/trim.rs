@@ -1,7 +1,10 @@
 //! What the index reads of an object; the rest is let go before a list of all of them is held.
 
+use crate::index::runs_to_an_end;
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe},
+    api::core::v1::{
+        Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus, Probe,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
@@ -14,6 +17,13 @@ pub(super) fn metadata(metadata: ObjectMeta) -> ObjectMeta {
 
 pub(super) fn pod(pod: Pod) -> Pod {
     let (spec, status) = (pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+    let ends = runs_to_an_end(spec.restart_policy.as_deref());
+    let ended = |status: ContainerStatus| {
+        let exit_code = status.state?.terminated?.exit_code;
+        let terminated = ContainerStateTerminated { exit_code, ..ContainerStateTerminated::default() };
+        let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+        Some(ContainerStatus { name: status.name, state: Some(state), ..ContainerStatus::default() })
+    };
     Pod {
         metadata: metadata(pod.metadata),
         spec: Some(PodSpec {
@@ -21,6 +31,7 @@ pub(super) fn pod(pod: Pod) -> Pod {
             host_network: spec.host_network,
             hostname: spec.hostname,
             subdomain: spec.subdomain,
+            restart_policy: spec.restart_policy.filter(|_| ends),
             containers: spec.containers.into_iter().map(container).collect(),
             init_containers: spec.init_containers.map(|all| all.into_iter().map(container).collect()),
             ..PodSpec::default()
@@ -30,6 +41,10 @@ pub(super) fn pod(pod: Pod) -> Pod {
             pod_ip: status.pod_ip,
             pod_ips: status.pod_ips,
             conditions: status.conditions,
+            container_statuses: status
+                .container_statuses
+                .filter(|_| ends)
+                .map(|all| all.into_iter().filter_map(ended).collect()),
             ..PodStatus::default()
         }),
     }
@@ -44,6 +59,7 @@ fn container(container: Container) -> Container {
     Container {
         name: container.name,
         ports: container.ports,
+        restart_policy: container.restart_policy,
         env: Some(env.collect()),
         readiness_probe: http(container.readiness_probe),
         liveness_probe: http(container.liveness_probe),
@@ -77,6 +93,11 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": []},
         }))
         .unwrap();
+        let mut ends = full.clone();
+        ends.spec.as_mut().unwrap().restart_policy = Some("Never".to_owned());
+        let terminated = json!([{"name": "web", "ready": false, "restartCount": 0, "image": "web", "imageID": "",
+            "state": {"terminated": {"exitCode": 1, "reason": "Error", "containerID": "containerd://1"}}}]);
+        ends.status.as_mut().unwrap().container_statuses = serde_json::from_value(terminated).unwrap();
         let trimmed = pod(full.clone());
         assert!(serde_json::to_string(&trimmed).unwrap().len() < serde_json::to_string(&full).unwrap().len() - 200);
         let index = |pod: Pod| {
@@ -85,5 +106,8 @@ mod tests {
             index
         };
         assert_eq!(format!("{:?}", index(full)), format!("{:?}", index(trimmed)));
+        let done = format!("{:?}", index(pod(ends.clone())));
+        assert_eq!(format!("{:?}", index(ends)), done);
+        assert!(done.contains("done: true"), "{done}");
     }
 }

@@ -123,6 +123,26 @@ fn without_native_sidecars_the_proxy_stands_in_front() {
 }
 
 #[test]
+fn a_pod_that_runs_to_an_end_says_so_to_its_proxy() {
+    let uid = json!({"name": "WEFT_PROXY_SHUTDOWN_WITH_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}});
+    for (policy, native, told) in [
+        ("Never", false, true),
+        ("OnFailure", false, true),
+        ("Always", false, false),
+        // The kubelet ends it.
+        ("Never", true, false),
+    ] {
+        let mut object = pod(json!({"config.alpha.linkerd.io/proxy-enable-native-sidecar": native.to_string()}));
+        object["spec"]["restartPolicy"] = json!(policy);
+        let outcome = admitted(&object, json!({"linkerd.io/inject": "enabled"}), &values(json!({}))).unwrap();
+        let spec = &outcome.object["spec"];
+        let containers = if native { &spec["initContainers"] } else { &spec["containers"] };
+        let proxy = containers.as_array().unwrap().iter().find(|c| c["name"] == "linkerd-proxy").unwrap();
+        assert_eq!(proxy["env"].as_array().unwrap().contains(&uid), told, "{policy} {native}");
+    }
+}
+
+#[test]
 fn everything_else_an_installation_may_say_reaches_the_pod() {
     let plain = shown(&admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled"}), &values(json!({}))));
     let mut golden = String::new();

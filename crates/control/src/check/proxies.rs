@@ -1,9 +1,9 @@
 //! Whether pods have the proxies that they should have, and these are ready.
 
 use super::{Run, TOLD, none, table, text};
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 use weft_cluster::{
-    inject::PROXY,
+    inject::{Bare, PROXY},
     install::running,
     k8s::api::core::v1::{ContainerStatus, Pod},
     kubernetes::{Cluster, Resource},
@@ -60,36 +60,20 @@ pub(super) async fn of_pods(
     })
     .await?;
     run.line(&table::UNMESHED, async || {
-        let asked: Vec<String> = cluster
-            .namespaces("")
-            .await
-            .map_err(text)?
-            .into_iter()
-            .filter(|namespace| asks(namespace.metadata.annotations.as_ref()) == Some(true))
-            .filter_map(|namespace| namespace.metadata.name)
+        let namespaces = cluster.namespaces("").await.map_err(text)?.into_iter();
+        let said: BTreeMap<String, String> = namespaces
+            .filter_map(|namespace| Some((namespace.metadata.name?, namespace.metadata.annotations?.remove(INJECT)?)))
             .collect();
         let pods = cluster.pods(of, "").await.map_err(text)?;
-        let wrong = pods.iter().filter(|pod| {
+        let missed = pods.iter().filter(|pod| {
             let of = pod.metadata.namespace.clone().unwrap_or_default();
-            let own = asks(pod.metadata.annotations.as_ref());
-            let host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-            runs(pod) && !host && own.unwrap_or(asked.contains(&of)) && of != control_namespace
+            let said = said.get(&of).map(String::as_str);
+            of != control_namespace && Bare::of(pod).is_some_and(|bare| bare.was_to_get_one(said))
         });
-        none(wrong.filter_map(without).take(TOLD).collect())
+        none(missed.filter_map(without).take(TOLD).collect())
     })
     .await?;
     run.line(&table::DATA_VERSION, async || others(cluster, control_namespace, of, version).await).await
-}
-
-type Annotations = std::collections::BTreeMap<String, String>;
-
-/// What an object says for itself.
-fn asks(annotations: Option<&Annotations>) -> Option<bool> {
-    match annotations?.get(INJECT)?.as_str() {
-        "enabled" | "ingress" => Some(true),
-        "disabled" => Some(false),
-        _ => None,
-    }
 }
 
 fn runs(pod: &Pod) -> bool {

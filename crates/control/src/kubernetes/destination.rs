@@ -1,6 +1,6 @@
 //! `weft control-plane destination`: what is behind a name, how a port is served, how traffic behaves.
 
-use super::{Common, Running};
+use super::{Common, Running, missed::Missed};
 use crate::{
     Error,
     hub::Hub,
@@ -17,8 +17,8 @@ use weft_cluster::{
 };
 use weft_model::{ProtocolHint, decide::cidr::Cidr, policy::inbound::DefaultPolicy};
 
-/// What the answers depend on.
-const WATCHED: [Kind; 4] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node];
+/// What the answers depend on, and namespaces, which say who was to get a proxy.
+const WATCHED: [Kind; 5] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Namespace];
 
 #[derive(Clone, Debug)]
 pub struct Destination {
@@ -42,8 +42,9 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
 
     let unsynced = Mutex::new(Some(process.readiness.task("watches")));
     let sink: kubernetes::Sink = Arc::new({
-        let hub = hub.clone();
+        let (hub, missed) = (hub.clone(), Missed::new(&common.control_namespace, &registry));
         move |events| {
+            missed.see(&events);
             let synced = events.last() == Some(&Event::Synced);
             hub.apply_all(events);
             if synced {

@@ -12,6 +12,7 @@
 mod destination;
 mod identity;
 mod injector;
+mod missed;
 
 pub use destination::Destination;
 pub use identity::Identity;

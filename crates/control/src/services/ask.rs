@@ -67,6 +67,14 @@ pub(super) fn workload(text: &str) -> Result<(String, String), Status> {
     if namespace.is_empty() || pod.is_empty() { Err(invalid()) } else { Ok((namespace, pod)) }
 }
 
+/// Of a pod, as it says itself.
+pub(super) fn uid(text: String) -> Result<String, Status> {
+    match text.len() {
+        1..=MAX_TEXT_BYTES => Ok(text),
+        _ => Err(Status::invalid_argument("the uid is empty or too long")),
+    }
+}
+
 /// The node of `{"ns":…,"nodeName":…,"pod":…}`; empty if the context does not say it, which is no fault.
 pub(super) fn node(context: &str) -> String {
     #[derive(serde::Deserialize)]

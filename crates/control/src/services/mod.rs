@@ -8,6 +8,7 @@ mod limit;
 mod policy;
 mod stream;
 mod trust;
+mod work;
 
 pub(crate) use certify::Identities;
 pub(crate) use holders::{Holders, Reviewed};
@@ -32,4 +33,5 @@ pub(crate) fn destination(hub: &Arc<Hub>) -> Routes {
 pub(crate) fn policy(hub: &Arc<Hub>) -> Routes {
     Routes::new(weft_wire::inbound::server(policy::Inbounds::new(hub.clone())))
         .add_service(weft_wire::outbound::server(policy::Outbounds::new(hub.clone())))
+        .add_service(weft_wire::work::server(work::PodWorks::new(hub.clone())))
 }

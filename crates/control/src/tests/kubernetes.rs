@@ -21,7 +21,7 @@ use weft_testkit::{
     ca::Ca,
 };
 use weft_transport::tls::{Key, Store};
-use weft_wire::{Error, identity::Certificate};
+use weft_wire::{Error, identity::Certificate, work::WorkSpec};
 
 pub(super) struct Lab {
     pub(super) api: FakeApi,
@@ -159,6 +159,69 @@ async fn destination_and_policy_answer_from_the_api_server() {
     assert_eq!(patiently(stream.next()).await.unwrap().unwrap().meta.name(), "deny");
     let metrics = lab.admin("/metrics").await.1;
     assert!(metrics.contains("weft_kubernetes_objects{kind=\"Pod\"} 1\n"), "{metrics}");
+}
+
+/// A pod that runs to an end, whose main container has done so with this exit code.
+fn job(uid: &str, policy: &str, ended: Option<i32>) -> Value {
+    let state = match ended {
+        Some(code) => json!({"terminated": {"exitCode": code}}),
+        None => json!({"running": {}}),
+    };
+    let status = |name: &str, state: &Value| json!({"name": name, "state": state, "ready": false, "restartCount": 0, "image": "", "imageID": ""});
+    let statuses = json!([status("main", &state), status("linkerd-proxy", &json!({"running": {}}))]);
+    json!({"kind": "Pod",
+        "metadata": {"name": "job-1", "namespace": "emojivoto", "uid": uid, "labels": {"linkerd.io/control-plane-ns": "linkerd"}},
+        "spec": {"restartPolicy": policy, "containers": [{"name": "linkerd-proxy"}, {"name": "main"}]},
+        "status": {"phase": "Running", "podIP": "10.1.0.7", "podIPs": [{"ip": "10.1.0.7"}], "containerStatuses": statuses}})
+}
+
+#[tokio::test]
+async fn a_proxy_is_told_when_the_other_containers_have_ended_for_good() {
+    let api = FakeApi::start().await.unwrap();
+    api.put(job("first", "OnFailure", Some(1)));
+    let lab = Lab::start("work", api, destination).await;
+    lab.until("/ready", |status, _| status == 200).await;
+    let spec = |uid: &str| WorkSpec { workload: "emojivoto:job-1".to_owned(), uid: uid.to_owned() };
+    let channel = lab.channel("policy").await;
+    let watch = async |uid: &str| weft_wire::work::Client::new(channel.clone()).watch(&spec(uid)).await;
+    let mut stream = watch("first").await.unwrap();
+    let mut next = async || patiently(stream.next()).await.unwrap();
+    // What has failed is tried again.
+    assert!(!next().await.unwrap().done);
+    lab.api.put(job("first", "OnFailure", None));
+    lab.api.put(job("first", "OnFailure", Some(0)));
+    assert!(next().await.unwrap().done);
+    // Another pod of the same name is another, whose proxy goes on.
+    lab.api.put(job("second", "Never", None));
+    match next().await {
+        Err(Error::Rpc(status)) => assert_eq!(status.code(), Code::NotFound),
+        other => panic!("{other:?}"),
+    }
+    let mut stream = watch("second").await.unwrap();
+    assert!(!patiently(stream.next()).await.unwrap().unwrap().done);
+    lab.api.put(job("second", "Never", Some(1)));
+    assert!(patiently(stream.next()).await.unwrap().unwrap().done);
+    match watch("first").await.map(drop) {
+        Err(Error::Rpc(status)) => assert_eq!(status.code(), Code::NotFound),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn pods_that_were_missed_by_the_webhook_are_named() {
+    let api = FakeApi::start().await.unwrap();
+    objects(&api);
+    let named = |annotations: Value| json!({"kind": "Namespace", "metadata": {"name": "emojivoto", "annotations": annotations}});
+    api.put(named(json!({"linkerd.io/inject": "enabled"})));
+    let lab = Lab::start("missed", api, destination).await;
+    let bare = "weft_control_unmeshed_pod{namespace=\"emojivoto\",pod=\"web-1\"} 1\n";
+    lab.until("/metrics", |_, text| text.contains(bare) && text.contains("weft_control_unmeshed_pods 1\n")).await;
+    lab.api.put(named(json!({})));
+    lab.until("/metrics", |_, text| text.contains("weft_control_unmeshed_pods 0\n") && !text.contains(bare)).await;
+    lab.api.put(named(json!({"linkerd.io/inject": "ingress"})));
+    lab.until("/metrics", |_, text| text.contains(bare)).await;
+    lab.api.delete("Pod", "emojivoto", "web-1");
+    lab.until("/metrics", |_, text| text.contains("weft_control_unmeshed_pods 0\n")).await;
 }
 
 fn issuer(lab_dir: &Path) -> (PathBuf, PathBuf) {

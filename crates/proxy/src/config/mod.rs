@@ -274,6 +274,8 @@ pub struct StreamLimits {
 pub struct Process {
     pub workers: usize,
     pub shutdown_grace: Duration,
+    /// The uid of the pod whose work the process ends with.
+    pub shutdown_with_pod: Option<String>,
     pub log: String,
     pub log_format: Format,
     pub metrics_series_cap: usize,

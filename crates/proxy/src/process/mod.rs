@@ -3,6 +3,7 @@
 //! ```text
 //! start ─► listen ─► keys, anchors ─► admin thread: control clients, discovery, identity, admin server
 //!                └─► worker threads ── accept once certified ─► inbound | outbound
+//! work: all other containers of the pod have ended ─► this one ends
 //! upgrade: SIGUSR2 ─► a new process, which gets the sockets ─► this one leaves
 //! wait  ◄─ a thread died | a worker does not answer | all is drained
 //! ```
@@ -23,6 +24,7 @@ mod start;
 mod tap;
 mod traces;
 mod upgrade;
+mod work;
 pub mod worker;
 mod workers;
 

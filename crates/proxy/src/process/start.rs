@@ -2,7 +2,7 @@
 
 use super::{
     admin,
-    control::{Caller, Client, Families, Following, Links, REFUSED, Resolver, Services},
+    control::{Caller, Client, Counted, Families, Following, Links, REFUSED, Resolver, Services},
     discovery::{Discovery, InboundSettings, Settings, Sources},
     identity::{self, Certifier},
     in_flight::InFlight,
@@ -13,6 +13,7 @@ use super::{
     tap,
     traces::Exporter,
     upgrade::{Listening, Predecessor, Program, Role, Upgrader, pid_file},
+    work,
     worker::{Context, OriginalDst, WallClock},
     workers::{self, Listener, Shared},
 };
@@ -37,6 +38,7 @@ use weft_transport::{
     drain, socket,
     tls::{self, Store},
 };
+use weft_wire::work::WorkSpec;
 
 /// The kernel's own limit (`somaxconn`) applies besides.
 const BACKLOG: u32 = 4096;
@@ -146,7 +148,9 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         requests: Families::new(&registry),
         links: Links::new(&registry, config.control.connect.timeout),
     };
-    let discovery = discovery(&config, &services, &addrs, &options.clock, &runtime, &registry)?;
+    let policy = services.channel(Client::Policy, &config.policy.service, Caller::Certified);
+    let policy = policy.map_err(StartError::Control)?;
+    let discovery = discovery(&config, &services, policy.clone(), &addrs, &options.clock, &runtime, &registry)?;
     let reporter =
         identity::Reporter::new(&config.identity.id, tls.clone(), certifying, readiness.task("identity"), &registry);
     let certifying = certifying_by(&config, &services, reporter, tls.clone(), &registry)?;
@@ -254,6 +258,11 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     }
     if let Some((exporter, spans)) = exporting {
         runtime.spawn(exporter.run(spans));
+    }
+    if let Some(uid) = config.process.shutdown_with_pod.clone() {
+        let spec = WorkSpec { workload: config.policy.workload.clone(), uid };
+        let following = following(&config, &config.policy.service);
+        runtime.spawn(work::end_with_it(policy, spec, following, trigger.clone()));
     }
     if options.signals {
         runtime.spawn(shutdown::on_signals(trigger.clone()));
@@ -367,6 +376,7 @@ fn tls_store(config: &Config) -> Result<Store, StartError> {
 fn discovery(
     config: &Config,
     services: &Services,
+    policy_channel: Counted,
     addrs: &Addrs,
     clock: &Clock,
     runtime: &tokio::runtime::Runtime,
@@ -379,7 +389,7 @@ fn discovery(
             .map_err(StartError::Control)?,
         destination_context: destination.context.clone(),
         destination_following: following(config, &destination.service),
-        policy: services.channel(Client::Policy, &policy.service, Caller::Certified).map_err(StartError::Control)?,
+        policy: policy_channel,
         workload: policy.workload.clone(),
         policy_following: following(config, &policy.service),
     };

@@ -274,3 +274,31 @@ async fn who_is_connected_when_the_drain_begins_is_served() {
     drop((first, clients));
     assert_eq!(proxy.shutdown().await, Drained::Done);
 }
+
+#[tokio::test]
+async fn it_ends_with_the_work_of_its_pod() {
+    let control = FakeControl::start().unwrap();
+    // A control plane that does not say ends nobody, nor one that is away.
+    control.fail_next(Service::Work, tonic::Code::Unavailable);
+    let proxy = Setup::new(&control, "web").env("WEFT_PROXY_SHUTDOWN_WITH_POD", "uid-1").ready().await;
+    let asked = |call: &Call| matches!(call, Call::Work(spec) if spec.uid == "uid-1" && spec.workload.contains("web"));
+    soon(control.called(asked)).await.unwrap();
+    soon(control.opened(Service::Work, 1)).await.unwrap();
+    assert_eq!(proxy.admin("GET", "/ready").await.0, 200, "it goes on while the work does");
+    control.break_streams(Service::Work, tonic::Code::Unavailable);
+    control.set_done(Some(true));
+    assert_eq!(proxy.ended().await.unwrap(), Drained::Done);
+
+    control.set_done(None);
+    let proxy = Setup::new(&control, "web").env("WEFT_PROXY_SHUTDOWN_WITH_POD", "uid-2").ready().await;
+    soon(control.called(|call| matches!(call, Call::Work(spec) if spec.uid == "uid-2"))).await.unwrap();
+    assert_eq!(proxy.admin("GET", "/ready").await.0, 200);
+    assert_eq!(proxy.shutdown().await, Drained::Done);
+    // Others do not ask.
+    let calls = control.calls().len();
+    let proxy = Setup::new(&control, "web").ready().await;
+    let asked = |service: Service| control.calls()[calls..].iter().any(|call| call.service() == service);
+    eventually("it asks about its ports", || asked(Service::Inbound)).await;
+    assert!(!asked(Service::Work));
+    drop(proxy);
+}

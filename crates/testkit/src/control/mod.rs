@@ -21,7 +21,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tonic::{Code, Status, service::Routes, transport::server::TcpIncoming};
 use weft_model::{ClientPolicy, Endpoint, Profile, ServerPolicy};
-use weft_wire::{destination, identity, inbound, outbound, trust};
+use weft_wire::{destination, identity, inbound, outbound, trust, work};
 
 pub use outbound::Target;
 use world::World;
@@ -106,6 +106,11 @@ impl FakeControl {
     /// The trust anchors that watches get; `None` makes the service UNIMPLEMENTED, as a control plane of Linkerd's is.
     pub fn set_anchors(&self, pem: Option<&str>) {
         self.world.send_modify(|world| world.anchors = pem.map(str::to_owned));
+    }
+
+    /// Whether the work of every pod is done; `None` makes the service UNIMPLEMENTED, as a control plane of Linkerd's is.
+    pub fn set_done(&self, done: Option<bool>) {
+        self.world.send_modify(|world| world.done = done);
     }
 
     /// Whose certificates later calls get; [`FakeControl::ca`] stays the first one.
@@ -200,7 +205,8 @@ fn serve(listener: TcpListener, world: &watch::Sender<World>) -> Result<Server> 
         .add_service(inbound::server(services.clone()))
         .add_service(outbound::server(services.clone()))
         .add_service(identity::server(services.clone()))
-        .add_service(trust::server(services));
+        .add_service(trust::server(services.clone()))
+        .add_service(work::server(services));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new().name("fake-control".to_owned()).spawn(move || {

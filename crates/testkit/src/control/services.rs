@@ -16,6 +16,7 @@ use weft_wire::{
     inbound::{InboundPolicies, PortSpec},
     outbound::{OutboundPolicies, TrafficSpec},
     trust::{TrustBundle, TrustBundles},
+    work::{Progress, WorkSpec, Works},
 };
 
 #[derive(Clone)]
@@ -211,6 +212,21 @@ impl TrustBundles for Services {
             sent = world.anchors.clone();
             let bundle = |pem: String| TrustBundle { version: format!("{} bytes", pem.len()), pem };
             Ok(sent.clone().map(bundle).into_iter().collect())
+        }))
+    }
+}
+
+impl Works for Services {
+    async fn watch(&self, spec: Request<WorkSpec>) -> Result<Outgoing<Progress>, Status> {
+        self.called(Call::Work(spec.into_inner())).await?;
+        if self.world.borrow().done.is_none() {
+            return Err(Status::unimplemented("the test has no such service"));
+        }
+        let mut sent = None;
+        Ok(self.follow(Service::Work, move |world| {
+            let news = world.done.filter(|done| sent != Some(*done));
+            sent = news.or(sent);
+            Ok(news.map(|done| Progress { done }).into_iter().collect())
         }))
     }
 }

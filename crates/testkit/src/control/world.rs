@@ -12,6 +12,7 @@ use weft_wire::{
     destination::Lookup,
     inbound::PortSpec,
     outbound::{Target, TrafficSpec},
+    work::WorkSpec,
 };
 
 /// One method of the control plane.
@@ -25,6 +26,7 @@ pub enum Service {
     Outbound,
     Certify,
     Trust,
+    Work,
 }
 
 /// What somebody asked.
@@ -36,6 +38,7 @@ pub enum Call {
     Outbound(TrafficSpec),
     Certify { identity: Identity, token: Vec<u8> },
     Trust,
+    Work(WorkSpec),
 }
 
 pub(super) struct World {
@@ -44,6 +47,8 @@ pub(super) struct World {
     pub(super) inbound: BTreeMap<u16, ServerPolicy>,
     pub(super) outbound: HashMap<Target, ClientPolicy>,
     pub(super) anchors: Option<String>,
+    /// Whether the work of every pod is done; `None` is a control plane that does not say.
+    pub(super) done: Option<bool>,
     pub(super) ca: Ca,
     pub(super) lifetime: Duration,
     pub(super) token: Option<Vec<u8>>,
@@ -63,6 +68,7 @@ impl World {
             inbound: BTreeMap::new(),
             outbound: HashMap::new(),
             anchors: Some(ca.anchors_pem().to_owned()),
+            done: Some(false),
             ca,
             lifetime: Duration::from_secs(24 * 60 * 60),
             token: None,
@@ -88,6 +94,7 @@ impl Call {
             Self::Outbound(_) => Service::Outbound,
             Self::Certify { .. } => Service::Certify,
             Self::Trust => Service::Trust,
+            Self::Work(_) => Service::Work,
         }
     }
 }

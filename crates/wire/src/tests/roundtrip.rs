@@ -7,6 +7,7 @@ use crate::{
     inbound, outbound, profile,
     transport_header::{SessionProtocol, TransportHeader},
     trust::{self, TrustBundle},
+    work::{self, Progress},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
@@ -66,6 +67,12 @@ proptest! {
     fn trust_bundles(pem in ".{1,32}", version in ".{0,8}") {
         let sent = TrustBundle { pem, version };
         prop_assert_eq!(across(&sent, trust::encode, trust::decode), Ok(sent));
+    }
+
+    #[test]
+    fn progress_of_work(done: bool) {
+        let sent = Progress { done };
+        prop_assert_eq!(across(&sent, work::encode, work::decode), Ok(sent));
     }
 
     /// Also when it comes in two parts, with the application's bytes behind it.

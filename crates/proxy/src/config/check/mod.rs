@@ -302,6 +302,7 @@ impl Reader {
         Process {
             workers: workers(cpus, min, max, ratio),
             shutdown_grace: self.or_default("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", value::duration),
+            shutdown_with_pod: self.optional("WEFT_PROXY_SHUTDOWN_WITH_POD", text),
             log: self.or_default("LINKERD2_PROXY_LOG", |text| match logs::check(text) {
                 Ok(()) => Ok(text.to_owned()),
                 Err(e) => Err(e.to_string()),

@@ -1,0 +1,72 @@
+//! Pods that were to get a proxy and have none: they were made while the webhook was away, or before anybody asked.
+//!
+//! By the same rules as the webhook's, for what looks at pods afterwards.
+
+use super::report::{asked, excused};
+use crate::label;
+use k8s_openapi::api::core::v1::Pod;
+use weft_model::names::annotation as names;
+
+/// A pod without a proxy that could have one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bare {
+    /// What the pod says for itself.
+    own: Option<String>,
+}
+
+impl Bare {
+    /// `None` of a pod that has a proxy, can have none, or has ended.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let (meta, spec) = (&pod.metadata, pod.spec.as_ref()?);
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let of_the_control_plane = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(label::COMPONENT));
+        if matches!(phase, Some("Succeeded" | "Failed")) || of_the_control_plane || excused(spec).next().is_some() {
+            return None;
+        }
+        Some(Self { own: meta.annotations.as_ref().and_then(|a| a.get(names::INJECT)).cloned() })
+    }
+
+    /// Whether it was to get one, by what its namespace says.
+    pub fn was_to_get_one(&self, namespace: Option<&str>) -> bool {
+        asked(namespace, self.own.as_deref()).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn missed(pod: Value, namespace: Option<&str>) -> bool {
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Bare::of(&pod).is_some_and(|bare| bare.was_to_get_one(namespace))
+    }
+
+    #[test]
+    fn who_was_to_get_a_proxy() {
+        let pod = |annotations: Value, spec: Value| {
+            let mut whole = json!({"containers": [{"name": "web"}]});
+            whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            json!({"metadata": {"name": "a", "annotations": annotations}, "spec": whole, "status": {"phase": "Running"}})
+        };
+        let (enabled, disabled) = (json!({"linkerd.io/inject": "enabled"}), json!({"linkerd.io/inject": "disabled"}));
+        assert!(missed(pod(json!({}), json!({})), Some("enabled")));
+        assert!(missed(pod(enabled.clone(), json!({})), None));
+        for (annotations, spec, namespace) in [
+            (json!({}), json!({}), None),
+            (disabled, json!({}), Some("enabled")),
+            (json!({"linkerd.io/inject": "yes"}), json!({}), Some("enabled")),
+            (enabled.clone(), json!({"hostNetwork": true}), None),
+            (enabled.clone(), json!({"initContainers": [{"name": "linkerd-proxy"}]}), None),
+            (enabled.clone(), json!({"containers": [{"name": "istio-proxy"}]}), None),
+        ] {
+            assert!(!missed(pod(annotations.clone(), spec.clone()), namespace), "{annotations} {spec} {namespace:?}");
+        }
+        let mut over = pod(enabled.clone(), json!({}));
+        over["status"]["phase"] = json!("Succeeded");
+        assert!(!missed(over, None));
+        let mut own = pod(enabled, json!({}));
+        own["metadata"]["labels"] = json!({"linkerd.io/control-plane-component": "identity"});
+        assert!(!missed(own, None));
+    }
+}

@@ -1,0 +1,34 @@
+//! Whether the work of pods that run to an end is done.
+
+use super::{ask, stream::whole};
+use crate::hub::Hub;
+use std::sync::Arc;
+use tonic::{Request, Status};
+use weft_cluster::index::{Answer, Question};
+use weft_wire::{
+    Outgoing,
+    work::{Progress, WorkSpec, Works},
+};
+
+pub(crate) struct PodWorks(Arc<Hub>);
+
+impl PodWorks {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self(hub)
+    }
+}
+
+impl Works for PodWorks {
+    async fn watch(&self, request: Request<WorkSpec>) -> Result<Outgoing<Progress>, Status> {
+        let connection = ask::require_identity(&request)?;
+        let WorkSpec { workload, uid } = request.into_inner();
+        let (namespace, pod) = ask::workload(&workload)?;
+        let uid = ask::uid(uid)?;
+        let subscription = self.0.subscribe(Question::Work { namespace, pod, uid }, connection).await?;
+        whole(subscription, |answer| match answer {
+            Answer::Work { done } => Some(Progress { done: *done }),
+            _ => None,
+        })
+        .await
+    }
+}
