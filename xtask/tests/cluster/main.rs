@@ -11,6 +11,7 @@ mod images;
 mod jobs;
 mod mesh;
 mod serve;
+mod takeover;
 mod typed;
 
 use std::{

@@ -3,8 +3,9 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
-    env, fs,
-    os::unix::fs::symlink,
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -29,26 +30,50 @@ pub(crate) struct Terminal<'c> {
 
 impl<'c> Terminal<'c> {
     pub(crate) fn open(cluster: &'c Cluster) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("terminal");
+        Self::of(cluster, "terminal", &PAGES)
+    }
+
+    /// Another one, for other pages, whose folder of programs a test may put some in.
+    pub(crate) fn of(cluster: &'c Cluster, name: &str, pages: &[&str]) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = fs::remove_dir_all(&folder); // of an earlier run
         fs::create_dir_all(&folder).unwrap();
         // The pages' folder is that of the tree.
         symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts"), folder.join("charts")).unwrap();
         let programs = [built("weft").unwrap(), cluster.program("kubectl")];
-        let mut path = String::new();
+        let mut path = format!("{}:", folder.join("bin").display());
         for program in &programs {
             path += &format!("{}:", program.parent().unwrap().display());
         }
         path += &env::var("PATH").unwrap();
-        Self { cluster, folder, path, documented: documented(), typed: RefCell::default() }
+        Self { cluster, folder, path, documented: documented(pages), typed: RefCell::default() }
+    }
+
+    /// A program that is called as it would be if somebody had installed it.
+    pub(crate) fn installs(&self, name: &str, script: &str) {
+        let bin = self.folder.join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join(name), script).unwrap();
+        fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Puts a file into the folder.
+    pub(crate) fn has(&self, name: &str, text: &str) {
+        fs::write(self.folder.join(name), text).unwrap();
     }
 
     /// Types a line of the pages, which has to succeed; what it has printed. `more` stands behind weft's own flags: what a test's
     /// images and node want besides.
     pub(crate) fn types(&self, line: &str, more: &str) -> String {
+        self.types_and_hears(line, more).0
+    }
+
+    /// The same with what was said besides.
+    pub(crate) fn types_and_hears(&self, line: &str, more: &str) -> (String, String) {
         let output = self.runs(line, more);
         assert!(output.status.success(), "{line}: {output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
     }
 
     /// The same of a line that has to fail; what it has said.
@@ -74,6 +99,8 @@ impl<'c> Terminal<'c> {
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             shell.env(variable, self.folder.join("helm"));
         }
+        // A mesh that its user runs on this machine is none of the test's.
+        shell.env("WEFT_STATE", self.folder.join("state"));
         shell.output().unwrap()
     }
 
@@ -102,10 +129,10 @@ impl<'c> Terminal<'c> {
 }
 
 /// The lines of all fenced blocks for a shell.
-fn documented() -> BTreeSet<String> {
+fn documented(pages: &[&str]) -> BTreeSet<String> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut lines = BTreeSet::new();
-    for page in PAGES {
+    for page in pages {
         let text = fs::read_to_string(docs.join(page).with_extension("md")).unwrap();
         let before = lines.len();
         let mut is_within = false;
