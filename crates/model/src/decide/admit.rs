@@ -3,12 +3,13 @@
 //! The proxy's inbound side and its admin server decide by this, and so does everything that explains or simulates them.
 
 use super::{
-    authorize::{Client, permit},
+    authorize::{Client, ClientTls, permit},
     path::readings,
     route::{RequestView, find, find_grpc},
 };
 use crate::{
     Meta,
+    names::header::CLIENT_ID,
     policy::{
         inbound::{Authorization, ServerPolicy, ServerProtocol},
         route::{Filter, HttpMatch, Rule},
@@ -40,14 +41,16 @@ static DEFAULT_ROUTE: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("def
 /// What `policy` says to `request` of `client`.
 ///
 /// A path that servers may read in several ways is let in only if it would be in each: else `//admin` or `/x/../admin` would
-/// follow another route here than it is served by there.
+/// follow another route here than it is served by there. In [`CLIENT_ID`] routes see what the client has proved, as the
+/// server does, and never what it wrote there.
 pub fn admit<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
-    let admission = admit_as_written(policy, client, request);
+    let written = Served { request, client, path: None };
+    let admission = admit_served(policy, &written);
     if !matches!(admission, Admission::Permitted { .. }) {
         return admission;
     }
     for reading in readings(request.path()) {
-        match admit_as_written(policy, client, &ReadAs { request, path: &reading.path }) {
+        match admit_served(policy, &Served { path: Some(&reading.path), ..written }) {
             Admission::Permitted { .. } => {}
             // A route may be written with the escapes of its requests.
             Admission::NoRoute if !reading.other_segments => {}
@@ -57,13 +60,16 @@ pub fn admit<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn Re
     admission
 }
 
-/// A request with another path.
-struct ReadAs<'a> {
+/// A request as its server gets it.
+#[derive(Clone, Copy)]
+struct Served<'a> {
     request: &'a dyn RequestView,
-    path: &'a str,
+    client: &'a Client<'a>,
+    /// In another reading than it was written.
+    path: Option<&'a str>,
 }
 
-impl RequestView for ReadAs<'_> {
+impl RequestView for Served<'_> {
     fn method(&self) -> &str {
         self.request.method()
     }
@@ -73,7 +79,7 @@ impl RequestView for ReadAs<'_> {
     }
 
     fn path(&self) -> &str {
-        self.path
+        self.path.unwrap_or_else(|| self.request.path())
     }
 
     fn query(&self) -> Option<&str> {
@@ -81,19 +87,27 @@ impl RequestView for ReadAs<'_> {
     }
 
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.request.header(name, wanted)
+        match self.client.tls {
+            _ if name != CLIENT_ID => self.request.header(name, wanted),
+            ClientTls::Identity(id) => wanted(id.as_str().as_bytes()),
+            ClientTls::None | ClientTls::Unauthenticated => false,
+        }
     }
 
     fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
         self.request.fields(visit);
     }
+
+    fn is_upgrade(&self) -> bool {
+        self.request.is_upgrade()
+    }
 }
 
-fn admit_as_written<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
+fn admit_served<'p>(policy: &'p ServerPolicy, request: &Served<'_>) -> Admission<'p> {
     let Some(Followed { route, matches, filters, authorizations }) = follow(&policy.protocol, request) else {
         return Admission::NoRoute;
     };
-    match permit(authorizations.iter().chain(&policy.authorizations), client) {
+    match permit(authorizations.iter().chain(&policy.authorizations), request.client) {
         Some(by) => Admission::Permitted { route, matches, filters, by },
         None => Admission::Denied { route },
     }
@@ -129,12 +143,9 @@ fn follow<'p>(protocol: &'p ServerProtocol, request: &dyn RequestView) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        decide::authorize::ClientTls,
-        policy::{
-            inbound::{DefaultPolicy, InboundRule},
-            route::{HttpRoute, PathMatch},
-        },
+    use crate::policy::{
+        inbound::{DefaultPolicy, InboundRule},
+        route::{HeaderMatch, HttpRoute, PathMatch, ValueMatch},
     };
 
     struct Get(&'static str);
@@ -204,6 +215,55 @@ mod tests {
         }
         for path in ["/public", "/public/a%20b", "/public/a//b", "/public/a;b"] {
             assert!(permitted(&only_public, path), "{path}");
+        }
+    }
+
+    /// A request that says who sends it.
+    struct Says(&'static str);
+
+    impl RequestView for Says {
+        fn method(&self) -> &str {
+            "GET"
+        }
+        fn authority(&self) -> Option<&str> {
+            None
+        }
+        fn path(&self) -> &str {
+            "/"
+        }
+        fn query(&self) -> Option<&str> {
+            None
+        }
+        fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+            name == CLIENT_ID && wanted(self.0.as_bytes())
+        }
+        fn fields(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
+    }
+
+    #[test]
+    fn routes_see_who_the_client_is_and_not_who_it_says() {
+        const WEB: &str = "web.ns.serviceaccount.identity.linkerd.cluster.local";
+        let header = HeaderMatch { name: CLIENT_ID.into(), value: ValueMatch::Exact(WEB.into()) };
+        let matches = vec![HttpMatch { headers: vec![header], ..HttpMatch::default() }];
+        let does = InboundRule { authorizations: DefaultPolicy::AllUnauthenticated.authorizations(&[]) };
+        let rules = vec![Rule { matches, filters: vec![], does }];
+        let routes = vec![HttpRoute { meta: Meta::default_named("of-web"), hosts: vec![], rules }];
+        let policy = ServerPolicy {
+            meta: Meta::default_named("server"),
+            protocol: ServerProtocol::Http1 { routes, rate_limit: None },
+            authorizations: vec![],
+        };
+        let (web, other) =
+            (WEB.parse().unwrap(), "x.ns.serviceaccount.identity.linkerd.cluster.local".parse().unwrap());
+        for (says, tls, permitted) in [
+            (WEB, ClientTls::None, false),
+            (WEB, ClientTls::Unauthenticated, false),
+            (WEB, ClientTls::Identity(&other), false),
+            ("other", ClientTls::Identity(&web), true),
+        ] {
+            let client = Client { addr: "10.0.0.1".parse().unwrap(), tls };
+            let admission = admit(&policy, &client, &Says(says));
+            assert_eq!(matches!(admission, Admission::Permitted { .. }), permitted, "{says} {tls:?}: {admission:?}");
         }
     }
 
