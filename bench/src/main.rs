@@ -54,6 +54,9 @@ struct Args {
     /// Prints the report without writing bench/RESULTS.md; so does a run of some works or subjects alone.
     #[arg(long)]
     dry: bool,
+    /// Asks proxies to end instead of killing them: those that are built to be watched write down what they have done.
+    #[arg(long)]
+    gently: bool,
 }
 
 /// What the program runs as in a namespace.
@@ -118,7 +121,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
             let again = |subject| round == 0 || subject != Subject::Direct || work.is_open();
             for subject in Subject::ALL.into_iter().filter(|s| wanted(*s) && s.does(work) && again(*s)) {
                 // What a run that breaks off has measured so far is printed; a subject that fails is named, and the others go on.
-                match one(&lab, subject, &load) {
+                match one(&lab, subject, &load, args.gently) {
                     Ok(row) => {
                         println!("{work} round {} {row}", round + 1);
                         report.add(work, row);
@@ -141,7 +144,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
 }
 
 /// One subject under one load. Its processes live only as long.
-fn one(lab: &lab::Lab, subject: Subject, load: &Load) -> anyhow::Result<Row> {
+fn one(lab: &lab::Lab, subject: Subject, load: &Load, gently: bool) -> anyhow::Result<Row> {
     let origin = load.origin(lab)?;
     let pair = subject.start(lab, load.work)?;
     let target = pair.target;
@@ -153,5 +156,9 @@ fn one(lab: &lab::Lab, subject: Subject, load: &Load) -> anyhow::Result<Row> {
     let (cpu, cores) = (pair.cpu()? - before, machine.busy_since()?);
     // A generator that still holds connections is not counted; where it matters none does.
     let own = (cpu + around()? - beside).as_secs_f64() / machine.elapsed().as_secs_f64();
-    Ok(Row { subject, done, cpu, cores, own, rss_before, rss: pair.rss()? })
+    let row = Row { subject, done, cpu, cores, own, rss_before, rss: pair.rss()? };
+    if gently {
+        pair.end()?;
+    }
+    Ok(row)
 }

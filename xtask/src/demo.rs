@@ -5,7 +5,7 @@ use anyhow::Context;
 use std::{os::unix::process::CommandExt, process::Command};
 
 /// The programs that make up the mesh.
-const PACKAGES: &[&str] = &["weft-cli", "weft-proxy", "weft-init", "weft-demo"];
+pub(crate) const PACKAGES: &[&str] = &["weft-cli", "weft-proxy", "weft-init", "weft-demo"];
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let found = tools::ensure(tools::MESH)?;

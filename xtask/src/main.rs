@@ -6,6 +6,7 @@
 mod bench;
 mod cluster;
 mod demo;
+mod dist;
 mod foreign;
 mod fuzz;
 mod image;
@@ -54,6 +55,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Watches the proxy under load and writes bench/profile, by which it is built as it is shipped.
+    Profile,
     /// Fuzzes every parser and writes docs/fuzz.md.
     Fuzz {
         /// One target alone, without a report.
@@ -83,6 +86,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Image(options) => image::run(&options),
         Chore::Cluster(command) => cluster::run(command),
         Chore::Bench { args } => bench::run(&args),
+        Chore::Profile => dist::watch(),
         Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),
         Chore::Soak { part, minutes } => soak::run(minutes, part.as_deref()),
     }

@@ -109,6 +109,11 @@ impl Pair {
         self.proxies.iter().map(Running::cpu).sum()
     }
 
+    /// Ends the proxies in order: see [`Running::end`].
+    pub(crate) fn end(self) -> anyhow::Result<()> {
+        self.proxies.into_iter().try_for_each(Running::end)
+    }
+
     /// The ends of the proxies' logs.
     pub(crate) fn logs(&self) -> String {
         self.proxies.iter().map(|p| format!("{}: {}", p.name, p.log())).collect::<Vec<_>>().join("\n")

@@ -6,7 +6,7 @@ mod libraries;
 pub(crate) mod oci;
 pub(crate) mod tar;
 
-use crate::{demo, target_dir, tools};
+use crate::{demo, dist, target_dir, tools};
 use anyhow::Context;
 use clap::Args;
 use std::{fs, path::PathBuf};
@@ -36,7 +36,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let found = tools::ensure(tools::IMAGE)?;
     if !options.no_build {
-        demo::build(&["--profile", &options.profile])?;
+        match options.profile.as_str() {
+            "dist" => dist::all()?,
+            other => demo::build(&["--profile", other])?,
+        }
     }
     let target = target_dir()?;
     let built = target.join(if options.profile == "dev" { "debug" } else { &options.profile });
