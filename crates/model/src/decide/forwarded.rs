@@ -1,15 +1,35 @@
 //! The header `forwarded` as gateways write it, and whether a request went through one already (data plane 3.10).
 
 use crate::Identity;
+use std::fmt;
 
 /// What the gateway `by` says of a request of the client `client` for `host`.
 ///
-/// As Linkerd's gateways write it: the host is not quoted.
+/// As Linkerd's gateways write it: the host is not quoted, unless it holds what could be read as the end of it. The client chooses it.
 pub fn element(by: &Identity, client: &str, host: &str) -> String {
-    format!("by={by};for={client};host={host};proto=https")
+    format!("by={by};for={client};host={};proto=https", Host(host))
 }
 
-/// Whether an element of the header's value was written by the gateway `own`.
+struct Host<'a>(&'a str);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'*+%:[]".contains(&byte);
+        if self.0.bytes().all(plain) {
+            return f.write_str(self.0);
+        }
+        // RFC 9110 5.6.4
+        f.write_str("\"")?;
+        self.0.split_inclusive(['"', '\\']).try_for_each(|part| match part.strip_suffix(['"', '\\']) {
+            Some(before) => write!(f, "{before}\\{}", part.get(before.len()..).unwrap_or_default()),
+            None => f.write_str(part),
+        })?;
+        f.write_str("\"")
+    }
+}
+
+/// Whether an element of the header's value was written by the gateway `own`. What stands within quotes counts as well: a quote that
+/// somebody leaves open hides nothing.
 pub fn went_through(value: &[u8], own: &Identity) -> bool {
     value.split(|byte| *byte == b',').flat_map(|element| element.split(|byte| *byte == b';')).any(|pair| {
         let pair = pair.trim_ascii();
@@ -37,5 +57,23 @@ mod tests {
         let foreign = format!("for=192.0.2.1;proto=http;By=\"{}\", by={other}", own.as_str().to_uppercase());
         assert!(went_through(foreign.as_bytes(), &own) && went_through(foreign.as_bytes(), &other));
         assert!(!went_through(b"by, =;;,by", &own));
+    }
+
+    #[test]
+    fn a_host_says_nothing_but_the_host() {
+        let by = "gw.id".parse::<Identity>().unwrap();
+        for (host, written) in [
+            ("web.ns:80", "web.ns:80"),
+            ("web_1-a.ns%20~", "web_1-a.ns%20~"),
+            ("[::1]:80", "[::1]:80"),
+            ("", ""),
+            ("x;for=victim", r#""x;for=victim""#),
+            ("x,by=gw.id", r#""x,by=gw.id""#),
+            ("x(y)", r#""x(y)""#),
+            (r#"x";for="victim"#, r#""x\";for=\"victim""#),
+            (r"x\", r#""x\\""#),
+        ] {
+            assert_eq!(element(&by, "me.id", host), format!("by=gw.id;for=me.id;host={written};proto=https"));
+        }
     }
 }

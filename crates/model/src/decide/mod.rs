@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod field;
 pub mod filter;
 pub mod forwarded;
+pub mod host;
 pub mod lease;
 pub mod lifetime;
 pub mod path;

@@ -1,6 +1,6 @@
 //! Which rule a request follows: hosts first, then the most specific match, then the order (data plane 4.4).
 
-use super::path::unescaped;
+use super::{host::split, path::unescaped};
 use crate::policy::route::{
     GrpcMatch, GrpcRoute, HeaderMatch, HostMatch, HttpMatch, HttpRoute, PathMatch, QueryMatch, Rule, ValueMatch,
 };
@@ -121,11 +121,7 @@ pub fn matched_prefix<'m>(matches: &'m [HttpMatch], request: &dyn RequestView) -
 
 /// An authority's host: without port and trailing dot.
 fn host_of(authority: &str) -> &str {
-    let host = match authority.rsplit_once(':') {
-        // The colon of an IPv6 address without a port stands inside the brackets.
-        Some((host, port)) if !port.contains(']') => host,
-        _ => authority,
-    };
+    let (host, _) = split(authority);
     host.strip_suffix('.').unwrap_or(host)
 }
 

@@ -1,16 +1,20 @@
 //! Heads of HTTP/2 messages: what `h2` lets through and we must not, how routing sees a request, and the edits of a hop.
 //!
 //! `h2` refuses upper-case names, connection-specific headers and wrong pseudo-headers. It takes what RFC 9113 8.2.1 and
-//! 8.3.1 call malformed all the same: blanks around values, CONNECT without authority, Host that contradicts `:authority`. A
-//! request that could be read in two ways must not reach policy.
+//! 8.3.1 call malformed all the same: blanks around values, CONNECT without authority, Host that contradicts `:authority`, and
+//! hosts that are none. A request that could be read in two ways must not reach policy.
 
 use super::{Edits, Fields};
 use crate::{error::StreamEnd, http2};
 use h2::Reason;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request,
+    uri::{Authority, PathAndQuery},
+};
 use weft_model::{
     decide::{
         field::{Message, is_disguised, may_trail, reads_as},
+        host::host_port,
         route::RequestView,
     },
     names,
@@ -24,16 +28,21 @@ pub(super) fn check_request(head: &request::Parts) -> Result<(), &'static str> {
     if head.method == Method::CONNECT && authority.is_none() {
         return Err("connect request has no authority");
     }
-    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("authority holds user information");
+    let names =
+        |authority: &Authority| host_port(authority.as_str().as_bytes()).is_some_and(|(host, _)| !host.is_empty());
+    if authority.is_some_and(|authority| !names(authority)) {
+        return Err("invalid authority");
     }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     if let Some(host) = hosts.next() {
         if hosts.next().is_some() {
             return Err("request has several host headers");
         }
-        if authority.is_some_and(|authority| !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())) {
-            return Err("host header contradicts the authority");
+        match authority {
+            Some(authority) if authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {}
+            Some(_) => return Err("host header contradicts the authority"),
+            None if host_port(host.as_bytes()).is_none() => return Err("invalid host header"),
+            None => {}
         }
     }
     Ok(())
@@ -101,7 +110,7 @@ impl RequestView for HeadView<'_> {
     fn authority(&self) -> Option<&str> {
         match self.0.uri.authority() {
             Some(authority) => Some(authority.as_str()),
-            None => self.0.headers.get(header::HOST)?.to_str().ok(),
+            None => self.0.headers.get(header::HOST)?.to_str().ok().filter(|host| !host.is_empty()),
         }
     }
 
@@ -233,6 +242,16 @@ mod tests {
             ("/", &[("host", "web")], true),
             ("/", &[("host", "web"), ("host", "web")], false),
             ("http://user@web/", &[], false),
+            ("http://web,admin/", &[], false),
+            ("http://web,admin/", &[("host", "web,admin")], false),
+            ("http://:80/", &[], false),
+            ("http://web:65536/", &[], false),
+            ("http://[::1]:80/", &[("host", "[::1]:80")], true),
+            ("/", &[("host", "user@web")], false),
+            ("/", &[("host", "web/")], false),
+            ("/", &[("host", "web,admin")], false),
+            ("/", &[("host", "web:80")], true),
+            ("/", &[("host", "")], true),
             ("http://web/", &[("x", " a")], false),
             ("http://web/", &[("x", "a\t")], false),
             ("http://web/", &[("x", "")], true),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{exchange::Edits, protocol::Version};
 use std::mem::MaybeUninit;
-use weft_model::decide::{field::reads_as, route::RequestView};
+use weft_model::decide::{field::reads_as, host::host_port, route::RequestView};
 
 /// A checked head. Offsets are relative to the front of the buffer it was parsed from.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl RequestHead {
             return Err(HeadError::Malformed("no host header"));
         }
         if let Some(host) = host
-            && target::host_port(host.of(buf)).is_none()
+            && host_port(host.of(buf)).is_none()
         {
             return Err(HeadError::Malformed("invalid host header"));
         }

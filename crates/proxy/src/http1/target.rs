@@ -1,8 +1,9 @@
-//! What a request line asks for: the form of its target, and whether an authority is one.
+//! What a request line asks for: the form of its target, and its parts.
 //!
 //! Pure. Paths are compared and forwarded as they came: rewriting them here would let router and server disagree.
 
 use super::{HeadError, fields::Span};
+use weft_model::decide::host::host_port;
 
 /// RFC 9112 §3.2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,77 +75,9 @@ fn path_and_query(text: &str, at: usize) -> (Span, Option<Span>) {
     }
 }
 
-/// What the name of a host may consist of (RFC 3986 3.2.2, without the comma), as a table: each request has one.
-static REG_NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        let is = byte as u8;
-        table[byte] = is.is_ascii_alphanumeric() || matches!(is, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&');
-        table[byte] |= matches!(is, b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
-        byte += 1;
-    }
-    table
-};
-
-/// Host and port of an authority; `None` if it is none. User information is refused.
-pub(crate) fn host_port(authority: &[u8]) -> Option<(&[u8], Option<u16>)> {
-    let (host, port) = if authority.first() == Some(&b'[') {
-        let end = authority.iter().position(|byte| *byte == b']')? + 1;
-        let (host, rest) = authority.split_at_checked(end)?;
-        let inside = host.get(1..end - 1)?;
-        if inside.is_empty()
-            || !inside
-                .iter()
-                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%' | b'a'..=b'z' | b'A'..=b'Z'))
-        {
-            return None;
-        }
-        (host, rest)
-    } else {
-        let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
-        let (host, rest) = authority.split_at_checked(end)?;
-        if !host.iter().all(|byte| REG_NAME.get(usize::from(*byte)) == Some(&true)) {
-            return None;
-        }
-        (host, rest)
-    };
-    match port.split_first() {
-        None => Some((host, None)),
-        Some((b':', [])) => Some((host, None)),
-        Some((b':', digits)) if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            let port = digits.iter().fold(0_u32, |n, digit| n * 10 + u32::from(digit - b'0'));
-            Some((host, Some(u16::try_from(port).ok()?)))
-        }
-        Some(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn authorities() {
-        let valid: &[(&str, &str, Option<u16>)] = &[
-            ("a", "a", None),
-            ("a:", "a", None),
-            ("web.emojivoto.svc.cluster.local:80", "web.emojivoto.svc.cluster.local", Some(80)),
-            ("10.0.0.1:65535", "10.0.0.1", Some(65535)),
-            ("[::1]:8080", "[::1]", Some(8080)),
-            ("[fe80::1%25eth0]", "[fe80::1%25eth0]", None),
-            ("", "", None),
-        ];
-        for (text, host, port) in valid {
-            assert_eq!(host_port(text.as_bytes()), Some((host.as_bytes(), *port)), "{text}");
-        }
-        for text in [
-            "a:65536", "a:x", "a:+1", "a@b", "a/b", "a,b", "a b", "[::1", "[]", "[::1]x", "a:1:2", "a\\b", "é",
-            "a:000080",
-        ] {
-            assert_eq!(host_port(text.as_bytes()), None, "{text}");
-        }
-    }
 
     #[test]
     fn forms() {

@@ -3,7 +3,7 @@
 use super::http::held;
 use crate::error::{Code, ProxyError, StreamEnd};
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
-use weft_model::{DnsName, Meta};
+use weft_model::{DnsName, Meta, decide::host::split};
 use weft_telemetry::{Counter, CounterFamily, Histogram, HistogramFamily, Labels, Registry, Shard};
 
 /// Seconds.
@@ -283,10 +283,7 @@ fn grpc_name(code: Option<u16>) -> &'static str {
 
 /// The host of an authority, if it is a name.
 fn host(authority: &str) -> Option<String> {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
-    };
+    let (host, _) = split(authority);
     if host.parse::<std::net::IpAddr>().is_ok() {
         return None;
     }

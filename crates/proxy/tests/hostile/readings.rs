@@ -314,6 +314,8 @@ async fn hosts_of_http2() {
         if let Some(host) = host {
             request = request.header("host", host);
         }
+        // Without an authority it must say that it was HTTP/1, else the client refuses to send it.
+        let request = request.version(http::Version::HTTP_11);
         let request = request.body(http2::full("")).unwrap();
         let mut client = http2::Client::over(tcp).await.unwrap();
         soon(client.call(request)).await.ok().map(|answer| answer.head.status.as_u16())
@@ -324,9 +326,23 @@ async fn hosts_of_http2() {
     assert_eq!(ask("http://ADMIN.ns:80/", None).await, Some(403));
     assert_eq!(ask("http://app/", Some("admin.ns")).await, None, "reset: two hosts");
     assert_eq!(ask("http://app//admin", None).await, Some(403));
-    cost.end("hosts of HTTP/2", 3, 2.0);
+    for (uri, host) in [
+        ("http://app,admin.ns/", None),
+        ("http://app,admin.ns/", Some("app,admin.ns")),
+        ("http://user@admin.ns/", None),
+        ("http://admin.ns:65536/", None),
+        ("/", Some("app,admin.ns")),
+        ("/", Some("user@admin.ns")),
+        ("/", Some("admin.ns/")),
+        ("/", Some("admin.ns:x")),
+    ] {
+        assert_eq!(ask(uri, host).await, None, "reset: {uri} {host:?} is no host");
+    }
+    assert_eq!(ask("/", Some("admin.ns:80")).await, Some(403));
+    cost.end("hosts of HTTP/2", 12, 2.0);
     assert_eq!(origin.seen().requests.len(), before);
     assert_eq!(ask("http://app/", Some("app")).await, Some(200));
+    assert_eq!(ask("/", Some("app")).await, Some(200));
     eventually("refusals are counted", || mesh.app.metric("inbound_http_authz_deny_total{") >= 3.0).await;
 }
 

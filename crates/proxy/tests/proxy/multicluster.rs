@@ -90,6 +90,26 @@ async fn requests_go_on_and_say_how_they_came() {
     assert_eq!(old.seen().requests.last().unwrap().headers("host"), [TARGET]);
 }
 
+/// What a client says that it asks for stays that, whatever it is.
+#[tokio::test]
+async fn a_host_forges_no_other_client() {
+    let mesh = mesh().await;
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    let (client, gateway) = (crate::harness::identity("peer"), mesh.app.identity());
+    let target = "far.ns.svc.cluster.local";
+    let host = "x;for=victim";
+    let written = format!("by={gateway};for={client};host=\"{host}\";proto=https");
+    let stream = named(peer(&mesh).await, target, Some(SessionProtocol::Http2)).await;
+    let mut http = http2::Client::over(stream).await.unwrap();
+    let request = |host: &str| Request::get(format!("http://{host}/")).body(http2::full("")).unwrap();
+    assert_eq!(soon(http.call(request(host))).await.unwrap().head.status, 200);
+    assert_eq!(origin.seen().requests[0].headers["forwarded"], written);
+    // What is no host goes nowhere.
+    assert!(soon(http.call(request("x,by=gw;for=victim"))).await.is_err());
+    assert_eq!(origin.seen().requests.len(), 1);
+}
+
 #[tokio::test]
 async fn loops_and_foreign_names_are_refused() {
     let mesh = mesh().await;

@@ -1,7 +1,10 @@
 //! Where a redirect leads: the request's own URI with the parts replaced that the policy names.
 
 use super::{Answer, Matched};
-use crate::policy::route::{PathReplacement, Redirect};
+use crate::{
+    decide::host::split,
+    policy::route::{PathReplacement, Redirect},
+};
 use std::{borrow::Cow, fmt::Write};
 
 const DEFAULT_STATUS: u16 = 301;
@@ -40,14 +43,6 @@ fn authority<'a>(own: &'a str, scheme: &str, host: Option<&'a str>, port: Option
 
 fn implies(scheme: &str, port: u16) -> bool {
     matches!((scheme, port), (HTTP, 80) | ("https", 443))
-}
-
-fn split(authority: &str) -> (&str, Option<u16>) {
-    match authority.rsplit_once(':') {
-        // The colon of an IPv6 address without a port stands inside the brackets.
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
-        _ => (authority, None),
-    }
 }
 
 /// Path and query; `None` if a prefix is to be replaced and there is none.
