@@ -1,15 +1,16 @@
 //! Behind direct for a connection whose transport header names a target: the proxy is a gateway to it (data plane 3.9, 3.10).
 //!
 //! ```text
-//! direct ─► may this proxy forward there? ─► policy of the gateway's own port ─► loop? ─► the outbound side's route
+//! direct ─► policy of the gateway's own port ─► loop? ─► may this proxy forward there? ─► the outbound side's route
 //! ```
-//! What is behind the name is found out like that of outbound traffic. It must not forward what went through here already.
+//! What is behind the name is found out like that of outbound traffic, for whoever is let in. It must not forward what went through
+//! here already, nor keep an answer that may be another one for the next request: peers keep their connections.
 
 use super::{
     Inbound,
     admit::{Admissions, Asked, Door, Permit},
     authorize,
-    connected::{Connected, denied},
+    connected::Connected,
 };
 use crate::{
     error::{Code, ProxyError},
@@ -22,13 +23,14 @@ use crate::{
     records::{Passage, Scene, Why},
 };
 use std::{
+    cell::OnceCell,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 use weft_model::{
     NameAddr, ServerPolicy,
-    decide::{authorize::may_enter, forwarded, route::RequestView},
+    decide::{forwarded, route::RequestView},
     names::header,
 };
 use weft_telemetry::Labels;
@@ -41,7 +43,6 @@ pub(super) struct Gateway {
     connected: Connected,
     /// The policy of this proxy's own port.
     port: Arc<PortPolicy>,
-    onward: Result<Onward, ProxyError>,
 }
 
 /// Decides the requests of one connection.
@@ -49,37 +50,24 @@ pub(super) struct Requests {
     inbound: Rc<Inbound>,
     name: NameAddr,
     admissions: Admissions<()>,
-    onward: Result<outbound::Requests, ProxyError>,
+    http2: bool,
+    /// Where requests go on to, once that was found.
+    onward: OnceCell<outbound::Requests>,
     scene: Rc<Scene>,
     /// What servers are told of the client.
     client_id: Rc<str>,
 }
 
 impl Gateway {
-    /// Finds out what is behind `name`. If there is nothing, requests are told so. For who is let in nowhere nothing is looked up.
-    pub(super) async fn new(
-        inbound: &Rc<Inbound>,
-        name: NameAddr,
-        connected: Connected,
-        port: Arc<PortPolicy>,
-    ) -> Self {
-        let suffixes = &inbound.wiring.context.config.inbound.gateway_suffixes;
-        let onward = if !may_enter(&port.policy.snapshot().value, &connected.client()) {
-            Err(denied(&connected))
-        } else if suffixes.contains(&name.name) {
-            inbound.outbound.onward(name.clone()).await
-        } else {
-            Err(ProxyError::new(Code::GatewayDomainInvalid, format!("this proxy is no gateway to {name}")))
-        };
-        Self { inbound: Rc::clone(inbound), name, connected, port, onward }
+    pub(super) fn new(inbound: &Rc<Inbound>, name: NameAddr, connected: Connected, port: Arc<PortPolicy>) -> Self {
+        Self { inbound: Rc::clone(inbound), name, connected, port }
     }
 
     pub(super) fn requests(self, http2: bool, scene: Rc<Scene>) -> Requests {
-        let Self { inbound, name, connected, port, onward } = self;
+        let Self { inbound, name, connected, port } = self;
         let client_id = connected.tls.identity().map(ToString::to_string).unwrap_or_default().into();
-        let onward = onward.map(|onward| onward.requests(http2, Rc::clone(&scene)));
         let admissions = Admissions::new(port, connected, inbound.now());
-        Requests { inbound, name, admissions, onward, scene, client_id }
+        Requests { inbound, name, admissions, http2, onward: OnceCell::new(), scene, client_id }
     }
 
     /// Forwards bytes until both sides have ended, or the policy no longer lets the client in.
@@ -87,14 +75,21 @@ impl Gateway {
     /// # Errors
     /// The policy lets the client in nowhere, the target cannot be reached, or it is the client itself.
     pub(super) async fn bytes(self, stream: Stream, passage: &mut Passage) -> Result<(), ProxyError> {
-        let Self { inbound, connected, port, onward, .. } = self;
-        let permitted = authorize::connection(&inbound.wiring, &connected, &port, passage).and_then(|entry| {
-            not_itself(&inbound, &connected)?;
-            Ok((entry.version, onward?))
-        });
-        let (version, onward) = permitted.inspect_err(|_| stream.reset_on_close())?;
+        let Self { inbound, name, connected, port } = self;
+        let permitted = authorize::connection(&inbound.wiring, &connected, &port, passage)
+            .and_then(|entry| not_itself(&inbound, &connected).map(|()| entry.version));
+        let version = permitted.inspect_err(|_| stream.reset_on_close())?;
+        let onward = onward(&inbound, &name).await.inspect_err(|_| stream.reset_on_close())?;
         onward.bytes(stream, authorize::revoked(&inbound.wiring, &connected, &port, version), passage).await
     }
+}
+
+/// What is behind `name`.
+async fn onward(inbound: &Inbound, name: &NameAddr) -> Result<Onward, ProxyError> {
+    if !inbound.wiring.context.config.inbound.gateway_suffixes.contains(&name.name) {
+        return Err(ProxyError::new(Code::GatewayDomainInvalid, format!("this proxy is no gateway to {name}")));
+    }
+    inbound.outbound.onward(name.clone()).await
 }
 
 fn not_itself(inbound: &Inbound, connected: &Connected) -> Result<(), ProxyError> {
@@ -147,25 +142,32 @@ impl Requests {
 }
 
 impl Requests {
-    /// Where the request goes on to, and what it says of its way.
+    /// Where requests go on to. What is not found is looked for again by the next one.
+    async fn onward(&self) -> Result<&outbound::Requests, ProxyError> {
+        if let Some(onward) = self.onward.get() {
+            return Ok(onward);
+        }
+        let found = Box::pin(onward(&self.inbound, &self.name)).await?;
+        Ok(self.onward.get_or_init(|| found.requests(self.http2, Rc::clone(&self.scene))))
+    }
+
+    /// Whether the request may go on, and what it then says of its way.
     fn admit(
         &self,
         request: &dyn RequestView,
         course: &Course,
         why: &mut dyn FnMut(&Rc<Why>),
-    ) -> Result<Admitted<'_>, ProxyError> {
+    ) -> Result<Admitted, ProxyError> {
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
         let asked = Asked { request, first: course.is_first(), authority: None };
         self.admissions.admit(self, &asked, why)?;
         let forwarded = self.forwarded(request)?;
-        let onward = self.onward.as_ref().map_err(Clone::clone)?;
-        Ok(Admitted { onward, forwarded, in_flight })
+        Ok(Admitted { forwarded, in_flight })
     }
 }
 
 /// A request that may go on.
-struct Admitted<'r> {
-    onward: &'r outbound::Requests,
+struct Admitted {
     /// What it says of its way.
     forwarded: Rc<str>,
     in_flight: in_flight::Permit,
@@ -182,16 +184,19 @@ impl Director for Requests {
         course: &Course,
     ) -> Result<Directed<Self::Endpoint, Self::Record>, ProxyError> {
         let mut why = None;
-        let Admitted { onward, forwarded, in_flight } =
-            match self.admit(request, course, &mut |by| why = Some(Rc::clone(by))) {
-                Ok(admitted) => admitted,
-                // What goes on is followed by the outbound side.
-                Err(error) => {
-                    let mut follower = self.inbound.wiring.records.follow(&self.scene, request, version);
-                    why.iter().for_each(|why| follower.why(why));
-                    return Err(follower.refused(request, error));
-                }
-            };
+        let found = match self.admit(request, course, &mut |by| why = Some(Rc::clone(by))) {
+            Ok(admitted) => self.onward().await.map(|onward| (onward, admitted)),
+            Err(error) => Err(error),
+        };
+        let (onward, Admitted { forwarded, in_flight }) = match found {
+            Ok(found) => found,
+            // What goes on is followed by the outbound side.
+            Err(error) => {
+                let mut follower = self.inbound.wiring.records.follow(&self.scene, request, version);
+                why.iter().for_each(|why| follower.why(why));
+                return Err(follower.refused(request, error));
+            }
+        };
         let carried = version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
         let as_version = if carried { Version::Http11 } else { version };
         let Directed { endpoint, carrier, mut edits, record } = onward.direct(request, as_version, course).await?;

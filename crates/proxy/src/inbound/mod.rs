@@ -175,7 +175,7 @@ impl Inbound {
         name: NameAddr,
         passage: &mut Passage,
     ) -> Result<(), ProxyError> {
-        let gateway = Gateway::new(self, name, connected, port).await;
+        let gateway = Gateway::new(self, name, connected, port);
         if protocol == Protocol::Opaque {
             return gateway.bytes(stream, passage).await;
         }

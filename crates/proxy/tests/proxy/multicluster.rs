@@ -6,7 +6,10 @@ use crate::{
     mesh::{Mesh, naming, peer, peer_at, shouting},
 };
 use http::Request;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -139,6 +142,38 @@ async fn loops_and_foreign_names_are_refused() {
     assert_eq!(origin.seen().requests.len(), 1);
     mesh.app.reaches("inbound_http_errors_total{error=\"gateway loop\"}", 2.0).await;
     mesh.app.reaches("inbound_http_errors_total{error=\"gateway domain invalid\"}", 3.0).await;
+}
+
+/// Peers keep their connections: what is refused may be let in, or found, by the next request of the same one.
+#[tokio::test]
+async fn a_connection_that_was_refused_once_is_not_refused_for_ever() {
+    let (mesh, addr) = from_elsewhere(&[]).await;
+    let request = || Request::get("http://far/").body(http2::full("")).unwrap();
+    let start = Instant::now();
+    mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::Deny));
+    let mut http = loop {
+        let stream = peer_at(&mesh, "peer", addr).await;
+        let stream = named(stream, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+        // One that the policy cuts as it comes is not the one that is wanted.
+        if let Ok(mut http) = http2::Client::over(stream).await
+            && soon(http.call(request())).await.is_ok_and(|answer| answer.head.status == 403)
+        {
+            break http;
+        }
+        assert!(start.elapsed() < crate::harness::LONG, "the policy never comes");
+    };
+    let mut until = async |status: u16| {
+        let start = Instant::now();
+        while soon(http.call(request())).await.expect("the connection stays").head.status != status {
+            assert!(start.elapsed() < crate::harness::LONG, "{status} never comes");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::AllAuthenticated));
+    until(404).await;
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    until(200).await;
 }
 
 #[tokio::test]
