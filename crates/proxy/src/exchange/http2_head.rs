@@ -20,6 +20,10 @@ use weft_model::{
     names,
 };
 
+/// What is wrong with a 101: `h2` takes it for an interim response, and HTTP/2 has none (RFC 9113 8.6). Whoever is sent it has not
+/// asked for it, and would leave HTTP.
+pub(super) const SWITCHES: &str = "it switches protocols, which nobody asked for";
+
 /// What makes a request malformed.
 pub(super) fn check_request(head: &request::Parts) -> Result<(), &'static str> {
     check_fields(&head.headers)?;

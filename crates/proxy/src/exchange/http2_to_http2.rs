@@ -3,7 +3,7 @@
 use super::{
     Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end},
+    http2_head::{SWITCHES, asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end},
     http2_reply::{Audience, break_off},
     untold,
 };
@@ -225,6 +225,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             *interim += 1;
             if *interim > MAX_INTERIM {
                 return Poll::Ready(Err(NoHead::Refused("it has too many interim responses")));
+            }
+            if early.status() == 101 {
+                return Poll::Ready(Err(NoHead::Refused(SWITCHES)));
             }
             edit_interim(early.headers_mut(), self.edits);
             if check_response(early.headers()).is_ok() {

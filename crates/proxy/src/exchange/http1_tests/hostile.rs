@@ -116,9 +116,11 @@ fn servers_are_held_to_the_same_rules() {
     let answers = [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
         "HTTP/1.1 200 OK\r\nContent-Length: 2,2\r\n\r\nhi",
         "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nhi",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nhi",
         "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\nhi",

@@ -11,7 +11,7 @@ use super::{
     http1_as_http2::request,
     http1_fields::{write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
-    http2_head::{asks_to_close, check_length, edit_interim, edit_response, grpc_status, stream_end},
+    http2_head::{SWITCHES, asks_to_close, check_length, edit_interim, edit_response, grpc_status, stream_end},
 };
 use crate::{
     error::{Code, ProxyError},
@@ -132,6 +132,9 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             *interim += 1;
             if *interim > MAX_INTERIM {
                 return Poll::Ready(Err(Cut::Response("it has too many interim responses")));
+            }
+            if early.status() == 101 {
+                return Poll::Ready(Err(Cut::Response(SWITCHES)));
             }
             self.write_interim(early);
         }
@@ -312,6 +315,10 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
     fn write_head(&mut self, mut head: http::response::Parts, empty: bool, only_head: bool, keep: bool) -> Framing {
         edit_response(&mut head.headers, self.edits);
         head.headers.remove(names::header::ORIG_PROTO);
+        if head.status == 204 {
+            // RFC 9110 8.6
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         let version = self.head.version;
         let no_body = only_head || matches!(head.status.as_u16(), 204 | 304);
         let framing = if no_body {

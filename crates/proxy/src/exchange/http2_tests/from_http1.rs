@@ -205,6 +205,38 @@ fn a_client_that_asks_is_told_to_continue() {
     });
 }
 
+/// A client that has asked for nothing else would take what follows for another protocol.
+#[test]
+fn a_server_that_switches_protocols_is_a_502() {
+    local(async {
+        let server = server(|_, mut respond| async move {
+            respond.send_informational(Response::builder().status(101).body(()).unwrap()).unwrap();
+            tokio::task::yield_now().await;
+            // By then the proxy has given the stream up, or not.
+            let _ = respond.send_response(ok(), true);
+        });
+        let fake = Fake::to_http2(server.await);
+        let response = exchange(&mut proxy(&fake).await, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 502 ") && response.contains("[UPSTREAM_PROTOCOL]"), "{response}");
+    });
+}
+
+#[test]
+fn a_204_has_no_length() {
+    local(async {
+        let server = server(|_, mut respond| async move {
+            let response = Response::builder().status(204).header("content-length", "0").header("x", "y");
+            respond.send_response(response.body(()).unwrap(), true).unwrap();
+        });
+        let fake = Fake::to_http2(server.await);
+        let mut client = proxy(&fake).await;
+        let expected = "HTTP/1.1 204 No Content\r\nx: y\r\n\r\n";
+        for _ in 0..2 {
+            assert_eq!(exchange(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await, expected);
+        }
+    });
+}
+
 #[test]
 fn failures_of_the_stream_are_a_502() {
     for reason in [Reason::INTERNAL_ERROR, Reason::ENHANCE_YOUR_CALM] {

@@ -1,6 +1,7 @@
 //! HTTP/2 carried on HTTP/2: messages as they should be.
 
 use super::fake::{Fake, Seen, get, grpc, local, ok, read, server, write};
+use crate::error::Code;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::{cell::Cell, rc::Rc};
@@ -133,6 +134,24 @@ fn informational_responses_are_passed_on() {
             (StatusCode::EARLY_HINTS, &HeaderValue::from_static("x"))
         );
         assert_eq!(response.await.unwrap().status(), 200);
+    });
+}
+
+#[test]
+fn a_server_that_switches_protocols_is_a_502() {
+    local(async {
+        let server = server(|_, mut respond| async move {
+            let switch = Response::builder().status(101).body(()).unwrap();
+            respond.send_informational(switch).unwrap();
+            tokio::task::yield_now().await;
+            // By then the proxy has given the stream up, or not.
+            let _ = respond.send_response(ok(), true);
+        });
+        let fake = Fake::to_http2(server.await);
+        let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 502);
+        let seen = [Seen::Head(502), Seen::FirstByte, Seen::End(None, Some(Code::UpstreamProtocol))];
+        assert_eq!(fake.record().await, seen);
     });
 }
 
