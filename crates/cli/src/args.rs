@@ -224,6 +224,18 @@ pub(crate) enum ControlPlaneMode {
         /// Clients are sent to IPv6 addresses.
         #[arg(long, default_value_t = false, action = ArgAction::Set)]
         enable_ipv6: bool,
+        /// Where ServiceProfiles are validated.
+        #[arg(long, requires = "profile_validator_tls")]
+        profile_validator_addr: Option<SocketAddr>,
+        /// Holds tls.crt and tls.key.
+        #[arg(long, value_name = "DIR", requires = "profile_validator_addr")]
+        profile_validator_tls: Option<PathBuf>,
+        /// Where policies and routes are validated.
+        #[arg(long, requires = "policy_validator_tls")]
+        policy_validator_addr: Option<SocketAddr>,
+        /// Holds tls.crt and tls.key.
+        #[arg(long, value_name = "DIR", requires = "policy_validator_addr")]
+        policy_validator_tls: Option<PathBuf>,
     },
     /// Certificates.
     Identity {

@@ -22,6 +22,7 @@ pub mod kubernetes;
 pub mod label;
 pub mod manifest;
 pub mod object;
+pub mod policy;
 pub mod service_profile;
 pub mod source;
 pub mod values;

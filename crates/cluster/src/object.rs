@@ -1,5 +1,6 @@
 //! Objects, their keys, and the events that add and remove them.
 
+use crate::policy::{AuthorizationPolicy, MeshTlsAuthentication, NetworkAuthentication, Server, ServerAuthorization};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -24,6 +25,11 @@ pub enum Object {
     Pod(Box<Pod>),
     EndpointSlice(Box<EndpointSlice>),
     Node(Box<Node>),
+    Server(Box<Server>),
+    ServerAuthorization(Box<ServerAuthorization>),
+    AuthorizationPolicy(Box<AuthorizationPolicy>),
+    MeshTlsAuthentication(Box<MeshTlsAuthentication>),
+    NetworkAuthentication(Box<NetworkAuthentication>),
     Token(Token),
 }
 
@@ -47,6 +53,11 @@ pub enum Kind {
     Pod,
     EndpointSlice,
     Node,
+    Server,
+    ServerAuthorization,
+    AuthorizationPolicy,
+    MeshTlsAuthentication,
+    NetworkAuthentication,
     Token,
 }
 
@@ -86,6 +97,11 @@ impl Kind {
             Self::Pod => "Pod",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::Server => "Server",
+            Self::ServerAuthorization => "ServerAuthorization",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::MeshTlsAuthentication => "MeshTLSAuthentication",
+            Self::NetworkAuthentication => "NetworkAuthentication",
             Self::Token => "Token",
         }
     }
@@ -116,6 +132,11 @@ impl Object {
             Self::Pod(_) => Kind::Pod,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
+            Self::Server(_) => Kind::Server,
+            Self::ServerAuthorization(_) => Kind::ServerAuthorization,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::MeshTlsAuthentication(_) => Kind::MeshTlsAuthentication,
+            Self::NetworkAuthentication(_) => Kind::NetworkAuthentication,
             Self::Token(_) => Kind::Token,
         }
     }
@@ -130,6 +151,30 @@ impl Object {
             Self::Pod(o) => Some(&o.metadata),
             Self::EndpointSlice(o) => Some(&o.metadata),
             Self::Node(o) => Some(&o.metadata),
+            Self::Server(o) => Some(&o.metadata),
+            Self::ServerAuthorization(o) => Some(&o.metadata),
+            Self::AuthorizationPolicy(o) => Some(&o.metadata),
+            Self::MeshTlsAuthentication(o) => Some(&o.metadata),
+            Self::NetworkAuthentication(o) => Some(&o.metadata),
+            Self::Token(_) => None,
+        }
+    }
+
+    /// `None` for a token.
+    pub fn metadata_mut(&mut self) -> Option<&mut ObjectMeta> {
+        match self {
+            Self::Namespace(o) => Some(&mut o.metadata),
+            Self::ServiceAccount(o) => Some(&mut o.metadata),
+            Self::Deployment(o) => Some(&mut o.metadata),
+            Self::Service(o) => Some(&mut o.metadata),
+            Self::Pod(o) => Some(&mut o.metadata),
+            Self::EndpointSlice(o) => Some(&mut o.metadata),
+            Self::Node(o) => Some(&mut o.metadata),
+            Self::Server(o) => Some(&mut o.metadata),
+            Self::ServerAuthorization(o) => Some(&mut o.metadata),
+            Self::AuthorizationPolicy(o) => Some(&mut o.metadata),
+            Self::MeshTlsAuthentication(o) => Some(&mut o.metadata),
+            Self::NetworkAuthentication(o) => Some(&mut o.metadata),
             Self::Token(_) => None,
         }
     }

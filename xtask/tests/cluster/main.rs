@@ -10,6 +10,7 @@ mod helm;
 mod images;
 mod jobs;
 mod mesh;
+mod policy;
 mod serve;
 mod takeover;
 mod typed;

@@ -20,7 +20,7 @@ fn weft(cluster: &Cluster, words: &[&str]) -> Output {
 }
 
 /// What a command prints for kubectl.
-fn printed(cluster: &Cluster, words: &[&str]) -> String {
+pub(crate) fn printed(cluster: &Cluster, words: &[&str]) -> String {
     let output = weft(cluster, words);
     assert!(output.status.success(), "{words:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -34,7 +34,7 @@ fn refused(cluster: &Cluster, words: &[&str]) -> String {
 }
 
 /// Waits until all replicas of a Deployment are ready.
-fn ready(cluster: &Cluster, namespace: &str, deployments: &[(&str, &str)]) {
+pub(crate) fn ready(cluster: &Cluster, namespace: &str, deployments: &[(&str, &str)]) {
     for (name, replicas) in deployments {
         let words =
             format!("--namespace {namespace} get deployment {name} --output jsonpath={{.status.readyReplicas}}");
@@ -118,7 +118,7 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Asks web for a page by its Service's name, again and again.
-fn bot(namespace: &str) -> String {
+pub(crate) fn bot(namespace: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -166,7 +166,7 @@ fn sum(metrics: &str, family: &str, labels: &[&str]) -> f64 {
     wanted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-const CONTROL_PLANE: [(&str, &str); 3] =
+pub(crate) const CONTROL_PLANE: [(&str, &str); 3] =
     [("linkerd-identity", "1"), ("linkerd-destination", "1"), ("linkerd-proxy-injector", "1")];
 
 #[test]
@@ -219,18 +219,18 @@ fn a_mesh_is_installed_used_and_taken_away() {
 
 /// A policy that does nothing would let everybody in. The API server comes to know the rule in a while.
 fn what_would_not_hold_is_refused(cluster: &Cluster) {
-    let server = "apiVersion: policy.linkerd.io/v1beta3
-kind: Server
+    let network = "apiVersion: policy.linkerd.io/v1alpha1
+kind: EgressNetwork
 metadata: { name: early, namespace: default }
-spec: { podSelector: {}, port: 80 }
+spec: { trafficPolicy: Deny }
 ";
     let start = Instant::now();
-    while cluster.apply(server).is_ok() {
-        cluster.ask("delete server early").unwrap();
+    while cluster.apply(network).is_ok() {
+        cluster.ask("delete egressnetwork early").unwrap();
         assert!(start.elapsed() < PATIENCE, "it is taken");
         thread::sleep(Duration::from_millis(200));
     }
-    let error = cluster.apply(server).unwrap_err().to_string();
+    let error = cluster.apply(network).unwrap_err().to_string();
     assert!(error.contains("does not carry out objects of this kind"), "{error}");
 }
 

@@ -1,8 +1,8 @@
 //! `weft control-plane`: a process of the control plane in a pod.
 
 use crate::args::{ControlPlane, ControlPlaneMode, LogFormat};
-use std::process::ExitCode;
-use weft_control::kubernetes::{self, Common, Destination, Identity, Mode, ProxyInjector};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use weft_control::kubernetes::{self, Common, Destination, Identity, Mode, ProxyInjector, Validator};
 use weft_telemetry::Format;
 
 pub(crate) async fn run(process: ControlPlane) -> anyhow::Result<ExitCode> {
@@ -24,7 +24,7 @@ pub(crate) async fn run(process: ControlPlane) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn mode(mode: ControlPlaneMode) -> (std::net::SocketAddr, Mode) {
+fn mode(mode: ControlPlaneMode) -> (SocketAddr, Mode) {
     match mode {
         ControlPlaneMode::Destination {
             destination_addr,
@@ -36,6 +36,10 @@ fn mode(mode: ControlPlaneMode) -> (std::net::SocketAddr, Mode) {
             probe_networks,
             enable_h2_upgrade,
             enable_ipv6,
+            profile_validator_addr,
+            profile_validator_tls,
+            policy_validator_addr,
+            policy_validator_tls,
         } => {
             let destination = Destination {
                 destination: destination_addr,
@@ -46,6 +50,8 @@ fn mode(mode: ControlPlaneMode) -> (std::net::SocketAddr, Mode) {
                 probe_networks,
                 h2_upgrade: enable_h2_upgrade,
                 ipv6: enable_ipv6,
+                profile_validator: validator(profile_validator_addr, profile_validator_tls),
+                policy_validator: validator(policy_validator_addr, policy_validator_tls),
             };
             (admin_addr, Mode::Destination(destination))
         }
@@ -64,4 +70,8 @@ fn mode(mode: ControlPlaneMode) -> (std::net::SocketAddr, Mode) {
             (admin_addr, Mode::ProxyInjector(ProxyInjector { addr, tls, values, trust_roots }))
         }
     }
+}
+
+fn validator(addr: Option<SocketAddr>, tls: Option<PathBuf>) -> Option<Validator> {
+    Some(Validator { addr: addr?, tls: tls? })
 }

@@ -1,7 +1,7 @@
 //! `weft upgrade`: the control plane of a cluster as this version makes it, for `kubectl apply -f -`. What somebody gave it once, it keeps.
 
 use super::{
-    install::{self as shared, VALIDATORS, layers},
+    install::{self as shared, layers},
     meant::{Folder, cluster_to_change},
     print_objects,
 };
@@ -112,7 +112,7 @@ impl Next {
             by: By::Cli,
             material,
             overrides: &yaml::text(&self.overrides),
-            validators: VALIDATORS,
+            validators: true,
         })
     }
 }

@@ -139,6 +139,10 @@ impl PodFacts {
         self.ips.iter().chain(&self.host_ips).any(|own| own.to_canonical() == ip)
     }
 
+    pub(super) fn port_names(&self, port: u16) -> impl Iterator<Item = &str> {
+        self.ports.iter().filter(move |p| p.number == port).filter_map(|p| p.name.as_deref())
+    }
+
     pub(super) fn port_name(&self, port: u16) -> Option<&str> {
         self.ports.iter().find(|p| p.number == port).and_then(|p| p.name.as_deref())
     }

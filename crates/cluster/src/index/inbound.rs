@@ -1,13 +1,14 @@
 //! How a port of a pod is served and who may call it (control plane 6.4).
 
-use super::{Index, Platform, Refusal, facts::PodFacts};
+use super::{Index, Platform, Refusal, facts::PodFacts, grants};
+use crate::policy::Spoken;
 use weft_model::{
     Meta, ServerPolicy,
     decide::cidr::Cidr,
     names::annotation,
     policy::{
         inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, ServerProtocol},
-        route::{DETECT_TIMEOUT, HttpMatch, HttpRoute, PathMatch, Rule},
+        route::{DETECT_TIMEOUT, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
 
@@ -21,6 +22,23 @@ impl Index {
         }
         let missing = || Refusal::NotFound(format!("there is no pod {namespace}/{name}"));
         let pod = self.store.pod(namespace, name).ok_or_else(missing)?;
+        let aged = self.settings.platform == Platform::Kubernetes;
+        let mut policy = match self.store.policies.server_of(namespace, pod, port, aged) {
+            Some((id, server)) => ServerPolicy {
+                meta: grants::named("server", id),
+                protocol: self.spoken(server.port.spoken, pod, port),
+                authorizations: self.grants(id, server),
+            },
+            None => self.default_policy(namespace, pod, port),
+        };
+        if port == pod.proxy.admin {
+            policy.authorizations.extend(from("scrape", &self.settings.scrape_networks));
+        }
+        Ok(policy)
+    }
+
+    /// Of a port that no Server selects.
+    fn default_policy(&self, namespace: &str, pod: &PodFacts, port: u16) -> ServerPolicy {
         let mesh = self.mesh(namespace, pod);
         let mut policy = mesh.default_policy.unwrap_or(self.settings.default_policy.0);
         if mesh.require_identity.contains(port) {
@@ -29,16 +47,33 @@ impl Index {
         // On Kubernetes the usual ports are opaque because injection wrote them into the pod's annotation.
         let said =
             self.settings.platform == Platform::Manifests || pod.annotations.contains_key(annotation::OPAQUE_PORTS);
-        let protocol = if said && self.is_opaque(&mesh, pod, port) {
-            ServerProtocol::Opaque
-        } else {
-            ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: self.routes(pod, port), rate_limit: None }
-        };
-        let mut authorizations = policy.authorizations(&self.settings.cluster_networks);
-        if port == pod.proxy.admin {
-            authorizations.extend(from("scrape", &self.settings.scrape_networks));
+        let spoken = if said && self.is_opaque(&mesh, pod, port) { Spoken::Opaque } else { Spoken::Unknown };
+        ServerPolicy {
+            meta: Meta::default_named(policy.as_str()),
+            protocol: self.spoken(spoken, pod, port),
+            authorizations: policy.authorizations(&self.settings.cluster_networks),
         }
-        Ok(ServerPolicy { meta: Meta::default_named(policy.as_str()), protocol, authorizations })
+    }
+
+    fn spoken(&self, spoken: Spoken, pod: &PodFacts, port: u16) -> ServerProtocol {
+        let (routes, rate_limit) = (|| self.routes(pod, port), None);
+        match spoken {
+            Spoken::Unknown => ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: routes(), rate_limit },
+            Spoken::Http1 => ServerProtocol::Http1 { routes: routes(), rate_limit },
+            Spoken::Http2 => ServerProtocol::Http2 { routes: routes(), rate_limit },
+            // Probes are of HTTP alone.
+            Spoken::Grpc => {
+                let rule = Rule {
+                    matches: vec![GrpcMatch::default()],
+                    filters: vec![],
+                    does: InboundRule { authorizations: vec![] },
+                };
+                let route = GrpcRoute { meta: Meta::default_named("default"), hosts: vec![], rules: vec![rule] };
+                ServerProtocol::Grpc { routes: vec![route] }
+            }
+            Spoken::Opaque => ServerProtocol::Opaque,
+            Spoken::Tls => ServerProtocol::Tls,
+        }
     }
 
     /// Every request, and the HTTP probes of the pod and of its proxy, which are let in whatever the policy is.

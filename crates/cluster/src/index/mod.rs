@@ -10,10 +10,12 @@
 mod destination;
 mod endpoints;
 mod facts;
+mod grants;
 mod hash;
 mod inbound;
 mod name;
 mod outbound;
+mod policies;
 mod profile;
 mod question;
 mod settings;
@@ -82,7 +84,11 @@ impl Index {
             Question::Profile(Target::Addr(addr)) | Question::Outbound(Target::Addr(addr)) => {
                 vec![Subject::Address(addr.ip().to_canonical())]
             }
-            Question::Inbound { namespace, pod, .. } | Question::Work { namespace, pod, .. } => {
+            Question::Inbound { namespace, pod, .. } => {
+                let policies = Subject::Policies { namespace: namespace.clone() };
+                vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }, policies]
+            }
+            Question::Work { namespace, pod, .. } => {
                 vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }]
             }
         }

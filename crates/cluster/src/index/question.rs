@@ -39,6 +39,10 @@ pub enum Subject {
     },
     /// Whose it is, or something about its owner.
     Address(IpAddr),
+    /// Servers of the namespace, or who may call them.
+    Policies {
+        namespace: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -3,10 +3,12 @@
 use super::{
     Subject,
     facts::{self, Map, PodFacts, ServiceFacts, SliceFacts},
+    policies::Policies,
 };
 use crate::{Key, Kind, Object, Token, workload};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
     net::IpAddr,
 };
 
@@ -23,6 +25,7 @@ pub(super) struct Store {
     /// The zones of nodes.
     zones: HashMap<String, String>,
     tokens: HashMap<String, Token>,
+    pub(super) policies: Policies,
     services_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
     pods_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
     /// The slices of a Service.
@@ -95,6 +98,11 @@ impl Store {
                 self.tokens.insert(token.sha256.clone(), token);
                 vec![]
             }
+            object @ (Object::Server(_)
+            | Object::ServerAuthorization(_)
+            | Object::AuthorizationPolicy(_)
+            | Object::MeshTlsAuthentication(_)
+            | Object::NetworkAuthentication(_)) => self.policies.insert(id, &object),
             // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
             Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
         }
@@ -115,6 +123,11 @@ impl Store {
                 self.tokens.remove(&key.name);
                 vec![]
             }
+            Kind::Server
+            | Kind::ServerAuthorization
+            | Kind::AuthorizationPolicy
+            | Kind::MeshTlsAuthentication
+            | Kind::NetworkAuthentication => self.policies.remove(key.kind, id),
             Kind::ServiceAccount | Kind::Deployment => vec![],
         }
     }
@@ -196,7 +209,7 @@ impl Store {
 }
 
 /// Enters or removes `id` under `key`.
-fn link(map: &mut HashMap<Id, BTreeSet<Id>>, key: Id, id: &Id, add: bool) {
+pub(super) fn link<K: Clone + Eq + Hash>(map: &mut HashMap<K, BTreeSet<Id>>, key: K, id: &Id, add: bool) {
     let ids = map.entry(key.clone()).or_default();
     if add {
         ids.insert(id.clone());
@@ -208,7 +221,7 @@ fn link(map: &mut HashMap<Id, BTreeSet<Id>>, key: Id, id: &Id, add: bool) {
     }
 }
 
-fn in_namespace<'m, T>(map: &'m BTreeMap<Id, T>, namespace: &str) -> impl Iterator<Item = (&'m Id, &'m T)> {
+pub(super) fn in_namespace<'m, T>(map: &'m BTreeMap<Id, T>, namespace: &str) -> impl Iterator<Item = (&'m Id, &'m T)> {
     let namespace = namespace.to_owned();
     map.range((namespace.clone(), String::new())..).take_while(move |(id, _)| id.0 == namespace)
 }

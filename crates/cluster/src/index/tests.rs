@@ -14,6 +14,7 @@ use weft_model::{
     },
 };
 
+mod policies;
 mod slices;
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
@@ -459,7 +460,8 @@ fn object() -> impl Strategy<Value = Object> {
             service(name, patch)
         },
     );
-    prop_oneof![4 => pods, 3 => slices, 2 => services, 1 => annotations.prop_map(namespace)]
+    let policies = policies::written().prop_map(|(kind, object)| crate::policy::read(kind, object).unwrap());
+    prop_oneof![4 => pods, 3 => slices, 2 => services, 1 => annotations.prop_map(namespace), 5 => policies]
 }
 
 fn event() -> impl Strategy<Value = Event> {

@@ -16,6 +16,7 @@ mod meta;
 mod monitor;
 mod namespace;
 mod pod;
+mod policy;
 mod prune;
 mod ready;
 mod remains;
@@ -59,7 +60,9 @@ pub struct Material {
     /// The certificate that the injector presents until it has read the new one, if that is another: the API server trusts both.
     pub proxy_injector_before: String,
     pub profile_validator: Pair,
+    pub profile_validator_before: String,
     pub policy_validator: Pair,
+    pub policy_validator_before: String,
 }
 
 /// A certificate and its key, PEM.
@@ -110,6 +113,7 @@ pub fn control_plane(installation: Installation<'_>) -> Vec<Value> {
     objects.extend(webhook::all(&installation, &meta));
     objects.extend(unheeded::all(&meta));
     objects.extend(service::all(&meta));
+    objects.extend(policy::all(&installation, &meta));
     objects.extend(component::all(&installation, &meta));
     objects.extend(monitor::all(&meta));
     objects

@@ -1,6 +1,6 @@
 //! The shape that all Deployments of the control plane share: a process without rights, beside a proxy.
 
-use super::{Installation, Meta, meta};
+use super::{Installation, Meta, meta, policy};
 use crate::{
     inject::{self, Anchors, PROXY_VERSION, Sidecar, TRUST_ROOT_SHA256},
     label,
@@ -98,8 +98,7 @@ fn annotations(part: &Part<'_>, installation: &Installation<'_>, meta: &Meta<'_>
         (TRUST_ROOT_SHA256, installation.material.anchors_sha256.clone()),
         // A node's scaler may move pods with memory-backed volumes.
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "true".to_owned()),
-        // Probes, scrapes and the API server come from where the mesh knows nobody.
-        (names::DEFAULT_INBOUND_POLICY, "all-unauthenticated".to_owned()),
+        (names::DEFAULT_INBOUND_POLICY, policy::REST.to_owned()),
     ]
     .into_iter()
     .chain(part.pod_annotations.iter().cloned())
@@ -115,6 +114,7 @@ fn spec(part: &Part<'_>, meta: &Meta<'_>) -> Value {
     if let Some(resources) = part.proxy_resources {
         values.proxy.resources = resources.clone();
     }
+    // Until the first answer of a control plane that is not there yet.
     values.proxy.default_inbound_policy = "all-unauthenticated".into();
     let ports: Vec<String> = part.ports.iter().map(|(_, port)| port.to_string()).collect();
     let token_mount =

@@ -47,7 +47,13 @@ const DEFINITION: Resource =
     Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
 
 /// What the mesh lives by, whoever brings it by now.
-const KEPT: [&str; 3] = [ISSUER, TRUST_ROOTS, Webhook::ProxyInjector.secret()];
+const KEPT: [&str; 5] = [
+    ISSUER,
+    TRUST_ROOTS,
+    Webhook::ProxyInjector.secret(),
+    Webhook::ProfileValidator.secret(),
+    Webhook::PolicyValidator.secret(),
+];
 
 /// What is left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

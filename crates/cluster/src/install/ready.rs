@@ -30,7 +30,7 @@ pub enum NotReady {
         "the definition {name} of version {version} is missing; run `weft install --crds | kubectl apply -f -` first"
     )]
     Undefined { name: String, version: String },
-    #[error("{} of kinds that this version of weft does not carry out ({}{}): nothing that they say would hold; delete them first", .0.len(), first(.0), if .0.len() > NAMED { ", …" } else { "" })]
+    #[error("{} objects that this version of weft does not carry out ({}{}): nothing that they say would hold; delete them first", .0.len(), first(.0), if .0.len() > NAMED { ", …" } else { "" })]
     Unheeded(Vec<String>),
 }
 

@@ -1,4 +1,4 @@
-//! What an installation leaves for its successors: the values that were given, anchors, issuer, the injector's certificate.
+//! What an installation leaves for its successors: the values that were given, anchors, issuer, the webhooks' certificates.
 //!
 //! Read from a cluster, or from manifests that somebody has saved. Where both a value and an object say something, the object
 //! holds: it is what the mesh lives by, and may have been replaced since.
@@ -43,6 +43,8 @@ pub struct Stored {
     /// `None` where the Secret is missing.
     pub issuer: Option<Pair>,
     pub proxy_injector: Option<Pair>,
+    pub profile_validator: Option<Pair>,
+    pub policy_validator: Option<Pair>,
 }
 
 /// Why it cannot be known.
@@ -122,6 +124,8 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         anchors_pem,
         issuer: source.pair(namespace, ISSUER).await?,
         proxy_injector: source.pair(namespace, Webhook::ProxyInjector.secret()).await?,
+        profile_validator: source.pair(namespace, Webhook::ProfileValidator.secret()).await?,
+        policy_validator: source.pair(namespace, Webhook::PolicyValidator.secret()).await?,
     })
 }
 

@@ -1,19 +1,17 @@
-//! Kinds of the mesh's own that this version does not carry out. An object of such a kind would look as if it held, and a policy that
-//! does nothing lets everybody in: the API server refuses them, by a rule that it evaluates itself, and commands refuse a cluster
+//! What this version does not carry out of the mesh's own kinds, as a whole or in some of its fields. An object of such a kind would look as if it held, and a policy that
+//! does nothing lets everybody in: the API server refuses whole kinds, by a rule that it evaluates itself, and commands refuse a cluster
 //! that has some already.
 
 use super::Meta;
-use crate::kubernetes::{Cluster, Error, Resource};
+use crate::{
+    kubernetes::{Cluster, Error, Resource},
+    policy,
+};
 use serde_json::{Value, json};
 
 const NAME: &str = "linkerd-not-carried-out";
 const POLICY: &str = "policy.linkerd.io";
-const KINDS: [Resource; 10] = [
-    Resource::new(POLICY, "v1beta3", "Server", "servers"),
-    Resource::new(POLICY, "v1beta1", "ServerAuthorization", "serverauthorizations"),
-    Resource::new(POLICY, "v1alpha1", "AuthorizationPolicy", "authorizationpolicies"),
-    Resource::new(POLICY, "v1alpha1", "MeshTLSAuthentication", "meshtlsauthentications"),
-    Resource::new(POLICY, "v1alpha1", "NetworkAuthentication", "networkauthentications"),
+const KINDS: [Resource; 5] = [
     Resource::new(POLICY, "v1alpha1", "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
     Resource::new(POLICY, "v1alpha1", "EgressNetwork", "egressnetworks"),
     Resource::new(POLICY, "v1beta3", "HTTPRoute", "httproutes"),
@@ -63,16 +61,23 @@ pub fn is_carried_out(kind: &str) -> bool {
     KINDS.iter().all(|of| of.kind != kind)
 }
 
-/// Objects of these kinds in a cluster: kind, namespace and name.
+/// Objects in a cluster that would not hold: kind, namespace and name.
 ///
 /// # Errors
 /// The API server does not tell all.
 pub async fn unheeded(cluster: &Cluster) -> Result<Vec<String>, Error> {
     let mut found = vec![];
+    let named = |kind: &str, object: &Value| {
+        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+        format!("{kind} {}/{}", text("namespace"), text("name"))
+    };
     for kind in KINDS {
-        for object in cluster.objects(kind, "").await? {
-            let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
-            found.push(format!("{} {}/{}", kind.kind, text("namespace"), text("name")));
+        found.extend(cluster.objects(kind, "").await?.iter().map(|object| named(kind.kind, object)));
+    }
+    for kind in policy::KINDS {
+        for object in cluster.policies(kind).await? {
+            let name = named(kind.as_str(), &object);
+            found.extend(policy::read(kind, object).is_err().then_some(name));
         }
     }
     Ok(found)

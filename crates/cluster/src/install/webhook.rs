@@ -95,15 +95,21 @@ pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value
     objects.push(configuration("MutatingWebhookConfiguration", Webhook::ProxyInjector, &trust, webhook, meta));
     if validators {
         let profiles = rule("linkerd.io", &["v1alpha1", "v1alpha2"], &["CREATE", "UPDATE"], &["serviceprofiles"]);
-        let made = &material.profile_validator;
+        let made = (&material.profile_validator, &*material.profile_validator_before);
         objects.extend(validator(Webhook::ProfileValidator, &values.profile_validator, made, json!([profiles]), meta));
-        let made = &material.policy_validator;
+        let made = (&material.policy_validator, &*material.policy_validator_before);
         objects.extend(validator(Webhook::PolicyValidator, &values.policy_validator, made, policies(), meta));
     }
     objects
 }
 
-fn validator(webhook: Webhook, values: &Validator, made: &Pair, rules: Value, meta: &Meta<'_>) -> Vec<Value> {
+fn validator(
+    webhook: Webhook,
+    values: &Validator,
+    (made, before): (&Pair, &str),
+    rules: Value,
+    meta: &Meta<'_>,
+) -> Vec<Value> {
     let trust = Trust {
         external_secret: values.external_secret,
         ca_bundle: &values.ca_bundle,
@@ -111,7 +117,7 @@ fn validator(webhook: Webhook, values: &Validator, made: &Pair, rules: Value, me
         inject_ca_from_secret: &values.inject_ca_from_secret,
         given: Pair { certificate: values.crt_pem.to_string(), key: values.key_pem.to_string() },
         made,
-        before: "",
+        before,
     };
     let mut objects = secret(webhook, &trust, meta);
     let mut hook = common(webhook, &trust, &values.namespace_selector, meta);

@@ -1,6 +1,10 @@
 //! What commands ask of a cluster, one question at a time; they watch nothing.
 
 use super::{Client, Error, client, forward};
+use crate::{
+    Kind,
+    policy::{self, Definition as Defined},
+};
 use k8s_openapi::{
     api::{
         authorization::v1::{ResourceAttributes, SelfSubjectAccessReview},
@@ -202,6 +206,20 @@ impl Cluster {
         let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &of.api());
         let found = list(&api, labels).await?;
         Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
+    }
+
+    /// Everything of one of the mesh's own kinds, in the newest version that is served.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn policies(&self, kind: Kind) -> Result<Vec<Value>, Error> {
+        let Some(Defined { group, plural, versions }) = policy::definition(kind) else { return Ok(vec![]) };
+        for version in versions {
+            let of = Resource { group, version, kind: kind.as_str(), plural };
+            let found = self.objects(of, "").await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(vec![])
     }
 }
 

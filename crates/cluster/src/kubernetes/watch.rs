@@ -8,9 +8,12 @@
 //!
 //! A list is handed on whole, so that nobody sees half of it. An object that cannot be read is quarantined: it alone counts as not
 //! there, an earlier state of it included.
+//!
+//! The mesh's own kinds are defined by somebody, later perhaps, or in other versions: a list takes the newest version that is served.
+//! A kind that is not defined has no objects, and is looked for again.
 
 use super::{client, trim};
-use crate::{Event, Key, Kind, Object};
+use crate::{Event, Key, Kind, Object, policy};
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::{
     api::{
@@ -22,7 +25,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{ListParams, WatchEvent, WatchParams},
-    core::DeserializeGuard,
+    core::{ApiResource, DeserializeGuard, DynamicObject, GroupVersionKind},
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -48,6 +51,8 @@ const WATCH: u32 = 50;
 const SILENCE: Duration = Duration::from_secs(60);
 /// A watch that ended earlier than this did no good.
 const BRIEF: Duration = Duration::from_secs(1);
+/// How often a kind that is not defined is looked for.
+const UNDEFINED: Duration = Duration::from_secs(5);
 /// Watches that fail one after the other before the version that they begin at is doubted.
 const DOUBT: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -74,39 +79,61 @@ pub async fn watch(client: Client, kinds: &[Kind], registry: &Registry, sink: Si
 }
 
 async fn one(client: Client, shared: Shared) {
+    if let Some(definition) = policy::definition(shared.kind) {
+        return Watch::new(served(&client, shared.kind, definition), shared, policy_object).run().await;
+    }
     match shared.kind {
         Kind::Namespace => {
-            let object = |mut o: Namespace| {
+            let object = |_, mut o: Namespace| {
                 o.metadata = trim::metadata(o.metadata);
-                Object::Namespace(Box::new(o))
+                Ok(Object::Namespace(Box::new(o)))
             };
-            Watch::new(Api::all(client), shared, object).run().await;
+            Watch::new(vec![Api::all(client)], shared, object).run().await;
         }
         Kind::Service => {
-            let object = |mut o: Service| {
+            let object = |_, mut o: Service| {
                 o.metadata = trim::metadata(o.metadata);
-                Object::Service(Box::new(o))
+                Ok(Object::Service(Box::new(o)))
             };
-            Watch::new(Api::all(client), shared, object).run().await;
+            Watch::new(vec![Api::all(client)], shared, object).run().await;
         }
         Kind::EndpointSlice => {
-            let object = |mut o: EndpointSlice| {
+            let object = |_, mut o: EndpointSlice| {
                 o.metadata = trim::metadata(o.metadata);
-                Object::EndpointSlice(Box::new(o))
+                Ok(Object::EndpointSlice(Box::new(o)))
             };
-            Watch::new(Api::all(client), shared, object).run().await;
+            Watch::new(vec![Api::all(client)], shared, object).run().await;
         }
         Kind::Node => {
-            let object =
-                |o: Node| Object::Node(Box::new(Node { metadata: trim::metadata(o.metadata), ..Node::default() }));
-            Watch::new(Api::all(client), shared, object).run().await;
+            let object = |_, o: Node| {
+                Ok(Object::Node(Box::new(Node { metadata: trim::metadata(o.metadata), ..Node::default() })))
+            };
+            Watch::new(vec![Api::all(client)], shared, object).run().await;
         }
         Kind::Pod => {
-            Watch::new(Api::all(client), shared, |o: Pod| Object::Pod(Box::new(trim::pod(o)))).run().await;
+            let object = |_, o: Pod| Ok(Object::Pod(Box::new(trim::pod(o))));
+            Watch::new(vec![Api::all(client)], shared, object).run().await;
         }
         // Nothing is answered from them.
-        Kind::ServiceAccount | Kind::Deployment | Kind::Token => {}
+        _ => {}
     }
+}
+
+/// Where a kind may be served, the newest version first.
+fn served(
+    client: &Client,
+    kind: Kind,
+    policy::Definition { group, plural, versions }: policy::Definition,
+) -> Vec<Api<DeserializeGuard<DynamicObject>>> {
+    let resource =
+        |version| ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.as_str()), plural);
+    versions.iter().map(|version| Api::all_with(client.clone(), &resource(version))).collect()
+}
+
+fn policy_object(kind: Kind, mut object: DynamicObject) -> Result<Object, String> {
+    object.metadata = trim::metadata(object.metadata);
+    let object = serde_json::to_value(object).map_err(|error| error.to_string())?;
+    policy::read(kind, object).map_err(|mistakes| policy::told(&mistakes))
 }
 
 struct Shared {
@@ -118,13 +145,18 @@ struct Shared {
 }
 
 struct Watch<K> {
-    api: Api<DeserializeGuard<K>>,
+    /// Of each version; the first that is served is used.
+    apis: Vec<Api<DeserializeGuard<K>>>,
+    /// The one that answered last, if any did.
+    api: Option<usize>,
     shared: Shared,
-    object: fn(K) -> Object,
+    object: fn(Kind, K) -> Result<Object, String>,
     known: HashSet<Key>,
     /// What could not be read, and why.
     quarantined: HashMap<Key, String>,
     listed: bool,
+    /// How often its kind was not served although there were objects.
+    missed: u32,
     backoff: Duration,
     /// The server is known to be out of reach: that is told once.
     away: bool,
@@ -138,6 +170,8 @@ enum Gap {
     Unreadable(String),
     /// The server refuses the version without saying why.
     Doubted,
+    /// The kind, or this version of it, is not served any more, or a newer one is.
+    Redefined,
 }
 
 impl Gap {
@@ -145,6 +179,7 @@ impl Gap {
         match self {
             Self::Expired => "the server has forgotten what came after the last change seen".to_owned(),
             Self::Unreadable(error) => format!("a change cannot be read: {error}"),
+            Self::Redefined => "the kind was defined anew".to_owned(),
             Self::Doubted => "the server refuses again and again to go on from the last change seen".to_owned(),
         }
     }
@@ -161,14 +196,16 @@ impl<K> Watch<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
-    fn new(api: Api<DeserializeGuard<K>>, shared: Shared, object: fn(K) -> Object) -> Self {
+    fn new(apis: Vec<Api<DeserializeGuard<K>>>, shared: Shared, object: fn(Kind, K) -> Result<Object, String>) -> Self {
         Self {
-            api,
+            apis,
+            api: None,
             shared,
             object,
             known: HashSet::new(),
             quarantined: HashMap::new(),
             listed: false,
+            missed: 0,
             backoff: BACKOFF,
             away: false,
         }
@@ -177,7 +214,8 @@ where
     async fn run(mut self) {
         loop {
             match self.list().await {
-                Ok(version) => {
+                Ok(None) => tokio::time::sleep(UNDEFINED).await,
+                Ok(Some(version)) => {
                     let since = Instant::now();
                     let gap = self.follow(version).await;
                     tracing::info!(kind = self.shared.kind.as_str(), why = gap.explained(), "listing anew");
@@ -190,34 +228,49 @@ where
         }
     }
 
-    /// Takes in everything and returns the version of the list.
-    async fn list(&mut self) -> Result<String, String> {
+    /// Takes in everything and returns the version of the list; `None` where the kind is not defined, and has no objects.
+    async fn list(&mut self) -> Result<Option<String>, String> {
         self.shared.meters.lists.inc();
+        let before = self.api.take();
+        for (i, api) in self.apis.iter().enumerate() {
+            if let Some(list) = pages(api).await? {
+                self.api = Some(i);
+                if before.is_some_and(|before| before != i) {
+                    tracing::info!(kind = self.shared.kind.as_str(), "another version is served");
+                }
+                let (version, objects) = (list.version, list.objects);
+                self.replace(objects);
+                return Ok(Some(version));
+            }
+        }
+        // Kubernetes' own kinds are always there. Of others all objects go before their definition: to have them and not it is to be
+        // asked once more, lest somebody's slip opens what they closed.
+        let is_own = policy::definition(self.shared.kind).is_none();
+        if is_own || (!self.known.is_empty() && self.missed < DOUBT) {
+            self.missed += 1;
+            self.api = before;
+            return Err("the kind is not served".to_owned());
+        }
+        if before.is_some() || !self.listed {
+            tracing::info!(kind = self.shared.kind.as_str(), "kind is not defined");
+        }
+        self.replace(vec![]);
+        Ok(None)
+    }
+
+    /// What there is, is all there is.
+    fn replace(&mut self, objects: Vec<DeserializeGuard<K>>) {
+        self.missed = 0;
         let (mut events, mut listed) = (vec![], HashSet::new());
         let mut quarantined = HashMap::new();
-        let mut page = ListParams::default().limit(PAGE);
-        let version = loop {
-            let list = match timeout(ANSWER, self.api.list(&page)).await {
-                Ok(list) => list.map_err(|e| client::reason(&e))?,
-                Err(_) => return Err(format!("a list was not answered within {ANSWER:?}")),
-            };
-            for DeserializeGuard(object) in list.items {
-                match object {
-                    Ok(object) => {
-                        let object = (self.object)(object);
-                        listed.insert(object.key());
-                        events.push(Event::Apply(object));
-                    }
-                    Err(invalid) => drop(quarantined.insert(self.key(&invalid.metadata), invalid.error)),
+        for guard in objects {
+            match self.read(guard) {
+                Ok(object) => {
+                    listed.insert(object.key());
+                    events.push(Event::Apply(object));
                 }
+                Err((key, reason)) => drop(quarantined.insert(key, reason)),
             }
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page.continue_token = Some(token),
-                None => break list.metadata.resource_version.unwrap_or_default(),
-            }
-        };
-        if version.is_empty() {
-            return Err("a list has no version".to_owned());
         }
         for (key, reason) in &quarantined {
             if self.quarantined.get(key) != Some(reason) {
@@ -231,13 +284,32 @@ where
         }
         self.well();
         self.take_in(events);
-        Ok(version)
+    }
+
+    fn read(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Result<Object, (Key, String)> {
+        let object = object.map_err(|invalid| (self.key(&invalid.metadata), invalid.error))?;
+        let key = self.key(object.meta());
+        (self.object)(self.shared.kind, object).map_err(|reason| (key, reason))
+    }
+
+    /// Whether a newer version is served than the one that is watched.
+    async fn is_superseded(&self) -> bool {
+        for api in self.apis.iter().take(self.api.unwrap_or_default()) {
+            let one = ListParams::default().limit(1);
+            if let Ok(Ok(_)) = timeout(ANSWER, api.list(&one)).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Takes in changes from `version` on, until some may have been missed.
     async fn follow(&mut self, mut version: String) -> Gap {
         let mut failures = 0;
         loop {
+            if self.is_superseded().await {
+                return Gap::Redefined;
+            }
             let (began, from) = (Instant::now(), version.clone());
             match self.changes(&mut version).await {
                 Ended::Gap(gap) => return gap,
@@ -259,8 +331,9 @@ where
 
     /// One watch.
     async fn changes(&mut self, version: &mut String) -> Ended {
+        let Some(api) = self.api.and_then(|i| self.apis.get(i)) else { return Ended::Gap(Gap::Redefined) };
         let params = WatchParams { timeout: Some(WATCH), bookmarks: true, ..WatchParams::default() };
-        let stream = match timeout(ANSWER, self.api.watch(&params, version)).await {
+        let stream = match timeout(ANSWER, api.watch(&params, version)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return ended(error),
             Err(_) => return Ended::Failed(format!("a watch was not answered within {ANSWER:?}")),
@@ -293,19 +366,17 @@ where
         }
     }
 
-    fn applied(&mut self, DeserializeGuard(object): DeserializeGuard<K>) -> Option<Event> {
-        match object {
+    fn applied(&mut self, guard: DeserializeGuard<K>) -> Option<Event> {
+        match self.read(guard) {
             Ok(object) => {
-                let object = (self.object)(object);
                 let key = object.key();
                 self.quarantined.remove(&key);
                 self.known.insert(key);
                 Some(Event::Apply(object))
             }
-            Err(invalid) => {
-                let key = self.key(&invalid.metadata);
-                self.tell_quarantine(&key, &invalid.error);
-                self.quarantined.insert(key.clone(), invalid.error);
+            Err((key, reason)) => {
+                self.tell_quarantine(&key, &reason);
+                self.quarantined.insert(key.clone(), reason);
                 self.known.remove(&key).then_some(Event::Delete(key))
             }
         }
@@ -372,8 +443,43 @@ where
     }
 }
 
+/// Everything of a version, and where to watch from.
+struct Listed<K> {
+    version: String,
+    objects: Vec<DeserializeGuard<K>>,
+}
+
+/// All pages; `None` where there is no such kind.
+async fn pages<K>(api: &Api<DeserializeGuard<K>>) -> Result<Option<Listed<K>>, String>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let mut objects = vec![];
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = match timeout(ANSWER, api.list(&page)).await {
+            Ok(Ok(list)) => list,
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(None),
+            Ok(Err(error)) => return Err(client::reason(&error)),
+            Err(_) => return Err(format!("a list was not answered within {ANSWER:?}")),
+        };
+        objects.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => {
+                let version = list.metadata.resource_version.unwrap_or_default();
+                if version.is_empty() {
+                    return Err("a list has no version".to_owned());
+                }
+                return Ok(Some(Listed { version, objects }));
+            }
+        }
+    }
+}
+
 fn ended(error: kube::Error) -> Ended {
     match error {
+        kube::Error::Api(status) if status.code == 404 => Ended::Gap(Gap::Redefined),
         // In the answer or in the stream, as a code or as a reason: servers do all of it.
         kube::Error::Api(status) if status.code == 410 || matches!(status.reason.as_str(), "Expired" | "Gone") => {
             Ended::Gap(Gap::Expired)

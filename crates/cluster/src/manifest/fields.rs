@@ -228,6 +228,38 @@ const SERVICE_PORT: Table = &[
     ("targetPort", Carried),
 ];
 
+const fn policy(spec: Table) -> [(&'static str, Field); 4] {
+    [("apiVersion", Carried), ("kind", Carried), ("metadata", Of(META)), ("spec", Of(spec))]
+}
+
+pub(super) const SERVER: Table = &policy(SERVER_SPEC);
+pub(super) const SERVER_AUTHORIZATION: Table = &policy(SERVER_AUTHORIZATION_SPEC);
+pub(super) const AUTHORIZATION_POLICY: Table = &policy(AUTHORIZATION_POLICY_SPEC);
+pub(super) const MESH_TLS_AUTHENTICATION: Table = &policy(MESH_TLS_AUTHENTICATION_SPEC);
+pub(super) const NETWORK_AUTHENTICATION: Table = &policy(NETWORK_AUTHENTICATION_SPEC);
+
+const SERVER_SPEC: Table = &[
+    ("podSelector", Carried),
+    ("port", Carried),
+    ("proxyProtocol", Carried),
+    ("accessPolicy", Carried),
+    // Refused by the Server's own rules, as on Kubernetes.
+    ("externalWorkloadSelector", Carried),
+];
+
+const SERVER_AUTHORIZATION_SPEC: Table = &[("server", Of(SERVER_REF)), ("client", Of(CLIENT))];
+const SERVER_REF: Table = &[("name", Carried), ("selector", Carried)];
+const CLIENT: Table = &[("networks", Each(NETWORK)), ("unauthenticated", Carried), ("meshTLS", Of(MESH_TLS))];
+const MESH_TLS: Table = &[("unauthenticatedTLS", Carried), ("identities", Carried), ("serviceAccounts", Each(ACCOUNT))];
+const ACCOUNT: Table = &[("name", Carried), ("namespace", Carried)];
+const NETWORK: Table = &[("cidr", Carried), ("except", Carried)];
+
+const AUTHORIZATION_POLICY_SPEC: Table =
+    &[("targetRef", Of(REFERENCE)), ("requiredAuthenticationRefs", Each(REFERENCE))];
+const MESH_TLS_AUTHENTICATION_SPEC: Table = &[("identities", Carried), ("identityRefs", Each(REFERENCE))];
+const NETWORK_AUTHENTICATION_SPEC: Table = &[("networks", Each(NETWORK))];
+const REFERENCE: Table = &[("group", Carried), ("kind", Carried), ("name", Carried), ("namespace", Carried)];
+
 /// Compares a document with a table.
 pub(super) fn walk(node: &Node, table: Table, at: &Path, found: &mut Vec<Finding>) {
     let Value::Map(entries) = &node.value else { return };
@@ -252,6 +284,7 @@ pub(super) fn walk(node: &Node, table: Table, at: &Path, found: &mut Vec<Finding
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy;
     use k8s_openapi::{
         api::{apps::v1 as apps, core::v1 as core},
         apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -311,5 +344,21 @@ mod tests {
         compare::<core::HTTPGetAction>(HTTP_GET);
         compare::<core::ServiceSpec>(SERVICE_SPEC);
         compare::<core::ServicePort>(SERVICE_PORT);
+        compare::<policy::Server>(SERVER);
+        compare::<policy::ServerSpec>(SERVER_SPEC);
+        compare::<policy::ServerAuthorization>(SERVER_AUTHORIZATION);
+        compare::<policy::ServerAuthorizationSpec>(SERVER_AUTHORIZATION_SPEC);
+        compare::<policy::ServerRefSpec>(SERVER_REF);
+        compare::<policy::ClientSpec>(CLIENT);
+        compare::<policy::MeshTlsSpec>(MESH_TLS);
+        compare::<policy::AccountSpec>(ACCOUNT);
+        compare::<policy::NetworkSpec>(NETWORK);
+        compare::<policy::AuthorizationPolicy>(AUTHORIZATION_POLICY);
+        compare::<policy::AuthorizationPolicySpec>(AUTHORIZATION_POLICY_SPEC);
+        compare::<policy::MeshTlsAuthentication>(MESH_TLS_AUTHENTICATION);
+        compare::<policy::MeshTlsAuthenticationSpec>(MESH_TLS_AUTHENTICATION_SPEC);
+        compare::<policy::NetworkAuthentication>(NETWORK_AUTHENTICATION);
+        compare::<policy::NetworkAuthenticationSpec>(NETWORK_AUTHENTICATION_SPEC);
+        compare::<policy::ReferenceSpec>(REFERENCE);
     }
 }

@@ -1,6 +1,6 @@
 //! Which kinds of objects there are.
 
-use crate::Kind;
+use crate::{Kind, policy};
 
 /// What is done with a document of some kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +17,12 @@ pub(super) enum KindDecision {
 
 use KindDecision::{List, NotYet, Supported};
 
-const POLICY: &str =
-    "remove it: mesh policies and routes come in a later version; config.linkerd.io/default-inbound-policy works";
+const POLICY: &str = "remove it: routes come in a later version; Server, AuthorizationPolicy and config.linkerd.io/default-inbound-policy work";
 const CONFIG: &str = "remove it, and give its values in env";
 const WORKLOAD: &str = "use a Deployment";
 const CLUSTER: &str = "remove it: it has no meaning on one machine";
+
+const NEWEST: &str = "policy.linkerd.io/v1beta3 for a Server, v1beta1 for a ServerAuthorization, else v1alpha1";
 
 /// Group (empty for core), version (empty for any), kind, decision.
 const KINDS: &[(&str, &str, &str, KindDecision)] = &[
@@ -60,11 +61,6 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
-    ("policy.linkerd.io", "", "Server", NotYet(POLICY)),
-    ("policy.linkerd.io", "", "ServerAuthorization", NotYet(POLICY)),
-    ("policy.linkerd.io", "", "AuthorizationPolicy", NotYet(POLICY)),
-    ("policy.linkerd.io", "", "MeshTLSAuthentication", NotYet(POLICY)),
-    ("policy.linkerd.io", "", "NetworkAuthentication", NotYet(POLICY)),
     ("policy.linkerd.io", "", "HTTPRoute", NotYet(POLICY)),
     ("policy.linkerd.io", "", "HTTPLocalRateLimitPolicy", NotYet(POLICY)),
     ("policy.linkerd.io", "", "EgressNetwork", NotYet("remove it; --egress=off closes the mesh")),
@@ -88,6 +84,15 @@ pub(super) fn decide(api_version: &str, kind: &str) -> KindDecision {
     if let Some((.., decision)) = exact {
         return *decision;
     }
+    for of_mesh in policy::KINDS.into_iter().filter(|of_mesh| of_mesh.as_str() == kind) {
+        match policy::definition(of_mesh) {
+            Some(defined) if defined.group == group && defined.versions.contains(&version) => {
+                return Supported(of_mesh);
+            }
+            Some(defined) if defined.group == group => return KindDecision::OtherVersion(NEWEST),
+            _ => {}
+        }
+    }
     // Deployments were served under other groups once: the likeliest mistake is an old apiVersion.
     match KINDS.iter().find(|(.., k, d)| *k == kind && matches!(d, Supported(_) | List)) {
         Some(("apps", ..)) => KindDecision::OtherVersion("apps/v1"),
@@ -106,7 +111,11 @@ mod tests {
             ("apps/v1", "Deployment", Supported(Kind::Deployment)),
             ("extensions/v1beta1", "Deployment", KindDecision::OtherVersion("apps/v1")),
             ("v2", "Service", KindDecision::OtherVersion("v1")),
-            ("policy.linkerd.io/v1beta3", "Server", NotYet(POLICY)),
+            ("policy.linkerd.io/v1beta3", "Server", Supported(Kind::Server)),
+            ("policy.linkerd.io/v1alpha1", "Server", Supported(Kind::Server)),
+            ("policy.linkerd.io/v1", "Server", KindDecision::OtherVersion(NEWEST)),
+            ("policy.linkerd.io/v1alpha1", "MeshTLSAuthentication", Supported(Kind::MeshTlsAuthentication)),
+            ("policy.linkerd.io/v1beta3", "HTTPRoute", NotYet(POLICY)),
             ("example.com/v1", "Server", KindDecision::Unknown),
             ("v1", "deployment", KindDecision::Unknown),
         ] {

@@ -17,6 +17,15 @@ impl Path {
         &self.0
     }
 
+    /// Of the form in which it is shown, of keys without dots.
+    pub(super) fn of_text(text: &str) -> Self {
+        let parts = text.split(['.', '[']).filter(|part| !part.is_empty());
+        parts.fold(Self::default(), |at, part| match part.strip_suffix(']').and_then(|i| i.parse().ok()) {
+            Some(index) => at.index(index),
+            None => at.key(part),
+        })
+    }
+
     #[must_use]
     pub(super) fn key(&self, key: &str) -> Self {
         self.then(Step::Key(key.to_owned()))

@@ -105,7 +105,7 @@ fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
         KindDecision::Unknown => reading.problem(
             &top.key("kind"),
             format!("unknown kind {kind} ({api_version})"),
-            "use Namespace, ServiceAccount, Deployment (apps/v1) or Service, or correct the spelling",
+            "use Namespace, ServiceAccount, Deployment (apps/v1), Service or a policy of policy.linkerd.io, or correct the spelling",
         ),
     }
 }
@@ -174,6 +174,11 @@ fn table(kind: Kind) -> Table {
         Kind::ServiceAccount => fields::SERVICE_ACCOUNT,
         Kind::Deployment => fields::DEPLOYMENT,
         Kind::Service => fields::SERVICE,
+        Kind::Server => fields::SERVER,
+        Kind::ServerAuthorization => fields::SERVER_AUTHORIZATION,
+        Kind::AuthorizationPolicy => fields::AUTHORIZATION_POLICY,
+        Kind::MeshTlsAuthentication => fields::MESH_TLS_AUTHENTICATION,
+        Kind::NetworkAuthentication => fields::NETWORK_AUTHENTICATION,
         // None of them is read from manifests.
         Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::Token => &[],
     }

@@ -22,6 +22,11 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Wrong
         Kind::Pod => with(json, |o| Object::Pod(Box::new(o)))?,
         Kind::EndpointSlice => with(json, |o| Object::EndpointSlice(Box::new(o)))?,
         Kind::Node => with(json, |o| Object::Node(Box::new(o)))?,
+        Kind::Server => with(json, |o| Object::Server(Box::new(o)))?,
+        Kind::ServerAuthorization => with(json, |o| Object::ServerAuthorization(Box::new(o)))?,
+        Kind::AuthorizationPolicy => with(json, |o| Object::AuthorizationPolicy(Box::new(o)))?,
+        Kind::MeshTlsAuthentication => with(json, |o| Object::MeshTlsAuthentication(Box::new(o)))?,
+        Kind::NetworkAuthentication => with(json, |o| Object::NetworkAuthentication(Box::new(o)))?,
         Kind::Token => with(json, Object::Token)?,
     })
 }

@@ -1,9 +1,11 @@
-//! ServiceProfiles made from what describes a service already: `weft profile`. Text in, object out.
+//! ServiceProfiles made from what describes a service already (`weft profile`: text in, object out), and what is wrong with one.
 
+mod admission;
 mod open_api;
 mod proto;
 mod template;
 
+pub use admission::mistakes;
 pub use open_api::open_api;
 pub use proto::proto;
 pub use template::template;

@@ -1,6 +1,7 @@
 //! What holds on every API server.
 
-use super::lab::{ApiServer, LONG, Lab, NAMESPACE, pod, service, settings, slice};
+use super::lab::{ApiServer, LONG, Lab, NAMESPACE, pod, server, service, settings, slice};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_cluster::{
@@ -72,6 +73,36 @@ pub(crate) async fn history(api: &impl ApiServer, steps: u64) {
     }
     lab.until("all was seen", |fed| fed.has(Kind::EndpointSlice, "mark") && fed.addressed("mark")).await;
     compare(&lab).await;
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn policies_hold_as_soon_as_their_kinds_are_known() {
+    let api = FakeApi::start().await.unwrap();
+    for kind in ["Server", "ServerAuthorization", "MeshTLSAuthentication"] {
+        api.define(kind, &[]);
+    }
+    policies(&api).await;
+}
+
+/// At first the mesh's own kinds are not defined.
+pub(crate) async fn policies(api: &impl ApiServer) {
+    web(api).await;
+    let lab = Lab::synced(api).await;
+    let served = |name: &str, clients: usize| (name.to_owned(), clients);
+    assert_eq!(lab.fed.lock().served(), served("all-unauthenticated", 1));
+    api.define_kinds().await;
+    api.write(server("web", "deny")).await;
+    lab.until("the Server", |fed| fed.served() == served("web", 0)).await;
+    api.write(server("web", "all-authenticated")).await;
+    lab.until("another access", |fed| fed.served() == served("web", 1)).await;
+    api.write(json!({"kind": "ServerAuthorization", "metadata": {"name": "z", "namespace": NAMESPACE},
+        "spec": {"server": {"name": "web"}, "client": {"meshTLS": {"unauthenticatedTLS": true}}}}))
+        .await;
+    lab.until("the authorization", |fed| fed.served() == served("web", 2)).await;
+    api.remove("Server", "web").await;
+    lab.until("no Server", |fed| fed.served() == served("all-unauthenticated", 1)).await;
+    api.remove("ServerAuthorization", "z").await;
     lab.end().await;
 }
 

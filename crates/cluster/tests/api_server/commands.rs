@@ -64,10 +64,19 @@ async fn a_control_plane_wants_every_version_of_every_kind() {
         api.put(self::definition(name, &names));
     }
     ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap();
-    let server = json!({"kind": "Server", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"port": 80}});
+    let object =
+        |kind: &str| json!({"kind": kind, "metadata": {"name": "web", "namespace": "shop"}, "spec": {"port": 80}});
+    let mut server = object("Server");
+    server["spec"]["podSelector"] = json!({});
     api.put(server);
+    ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap();
+    api.put(object("Server"));
     let unheeded = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
     assert!(unheeded.contains("does not carry out (Server shop/web): "), "{unheeded}");
+    api.delete("Server", "shop", "web");
+    api.put(object("HTTPRoute"));
+    let unheeded = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
+    assert!(unheeded.contains("does not carry out (HTTPRoute shop/web): "), "{unheeded}");
     api.put(definition("servers.policy.linkerd.io", &["v1beta1", "unserved"]));
     let missing = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
     assert!(missing.contains("servers.policy.linkerd.io of version "), "{missing}");
@@ -112,6 +121,8 @@ async fn only_left_overs_of_this_installation_are_pruned() {
         object("Secret", Some("app"), "of-an-app"),
         object("Secret", Some("linkerd"), "linkerd-identity-issuer"),
         object("Secret", Some("linkerd"), "linkerd-proxy-injector-k8s-tls"),
+        object("Secret", Some("linkerd"), "linkerd-sp-validator-k8s-tls"),
+        object("Secret", Some("linkerd"), "linkerd-policy-validator-k8s-tls"),
         object("ConfigMap", Some("linkerd"), "linkerd-identity-trust-roots"),
         object("Pod", Some("linkerd"), "linkerd-destination-1"),
         object("Namespace", None, "linkerd"),
@@ -124,7 +135,7 @@ async fn only_left_overs_of_this_installation_are_pruned() {
         object("CronJob", Some("linkerd"), "linkerd-heartbeat"),
         object("ValidatingWebhookConfiguration", None, "linkerd-sp-validator-webhook-config"),
         object("Role", Some("kube-system"), "linkerd-auth-reader"),
-        object("Secret", Some("linkerd"), "linkerd-sp-validator-k8s-tls"),
+        object("Secret", Some("linkerd"), "linkerd-tap-k8s-tls"),
     ] {
         api.put(old);
     }
@@ -138,7 +149,7 @@ async fn only_left_overs_of_this_installation_are_pruned() {
         r#""admissionregistration.k8s.io/v1" "ValidatingWebhookConfiguration" {"name":"linkerd-sp-validator-webhook-config"}"#,
         r#""rbac.authorization.k8s.io/v1" "Role" {"name":"linkerd-auth-reader","namespace":"kube-system"}"#,
         r#""batch/v1" "CronJob" {"name":"linkerd-heartbeat","namespace":"linkerd"}"#,
-        r#""v1" "Secret" {"name":"linkerd-sp-validator-k8s-tls","namespace":"linkerd"}"#,
+        r#""v1" "Secret" {"name":"linkerd-tap-k8s-tls","namespace":"linkerd"}"#,
     ];
     assert_eq!(names, expected);
     assert_eq!(found.definitions, ["links.multicluster.linkerd.io"], "whose objects would go with it");

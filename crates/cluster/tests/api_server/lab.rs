@@ -29,6 +29,8 @@ pub(crate) trait ApiServer {
     async fn remove(&self, kind: &str, name: &str);
     /// Those of the namespace of the cases.
     async fn all_of(&self, kind: &str) -> Vec<Value>;
+    /// Makes the mesh's own kinds known.
+    async fn define_kinds(&self);
     /// A token of the ServiceAccount `web` for an audience.
     async fn token_for(&self, audience: &str) -> String;
 }
@@ -55,6 +57,12 @@ impl ApiServer for FakeApi {
         self.all(kind)
     }
 
+    async fn define_kinds(&self) {
+        self.define("Server", &["v1beta3", "v1beta2"]);
+        self.define("ServerAuthorization", &["v1beta1"]);
+        self.define("MeshTLSAuthentication", &["v1alpha1"]);
+    }
+
     async fn token_for(&self, audience: &str) -> String {
         let token = format!("web's for {audience}");
         self.token(&token, "system:serviceaccount:ns:web", &[audience]);
@@ -67,7 +75,15 @@ pub(crate) const NAMESPACE: &str = "ns";
 
 /// Longer than anything here takes, shorter than anybody's patience.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
-const KINDS: [Kind; 4] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node];
+const KINDS: [Kind; 7] = [
+    Kind::Pod,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Node,
+    Kind::Server,
+    Kind::ServerAuthorization,
+    Kind::MeshTlsAuthentication,
+];
 
 pub(crate) struct Lab<'a, A> {
     pub(crate) api: &'a A,
@@ -181,6 +197,15 @@ impl Fed {
         })
     }
 
+    /// By what object port 8080 of pod `a` is served, and how many may call it.
+    pub(crate) fn served(&self) -> (String, usize) {
+        let question = Question::Inbound { namespace: NAMESPACE.into(), pod: "a".into(), port: 8080 };
+        match self.index.answer(&question).answer {
+            Ok(Answer::Inbound(policy)) => (policy.meta.name().to_owned(), policy.authorizations.len()),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn addresses(&self) -> Vec<String> {
         let question = Question::Destination("web.ns.svc.cluster.local:80".parse().unwrap());
         match self.index.answer(&question).answer {
@@ -212,4 +237,9 @@ pub(crate) fn slice(name: &str, pods: &[(&str, &str)]) -> Value {
         .collect();
     json!({"kind": "EndpointSlice", "metadata": {"name": name, "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints})
+}
+
+pub(crate) fn server(name: &str, access: &str) -> Value {
+    json!({"kind": "Server", "metadata": {"name": name, "namespace": "ns"},
+        "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "port": 8080, "accessPolicy": access}})
 }

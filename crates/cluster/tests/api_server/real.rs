@@ -2,7 +2,7 @@
 
 use super::{
     cases,
-    lab::{ApiServer, NAMESPACE},
+    lab::{ApiServer, LONG, NAMESPACE},
 };
 use kube::{
     Api,
@@ -10,7 +10,12 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
-use weft_cluster::kubernetes::{self, Client};
+use std::time::Duration;
+use weft_cluster::{
+    install::{By, crds},
+    kubernetes::{self, Client},
+    values::Values,
+};
 use weft_testkit::kubernetes::Cluster;
 
 struct Real {
@@ -20,17 +25,24 @@ struct Real {
 
 impl Real {
     fn api(&self, kind: &str) -> Api<DynamicObject> {
-        let (group, version) = match kind {
-            "EndpointSlice" => ("discovery.k8s.io", "v1"),
-            "Lease" => ("coordination.k8s.io", "v1"),
-            _ => ("", "v1"),
-        };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let resource = resource(kind);
         match kind {
-            "Namespace" => Api::all_with(self.client.clone(), &resource),
+            "Namespace" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), &resource),
             _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
         }
     }
+}
+
+fn resource(kind: &str) -> ApiResource {
+    let (group, version) = match kind {
+        "EndpointSlice" => ("discovery.k8s.io", "v1"),
+        "Lease" => ("coordination.k8s.io", "v1"),
+        "Server" => ("policy.linkerd.io", "v1beta3"),
+        "ServerAuthorization" => ("policy.linkerd.io", "v1beta1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        _ => ("", "v1"),
+    };
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
 impl ApiServer for Real {
@@ -42,11 +54,7 @@ impl ApiServer for Real {
         let kind = object["kind"].as_str().unwrap().to_owned();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let api = self.api(&kind);
-        object["apiVersion"] = match kind.as_str() {
-            "EndpointSlice" => "discovery.k8s.io/v1",
-            _ => "v1",
-        }
-        .into();
+        object["apiVersion"] = resource(&kind).api_version.into();
         // Gone, not null: a kind without a status would not take it.
         let status = object.as_object_mut().unwrap().remove("status");
         api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
@@ -69,6 +77,21 @@ impl ApiServer for Real {
         list.items.iter().map(|object| serde_json::to_value(object).unwrap()).collect()
     }
 
+    async fn define_kinds(&self) {
+        for definition in crds(&Values::default(), "linkerd", By::Cli) {
+            self.write(definition).await;
+        }
+        // It is served a moment later.
+        let serves = async {
+            while self.api("Server").list(&Default::default()).await.is_err()
+                || self.api("ServerAuthorization").list(&Default::default()).await.is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LONG, serves).await.unwrap();
+    }
+
     async fn token_for(&self, audience: &str) -> String {
         let asked = format!("create token web --namespace {NAMESPACE} --audience {audience}");
         self.cluster.ask(&asked).unwrap().trim().to_owned()
@@ -87,6 +110,7 @@ fn the_cases_hold_on_a_real_api_server() {
         cases::answers(&real).await;
         cases::leases(&real).await;
         cases::tokens(&real).await;
+        cases::policies(&real).await;
         cases::history(&real, 60).await;
     });
 }

@@ -2,7 +2,7 @@
 
 use super::{
     cases::{compare, web},
-    lab::{Fed, Lab, pod, slice},
+    lab::{Fed, Lab, pod, server, slice},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -162,4 +162,63 @@ async fn any_history_ends_at_the_objects() {
             compare(&lab).await;
         }
     }
+}
+
+#[tokio::test]
+async fn the_newest_version_that_is_served_counts() {
+    let api = fake().await;
+    api.define("Server", &["v1beta1"]);
+    api.put(server("web", "deny"));
+    let lab = Lab::synced(&api).await;
+    assert_eq!(lab.fed.lock().served().0, "web");
+    let asked = |version: &'static str| {
+        move |r: &weft_testkit::api_server::Request| {
+            r.path == format!("/apis/policy.linkerd.io/{version}/servers") && r.query.contains("watch=true")
+        }
+    };
+    api.asked(asked("v1beta1")).await.unwrap();
+    api.define("Server", &["v1beta3", "v1beta1"]);
+    api.asked(asked("v1beta3")).await.unwrap();
+    api.put(server("web2", "deny"));
+    api.delete("Server", "ns", "web");
+    lab.until("the newer one", |fed| fed.served().0 == "web2").await;
+}
+
+#[tokio::test]
+async fn a_definition_that_goes_takes_its_objects_and_a_slip_does_not() {
+    let api = fake().await;
+    api.put(server("web", "deny"));
+    let lab = Lab::synced(&api).await;
+    api.define("Server", &[]);
+    lab.until_metric("weft_kubernetes_failures_total", "Server", |n| n > 0).await;
+    assert_eq!(lab.fed.lock().served().0, "web", "what it closed stays closed");
+    lab.until("no Server", |fed| fed.served().0 == "all-unauthenticated").await;
+    api.define("Server", &["v1beta3"]);
+    lab.until("again", |fed| fed.served().0 == "web").await;
+}
+
+#[tokio::test]
+async fn a_kind_of_kubernetes_itself_does_not_go() {
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    api.define("Pod", &[]);
+    lab.until_metric("weft_kubernetes_failures_total", "Pod", |n| n > 6).await;
+    assert!(lab.has(Kind::Pod, "a"));
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_carried_out_is_quarantined_alone() {
+    let api = fake().await;
+    for (name, access) in [("good", "deny"), ("bad", "everybody")] {
+        api.put(server(name, access));
+    }
+    let lab = Lab::synced(&api).await;
+    assert!(lab.has(Kind::Server, "good") && !lab.has(Kind::Server, "bad"));
+    assert_eq!(lab.metric("weft_kubernetes_quarantined", "Server"), 1);
+    api.put(server("good", "everybody"));
+    lab.until("it is out", |fed| fed.served().0 == "all-unauthenticated").await;
+    lab.until_metric("weft_kubernetes_quarantined", "Server", |n| n == 2).await;
+    api.put(server("bad", "deny"));
+    lab.until("it is in order now", |fed| fed.served().0 == "bad").await;
+    lab.until_metric("weft_kubernetes_quarantined", "Server", |n| n == 1).await;
 }

@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use weft_cluster::{
+    Kind,
     inject::{Annotations, Around, Mesh, admit},
     install::{By, Installation, Material, Pair, control_plane, crds, text, values_of_cluster},
     k8s::{
@@ -23,7 +24,9 @@ fn material() -> Material {
         proxy_injector: pair("injector"),
         proxy_injector_before: String::new(),
         profile_validator: pair("profiles"),
+        profile_validator_before: String::new(),
         policy_validator: pair("policies"),
+        policy_validator_before: String::new(),
     }
 }
 
@@ -63,7 +66,7 @@ fn an_installation_without_values() {
         by: By::Cli,
         material: &material,
         overrides: "{}\n",
-        validators: false,
+        validators: true,
     };
     insta::assert_snapshot!(text(&control_plane(installation)));
 }
@@ -148,6 +151,35 @@ fn what_objects_name_is_installed() {
                 assert!(served, "{}: {target}", key(service));
             }
         }
+    }
+}
+
+/// Each port of the control plane's processes is somebody's to call, and what is to be called is there.
+#[test]
+fn every_port_of_the_control_plane_has_its_server() {
+    let objects = objects(&values([]), By::Cli);
+    let of = |kind: &'static str| objects.iter().filter(move |o| o["kind"] == kind);
+    let mut open = BTreeSet::new();
+    for server in of("Server") {
+        let labels = &server["spec"]["podSelector"]["matchLabels"];
+        let component = labels["linkerd.io/control-plane-component"].as_str().unwrap_or("*");
+        open.insert((component.to_owned(), server["spec"]["port"].as_u64().unwrap()));
+    }
+    let mut served = BTreeSet::from([("*".to_owned(), 4191)]);
+    for deployment in of("Deployment") {
+        let pod = &deployment["spec"]["template"];
+        assert_eq!(pod["metadata"]["annotations"]["config.linkerd.io/default-inbound-policy"], "deny");
+        let component = pod["metadata"]["labels"]["linkerd.io/control-plane-component"].as_str().unwrap();
+        let own = pod["spec"]["containers"].as_array().unwrap().iter().find(|c| c["name"] == component).unwrap();
+        for port in own["ports"].as_array().unwrap() {
+            served.insert((component.to_owned(), port["containerPort"].as_u64().unwrap()));
+        }
+    }
+    assert_eq!(open, served);
+    let there: BTreeSet<String> = of("Server").map(key).collect();
+    for authorization in of("ServerAuthorization") {
+        let name = authorization["spec"]["server"]["name"].as_str().unwrap();
+        assert!(there.contains(&format!("Server linkerd/{name}")), "{name}");
     }
 }
 
@@ -266,6 +298,8 @@ fn every_object_is_one_that_kubernetes_knows() {
             "ValidatingAdmissionPolicyBinding" => {
                 known::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>(&object);
             }
+            "Server" => assert!(weft_cluster::policy::read(Kind::Server, object).is_ok()),
+            "ServerAuthorization" => assert!(weft_cluster::policy::read(Kind::ServerAuthorization, object).is_ok()),
             "CustomResourceDefinition" => known::<apiextensions::v1::CustomResourceDefinition>(&object),
             other => panic!("{other} is not looked at"),
         }

@@ -5,6 +5,7 @@
 mod documents;
 mod inject;
 mod install;
+mod policies;
 mod samples;
 mod upgrade;
 mod values;

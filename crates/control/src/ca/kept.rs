@@ -42,22 +42,32 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
         |issuer: &Pair| tried(&anchors_pem, &issuer.certificate, &issuer.key, namespace, values.trust_domain(), now);
     works(&issuer)
         .map_err(|reason| given(format!("the issuer and the trust anchors do not belong together: {reason}")))?;
-    let (proxy_injector, proxy_injector_before) = injector(stored.proxy_injector.as_ref(), namespace, now)?;
+    let of = |webhook: Webhook, stored: &Option<Pair>| of_webhook(webhook, stored.as_ref(), namespace, now);
+    let (proxy_injector, proxy_injector_before) = of(Webhook::ProxyInjector, &stored.proxy_injector)?;
+    let (profile_validator, profile_validator_before) = of(Webhook::ProfileValidator, &stored.profile_validator)?;
+    let (policy_validator, policy_validator_before) = of(Webhook::PolicyValidator, &stored.policy_validator)?;
     Ok(Material {
         anchors_sha256: anchors_sha256(&anchors_pem),
         anchors_pem,
         issuer,
         proxy_injector,
         proxy_injector_before,
-        profile_validator: webhook_pair(Webhook::ProfileValidator, namespace, now)?,
-        policy_validator: webhook_pair(Webhook::PolicyValidator, namespace, now)?,
+        profile_validator,
+        profile_validator_before,
+        policy_validator,
+        policy_validator_before,
     })
 }
 
-/// The injector's certificate from now on, and the one before it where that is another.
-fn injector(stored: Option<&Pair>, namespace: &str, now: SystemTime) -> Result<(Pair, String), Error> {
+/// A webhook's certificate from now on, and the one before it where that is another.
+fn of_webhook(
+    webhook: Webhook,
+    stored: Option<&Pair>,
+    namespace: &str,
+    now: SystemTime,
+) -> Result<(Pair, String), Error> {
     let serves = |pair: &Pair, at: SystemTime| {
-        let host = format!("{}.{namespace}.svc", Webhook::ProxyInjector.service());
+        let host = format!("{}.{namespace}.svc", webhook.service());
         Serving::new(&pair.certificate, &pair.key).is_ok()
             && Serving::vouched(&pair.certificate, &pair.certificate, &host, at).is_ok()
     };
@@ -67,7 +77,7 @@ fn injector(stored: Option<&Pair>, namespace: &str, now: SystemTime) -> Result<(
         }
         other => {
             let before = other.filter(|pair| serves(pair, now)).map(|pair| pair.certificate.clone());
-            Ok((webhook_pair(Webhook::ProxyInjector, namespace, now)?, before.unwrap_or_default()))
+            Ok((webhook_pair(webhook, namespace, now)?, before.unwrap_or_default()))
         }
     }
 }
@@ -144,6 +154,8 @@ mod tests {
             anchors_pem: material.anchors_pem.clone(),
             issuer: Some(material.issuer.clone()),
             proxy_injector: Some(material.proxy_injector.clone()),
+            profile_validator: Some(material.profile_validator.clone()),
+            policy_validator: Some(material.policy_validator.clone()),
         }
     }
 
@@ -165,6 +177,10 @@ mod tests {
         assert_eq!((&after.anchors_pem, &after.anchors_sha256), (&before.anchors_pem, &before.anchors_sha256));
         assert_eq!((&after.issuer, &after.proxy_injector), (&before.issuer, &before.proxy_injector));
         assert_eq!(after.proxy_injector_before, "");
+        assert_eq!(
+            (&after.profile_validator, &after.policy_validator),
+            (&before.profile_validator, &before.policy_validator)
+        );
         believed(&after, &stored(&before), Some(&running(&before)), "linkerd", now).unwrap();
         believed(&after, &stored(&before), None, "linkerd", now).unwrap();
     }
@@ -174,7 +190,8 @@ mod tests {
         let before = new();
         for (days, is_kept) in [(304, true), (306, false)] {
             let later = SystemTime::now() + days * DAY;
-            let (after, until_then) = injector(Some(&before.proxy_injector), "linkerd", later).unwrap();
+            let stored = Some(&before.proxy_injector);
+            let (after, until_then) = of_webhook(Webhook::ProxyInjector, stored, "linkerd", later).unwrap();
             assert_eq!(after == before.proxy_injector, is_kept, "after {days} days");
             assert_eq!(until_then, if is_kept { "" } else { before.proxy_injector.certificate.as_str() });
             // What the API server trusts vouches for what is presented, before and after.

@@ -41,7 +41,9 @@ pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Mat
         proxy_injector: webhook(Webhook::ProxyInjector)?,
         proxy_injector_before: String::new(),
         profile_validator: webhook(Webhook::ProfileValidator)?,
+        profile_validator_before: String::new(),
         policy_validator: webhook(Webhook::PolicyValidator)?,
+        policy_validator_before: String::new(),
     })
 }
 

@@ -19,12 +19,11 @@ use x509_parser::{extensions::GeneralName, pem::Pem, public_key::PublicKey, x509
 
 /// Linkerd's; a renewal wants preparation.
 const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
-const CONFIGURATION: Resource = Resource::new(
-    "admissionregistration.k8s.io",
-    "v1",
-    "MutatingWebhookConfiguration",
-    "mutatingwebhookconfigurations",
-);
+const WEBHOOKS: &str = "admissionregistration.k8s.io";
+const MUTATING: Resource =
+    Resource::new(WEBHOOKS, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations");
+const VALIDATING: Resource =
+    Resource::new(WEBHOOKS, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations");
 
 /// From when until when, of one certificate of a text.
 struct Validity {
@@ -173,8 +172,15 @@ pub(super) async fn webhooks(
     namespace: &str,
     now: SystemTime,
 ) -> ControlFlow<()> {
-    let certificates = run.found(&table::INJECTOR, webhook(cluster, namespace, Webhook::ProxyInjector, now).await)?;
-    run.noted(&table::INJECTOR_SOON, lasts(&certificates, now))
+    for (of, valid, soon) in [
+        (Webhook::ProxyInjector, &table::INJECTOR, &table::INJECTOR_SOON),
+        (Webhook::ProfileValidator, &table::PROFILES, &table::PROFILES_SOON),
+        (Webhook::PolicyValidator, &table::POLICIES, &table::POLICIES_SOON),
+    ] {
+        let certificates = run.found(valid, webhook(cluster, namespace, of, now).await)?;
+        run.noted(soon, lasts(&certificates, now))?;
+    }
+    ControlFlow::Continue(())
 }
 
 /// Whether proxies were made with the roots that hold, in one namespace or in all.
@@ -219,8 +225,9 @@ async fn webhook(
         return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")));
     }
     let configuration = webhook.configuration();
-    let found = cluster.object(CONFIGURATION, None, &configuration).await.map_err(text)?;
-    let found = found.ok_or_else(|| format!("there is no {} {configuration}", CONFIGURATION.kind))?;
+    let kind = if webhook == Webhook::ProxyInjector { MUTATING } else { VALIDATING };
+    let found = cluster.object(kind, None, &configuration).await.map_err(text)?;
+    let found = found.ok_or_else(|| format!("there is no {} {configuration}", kind.kind))?;
     let bundle = found["webhooks"][0]["clientConfig"]["caBundle"].clone();
     let bundle = serde_json::from_value::<ByteString>(bundle).map(|bundle| bundle.0).unwrap_or_default();
     let anchors = String::from_utf8(bundle).unwrap_or_default();

@@ -68,7 +68,7 @@ async fn without_namespace(cluster: &Cluster, namespace: &str) -> Result<(), Str
     let (values, material) = (Values::default(), Material::default());
     let by = By::Cli;
     let installation =
-        Installation { values: &values, namespace, by, material: &material, overrides: "", validators: false };
+        Installation { values: &values, namespace, by, material: &material, overrides: "", validators: true };
     let mut objects = install::crds(&values, namespace, by);
     objects.extend(install::control_plane(installation));
     let mut wrong = vec![];

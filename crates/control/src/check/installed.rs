@@ -14,8 +14,9 @@ use weft_model::decide::cidr::Cidr;
 
 const DEPLOYMENT: Resource = Resource::new("apps", "v1", "Deployment", "deployments");
 const EXTENSION: &str = "linkerd.io/extension";
+const POLICY: &str = "policy.linkerd.io";
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
-const KINDS: [(&Check, Resource, bool); 5] = [
+const KINDS: [(&Check, Resource, bool); 8] = [
     (&table::NAMESPACE, Resource::new("", "v1", "Namespace", "namespaces"), false),
     (&table::ROLES, Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), false),
     (
@@ -33,6 +34,22 @@ const KINDS: [(&Check, Resource, bool); 5] = [
             "mutatingwebhookconfigurations",
         ),
         false,
+    ),
+    (
+        &table::VALIDATING,
+        Resource::new(
+            "admissionregistration.k8s.io",
+            "v1",
+            "ValidatingWebhookConfiguration",
+            "validatingwebhookconfigurations",
+        ),
+        false,
+    ),
+    (&table::SERVERS, Resource::new(POLICY, "v1beta3", "Server", "servers"), true),
+    (
+        &table::SERVER_AUTHORIZATIONS,
+        Resource::new(POLICY, "v1beta1", "ServerAuthorization", "serverauthorizations"),
+        true,
     ),
 ];
 
@@ -170,7 +187,7 @@ pub(super) async fn complete(
 ) -> ControlFlow<()> {
     let material = Material::default();
     let installation =
-        Installation { values, namespace, by: By::Cli, material: &material, overrides: "", validators: false };
+        Installation { values, namespace, by: By::Cli, material: &material, overrides: "", validators: true };
     let objects = install::control_plane(installation);
     for (check, resource, is_namespaced) in KINDS {
         let names: Vec<&str> = of_kind(&objects, resource.kind).collect();

@@ -11,6 +11,7 @@ mod certificates;
 mod cluster;
 mod installed;
 mod marks;
+mod policies;
 mod proxies;
 mod table;
 
@@ -136,6 +137,7 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
     // Whoever has given the proxies a version of their own wants that one.
     let wanted = values.proxy.image.version.or(&options.version);
     proxies::of_the_control_plane(run, cluster, namespace, wanted).await?;
+    policies::carried_out(run, cluster).await?;
     if let Some(of) = of {
         proxies::of_pods(run, cluster, namespace, of, wanted).await?;
         marks::of_pods(run, cluster, namespace, of, &values).await?;

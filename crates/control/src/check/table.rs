@@ -116,6 +116,12 @@ pub(super) const DEFINITIONS: Check =
     check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, UPGRADE_CRDS);
 pub(super) const MUTATING: Check =
     check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
+pub(super) const VALIDATING: Check =
+    check(CONFIG, "control plane ValidatingWebhookConfigurations exist", "l5d-existence-vwc", Fatal, UPGRADE);
+
+pub(super) const SERVERS: Check = check(CONFIG, "control plane Servers exist", "l5d-existence-servers", Fatal, UPGRADE);
+pub(super) const SERVER_AUTHORIZATIONS: Check =
+    check(CONFIG, "control plane ServerAuthorizations exist", "l5d-existence-server-authorizations", Fatal, UPGRADE);
 
 pub(super) const RUN_AS_ROOT: Check = check(
     CONFIG,
@@ -241,6 +247,14 @@ pub(super) const PROXIES_VERSION: Check = check(
     "weft upgrade | kubectl apply -f -, or use the weft of the proxies' version",
 );
 
+pub(super) const QUARANTINED: Check = check(
+    "linkerd-policy",
+    "policies can be carried out",
+    "l5d-policy-quarantined",
+    Error,
+    "correct or delete the objects: each of them has no effect at all",
+);
+
 pub(super) const DATA_NAMESPACE: Check =
     check(DATA_PLANE, "data plane namespace exists", "l5d-data-plane-exists", Fatal, "name another by --namespace");
 pub(super) const DATA_PROXIES: Check =
@@ -252,6 +266,30 @@ pub(super) const UNMESHED: Check = check(
     "l5d-data-plane-injected",
     Warning,
     "kubectl rollout restart their workload: they were made while the injector was away, or before they asked",
+);
+
+pub(super) const PROFILES: Check =
+    check(WEBHOOKS, "sp-validator webhook has valid cert", "l5d-sp-validator-webhook-cert-valid", Fatal, UPGRADE);
+pub(super) const PROFILES_SOON: Check = check(
+    WEBHOOKS,
+    "sp-validator cert is valid for at least 60 days",
+    "l5d-sp-validator-webhook-cert-not-expiring-soon",
+    Warning,
+    UPGRADE,
+);
+pub(super) const POLICIES: Check = check(
+    WEBHOOKS,
+    "policy-validator webhook has valid cert",
+    "l5d-policy-validator-webhook-cert-valid",
+    Fatal,
+    UPGRADE,
+);
+pub(super) const POLICIES_SOON: Check = check(
+    WEBHOOKS,
+    "policy-validator cert is valid for at least 60 days",
+    "l5d-policy-validator-webhook-cert-not-expiring-soon",
+    Warning,
+    UPGRADE,
 );
 
 pub(super) const DATA_VERSION: Check =
@@ -394,6 +432,9 @@ pub const ALL: &[&Check] = &[
     &ACCOUNTS,
     &DEFINITIONS,
     &MUTATING,
+    &VALIDATING,
+    &SERVERS,
+    &SERVER_AUTHORIZATIONS,
     &RUN_AS_ROOT,
     &ANCHORS,
     &ANCHORS_ALGORITHM,
@@ -405,10 +446,15 @@ pub const ALL: &[&Check] = &[
     &ISSUED,
     &INJECTOR,
     &INJECTOR_SOON,
+    &PROFILES,
+    &PROFILES_SOON,
+    &POLICIES,
+    &POLICIES_SOON,
     &TRUSTED,
     &SAME_VERSION,
     &PROXIES,
     &PROXIES_VERSION,
+    &QUARANTINED,
     &DATA_NAMESPACE,
     &DATA_PROXIES,
     &UNMESHED,

@@ -54,7 +54,7 @@ async fn world() -> FakeApi {
         by: By::Cli,
         material: material(false),
         overrides: "",
-        validators: false,
+        validators: true,
     };
     let mut objects = install::crds(&values, "linkerd", By::Cli);
     objects.extend(install::control_plane(installation));
@@ -316,7 +316,6 @@ fn broken(check: &table::Check, api: &FakeApi) -> (What, Duration, &'static str)
             });
             usual("does not vouch for the Secret linkerd-proxy-injector-k8s-tls")
         }
-        c if c == &table::INJECTOR_SOON => later(310, "days more"),
         c if c == &table::TRUSTED => {
             edit(api, "Pod", "shop", "web-1", |pod| {
                 pod["spec"]["initContainers"][0]["env"] =
@@ -374,6 +373,20 @@ fn broken(check: &table::Check, api: &FakeApi) -> (What, Duration, &'static str)
             }
             usual("the namespaces viz, viz-2 have the extension viz")
         }
+        c if c == &table::INJECTOR_SOON || c == &table::PROFILES_SOON || c == &table::POLICIES_SOON => {
+            later(310, "days more")
+        }
+        c if c == &table::PROFILES || c == &table::POLICIES => {
+            let name = if c == &table::PROFILES { "linkerd-sp-validator" } else { "linkerd-policy-validator" };
+            edit(api, "ValidatingWebhookConfiguration", "", &format!("{name}-webhook-config"), |config| {
+                config["webhooks"][0]["clientConfig"]["caBundle"] = json!("");
+            });
+            usual("does not vouch for the Secret linkerd-")
+        }
+        c if c == &table::VALIDATING => {
+            api.delete("ValidatingWebhookConfiguration", "", "linkerd-policy-validator-webhook-config");
+            usual("there is no ValidatingWebhookConfiguration linkerd-policy-validator-webhook-config")
+        }
         c if c == &table::SAME_VERSION => {
             edit(api, "ConfigMap", "linkerd", "linkerd-config", |map| {
                 map["data"]["values"] = json!("linkerdVersion: v2\n");
@@ -385,6 +398,18 @@ fn broken(check: &table::Check, api: &FakeApi) -> (What, Duration, &'static str)
                 p["status"]["initContainerStatuses"][0]["ready"] = json!(false)
             });
             usual("the proxy of pod linkerd/identity is not ready")
+        }
+        c if c == &table::SERVERS => {
+            api.delete("Server", "linkerd", "linkerd-identity-grpc");
+            usual("there is no Server linkerd-identity-grpc")
+        }
+        c if c == &table::SERVER_AUTHORIZATIONS => {
+            api.delete("ServerAuthorization", "linkerd", "linkerd-identity-grpc");
+            usual("there is no ServerAuthorization linkerd-identity-grpc")
+        }
+        c if c == &table::QUARANTINED => {
+            api.put(json!({"kind": "Server", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"podSelector": {}, "port": 0}}));
+            usual("Server shop/web: spec.port: it is no port; use 1 to 65535")
         }
         c if c == &table::DATA_NAMESPACE => {
             (What::DataPlane(Some("nowhere".to_owned())), Duration::ZERO, "there is no namespace nowhere")

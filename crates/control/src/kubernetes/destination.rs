@@ -7,18 +7,26 @@ use crate::{
     process::Process,
     serve::{Front, Listener},
     services,
+    webhook::{Certificate, Verdict, Webhook},
 };
 use parking_lot::Mutex;
-use std::{net::SocketAddr, sync::Arc};
+use serde_json::Value;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use weft_cluster::{
     Event, Kind,
     index::{DefaultPolicyName, Platform, Settings},
     kubernetes,
+    policy::{self, Review},
+    service_profile,
 };
 use weft_model::{ProtocolHint, decide::cidr::Cidr, policy::inbound::DefaultPolicy};
 
 /// What the answers depend on, and namespaces, which say who was to get a proxy.
-const WATCHED: [Kind; 5] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Namespace];
+fn watched() -> Vec<Kind> {
+    let mut watched = vec![Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Namespace];
+    watched.extend(policy::KINDS);
+    watched
+}
 
 #[derive(Clone, Debug)]
 pub struct Destination {
@@ -31,6 +39,16 @@ pub struct Destination {
     /// HTTP/1 is carried on HTTP/2 between proxies.
     pub h2_upgrade: bool,
     pub ipv6: bool,
+    pub profile_validator: Option<Validator>,
+    pub policy_validator: Option<Validator>,
+}
+
+/// A webhook that only says yes or no.
+#[derive(Clone, Debug)]
+pub struct Validator {
+    pub addr: SocketAddr,
+    /// The folder with tls.crt and tls.key.
+    pub tls: PathBuf,
 }
 
 pub(super) async fn start(common: Common, options: Destination) -> Result<Running, Error> {
@@ -54,7 +72,7 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
     });
     process.spawn({
         let (registry, stop) = (registry.clone(), stop.clone());
-        async move { kubernetes::watch(client, &WATCHED, &registry, sink, stop).await }
+        async move { kubernetes::watch(client, &watched(), &registry, sink, stop).await }
     });
 
     let (destination, destination_addr) = Process::bind("destination", options.destination)?;
@@ -65,8 +83,34 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
     {
         process.spawn(Listener::new(name, socket, Front::Proxy, routes, &registry).serve(stop.clone()));
     }
-    let addresses = vec![("destination", destination_addr), ("policy", policy_addr), ("admin", admin)];
+    let mut addresses = vec![("destination", destination_addr), ("policy", policy_addr), ("admin", admin)];
+    addresses.extend(validator(&mut process, "profile-validator", options.profile_validator, profiles)?);
+    addresses.extend(validator(&mut process, "policy-validator", options.policy_validator, policy::review)?);
     Ok(Running { addresses, process })
+}
+
+/// Serves a validator, if it is wanted.
+fn validator(
+    process: &mut Process,
+    name: &'static str,
+    options: Option<Validator>,
+    review: fn(&Value) -> Review,
+) -> Result<Option<(&'static str, SocketAddr)>, Error> {
+    let Some(Validator { addr, tls }) = options else { return Ok(None) };
+    let (socket, addr) = Process::bind(name, addr)?;
+    let decide = move |request: Value| async move { Ok(verdict(&review(&request))) };
+    let webhook = Webhook::new(name, socket, Certificate::in_folder(&tls), decide, &process.registry)?;
+    process.spawn(webhook.serve(process.stop.clone()));
+    Ok(Some((name, addr)))
+}
+
+fn verdict(review: &Review) -> Verdict {
+    let refused = (!review.mistakes.is_empty()).then(|| (400, policy::told(&review.mistakes)));
+    Verdict { refused, patch: vec![], warnings: review.warnings.clone() }
+}
+
+fn profiles(request: &Value) -> Review {
+    Review { mistakes: service_profile::mistakes(&request["object"]), warnings: vec![] }
 }
 
 fn settings(common: &Common, options: &Destination) -> Settings {

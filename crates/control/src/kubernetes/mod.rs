@@ -1,20 +1,20 @@
 //! The control plane on Kubernetes: Linkerd's three Deployments, one process each, on Linkerd's ports.
 //!
 //! ```text
-//! destination      watches ─► hub ─► destination and policy, one index for both
+//! destination      watches ─► hub ─► destination and policy, one index for both; validators ─► cluster::policy
 //! identity         files of the issuer, TokenReview ─► certificates
 //! proxy-injector   webhook ─► cluster::inject ─► a pod with its proxy
 //! ```
 //!
-//! Each process speaks plaintext behind its pod's own proxy, which proves its identity and lets in whom its policy names. Only the
-//! webhook, which the API server asks, speaks TLS itself.
+//! Each process speaks plaintext behind its pod's own proxy, which proves its identity and lets in whom its policy names. Only
+//! webhooks, which the API server asks, speak TLS themselves.
 
 mod destination;
 mod identity;
 mod injector;
 mod missed;
 
-pub use destination::Destination;
+pub use destination::{Destination, Validator};
 pub use identity::Identity;
 pub use injector::ProxyInjector;
 

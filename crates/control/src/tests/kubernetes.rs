@@ -1,7 +1,10 @@
 //! The processes of Kubernetes against the fake API server.
 
-use super::lab::{identity, patiently};
-use crate::kubernetes::{self, Common, Destination, Identity, Mode, Running};
+use super::{
+    lab::{identity, patiently},
+    webhook,
+};
+use crate::kubernetes::{self, Common, Destination, Identity, Mode, Running, Validator};
 use serde_json::{Value, json};
 use std::{
     net::SocketAddr,
@@ -90,7 +93,7 @@ pub(super) fn free() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-fn destination(_: &Path) -> Mode {
+fn destination(dir: &Path) -> Mode {
     Mode::Destination(Destination {
         destination: free(),
         policy: free(),
@@ -100,7 +103,16 @@ fn destination(_: &Path) -> Mode {
         probe_networks: vec!["0.0.0.0/0".parse().unwrap()],
         h2_upgrade: true,
         ipv6: false,
+        profile_validator: Some(validator(dir, "profiles")),
+        policy_validator: Some(validator(dir, "policies")),
     })
+}
+
+fn validator(dir: &Path, name: &str) -> Validator {
+    let tls = dir.join(name);
+    std::fs::create_dir_all(&tls).unwrap();
+    webhook::write(&tls, &webhook::pair());
+    Validator { addr: free(), tls }
 }
 
 fn objects(api: &FakeApi) {
@@ -156,6 +168,12 @@ async fn destination_and_policy_answer_from_the_api_server() {
 
     let mut policies = weft_wire::inbound::Client::new(lab.channel("policy").await);
     let mut stream = policies.watch_port(r#"{"ns":"emojivoto","pod":"web-1"}"#, 8080).await.unwrap();
+    assert_eq!(patiently(stream.next()).await.unwrap().unwrap().meta.name(), "deny");
+    lab.api.put(json!({"kind": "Server", "metadata": {"name": "web", "namespace": "emojivoto"},
+        "spec": {"podSelector": {}, "port": 8080, "accessPolicy": "all-authenticated"}}));
+    let policy = patiently(stream.next()).await.unwrap().unwrap();
+    assert_eq!((policy.meta.kind(), policy.meta.name(), policy.authorizations.len()), ("server", "web", 1));
+    lab.api.delete("Server", "emojivoto", "web");
     assert_eq!(patiently(stream.next()).await.unwrap().unwrap().meta.name(), "deny");
     let metrics = lab.admin("/metrics").await.1;
     assert!(metrics.contains("weft_kubernetes_objects{kind=\"Pod\"} 1\n"), "{metrics}");
@@ -222,6 +240,32 @@ async fn pods_that_were_missed_by_the_webhook_are_named() {
     lab.until("/metrics", |_, text| text.contains(bare)).await;
     lab.api.delete("Pod", "emojivoto", "web-1");
     lab.until("/metrics", |_, text| text.contains("weft_control_unmeshed_pods 0\n")).await;
+}
+
+#[tokio::test]
+async fn validators_name_what_is_wrong() {
+    let lab = Lab::start("validators", FakeApi::start().await.unwrap(), destination).await;
+    let asked = async |name: &str, group: &str, kind: &str, object: Value| {
+        let request = json!({"uid": "u", "kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "ns", "object": object});
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+        let (status, body) = webhook::post(lab.addr(name), &review.to_string()).await;
+        assert_eq!(status, 200);
+        serde_json::from_str::<Value>(&body).unwrap()["response"].clone()
+    };
+    let server = |access: &str| json!({"metadata": {"name": "a"}, "spec": {"podSelector": {}, "port": 80, "accessPolicy": access}});
+    let group = "policy.linkerd.io";
+    assert_eq!(asked("policy-validator", group, "Server", server("deny")).await["allowed"], true);
+    let refused = asked("policy-validator", group, "Server", server("open")).await;
+    let message = refused["status"]["message"].as_str().unwrap();
+    assert!(message.starts_with("spec.accessPolicy: \"open\" is no policy; use one of deny, "), "{message}");
+    assert_eq!((&refused["allowed"], &refused["status"]["code"]), (&json!(false), &json!(400)));
+    let route = json!({"spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "a"}]}});
+    let warned = asked("policy-validator", "gateway.networking.k8s.io", "HTTPRoute", route).await;
+    assert_eq!((&warned["allowed"], warned["warnings"].as_array().unwrap().len()), (&json!(true), 1));
+    let profile = |spec: Value| json!({"metadata": {"name": "web.ns.svc.cluster.local"}, "spec": spec});
+    assert_eq!(asked("profile-validator", "linkerd.io", "ServiceProfile", profile(json!({}))).await["allowed"], true);
+    let refused = asked("profile-validator", "linkerd.io", "ServiceProfile", profile(json!({"routes": [{}]}))).await;
+    assert_eq!(refused["allowed"], false);
 }
 
 fn issuer(lab_dir: &Path) -> (PathBuf, PathBuf) {

@@ -22,7 +22,7 @@ struct Lab {
     task: JoinHandle<()>,
 }
 
-fn pair() -> (String, String) {
+pub(super) fn pair() -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["hook.linkerd.svc".to_owned()]).unwrap();
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
@@ -66,22 +66,31 @@ impl Lab {
 
     /// Says that the body has `length` bytes.
     async fn post_of(&self, length: usize, body: &str) -> (u16, String) {
-        patiently(async {
-            let tcp = TcpStream::connect(self.addr).await.unwrap();
-            let mut stream = connect_unverified(tcp, self.addr.ip()).await.unwrap();
-            let head = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
-            stream.write_all(head.as_bytes()).await.unwrap();
-            stream.write_all(body.as_bytes()).await.unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-        })
-        .await
+        post_of(self.addr, length, body).await
     }
 }
 
-fn write(dir: &std::path::Path, (chain, key): &(String, String)) {
+/// Status and body.
+pub(super) async fn post(addr: SocketAddr, body: &str) -> (u16, String) {
+    post_of(addr, body.len(), body).await
+}
+
+async fn post_of(addr: SocketAddr, length: usize, body: &str) -> (u16, String) {
+    patiently(async {
+        let tcp = TcpStream::connect(addr).await.unwrap();
+        let mut stream = connect_unverified(tcp, addr.ip()).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    })
+    .await
+}
+
+pub(super) fn write(dir: &std::path::Path, (chain, key): &(String, String)) {
     std::fs::write(dir.join("tls.crt"), chain).unwrap();
     std::fs::write(dir.join("tls.key"), key).unwrap();
 }

@@ -254,16 +254,10 @@ fn object_key(service: &Service) -> (String, String) {
 
 /// The namespace that an object is in is written into it, as Kubernetes does.
 fn with_namespace(mut object: Object) -> Object {
-    let namespace = object.key().namespace;
-    let metadata = match &mut object {
-        Object::ServiceAccount(o) => &mut o.metadata,
-        Object::Deployment(o) => &mut o.metadata,
-        Object::Service(o) => &mut o.metadata,
-        Object::Pod(o) => &mut o.metadata,
-        Object::EndpointSlice(o) => &mut o.metadata,
-        Object::Namespace(_) | Object::Node(_) | Object::Token(_) => return object,
-    };
-    metadata.namespace = Some(namespace);
+    let Key { kind, namespace, .. } = object.key();
+    if let Some(metadata) = object.metadata_mut().filter(|_| kind.is_namespaced()) {
+        metadata.namespace = Some(namespace);
+    }
     object
 }
 

@@ -98,6 +98,11 @@ impl FakeApi {
         self.world.fail(failure);
     }
 
+    /// In which versions a kind of the mesh's own is served; in none it is not defined. All watches break off.
+    pub fn define(&self, kind: &str, versions: &[&str]) {
+        self.world.define(kind, versions);
+    }
+
     /// The version that it says it is.
     pub fn release(&self, release: &str) {
         self.world.release(release);

@@ -72,6 +72,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         _ => return Ok(status(404, "NotFound")),
     };
     let Some((kind, _)) = kind_of(&version, plural) else { return Ok(status(404, "NotFound")) };
+    if !world.serves(kind, &version) {
+        return Ok(status(404, "NotFound"));
+    }
     let id = |name: &str| Id::new(kind, namespace.unwrap_or_default(), name);
     let written = |result: Result<Value, (u16, &'static str)>, code: u16| match result {
         Ok(object) => json_response(code, &object),

@@ -7,7 +7,8 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Kind, group and version, plural, and whether it is in namespaces.
+/// Kind, group and version, plural, and whether it is in namespaces. A kind may be served in several versions, the first of which its
+/// objects say that they have.
 const SERVED: &[(&str, &str, &str, bool)] = &[
     ("Namespace", "v1", "namespaces", false),
     ("Node", "v1", "nodes", false),
@@ -31,6 +32,15 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", false),
     ("MutatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", false),
     ("Server", "policy.linkerd.io/v1beta3", "servers", true),
+    ("Server", "policy.linkerd.io/v1beta2", "servers", true),
+    ("Server", "policy.linkerd.io/v1beta1", "servers", true),
+    ("Server", "policy.linkerd.io/v1alpha1", "servers", true),
+    ("ServerAuthorization", "policy.linkerd.io/v1beta1", "serverauthorizations", true),
+    ("ServerAuthorization", "policy.linkerd.io/v1alpha1", "serverauthorizations", true),
+    ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1", "authorizationpolicies", true),
+    ("MeshTLSAuthentication", "policy.linkerd.io/v1alpha1", "meshtlsauthentications", true),
+    ("NetworkAuthentication", "policy.linkerd.io/v1alpha1", "networkauthentications", true),
+    ("HTTPRoute", "policy.linkerd.io/v1beta3", "httproutes", true),
     ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];
 
@@ -84,6 +94,8 @@ pub(super) struct State {
     pub(super) failure: Option<Failure>,
     /// What it says of itself, if a test wants another.
     pub(super) release: Option<String>,
+    /// The versions in which a kind is served, if not in all.
+    defined: HashMap<String, Vec<String>>,
     tokens: HashMap<String, (String, Vec<String>)>,
     requests: Vec<Request>,
     /// Plurals of what nobody may do anything with.
@@ -220,6 +232,19 @@ impl World {
     pub(super) fn fail(&self, failure: Option<Failure>) {
         self.state().failure = failure;
         self.changed();
+    }
+
+    pub(super) fn define(&self, kind: &str, versions: &[&str]) {
+        let mut state = self.state();
+        state.defined.insert(kind.to_owned(), versions.iter().map(|v| (*v).to_owned()).collect());
+        state.generation += 1;
+        drop(state);
+        self.changed();
+    }
+
+    pub(super) fn serves(&self, kind: &str, group_version: &str) -> bool {
+        let version = group_version.rsplit('/').next().unwrap_or_default();
+        self.state().defined.get(kind).is_none_or(|versions| versions.iter().any(|v| v == version))
     }
 
     pub(super) fn release(&self, release: &str) {

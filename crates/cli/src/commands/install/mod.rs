@@ -19,9 +19,6 @@ use weft_cluster::{
     yaml,
 };
 
-/// `weft control-plane destination` serves no validating webhook yet, and is given no arguments for them.
-pub(super) const VALIDATORS: bool = false;
-
 pub(crate) async fn run(folder: &Folder, args: Install) -> anyhow::Result<ExitCode> {
     let given = layers::given(&args.given, &args.only, &args.options, &args.proxy)?;
     // What is impossible is told before anybody is asked.
@@ -49,7 +46,7 @@ pub(crate) async fn run(folder: &Folder, args: Install) -> anyhow::Result<ExitCo
             by: By::Cli,
             material: &material,
             overrides: &yaml::text(&Values::given(given)),
-            validators: VALIDATORS,
+            validators: true,
         })
     };
     print_objects(&objects, args.output);

@@ -132,7 +132,7 @@ fn every_process_takes_the_arguments_that_it_is_given() {
             by: By::Cli,
             material: &install::Material::default(),
             overrides: "",
-            validators: VALIDATORS,
+            validators: true,
         });
         let mut modes = vec![];
         for deployment in objects.iter().filter(|object| object["kind"] == "Deployment") {

@@ -5,15 +5,14 @@ use super::{
     Reading, is_label,
     meta::{self, On},
 };
-use crate::annotation::is_port_name;
+use crate::{annotation::is_port_name, policy::Selector};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         core::v1::{Container, PodSpec, PodTemplateSpec, Probe},
     },
-    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
-use std::collections::BTreeMap;
 use weft_model::{
     Identity,
     names::{self, port},
@@ -44,32 +43,13 @@ pub(super) fn check(deployment: &Deployment, reading: &mut Reading<'_>) {
     }
     template(&spec.template, &at.key("template"), deployment.metadata.namespace.as_deref(), reading);
     let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    if !selects_something(&spec.selector) {
+    let selector = Selector::checked(&spec.selector, "").ok();
+    if selector.as_ref().is_some_and(Selector::is_empty) {
         reading.problem(&at.key("selector"), "the selector is empty", "give matchLabels as in the template's labels");
-    } else if !selects(&spec.selector, &labels) {
+    } else if !selector.is_some_and(|selector| selector.selects(&labels)) {
         let remedy = "make both the same: Kubernetes refuses it too";
         reading.problem(&at.key("selector"), "the selector does not match the template's labels", remedy);
     }
-}
-
-fn selects_something(selector: &LabelSelector) -> bool {
-    selector.match_labels.as_ref().is_some_and(|m| !m.is_empty())
-        || selector.match_expressions.as_ref().is_some_and(|m| !m.is_empty())
-}
-
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let expressions = selector.match_expressions.iter().flatten().all(|e| {
-        let value = labels.get(&e.key);
-        let listed = value.is_some_and(|v| e.values.iter().flatten().any(|x| x == v));
-        match e.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
-    });
-    expressions && selector.match_labels.iter().flatten().all(|(k, v)| labels.get(k) == Some(v))
 }
 
 fn template(template: &PodTemplateSpec, at: &Path, namespace: Option<&str>, reading: &mut Reading<'_>) {

@@ -5,7 +5,10 @@ mod meta;
 mod service;
 
 use super::{path::Path, read::Reading};
-use crate::Object;
+use crate::{
+    Object,
+    policy::{self, Mistake},
+};
 
 pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
     let top = Path::default();
@@ -21,7 +24,24 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
         }
         Object::Deployment(o) => deployment::check(o, reading),
         Object::Service(o) => service::check(o, reading),
+        Object::Server(_)
+        | Object::ServerAuthorization(_)
+        | Object::AuthorizationPolicy(_)
+        | Object::MeshTlsAuthentication(_)
+        | Object::NetworkAuthentication(_) => policy(object, reading),
         Object::Pod(_) | Object::EndpointSlice(_) | Object::Node(_) | Object::Token(_) => {}
+    }
+}
+
+/// One of the mesh's own kinds.
+fn policy(object: &Object, reading: &mut Reading<'_>) {
+    let top = Path::default();
+    if let Some(metadata) = object.metadata() {
+        meta::name(metadata, meta::SUBDOMAIN, reading);
+        meta::maps(metadata, &top, reading);
+    }
+    for Mistake { field, message, remedy } in policy::check(object) {
+        reading.problem(&Path::of_text(&field), message, remedy);
     }
 }
 

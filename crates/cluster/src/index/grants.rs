@@ -1,0 +1,102 @@
+//! Who may call the port of a Server: everything that grants it, in the order in which it is tried (control plane 6.4).
+
+use super::{Index, policies::ServerFacts, store::Id};
+use crate::policy::{GROUP, Identities, IdentityMatch, PolicyGrant, Proof, Required, ServerGrant, Target};
+use weft_model::{
+    DnsName, Identity, Meta,
+    decide::cidr::Cidr,
+    meta::Resource,
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+};
+
+impl Index {
+    /// ServerAuthorizations, then AuthorizationPolicies, each by its name, then what the Server itself says.
+    pub(super) fn grants(&self, (namespace, name): &Id, server: &ServerFacts) -> Vec<Authorization> {
+        let policies = &self.store.policies;
+        let own = policies.server_authorizations(namespace).filter_map(|(id, grant)| {
+            self.of_server_authorization(id, grant).filter(|_| grant.servers.contain(name, &server.labels))
+        });
+        let referring = policies.authorization_policies(namespace).filter_map(|(id, grant)| {
+            let is_target = match &grant.target {
+                Target::Server(target) => target == name,
+                Target::Namespace => true,
+            };
+            self.of_authorization_policy(id, grant).filter(|_| is_target)
+        });
+        own.chain(referring).chain(server.port.access.authorizations(&self.settings.cluster_networks)).collect()
+    }
+
+    fn of_server_authorization(&self, id: &Id, grant: &ServerGrant) -> Option<Authorization> {
+        let ServerGrant { servers: _, networks, proof } = grant;
+        let networks = networks.clone().unwrap_or_else(|| whole(&self.settings.cluster_networks));
+        let authentication = match proof {
+            Proof::Nothing => Authentication::Unauthenticated,
+            Proof::MeshTls => Authentication::TlsUnauthenticated,
+            Proof::Identity(identities) => self.one_of(identities)?,
+        };
+        authorization("serverauthorization", id, networks, authentication)
+    }
+
+    /// `None` while something that it requires is missing: nobody is let in by half of it.
+    fn of_authorization_policy(&self, id: &Id, grant: &PolicyGrant) -> Option<Authorization> {
+        let PolicyGrant { target: _, identity, network } = grant;
+        let networks = match network {
+            None => whole(&[Cidr::ALL_V4, Cidr::ALL_V6]),
+            Some(network) => self.store.policies.networks(network)?.clone(),
+        };
+        let authentication = match identity {
+            None => Authentication::Unauthenticated,
+            Some(Required::MeshTls(id)) => self.one_of(self.store.policies.identities(id)?)?,
+            Some(Required::Account((namespace, name))) => {
+                self.one_of(&vec![IdentityMatch::Account { namespace: namespace.clone(), name: name.clone() }])?
+            }
+        };
+        authorization("authorizationpolicy", id, networks, authentication)
+    }
+
+    /// `None` if nobody can have any of these identities.
+    fn one_of(&self, matches: &Identities) -> Option<Authentication> {
+        let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
+        let (mut identities, mut suffixes) = (vec![], vec![]);
+        for wanted in matches {
+            match wanted {
+                IdentityMatch::Exact(identity) => identities.push(identity.clone()),
+                IdentityMatch::Suffix(suffix) => suffixes.push(suffix.clone()),
+                IdentityMatch::Account { namespace, name } => {
+                    identities.extend(Identity::of_service_account(name, namespace, control, domain).ok());
+                }
+                IdentityMatch::Namespace(namespace) => {
+                    let name: Option<DnsName> =
+                        format!("{namespace}.serviceaccount.identity.{control}.{domain}").parse().ok();
+                    suffixes.extend(name.map(|name| IdentitySuffix(name.as_str().to_owned())));
+                }
+            }
+        }
+        let somebody = !identities.is_empty() || !suffixes.is_empty();
+        somebody.then_some(Authentication::TlsAuthenticated { identities, suffixes })
+    }
+}
+
+/// `None` if it is of no network: the empty list would mean nobody, and has no form on the wire.
+fn authorization(
+    kind: &str,
+    id: &Id,
+    networks: Vec<NetworkMatch>,
+    authentication: Authentication,
+) -> Option<Authorization> {
+    (!networks.is_empty()).then(|| Authorization { meta: named(kind, id), networks, authentication })
+}
+
+/// By kind and name alone, as Linkerd has it: metrics and errors name the namespace otherwise.
+pub(super) fn named(kind: &str, (_, name): &Id) -> Meta {
+    Meta::Resource(Resource {
+        group: GROUP.to_owned(),
+        kind: kind.to_owned(),
+        name: name.clone(),
+        ..Resource::default()
+    })
+}
+
+fn whole(networks: &[Cidr]) -> Vec<NetworkMatch> {
+    networks.iter().map(|net| NetworkMatch { net: *net, except: vec![] }).collect()
+}

@@ -1,0 +1,171 @@
+//! Servers and who may call them: what is held of them, and which answers a change touches (control plane 6.4).
+
+use super::{
+    Subject,
+    facts::{Map, PodFacts},
+    store::{Id, in_namespace, link},
+};
+use crate::{
+    Kind, Object,
+    policy::{Identities, Networks, PolicyGrant, Port, Required, ServerGrant},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Policies {
+    servers: BTreeMap<Id, ServerFacts>,
+    server_authorizations: BTreeMap<Id, ServerGrant>,
+    authorization_policies: BTreeMap<Id, PolicyGrant>,
+    identities: BTreeMap<Id, Identities>,
+    networks: BTreeMap<Id, Networks>,
+    /// The policies that refer to an object of a kind, which may be in another namespace, or not be there.
+    referring: HashMap<(Kind, Id), BTreeSet<Id>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServerFacts {
+    pub(super) port: Port,
+    /// The Server's own.
+    pub(super) labels: Map,
+    created: Option<Timestamp>,
+}
+
+impl Policies {
+    /// The Server of a pod's port: of several the oldest, then the first by name. Where objects have no age, by name alone.
+    pub(super) fn server_of(
+        &self,
+        namespace: &str,
+        pod: &PodFacts,
+        port: u16,
+        aged: bool,
+    ) -> Option<(&Id, &ServerFacts)> {
+        let age = |server: &ServerFacts| server.created.filter(|_| aged);
+        in_namespace(&self.servers, namespace)
+            .filter(|(_, server)| server.port.is_of(&pod.labels, port, pod.port_names(port)))
+            .min_by_key(|(_, server)| (age(server).is_none(), age(server)))
+    }
+
+    pub(super) fn server_authorizations(&self, namespace: &str) -> impl Iterator<Item = (&Id, &ServerGrant)> {
+        in_namespace(&self.server_authorizations, namespace)
+    }
+
+    pub(super) fn authorization_policies(&self, namespace: &str) -> impl Iterator<Item = (&Id, &PolicyGrant)> {
+        in_namespace(&self.authorization_policies, namespace)
+    }
+
+    pub(super) fn identities(&self, id: &Id) -> Option<&Identities> {
+        self.identities.get(id)
+    }
+
+    pub(super) fn networks(&self, id: &Id) -> Option<&Networks> {
+        self.networks.get(id)
+    }
+
+    /// Takes in an object, unless it cannot be carried out: then it counts as not there.
+    pub(super) fn insert(&mut self, id: Id, object: &Object) -> Vec<Subject> {
+        match object {
+            Object::Server(o) => {
+                let port = o.spec.checked().ok();
+                self.put_server(id, port.map(|port| ServerFacts::new(port, &o.metadata)))
+            }
+            Object::ServerAuthorization(o) => {
+                let grant = o.spec.checked(&id.0).ok();
+                self.put_server_authorization(id, grant)
+            }
+            Object::AuthorizationPolicy(o) => {
+                let grant = o.spec.checked(&id.0).ok();
+                self.put_authorization_policy(id, grant)
+            }
+            Object::MeshTlsAuthentication(o) => {
+                let identities = o.spec.checked(&id.0).ok();
+                self.put_identities(id, identities)
+            }
+            Object::NetworkAuthentication(o) => self.put_networks(id, o.spec.checked().ok()),
+            _ => vec![],
+        }
+    }
+
+    pub(super) fn remove(&mut self, kind: Kind, id: Id) -> Vec<Subject> {
+        match kind {
+            Kind::Server => self.put_server(id, None),
+            Kind::ServerAuthorization => self.put_server_authorization(id, None),
+            Kind::AuthorizationPolicy => self.put_authorization_policy(id, None),
+            Kind::MeshTlsAuthentication => self.put_identities(id, None),
+            Kind::NetworkAuthentication => self.put_networks(id, None),
+            _ => vec![],
+        }
+    }
+
+    fn put_server(&mut self, id: Id, new: Option<ServerFacts>) -> Vec<Subject> {
+        let namespace = id.0.clone();
+        if put(&mut self.servers, id, new) { vec![subject(namespace)] } else { vec![] }
+    }
+
+    fn put_server_authorization(&mut self, id: Id, new: Option<ServerGrant>) -> Vec<Subject> {
+        let namespace = id.0.clone();
+        if put(&mut self.server_authorizations, id, new) { vec![subject(namespace)] } else { vec![] }
+    }
+
+    fn put_authorization_policy(&mut self, id: Id, new: Option<PolicyGrant>) -> Vec<Subject> {
+        let namespace = id.0.clone();
+        for reference in self.authorization_policies.get(&id).iter().flat_map(|old| references(old)) {
+            link(&mut self.referring, reference, &id, false);
+        }
+        for reference in new.iter().flat_map(references) {
+            link(&mut self.referring, reference, &id, true);
+        }
+        if put(&mut self.authorization_policies, id, new) { vec![subject(namespace)] } else { vec![] }
+    }
+
+    fn put_identities(&mut self, id: Id, new: Option<Identities>) -> Vec<Subject> {
+        let touched = self.referring_to(Kind::MeshTlsAuthentication, &id);
+        if put(&mut self.identities, id, new) { touched } else { vec![] }
+    }
+
+    fn put_networks(&mut self, id: Id, new: Option<Networks>) -> Vec<Subject> {
+        let touched = self.referring_to(Kind::NetworkAuthentication, &id);
+        if put(&mut self.networks, id, new) { touched } else { vec![] }
+    }
+
+    fn referring_to(&self, kind: Kind, id: &Id) -> Vec<Subject> {
+        let policies = self.referring.get(&(kind, id.clone())).into_iter().flatten();
+        policies.map(|(namespace, _)| subject(namespace.clone())).collect()
+    }
+}
+
+impl ServerFacts {
+    fn new(port: Port, metadata: &ObjectMeta) -> Self {
+        Self {
+            port,
+            labels: metadata.labels.clone().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+        }
+    }
+}
+
+/// Says whether that changed anything.
+fn put<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> bool {
+    let changed = held.get(&id) != new.as_ref();
+    match new {
+        Some(new) => drop(held.insert(id, new)),
+        None => drop(held.remove(&id)),
+    }
+    changed
+}
+
+fn references(policy: &PolicyGrant) -> Vec<(Kind, Id)> {
+    let PolicyGrant { target: _, identity, network } = policy;
+    let mut references = vec![];
+    match identity {
+        Some(Required::MeshTls(id)) => references.push((Kind::MeshTlsAuthentication, id.clone())),
+        // An account is only a name.
+        Some(Required::Account(_)) | None => {}
+    }
+    references.extend(network.iter().map(|id| (Kind::NetworkAuthentication, id.clone())));
+    references
+}
+
+fn subject(namespace: String) -> Subject {
+    Subject::Policies { namespace }
+}

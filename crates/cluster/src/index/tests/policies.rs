@@ -1,0 +1,516 @@
+//! Servers and who may call them (control plane 6.4): a table for each row, and an evaluator written from its text.
+
+use super::{slices::kubernetes, *};
+use crate::{Kind, policy};
+use std::net::IpAddr;
+use weft_model::{
+    Identity, Meta,
+    decide::authorize::{Client, ClientTls, permit},
+    policy::inbound::Authorization,
+};
+
+/// An object of the mesh's own kinds in the namespace `ns`.
+pub(super) fn object(kind: Kind, name: &str, spec: Value, patch: Value) -> Object {
+    let mut value = json!({"kind": kind.as_str(), "metadata": {"name": name, "namespace": "ns"}, "spec": spec});
+    merge(&mut value, patch);
+    policy::read(kind, value).unwrap()
+}
+
+fn server(name: &str, port: Value, patch: Value) -> Object {
+    object(Kind::Server, name, json!({"podSelector": {"matchLabels": {"app": "web"}}, "port": port}), patch)
+}
+
+fn created(day: u8) -> Value {
+    json!({"metadata": {"creationTimestamp": format!("2026-01-{day:02}T00:00:00Z")}})
+}
+
+fn saz(name: &str, server: Value, client: Value) -> Object {
+    object(Kind::ServerAuthorization, name, json!({"server": server, "client": client}), json!({}))
+}
+
+fn policy_of(name: &str, target: Value, refs: Value) -> Object {
+    let spec = json!({"targetRef": target, "requiredAuthenticationRefs": refs});
+    object(Kind::AuthorizationPolicy, name, spec, json!({}))
+}
+
+fn of_server(name: &str) -> Value {
+    json!({"group": "policy.linkerd.io", "kind": "Server", "name": name})
+}
+
+fn authn(kind: &str, name: &str) -> Value {
+    json!({"group": "policy.linkerd.io", "kind": kind, "name": name})
+}
+
+fn web(objects: Vec<Object>) -> Index {
+    let mut all = vec![pod("a", "10.1.0.1", json!({}))];
+    all.extend(objects);
+    kubernetes(all)
+}
+
+fn names(authorizations: &[Authorization]) -> Vec<String> {
+    authorizations.iter().map(|a| format!("{}/{}", a.meta.kind(), a.meta.name())).collect()
+}
+
+#[test]
+fn the_oldest_server_of_a_port_counts() {
+    let of = |objects: Vec<Object>, port: u16| inbound(&web(objects), "a", port).unwrap().meta.name().to_owned();
+    let default = "all-unauthenticated";
+    assert_eq!(of(vec![server("s", json!(8080), json!({}))], 8080), "s");
+    assert_eq!(of(vec![server("s", json!(8080), json!({}))], 8081), default);
+    assert_eq!(of(vec![server("s", json!("http"), json!({}))], 8080), "s", "by the name of a container's port");
+    assert_eq!(of(vec![server("s", json!("sql"), json!({}))], 8080), default);
+    let elsewhere = json!({"metadata": {"namespace": "other"}});
+    assert_eq!(of(vec![server("s", json!(8080), elsewhere)], 8080), default, "of another namespace");
+    let of_others = json!({"spec": {"podSelector": {"matchLabels": {"app": "api"}}}});
+    assert_eq!(of(vec![server("s", json!(8080), of_others)], 8080), default);
+    let two = |a: Value, b: Value| vec![server("a", json!(8080), a), server("b", json!("http"), b)];
+    assert_eq!(of(two(json!({}), json!({})), 8080), "a", "by name");
+    assert_eq!(of(two(created(2), created(1)), 8080), "b", "by age");
+    assert_eq!(of(two(created(1), created(1)), 8080), "a");
+    assert_eq!(of(two(json!({}), created(1)), 8080), "b", "what has no age is the youngest");
+    // Objects on disk have no age, whatever is written in them.
+    let on_disk = index([vec![pod("a", "10.1.0.1", json!({}))], two(created(2), created(1))].concat());
+    assert_eq!(inbound(&on_disk, "a", 8080).unwrap().meta.name(), "a");
+}
+
+#[test]
+fn a_server_says_what_its_port_speaks_and_nobody_may_call_it() {
+    let of = |protocol: &str, port: u16| {
+        let patch = json!({"spec": {"proxyProtocol": protocol, "port": port}});
+        inbound(&web(vec![server("s", json!(1), patch)]), "a", port).unwrap()
+    };
+    for (protocol, routes) in [("unknown", 2), ("HTTP/1", 2), ("HTTP/2", 2)] {
+        let policy = of(protocol, 8080);
+        let found = match (&policy.protocol, protocol) {
+            (ServerProtocol::Detect { routes, .. }, "unknown")
+            | (ServerProtocol::Http1 { routes, .. }, "HTTP/1")
+            | (ServerProtocol::Http2 { routes, .. }, "HTTP/2") => routes,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found.len(), routes, "{protocol}: the default and the pod's probe");
+        assert_eq!(policy.authorizations, [], "{protocol}");
+    }
+    let ServerProtocol::Grpc { routes } = of("gRPC", 8080).protocol else { panic!() };
+    assert_eq!((routes.len(), routes[0].meta.name()), (1, "default"));
+    assert_eq!(of("opaque", 8080).protocol, ServerProtocol::Opaque);
+    assert_eq!(of("TLS", 8080).protocol, ServerProtocol::Tls);
+    // The annotation does not count beside a Server.
+    assert!(matches!(of("unknown", 5432).protocol, ServerProtocol::Detect { .. }));
+    let meta = of("TLS", 8080).meta;
+    assert_eq!((meta.group(), meta.kind(), meta.name()), ("policy.linkerd.io", "server", "s"));
+    for access in DefaultPolicy::ALL {
+        let patch = json!({"spec": {"accessPolicy": access.as_str()}});
+        let policy = inbound(&web(vec![server("s", json!(8080), patch)]), "a", 8080).unwrap();
+        assert_eq!(policy.authorizations, access.authorizations(&Settings::default().cluster_networks));
+    }
+}
+
+#[test]
+fn server_authorizations_name_servers_and_clients() {
+    let authorizations = |grant: Object| {
+        let labelled = json!({"metadata": {"labels": {"tier": "front"}}});
+        inbound(&web(vec![server("s", json!(8080), labelled), grant]), "a", 8080).unwrap().authorizations
+    };
+    let anybody = || json!({"unauthenticated": true});
+    let by = |server: Value| authorizations(saz("z", server, anybody())).len();
+    assert_eq!((by(json!({"name": "s"})), by(json!({"name": "t"}))), (1, 0));
+    assert_eq!(by(json!({"selector": {}})), 1);
+    let tier = |tier: &str| json!({"selector": {"matchLabels": {"tier": tier}}});
+    assert_eq!((by(tier("front")), by(tier("back"))), (1, 0));
+
+    let client = |client: Value| authorizations(saz("z", json!({"name": "s"}), client)).remove(0);
+    let found = client(anybody());
+    assert_eq!(found.networks.len(), Settings::default().cluster_networks.len(), "the cluster's");
+    assert_eq!(names(&[found]), ["serverauthorization/z"]);
+    let found =
+        client(json!({"unauthenticated": true, "networks": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.1"]}]}));
+    assert_eq!(format!("{:?}", found.networks), "[NetworkMatch { net: 192.0.2.0/24, except: [192.0.2.1/32] }]");
+    assert_eq!(
+        client(json!({"meshTLS": {"unauthenticatedTLS": true}})).authentication,
+        Authentication::TlsUnauthenticated
+    );
+    let accounts = json!([{"name": "web"}, {"name": "api", "namespace": "other"}]);
+    let found = client(json!({"meshTLS": {"identities": ["*.Example.org", "a.b"], "serviceAccounts": accounts}}));
+    insta::assert_debug_snapshot!(found.authentication);
+}
+
+#[test]
+fn authorization_policies_grant_when_all_that_they_require_is_there() {
+    let granted = |objects: Vec<Object>| {
+        let mut all = vec![server("s", json!(8080), json!({}))];
+        all.extend(objects);
+        names(&inbound(&web(all), "a", 8080).unwrap().authorizations)
+    };
+    let grant = |target: Value, refs: Value| policy_of("p", target, refs);
+    let one = ["authorizationpolicy/p".to_owned()];
+    assert_eq!(granted(vec![grant(of_server("s"), json!([]))]), one);
+    assert_eq!(granted(vec![grant(of_server("t"), json!([]))]), Vec::<String>::new());
+    assert_eq!(granted(vec![grant(json!({"kind": "Namespace", "name": "ns"}), json!([]))]), one);
+    let identities = |namespace: &str| {
+        let elsewhere = json!({"metadata": {"namespace": namespace}});
+        object(Kind::MeshTlsAuthentication, "m", json!({"identities": ["*"]}), elsewhere)
+    };
+    let network = || object(Kind::NetworkAuthentication, "n", json!({"networks": [{"cidr": "10.0.0.0/8"}]}), json!({}));
+    let both =
+        || grant(of_server("s"), json!([authn("MeshTLSAuthentication", "m"), authn("NetworkAuthentication", "n")]));
+    assert_eq!(granted(vec![both(), identities("ns"), network()]), one);
+    assert_eq!(granted(vec![both(), identities("ns")]), Vec::<String>::new(), "half of it lets nobody in");
+    assert_eq!(granted(vec![both(), identities("other"), network()]), Vec::<String>::new());
+    let mut elsewhere = authn("MeshTLSAuthentication", "m");
+    elsewhere["namespace"] = json!("other");
+    assert_eq!(granted(vec![grant(of_server("s"), json!([elsewhere])), identities("other")]), one);
+    assert_eq!(granted(vec![grant(of_server("s"), json!([{"kind": "ServiceAccount", "name": "x"}]))]), one);
+
+    let refs = json!({"identityRefs": [
+        {"kind": "ServiceAccount", "name": "web"}, {"kind": "ServiceAccount", "name": "web", "namespace": "other"},
+        {"kind": "Namespace", "name": "third"}]});
+    let of_refs = object(Kind::MeshTlsAuthentication, "m", refs, json!({}));
+    let index = web(vec![
+        server("s", json!(8080), json!({})),
+        grant(of_server("s"), json!([authn("MeshTLSAuthentication", "m")])),
+        of_refs,
+    ]);
+    insta::assert_debug_snapshot!(inbound(&index, "a", 8080).unwrap().authorizations);
+}
+
+#[test]
+fn authorizations_stand_in_one_order() {
+    let patch = json!({"spec": {"accessPolicy": "audit"}});
+    let index = web(vec![
+        policy_of("a", of_server("s"), json!([])),
+        saz("z", json!({"name": "s"}), json!({"unauthenticated": true})),
+        saz("b", json!({"name": "s"}), json!({"unauthenticated": true})),
+        server("s", json!(8080), patch),
+    ]);
+    let found = names(&inbound(&index, "a", 8080).unwrap().authorizations);
+    assert_eq!(found, ["serverauthorization/b", "serverauthorization/z", "authorizationpolicy/a", "default/audit"]);
+}
+
+#[test]
+fn what_cannot_be_carried_out_counts_as_not_there() {
+    let broken = Object::Server(typed(json!({
+        "metadata": {"name": "s", "namespace": "ns"}, "spec": {"podSelector": {}, "port": 8080, "accessPolicy": "x"},
+    })));
+    let mut index = web(vec![server("s", json!(8080), json!({}))]);
+    assert_eq!(inbound(&index, "a", 8080).unwrap().meta.name(), "s");
+    index.apply(Event::Apply(broken));
+    assert_eq!(inbound(&index, "a", 8080).unwrap().meta.name(), "all-unauthenticated", "nor does what it said before");
+}
+
+// The evaluator: from the text of 6.4, over the objects as they are written.
+
+struct Asks<'a> {
+    addr: IpAddr,
+    /// `None` is plaintext, the empty text TLS without a certificate.
+    identity: Option<&'a str>,
+}
+
+/// Whether `client` may use port 8080, which is named `http`, of pod `ns/a`, which is labelled app=web.
+fn naive(objects: &[Value], client: &Asks<'_>) -> bool {
+    if client.addr.is_loopback() {
+        return true;
+    }
+    let of =
+        |kind: &'static str| objects.iter().filter(move |o| o["kind"] == kind && o["metadata"]["namespace"] == "ns");
+    let mut servers: Vec<&Value> = of("Server")
+        .filter(|s| s["spec"]["port"] == 8080 || s["spec"]["port"] == "http")
+        .filter(|s| labelled(&s["spec"]["podSelector"], "web"))
+        .collect();
+    servers.sort_by_key(|s| {
+        let created = s["metadata"]["creationTimestamp"].as_str();
+        (created.is_none(), created.unwrap_or_default(), s["metadata"]["name"].as_str())
+    });
+    let Some(server) = servers.first() else { return true };
+    let name = &server["metadata"]["name"];
+    let inside = || inside("10.0.0.0/8", client.addr) || inside("fd00::/8", client.addr);
+    let proven = client.identity.is_some_and(|identity| !identity.is_empty());
+    let by_itself = match server["spec"]["accessPolicy"].as_str() {
+        None | Some("deny") => false,
+        Some("all-unauthenticated" | "audit") => true,
+        Some("all-authenticated") => proven,
+        Some("cluster-unauthenticated") => inside(),
+        Some("cluster-authenticated") => inside() && proven,
+        other => panic!("{other:?}"),
+    };
+    let by_server_authorization = of("ServerAuthorization").any(|saz| {
+        let (of, who) = (&saz["spec"]["server"], &saz["spec"]["client"]);
+        let is_of = match of.get("name") {
+            Some(wanted) => wanted == name,
+            None => labelled(&of["selector"], server["metadata"]["labels"]["app"].as_str().unwrap_or_default()),
+        };
+        let from = who.get("networks").map_or_else(inside, |networks| in_networks(networks, client.addr));
+        let tls = &who["meshTLS"];
+        let proves = who["unauthenticated"] == true
+            || tls["unauthenticatedTLS"] == true && client.identity.is_some()
+            || is_one_of(&tls["identities"], client)
+            || tls["serviceAccounts"].as_array().into_iter().flatten().any(|a| is_account(a, "ns", client));
+        is_of && from && proves
+    });
+    let by_policy = of("AuthorizationPolicy").any(|policy| {
+        let target = &policy["spec"]["targetRef"];
+        let is_target = target["kind"] == "Namespace" || target["name"] == *name;
+        let required = policy["spec"]["requiredAuthenticationRefs"].as_array().unwrap();
+        is_target
+            && required.iter().all(|required| {
+                let namespace = required["namespace"].as_str().unwrap_or("ns");
+                let found = objects.iter().find(|o| {
+                    o["kind"] == required["kind"]
+                        && o["metadata"]["namespace"] == namespace
+                        && o["metadata"]["name"] == required["name"]
+                });
+                match required["kind"].as_str().unwrap() {
+                    "ServiceAccount" => is_account(required, "ns", client),
+                    "NetworkAuthentication" => {
+                        found.is_some_and(|found| in_networks(&found["spec"]["networks"], client.addr))
+                    }
+                    _ => found.is_some_and(|found| {
+                        let refs = found["spec"]["identityRefs"].as_array().into_iter().flatten();
+                        is_one_of(&found["spec"]["identities"], client)
+                            || refs.into_iter().any(|r| match r["kind"].as_str() {
+                                Some("Namespace") => {
+                                    let end = format!(
+                                        ".{}.serviceaccount.identity.linkerd.cluster.local",
+                                        r["name"].as_str().unwrap()
+                                    );
+                                    client.identity.is_some_and(|identity| identity.ends_with(&end))
+                                }
+                                _ => is_account(r, namespace, client),
+                            })
+                    }),
+                }
+            })
+    });
+    by_itself || by_server_authorization || by_policy
+}
+
+fn labelled(selector: &Value, app: &str) -> bool {
+    let by_labels = selector["matchLabels"]["app"].as_str().is_none_or(|wanted| wanted == app);
+    by_labels
+        && selector["matchExpressions"].as_array().into_iter().flatten().all(|e| {
+            let listed = e["values"].as_array().is_some_and(|values| values.iter().any(|v| v == app));
+            match e["operator"].as_str() {
+                Some("In") => listed,
+                Some("NotIn") => !listed,
+                Some("Exists") => !app.is_empty(),
+                _ => app.is_empty(),
+            }
+        })
+}
+
+/// By the written form of addresses, which in these networks ends at a whole byte.
+fn inside(network: &str, addr: IpAddr) -> bool {
+    // An address alone is of IPv4 here.
+    let (net, length) = network.split_once('/').unwrap_or((network, "32"));
+    let (net, length): (IpAddr, usize) = (net.parse().unwrap(), length.parse().unwrap());
+    let bytes = |addr: IpAddr| match addr {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    net.is_ipv4() == addr.is_ipv4() && bytes(net)[..length / 8] == bytes(addr)[..length / 8]
+}
+
+fn in_networks(networks: &Value, addr: IpAddr) -> bool {
+    networks.as_array().unwrap().iter().any(|network| {
+        let left_out = network["except"].as_array().into_iter().flatten();
+        inside(network["cidr"].as_str().unwrap(), addr)
+            && !left_out.into_iter().any(|e| inside(e.as_str().unwrap(), addr))
+    })
+}
+
+fn is_one_of(identities: &Value, client: &Asks<'_>) -> bool {
+    let Some(own) = client.identity.filter(|own| !own.is_empty()) else { return false };
+    identities.as_array().into_iter().flatten().any(|wanted| match wanted.as_str().unwrap() {
+        "*" => true,
+        wanted => match wanted.strip_prefix('*') {
+            Some(end) => own.ends_with(end) && own.len() > end.len(),
+            None => own == wanted,
+        },
+    })
+}
+
+fn is_account(account: &Value, own: &str, client: &Asks<'_>) -> bool {
+    let namespace = account["namespace"].as_str().unwrap_or(own);
+    let name =
+        format!("{}.{namespace}.serviceaccount.identity.linkerd.cluster.local", account["name"].as_str().unwrap());
+    client.identity == Some(name.as_str())
+}
+
+fn any_of(values: &[Value]) -> impl Strategy<Value = Value> + Clone + use<> {
+    prop::sample::select(values.to_vec())
+}
+
+fn network() -> impl Strategy<Value = Value> {
+    any_of(&[
+        json!({"cidr": "0.0.0.0/0"}),
+        json!({"cidr": "10.0.0.0/8"}),
+        json!({"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}),
+        json!({"cidr": "192.0.2.0/24", "except": ["192.0.2.7"]}),
+        json!({"cidr": "::/0", "except": ["fd00::/8"]}),
+    ])
+}
+
+fn identity_texts() -> impl Strategy<Value = Value> {
+    any_of(&[
+        json!(["*"]),
+        json!(["web.ns.serviceaccount.identity.linkerd.cluster.local"]),
+        json!(["*.ns.serviceaccount.identity.linkerd.cluster.local"]),
+        json!(["*.cluster.local", "spiffe://td/x"]),
+        json!(["nobody.example"]),
+    ])
+}
+
+fn account() -> impl Strategy<Value = Value> {
+    any_of(&[
+        json!({"kind": "ServiceAccount", "name": "web"}),
+        json!({"kind": "ServiceAccount", "name": "web", "namespace": "other"}),
+        json!({"kind": "ServiceAccount", "name": "api", "namespace": "ns"}),
+    ])
+}
+
+fn selector() -> impl Strategy<Value = Value> {
+    let expression = |operator: &str, values: &[&str]| {
+        let mut e = json!({"key": "app", "operator": operator});
+        if !values.is_empty() {
+            e["values"] = json!(values);
+        }
+        json!({"matchExpressions": [e]})
+    };
+    any_of(&[
+        json!({}),
+        json!({"matchLabels": {"app": "web"}}),
+        json!({"matchLabels": {"app": "api"}}),
+        expression("In", &["web", "x"]),
+        expression("NotIn", &["web"]),
+        expression("Exists", &[]),
+        expression("DoesNotExist", &[]),
+    ])
+}
+
+fn spec() -> impl Strategy<Value = (Kind, Value)> {
+    let servers = (
+        selector(),
+        any_of(&[json!(8080), json!("http"), json!(8081)]),
+        prop::option::of(prop::sample::select(DefaultPolicy::ALL.to_vec())),
+        any_of(&[json!("unknown"), json!("HTTP/2"), json!("gRPC"), json!("opaque")]),
+    )
+        .prop_map(|(selector, port, access, protocol)| {
+            let mut spec = json!({"podSelector": selector, "port": port, "proxyProtocol": protocol});
+            if let Some(access) = access {
+                spec["accessPolicy"] = json!(access.as_str());
+            }
+            (Kind::Server, spec)
+        });
+    let clients = prop_oneof![
+        Just(json!({"unauthenticated": true})),
+        Just(json!({"meshTLS": {"unauthenticatedTLS": true}})),
+        identity_texts().prop_map(|texts| json!({"meshTLS": {"identities": texts}})),
+        account().prop_map(|account| json!({"meshTLS": {"serviceAccounts": [account]}})),
+    ];
+    let server_refs = prop_oneof![
+        any_of(&[json!({"name": "a"}), json!({"name": "b"})]),
+        selector().prop_map(|s| json!({"selector": s}))
+    ];
+    let server_authorizations =
+        (server_refs, clients, prop::option::of(network())).prop_map(|(server, mut client, net)| {
+            if let Some(net) = net {
+                client["networks"] = json!([net]);
+            }
+            (Kind::ServerAuthorization, json!({"server": server, "client": client}))
+        });
+    let namespaces = prop::option::of(any_of(&[json!("ns"), json!("other")]));
+    let names = any_of(&[json!("a"), json!("b")]);
+    let refer = |kind: &'static str| {
+        (names.clone(), namespaces.clone()).prop_map(move |(name, namespace)| {
+            let mut reference = json!({"group": "policy.linkerd.io", "kind": kind, "name": name});
+            if let Some(namespace) = namespace {
+                reference["namespace"] = namespace;
+            }
+            reference
+        })
+    };
+    let identity = prop::option::of(prop_oneof![3 => refer("MeshTLSAuthentication"), 1 => account()]);
+    let targets = prop_oneof![
+        names.clone().prop_map(|name| json!({"group": "policy.linkerd.io", "kind": "Server", "name": name})),
+        Just(json!({"kind": "Namespace", "name": "ns"})),
+    ];
+    let policies = (targets, identity, prop::option::of(refer("NetworkAuthentication"))).prop_map(
+        |(target, identity, network)| {
+            let required: Vec<Value> = identity.into_iter().chain(network).collect();
+            (Kind::AuthorizationPolicy, json!({"targetRef": target, "requiredAuthenticationRefs": required}))
+        },
+    );
+    let of_namespace = json!({"kind": "Namespace", "name": "other"});
+    let mesh_tls = prop_oneof![
+        identity_texts().prop_map(|texts| json!({"identities": texts})),
+        prop_oneof![2 => account(), 1 => Just(of_namespace)].prop_map(|r| json!({"identityRefs": [r]})),
+    ]
+    .prop_map(|spec| (Kind::MeshTlsAuthentication, spec));
+    let networks = prop::collection::vec(network(), 1..3)
+        .prop_map(|networks| (Kind::NetworkAuthentication, json!({"networks": networks})));
+    prop_oneof![3 => servers, 2 => server_authorizations, 3 => policies, 2 => mesh_tls, 2 => networks]
+}
+
+/// An object as it is written, which can be carried out.
+pub(super) fn written() -> impl Strategy<Value = (Kind, Value)> {
+    (spec(), 0..2u8, any::<bool>(), prop::option::of(1..3u8), any::<bool>()).prop_map(
+        |((kind, spec), name, elsewhere, day, label)| {
+            // Only what may be referred to from elsewhere is interesting there.
+            let may = matches!(kind, Kind::MeshTlsAuthentication | Kind::NetworkAuthentication | Kind::Server);
+            let namespace = if may && elsewhere { "other" } else { "ns" };
+            let name = if name == 0 { "a" } else { "b" };
+            let mut metadata = json!({"name": name, "namespace": namespace});
+            if let Some(day) = day {
+                metadata["creationTimestamp"] = json!(format!("2026-01-{day:02}T00:00:00Z"));
+            }
+            if label {
+                metadata["labels"] = json!({"app": "web"});
+            }
+            (kind, json!({"kind": kind.as_str(), "metadata": metadata, "spec": spec}))
+        },
+    )
+}
+
+const ADDRESSES: [&str; 8] =
+    ["127.0.0.1", "10.1.2.3", "10.2.0.1", "192.0.2.7", "192.0.2.8", "203.0.113.1", "fd00::1", "2001:db8::1"];
+const IDENTITIES: [&str; 6] = [
+    "",
+    "web.ns.serviceaccount.identity.linkerd.cluster.local",
+    "api.ns.serviceaccount.identity.linkerd.cluster.local",
+    "web.other.serviceaccount.identity.linkerd.cluster.local",
+    "spiffe://td/x",
+    "cluster.local",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+
+    /// What the index lets in, the text of 6.4 lets in, and nobody else.
+    #[test]
+    fn authorization_is_what_its_text_says(objects in prop::collection::vec(written(), 0..9)) {
+        // One object of each name.
+        let objects: BTreeMap<String, (Kind, Value)> = objects
+            .into_iter()
+            .map(|(kind, o)| (format!("{} {} {}", o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]), (kind, o)))
+            .collect();
+        let mut index = web(vec![]);
+        for (kind, object) in objects.values() {
+            index.apply(Event::Apply(policy::read(*kind, object.clone()).unwrap()));
+        }
+        let written: Vec<Value> = objects.into_values().map(|(_, object)| object).collect();
+        let policy = inbound(&index, "a", 8080).unwrap();
+        for addr in ADDRESSES {
+            let addr: IpAddr = addr.parse().unwrap();
+            for text in [None].into_iter().chain(IDENTITIES.map(Some)) {
+                let identity: Option<Identity> = text.filter(|t| !t.is_empty()).map(|t| t.parse().unwrap());
+                let tls = match (&text, &identity) {
+                    (None, _) => ClientTls::None,
+                    (Some(_), None) => ClientTls::Unauthenticated,
+                    (Some(_), Some(identity)) => ClientTls::Identity(identity),
+                };
+                let permitted: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
+                let expected = naive(&written, &Asks { addr, identity: text });
+                prop_assert_eq!(permitted.is_some(), expected, "{} {:?} by {:?}", addr, text, permitted);
+            }
+        }
+    }
+}

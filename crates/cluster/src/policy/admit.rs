@@ -1,0 +1,90 @@
+//! What the validating webhook says of an object of the mesh's own kinds, or of a route.
+
+use super::{GROUP, KINDS, Mistake, read};
+use serde_json::{Value, json};
+
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+/// What is said to a review.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Review {
+    /// Why the object is refused, if it is.
+    pub mistakes: Vec<Mistake>,
+    pub warnings: Vec<String>,
+}
+
+/// Of the request of an AdmissionReview. An object of a kind that is nothing to us is let through.
+pub fn review(request: &Value) -> Review {
+    let text = |name: &str| request["kind"][name].as_str().unwrap_or_default();
+    let (group, kind) = (text("group"), text("kind"));
+    let mut object = request["object"].clone();
+    if object["metadata"].is_object() && object["metadata"]["namespace"].is_null() {
+        object["metadata"]["namespace"] = request["namespace"].clone();
+    }
+    match group {
+        GROUP => {
+            let mistakes = match KINDS.into_iter().find(|carried_out| carried_out.as_str() == kind) {
+                Some(kind) => read(kind, object).err().unwrap_or_default(),
+                None => {
+                    let message = format!("this version of weft does not carry out objects of the kind {kind}");
+                    vec![Mistake::new("kind", message, "remove it: nothing that it says would hold")]
+                }
+            };
+            Review { mistakes, warnings: vec![] }
+        }
+        GATEWAY => route(kind, &object),
+        _ => Review::default(),
+    }
+}
+
+/// A route of the Gateway API may be another implementation's to carry out, unless its parent can only be ours.
+fn route(kind: &str, object: &Value) -> Review {
+    let mut review = Review::default();
+    let parents = object["spec"]["parentRefs"].as_array().into_iter().flatten();
+    for (i, parent) in parents.enumerate() {
+        let parent_kind = parent["kind"].as_str().unwrap_or("Gateway");
+        let at = format!("spec.parentRefs[{i}]");
+        if parent["group"] == GROUP {
+            let message =
+                format!("this version of weft does not carry out a {kind} of a parent of the kind {parent_kind}");
+            review.mistakes.push(Mistake::new(at, message, "remove it: nothing that the route says would hold there"));
+        } else if parent_kind == "Service" && [json!(""), json!("core")].contains(&parent["group"]) {
+            let warning = format!("{at}: this version of weft does not carry out a {kind} of a Service");
+            review.warnings.push(warning);
+        }
+    }
+    review
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reviewed(group: &str, kind: &str, spec: Value) -> (Vec<String>, usize) {
+        let object = json!({"kind": kind, "metadata": {"name": "a"}, "spec": spec});
+        let request =
+            json!({"kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "ns", "object": object});
+        let Review { mistakes, warnings } = review(&request);
+        (mistakes.into_iter().map(|m| m.field).collect(), warnings.len())
+    }
+
+    #[test]
+    fn what_is_not_carried_out_is_refused() {
+        let fine = (vec![], 0);
+        assert_eq!(reviewed(GROUP, "Server", json!({"podSelector": {}, "port": 80})), fine);
+        assert_eq!(reviewed(GROUP, "Server", json!({"podSelector": {}})).0, ["spec"]);
+        let target =
+            |name: &str| json!({"targetRef": {"kind": "Namespace", "name": name}, "requiredAuthenticationRefs": []});
+        assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("ns")), fine, "the namespace of the request");
+        assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("other")).0, ["spec.targetRef.name"]);
+        for kind in ["EgressNetwork", "HTTPLocalRateLimitPolicy", "HTTPRoute"] {
+            assert_eq!(reviewed(GROUP, kind, json!({})).0, ["kind"], "{kind}");
+        }
+        assert_eq!(reviewed("example.com", "Server", json!({})), fine);
+        let route = |parents: Value| reviewed(GATEWAY, "HTTPRoute", json!({"parentRefs": parents}));
+        assert_eq!(route(json!([{"name": "gateway"}, {"group": GATEWAY, "kind": "Gateway", "name": "g"}])), fine);
+        let server = json!({"group": GROUP, "kind": "Server", "name": "s"});
+        assert_eq!(route(json!([{"name": "gateway"}, server])), (vec!["spec.parentRefs[1]".to_owned()], 0));
+        assert_eq!(route(json!([{"group": "", "kind": "Service", "name": "s"}])), (vec![], 1));
+    }
+}

@@ -1,0 +1,43 @@
+//! How the API server knows these kinds.
+
+use crate::Kind;
+
+/// The mesh's own kinds that are carried out.
+pub const KINDS: [Kind; 5] = [
+    Kind::Server,
+    Kind::ServerAuthorization,
+    Kind::AuthorizationPolicy,
+    Kind::MeshTlsAuthentication,
+    Kind::NetworkAuthentication,
+];
+
+pub(crate) const GROUP: &str = "policy.linkerd.io";
+
+/// Where objects of a kind are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) group: &'static str,
+    pub(crate) plural: &'static str,
+    /// The newest first.
+    pub(crate) versions: &'static [&'static str],
+}
+
+/// `None` for a kind that Kubernetes itself brings.
+pub(crate) fn definition(kind: Kind) -> Option<Definition> {
+    let (plural, versions): (_, &[&str]) = match kind {
+        Kind::Server => ("servers", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"]),
+        Kind::ServerAuthorization => ("serverauthorizations", &["v1beta1", "v1alpha1"]),
+        Kind::AuthorizationPolicy => ("authorizationpolicies", &["v1alpha1"]),
+        Kind::MeshTlsAuthentication => ("meshtlsauthentications", &["v1alpha1"]),
+        Kind::NetworkAuthentication => ("networkauthentications", &["v1alpha1"]),
+        Kind::Namespace
+        | Kind::ServiceAccount
+        | Kind::Deployment
+        | Kind::Service
+        | Kind::Pod
+        | Kind::EndpointSlice
+        | Kind::Node
+        | Kind::Token => return None,
+    };
+    Some(Definition { group: GROUP, plural, versions })
+}

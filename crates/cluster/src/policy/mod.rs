@@ -1,0 +1,136 @@
+//! The mesh's own kinds of objects: what they say, and whether it can be carried out.
+//!
+//! ```text
+//! JSON ─► read ─► Object (fields have their types) ─► checked ─► what the index holds
+//! ```
+//!
+//! The same functions decide what the API server is told at admission, what a watch quarantines and what a manifest on disk may
+//! say. An object is carried out whole or not at all. Nothing here knows of other objects.
+
+mod admit;
+mod authentication;
+mod authorization;
+mod definition;
+mod reference;
+mod selector;
+mod server;
+
+pub use admit::{Review, review};
+pub(crate) use authentication::{Identities, IdentityMatch, Networks};
+pub use authentication::{MeshTlsAuthenticationSpec, NetworkAuthenticationSpec, NetworkSpec};
+pub use authorization::{
+    AccountSpec, AuthorizationPolicySpec, ClientSpec, MeshTlsSpec, ServerAuthorizationSpec, ServerRefSpec,
+};
+pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target};
+pub use definition::KINDS;
+pub(crate) use definition::{Definition, GROUP, definition};
+pub use reference::ReferenceSpec;
+pub(crate) use selector::Selector;
+pub use server::ServerSpec;
+pub(crate) use server::{Port, Spoken};
+
+use crate::{Kind, Object};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::fmt;
+
+/// An object of one of these kinds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Custom<S> {
+    #[serde(default)]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    pub spec: S,
+}
+
+pub type Server = Custom<ServerSpec>;
+pub type ServerAuthorization = Custom<ServerAuthorizationSpec>;
+pub type AuthorizationPolicy = Custom<AuthorizationPolicySpec>;
+pub type MeshTlsAuthentication = Custom<MeshTlsAuthenticationSpec>;
+pub type NetworkAuthentication = Custom<NetworkAuthenticationSpec>;
+
+/// Something that an object says and that cannot be, or is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Its path, such as `spec.client.networks[0].cidr`.
+    pub field: String,
+    pub message: String,
+    /// What may stand there.
+    pub remedy: String,
+}
+
+impl Mistake {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.field, self.message, self.remedy)
+    }
+}
+
+/// All mistakes of an object in one text.
+pub fn told(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+}
+
+/// The object, if it is one of `kind` and can be carried out.
+///
+/// # Errors
+/// Everything that is wrong with it; `kind` is none of these kinds.
+pub fn read(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
+    let object = match kind {
+        Kind::Server => Object::Server(typed(object)?),
+        Kind::ServerAuthorization => Object::ServerAuthorization(typed(object)?),
+        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(object)?),
+        Kind::MeshTlsAuthentication => Object::MeshTlsAuthentication(typed(object)?),
+        Kind::NetworkAuthentication => Object::NetworkAuthentication(typed(object)?),
+        other => {
+            let message = format!("{} is no kind of the mesh", other.as_str());
+            return Err(vec![Mistake::new("kind", message, "use another kind")]);
+        }
+    };
+    match check(&object) {
+        mistakes if mistakes.is_empty() => Ok(object),
+        mistakes => Err(mistakes),
+    }
+}
+
+fn typed<S: DeserializeOwned>(object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
+    serde_path_to_error::deserialize(object).map(Box::new).map_err(|error| {
+        let field = error.path().to_string();
+        vec![Mistake::new(field, error.into_inner().to_string(), "give a value of the right type")]
+    })
+}
+
+/// Everything that is wrong with an object; of other kinds nothing is known here.
+pub(crate) fn check(object: &Object) -> Vec<Mistake> {
+    let namespace = object.key().namespace;
+    match object {
+        Object::Server(o) => o.spec.checked().err(),
+        Object::ServerAuthorization(o) => o.spec.checked(&namespace).err(),
+        Object::AuthorizationPolicy(o) => o.spec.checked(&namespace).err(),
+        Object::MeshTlsAuthentication(o) => o.spec.checked(&namespace).err(),
+        Object::NetworkAuthentication(o) => o.spec.checked().err(),
+        _ => None,
+    }
+    .unwrap_or_default()
+}
+
+/// What came of an object's fields, unless something is wrong.
+fn all_right<T>(checked: Option<T>, mistakes: Vec<Mistake>) -> Result<T, Vec<Mistake>> {
+    match checked {
+        Some(checked) if mistakes.is_empty() => Ok(checked),
+        _ => Err(mistakes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

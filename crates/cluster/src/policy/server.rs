@@ -1,0 +1,125 @@
+//! Servers: a port of some pods, what it speaks, and who may call it where nothing else says so.
+
+use super::{Mistake, Selector, all_right};
+use crate::annotation::is_port_name;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use weft_model::policy::inbound::DefaultPolicy;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerSpec {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_workload_selector: Option<LabelSelector>,
+    pub port: IntOrString,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_policy: Option<String>,
+}
+
+/// What a Server says: a port of the pods that it selects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pods: Selector,
+    port: PortRef,
+    pub(crate) spoken: Spoken,
+    pub(crate) access: DefaultPolicy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PortRef {
+    Number(u16),
+    /// Of whatever port of a pod has this name.
+    Name(String),
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Unknown,
+    Http1,
+    Http2,
+    Grpc,
+    Opaque,
+    Tls,
+}
+
+impl Spoken {
+    const ALL: [(&str, Self); 6] = [
+        ("unknown", Self::Unknown),
+        ("HTTP/1", Self::Http1),
+        ("HTTP/2", Self::Http2),
+        ("gRPC", Self::Grpc),
+        ("opaque", Self::Opaque),
+        ("TLS", Self::Tls),
+    ];
+}
+
+impl ServerSpec {
+    pub(crate) fn checked(&self) -> Result<Port, Vec<Mistake>> {
+        let Self { pod_selector, external_workload_selector, port, proxy_protocol, access_policy } = self;
+        let mut mistakes = vec![];
+        let mut mistake = |field: &str, message: &str, remedy: &str| {
+            mistakes.push(Mistake::new(format!("spec.{field}"), message, remedy));
+        };
+        if external_workload_selector.is_some() {
+            let message = "this version of weft does not carry out Servers of external workloads";
+            mistake("externalWorkloadSelector", message, "use podSelector");
+        } else if pod_selector.is_none() {
+            mistake(
+                "podSelector",
+                "the Server selects nothing",
+                "give the labels of pods, or {} for all of the namespace",
+            );
+        }
+        let port = match port {
+            IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0).map(PortRef::Number),
+            IntOrString::String(text) if is_port_name(text) => Some(PortRef::Name(text.clone())),
+            IntOrString::String(text) => text.parse().ok().filter(|n| *n > 0).map(PortRef::Number),
+        };
+        if port.is_none() {
+            mistake("port", "it is no port", "use 1 to 65535, or the name of a container's port");
+        }
+        let text = proxy_protocol.as_deref().unwrap_or("unknown");
+        let spoken = Spoken::ALL.iter().find(|(name, _)| *name == text).map(|(_, spoken)| *spoken);
+        if spoken.is_none() {
+            let names = Spoken::ALL.map(|(name, _)| name).join(", ");
+            mistake("proxyProtocol", &format!("{text:?} is no protocol"), &format!("use one of {names}"));
+        }
+        let text = access_policy.as_deref().unwrap_or("deny");
+        let access = text.parse::<DefaultPolicy>();
+        if access.is_err() {
+            let names = DefaultPolicy::ALL.map(DefaultPolicy::as_str).join(", ");
+            mistake("accessPolicy", &format!("{text:?} is no policy"), &format!("use one of {names}"));
+        }
+        let pods = match Selector::checked(&pod_selector.clone().unwrap_or_default(), "spec.podSelector") {
+            Ok(pods) => Some(pods),
+            Err(wrong) => {
+                mistakes.extend(wrong);
+                None
+            }
+        };
+        let server = (|| Some(Port { pods: pods?, port: port?, spoken: spoken?, access: access.ok()? }))();
+        all_right(server, mistakes)
+    }
+}
+
+impl Port {
+    /// Whether it is of this port of a pod with these labels; the port's names are those that its containers give it.
+    pub(crate) fn is_of<'a>(
+        &self,
+        labels: &BTreeMap<String, String>,
+        port: u16,
+        mut names: impl Iterator<Item = &'a str>,
+    ) -> bool {
+        let is_port = match &self.port {
+            PortRef::Number(number) => *number == port,
+            PortRef::Name(name) => names.any(|n| n == name),
+        };
+        is_port && self.pods.selects(labels)
+    }
+}

@@ -1,0 +1,35 @@
+//! The examples of `docs/authorization.md`: each is taken, and all of them together let in whom the page says.
+
+use std::path::Path;
+use weft_cluster::{
+    Event, Index, Object,
+    index::{Answer, Question, Settings},
+    manifest,
+};
+
+#[test]
+fn the_examples_of_the_page_are_carried_out() {
+    let page = include_str!("../../../../docs/authorization.md");
+    let examples: Vec<&str> =
+        page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    assert!(examples.len() > 4);
+    let mut index = Index::new(Settings::default());
+    let pod = serde_json::json!({
+        "metadata": {"name": "web-1", "namespace": "emojivoto", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]},
+    });
+    index.apply(Event::Apply(Object::Pod(Box::new(serde_json::from_value(pod).unwrap()))));
+    for example in examples {
+        let loaded = manifest::load_text(Path::new("authorization.md"), example);
+        assert!(loaded.problems.is_empty() && !loaded.objects.is_empty(), "{example}: {:?}", loaded.problems);
+        for located in loaded.objects {
+            index.apply(Event::Apply(located.object));
+        }
+    }
+    let question = Question::Inbound { namespace: "emojivoto".into(), pod: "web-1".into(), port: 8080 };
+    let Ok(Answer::Inbound(policy)) = index.answer(&question).answer else { panic!() };
+    let names: Vec<String> =
+        policy.authorizations.iter().map(|a| format!("{}/{}", a.meta.kind(), a.meta.name())).collect();
+    let expected = ["serverauthorization/web", "authorizationpolicy/office", "authorizationpolicy/web"];
+    assert_eq!((policy.meta.name(), names), ("web", expected.map(str::to_owned).to_vec()));
+}

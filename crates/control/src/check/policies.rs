@@ -1,0 +1,35 @@
+//! Whether what people say of who may call whom can be carried out.
+
+use super::{Run, none, table, text};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use weft_cluster::{
+    kubernetes::Cluster,
+    policy::{self, KINDS},
+};
+
+/// Objects that a message names.
+const TOLD: usize = 5;
+
+pub(super) async fn carried_out(run: &mut Run<'_>, cluster: &Cluster) -> ControlFlow<()> {
+    run.line(&table::QUARANTINED, async || quarantined(cluster).await).await
+}
+
+async fn quarantined(cluster: &Cluster) -> Result<(), String> {
+    let mut wrong = vec![];
+    for kind in KINDS {
+        for object in cluster.policies(kind).await.map_err(text)? {
+            let name = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+            let of = format!("{} {}/{}", kind.as_str(), name(&object, "namespace"), name(&object, "name"));
+            if let Err(mistakes) = policy::read(kind, object) {
+                wrong.push(format!("{of}: {}", policy::told(&mistakes)));
+            }
+        }
+    }
+    let more = wrong.len().saturating_sub(TOLD);
+    wrong.truncate(TOLD);
+    if more > 0 {
+        wrong.push(format!("and {more} more"));
+    }
+    none(wrong)
+}

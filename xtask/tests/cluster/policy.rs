@@ -1,0 +1,164 @@
+//! Who may call what: the control plane's own ports, and an app's as its owner says.
+
+use crate::{
+    app, cluster, linkerd,
+    mesh::{CONTROL_PLANE, bot, eventually, printed, ready},
+};
+use weft_testkit::kubernetes::Cluster;
+
+/// The address of a pod.
+fn address(cluster: &Cluster, namespace: &str, selector: &str) -> String {
+    let words =
+        format!("--namespace {namespace} get pods --selector {selector} --output jsonpath={{.items[0].status.podIP}}");
+    cluster.ask(&words).unwrap()
+}
+
+/// What somebody on the node, who is of no mesh, is answered: a status of HTTP, or 000 if the connection is cut.
+fn asked(cluster: &Cluster, url: &str) -> String {
+    curl(cluster, &["--write-out", "%{http_code}", url])
+}
+
+/// The same of a call of gRPC, with its status behind.
+fn called(cluster: &Cluster, url: &str) -> String {
+    let call = ["--http2-prior-knowledge", "--header", "content-type: application/grpc", "--header", "te: trailers"];
+    let empty = ["--data", "", "--write-out", "%{http_code} %header{grpc-status}", url];
+    curl(cluster, &[&call[..], &empty[..]].concat())
+}
+
+fn curl(cluster: &Cluster, options: &[&str]) -> String {
+    let words = [&["curl", "--silent", "--max-time", "20", "--output", "/dev/null"], options].concat();
+    String::from_utf8(cluster.on_node(&words).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn whoever_is_not_named_is_denied() {
+    let Some(cluster) = cluster() else { return };
+    let _alone = linkerd();
+    let gateway_api = cluster.gateway_api("standard").display().to_string();
+    cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
+    cluster.apply(&printed(cluster, &["install", "--crds"])).unwrap();
+    let images = ["--control-plane-version=test", "--image-pull-policy=Never", "--set=disableIPv6=false"];
+    cluster.apply(&printed(cluster, &[&["install"], &images[..]].concat())).unwrap();
+    ready(cluster, "linkerd", &CONTROL_PLANE);
+
+    the_control_plane_lets_in_whom_it_should(cluster);
+    what_cannot_be_carried_out_is_refused(cluster);
+    an_app_lets_in_whom_its_owner_names(cluster);
+
+    cluster.ask("delete namespace guarded").unwrap();
+    let uninstall = printed(cluster, &["uninstall"]);
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("policy-uninstall.yaml");
+    std::fs::write(&file, uninstall).unwrap();
+    cluster.ask(&format!("delete --filename {}", file.display())).unwrap();
+}
+
+fn the_control_plane_lets_in_whom_it_should(cluster: &Cluster) {
+    let of = |component: &str| address(cluster, "linkerd", &format!("linkerd.io/control-plane-component={component}"));
+    let (identity, destination, injector) = (of("identity"), of("destination"), of("proxy-injector"));
+    // Scrapes and probes.
+    for (address, admin) in [(&identity, 9990), (&destination, 9996), (&injector, 9995)] {
+        for port in [admin, 4191] {
+            let url = format!("http://{address}:{port}/metrics");
+            eventually(&url, || asked(cluster, &url) == "200");
+        }
+    }
+    // What follows is so from a proxy's first answer on, which destination's own proxy gets from destination.
+    for (address, what) in [(&identity, "identity"), (&destination, "destination"), (&injector, "injector")] {
+        let url = format!("http://{address}:4999/");
+        eventually(&format!("{what} to deny what is not named"), || asked(cluster, &url) == "403");
+    }
+    // Without an identity; on 8080 without the mesh's TLS. What denies in gRPC says 7, or else cuts the connection.
+    for (address, port, call) in [
+        (&destination, 8086, "io.linkerd.proxy.destination.Destination/Get"),
+        (&destination, 8090, "io.linkerd.proxy.inbound.InboundServerPolicies/GetPort"),
+        (&identity, 8080, "io.linkerd.proxy.identity.Identity/Certify"),
+    ] {
+        let url = format!("http://{address}:{port}/{call}");
+        eventually(&format!("{port} to deny"), || ["000 ", "403 7", "200 7"].contains(&called(cluster, &url).as_str()));
+    }
+    let denied = denials(cluster, &destination);
+    for server in ["linkerd-destination-grpc", "linkerd-policy-grpc"] {
+        assert!(denied.contains(&format!("srv_name=\"{server}\"")), "{server}: {denied}");
+    }
+}
+
+/// The series of what a proxy has denied.
+fn denials(cluster: &Cluster, address: &str) -> String {
+    let url = format!("http://{address}:4191/metrics");
+    let output = cluster.on_node(&["curl", "--silent", "--max-time", "60", &url]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| line.contains("authz_deny_total{")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The API server comes to know its webhooks in a while.
+fn what_cannot_be_carried_out_is_refused(cluster: &Cluster) {
+    let server = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: { name: early, namespace: default }
+spec: { podSelector: {}, port: 80, accessPolicy: everybody }
+";
+    let refused = || match cluster.apply(server) {
+        Ok(_) => {
+            cluster.ask("delete server early").unwrap();
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    eventually("the validator to refuse", || refused().is_some());
+    let told = refused().unwrap();
+    assert!(told.contains("spec.accessPolicy: \"everybody\" is no policy; use one of deny, "), "{told}");
+}
+
+const GUARD: &str = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: { name: web, namespace: guarded }
+spec: { podSelector: { matchLabels: { app: web } }, port: 8080 }
+";
+const GRANT: &str = "apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: web, namespace: guarded }
+spec:
+  targetRef: { group: policy.linkerd.io, kind: Server, name: web }
+  requiredAuthenticationRefs: [{ group: policy.linkerd.io, kind: MeshTLSAuthentication, name: bot }]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: MeshTLSAuthentication
+metadata: { name: bot, namespace: guarded }
+spec: { identityRefs: [{ kind: ServiceAccount, name: default }] }
+";
+const OPEN: &str = "apiVersion: policy.linkerd.io/v1beta1
+kind: ServerAuthorization
+metadata: { name: anybody, namespace: guarded }
+spec: { server: { name: web }, client: { unauthenticated: true } }
+";
+
+fn an_app_lets_in_whom_its_owner_names(cluster: &Cluster) {
+    // That it comes with proxies says that the webhook is open, and that certificates, destination and policy are to be had.
+    let trial = "create deployment trial --image=weft/demo:test --dry-run=server --output name";
+    cluster.until(trial, |_| true).unwrap();
+    cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: { name: guarded, annotations: { linkerd.io/inject: enabled } }\n").unwrap();
+    let injected = "--namespace guarded run trial --image=weft/demo:test --dry-run=server --output \
+                    jsonpath={.spec.initContainers[*].name}";
+    cluster.until(injected, |names| names.contains("linkerd-proxy")).unwrap();
+    cluster.apply(&(app("guarded", "linkerd.io/inject: enabled") + &bot("guarded"))).unwrap();
+    ready(cluster, "guarded", &[("emoji", "1"), ("voting", "1"), ("web", "2"), ("bot", "1")]);
+
+    let url = format!("http://{}:8080/", address(cluster, "guarded", "app=web"));
+    eventually("an open app", || asked(cluster, &url) == "200");
+    cluster.apply(GUARD).unwrap();
+    eventually("nobody to be let in", || asked(cluster, &url) == "403");
+    let bots = || {
+        let words = "--namespace guarded logs --selector app=bot --container bot --tail 3";
+        cluster.ask(words).unwrap()
+    };
+    eventually("the bot to be refused", || bots().lines().all(|line| line.contains("403")));
+    cluster.apply(GRANT).unwrap();
+    eventually("the bot to be let in", || !bots().contains("403"));
+    assert_eq!(asked(cluster, &url), "403", "it alone");
+    cluster.apply(OPEN).unwrap();
+    eventually("everybody in the cluster's networks", || asked(cluster, &url) == "200");
+    cluster.ask("--namespace guarded delete serverauthorization anybody").unwrap();
+    eventually("nobody else again", || asked(cluster, &url) == "403");
+    cluster.ask("--namespace guarded delete server web").unwrap();
+    eventually("an open app again", || asked(cluster, &url) == "200");
+}
