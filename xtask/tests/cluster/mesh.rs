@@ -13,7 +13,7 @@ use weft_testkit::kubernetes::{Cluster, built};
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-fn weft(cluster: &Cluster, words: &[&str]) -> Output {
+pub(crate) fn weft(cluster: &Cluster, words: &[&str]) -> Output {
     let mut command = Command::new(built("weft").unwrap());
     command.args(words).arg("--kubeconfig").arg(&cluster.kubeconfig).stdin(Stdio::null());
     command.output().unwrap()

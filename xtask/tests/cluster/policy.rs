@@ -2,7 +2,7 @@
 
 use crate::{
     app, cluster, linkerd,
-    mesh::{CONTROL_PLANE, bot, eventually, printed, ready},
+    mesh::{CONTROL_PLANE, bot, eventually, printed, ready, weft},
 };
 use weft_testkit::kubernetes::Cluster;
 
@@ -43,6 +43,7 @@ fn whoever_is_not_named_is_denied() {
 
     the_control_plane_lets_in_whom_it_should(cluster);
     what_cannot_be_carried_out_is_refused(cluster);
+    what_slips_in_is_named(cluster);
     an_app_lets_in_whom_its_owner_names(cluster);
 
     cluster.ask("delete namespace guarded").unwrap();
@@ -107,6 +108,20 @@ spec: { podSelector: {}, port: 80, accessPolicy: everybody }
     eventually("the validator to refuse", || refused().is_some());
     let told = refused().unwrap();
     assert!(told.contains("spec.accessPolicy: \"everybody\" is no policy; use one of deny, "), "{told}");
+}
+
+/// The webhook does not look at what is a control plane's.
+fn what_slips_in_is_named(cluster: &Cluster) {
+    let server = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: { name: slipped, namespace: default, labels: { linkerd.io/control-plane-ns: elsewhere } }
+spec: { podSelector: {}, port: 80, accessPolicy: everybody }
+";
+    cluster.apply(server).unwrap();
+    let check = weft(cluster, &["check", "--expected-version=test"]);
+    let told = String::from_utf8(check.stdout).unwrap();
+    assert!(!check.status.success() && told.contains("Server default/slipped: spec.accessPolicy"), "{told}");
+    cluster.ask("delete server slipped").unwrap();
 }
 
 const GUARD: &str = "apiVersion: policy.linkerd.io/v1beta3

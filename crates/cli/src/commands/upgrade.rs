@@ -67,7 +67,7 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
     if next.stored.by == Author::Linkerd {
         print::error(
             "weft: this takes over an installation of Linkerd's: apply it, and then `weft prune | kubectl delete -f -` takes away what weft \
-             has no use for, its validating webhooks first of all, which nobody answers any more",
+             has no use for",
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -112,7 +112,6 @@ impl Next {
             by: By::Cli,
             material,
             overrides: &yaml::text(&self.overrides),
-            validators: true,
         })
     }
 }

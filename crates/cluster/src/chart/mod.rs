@@ -37,11 +37,11 @@ const OF_DEFINITIONS: [&str; 4] = ["installGatewayAPI", "enableHttpRoutes", "ena
 const GENERATED: &str =
     "Generated from crates/cluster/src (WEFT_UPDATE=1 cargo test the_charts_follow_the_installation): do not edit.";
 
-/// All files of both charts, by their paths below `charts/`. `validators` is as in [`Installation`].
-pub fn charts(validators: bool) -> BTreeMap<String, String> {
+/// All files of both charts, by their paths below `charts/`.
+pub fn charts() -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     definitions(&mut files);
-    control_planes(validators, &mut files);
+    control_planes(&mut files);
     files
 }
 
@@ -79,7 +79,7 @@ fn definitions(files: &mut BTreeMap<String, String>) {
     }
 }
 
-fn control_planes(validators: bool, files: &mut BTreeMap<String, String>) {
+fn control_planes(files: &mut BTreeMap<String, String>) {
     let mut put = |name: &str, text: String| drop(files.insert(format!("{CONTROL_PLANE}/{name}"), text));
     put("Chart.yaml", about(CONTROL_PLANE, "The control plane of the mesh"));
     let defaults = serde_json::to_value(Values::default()).unwrap_or_default();
@@ -92,10 +92,8 @@ fn control_planes(validators: bool, files: &mut BTreeMap<String, String>) {
     let given = " \\\n  --set-file identityTrustAnchorsPEM=root.crt \\\n  --set-file identity.issuer.tls.crtPEM=issuer.crt \\\n  \
                  --set-file identity.issuer.tls.keyPEM=issuer.key";
     put("README.md", readme(CONTROL_PLANE, given, &table));
-    let served = |webhook: &&Webhook| validators || **webhook == Webhook::ProxyInjector;
-    let webhooks: Vec<Webhook> = Webhook::ALL.iter().filter(served).copied().collect();
     let refused: Vec<&Refused> = REFUSED.iter().collect();
-    put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{}\n{}", comment(), refusals(&refused), asked(&webhooks)));
+    put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{}\n{}", comment(), refusals(&refused), asked()));
     let material = material();
     let render = |values: &Values| {
         control_plane(Installation {
@@ -104,7 +102,6 @@ fn control_planes(validators: bool, files: &mut BTreeMap<String, String>) {
             by: By::Helm,
             material: &material,
             overrides: "",
-            validators,
         })
     };
     let probe = Probe::new(Variables::of_values(), &render);
@@ -120,14 +117,17 @@ fn material() -> Material {
         let value = value_of(webhook);
         Pair { certificate: made(value, "certificate"), key: made(value, "key") }
     };
+    let before = |webhook: Webhook| made(value_of(webhook), "before");
     Material {
         anchors_pem: String::new(),
         anchors_sha256: variable::stand_in("anchors"),
         issuer: Pair::default(),
         proxy_injector: pair(Webhook::ProxyInjector),
-        proxy_injector_before: made(value_of(Webhook::ProxyInjector), "before"),
+        proxy_injector_before: before(Webhook::ProxyInjector),
         profile_validator: pair(Webhook::ProfileValidator),
+        profile_validator_before: before(Webhook::ProfileValidator),
         policy_validator: pair(Webhook::PolicyValidator),
+        policy_validator_before: before(Webhook::PolicyValidator),
     }
 }
 
@@ -187,9 +187,9 @@ fn refusals(refused: &[&Refused]) -> String {
     define("weft.refusals", &list)
 }
 
-fn asked(webhooks: &[Webhook]) -> String {
+fn asked() -> String {
     let of = |webhook: &Webhook| json!({ "value": value_of(*webhook), "service": webhook.service(), "secret": webhook.secret() });
-    define("weft.served", &webhooks.iter().map(of).collect::<Vec<_>>())
+    define("weft.served", &Webhook::ALL.iter().map(of).collect::<Vec<_>>())
 }
 
 fn define(name: &str, list: &[Value]) -> String {

@@ -87,7 +87,7 @@ fn identity(installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
 }
 
 fn destination(installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
-    let (values, validators) = (meta.values, installation.validators);
+    let values = meta.values;
     let of = &values.destination_controller;
     let probe_networks: Vec<&str> = values.policy_controller.probe_networks.iter().map(|n| &**n).collect();
     let mut args = args("destination", ADMIN_DESTINATION, values, meta.namespace);
@@ -100,19 +100,16 @@ fn destination(installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
         format!("--probe-networks={}", probe_networks.join(",")),
         format!("--enable-h2-upgrade={}", values.enable_h2_upgrade),
         format!("--enable-ipv6={}", !values.disable_ipv6),
+        format!("--profile-validator-addr={}", listen(values, WEBHOOK)),
+        format!("--profile-validator-tls={PROFILE_TLS_DIR}"),
+        format!("--policy-validator-addr={}", listen(values, POLICY_WEBHOOK)),
+        format!("--policy-validator-tls={POLICY_TLS_DIR}"),
     ]);
     let secret = |webhook: Webhook| json!({ "secret": { "secretName": webhook.secret() } });
-    let mut mounts = vec![];
-    if validators {
-        args.extend([
-            format!("--profile-validator-addr={}", listen(values, WEBHOOK)),
-            format!("--profile-validator-tls={PROFILE_TLS_DIR}"),
-            format!("--policy-validator-addr={}", listen(values, POLICY_WEBHOOK)),
-            format!("--policy-validator-tls={POLICY_TLS_DIR}"),
-        ]);
-        mounts.push(("sp-tls", PROFILE_TLS_DIR, secret(Webhook::ProfileValidator)));
-        mounts.push(("policy-tls", POLICY_TLS_DIR, secret(Webhook::PolicyValidator)));
-    }
+    let mounts = vec![
+        ("sp-tls", PROFILE_TLS_DIR, secret(Webhook::ProfileValidator)),
+        ("policy-tls", POLICY_TLS_DIR, secret(Webhook::PolicyValidator)),
+    ];
     args.extend(of.additional_args.iter().map(ToString::to_string));
     let part = Part {
         name: DESTINATION,

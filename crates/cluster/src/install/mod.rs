@@ -90,9 +90,6 @@ pub struct Installation<'a> {
     pub material: &'a Material,
     /// YAML of the values that were given, for the Secret of [`By::Cli`].
     pub overrides: &'a str,
-    /// Whether the control plane of this version serves the validating webhooks: without a server they would refuse everything
-    /// where their policy is `Fail`.
-    pub validators: bool,
 }
 
 /// The mesh's own kinds.
@@ -113,7 +110,7 @@ pub fn control_plane(installation: Installation<'_>) -> Vec<Value> {
     objects.extend(webhook::all(&installation, &meta));
     objects.extend(unheeded::all(&meta));
     objects.extend(service::all(&meta));
-    objects.extend(policy::all(&installation, &meta));
+    objects.extend(policy::all(&meta));
     objects.extend(component::all(&installation, &meta));
     objects.extend(monitor::all(&meta));
     objects

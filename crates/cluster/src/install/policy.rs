@@ -5,7 +5,7 @@
 //! ever be certified.
 
 use super::{
-    Installation, Meta,
+    Meta,
     component::{ADMIN_DESTINATION, ADMIN_IDENTITY, ADMIN_INJECTOR, POLICY_WEBHOOK, WEBHOOK},
 };
 use crate::{label, policy::GROUP};
@@ -42,23 +42,20 @@ const MESH: &str = "all-authenticated";
 /// The API server, scrapers and the kubelet have no identity.
 const OPEN: &str = "all-unauthenticated";
 
-const PORTS: [Port; 7] = [
+const PORTS: [Port; 9] = [
     port(IDENTITY, "identity", port::IDENTITY, "gRPC", CERTIFYING),
     port("linkerd-destination-grpc", "destination", port::DESTINATION, "gRPC", MESH),
     port("linkerd-policy-grpc", "destination", port::POLICY, "gRPC", MESH),
+    port("linkerd-sp-validator", "destination", WEBHOOK, "opaque", OPEN),
+    port("linkerd-policy-validator", "destination", POLICY_WEBHOOK, "opaque", OPEN),
     port("linkerd-proxy-injector", "proxy-injector", WEBHOOK, "opaque", OPEN),
     port("linkerd-identity-admin", "identity", ADMIN_IDENTITY, "HTTP/1", OPEN),
     port("linkerd-destination-admin", "destination", ADMIN_DESTINATION, "HTTP/1", OPEN),
     port("linkerd-proxy-injector-admin", "proxy-injector", ADMIN_INJECTOR, "HTTP/1", OPEN),
 ];
-const VALIDATORS: [Port; 2] = [
-    port("linkerd-sp-validator", "destination", WEBHOOK, "opaque", OPEN),
-    port("linkerd-policy-validator", "destination", POLICY_WEBHOOK, "opaque", OPEN),
-];
 
-pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value> {
-    let validators = installation.validators.then_some(VALIDATORS).into_iter().flatten();
-    let mut objects: Vec<Value> = PORTS.into_iter().chain(validators).map(|port| of_part(&port, meta)).collect();
+pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
+    let mut objects: Vec<Value> = PORTS.iter().map(|port| of_part(port, meta)).collect();
     // The proxies of all parts.
     let pods = json!({ label::CONTROL_NAMESPACE: meta.namespace });
     let has_component = json!({ "key": label::COMPONENT, "operator": "Exists" });

@@ -1,7 +1,7 @@
 //! Webhooks: where the API server asks, with which certificate, and for what.
 
 use super::{Installation, Meta, Pair};
-use crate::values::Validator;
+use crate::{label, values::Validator};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ impl Trust<'_> {
 }
 
 pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value> {
-    let Installation { values, material, validators, .. } = *installation;
+    let Installation { values, material, .. } = *installation;
     let injector = &values.proxy_injector;
     let trust = Trust {
         external_secret: injector.external_secret,
@@ -93,13 +93,11 @@ pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value
     webhook["timeoutSeconds"] = json!(injector.timeout_seconds);
     webhook["rules"] = json!([rule("", &["v1"], &["CREATE"], &["pods", "services"])]);
     objects.push(configuration("MutatingWebhookConfiguration", Webhook::ProxyInjector, &trust, webhook, meta));
-    if validators {
-        let profiles = rule("linkerd.io", &["v1alpha1", "v1alpha2"], &["CREATE", "UPDATE"], &["serviceprofiles"]);
-        let made = (&material.profile_validator, &*material.profile_validator_before);
-        objects.extend(validator(Webhook::ProfileValidator, &values.profile_validator, made, json!([profiles]), meta));
-        let made = (&material.policy_validator, &*material.policy_validator_before);
-        objects.extend(validator(Webhook::PolicyValidator, &values.policy_validator, made, policies(), meta));
-    }
+    let profiles = rule("linkerd.io", &["v1alpha1", "v1alpha2"], &["CREATE", "UPDATE"], &["serviceprofiles"]);
+    let made = (&material.profile_validator, &*material.profile_validator_before);
+    objects.extend(validator(Webhook::ProfileValidator, &values.profile_validator, made, json!([profiles]), meta));
+    let made = (&material.policy_validator, &*material.policy_validator_before);
+    objects.extend(validator(Webhook::PolicyValidator, &values.policy_validator, made, policies(), meta));
     objects
 }
 
@@ -122,6 +120,11 @@ fn validator(
     let mut objects = secret(webhook, &trust, meta);
     let mut hook = common(webhook, &trust, &values.namespace_selector, meta);
     hook["rules"] = rules;
+    if webhook == Webhook::PolicyValidator {
+        // The control plane's own policies come before anybody can validate them.
+        let own = json!({ "key": label::CONTROL_NAMESPACE, "operator": "DoesNotExist" });
+        hook["objectSelector"] = json!({ "matchExpressions": [own] });
+    }
     objects.push(configuration("ValidatingWebhookConfiguration", webhook, &trust, hook, meta));
     objects
 }

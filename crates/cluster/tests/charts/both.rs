@@ -190,13 +190,7 @@ pub(crate) fn pems() -> Value {
     let made = read(&Given::default().weft(&[]));
     let text = |object: &str, field: &str, key: &str| made[object][field][key].as_str().unwrap().to_owned();
     let tls = |secret: &str| {
-        let object = format!("Secret linkerd {secret}");
-        // The validators' are not there as long as nobody serves them.
-        let of = if made.contains_key(&object) {
-            object
-        } else {
-            "Secret linkerd linkerd-proxy-injector-k8s-tls".to_owned()
-        };
+        let of = format!("Secret linkerd {secret}");
         json!({ "crtPEM": text(&of, "stringData", "tls.crt"), "keyPEM": text(&of, "stringData", "tls.key") })
     };
     let issuer = "Secret linkerd linkerd-identity-issuer";

@@ -38,8 +38,7 @@ fn values(layers: impl IntoIterator<Item = Value>) -> Values {
 fn objects(values: &Values, by: By) -> Vec<Value> {
     let material = material();
     let overrides = "linkerdVersion: VERSION\n";
-    let installation =
-        Installation { values, namespace: "linkerd", by, material: &material, overrides, validators: true };
+    let installation = Installation { values, namespace: "linkerd", by, material: &material, overrides };
     let mut objects = crds(values, "linkerd", by);
     objects.extend(control_plane(installation));
     objects
@@ -60,14 +59,8 @@ fn the_kinds_of_the_mesh() {
 fn an_installation_without_values() {
     let values = values([]);
     let material = material();
-    let installation = Installation {
-        values: &values,
-        namespace: "linkerd",
-        by: By::Cli,
-        material: &material,
-        overrides: "{}\n",
-        validators: true,
-    };
+    let installation =
+        Installation { values: &values, namespace: "linkerd", by: By::Cli, material: &material, overrides: "{}\n" };
     insta::assert_snapshot!(text(&control_plane(installation)));
 }
 
@@ -91,14 +84,8 @@ fn a_highly_available_installation_in_another_namespace() {
         }),
     ]);
     let material = material();
-    let installation = Installation {
-        values: &values,
-        namespace: "mesh",
-        by: By::Helm,
-        material: &material,
-        overrides: "",
-        validators: true,
-    };
+    let installation =
+        Installation { values: &values, namespace: "mesh", by: By::Helm, material: &material, overrides: "" };
     insta::assert_snapshot!(text(&control_plane(installation)));
 }
 
@@ -183,6 +170,24 @@ fn every_port_of_the_control_plane_has_its_server() {
     }
 }
 
+/// Where webhooks must be asked, nobody could answer yet for what comes with those who answer.
+#[test]
+fn the_control_planes_own_policies_wait_for_no_validator() {
+    for by in [By::Cli, By::Helm] {
+        let objects = objects(&values([highly_available()]), by);
+        let of = |kind: &'static str| objects.iter().filter(move |o| o["kind"] == kind);
+        let mut hooks = of("ValidatingWebhookConfiguration").map(|o| &o["webhooks"][0]);
+        let hook = hooks.find(|hook| hook["name"] == "linkerd-policy-validator.linkerd.io").unwrap();
+        assert_eq!(hook["failurePolicy"], "Fail");
+        let label = "linkerd.io/control-plane-ns";
+        let expected = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
+        assert_eq!(hook["objectSelector"], expected);
+        for own in of("Server").chain(of("ServerAuthorization")) {
+            assert!(own["metadata"]["labels"][label].is_string(), "{}", key(own));
+        }
+    }
+}
+
 #[test]
 fn no_key_stands_where_everybody_may_read() {
     let secret = "SECRET KEY";
@@ -203,14 +208,7 @@ fn no_key_stands_where_everybody_may_read() {
 /// Everything that values lead to: an installation and a pod, without the copy of the values themselves.
 fn rendered(values: &Values) -> String {
     let material = material();
-    let installation = Installation {
-        values,
-        namespace: "linkerd",
-        by: By::Cli,
-        material: &material,
-        overrides: "",
-        validators: true,
-    };
+    let installation = Installation { values, namespace: "linkerd", by: By::Cli, material: &material, overrides: "" };
     let mut objects = control_plane(installation);
     objects.retain(|o| key(o) != "ConfigMap linkerd/linkerd-config");
     let pod = json!({

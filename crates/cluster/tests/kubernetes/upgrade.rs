@@ -56,7 +56,6 @@ async fn what_an_installation_of_ours_stores_is_read_again() {
         by: By::Cli,
         material: &material,
         overrides: &yaml::text(&given),
-        validators: true,
     });
     let saved = objects(&text(&rendered)).unwrap();
     let stored = stored(Source::Manifests(&saved), "mesh").await.unwrap();

@@ -67,8 +67,7 @@ pub(super) async fn open(run: &mut Run<'_>, cluster: &Cluster, namespace: &str, 
 async fn without_namespace(cluster: &Cluster, namespace: &str) -> Result<(), String> {
     let (values, material) = (Values::default(), Material::default());
     let by = By::Cli;
-    let installation =
-        Installation { values: &values, namespace, by, material: &material, overrides: "", validators: true };
+    let installation = Installation { values: &values, namespace, by, material: &material, overrides: "" };
     let mut objects = install::crds(&values, namespace, by);
     objects.extend(install::control_plane(installation));
     let mut wrong = vec![];

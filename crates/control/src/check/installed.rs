@@ -186,8 +186,7 @@ pub(super) async fn complete(
     values: &Values,
 ) -> ControlFlow<()> {
     let material = Material::default();
-    let installation =
-        Installation { values, namespace, by: By::Cli, material: &material, overrides: "", validators: true };
+    let installation = Installation { values, namespace, by: By::Cli, material: &material, overrides: "" };
     let objects = install::control_plane(installation);
     for (check, resource, is_namespaced) in KINDS {
         let names: Vec<&str> = of_kind(&objects, resource.kind).collect();

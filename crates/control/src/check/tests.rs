@@ -48,14 +48,8 @@ fn pod(name: &str, namespace: &str, labels: Value, proxied: bool) -> Value {
 async fn world() -> FakeApi {
     let api = FakeApi::start().await.unwrap();
     let values = values();
-    let installation = Installation {
-        values: &values,
-        namespace: "linkerd",
-        by: By::Cli,
-        material: material(false),
-        overrides: "",
-        validators: true,
-    };
+    let installation =
+        Installation { values: &values, namespace: "linkerd", by: By::Cli, material: material(false), overrides: "" };
     let mut objects = install::crds(&values, "linkerd", By::Cli);
     objects.extend(install::control_plane(installation));
     for mut object in objects {
@@ -496,7 +490,6 @@ fn the_reference_is_the_table() {
         | linkerd-version; control plane and proxies are up-to-date | weft asks nobody for the newest version; versions are compared with this \
         command's |\n\
         | linkerd-cni-plugin | there is no CNI plugin: `cniEnabled` is refused by name |\n\
-        | the certificates of sp-validator and policy-validator | these webhooks are not installed |\n\
         | extensions' own checks (`linkerd-NAME check` of PATH) | weft has no extensions that are programs of their own |\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/check.md");
     if std::env::var_os("WEFT_UPDATE").is_some() {

@@ -46,7 +46,6 @@ pub(crate) async fn run(folder: &Folder, args: Install) -> anyhow::Result<ExitCo
             by: By::Cli,
             material: &material,
             overrides: &yaml::text(&Values::given(given)),
-            validators: true,
         })
     };
     print_objects(&objects, args.output);

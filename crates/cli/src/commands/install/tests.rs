@@ -132,7 +132,6 @@ fn every_process_takes_the_arguments_that_it_is_given() {
             by: By::Cli,
             material: &install::Material::default(),
             overrides: "",
-            validators: true,
         });
         let mut modes = vec![];
         for deployment in objects.iter().filter(|object| object["kind"] == "Deployment") {
@@ -157,7 +156,7 @@ fn every_process_takes_the_arguments_that_it_is_given() {
 #[test]
 fn the_charts_follow_the_installation() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts");
-    let charts = weft_cluster::chart::charts(VALIDATORS);
+    let charts = weft_cluster::chart::charts();
     if std::env::var_os("WEFT_UPDATE").is_some() {
         let _ = std::fs::remove_dir_all(&folder);
         for (name, text) in &charts {

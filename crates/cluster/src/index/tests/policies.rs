@@ -174,6 +174,36 @@ fn authorization_policies_grant_when_all_that_they_require_is_there() {
 }
 
 #[test]
+fn what_another_namespace_grants_counts_there_alone() {
+    let elsewhere = json!({"metadata": {"namespace": "other"}});
+    let policy = json!({"targetRef": of_server("s"), "requiredAuthenticationRefs": []});
+    let of_all = json!({"targetRef": {"kind": "Namespace", "name": "other"}, "requiredAuthenticationRefs": []});
+    let authorization = json!({"server": {"selector": {}}, "client": {"unauthenticated": true}});
+    let index = web(vec![
+        server("s", json!(8080), json!({})),
+        object(Kind::AuthorizationPolicy, "p", policy, elsewhere.clone()),
+        object(Kind::AuthorizationPolicy, "q", of_all, elsewhere.clone()),
+        object(Kind::ServerAuthorization, "z", authorization, elsewhere),
+    ]);
+    assert_eq!(inbound(&index, "a", 8080).unwrap().authorizations, []);
+}
+
+#[test]
+fn a_cluster_without_networks_lets_nobody_in_from_them() {
+    let mut index = Index::new(Settings { cluster_networks: vec![], ..Settings::default() });
+    let open = json!({"spec": {"accessPolicy": "cluster-unauthenticated"}});
+    for object in [
+        pod("a", "10.1.0.1", json!({})),
+        server("s", json!(8080), open),
+        saz("z", json!({"name": "s"}), json!({"unauthenticated": true})),
+    ] {
+        index.apply(Event::Apply(object));
+    }
+    let policy = inbound(&index, "a", 8080).unwrap();
+    assert_eq!((policy.meta.name(), policy.authorizations), ("s", vec![]));
+}
+
+#[test]
 fn authorizations_stand_in_one_order() {
     let patch = json!({"spec": {"accessPolicy": "audit"}});
     let index = web(vec![
@@ -453,10 +483,11 @@ fn spec() -> impl Strategy<Value = (Kind, Value)> {
 /// An object as it is written, which can be carried out.
 pub(super) fn written() -> impl Strategy<Value = (Kind, Value)> {
     (spec(), 0..2u8, any::<bool>(), prop::option::of(1..3u8), any::<bool>()).prop_map(
-        |((kind, spec), name, elsewhere, day, label)| {
-            // Only what may be referred to from elsewhere is interesting there.
-            let may = matches!(kind, Kind::MeshTlsAuthentication | Kind::NetworkAuthentication | Kind::Server);
-            let namespace = if may && elsewhere { "other" } else { "ns" };
+        |((kind, mut spec), name, elsewhere, day, label)| {
+            let namespace = if elsewhere { "other" } else { "ns" };
+            if spec["targetRef"]["kind"] == "Namespace" {
+                spec["targetRef"]["name"] = json!(namespace);
+            }
             let name = if name == 0 { "a" } else { "b" };
             let mut metadata = json!({"name": name, "namespace": namespace});
             if let Some(day) = day {
@@ -470,13 +501,26 @@ pub(super) fn written() -> impl Strategy<Value = (Kind, Value)> {
     )
 }
 
-const ADDRESSES: [&str; 8] =
-    ["127.0.0.1", "10.1.2.3", "10.2.0.1", "192.0.2.7", "192.0.2.8", "203.0.113.1", "fd00::1", "2001:db8::1"];
-const IDENTITIES: [&str; 6] = [
+const ADDRESSES: [&str; 9] = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "10.2.0.1",
+    "192.0.2.7",
+    "192.0.2.8",
+    "203.0.113.1",
+    "fd00::1",
+    "2001:db8::1",
+    // As a socket of IPv6 shows a client of IPv4.
+    "::ffff:10.2.0.1",
+];
+const IDENTITIES: [&str; 8] = [
     "",
     "web.ns.serviceaccount.identity.linkerd.cluster.local",
     "api.ns.serviceaccount.identity.linkerd.cluster.local",
     "web.other.serviceaccount.identity.linkerd.cluster.local",
+    // Of other namespaces and accounts whose names end alike.
+    "web.another.serviceaccount.identity.linkerd.cluster.local",
+    "x.web.ns.serviceaccount.identity.linkerd.cluster.local",
     "spiffe://td/x",
     "cluster.local",
 ];
@@ -508,7 +552,7 @@ proptest! {
                     (Some(_), Some(identity)) => ClientTls::Identity(identity),
                 };
                 let permitted: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
-                let expected = naive(&written, &Asks { addr, identity: text });
+                let expected = naive(&written, &Asks { addr: addr.to_canonical(), identity: text });
                 prop_assert_eq!(permitted.is_some(), expected, "{} {:?} by {:?}", addr, text, permitted);
             }
         }
