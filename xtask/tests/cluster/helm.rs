@@ -24,7 +24,7 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
         terminal.types(&line, "");
     }
 
-    terminal.types("helm install linkerd-crds charts/linkerd-crds -n linkerd --create-namespace", "");
+    terminal.types("helm install linkerd-crds charts/linkerd-crds -n linkerd --create-namespace --wait", "");
     terminal.types(&terminal.documented("helm install linkerd-control-plane ")[0], OURS);
     rolled_out(cluster);
     let told = terminal.types("weft check", "--expected-version=test");

@@ -63,7 +63,8 @@ fn definitions(files: &mut BTreeMap<String, String>) {
         "values.schema.json",
         pretty(&json!({ "$schema": draft, "type": "object", "additionalProperties": false, "properties": properties })),
     );
-    put("README.md", readme(DEFINITIONS, "", ""));
+    // The control plane has objects of these kinds.
+    put("README.md", readme(DEFINITIONS, " --wait", ""));
     // Without what this chart has no use for: it has no values, and makes no certificates.
     let begin = "{{- define \"weft.begin\" -}}\n\
                  {{- with include \"weft.refused\" . | fromYamlArray -}}\n\

@@ -2,14 +2,26 @@
 
 use super::{By, CONFIG, crds, unheeded};
 use crate::{
-    kubernetes::{Cluster, Error},
+    kubernetes::{Cluster, Error, Resource},
+    policy::GROUP,
     values::Values,
 };
+use std::time::{Duration, Instant};
 
 /// Definitions of the Gateway API, in whose kinds routes are written. They are their own project's to install.
 const GATEWAY_API: [&str; 2] = ["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
 /// The ports of the API server where its Service names none.
 const API_SERVER_PORTS: &str = "443,6443";
+
+/// Kinds of the mesh's own that an installation has objects of.
+const POLICIES: [Resource; 2] = [
+    Resource::new(GROUP, "v1beta3", "Server", "servers"),
+    Resource::new(GROUP, "v1beta1", "ServerAuthorization", "serverauthorizations"),
+];
+/// How long the API server may take to serve a kind that is defined, …
+const SERVED: Duration = Duration::from_secs(10);
+/// … and how often it is asked.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Why it is not.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +85,23 @@ pub async fn gateway_api(cluster: &Cluster) -> Result<(), NotReady> {
 pub async fn ready_for_control_plane(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
     not_installed(cluster, namespace).await?;
     defined(cluster, values, namespace).await?;
+    served(cluster).await?;
     heeded(cluster).await
+}
+
+/// A definition is there a moment before its kind is, and kubectl applies no object of a kind that is not.
+async fn served(cluster: &Cluster) -> Result<(), NotReady> {
+    let since = Instant::now();
+    for kind in POLICIES {
+        while !cluster.serves(kind).await? {
+            if since.elapsed() > SERVED {
+                let name = format!("{}.{}", kind.plural, kind.group);
+                return Err(NotReady::Undefined { name, version: kind.version.to_owned() });
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+    }
+    Ok(())
 }
 
 /// Whether all objects of the mesh's kinds that are there already will hold.

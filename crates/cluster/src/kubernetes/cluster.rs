@@ -208,6 +208,17 @@ impl Cluster {
         Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
     }
 
+    /// Whether there is such a kind.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn serves(&self, of: Resource) -> Result<bool, Error> {
+        let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &of.api());
+        match answer(api.list(&ListParams::default().limit(1))).await {
+            Ok(_) => Ok(true),
+            Err(Error::Missing) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Everything of one of the mesh's own kinds, in the newest version that is served.
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn policies(&self, kind: Kind) -> Result<Vec<Value>, Error> {

@@ -49,6 +49,30 @@ async fn definitions_want_the_gateway_apis_and_no_control_plane() {
     );
 }
 
+/// All kinds of the mesh's own, in all versions.
+fn defined(api: &FakeApi) {
+    for wanted in crds(&Values::default(), "linkerd", By::Cli) {
+        let versions = wanted["spec"]["versions"].as_array().unwrap();
+        let names: Vec<&str> = versions.iter().map(|v| v["name"].as_str().unwrap()).collect();
+        api.put(definition(wanted["metadata"]["name"].as_str().unwrap(), &names));
+    }
+}
+
+#[tokio::test]
+async fn a_kind_that_is_defined_is_waited_for_until_it_is_served() {
+    let (api, cluster) = lab().await;
+    defined(&api);
+    api.define("Server", &[]);
+    let is_looked_for = api.asked(|request| request.path == "/apis/policy.linkerd.io/v1beta3/servers");
+    let serve = async {
+        is_looked_for.await.unwrap();
+        api.define("Server", &["v1beta3"]);
+    };
+    let values = Values::default();
+    let (ready, ()) = tokio::join!(ready_for_control_plane(&cluster, &values, "linkerd"), serve);
+    ready.unwrap();
+}
+
 #[tokio::test]
 async fn a_control_plane_wants_every_version_of_every_kind() {
     let (api, cluster) = lab().await;
