@@ -18,6 +18,23 @@ for url in sys.argv[1:]:
 time.sleep(1000)
 "#;
 
+/// Asks for argv[1] again and again, and says what it gets when that is something else.
+const WATCH: &str = r#"
+import sys, time, urllib.error, urllib.request
+last = None
+while True:
+    try:
+        now = urllib.request.urlopen(sys.argv[1], timeout=5).status
+    except urllib.error.HTTPError as error:
+        now = error.code
+    except Exception as error:
+        now = repr(error)
+    if now != last:
+        print("NOW", now, flush=True)
+        last = now
+    time.sleep(0.05)
+"#;
+
 /// Echoes bytes; argv[1] is greeted first, as servers do that speak before their clients.
 const ECHO: &str = r#"
 import socket, threading
@@ -175,6 +192,40 @@ fn strangers_are_refused_where_the_policy_says_so() {
         let refused = mesh.said("outside", "ANSWER http://web/from ");
         assert!(refused.contains("403"), "{user:?} {refused}");
     }
+}
+
+/// Objects of the mesh's own kinds on disk hold like those of a cluster, as they come and go.
+#[test]
+fn who_is_let_in_follows_the_manifests() {
+    const FILE: &str = "manifests/policy.yaml";
+    const CLOSED: &str = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, port: http}
+";
+    const GRANT: &str = "---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: bot, namespace: shop}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
+  requiredAuthenticationRefs: [{kind: ServiceAccount, name: bot}]
+";
+    let client = |name: &str| deployment(name, 1, "", "[python3, DIR/watch.py, 'http://web/']", "");
+    let files = [("server.py", SERVER), ("watch.py", WATCH)];
+    let mut mesh = Mesh::up(User::Own, &(web("") + &client("bot") + &client("guest")), &files, &[]);
+    mesh.ready(&["web", "bot", "guest"]);
+    let gets = |mesh: &Mesh, name: &str, status: &str| {
+        mesh.output(name).iter().rfind(|line| line.starts_with("NOW ")).is_some_and(|line| line[4..] == *status)
+    };
+    mesh.until("an open app", |mesh| gets(mesh, "bot", "200") && gets(mesh, "guest", "200"));
+    mesh.write(FILE, CLOSED);
+    mesh.until("nobody to be let in", |mesh| gets(mesh, "bot", "403") && gets(mesh, "guest", "403"));
+    mesh.write(FILE, &(CLOSED.to_owned() + GRANT));
+    mesh.until("the bot to be let in", |mesh| gets(mesh, "bot", "200"));
+    assert!(gets(&mesh, "guest", "403"), "it alone");
+    std::fs::remove_file(mesh.dir.join(FILE)).unwrap();
+    mesh.until("an open app again", |mesh| gets(mesh, "guest", "200"));
 }
 
 /// Connections that annotations take out of the mesh go around both proxies.
