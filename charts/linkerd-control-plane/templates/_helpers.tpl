@@ -356,4 +356,10 @@ numbers and truth values is text too. */}}
 - secret: linkerd-proxy-injector-k8s-tls
   service: linkerd-proxy-injector
   value: proxyInjector
+- secret: linkerd-sp-validator-k8s-tls
+  service: linkerd-sp-validator
+  value: profileValidator
+- secret: linkerd-policy-validator-k8s-tls
+  service: linkerd-policy-validator
+  value: policyValidator
 {{- end }}
