@@ -17,7 +17,7 @@ pub(in crate::process) const REFUSED: Duration = Duration::from_secs(30);
 /// What happens on a stream that is kept open.
 pub(in crate::process) enum Event<T> {
     Message {
-        /// The first since the stream was opened: it stands for the whole state, not for a change.
+        /// The first that can be used since the stream was opened: it stands for the whole state, not for a change.
         first: bool,
         value: T,
     },
@@ -152,7 +152,7 @@ where
         Ok(stream) => stream,
         Err(error) => return End::Failed { answered: false, error },
     };
-    let (mut answered, mut begun) = (false, false);
+    let mut answered = false;
     loop {
         let by = if answered { limits.idle.map(|idle| Instant::now() + idle) } else { first_by };
         let by = by.into_iter().chain(end).min();
@@ -168,13 +168,9 @@ where
             None => return End::Over { answered },
             Some(Err(Error::Invalid(invalid))) => Event::Invalid(invalid.to_string()),
             Some(Err(error)) => return End::Failed { answered, error },
-            Some(Ok(value)) => Event::Message { first: !begun, value },
+            // A message that cannot be used has told nothing of the state: what an earlier stream told is not merged with this one.
+            Some(Ok(value)) => Event::Message { first: !std::mem::replace(&mut answered, true), value },
         };
-        // What follows a message that cannot be used is a change, too.
-        begun = true;
-        if !matches!(event, Event::Invalid(_)) {
-            answered = true;
-        }
         if on(event).is_break() {
             return End::Break;
         }
@@ -255,11 +251,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_follows_a_message_that_cannot_be_used_is_a_change() {
+    async fn a_message_that_cannot_be_used_is_not_the_first() {
         let invalid = || Err(weft_wire::Invalid { field: "update".into(), reason: "is required".into() }.into());
         let streams = vec![Ok(vec![invalid(), Ok(1)]), Ok(vec![Ok(2), invalid()])];
         let seen = run(following(StreamLimits::default()), streams).await;
-        let expected = [(0, "invalid"), (0, "1"), (100, "2!"), (100, "invalid"), (200, "asked")];
+        let expected = [(0, "invalid"), (0, "1!"), (100, "2!"), (100, "invalid"), (200, "asked")];
         assert_eq!(texts(&seen), expected);
     }
 

@@ -53,9 +53,11 @@ pub(super) async fn watch(
         let (mut client, path, context) = (client.clone(), path.clone(), context.clone());
         async move { client.get(&path, &context).await }
     };
+    let mut anew = false;
     follow(following, open, |event| match event {
         Event::Message { first, value } => {
-            let set = next(&endpoints.load().value, first, value);
+            anew = if first { begins_anew(&value) } else { anew };
+            let set = next(&endpoints.load().value, &mut anew, value);
             if endpoints.set_if_changed(set) {
                 tracing::debug!(target = path, endpoints = endpoints.load().value.map.len(), "Endpoints changed");
             }
@@ -88,8 +90,14 @@ fn denied(verdict: Verdict, again: bool) -> Option<EndpointState> {
     .filter(|_| again)
 }
 
-/// The set after an update. The first of a stream replaces what an earlier stream had told.
-fn next(held: &EndpointSet, first: bool, update: EndpointUpdate) -> EndpointSet {
+/// Whether a stream that begins with this replaces what an earlier one had told. One that begins with a removal tells a difference.
+fn begins_anew(first: &EndpointUpdate) -> bool {
+    !matches!(first, EndpointUpdate::Remove(_))
+}
+
+/// The set after an update. `anew` says that what is held is an earlier stream's: it stands until this stream has told some of its
+/// own, and is dropped whole then, so that no endpoint outlives it that nobody names any more.
+fn next(held: &EndpointSet, anew: &mut bool, update: EndpointUpdate) -> EndpointSet {
     if matches!(&update, EndpointUpdate::Add(added) if added.is_empty()) {
         return held.clone();
     }
@@ -97,9 +105,8 @@ fn next(held: &EndpointSet, first: bool, update: EndpointUpdate) -> EndpointSet 
         EndpointUpdate::NoEndpoints { exists: false } => EndpointState::Absent,
         _ => EndpointState::Known,
     };
-    // A stream that begins with a removal tells a difference after all.
-    let anew = first && !matches!(update, EndpointUpdate::Remove(_));
-    let mut map = if anew { BTreeMap::new() } else { held.map.clone() };
+    let replaces = !matches!(update, EndpointUpdate::Remove(_)) && std::mem::take(anew);
+    let mut map = if replaces { BTreeMap::new() } else { held.map.clone() };
     update.apply(&mut map);
     EndpointSet { state, map }
 }
@@ -116,15 +123,37 @@ mod tests {
         set.map.keys().map(ToString::to_string).collect()
     }
 
+    /// The set after a stream that brings these.
+    fn stream(held: &EndpointSet, updates: impl IntoIterator<Item = EndpointUpdate>) -> EndpointSet {
+        let mut updates = updates.into_iter().peekable();
+        let mut anew = updates.peek().is_some_and(begins_anew);
+        updates.fold(held.clone(), |set, update| next(&set, &mut anew, update))
+    }
+
+    fn remove(hosts: &[u8]) -> EndpointUpdate {
+        EndpointUpdate::Remove(hosts.iter().map(|h| ([10, 0, 0, *h], 80).into()).collect())
+    }
+
     #[test]
     fn the_first_update_of_a_stream_replaces_the_set() {
-        let set = next(&EndpointSet::default(), true, add(&[1, 2]));
-        let set = next(&set, false, add(&[3]));
+        let set = stream(&EndpointSet::default(), [add(&[1, 2]), add(&[3])]);
         assert_eq!(hosts(&set), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        let set = next(&set, true, add(&[2, 4]));
-        assert_eq!(hosts(&set), ["10.0.0.2:80", "10.0.0.4:80"]);
-        let set = next(&set, false, EndpointUpdate::Remove(vec![([10, 0, 0, 4], 80).into()]));
+        assert_eq!(hosts(&stream(&set, [add(&[2, 4])])), ["10.0.0.2:80", "10.0.0.4:80"]);
+        let set = stream(&set, [add(&[2, 4]), remove(&[4])]);
         assert_eq!((hosts(&set), set.state), (vec!["10.0.0.2:80".to_owned()], EndpointState::Known));
+    }
+
+    /// Of an addition that cannot be used nothing is left.
+    #[test]
+    fn what_an_earlier_stream_told_ends_with_the_first_endpoint_of_the_next() {
+        let held = stream(&EndpointSet::default(), [add(&[1])]);
+        assert_eq!(hosts(&stream(&held, [add(&[]), add(&[2])])), ["10.0.0.2:80"]);
+        assert_eq!(hosts(&stream(&held, [add(&[]), remove(&[3]), add(&[]), add(&[2])])), ["10.0.0.2:80"]);
+        assert_eq!(hosts(&stream(&held, [add(&[]), add(&[2]), add(&[3])])), ["10.0.0.2:80", "10.0.0.3:80"]);
+        let none = stream(&held, [add(&[]), EndpointUpdate::NoEndpoints { exists: true }]);
+        assert_eq!((hosts(&none), none.state), (vec![], EndpointState::Known));
+        // A stream that begins with a removal tells a difference.
+        assert_eq!(hosts(&stream(&held, [remove(&[3]), add(&[2])])), ["10.0.0.1:80", "10.0.0.2:80"]);
     }
 
     #[test]
@@ -141,18 +170,17 @@ mod tests {
 
     #[test]
     fn an_empty_addition_says_nothing() {
-        let set = next(&EndpointSet::default(), true, add(&[]));
-        assert_eq!(set, EndpointSet::default());
-        let known = next(&set, true, add(&[1]));
-        assert_eq!(next(&known, true, add(&[])), known);
+        assert_eq!(stream(&EndpointSet::default(), [add(&[])]), EndpointSet::default());
+        let known = stream(&EndpointSet::default(), [add(&[1])]);
+        assert_eq!(stream(&known, [add(&[])]), known);
     }
 
     #[test]
     fn a_target_may_not_exist() {
-        let known = next(&EndpointSet::default(), true, add(&[1]));
-        let gone = next(&known, false, EndpointUpdate::NoEndpoints { exists: false });
+        let known = stream(&EndpointSet::default(), [add(&[1])]);
+        let gone = stream(&known, [add(&[1]), EndpointUpdate::NoEndpoints { exists: false }]);
         assert_eq!(gone, EndpointSet { state: EndpointState::Absent, map: BTreeMap::new() });
-        let empty = next(&known, false, EndpointUpdate::NoEndpoints { exists: true });
+        let empty = stream(&known, [add(&[1]), EndpointUpdate::NoEndpoints { exists: true }]);
         assert_eq!(empty, EndpointSet { state: EndpointState::Known, map: BTreeMap::new() });
     }
 }
