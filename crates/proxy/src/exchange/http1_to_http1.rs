@@ -110,7 +110,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         .await;
         match ended {
             Ok(()) => {}
-            Err(Ended::ClientGone) => return Err(NoResponse::Failed(Failed::ClientGone)),
+            // Who has ended only his own side still reads, and must not take a body that ends with the connection for whole.
+            Err(Ended::ClientGone) => return Ok(After::Reset),
             Err(Ended::Cut(error)) => {
                 self.record.end(None, Some(&error));
                 return Ok(After::Reset);

@@ -142,6 +142,24 @@ fn a_body_that_breaks_off_resets_the_client() {
     });
 }
 
+/// A client that ends its own side is taken for gone: what it has got of a response by then ends with the connection, and is cut.
+#[test]
+fn a_response_that_a_half_closed_client_gets_only_in_part_does_not_look_complete() {
+    for response in ["HTTP/1.0 200 OK\r\n\r\nbo", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n"] {
+        local(async move {
+            let (origin, proxy, mut client) = Origin::begin().await;
+            let mut server = origin.asked(&mut client, "GET / HTTP/1.0\r\n\r\n").await;
+            server.say(response).await;
+            assert!(client.head().await.contains("connection: close\r\n"));
+            client.hear("bo").await;
+            client.finish().await;
+            client.cut().await;
+            server.end().await;
+            assert_eq!(proxy.record().await, [Seen::Head(200), Seen::FirstByte, Seen::Aborted]);
+        });
+    }
+}
+
 #[test]
 fn a_client_that_goes_away_is_noticed_while_the_server_is_silent() {
     local(async {
