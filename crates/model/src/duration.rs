@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A century: what is said to take longer takes this. No time to which it is added overflows.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// `90s`, `1500ms`, `2m`, `1h`, `1d`; a bare `0` needs no unit.
 pub fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
@@ -17,7 +20,7 @@ pub fn parse(text: &str) -> Option<Duration> {
         "d" => 24 * 60 * 60 * 1_000,
         _ => return None,
     };
-    number.checked_mul(millis).map(Duration::from_millis)
+    number.checked_mul(millis).map(Duration::from_millis).map(|duration| duration.min(LONGEST))
 }
 
 #[cfg(test)]
@@ -36,6 +39,7 @@ mod tests {
             ("3m", Some(ms(180_000))),
             ("1h", Some(ms(3_600_000))),
             ("1d", Some(ms(86_400_000))),
+            ("18446744073709551615ms", Some(LONGEST)),
             ("0", Some(ms(0))),
             ("0s", Some(ms(0))),
             ("1", None),
@@ -52,5 +56,11 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(parse(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_can_be_added_to_any_time() {
+        let (now, epoch) = (std::time::Instant::now(), std::time::SystemTime::UNIX_EPOCH);
+        assert!(now.checked_add(10 * LONGEST).is_some() && epoch.checked_add(10 * LONGEST).is_some());
     }
 }

@@ -1,10 +1,12 @@
-//! Durations, which on the wire may be negative and must not.
+//! Durations, which on the wire may be negative and must not, and may be longer than any clock can tell.
 
 use crate::error::{Invalid, here, optional, required};
 use std::time::Duration;
+use weft_model::duration::LONGEST;
 
 pub(crate) fn decode(proto: prost_types::Duration) -> Result<Duration, Invalid> {
-    Duration::try_from(proto).map_err(|_| here("a duration is not negative"))
+    let duration = Duration::try_from(proto).map_err(|_| here("a duration is not negative"))?;
+    Ok(duration.min(LONGEST))
 }
 
 pub(crate) fn encode(duration: Duration) -> Result<prost_types::Duration, Invalid> {
@@ -24,4 +26,18 @@ pub(crate) fn encode_optional(
     duration: Option<Duration>,
 ) -> Result<Option<prost_types::Duration>, Invalid> {
     optional(field, duration, encode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_clock_can_tell_is_a_century() {
+        for (seconds, nanos) in [(i64::MAX, 999_999_999), (1 << 40, 0)] {
+            assert_eq!(decode(prost_types::Duration { seconds, nanos }).ok(), Some(LONGEST));
+        }
+        assert_eq!(decode(prost_types::Duration { seconds: 1, nanos: 5 }).ok(), Some(Duration::new(1, 5)));
+        assert!(decode(prost_types::Duration { seconds: -1, nanos: 0 }).is_err());
+    }
 }

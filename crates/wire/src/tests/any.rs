@@ -9,6 +9,7 @@ use std::{
 use weft_model::{
     DnsName, Endpoint, EndpointUpdate, Identity, Meta, NameAddr, Profile, ProtocolHint,
     decide::cidr::Cidr,
+    duration::LONGEST,
     endpoint::{Http2KeepAlive, Http2Params, ServerTls},
     meta::Resource,
     policy::route::{
@@ -34,7 +35,7 @@ pub(super) fn identity() -> impl Strategy<Value = Identity> {
 }
 
 pub(super) fn duration() -> impl Strategy<Value = Duration> {
-    (0_u64..1 << 40, 0_u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos))
+    (0..LONGEST.as_secs(), 0_u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos))
 }
 
 pub(super) fn time() -> impl Strategy<Value = SystemTime> {
