@@ -29,9 +29,17 @@ pub(super) struct Reach {
     /// All workers' requests that wait for an application.
     waiting: Arc<InFlight>,
     /// Since when no attempt has succeeded.
-    away: Cell<Option<Instant>>,
+    away: Cell<Option<Away>>,
     /// Wakes those who wait when it has left.
     left: Notify,
+}
+
+/// An application that cannot be connected.
+#[derive(Clone, Copy)]
+struct Away {
+    since: Instant,
+    /// When it was found so last.
+    seen: Instant,
 }
 
 impl Reach {
@@ -108,8 +116,10 @@ impl Reach {
                 return Err(error);
             }
             let now = Instant::now();
-            let since = self.away.get().unwrap_or(now);
-            self.away.set(Some(since));
+            // What was found so long ago says nothing of now: it may have been back, and be started again.
+            let known = self.away.get().filter(|away| now.duration_since(away.seen) < self.limits.failfast);
+            let since = known.map_or(now, |away| away.since);
+            self.away.set(Some(Away { since, seen: now }));
             self.left.notify_waiters();
             let wait = backoff::delay(&self.backoff, attempts, fastrand::f64());
             if now + wait >= since + self.limits.failfast {
@@ -150,6 +160,17 @@ mod tests {
         tokio::time::sleep(MS(300)).await;
         assert!(reach.connect(attempt).await.is_err());
         assert_eq!((attempts.get(), start.elapsed()), (5, MS(1000)), "one attempt, at once");
+    }
+
+    /// Nobody has asked between two outages, so nobody has seen that the first one ended.
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_long_after_another_is_waited_for_as_well() {
+        let reach = reach(10);
+        assert!(reach.connect(refused).await.is_err());
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let start = Instant::now();
+        assert!(reach.connect(refused).await.is_err());
+        assert_eq!(start.elapsed(), MS(700), "as long as the first time");
     }
 
     #[tokio::test(start_paused = true)]
