@@ -68,9 +68,14 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         loop {
             match poll_fn(|cx| self.poll_head(cx, &mut upstream, &mut request, asked)).await {
                 Ok(()) if !self.response.is_interim() => break,
+                Ok(()) if interim == MAX_INTERIM => return Err(reply(protocol("too many interim responses"))),
                 Ok(()) => {
                     interim += 1;
-                    self.pass_interim(&mut upstream, interim).await.map_err(NoResponse::Failed)?;
+                    match self.pass_interim(&mut upstream, &request).await {
+                        Ok(()) => {}
+                        Err(Ended::ClientGone) => return Err(NoResponse::Failed(Failed::ClientGone)),
+                        Err(Ended::Cut(error)) => return Ok(self.unread(&error)),
+                    }
                 }
                 Err(NoHead::Silent(error)) if request.may_repeat(&upstream, idempotent) => {
                     return Err(NoResponse::Repeatable { error, why: age(&upstream) });
@@ -262,19 +267,28 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         polled
     }
 
-    /// Passes an interim response on (1xx); an HTTP/1.0 client knows none.
-    async fn pass_interim(&mut self, upstream: &mut Connection, count: usize) -> Result<(), Failed> {
-        if count > MAX_INTERIM {
-            return Err(Failed::Reply(protocol("too many interim responses")));
-        }
+    /// Passes an interim response on (1xx); an HTTP/1.0 client knows none. That takes of the request's time like all else.
+    async fn pass_interim(&mut self, upstream: &mut Connection, request: &Sending) -> Result<(), Ended> {
         if self.head.version == Version::Http11 {
             let rewrite = self.rewrite(Reframe::Bare, false);
             self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());
         }
         upstream.io.take_head(self.response.len);
-        let written = poll_fn(|cx| self.client.poll_write_out(cx)).await;
+        poll_fn(|cx| match self.client.poll_write_out(cx) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(|_| Ended::ClientGone)),
+            Poll::Pending => self.poll_late(cx, &upstream.io, request).map(|error| Err(Ended::Cut(error))),
+        })
+        .await?;
         self.client.out.clear();
-        written.map_err(|_| Failed::ClientGone)
+        Ok(())
+    }
+
+    /// The client reads nothing, an answer of the proxy's own as little as any other: all that it can be told is the cut.
+    fn unread(&mut self, error: &ProxyError) -> After {
+        self.record.response_head(error.status());
+        self.record.first_byte();
+        self.record.end(None, Some(error));
+        After::Reset
     }
 
     /// For an interim response; a final one has the policy's changes as well.
@@ -448,7 +462,7 @@ enum NoHead {
     Broken(ProxyError),
 }
 
-/// Why the bodies did not come to their ends.
+/// Why what was to be passed on did not come to its end.
 #[derive(Debug)]
 enum Ended {
     ClientGone,

@@ -111,6 +111,34 @@ fn silence_is_cut_and_movement_is_not() {
     });
 }
 
+/// A client that reads nothing cannot be told anything, but holds the server's connection no longer than any other.
+#[test]
+fn an_interim_response_that_nobody_reads_is_in_the_requests_time() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let early = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(60_000));
+        let time = Some(Duration::from_secs(1));
+        let none = Timeouts::default();
+        let mut all = vec![];
+        for timeouts in
+            [Timeouts { request: time, ..none }, Timeouts { response: time, ..none }, Timeouts { idle: time, ..none }]
+        {
+            proxy.timeouts.set(timeouts);
+            let mut client = proxy.tight_client().await;
+            let mut server = origin.asked(&mut client, GET).await;
+            server.say(&early).await;
+            all.push((client, server));
+        }
+        for (client, server) in &mut all {
+            server.end().await;
+            client.cut().await;
+        }
+        let mut refused = proxy.refused.take();
+        refused.sort_by_key(|code| code.as_str());
+        assert_eq!(refused, [Code::IdleTimeout, Code::RequestTimeout, Code::ResponseTimeout]);
+    });
+}
+
 #[test]
 fn what_is_sent_again_is_the_same() {
     local(async {

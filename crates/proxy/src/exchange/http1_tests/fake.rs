@@ -20,7 +20,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::Notify,
@@ -103,8 +103,26 @@ impl Fake {
 
     /// A client's connection through the proxy.
     pub(super) async fn client(self: &Rc<Self>) -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        self.client_with(|_| ()).await
+    }
+
+    /// The same where little fits between the two that the client has not read.
+    pub(super) async fn tight_client(self: &Rc<Self>) -> Client {
+        self.client_with(|socket| {
+            socket.set_send_buffer_size(4096).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+        })
+        .await
+    }
+
+    async fn client_with(self: &Rc<Self>, set_up: impl Fn(&TcpSocket)) -> Client {
+        let [server, client] = [(); 2].map(|()| TcpSocket::new_v4().unwrap());
+        for socket in [&server, &client] {
+            set_up(socket);
+        }
+        server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = server.listen(1).unwrap();
+        let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
         tcp.set_nodelay(true).unwrap();
         client.set_nodelay(true).unwrap();
