@@ -233,7 +233,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("WEFT_PROXY_UPGRADE_DRAIN", Duration, Value("1h"), "How long the old process stays for the connections that are open"),
         yes("WEFT_PROXY_PID_FILE", Path, Unset, "Where a process says its number once it is ready: after an upgrade it is the new one's"),
         yes("WEFT_PROXY_UPGRADE_SOCKET", OneOf(&["stdin"]), Unset, "Set by a proxy for the one that it starts"),
-        yes("WEFT_PROXY_METRICS_SERIES_CAP", Number, Value("50000"), "Metric series that are kept apart; more count into series with `overflow=\"true\"`"),
+        yes("WEFT_PROXY_METRICS_SERIES_CAP", Number, Value("50000"), "Metric series that are kept apart, half of them at most by labels in which strangers have a say; more count into series with `overflow=\"true\"`"),
     ]),
     ("Access log and tracing", &[
         yes("LINKERD2_PROXY_ACCESS_LOG", OneOf(&["apache", "json"]), Unset, "Writes a line per inbound request to standard error"),

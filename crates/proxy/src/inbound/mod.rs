@@ -209,7 +209,7 @@ impl Inbound {
             .join(&connected.labels())
             .join(&labels::server(&port.policy.load().value.meta, port.port));
         let metrics = &self.wiring.metrics;
-        stream.meter(metrics.tcp.series(metrics.shard, labels).open());
+        stream.meter(metrics.tcp_accepted.series(metrics.shard, labels).open());
         stream
     }
 

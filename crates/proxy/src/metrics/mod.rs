@@ -39,6 +39,8 @@ pub(crate) struct Metrics {
     pub(crate) routes_actual: http::Families,
     pub(crate) routes_retryable: CounterFamily,
     pub(crate) tcp: tcp::Families,
+    /// Of connections that anybody may make: to any port, with any server name.
+    pub(crate) tcp_accepted: tcp::Families,
     http_retry: retry::Families,
     grpc_retry: retry::Families,
     pub(crate) http_allow: CounterFamily,
@@ -69,6 +71,9 @@ impl Metrics {
             Direction::Inbound => ("inbound_http_errors_total", "inbound_tcp_errors_total"),
             Direction::Outbound => ("outbound_http_errors_total", "outbound_tcp_errors_total"),
         };
+        let tcp = tcp::Families::new(registry);
+        // Counted before it is known, or because it is known, that somebody is not let in.
+        let of_clients = |name, help| registry.counter(name, help).of_clients();
         Self {
             shard,
             direction,
@@ -78,29 +83,34 @@ impl Metrics {
             routes_actual: http::Families::routes_actual(registry),
             routes_retryable: registry
                 .counter("route_retryable_total", "Failures of a ServiceProfile's route that may be tried again"),
-            tcp: tcp::Families::new(registry),
+            tcp_accepted: tcp.of_clients(),
+            tcp,
             http_retry: retry::Families::http(registry),
             grpc_retry: retry::Families::grpc(registry),
             http_allow: registry.counter("inbound_http_authz_allow_total", "Requests that a policy let in"),
-            http_deny: registry.counter("inbound_http_authz_deny_total", "Requests that no policy let in"),
-            tcp_allow: registry.counter("inbound_tcp_authz_allow_total", "Connections that a policy let in"),
-            tcp_deny: registry.counter("inbound_tcp_authz_deny_total", "Connections that no policy let in"),
-            tcp_terminate: registry
-                .counter("inbound_tcp_authz_terminate_total", "Connections ended because a changed policy denies them"),
-            route_not_found: registry
-                .counter("inbound_http_route_not_found_total", "Requests that matched no route of their server"),
-            rate_limited: registry
-                .counter("inbound_http_local_ratelimit_total", "Requests for which a rate limit left no room"),
-            transport_headers: registry.counter(
+            http_deny: of_clients("inbound_http_authz_deny_total", "Requests that no policy let in"),
+            tcp_allow: of_clients("inbound_tcp_authz_allow_total", "Connections that a policy let in"),
+            tcp_deny: of_clients("inbound_tcp_authz_deny_total", "Connections that no policy let in"),
+            tcp_terminate: of_clients(
+                "inbound_tcp_authz_terminate_total",
+                "Connections ended because a changed policy denies them",
+            ),
+            route_not_found: of_clients(
+                "inbound_http_route_not_found_total",
+                "Requests that matched no route of their server",
+            ),
+            rate_limited: of_clients(
+                "inbound_http_local_ratelimit_total",
+                "Requests for which a rate limit left no room",
+            ),
+            transport_headers: of_clients(
                 "inbound_tcp_transport_header_connections_total",
                 "Direct connections by what their transport headers ask for",
             ),
-            detected: registry.counter("inbound_tcp_detect_http_results_total", "Connections by what detection found"),
-            detect_seconds: registry.histogram(
-                "inbound_tcp_detect_http_duration_seconds",
-                "How long detection took",
-                DETECT_SECONDS,
-            ),
+            detected: of_clients("inbound_tcp_detect_http_results_total", "Connections by what detection found"),
+            detect_seconds: registry
+                .histogram("inbound_tcp_detect_http_duration_seconds", "How long detection took", DETECT_SECONDS)
+                .of_clients(),
             http_errors: registry.counter(http_errors, "Requests that the proxy failed"),
             tcp_errors: registry.counter(tcp_errors, "Connections that the proxy failed"),
             proxy_errors: proxy_errors(registry),

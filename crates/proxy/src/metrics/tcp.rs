@@ -56,6 +56,18 @@ impl Families {
         }
     }
 
+    /// For connections whose labels strangers have a say in.
+    pub(super) fn of_clients(&self) -> Self {
+        let Self { opened, open, read, written, closed } = self;
+        Self {
+            opened: opened.of_clients(),
+            open: open.of_clients(),
+            read: read.of_clients(),
+            written: written.of_clients(),
+            closed: closed.of_clients(),
+        }
+    }
+
     pub(crate) fn series(&self, shard: Shard, labels: Labels) -> Arc<Series> {
         Arc::new(self.new_series(shard, labels, None))
     }

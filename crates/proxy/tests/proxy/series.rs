@@ -2,6 +2,7 @@
 
 use crate::{
     harness::{Proxy, eventually, soon},
+    inbound::client_hello,
     mesh::{Mesh, get, naming, shouting},
 };
 use std::{
@@ -100,4 +101,29 @@ async fn over_the_cap_requests_are_counted_together() {
     let together = asked - kept[1];
     mesh.web.reaches("outbound_http_route_request_statuses_total{overflow=\"true\"}", together as f64).await;
     mesh.web.at_least("weft_metrics_series_dropped_total", together as f64).await;
+}
+
+/// Server names that strangers make up, before anybody has let them in, fill half of the cap: what else is counted is told apart.
+#[tokio::test]
+async fn names_that_strangers_make_up_leave_room_for_others() {
+    const NAMES: usize = 60;
+    let mesh = Mesh::with(&[], &[("WEFT_PROXY_METRICS_SERIES_CAP", "300")]).await;
+    let origin = naming("app").await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    for n in 0..NAMES {
+        let mut tcp = mesh.app.connect_inbound(origin.addr()).await;
+        tcp.write_all(&client_hello(&format!("n{n}.example"))).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        // However the server ends what is not for it.
+        let _ = soon(tcp.read_to_end(&mut vec![])).await;
+    }
+    let opened = "tcp_open_total{direction=\"inbound\",peer=\"src\"";
+    let together = "tcp_open_total{overflow=\"true\"}";
+    eventually("each is counted", || mesh.app.metric(opened) + mesh.app.metric(together) == NAMES as f64).await;
+    assert!(mesh.app.metric(together) > 0.0, "there were too many");
+    assert_eq!(soon(mesh.http2(&known).await.call(get())).await.unwrap().head.status, 200);
+    for family in ["request_total", "response_total"] {
+        mesh.app.reaches(&format!("{family}{{direction=\"inbound\""), 1.0).await;
+        assert_eq!(mesh.app.metric(&format!("{family}{{overflow")), 0.0);
+    }
 }

@@ -40,6 +40,8 @@ struct Inner {
     shards: usize,
     series_cap: usize,
     series: AtomicUsize,
+    /// How many of them have labels of clients' choice.
+    chosen: AtomicUsize,
     dropped: AtomicU64,
     families: Mutex<BTreeMap<&'static str, Arc<Family>>>,
     collectors: Mutex<Vec<Box<Collect>>>,
@@ -68,8 +70,17 @@ struct Series {
     cells: Vec<Option<Arc<Cell>>>,
     /// Since when nobody holds it, as far as was looked.
     idle_since: Option<Instant>,
-    /// The overflow series and pinned ones are never evicted, and not counted against the cap.
-    exempt: bool,
+    room: Room,
+}
+
+/// What a series counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// Nothing, and it is never evicted: the overflow series and pinned ones.
+    Exempt,
+    Cap,
+    /// The cap, and of it the part that clients may fill.
+    Chosen,
 }
 
 /// Counters of one name.
@@ -89,6 +100,7 @@ pub struct HistogramFamily(Named);
 struct Named {
     registry: Registry,
     family: Arc<Family>,
+    room: Room,
 }
 
 impl Registry {
@@ -98,6 +110,7 @@ impl Registry {
             shards: workers + 1,
             series_cap,
             series: AtomicUsize::new(0),
+            chosen: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             families: Mutex::default(),
             collectors: Mutex::default(),
@@ -194,14 +207,17 @@ impl Registry {
         let families: Vec<_> = self.0.families.lock().values().cloned().collect();
         for family in families {
             family.series.lock().retain(|_, series| {
-                if series.exempt || series.cells.iter().flatten().any(|cell| Arc::strong_count(cell) > 1) {
+                if series.room == Room::Exempt || series.cells.iter().flatten().any(|cell| Arc::strong_count(cell) > 1)
+                {
                     series.idle_since = None;
                     return true;
                 }
                 let idle = now.saturating_duration_since(*series.idle_since.get_or_insert(now));
                 let keep = idle < retain;
                 if !keep {
-                    self.0.series.fetch_sub(1, Relaxed);
+                    self.0.count(series.room).for_each(|count| {
+                        count.fetch_sub(1, Relaxed);
+                    });
                 }
                 keep
             });
@@ -214,7 +230,24 @@ impl Registry {
         let family = self.0.families.lock().entry(name).or_insert_with(new).clone();
         debug_assert_eq!(family.kind, kind, "{name} is registered twice with different types");
         let family = if family.kind == kind { family } else { new() };
-        Named { registry: self.clone(), family }
+        Named { registry: self.clone(), family, room: Room::Cap }
+    }
+}
+
+impl Inner {
+    /// What counts the series that count against `room`.
+    fn count(&self, room: Room) -> impl Iterator<Item = &AtomicUsize> {
+        let all = (room != Room::Exempt).then_some(&self.series);
+        all.into_iter().chain((room == Room::Chosen).then_some(&self.chosen))
+    }
+
+    fn is_over(&self, room: Room) -> bool {
+        let full = |count: &AtomicUsize, cap| count.load(Relaxed) >= cap;
+        match room {
+            Room::Exempt => false,
+            Room::Cap => full(&self.series, self.series_cap),
+            Room::Chosen => full(&self.series, self.series_cap) || full(&self.chosen, self.series_cap / 2),
+        }
     }
 }
 
@@ -244,7 +277,19 @@ impl Family {
 }
 
 impl Named {
-    fn cell(&self, shard: Shard, labels: &Labels, exempt: bool) -> Arc<Cell> {
+    fn cell(&self, shard: Shard, labels: &Labels) -> Arc<Cell> {
+        self.cell_in(self.room, shard, labels)
+    }
+
+    fn pinned(&self, shard: Shard, labels: &Labels) -> Arc<Cell> {
+        self.cell_in(Room::Exempt, shard, labels)
+    }
+
+    fn of_clients(&self) -> Self {
+        Self { room: Room::Chosen, ..self.clone() }
+    }
+
+    fn cell_in(&self, room: Room, shard: Shard, labels: &Labels) -> Arc<Cell> {
         let inner = &self.registry.0;
         let mut series = self.family.series.lock();
         if let Some(found) = series.get_mut(labels) {
@@ -252,18 +297,17 @@ impl Named {
         }
         // The check and the addition are two steps: threads that add to different families at once may pass the cap by
         // one each.
-        let over = !exempt && inner.series.load(Relaxed) >= inner.series_cap;
-        let labels = if over {
+        let (labels, room) = if inner.is_over(room) {
             inner.dropped.fetch_add(1, Relaxed);
-            Labels::new().with("overflow", "true")
+            (Labels::new().with("overflow", "true"), Room::Exempt)
         } else {
-            labels.clone()
+            (labels.clone(), room)
         };
         let new = || {
-            if !over && !exempt {
-                inner.series.fetch_add(1, Relaxed);
-            }
-            Series { cells: vec![None; inner.shards], idle_since: None, exempt: over || exempt }
+            inner.count(room).for_each(|count| {
+                count.fetch_add(1, Relaxed);
+            });
+            Series { cells: vec![None; inner.shards], idle_since: None, room }
         };
         series.entry(labels).or_insert_with(new).cell(shard, self.family.kind)
     }
@@ -292,41 +336,60 @@ impl Series {
 }
 
 impl CounterFamily {
+    /// The same family, for labels in which whoever connects has a say, such as where he connects to: series that are made this way
+    /// fill half of the cap at most. What the others count is told apart, whatever strangers come up with.
+    #[must_use]
+    pub fn of_clients(&self) -> Self {
+        Self(self.0.of_clients())
+    }
+
     pub fn with(&self, shard: Shard, labels: &Labels) -> Counter {
-        Counter(self.0.cell(shard, labels, false))
+        Counter(self.0.cell(shard, labels))
     }
 
     /// A series that is never evicted and does not count against the cap: for labels that the program itself names.
     pub fn pinned(&self, shard: Shard, labels: &Labels) -> Counter {
-        Counter(self.0.cell(shard, labels, true))
+        Counter(self.0.pinned(shard, labels))
     }
 }
 
 impl GaugeFamily {
+    /// See [`CounterFamily::of_clients`].
+    #[must_use]
+    pub fn of_clients(&self) -> Self {
+        Self(self.0.of_clients())
+    }
+
     pub fn with(&self, shard: Shard, labels: &Labels) -> Gauge {
-        Gauge(self.0.cell(shard, labels, false))
+        Gauge(self.0.cell(shard, labels))
     }
 
     /// See [`CounterFamily::pinned`].
     pub fn pinned(&self, shard: Shard, labels: &Labels) -> Gauge {
-        Gauge(self.0.cell(shard, labels, true))
+        Gauge(self.0.pinned(shard, labels))
     }
 }
 
 impl LevelFamily {
     pub fn with(&self, shard: Shard, labels: &Labels) -> Level {
-        Level(self.0.cell(shard, labels, false))
+        Level(self.0.cell(shard, labels))
     }
 }
 
 impl HistogramFamily {
+    /// See [`CounterFamily::of_clients`].
+    #[must_use]
+    pub fn of_clients(&self) -> Self {
+        Self(self.0.of_clients())
+    }
+
     pub fn with(&self, shard: Shard, labels: &Labels) -> Histogram {
-        Histogram(self.0.cell(shard, labels, false))
+        Histogram(self.0.cell(shard, labels))
     }
 
     /// See [`CounterFamily::pinned`].
     pub fn pinned(&self, shard: Shard, labels: &Labels) -> Histogram {
-        Histogram(self.0.cell(shard, labels, true))
+        Histogram(self.0.pinned(shard, labels))
     }
 }
 
@@ -376,6 +439,33 @@ mod tests {
         assert!(text.contains("c_total{overflow=\"true\"} 2\n"), "{text}");
         assert!(text.contains("weft_metrics_series_dropped_total 2\n"), "{text}");
         assert!(text.contains("weft_metrics_series 2\n"), "{text}");
+    }
+
+    #[test]
+    fn clients_fill_half_of_the_cap() {
+        let registry = Registry::new(1, 4);
+        let family = registry.counter("c_total", "C");
+        let chosen = family.of_clients();
+        for value in ["a", "b", "c", "a"] {
+            chosen.with(Shard::ADMIN, &l(value)).inc();
+        }
+        for value in ["d", "e", "f"] {
+            family.with(Shard::ADMIN, &l(value)).inc();
+        }
+        let text = registry.encode();
+        for line in ["{l=\"a\"} 2", "{l=\"b\"} 1", "{l=\"d\"} 1", "{l=\"e\"} 1", "{overflow=\"true\"} 2"] {
+            assert!(text.contains(&format!("c_total{line}\n")), "{line} is not in {text}");
+        }
+        // What goes leaves its room to the next.
+        let start = Instant::now();
+        for now in [start, start + Duration::from_secs(10)] {
+            registry.evict_idle(now, Duration::from_secs(10));
+        }
+        for value in ["g", "h", "i"] {
+            chosen.with(Shard::ADMIN, &l(value)).inc();
+        }
+        let text = registry.encode();
+        assert!(text.contains("{l=\"g\"}") && text.contains("{l=\"h\"}") && !text.contains("{l=\"i\"}"), "{text}");
     }
 
     #[test]
