@@ -211,7 +211,8 @@ spec:
   targetRef: {group: policy.linkerd.io, kind: Server, name: web}
   requiredAuthenticationRefs: [{kind: ServiceAccount, name: bot}]
 ";
-    let client = |name: &str| deployment(name, 1, "", "[python3, DIR/watch.py, 'http://web/']", "");
+    // Not `/`, which is the probe's: probes are let in whatever the policy is.
+    let client = |name: &str| deployment(name, 1, "", "[python3, DIR/watch.py, 'http://web/asked']", "");
     let files = [("server.py", SERVER), ("watch.py", WATCH)];
     let mut mesh = Mesh::up(User::Own, &(web("") + &client("bot") + &client("guest")), &files, &[]);
     mesh.ready(&["web", "bot", "guest"]);
