@@ -3,7 +3,10 @@
 
 use weft_model::{
     Meta,
-    decide::route::{RequestView, find, find_grpc},
+    decide::{
+        host::host_port,
+        route::{RequestView, find, find_grpc},
+    },
     policy::route::{
         GrpcMatch, GrpcRoute, HeaderMatch, HostMatch, HttpMatch, HttpRoute, PathMatch, Pattern, QueryMatch, Rule,
         ValueMatch,
@@ -24,6 +27,8 @@ impl<'a> Request<'a> {
         let mut lines = data.splitn(4, |byte| *byte == b'\n');
         let mut text = || lines.next().and_then(|line| std::str::from_utf8(line).ok());
         let (method, authority, target) = (text()?, text()?, text()?);
+        // What is none is refused before a route is looked for.
+        host_port(authority.as_bytes())?;
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         Some(Self { method, authority, path, query, header: lines.next().unwrap_or_default() })
     }
