@@ -168,8 +168,7 @@ impl Route {
             let (series, classes) = (Rc::clone(&self.seen), self.classes.clone());
             Seen { series, classes, budget, start: began, last: Cell::default() }
         });
-        let counted = course.is_counted();
-        let actual = self.actual.as_ref().map(|series| series.follow(began, self.classes.clone(), counted));
+        let actual = self.actual.as_ref().map(|series| series.follow(began, self.classes.clone()));
         Following { classes: self.classes.clone(), seen, actual }
     }
 }

@@ -294,10 +294,7 @@ impl Requests {
             }),
             record: (
                 Record::new(
-                    profile::Record::new(
-                        member.connections.series().begin(began, permit, course.is_counted()),
-                        following,
-                    ),
+                    profile::Record::new(member.connections.series().begin(began, permit), following),
                     Rc::clone(&member),
                     began,
                     waiting.series.take(),

@@ -47,7 +47,6 @@ mod protocols;
 mod rate_limit;
 mod refuse;
 mod refused;
-mod repeated;
 mod retry;
 mod revoke;
 mod series;
