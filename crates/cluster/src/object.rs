@@ -15,6 +15,19 @@ use std::fmt;
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// What Kubernetes means by a DNS label: the name of a namespace, and of most parts of others.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Labels with dots between them: the name of most objects.
+pub(crate) fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 /// One object of the cluster, typed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Object {

@@ -1,6 +1,7 @@
 //! Whose token is this? The API server knows (control plane 7.2).
 
 use super::{Client, client};
+use crate::object::{is_label, is_subdomain};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, api::PostParams};
 use std::time::Duration;
@@ -75,18 +76,6 @@ fn account(review: &TokenReview) -> Result<Account, NoAccount> {
         }
         _ => Err(NoAccount::NoServiceAccount(user)),
     }
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// The name of an account may have dots.
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What admission asks of a ServiceProfile (control plane 3.6.3).
 
-use crate::policy::Mistake;
+use crate::{object::is_subdomain, policy::Mistake};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -173,18 +173,10 @@ impl RequestCondition {
             let remedy = "give all, any, not, method or pathRegex";
             mistakes.push(Mistake::new(at, "the condition is empty", remedy));
         }
-        for (name, list) in [("all", all), ("any", any)] {
-            for (i, inner) in list.iter().flatten().enumerate() {
-                let at = format!("{at}.{name}[{i}]");
-                match inner {
-                    Some(inner) => inner.check(&at, mistakes),
-                    None => mistakes.push(null(at)),
-                }
-            }
-        }
-        if let Some(not) = not {
-            not.check(&format!("{at}.not"), mistakes);
-        }
+        each_within(at, [all, any], not.as_deref(), |inner, at| match inner {
+            Some(inner) => inner.check(&at, mistakes),
+            None => mistakes.push(null(at)),
+        });
     }
 }
 
@@ -201,18 +193,27 @@ impl ResponseCondition {
                 mistakes.push(Mistake::new(format!("{at}.status"), message, "use min and max from 100 to 599"));
             }
         }
-        for (name, list) in [("all", all), ("any", any)] {
-            for (i, inner) in list.iter().flatten().enumerate() {
-                let at = format!("{at}.{name}[{i}]");
-                match inner {
-                    Some(inner) => inner.check(&at, mistakes),
-                    None => mistakes.push(null(at)),
-                }
-            }
+        each_within(at, [all, any], not.as_deref(), |inner, at| match inner {
+            Some(inner) => inner.check(&at, mistakes),
+            None => mistakes.push(null(at)),
+        });
+    }
+}
+
+/// Shows the conditions of which one is made, each with its place: those of `all` and `any`, and the one that must not hold.
+fn each_within<C>(
+    at: &str,
+    [all, any]: [&Option<Vec<Option<C>>>; 2],
+    not: Option<&C>,
+    mut check: impl FnMut(Option<&C>, String),
+) {
+    for (name, list) in [("all", all), ("any", any)] {
+        for (i, inner) in list.iter().flatten().enumerate() {
+            check(inner.as_ref(), format!("{at}.{name}[{i}]"));
         }
-        if let Some(not) = not {
-            not.check(&format!("{at}.not"), mistakes);
-        }
+    }
+    if not.is_some() {
+        check(not, format!("{at}.not"));
     }
 }
 
@@ -255,17 +256,6 @@ fn is_duration(text: &str) -> bool {
         rest = after;
     }
     true
-}
-
-/// What Kubernetes calls a DNS-1123 subdomain.
-fn is_subdomain(name: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 #[cfg(test)]

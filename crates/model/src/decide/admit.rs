@@ -148,7 +148,8 @@ mod tests {
         route::{HeaderMatch, HttpRoute, PathMatch, ValueMatch},
     };
 
-    struct Get(&'static str);
+    /// A path, and who the request says that its client is.
+    struct Get(&'static str, &'static str);
 
     impl RequestView for Get {
         fn method(&self) -> &str {
@@ -163,8 +164,8 @@ mod tests {
         fn query(&self) -> Option<&str> {
             None
         }
-        fn header(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-            false
+        fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+            name == CLIENT_ID && wanted(self.1.as_bytes())
         }
         fn fields(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
     }
@@ -187,8 +188,9 @@ mod tests {
         let guarded = policy(vec![open, route("admin", "/admin", DefaultPolicy::AllAuthenticated)]);
         let only_public = policy(vec![route("public", "/public", DefaultPolicy::AllUnauthenticated)]);
         let stranger = Client { addr: "10.0.0.1".parse().unwrap(), tls: ClientTls::None };
-        let permitted =
-            |policy: &ServerPolicy, path| matches!(admit(policy, &stranger, &Get(path)), Admission::Permitted { .. });
+        let permitted = |policy: &ServerPolicy, path| {
+            matches!(admit(policy, &stranger, &Get(path, "")), Admission::Permitted { .. })
+        };
         for path in [
             "/admin",
             "/admin/x",
@@ -218,28 +220,6 @@ mod tests {
         }
     }
 
-    /// A request that says who sends it.
-    struct Says(&'static str);
-
-    impl RequestView for Says {
-        fn method(&self) -> &str {
-            "GET"
-        }
-        fn authority(&self) -> Option<&str> {
-            None
-        }
-        fn path(&self) -> &str {
-            "/"
-        }
-        fn query(&self) -> Option<&str> {
-            None
-        }
-        fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-            name == CLIENT_ID && wanted(self.0.as_bytes())
-        }
-        fn fields(&self, _: &mut dyn FnMut(&[u8], &[u8])) {}
-    }
-
     #[test]
     fn routes_see_who_the_client_is_and_not_who_it_says() {
         const WEB: &str = "web.ns.serviceaccount.identity.linkerd.cluster.local";
@@ -262,7 +242,7 @@ mod tests {
             ("other", ClientTls::Identity(&web), true),
         ] {
             let client = Client { addr: "10.0.0.1".parse().unwrap(), tls };
-            let admission = admit(&policy, &client, &Says(says));
+            let admission = admit(&policy, &client, &Get("/", says));
             assert_eq!(matches!(admission, Admission::Permitted { .. }), permitted, "{says} {tls:?}: {admission:?}");
         }
     }
@@ -292,7 +272,7 @@ mod tests {
             (&without, "/", ClientTls::Identity(&id), Some("all-authenticated")),
         ] {
             let client = Client { addr: "10.0.0.1".parse().unwrap(), tls };
-            let by = match admit(policy, &client, &Get(path)) {
+            let by = match admit(policy, &client, &Get(path, "")) {
                 Admission::Permitted { by, .. } => Some(by.name()),
                 Admission::Denied { .. } => None,
                 Admission::NoRoute => panic!("{path}"),
@@ -300,6 +280,6 @@ mod tests {
             assert_eq!(by, expected, "{path} {tls:?}");
         }
         let client = Client { addr: "127.0.0.1".parse().unwrap(), tls: ClientTls::None };
-        assert_eq!(admit(&with_routes, &client, &Get("/other")), Admission::NoRoute);
+        assert_eq!(admit(&with_routes, &client, &Get("/other", "")), Admission::NoRoute);
     }
 }

@@ -22,11 +22,8 @@ pub fn host_port(authority: &[u8]) -> Option<(&[u8], Option<u16>)> {
         let end = authority.iter().position(|byte| *byte == b']')? + 1;
         let (host, rest) = authority.split_at_checked(end)?;
         let inside = host.get(1..end - 1)?;
-        if inside.is_empty()
-            || !inside
-                .iter()
-                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%' | b'a'..=b'z' | b'A'..=b'Z'))
-        {
+        let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'%');
+        if inside.is_empty() || !inside.iter().all(may_stand) {
             return None;
         }
         (host, rest)

@@ -2,10 +2,10 @@
 
 use super::{
     super::path::Path,
-    Reading, is_label,
+    Reading,
     meta::{self, On},
 };
-use crate::{annotation::is_port_name, policy::Selector};
+use crate::{annotation::is_port_name, object::is_label, policy::Selector};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,

@@ -1,9 +1,10 @@
 //! Names, labels and annotations.
 
-use super::{super::path::Path, Reading, is_label};
+use super::{super::path::Path, Reading};
 use crate::{
     annotation::{self, Owner, PortList, PortRanges},
     inject,
+    object::{is_label, is_subdomain},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_model::{names::annotation as names, policy::inbound::DefaultPolicy};
@@ -21,10 +22,8 @@ pub(super) const SERVICE_LABEL: NameRule = NameRule {
     valid: |name| is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()),
     remedy: "use 1 to 63 lower-case letters, digits and '-', beginning with a letter",
 };
-pub(super) const SUBDOMAIN: NameRule = NameRule {
-    valid: |name| name.len() <= 253 && name.split('.').all(is_label),
-    remedy: "use lower-case letters, digits, '-' and '.'",
-};
+pub(super) const SUBDOMAIN: NameRule =
+    NameRule { valid: is_subdomain, remedy: "use lower-case letters, digits, '-' and '.'" };
 
 /// What an annotation stands on.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -44,11 +44,3 @@ fn policy(object: &Object, reading: &mut Reading<'_>) {
         reading.problem(&Path::of_text(&field), message, remedy);
     }
 }
-
-/// What Kubernetes means by a DNS label.
-pub(super) fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}

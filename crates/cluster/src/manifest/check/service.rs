@@ -5,7 +5,7 @@ use super::{
     Reading,
     meta::{self, On},
 };
-use crate::annotation::is_port_name;
+use crate::{annotation::is_port_name, object::is_label};
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -83,7 +83,7 @@ fn ports(ports: &[ServicePort], at: &Path, reading: &mut Reading<'_>) {
             None if ports.len() > 1 => {
                 reading.problem(&at.key("name"), "with several ports each needs a name", "give it a name");
             }
-            Some(name) if !super::is_label(name) => {
+            Some(name) if !is_label(name) => {
                 let remedy = "use lower-case letters, digits and '-'";
                 reading.problem(&at.key("name"), format!("{name:?} is no name of a port"), remedy);
             }
