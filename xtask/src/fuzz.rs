@@ -3,7 +3,7 @@
 //! It needs no nightly toolchain: coverage comes from LLVM's pass, and there is no unsafe code for a sanitizer to look at. What
 //! is found is left below target/fuzz; put it into fuzz/corpus with the mend.
 
-use crate::{cargo, root, run as run_command, target_dir};
+use crate::{cargo, commit, output_of, root, run as run_command, target_dir};
 use anyhow::{Context, bail};
 use std::{
     collections::BTreeMap,
@@ -24,6 +24,9 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing";
 /// Bytes of one input.
 const MAX_LEN: usize = 4096;
+/// What stands above the report's rows.
+const HEAD: &str = "# Fuzzing\n\nWritten by `cargo xtask fuzz`: the newest run of each target. The test command runs the same targets over `fuzz/corpus` \
+    and its mutations.\n\n| target | on | of | minutes | inputs | findings |\n|---|---|---|--:|--:|---|\n";
 /// MB of memory.
 const MEMORY: usize = 1024;
 
@@ -41,6 +44,7 @@ pub(crate) fn run(minutes: u64, only: Option<&str>) -> anyhow::Result<()> {
     run_command(&mut build)?;
     let program = built.join(TRIPLE).join("release/weft-fuzz");
     let targets: Vec<_> = targets()?.into_iter().filter(|target| only.is_none_or(|only| only == target)).collect();
+    let (date, commit) = (output_of("date", &["+%F"])?, commit()?);
     let next = AtomicUsize::new(0);
     let ended = Mutex::new(BTreeMap::new());
     // Each has a core to itself.
@@ -58,14 +62,12 @@ pub(crate) fn run(minutes: u64, only: Option<&str>) -> anyhow::Result<()> {
         all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a target could not be run")))
     })?;
     let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut rows = String::new();
-    for (target, (ended_well, inputs)) in &ended {
-        let _ = writeln!(rows, "| {target} | {minutes} | {inputs} | {} |", if *ended_well { "none" } else { "yes" });
-    }
+    let rows = ended.iter().map(|(target, (ended_well, inputs))| {
+        let findings = if *ended_well { "none" } else { "yes" };
+        (target.clone(), format!("| {target} | {date} | {commit} | {minutes} | {inputs} | {findings} |"))
+    });
     let findings = ended.values().filter(|(ended_well, _)| !ended_well).count();
-    if only.is_none() {
-        report(&rows)?;
-    }
+    report(rows)?;
     if findings > 0 {
         bail!("{findings} targets have findings; the inputs are below {}", built.display());
     }
@@ -112,13 +114,21 @@ fn fuzz(program: &Path, target: &str, built: &Path, minutes: u64) -> anyhow::Res
     Ok((output.status.success(), inputs.to_owned()))
 }
 
-fn report(rows: &str) -> anyhow::Result<()> {
-    let date = Command::new("date").arg("+%F").output().context("asking for the date")?;
-    let date = String::from_utf8_lossy(&date.stdout).trim().to_owned();
-    let text = format!(
-        "# Fuzzing\n\nWritten by `cargo xtask fuzz` on {date}. The test command runs the same targets over `fuzz/corpus` and its mutations.\n\n\
-         | target | minutes | inputs | findings |\n|---|--:|--:|---|\n{rows}"
-    );
+/// Puts these rows into the report, in the place of what it said of the same targets.
+fn report(rows: impl Iterator<Item = (String, String)>) -> anyhow::Result<()> {
     let file = root().join("docs/fuzz.md");
+    let before = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let mut all: BTreeMap<String, String> = before.lines().filter_map(row).collect();
+    all.extend(rows);
+    let mut text = HEAD.to_owned();
+    for row in all.values() {
+        let _ = writeln!(text, "{row}");
+    }
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+/// A row of an earlier report, by its target.
+fn row(line: &str) -> Option<(String, String)> {
+    let target = line.strip_prefix("| ")?.split(' ').next()?;
+    (target != "target").then(|| (target.to_owned(), line.to_owned()))
 }

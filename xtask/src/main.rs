@@ -112,6 +112,17 @@ fn target_dir() -> anyhow::Result<PathBuf> {
     Ok(metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?.into())
 }
 
+/// What a program says on its standard output.
+fn output_of(program: &str, args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(args).output().with_context(|| format!("starting {program}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The commit that the working tree is of.
+fn commit() -> anyhow::Result<String> {
+    output_of("git", &["-C", &root().display().to_string(), "rev-parse", "--short=12", "HEAD"])
+}
+
 /// Runs a command to its end; its failure is ours.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;

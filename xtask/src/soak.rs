@@ -4,7 +4,7 @@
 //! Each part has a limit, so that the whole ends within [`PROPERTIES`] + suites × [`LEFT`] + what is asked for, in practice in
 //! about an hour: one of the tests that are left to it waits for half an hour.
 
-use crate::{cargo, demo, foreign, root, tools};
+use crate::{cargo, commit, demo, foreign, output_of, root, tools};
 use anyhow::{Context, bail};
 use std::{
     fmt::Write,
@@ -132,7 +132,7 @@ impl Soak {
         let mut text = format!(
             "# Soak\n\nWritten by `cargo xtask soak --minutes {minutes}` on {}; it took {} min behind the build.\n\n{}\n\
              | part | runs | tests passed | failed | longest run |\n|---|--:|--:|--:|--:|\n",
-            output("date", &["+%F"])?,
+            output_of("date", &["+%F"])?,
             took.as_secs().div_ceil(60),
             machine()?
         );
@@ -166,18 +166,13 @@ fn machine() -> anyhow::Result<String> {
         of("/proc/cpuinfo", "model name")?,
         of("/proc/meminfo", "MemTotal")?,
         of("/proc/sys/kernel/osrelease", "")?,
-        output("git", &["-C", &root().display().to_string(), "rev-parse", "--short=12", "HEAD"])?,
-        output("rustc", &["--version"])?,
+        commit()?,
+        output_of("rustc", &["--version"])?,
     );
     for pins in [foreign::TEST, foreign::SOAK].into_iter().flatten().map(foreign::Foreign::pins) {
         let _ = writeln!(text, "- {pins}");
     }
     Ok(text)
-}
-
-fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).output().with_context(|| format!("starting {program}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 impl Tally {
