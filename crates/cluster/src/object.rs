@@ -1,6 +1,9 @@
 //! Objects, their keys, and the events that add and remove them.
 
-use crate::policy::{AuthorizationPolicy, MeshTlsAuthentication, NetworkAuthentication, Server, ServerAuthorization};
+use crate::policy::{
+    AuthorizationPolicy, GrpcRoute, HttpRoute, MeshTlsAuthentication, NetworkAuthentication, Server,
+    ServerAuthorization, TcpRoute, TlsRoute,
+};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -43,6 +46,13 @@ pub enum Object {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     MeshTlsAuthentication(Box<MeshTlsAuthentication>),
     NetworkAuthentication(Box<NetworkAuthentication>),
+    /// An HTTPRoute of the mesh's own group.
+    MeshHttpRoute(Box<HttpRoute>),
+    /// An HTTPRoute of the Gateway API.
+    HttpRoute(Box<HttpRoute>),
+    GrpcRoute(Box<GrpcRoute>),
+    TlsRoute(Box<TlsRoute>),
+    TcpRoute(Box<TcpRoute>),
     Token(Token),
 }
 
@@ -71,6 +81,13 @@ pub enum Kind {
     AuthorizationPolicy,
     MeshTlsAuthentication,
     NetworkAuthentication,
+    /// Of the mesh's own group.
+    MeshHttpRoute,
+    /// Of the Gateway API, as are those that follow.
+    HttpRoute,
+    GrpcRoute,
+    TlsRoute,
+    TcpRoute,
     Token,
 }
 
@@ -115,6 +132,11 @@ impl Kind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::MeshTlsAuthentication => "MeshTLSAuthentication",
             Self::NetworkAuthentication => "NetworkAuthentication",
+            Self::MeshHttpRoute => "HTTPRoute.policy.linkerd.io",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
             Self::Token => "Token",
         }
     }
@@ -150,6 +172,11 @@ impl Object {
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::MeshTlsAuthentication(_) => Kind::MeshTlsAuthentication,
             Self::NetworkAuthentication(_) => Kind::NetworkAuthentication,
+            Self::MeshHttpRoute(_) => Kind::MeshHttpRoute,
+            Self::HttpRoute(_) => Kind::HttpRoute,
+            Self::GrpcRoute(_) => Kind::GrpcRoute,
+            Self::TlsRoute(_) => Kind::TlsRoute,
+            Self::TcpRoute(_) => Kind::TcpRoute,
             Self::Token(_) => Kind::Token,
         }
     }
@@ -169,6 +196,10 @@ impl Object {
             Self::AuthorizationPolicy(o) => Some(&o.metadata),
             Self::MeshTlsAuthentication(o) => Some(&o.metadata),
             Self::NetworkAuthentication(o) => Some(&o.metadata),
+            Self::MeshHttpRoute(o) | Self::HttpRoute(o) => Some(&o.metadata),
+            Self::GrpcRoute(o) => Some(&o.metadata),
+            Self::TlsRoute(o) => Some(&o.metadata),
+            Self::TcpRoute(o) => Some(&o.metadata),
             Self::Token(_) => None,
         }
     }
@@ -188,6 +219,10 @@ impl Object {
             Self::AuthorizationPolicy(o) => Some(&mut o.metadata),
             Self::MeshTlsAuthentication(o) => Some(&mut o.metadata),
             Self::NetworkAuthentication(o) => Some(&mut o.metadata),
+            Self::MeshHttpRoute(o) | Self::HttpRoute(o) => Some(&mut o.metadata),
+            Self::GrpcRoute(o) => Some(&mut o.metadata),
+            Self::TlsRoute(o) => Some(&mut o.metadata),
+            Self::TcpRoute(o) => Some(&mut o.metadata),
             Self::Token(_) => None,
         }
     }

@@ -23,9 +23,45 @@ pub fn parse(text: &str) -> Option<Duration> {
     number.checked_mul(millis).map(Duration::from_millis).map(|duration| duration.min(LONGEST))
 }
 
+/// As Go and the Gateway API write them: `1h2m3.5s`, without a sign; a bare `0` needs no unit.
+pub fn parse_go(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut nanos) = (text, 0_f64);
+    while !rest.is_empty() {
+        let unit = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, behind) = rest.split_at_checked(unit)?;
+        let length = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at_checked(length)?;
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        nanos += number.parse::<f64>().ok()? * scale;
+        rest = behind;
+    }
+    if text.is_empty() { None } else { Duration::try_from_secs_f64(nanos / 1e9).ok() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, millis) in [("0", 0), ("500ms", 500), ("1h2m3.5s", 3_723_500), (".5s", 500), ("1m", 60_000)] {
+            assert_eq!(parse_go(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "5", "-5s", "s", "1 s", "1d", "99999999999999999999h"] {
+            assert_eq!(parse_go(bad), None, "{bad}");
+        }
+    }
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

@@ -103,6 +103,12 @@ impl Store {
             | Object::AuthorizationPolicy(_)
             | Object::MeshTlsAuthentication(_)
             | Object::NetworkAuthentication(_)) => self.policies.insert(id, &object),
+            // Not answered from yet.
+            Object::MeshHttpRoute(_)
+            | Object::HttpRoute(_)
+            | Object::GrpcRoute(_)
+            | Object::TlsRoute(_)
+            | Object::TcpRoute(_) => vec![],
             // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
             Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
         }
@@ -128,6 +134,7 @@ impl Store {
             | Kind::AuthorizationPolicy
             | Kind::MeshTlsAuthentication
             | Kind::NetworkAuthentication => self.policies.remove(key.kind, id),
+            Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => vec![],
             Kind::ServiceAccount | Kind::Deployment => vec![],
         }
     }

@@ -222,9 +222,9 @@ impl Cluster {
     /// Everything of one of the mesh's own kinds, in the newest version that is served.
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn policies(&self, kind: Kind) -> Result<Vec<Value>, Error> {
-        let Some(Defined { group, plural, versions }) = policy::definition(kind) else { return Ok(vec![]) };
+        let Some(Defined { group, kind, plural, versions }) = policy::definition(kind) else { return Ok(vec![]) };
         for version in versions {
-            let of = Resource { group, version, kind: kind.as_str(), plural };
+            let of = Resource { group, version, kind, plural };
             let found = self.objects(of, "").await?;
             if !found.is_empty() {
                 return Ok(found);

@@ -80,7 +80,7 @@ pub async fn watch(client: Client, kinds: &[Kind], registry: &Registry, sink: Si
 
 async fn one(client: Client, shared: Shared) {
     if let Some(definition) = policy::definition(shared.kind) {
-        return Watch::new(served(&client, shared.kind, definition), shared, policy_object).run().await;
+        return Watch::new(served(&client, definition), shared, policy_object).run().await;
     }
     match shared.kind {
         Kind::Namespace => {
@@ -122,11 +122,9 @@ async fn one(client: Client, shared: Shared) {
 /// Where a kind may be served, the newest version first.
 fn served(
     client: &Client,
-    kind: Kind,
-    policy::Definition { group, plural, versions }: policy::Definition,
+    policy::Definition { group, kind, plural, versions }: policy::Definition,
 ) -> Vec<Api<DeserializeGuard<DynamicObject>>> {
-    let resource =
-        |version| ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.as_str()), plural);
+    let resource = |version| ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     versions.iter().map(|version| Api::all_with(client.clone(), &resource(version))).collect()
 }
 

@@ -228,8 +228,14 @@ const SERVICE_PORT: Table = &[
     ("targetPort", Carried),
 ];
 
-const fn policy(spec: Table) -> [(&'static str, Field); 4] {
-    [("apiVersion", Carried), ("kind", Carried), ("metadata", Of(META)), ("spec", Of(spec))]
+const fn policy(spec: Table) -> [(&'static str, Field); 5] {
+    [
+        ("apiVersion", Carried),
+        ("kind", Carried),
+        ("metadata", Of(META)),
+        ("spec", Of(spec)),
+        ("status", Ignored(BY_CLUSTER)),
+    ]
 }
 
 pub(super) const SERVER: Table = &policy(SERVER_SPEC);
@@ -258,6 +264,59 @@ const AUTHORIZATION_POLICY_SPEC: Table =
     &[("targetRef", Of(REFERENCE)), ("requiredAuthenticationRefs", Each(REFERENCE))];
 const MESH_TLS_AUTHENTICATION_SPEC: Table = &[("identities", Carried), ("identityRefs", Each(REFERENCE))];
 const NETWORK_AUTHENTICATION_SPEC: Table = &[("networks", Each(NETWORK))];
+
+pub(super) const HTTP_ROUTE: Table = &policy(HTTP_ROUTE_SPEC);
+pub(super) const GRPC_ROUTE: Table = &policy(GRPC_ROUTE_SPEC);
+pub(super) const TLS_ROUTE: Table = &policy(TLS_ROUTE_SPEC);
+pub(super) const TCP_ROUTE: Table = &policy(TCP_ROUTE_SPEC);
+
+// What of a rule is not carried out is refused, or told, by the route's own rules, as on Kubernetes.
+const HTTP_ROUTE_SPEC: Table = &[
+    ("parentRefs", Each(PARENT)),
+    ("useDefaultGateways", Ignored(GATEWAYS)),
+    ("hostnames", Carried),
+    ("rules", Each(HTTP_RULE)),
+];
+const GRPC_ROUTE_SPEC: Table = &[
+    ("parentRefs", Each(PARENT)),
+    ("useDefaultGateways", Ignored(GATEWAYS)),
+    ("hostnames", Carried),
+    ("rules", Each(GRPC_RULE)),
+];
+const TLS_ROUTE_SPEC: Table = &[
+    ("parentRefs", Each(PARENT)),
+    ("useDefaultGateways", Ignored(GATEWAYS)),
+    ("hostnames", Carried),
+    ("rules", Each(CONNECTION_RULE)),
+];
+const TCP_ROUTE_SPEC: Table =
+    &[("parentRefs", Each(PARENT)), ("useDefaultGateways", Ignored(GATEWAYS)), ("rules", Each(CONNECTION_RULE))];
+const GATEWAYS: &str = "there are no Gateways";
+const PARENT: Table = &[
+    ("group", Carried),
+    ("kind", Carried),
+    ("name", Carried),
+    ("namespace", Carried),
+    ("port", Carried),
+    ("sectionName", Carried),
+];
+const HTTP_RULE: Table = &[
+    ("name", Carried),
+    ("matches", Carried),
+    ("filters", Carried),
+    ("backendRefs", Carried),
+    ("timeouts", Carried),
+    ("retry", Carried),
+    ("sessionPersistence", Carried),
+];
+const GRPC_RULE: Table = &[
+    ("name", Carried),
+    ("matches", Carried),
+    ("filters", Carried),
+    ("backendRefs", Carried),
+    ("sessionPersistence", Carried),
+];
+const CONNECTION_RULE: Table = &[("name", Carried), ("backendRefs", Carried)];
 const REFERENCE: Table = &[("group", Carried), ("kind", Carried), ("name", Carried), ("namespace", Carried)];
 
 /// Compares a document with a table.
@@ -346,6 +405,18 @@ mod tests {
         compare::<core::ServicePort>(SERVICE_PORT);
         compare::<policy::Server>(SERVER);
         compare::<policy::ServerSpec>(SERVER_SPEC);
+        compare::<policy::HttpRoute>(HTTP_ROUTE);
+        compare::<policy::HttpRouteSpec>(HTTP_ROUTE_SPEC);
+        compare::<policy::HttpRuleSpec>(HTTP_RULE);
+        compare::<policy::GrpcRoute>(GRPC_ROUTE);
+        compare::<policy::GrpcRouteSpec>(GRPC_ROUTE_SPEC);
+        compare::<policy::GrpcRuleSpec>(GRPC_RULE);
+        compare::<policy::TlsRoute>(TLS_ROUTE);
+        compare::<policy::TlsRouteSpec>(TLS_ROUTE_SPEC);
+        compare::<policy::TcpRoute>(TCP_ROUTE);
+        compare::<policy::TcpRouteSpec>(TCP_ROUTE_SPEC);
+        compare::<policy::ConnectionRuleSpec>(CONNECTION_RULE);
+        compare::<policy::ParentSpec>(PARENT);
         compare::<policy::ServerAuthorization>(SERVER_AUTHORIZATION);
         compare::<policy::ServerAuthorizationSpec>(SERVER_AUTHORIZATION_SPEC);
         compare::<policy::ServerRefSpec>(SERVER_REF);

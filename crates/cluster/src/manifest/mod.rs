@@ -18,6 +18,7 @@ mod typed;
 
 pub(crate) use document::Unreadable;
 pub use files::{Stamp, stamp};
+pub(crate) use path::Path as FieldPath;
 
 use crate::{Key, Object};
 use serde::{Deserialize, Serialize};

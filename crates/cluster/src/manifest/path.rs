@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The way from a document's top to a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Path(Vec<Step>);
+pub(crate) struct Path(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {

@@ -179,6 +179,10 @@ fn table(kind: Kind) -> Table {
         Kind::AuthorizationPolicy => fields::AUTHORIZATION_POLICY,
         Kind::MeshTlsAuthentication => fields::MESH_TLS_AUTHENTICATION,
         Kind::NetworkAuthentication => fields::NETWORK_AUTHENTICATION,
+        Kind::MeshHttpRoute | Kind::HttpRoute => fields::HTTP_ROUTE,
+        Kind::GrpcRoute => fields::GRPC_ROUTE,
+        Kind::TlsRoute => fields::TLS_ROUTE,
+        Kind::TcpRoute => fields::TCP_ROUTE,
         // None of them is read from manifests.
         Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::Token => &[],
     }

@@ -27,6 +27,11 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Wrong
         Kind::AuthorizationPolicy => with(json, |o| Object::AuthorizationPolicy(Box::new(o)))?,
         Kind::MeshTlsAuthentication => with(json, |o| Object::MeshTlsAuthentication(Box::new(o)))?,
         Kind::NetworkAuthentication => with(json, |o| Object::NetworkAuthentication(Box::new(o)))?,
+        Kind::MeshHttpRoute => with(json, |o| Object::MeshHttpRoute(Box::new(o)))?,
+        Kind::HttpRoute => with(json, |o| Object::HttpRoute(Box::new(o)))?,
+        Kind::GrpcRoute => with(json, |o| Object::GrpcRoute(Box::new(o)))?,
+        Kind::TlsRoute => with(json, |o| Object::TlsRoute(Box::new(o)))?,
+        Kind::TcpRoute => with(json, |o| Object::TcpRoute(Box::new(o)))?,
         Kind::Token => with(json, Object::Token)?,
     })
 }

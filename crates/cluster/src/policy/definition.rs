@@ -1,5 +1,6 @@
 //! How the API server knows these kinds.
 
+use super::route::GATEWAY_API;
 use crate::Kind;
 
 /// The mesh's own kinds that are carried out.
@@ -17,6 +18,8 @@ pub(crate) const GROUP: &str = "policy.linkerd.io";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
     pub(crate) group: &'static str,
+    /// By the name that the group has for it.
+    pub(crate) kind: &'static str,
     pub(crate) plural: &'static str,
     /// The newest first.
     pub(crate) versions: &'static [&'static str],
@@ -24,12 +27,22 @@ pub(crate) struct Definition {
 
 /// `None` for a kind that Kubernetes itself brings.
 pub(crate) fn definition(kind: Kind) -> Option<Definition> {
+    let (group, name) = match kind {
+        Kind::MeshHttpRoute => (GROUP, Kind::HttpRoute.as_str()),
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => (GATEWAY_API, kind.as_str()),
+        _ => (GROUP, kind.as_str()),
+    };
     let (plural, versions): (_, &[&str]) = match kind {
         Kind::Server => ("servers", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"]),
         Kind::ServerAuthorization => ("serverauthorizations", &["v1beta1", "v1alpha1"]),
         Kind::AuthorizationPolicy => ("authorizationpolicies", &["v1alpha1"]),
         Kind::MeshTlsAuthentication => ("meshtlsauthentications", &["v1alpha1"]),
         Kind::NetworkAuthentication => ("networkauthentications", &["v1alpha1"]),
+        Kind::MeshHttpRoute => ("httproutes", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"]),
+        Kind::HttpRoute => ("httproutes", &["v1", "v1beta1"]),
+        Kind::GrpcRoute => ("grpcroutes", &["v1", "v1alpha2"]),
+        Kind::TlsRoute => ("tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
+        Kind::TcpRoute => ("tcproutes", &["v1", "v1alpha2"]),
         Kind::Namespace
         | Kind::ServiceAccount
         | Kind::Deployment
@@ -39,5 +52,5 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         | Kind::Node
         | Kind::Token => return None,
     };
-    Some(Definition { group: GROUP, plural, versions })
+    Some(Definition { group, kind: name, plural, versions })
 }

@@ -1,4 +1,4 @@
-//! The mesh's own kinds of objects: what they say, and whether it can be carried out.
+//! The mesh's own kinds of objects, and routes: what they say, and whether it can be carried out.
 //!
 //! ```text
 //! JSON ─► read ─► Object (fields have their types) ─► checked ─► what the index holds
@@ -12,6 +12,7 @@ mod authentication;
 mod authorization;
 mod definition;
 mod reference;
+pub(crate) mod route;
 mod selector;
 mod server;
 
@@ -25,11 +26,16 @@ pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target
 pub use definition::KINDS;
 pub(crate) use definition::{Definition, GROUP, definition};
 pub use reference::ReferenceSpec;
+pub use route::{
+    BackendSpec, ConnectionRuleSpec, FilterSpec, FractionSpec, GrpcMatchSpec, GrpcMethodSpec, GrpcRouteSpec,
+    GrpcRuleSpec, HeaderSpec, HttpMatchSpec, HttpRouteSpec, HttpRuleSpec, MirrorSpec, ModifierSpec, NamedSpec,
+    ParentSpec, PathModifierSpec, PathSpec, RedirectSpec, RewriteSpec, TcpRouteSpec, TimeoutsSpec, TlsRouteSpec,
+};
 pub(crate) use selector::Selector;
 pub use server::ServerSpec;
 pub(crate) use server::{Port, Spoken};
 
-use crate::{Kind, Object};
+use crate::{Kind, Object, manifest::FieldPath};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -46,6 +52,9 @@ pub struct Custom<S> {
     #[serde(default)]
     pub metadata: ObjectMeta,
     pub spec: S,
+    /// What somebody says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Value>,
 }
 
 pub type Server = Custom<ServerSpec>;
@@ -53,6 +62,11 @@ pub type ServerAuthorization = Custom<ServerAuthorizationSpec>;
 pub type AuthorizationPolicy = Custom<AuthorizationPolicySpec>;
 pub type MeshTlsAuthentication = Custom<MeshTlsAuthenticationSpec>;
 pub type NetworkAuthentication = Custom<NetworkAuthenticationSpec>;
+/// Of either group.
+pub type HttpRoute = Custom<HttpRouteSpec>;
+pub type GrpcRoute = Custom<GrpcRouteSpec>;
+pub type TlsRoute = Custom<TlsRouteSpec>;
+pub type TcpRoute = Custom<TcpRouteSpec>;
 
 /// Something that an object says and that cannot be, or is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +76,19 @@ pub struct Mistake {
     pub message: String,
     /// What may stand there.
     pub remedy: String,
+}
+
+/// Something that an object says, and that is accepted without effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub field: String,
+    pub message: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
 }
 
 impl Mistake {
@@ -92,6 +119,11 @@ pub fn read(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(object)?),
         Kind::MeshTlsAuthentication => Object::MeshTlsAuthentication(typed(object)?),
         Kind::NetworkAuthentication => Object::NetworkAuthentication(typed(object)?),
+        Kind::MeshHttpRoute => Object::MeshHttpRoute(whole(kind, object)?),
+        Kind::HttpRoute => Object::HttpRoute(whole(kind, object)?),
+        Kind::GrpcRoute => Object::GrpcRoute(whole(kind, object)?),
+        Kind::TlsRoute => Object::TlsRoute(whole(kind, object)?),
+        Kind::TcpRoute => Object::TcpRoute(whole(kind, object)?),
         other => {
             let message = format!("{} is no kind of the mesh", other.as_str());
             return Err(vec![Mistake::new("kind", message, "use another kind")]);
@@ -104,10 +136,25 @@ pub fn read(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
 }
 
 fn typed<S: DeserializeOwned>(object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
-    serde_path_to_error::deserialize(object).map(Box::new).map_err(|error| {
-        let field = error.path().to_string();
-        vec![Mistake::new(field, error.into_inner().to_string(), "give a value of the right type")]
-    })
+    serde_path_to_error::deserialize(object)
+        .map(Box::new)
+        .map_err(|error| wrong_type(&error.path().clone(), &error.into_inner()))
+}
+
+fn wrong_type(path: &serde_path_to_error::Path, error: &serde_json::Error) -> Vec<Mistake> {
+    vec![Mistake::new(path.to_string(), error.to_string(), "give a value of the right type")]
+}
+
+/// A route: what is not known of one may be what keeps somebody out, so that it is read whole or not at all.
+fn whole<S: DeserializeOwned>(kind: Kind, object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
+    let mut unknown = vec![];
+    let mut see = |path: serde_ignored::Path<'_>| unknown.push(FieldPath::from(&path).to_string());
+    let deserializer = serde_ignored::Deserializer::new(route::ours(kind, object), &mut see);
+    let read = serde_path_to_error::deserialize(deserializer);
+    let route = read.map(Box::new).map_err(|error| wrong_type(&error.path().clone(), &error.into_inner()))?;
+    unknown.retain(|path| path.starts_with("spec."));
+    let mistake = |path| Mistake::new(path, "weft knows no such field", "remove it");
+    if unknown.is_empty() { Ok(route) } else { Err(unknown.into_iter().map(mistake).collect()) }
 }
 
 /// Everything that is wrong with an object; of other kinds nothing is known here.
@@ -119,7 +166,7 @@ pub(crate) fn check(object: &Object) -> Vec<Mistake> {
         Object::AuthorizationPolicy(o) => o.spec.checked(&namespace).err(),
         Object::MeshTlsAuthentication(o) => o.spec.checked(&namespace).err(),
         Object::NetworkAuthentication(o) => o.spec.checked().err(),
-        _ => None,
+        object => route::checked(object).and_then(Result::err),
     }
     .unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use super::*;
 use serde_json::json;
 
-fn object(kind: Kind, spec: Value) -> Value {
+pub(super) fn object(kind: Kind, spec: Value) -> Value {
     json!({"apiVersion": "policy.linkerd.io/v1", "kind": kind.as_str(), "metadata": {"name": "a", "namespace": "ns"}, "spec": spec})
 }
 
@@ -15,13 +15,13 @@ fn wrong(kind: Kind, spec: &Value) -> Vec<String> {
     }
 }
 
-fn right(kind: Kind, specs: Vec<Value>) {
+pub(super) fn right(kind: Kind, specs: Vec<Value>) {
     for spec in specs {
         assert_eq!(wrong(kind, &spec), Vec::<String>::new(), "{spec}");
     }
 }
 
-fn all_wrong(kind: Kind, specs: Vec<(Value, &[&str])>) {
+pub(super) fn all_wrong(kind: Kind, specs: Vec<(Value, &[&str])>) {
     for (spec, fields) in specs {
         assert_eq!(wrong(kind, &spec), fields, "{spec}");
     }

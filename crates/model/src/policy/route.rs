@@ -149,7 +149,10 @@ impl Pattern {
     /// # Errors
     /// `source` is no regular expression, or a too large one.
     pub fn new(source: &str) -> Result<Self, regex::Error> {
-        let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(1 << 20).build()?;
+        let build = |source: &str| regex::RegexBuilder::new(source).size_limit(1 << 20).build();
+        // By itself too: a parenthesis of its own must not close ours.
+        build(source)?;
+        let regex = build(&format!("^(?:{source})$"))?;
         Ok(Self { source: source.to_owned(), regex })
     }
 

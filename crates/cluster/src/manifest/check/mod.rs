@@ -7,7 +7,10 @@ mod service;
 use super::{path::Path, read::Reading};
 use crate::{
     Object,
-    policy::{self, Mistake},
+    policy::{
+        self, Mistake, Note,
+        route::{self, Checked},
+    },
 };
 
 pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
@@ -29,6 +32,11 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
         | Object::AuthorizationPolicy(_)
         | Object::MeshTlsAuthentication(_)
         | Object::NetworkAuthentication(_) => policy(object, reading),
+        Object::MeshHttpRoute(_)
+        | Object::HttpRoute(_)
+        | Object::GrpcRoute(_)
+        | Object::TlsRoute(_)
+        | Object::TcpRoute(_) => route(object, reading),
         Object::Pod(_) | Object::EndpointSlice(_) | Object::Node(_) | Object::Token(_) => {}
     }
 }
@@ -40,7 +48,37 @@ fn policy(object: &Object, reading: &mut Reading<'_>) {
         meta::name(metadata, meta::SUBDOMAIN, reading);
         meta::maps(metadata, &top, reading);
     }
-    for Mistake { field, message, remedy } in policy::check(object) {
+    mistakes(policy::check(object), reading);
+}
+
+/// Nobody on one machine carries out what is not the mesh's.
+fn route(object: &Object, reading: &mut Reading<'_>) {
+    let top = Path::default();
+    if let Some(metadata) = object.metadata() {
+        meta::name(metadata, meta::SUBDOMAIN, reading);
+        meta::maps(metadata, &top, reading);
+    }
+    match route::checked(object) {
+        Some(Ok(Checked { route, notes })) => {
+            if route.parents.is_empty() {
+                let remedy = "name a Server of policy.linkerd.io";
+                reading.problem(
+                    &top.keys(&["spec", "parentRefs"]),
+                    "no parent of the route is one of the mesh",
+                    remedy,
+                );
+            }
+            for Note { field, message } in notes {
+                reading.ignored(&Path::of_text(&field), &message);
+            }
+        }
+        Some(Err(wrong)) => mistakes(wrong, reading),
+        None => {}
+    }
+}
+
+fn mistakes(mistakes: Vec<Mistake>, reading: &mut Reading<'_>) {
+    for Mistake { field, message, remedy } in mistakes {
         reading.problem(&Path::of_text(&field), message, remedy);
     }
 }
