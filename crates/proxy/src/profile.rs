@@ -168,7 +168,8 @@ impl Route {
             let (series, classes) = (Rc::clone(&self.seen), self.classes.clone());
             Seen { series, classes, budget, start: began, last: Cell::default() }
         });
-        let actual = self.actual.as_ref().map(|series| series.follow(began, self.classes.clone()));
+        let counted = course.is_counted();
+        let actual = self.actual.as_ref().map(|series| series.follow(began, self.classes.clone(), counted));
         Following { classes: self.classes.clone(), seen, actual }
     }
 }

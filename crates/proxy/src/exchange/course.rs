@@ -37,6 +37,8 @@ pub(crate) struct Course {
     followed: OnceCell<Rc<dyn Followed>>,
     /// How many attempts have begun.
     attempts: Cell<u32>,
+    /// The present attempt stands in for one that nobody has answered.
+    stands_in: Cell<bool>,
 }
 
 /// How often a request goes to another endpoint because the last one did not answer and asking again does no harm.
@@ -147,6 +149,17 @@ impl Course {
         self.attempts.get() <= 1
     }
 
+    /// Whether this attempt stands in for one before it, which was counted where attempts are: what was asked for is one of them,
+    /// however many endpoints did not answer.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.stands_in.get()
+    }
+
+    /// The attempt that begins next stands in for the present one, which nobody has answered.
+    pub(super) fn stand_in(&self) {
+        self.stands_in.set(true);
+    }
+
     /// An attempt begins.
     pub(super) fn attempt(&self) {
         self.attempts.set(self.attempts.get().saturating_add(1));
@@ -213,7 +226,11 @@ impl Course {
     /// Whether the request is sent once more after an attempt that ended in `outcome`. `whole` says that it was read to its
     /// end and all of it is kept.
     pub(super) fn again(&self, outcome: Outcome, whole: bool) -> bool {
-        self.running.get().is_some_and(|running| running.again(outcome, whole))
+        let again = self.running.get().is_some_and(|running| running.again(outcome, whole));
+        if again {
+            self.stands_in.set(false);
+        }
+        again
     }
 
     /// The same after an attempt that the proxy itself has failed.

@@ -259,6 +259,7 @@ async fn request<D: Director>(
             Err(NoResponse::Repeatable { why, .. }) if again > 0 => {
                 again = if why == Repeatable::Fresh { 0 } else { again - 1 };
                 record.repeated();
+                course.stand_in();
                 continue;
             }
             Err(NoResponse::Repeatable { error, why: Repeatable::Refused })

@@ -178,6 +178,7 @@ async fn serve_stream<D: Director>(
             {
                 again -= 1;
                 record.repeated();
+                course.stand_in();
                 whole = body.resume();
                 continue;
             }

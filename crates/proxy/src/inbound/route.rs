@@ -174,7 +174,7 @@ impl Requests {
         let in_flight = self.inbound.wiring.context.inbound_in_flight.admit()?;
         let Handles { series, of_route, changes } = &self.admit(request, course, follower)?.handles;
         let Inbound { wiring, profiles, .. } = &*self.inbound;
-        let began = follower.began();
+        let (began, counted) = (follower.began(), course.is_counted());
         let following = profile::follow(wiring, profiles, &self.last_profile, request, began, course).await;
         let meshed = self.admissions.connected().tls.is_meshed();
         let carried = meshed && version == Version::Http2 && request.header(header::ORIG_PROTO, &mut |_| true);
@@ -189,7 +189,7 @@ impl Requests {
                 ..Edits::default()
             }),
             record: (
-                (Record::new(series.begin(began, in_flight), following), of_route.begin(began)),
+                (Record::new(series.begin(began, in_flight, counted), following), of_route.begin(began, counted)),
                 Answer(self.answers.clone()),
             ),
         })

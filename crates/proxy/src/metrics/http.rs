@@ -104,9 +104,9 @@ impl Families {
 }
 
 impl Series {
-    /// A request is sent. `start` is when its head came.
-    pub(crate) fn begin(self: &Rc<Self>, start: Instant, permit: Permit) -> Recorder {
-        let mut recorder = self.follow(start, None);
+    /// A request is sent. `start` is when its head came; `counted` says that this stands in for an attempt that was counted.
+    pub(crate) fn begin(self: &Rc<Self>, start: Instant, permit: Permit, counted: bool) -> Recorder {
+        let mut recorder = self.follow(start, None, counted);
         recorder.permit = Some(permit);
         recorder
     }
@@ -117,8 +117,15 @@ impl Series {
     }
 
     /// The same where something else holds the permit. `classes` say what a failure is.
-    pub(crate) fn follow(self: &Rc<Self>, start: Instant, classes: Option<Rc<[ResponseClass]>>) -> Recorder {
-        self.requests.inc();
+    pub(crate) fn follow(
+        self: &Rc<Self>,
+        start: Instant,
+        classes: Option<Rc<[ResponseClass]>>,
+        counted: bool,
+    ) -> Recorder {
+        if !counted {
+            self.count();
+        }
         let series = Rc::clone(self);
         Recorder { series, permit: None, classes, start, status: None, first_byte: false, ended: false }
     }
@@ -254,7 +261,7 @@ mod tests {
         let in_flight = InFlight::new(2);
         let registry = Registry::new(1, 100);
         let series = Families::new(&registry).series(Shard::worker(0), Labels::new());
-        let mut first = series.begin(Instant::now(), in_flight.admit().unwrap());
+        let mut first = series.begin(Instant::now(), in_flight.admit().unwrap(), false);
         let _second = in_flight.admit().unwrap();
         assert_eq!(in_flight.admit().err().map(|e| e.code), Some(Code::LoadShed));
         first.response_head(200);
@@ -267,7 +274,7 @@ mod tests {
             for (status, grpc) in
                 [(200, None), (503, None), (404, None), (200, Some(0)), (200, Some(13)), (200, Some(5))]
             {
-                let mut recorder = series.begin(Instant::now(), permit());
+                let mut recorder = series.begin(Instant::now(), permit(), false);
                 recorder.response_head(status);
                 recorder.first_byte();
                 recorder.end(grpc, None);
@@ -293,10 +300,10 @@ mod tests {
     #[test]
     fn a_broken_response_is_a_failure_and_one_without_a_head_is_none() {
         let lines = scrape(|series| {
-            let mut broken = series.begin(Instant::now(), permit());
+            let mut broken = series.begin(Instant::now(), permit(), false);
             broken.response_head(200);
             broken.end(None, Some(&ProxyError::new(Code::UpstreamProtocol, "reset")));
-            drop(series.begin(Instant::now(), permit()));
+            drop(series.begin(Instant::now(), permit(), false));
         });
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(
@@ -312,7 +319,7 @@ mod tests {
         let classes: Rc<[ResponseClass]> = Rc::new([class(404, true), class(503, false)]);
         let lines = scrape(|series| {
             for status in [404, 503, 500] {
-                let mut recorder = series.follow(Instant::now(), Some(classes.clone()));
+                let mut recorder = series.follow(Instant::now(), Some(classes.clone()), false);
                 recorder.response_head(status);
                 recorder.end(None, None);
             }
@@ -329,7 +336,7 @@ mod tests {
     fn made_up_statuses_do_not_grow_what_is_held() {
         scrape(|series| {
             for status in 100..999 {
-                let mut recorder = series.begin(Instant::now(), permit());
+                let mut recorder = series.begin(Instant::now(), permit(), false);
                 recorder.response_head(status);
                 recorder.end(None, None);
             }

@@ -112,8 +112,11 @@ impl Families {
 }
 
 impl Series {
-    pub(crate) fn begin(self: &Rc<Self>, start: Instant) -> Recorder {
-        self.requests.inc();
+    /// `counted` says that this stands in for an attempt that was counted.
+    pub(crate) fn begin(self: &Rc<Self>, start: Instant, counted: bool) -> Recorder {
+        if !counted {
+            self.requests.inc();
+        }
         Recorder { series: Rc::clone(self), start, requested: start, status: None, ended: false }
     }
 

@@ -294,7 +294,10 @@ impl Requests {
             }),
             record: (
                 Record::new(
-                    profile::Record::new(member.connections.series().begin(began, permit), following),
+                    profile::Record::new(
+                        member.connections.series().begin(began, permit, course.is_counted()),
+                        following,
+                    ),
                     Rc::clone(&member),
                     began,
                     waiting.series.take(),

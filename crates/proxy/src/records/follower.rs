@@ -152,6 +152,13 @@ impl Observe for Follower {
         }
     }
 
+    /// Unless the answer of this attempt follows, nobody is told of it but by its record: the next one is followed.
+    fn repeated(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.outcome = Outcome::Repeated;
+        }
+    }
+
     fn first_byte(&mut self) {
         if let Some(record) = &mut self.record {
             record.first_byte = Some(record.elapsed());
@@ -192,10 +199,13 @@ impl Observe for Follower {
 }
 
 impl Drop for Follower {
-    /// The client left. Who observes is told by the drop of what observes.
+    /// The client left, or another attempt is followed. Who observes is told by the drop of what observes.
     fn drop(&mut self) {
-        if let Some(traced) = self.more.take().and_then(|more| more.traced) {
-            traced.end(None, None);
+        let repeated = self.record.as_ref().is_some_and(|record| record.outcome == Outcome::Repeated);
+        match self.more.take().map(|more| *more) {
+            Some(More { tapped: Some(tapped), .. }) if repeated => tapped.forget(),
+            Some(More { traced: Some(traced), .. }) if !repeated => traced.end(None, None),
+            _ => {}
         }
         self.keep();
     }

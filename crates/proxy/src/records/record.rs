@@ -55,6 +55,8 @@ pub(super) enum Outcome {
     Failed,
     /// Before its end: the client left, or the connection was cut off.
     Left,
+    /// Without an answer: another attempt has been made in its stead, which has a record of its own.
+    Repeated,
 }
 
 pub(super) struct Record {

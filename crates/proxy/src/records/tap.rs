@@ -189,6 +189,21 @@ impl Taps {
         taken.is_ok()
     }
 
+    /// Gives one back that came to nothing.
+    fn give_back(&self, observer: Arc<Observer>) {
+        if observer.left.fetch_add(1, Relaxed) > 0 {
+            return;
+        }
+        // It had been removed with its last one. Who stops observing closes before it is removed for good, and who takes the last
+        // one does so before that, too: either is seen here, or removes it after this.
+        self.change(|all| {
+            let wants = observer.left.load(Relaxed) > 0 && !observer.events.is_closed();
+            if wants && all.len() < MAX_OBSERVERS && !all.iter().any(|other| Arc::ptr_eq(other, &observer)) {
+                all.push(observer);
+            }
+        });
+    }
+
     fn remove(&self, observer: &Weak<Observer>) {
         self.change(|all| all.retain(|other| !std::ptr::eq(Arc::as_ptr(other), observer.as_ptr())));
     }
@@ -223,6 +238,14 @@ impl Tapped {
 
     pub(super) fn response_body(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
+    }
+
+    /// Another attempt is shown in its stead.
+    pub(super) fn forget(mut self) {
+        self.ended = true;
+        for observer in std::mem::take(&mut self.observers) {
+            self.taps.give_back(observer);
+        }
     }
 
     pub(super) fn end(&mut self, grpc_status: Option<u16>, error: Option<&ProxyError>) {
@@ -276,6 +299,7 @@ impl tokio_stream::Stream for Observing {
 
 impl Drop for Observing {
     fn drop(&mut self) {
+        self.events.close();
         self.taps.remove(&self.observer);
     }
 }

@@ -116,6 +116,7 @@ impl Told {
                 Outcome::Ended => "ended",
                 Outcome::Failed => "failed",
                 Outcome::Left => "unfinished",
+                Outcome::Repeated => "repeated",
             },
             status: record.status,
             grpc_status: record.grpc_status,

@@ -47,6 +47,7 @@ mod protocols;
 mod rate_limit;
 mod refuse;
 mod refused;
+mod repeated;
 mod retry;
 mod revoke;
 mod series;

@@ -3,6 +3,7 @@
 use crate::{
     harness::{LONG, eventually, http1 as ask, soon},
     mesh::{Mesh, get, naming},
+    repeated::leaving,
 };
 use http::Request;
 use std::{
@@ -12,10 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 use weft_model::{
     ProtocolHint, ServerPolicy,
     policy::{
@@ -205,30 +203,11 @@ async fn a_limit_that_stays_is_not_filled_anew_by_other_changes() {
     }
 }
 
-/// The application closes a connection that was kept when the next request comes over it, without a word: another one is asked.
 #[tokio::test]
 async fn a_request_that_is_sent_again_is_counted_and_measured_once() {
     let (mesh, _time) = mesh().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
+    let (addr, app) = leaving().await;
     known(&mesh, addr.port(), limited(limit(Some(2), None)), "limited").await;
-    let head = async |tcp: &mut TcpStream| {
-        let mut head = vec![];
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(soon(tcp.read_u8()).await.unwrap());
-        }
-    };
-    let app = tokio::spawn(async move {
-        let (mut kept, _) = soon(listener.accept()).await.unwrap();
-        head(&mut kept).await;
-        kept.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-        head(&mut kept).await;
-        drop(kept);
-        let (mut other, _) = soon(listener.accept()).await.unwrap();
-        head(&mut other).await;
-        other.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-        other
-    });
     let mut client = http1::Client::over(mesh.app.connect_inbound(addr).await);
     let mut statuses = vec![];
     for _ in 0..3 {
@@ -237,6 +216,9 @@ async fn a_request_that_is_sent_again_is_counted_and_measured_once() {
     }
     assert_eq!(statuses, [200, 201, 429], "two are let in, however often they are sent");
     mesh.app.reaches("inbound_http_authz_allow_total{", 3.0).await;
+    for family in ["request_total{direction=\"inbound\"", "inbound_http_requests_total{"] {
+        mesh.app.reaches(family, 2.0).await;
+    }
     drop(soon(app).await.unwrap());
 }
 

@@ -25,24 +25,24 @@ use weft_wire::{Error, Incoming, tap::Client};
 
 /// Whom the proxies let in: nobody's name in these tests but the observer's.
 const OBSERVER: &str = "tap.ns.serviceaccount.identity.linkerd.cluster.local";
-const TAP: [(&str, &str); 2] =
+pub(crate) const TAP: [(&str, &str); 2] =
     [("LINKERD2_PROXY_TAP_SVC_NAME", OBSERVER), ("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", "127.0.0.1:0")];
 
 fn addr(proxy: &Proxy) -> SocketAddr {
     proxy.addrs().tap.expect("it has a tap server")
 }
 
-async fn observe(proxy: &Proxy, limit: u32, matches: Match) -> Incoming<Event> {
+pub(crate) async fn observe(proxy: &Proxy, limit: u32, matches: Match) -> Incoming<Event> {
     let channel = Endpoint::from_shared(format!("http://{}", addr(proxy))).unwrap().connect().await.unwrap();
     let observation = Observation { limit, matches, headers: true };
     soon(Client::new(channel).observe(&observation)).await.unwrap()
 }
 
-async fn next(events: &mut Incoming<Event>) -> Option<Event> {
+pub(crate) async fn next(events: &mut Incoming<Event>) -> Option<Event> {
     soon(events.next()).await.map(|event| event.unwrap())
 }
 
-fn everything() -> Match {
+pub(crate) fn everything() -> Match {
     Match::All(vec![])
 }
 

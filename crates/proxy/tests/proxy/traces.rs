@@ -15,7 +15,7 @@ use weft_testkit::{collector::Collector, http2};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-fn collector(addr: std::net::SocketAddr) -> [(&'static str, String); 3] {
+pub(crate) fn collector(addr: std::net::SocketAddr) -> [(&'static str, String); 3] {
     [
         ("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR", addr.to_string()),
         ("LINKERD2_PROXY_TRACE_EXTRA_ATTRIBUTES", "zone=a".to_owned()),
