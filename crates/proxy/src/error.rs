@@ -86,6 +86,8 @@ pub enum Code {
     BreakerShut,
     /// Too many requests are in flight or queued.
     LoadShed,
+    /// All connections that there may be to an HTTP/2 endpoint stayed full for the failfast timeout.
+    EndpointFull,
     /// The endpoint could not be connected in time.
     ConnectTimeout,
     /// The endpoint refused or broke the connection.
@@ -215,6 +217,7 @@ impl Code {
         Self::Failfast,
         Self::BreakerShut,
         Self::LoadShed,
+        Self::EndpointFull,
         Self::ConnectTimeout,
         Self::ConnectFailed,
         Self::IdentityMismatch,
@@ -259,6 +262,7 @@ impl Code {
             Self::Failfast => "FAILFAST",
             Self::BreakerShut => "BREAKER_SHUT",
             Self::LoadShed => "LOAD_SHED",
+            Self::EndpointFull => "ENDPOINT_FULL",
             Self::ConnectTimeout => "CONNECT_TIMEOUT",
             Self::ConnectFailed => "CONNECT_FAILED",
             Self::IdentityMismatch => "IDENTITY_MISMATCH",
@@ -289,7 +293,7 @@ impl Code {
             Self::Unauthorized | Self::ServerFirstRefused => 403,
             Self::RateLimited => 429,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::UpstreamProtocol => 502,
-            Self::LoadShed | Self::DescriptorLimit => 503,
+            Self::LoadShed | Self::EndpointFull | Self::DescriptorLimit => 503,
             Self::DetectTimeout
             | Self::DiscoveryTimeout
             | Self::Failfast
@@ -322,7 +326,8 @@ impl Code {
             | Self::TlsFailed
             | Self::UpstreamProtocol
             | Self::DescriptorLimit
-            | Self::LoadShed => 14,
+            | Self::LoadShed
+            | Self::EndpointFull => 14,
             Self::HeadTimeout
             | Self::DetectTimeout
             | Self::DiscoveryTimeout
@@ -351,6 +356,7 @@ impl Code {
                 | Self::Unauthorized
                 | Self::GatewayDomainInvalid
                 | Self::RateLimited
+                | Self::EndpointFull
                 | Self::IdentityMismatch
                 | Self::Loop
                 | Self::RequestTimeout

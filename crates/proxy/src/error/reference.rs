@@ -132,6 +132,11 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "A bound is reached: requests in flight, requests or connections that wait for an endpoint, or destinations in use; or a route has no backend",
             "Add replicas or find what is slow; the text names the bound, and [its variable](proxy-env.md) raises it",
         ),
+        Code::EndpointFull => (
+            "An HTTP/2 server allows so few requests at once on a connection, or leaves so many without an end, that all connections which a \
+             worker may have to it (256) were full for longer than the failfast timeout",
+            "Raise the server's SETTINGS_MAX_CONCURRENT_STREAMS, find what is slow there, or add replicas",
+        ),
         Code::ConnectTimeout => (
             "An endpoint could not be connected within the connect timeout, TLS handshake included",
             "Look whether the endpoint listens and the network lets it be reached; raise `LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT`",

@@ -8,6 +8,7 @@ use super::{
     gate::{Limits, Side},
     guarded::{Guarded, Link},
     pings::Pings,
+    room::Room,
     settings::{COLD_STREAMS, ClientSettings, RESET_MEMORY, RESET_STREAMS, SMALL_FRAMES},
     window::Window,
 };
@@ -57,6 +58,10 @@ struct Shared {
     settled: Cell<bool>,
     /// Those who wait for that, or for the end of the connection.
     settles: Notify,
+    /// Who is told when there may be room for a request that has found none, here or on a connection in this one's stead.
+    room: OnceCell<Rc<Room>>,
+    /// How many streams the server allowed when room was last looked for.
+    allowed: Cell<usize>,
 }
 
 /// Counts a stream as open until dropped. Dropped before it was answered, it was cancelled.
@@ -86,6 +91,8 @@ impl Shared {
             left: Cell::default(),
             settled: Cell::default(),
             settles: Notify::new(),
+            room: OnceCell::new(),
+            allowed: Cell::default(),
         }
     }
 
@@ -93,6 +100,17 @@ impl Shared {
         if !self.settled.replace(true) {
             self.settles.notify_waiters();
         }
+    }
+
+    fn tell_room(&self) {
+        if let Some(room) = self.room.get() {
+            room.tell();
+        }
+    }
+
+    /// Whether somebody waits for room who is to be told if so many streams are allowed.
+    fn waits_for(&self, allowed: impl FnOnce() -> usize) -> bool {
+        self.room.get().is_some_and(|room| room.is_awaited()) && self.allowed.get() < allowed()
     }
 }
 
@@ -153,6 +171,9 @@ async fn drive<S>(
         if link.reads() > 0 {
             shared.settle();
         }
+        if shared.waits_for(|| connection.max_concurrent_send_streams()) {
+            shared.tell_room();
+        }
         if let Some(larger) = window.cover(shared.streams.get()) {
             connection.set_target_window_size(larger);
             cx.waker().wake_by_ref();
@@ -181,6 +202,7 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.closed.set(true);
         self.0.settle();
+        self.0.tell_room();
     }
 }
 
@@ -196,6 +218,13 @@ impl Sender {
             // Said once, when the connection is made.
             let _ = self.connection.life.set(life);
         }
+        self
+    }
+
+    /// Says in `room` when there may be some.
+    pub(crate) fn telling(self, room: &Rc<Room>) -> Self {
+        // Said once, as well.
+        let _ = self.connection.room.set(Rc::clone(room));
         self
     }
 
@@ -222,7 +251,9 @@ impl Sender {
 
     /// Whether the peer allows another stream now.
     pub(crate) fn has_room(&self) -> bool {
-        self.connection.streams.get() < self.requests.current_max_send_streams()
+        let allowed = self.requests.current_max_send_streams();
+        self.connection.allowed.set(allowed);
+        self.connection.streams.get() < allowed
     }
 
     /// Whether the peer allows no streams at all.
@@ -238,6 +269,7 @@ impl Sender {
     /// New requests go elsewhere.
     pub(crate) fn leave(&self) {
         self.connection.left.set(true);
+        self.connection.tell_room();
     }
 
     /// Waits until the peer allows another stream.
@@ -301,6 +333,7 @@ impl Drop for OpenStream {
         if !self.answered && !closed.get() && !cancels.borrow_mut().take(1, &mut || start.elapsed()) {
             left.set(true);
         }
+        self.connection.tell_room();
     }
 }
 

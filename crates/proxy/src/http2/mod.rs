@@ -12,6 +12,7 @@ mod frame;
 pub(crate) mod gate;
 pub(crate) mod guarded;
 pub(crate) mod pings;
+mod room;
 pub(crate) mod server;
 pub(crate) mod settings;
 mod size;
@@ -21,5 +22,6 @@ mod window;
 mod gate_tests;
 
 pub(crate) use client::{Sender, connect};
+pub(crate) use room::Room;
 pub(crate) use settings::{ClientSettings, ServerSettings};
 pub(crate) use size::{fields_fit, request_fits};

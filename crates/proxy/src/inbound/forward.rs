@@ -50,7 +50,7 @@ impl App {
                 user_timeout: connect.socket.user_timeout,
                 mark: connect.mark,
             },
-            pool: Pool::new(wiring.context.inbound_http1_pool, settings),
+            pool: Pool::new(wiring.context.inbound_http1_pool, settings, config.inbound.http_queue.failfast),
             reach: Reach::new(config.inbound.http_queue, config.inbound.backoff, &wiring.context.inbound_waiting),
             series: Arc::clone(&wiring.dialled),
             used: Cell::new(Instant::now()),

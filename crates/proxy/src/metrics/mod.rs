@@ -147,7 +147,7 @@ pub(crate) fn proxy_errors(registry: &Registry) -> CounterFamily {
 fn error_label(what: Failed, code: Code) -> Option<&'static str> {
     Some(match code {
         Code::Failfast | Code::BreakerShut => "failfast",
-        Code::LoadShed => "loadshed",
+        Code::LoadShed | Code::EndpointFull => "loadshed",
         Code::ConnectFailed
         | Code::ConnectTimeout
         | Code::DescriptorLimit

@@ -249,7 +249,7 @@ pub(crate) fn error(failure: &ProxyError) -> &'static str {
     }
     match failure.code {
         Code::Failfast | Code::BreakerShut => "FAIL_FAST",
-        Code::LoadShed => "LOAD_SHED",
+        Code::LoadShed | Code::EndpointFull => "LOAD_SHED",
         Code::RequestTimeout => "REQUEST_TIMEOUT",
         Code::ResponseHeadersTimeout => "RESPONSE_HEADERS_TIMEOUT",
         Code::ResponseTimeout => "RESPONSE_STREAM_TIMEOUT",

@@ -63,7 +63,7 @@ impl Http {
         Self {
             connector: Rc::new(Connector::new(wiring, endpoint, &labels)),
             wiring: Rc::clone(wiring),
-            pool: Pool::new(wiring.context.outbound_http1_pool, settings),
+            pool: Pool::new(wiring.context.outbound_http1_pool, settings, outbound.http_queue.failfast),
             hint: endpoint.hint,
             local,
             fixed: authority.is_none(),

@@ -2,7 +2,8 @@
 //! connection.
 //!
 //! Knows neither addresses nor TLS: the direction gives it the future that connects. Holds no timer; whoever owns the pool
-//! calls [`Pool::expire`] now and then. While an HTTP/2 connection is full another one is used.
+//! calls [`Pool::expire`] now and then. While an HTTP/2 connection is full another one is used; while there are as many as there may
+//! be, requests wait in line.
 
 mod idle;
 mod shared;
@@ -13,9 +14,9 @@ use crate::{
     http1, http2, turn,
 };
 use idle::{Idle, IdleLimit};
-use shared::{Connection, Shared};
+use shared::{Connection, MAX_CONNECTIONS, Shared};
 use std::{rc::Rc, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use weft_transport::Stream;
 
 pub(crate) struct Pool {
@@ -24,6 +25,10 @@ pub(crate) struct Pool {
     /// How long connections are kept that nobody uses.
     idle_timeout: Duration,
     settings: http2::ClientSettings,
+    /// Who waits for room; each of them is bounded by the limit of requests in flight.
+    room: Rc<http2::Room>,
+    /// How long.
+    patience: Duration,
 }
 
 /// Slow requests hold up nobody but themselves: a connection that is full is left to them until it has room.
@@ -46,9 +51,11 @@ impl Connection for http2::Sender {
 }
 
 impl Pool {
-    pub(crate) fn new(http1: Http1Pool, settings: http2::ClientSettings) -> Self {
+    /// Requests wait for room on HTTP/2 connections for as long as `patience`.
+    pub(crate) fn new(http1: Http1Pool, settings: http2::ClientSettings, patience: Duration) -> Self {
         let limit = IdleLimit { connections: http1.max_idle, timeout: http1.idle_timeout };
-        Self { idle: Idle::new(limit), shared: Shared::new(), idle_timeout: http1.idle_timeout, settings }
+        let (idle, shared, room) = (Idle::new(limit), Shared::new(), http2::Room::new());
+        Self { idle, shared, idle_timeout: http1.idle_timeout, settings, room, patience }
     }
 
     /// An idle connection that is still good, or a new one.
@@ -74,13 +81,22 @@ impl Pool {
     where
         F: Future<Output = Result<Stream, ProxyError>> + 'static,
     {
+        // Until when the request waits for room, once it had to.
+        let mut until = None;
         loop {
-            let open = self.shared.open();
+            let behind = until.is_none() && self.room.is_awaited();
+            let open = if behind { None } else { self.shared.open() };
             let fresh = open.is_none();
             let mut sender = match open {
                 Some(sender) => sender,
                 None if self.shared.takes_none() => {
                     return Err(ProxyError::new(Code::ConnectFailed, "the server allows no requests"));
+                }
+                None if behind || self.shared.is_full() => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + self.patience);
+                    // Boxed, as all of this is that most requests do not need.
+                    Box::pin(self.wait(until)).await?;
+                    continue;
                 }
                 None => Box::pin(self.establish(&connect)).await?,
             };
@@ -104,17 +120,26 @@ impl Pool {
         }
     }
 
+    /// Waits for its turn, and for room on a connection or for another one.
+    async fn wait(&self, until: Instant) -> Result<(), ProxyError> {
+        let room = self.room.wait(|| self.shared.open().is_some() || !self.shared.is_full());
+        timeout_at(until, room).await.map_err(|_| {
+            let text = format!("all {MAX_CONNECTIONS} connections to the endpoint have been full for too long");
+            ProxyError::new(Code::EndpointFull, text)
+        })
+    }
+
     async fn establish<F>(&self, connect: &impl Fn() -> F) -> Result<http2::Sender, ProxyError>
     where
         F: Future<Output = Result<Stream, ProxyError>> + 'static,
     {
         let settings = self.settings;
         let start = || {
-            let connecting = connect();
+            let (connecting, room) = (connect(), Rc::clone(&self.room));
             async move {
                 let stream = connecting.await?;
                 let life = stream.life();
-                Ok(http2::connect(stream, &settings).await?.until(life))
+                Ok(http2::connect(stream, &settings).await?.until(life).telling(&room))
             }
         };
         self.shared.get(start).await
@@ -125,25 +150,37 @@ impl Pool {
         self.idle.expire(now);
         // Without this what has ended would be kept until somebody asks for it.
         self.shared.expire(now, self.idle_timeout);
+        self.room.tell();
     }
 
     /// Keeps nothing any more; requests that are under way go on.
     pub(crate) fn clear(&self) {
         self.idle.clear();
         self.shared.clear();
+        self.room.tell();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::Cell, time::Duration};
+    use std::{
+        cell::{Cell, RefCell},
+        time::Duration,
+    };
     use tokio::net::{TcpListener, TcpStream};
     use weft_model::endpoint::Http2Params;
 
     const HTTP1: Http1Pool = Http1Pool { max_idle: 1, idle_timeout: Duration::from_secs(3) };
     const HTTP2: crate::config::Http2Client =
         crate::config::Http2Client { stream_window: 65_535, connection_window: 1 << 20 };
+
+    /// No test takes as long.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn pool(patience: Duration) -> Pool {
+        Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default()), patience)
+    }
 
     #[test]
     fn the_workers_shares_are_the_limit() {
@@ -173,7 +210,7 @@ mod tests {
             }
         });
         let test = async {
-            let pool = Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default()));
+            let pool = pool(LONG);
             let connections = Cell::new(0);
             let connect = || {
                 connections.set(connections.get() + 1);
@@ -195,7 +232,7 @@ mod tests {
             pool.http2(connect).await.unwrap();
             assert_eq!(connections.get(), 2, "the one with room is used again");
         };
-        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("nobody waits");
+        tokio::time::timeout(LONG, local.run_until(test)).await.expect("nobody waits");
     }
 
     /// Nobody knows what a server allows before it says so: what it would refuse is not sent there.
@@ -224,7 +261,7 @@ mod tests {
             }
         });
         let test = async {
-            let pool = Rc::new(Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default())));
+            let pool = Rc::new(pool(LONG));
             let connections = Rc::new(Cell::new(0));
             let asked = (0..BURST).map(|_| {
                 let (pool, connections) = (Rc::clone(&pool), Rc::clone(&connections));
@@ -247,8 +284,9 @@ mod tests {
             }
             assert_eq!(connections.get(), BURST.div_ceil(ALLOWED as usize));
         };
-        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are taken");
+        tokio::time::timeout(LONG, local.run_until(test)).await.expect("all are taken");
     }
+
     /// A server that allows so many requests at once on a connection and answers each a moment later.
     async fn answering(allowed: u32) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -302,14 +340,75 @@ mod tests {
         let local = tokio::task::LocalSet::new();
         let test = async {
             let addr = answering(100).await;
-            let pool = Rc::new(Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default())));
+            let pool = Rc::new(pool(LONG));
             let connections = Rc::new(Cell::new(0));
             for _ in 0..10 {
                 assert_eq!(ask(&pool, addr, &connections, 250).await, 250);
             }
             assert_eq!(connections.get(), 3);
         };
-        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are answered");
+        tokio::time::timeout(LONG, local.run_until(test)).await.expect("all are answered");
+    }
+
+    /// Requests of one stream each: what they find is what is left.
+    #[tokio::test]
+    async fn connections_are_bounded_and_who_finds_no_room_waits_in_line() {
+        /// A server's settings: so many streams.
+        fn allowing(streams: u8) -> [u8; 15] {
+            [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, streams]
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let local = tokio::task::LocalSet::new();
+        let servers = Rc::new(RefCell::new(vec![]));
+        let accepted = Rc::clone(&servers);
+        local.spawn_local(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tcp.writable().await.unwrap();
+                tcp.try_write(&allowing(1)).unwrap();
+                accepted.borrow_mut().push(tcp);
+            }
+        });
+        let test = async {
+            let mut pool = pool(Duration::from_millis(20));
+            let connections = Cell::new(0);
+            let connect = || {
+                connections.set(connections.get() + 1);
+                async move { Ok(Stream::tcp(TcpStream::connect(addr).await.unwrap())) }
+            };
+            let send = async |mut sender: http2::Sender| {
+                let sent = sender.send(http::Request::get("http://web.test/").body(()).unwrap(), true).unwrap();
+                // Until the server has said how many it allows.
+                while sender.has_room() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                sent
+            };
+            let mut open = vec![];
+            for _ in 0..MAX_CONNECTIONS {
+                open.push(send(pool.http2(connect).await.unwrap()).await);
+            }
+            assert_eq!(pool.http2(connect).await.err().map(|error| error.code), Some(Code::EndpointFull));
+            assert_eq!(connections.get(), MAX_CONNECTIONS);
+            pool.patience = LONG;
+            // A request ends, a server allows one more, a connection ends.
+            for way in 0..3 {
+                let freed = async {
+                    while !pool.room.is_awaited() {
+                        tokio::task::yield_now().await;
+                    }
+                    match way {
+                        0 => drop(open.pop()),
+                        1 => assert_eq!(servers.borrow()[7].try_write(&allowing(2)).unwrap(), 15),
+                        _ => drop(servers.borrow_mut().remove(9)),
+                    }
+                };
+                let (served, ()) = tokio::join!(pool.http2(connect), freed);
+                open.push(send(served.unwrap()).await);
+            }
+            assert_eq!(connections.get(), MAX_CONNECTIONS + 1);
+        };
+        tokio::time::timeout(LONG, local.run_until(test)).await.expect("nobody is forgotten");
     }
 
     #[tokio::test]
@@ -317,13 +416,13 @@ mod tests {
         let local = tokio::task::LocalSet::new();
         let test = async {
             let addr = answering(0).await;
-            let pool = Rc::new(Pool::new(HTTP1, http2::ClientSettings::new(&HTTP2, &Http2Params::default())));
+            let pool = Rc::new(pool(LONG));
             let connections = Rc::new(Cell::new(0));
             for _ in 0..5 {
                 assert_eq!(ask(&pool, addr, &connections, 20).await, 0);
             }
             assert_eq!(connections.get(), 1);
         };
-        tokio::time::timeout(Duration::from_secs(60), local.run_until(test)).await.expect("all are told");
+        tokio::time::timeout(LONG, local.run_until(test)).await.expect("all are told");
     }
 }

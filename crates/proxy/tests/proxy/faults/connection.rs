@@ -2,10 +2,16 @@
 
 use super::{Fault, Saw, Sees, call, end, fault, forwarded, get};
 use crate::mesh::{Mesh, naming};
-use std::{net::Ipv4Addr, time::Duration};
+use bytes::Bytes;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
 };
 use weft_model::{Endpoint, ProtocolHint, endpoint::ServerTls};
 use weft_proxy::{
@@ -15,6 +21,7 @@ use weft_proxy::{
 use weft_testkit::{
     control,
     http1::{Origin, Reply},
+    http2,
 };
 use weft_transport::tls::{Key, Store};
 use weft_wire::transport_header::{PREFACE, TransportHeader};
@@ -116,7 +123,55 @@ pub(super) fn faults() -> Vec<Fault> {
             ("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", "1"),
             ("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "60s"),
         ]),
+        fault(
+            "as many connections to an endpoint as there may be, all full",
+            Code::EndpointFull,
+            Outbound,
+            Sees::Reply,
+            |m| {
+                Box::pin(async move {
+                    let (addr, mut engaged) = engaging().await;
+                    let known = forwarded(m, Endpoint::plain(addr));
+                    let client = http2::Client::over(m.connect(&known).await).await.unwrap();
+                    let mut asking = JoinSet::new();
+                    for n in 1.. {
+                        let mut client = client.clone();
+                        asking.spawn(async move { super::answer(&mut client, crate::mesh::get()).await });
+                        // Until one is told that there is no room for it.
+                        tokio::select! {
+                            answered = asking.join_next() => return answered.unwrap().unwrap(),
+                            all = engaged.wait_for(|all| *all >= n) => drop(all.unwrap()),
+                        }
+                    }
+                    unreachable!("connections are bounded")
+                })
+            },
+        )
+        .web(&[("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "200ms")]),
     ]
+}
+
+/// A server that allows one request at once on a connection, and answers none. How many it has.
+async fn engaging() -> (SocketAddr, watch::Receiver<usize>) {
+    weft_transport::socket::raise_open_files().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (count, engaged) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let count = count.clone();
+            tokio::spawn(async move {
+                let mut builder = h2::server::Builder::new();
+                let mut server = builder.max_concurrent_streams(1).handshake::<_, Bytes>(tcp).await.unwrap();
+                let mut held = vec![];
+                while let Some(Ok(request)) = server.accept().await {
+                    held.push(request);
+                    count.send_modify(|count| *count += 1);
+                }
+            });
+        }
+    });
+    (addr, engaged)
 }
 
 /// A direct connection of `web` to `app`'s proxy that begins so, and ends its side there if `ends`.

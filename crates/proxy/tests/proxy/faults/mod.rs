@@ -235,6 +235,11 @@ async fn get(tcp: TcpStream) -> Saw {
 /// Sends a request of HTTP/2.
 async fn call(tcp: TcpStream, request: http::Request<http2::Body>) -> Saw {
     let Ok(mut client) = http2::Client::over(tcp).await else { return Saw::End };
+    answer(&mut client, request).await
+}
+
+/// What a request of HTTP/2 is answered.
+async fn answer(client: &mut http2::Client, request: http::Request<http2::Body>) -> Saw {
     let Ok(answer) = client.call(request).await else { return Saw::End };
     let header = |name: &str| answer.head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     Saw::Reply {
