@@ -27,10 +27,16 @@ pub(super) fn target(context: &Context, tcp: &TcpStream) -> Result<SocketAddr, P
 
 fn check(target: SocketAddr) -> Result<SocketAddr, ProxyError> {
     let target = SocketAddr::new(target.ip().to_canonical(), target.port());
-    if target.ip().is_loopback() || target.ip().is_unspecified() || target.port() == 0 {
+    if is_own(target) {
         return Err(ProxyError::new(Code::Loop, format!("{target} is not dialled from the outbound side")));
     }
     Ok(target)
+}
+
+/// Whether this workload alone could be met at `addr`, or nobody.
+pub(super) fn is_own(addr: SocketAddr) -> bool {
+    let ip = addr.ip().to_canonical();
+    ip.is_loopback() || ip.is_unspecified() || addr.port() == 0
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ use weft_wire::transport_header::{SessionProtocol, TransportHeader};
 pub(crate) struct Connector {
     wiring: Rc<Wiring>,
     dial: Dial,
+    /// It is one that the outbound side does not dial.
+    refused: bool,
     options: ConnectOptions,
     series: Arc<tcp::Series>,
 }
@@ -88,6 +90,7 @@ impl Connector {
         Self {
             wiring: Rc::clone(wiring),
             dial: Dial::new(endpoint, wiring.is_local(endpoint)),
+            refused: !wiring.may_dial(endpoint),
             options: ConnectOptions {
                 timeout: connect.timeout,
                 keepalive: connect.socket.keepalive,
@@ -118,6 +121,9 @@ impl Connector {
         let Dial { addr, tls, .. } = &self.dial;
         let failed =
             |error: io::Error| ProxyError::new(Code::of_connect(&error), format!("cannot connect to {addr}: {error}"));
+        if self.refused {
+            return Err(failed(io::Error::other("the outbound side does not dial this workload's own loopback")));
+        }
         let tcp = socket::connect(*addr, &self.options).await.map_err(failed)?;
         let Some(tls) = tls else { return Ok(Stream::tcp(tcp)) };
         let header = self.dial.header(session);

@@ -2,7 +2,7 @@
 //!
 //! Whoever runs an ingress must strip the header from what comes from outside: with it a request goes wherever it says.
 
-use super::{Outbound, discover::Target};
+use super::{Outbound, accept, discover::Target};
 use crate::{
     error::{Code, ProxyError},
     process::discovery::TargetKey,
@@ -40,9 +40,7 @@ fn value(request: &dyn RequestView) -> Option<String> {
 
 fn parse(value: &str) -> Option<TargetKey> {
     if let Ok(addr) = value.parse::<SocketAddr>() {
-        let ip = addr.ip().to_canonical();
-        let dialled = addr.port() != 0 && !ip.is_loopback() && !ip.is_unspecified();
-        return dialled.then(|| SocketAddr::new(ip, addr.port()).into());
+        return (!accept::is_own(addr)).then(|| SocketAddr::new(addr.ip().to_canonical(), addr.port()).into());
     }
     if let Ok(named) = value.parse::<NameAddr>() {
         return Some(named.into());

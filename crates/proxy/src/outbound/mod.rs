@@ -47,7 +47,7 @@ pub(crate) use gateway::Onward;
 pub(crate) use route::Requests;
 use std::{
     cell::Cell,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::{Rc, Weak},
     time::Duration,
 };
@@ -191,6 +191,13 @@ impl Wiring {
     /// Whether the endpoint is this workload itself, which is reached without TLS (data plane 2.4).
     fn is_local(&self, endpoint: &Endpoint) -> bool {
         self.context.config.inbound.ips.contains(&endpoint.addr.ip())
+    }
+
+    /// Whether an endpoint is dialled, whoever named it. A workload that has addresses of its own meets nobody on loopback but itself
+    /// (data plane 2.4); one that lives there, or does not say, may have peers there.
+    fn may_dial(&self, endpoint: &Endpoint) -> bool {
+        let ips = &self.context.config.inbound.ips;
+        !accept::is_own(endpoint.addr) || ips.is_empty() || ips.iter().any(IpAddr::is_loopback)
     }
 }
 

@@ -1,13 +1,18 @@
 //! What must not get through, and what the client is told instead.
 
 use crate::{
+    faults::forwarded,
     harness::{LONG, elsewhere, eventually, identity, soon},
     mesh::{Mesh, get, naming},
 };
 use http::Request;
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+use tokio::io::AsyncReadExt;
 use weft_model::{
-    ProtocolHint,
+    Endpoint, ProtocolHint,
     policy::{
         inbound::{DefaultPolicy, ServerProtocol},
         outbound::{ClientProtocol, Distribution},
@@ -44,6 +49,29 @@ async fn a_server_with_another_identity_gets_no_byte_of_a_request() {
     mesh.web.reaches("outbound_http_errors_total{error=\"failfast\"}", 1.0).await;
     mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"FAILFAST\"}", 1.0).await;
     assert_eq!(mesh.web.metric("request_total{"), 0.0);
+}
+
+/// A workload with an address of its own, whose loopback nobody is to be led to; by a gateway that would be a peer.
+#[tokio::test]
+async fn endpoints_on_loopback_are_not_dialled() {
+    let bytes = ("LINKERD2_PROXY_OUTBOUND_TCP_FAILFAST_TIMEOUT", FAILFAST.1);
+    let mesh = Mesh::with(&[FAILFAST, bytes, ("LINKERD2_PROXY_INBOUND_IPS", "10.9.9.9")], &[]).await;
+    let origin = naming("own").await;
+    let port = origin.addr().port();
+    for addr in [origin.addr(), ([0, 0, 0, 0], port).into(), (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port).into()] {
+        let known = mesh.service(&[Endpoint::plain(addr)]);
+        let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
+        assert_eq!(code, 504);
+        assert!(text.contains("does not dial") && text.ends_with("[FAILFAST]"), "{text}");
+        let known = forwarded(&mesh, Endpoint::plain(addr));
+        let (code, text) = status(&soon(mesh.http2(&known).await.call(get())).await.unwrap());
+        assert_eq!(code, 502);
+        assert!(text.contains("does not dial") && text.ends_with("[CONNECT_FAILED]"), "{text}");
+        let known = mesh.opaque(&[Endpoint::plain(addr)]);
+        let mut tcp = mesh.connect(&known).await;
+        assert!(!matches!(soon(tcp.read(&mut [0])).await, Ok(1..)));
+    }
+    assert_eq!(origin.seen().connections, 0);
 }
 
 #[tokio::test]
