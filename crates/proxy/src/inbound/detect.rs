@@ -1,5 +1,6 @@
 //! Third stage: HTTP/1, HTTP/2 or bytes, by the port's policy or by what came first (data plane 3.4).
 
+use super::server_first;
 use crate::{
     metrics::{Metrics, labels},
     prefix::Seen,
@@ -55,6 +56,8 @@ pub(super) async fn protocol(
     Ok(match seen {
         Seen::Answer(protocol) => Some(protocol),
         Seen::Eof if empty => None,
+        // A server may take for a request what ends where it could still become one: nothing goes around the policy's routes.
+        Seen::Eof if server_first::is_http(&policy.protocol) => Some(Protocol::Http1),
         Seen::Eof => Some(Protocol::Opaque),
         Seen::Timeout if spoke_http => (!empty).then_some(Protocol::Http1),
         Seen::Timeout => Some(otherwise),
@@ -70,9 +73,8 @@ pub(super) async fn begun(stream: &mut Stream, timeout: Duration) -> std::io::Re
     Ok(match seen {
         Seen::Answer(protocol) => Some(protocol),
         Seen::Eof if empty => None,
-        Seen::Eof => Some(Protocol::Opaque),
         // In doubt it is HTTP: what it says next is held to the routes.
-        Seen::Timeout => Some(Protocol::Http1),
+        Seen::Eof | Seen::Timeout => Some(Protocol::Http1),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     harness::{elsewhere, eventually, nobody, soon},
-    mesh::{Mesh, Service, get, naming},
+    mesh::{Mesh, Service, get, naming, peer},
 };
 use std::{
     net::SocketAddr,
@@ -28,6 +28,8 @@ use weft_testkit::{
     http1, http2,
     policy::{balance, detect, inbound, service},
 };
+use weft_transport::Stream;
+use weft_wire::transport_header::TransportHeader;
 
 /// A connection is silent for long in little time.
 const SOON: (&str, &str) = ("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", "20ms");
@@ -424,6 +426,19 @@ async fn a_port_with_http_routes_is_never_bytes_for_a_slow_client() {
     soon(slow.read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 404");
     assert_eq!(origin.seen().requests.len(), before, "no route let it through");
+    // Some servers take a line for a request though it ends with the connection.
+    let stranger = Stream::tcp(mesh.app.connect_inbound(origin.addr()).await);
+    let mut of_mesh = peer(&mesh).await;
+    of_mesh.write_all(&TransportHeader { port, name: None, protocol: None }.encode()).await.unwrap();
+    for mut client in [stranger, of_mesh] {
+        client.write_all(b"GET /cut-off").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = vec![];
+        let _ = soon(client.read_to_end(&mut answer)).await;
+        assert_eq!(answer, b"");
+    }
+    let seen = origin.seen().connections;
+    assert!(!seen.iter().any(|bytes| bytes.starts_with(b"GET /cut")), "no route let it through");
 }
 
 /// Nobody's silence opens a connection to an application that he could not reach with bytes.
