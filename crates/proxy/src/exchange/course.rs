@@ -193,7 +193,7 @@ impl Course {
     }
 
     /// What comes of `future`, unless the request is too late before.
-    pub(super) async fn in_time<T>(&self, mut future: Pin<&mut impl Future<Output = T>>) -> Result<T, ProxyError> {
+    pub(crate) async fn in_time<T>(&self, mut future: Pin<&mut impl Future<Output = T>>) -> Result<T, ProxyError> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
             Poll::Pending => self.too_late(cx, 0, false).map(Err),

@@ -35,6 +35,7 @@ use crate::{
 };
 use std::{
     cell::Cell,
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -207,7 +208,8 @@ impl Director for Requests {
         course: &Course,
     ) -> Result<Directed<Lease, Self::Record>, ProxyError> {
         let mut follower = self.outbound.wiring.records.follow(&self.scene, request, version);
-        let decided = self.decide(request, version, course, &mut follower).await;
+        // Here, and not left to who asks: the record says what it was too late with.
+        let decided = course.in_time(pin!(self.decide(request, version, course, &mut follower))).await.flatten();
         follower.decided(request, decided)
     }
 

@@ -18,6 +18,14 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("a request that takes too long", Code::RequestTimeout, Outbound, Sees::Reply, |m| {
             Box::pin(hanging(m, Timeouts { request: Some(SHORT), ..NONE }))
         }),
+        fault("a request that waits too long for an endpoint", Code::RequestTimeout, Outbound, Sees::Reply, |m| {
+            Box::pin(async move {
+                let known = m.service(&[]);
+                ask(m, &known, |rule| rule.timeouts = Timeouts { request: Some(SHORT), ..NONE });
+                get(m.connect(&known).await).await
+            })
+        })
+        .web(&[("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "60s")]),
         fault("a response that takes too long", Code::ResponseTimeout, Outbound, Sees::Reply, |m| {
             Box::pin(hanging(m, Timeouts { response: Some(SHORT), ..NONE }))
         }),
