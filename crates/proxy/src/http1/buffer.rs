@@ -5,7 +5,7 @@
 use std::{cell::RefCell, mem};
 
 /// What a connection reads into at first: a head and a small body.
-const SMALL: usize = 8 * 1024;
+pub(super) const SMALL: usize = 8 * 1024;
 /// What a bulk body is read into.
 const LARGE: usize = 64 * 1024;
 /// What a head that does not come whole is held in at least, until more of it comes.

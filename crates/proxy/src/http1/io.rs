@@ -3,7 +3,7 @@
 //! Everything here is a poll function, since an exchange drives both of its connections from one task.
 
 use super::{
-    buffer::{OutBuffer, ReadBuffer},
+    buffer::{OutBuffer, ReadBuffer, SMALL},
     limits::MAX_HEAD,
 };
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weft_transport::stream::Stream;
 
-/// How far a connection is read only to notice its end: a request that is held, and something behind it.
+/// How much of a body is read before it is passed on.
 pub(crate) const READ_AHEAD: usize = 2 * MAX_HEAD;
 /// A body up to this size is copied behind its head: one piece costs the kernel, and TLS, less than two.
 const JOINED: usize = 4096;
@@ -113,10 +113,10 @@ impl Io {
 
     /// Ready once a client that waits for an answer is gone: its connection broke, or has ended with nothing unread but the
     /// `held` bytes of its request. Who has ended only his own side looks the same and is taken for gone as well, as Linkerd
-    /// does. What comes meanwhile is read ahead.
+    /// does. What comes meanwhile is read ahead, into a small buffer at most.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, held: usize) -> Poll<()> {
         loop {
-            match ready!(self.poll_fill(cx, READ_AHEAD)) {
+            match ready!(self.poll_fill(cx, held.max(SMALL))) {
                 Ok(0) if self.read.len() > held => return Poll::Pending,
                 // It has sent too much to be watched further.
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Poll::Pending,

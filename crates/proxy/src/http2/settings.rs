@@ -16,7 +16,8 @@ pub(crate) const MAX_HEADER_LIST_SIZE: u32 = (limits::MAX_HEAD + 32 * limits::MA
 /// Bytes.
 const FRAME_SIZE: u32 = 16 * 1024;
 /// Bytes of one stream that wait for the socket, however wide the peer opens its windows: with as much of what was read behind
-/// them, this times [`MAX_CONCURRENT_STREAMS`] is what a client that does not read holds with one connection.
+/// them, this times [`MAX_CONCURRENT_STREAMS`] is what a client that does not read holds with one connection, or one that uploads to a
+/// server that does not.
 const SEND_BUFFER: u32 = 64 * 1024;
 /// Streams that were reset before anybody looked at them. The gate bounds their rate; this bounds their number.
 const PENDING_ACCEPT_RESET_STREAMS: u32 = 1024;

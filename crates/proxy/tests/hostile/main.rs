@@ -41,3 +41,4 @@ mod slow;
 mod smuggling;
 mod spoof;
 mod unread;
+mod uploads;
