@@ -8,7 +8,7 @@ WORKDIR /src
 COPY . .
 RUN cargo xtask image --profile dist --layers --into /images
 # tar keeps what the files may: linkerd2-proxy-init has capabilities.
-RUN for image in controller proxy demo; do \
+RUN for image in controller proxy demo debug; do \
       mkdir -p /rootfs/$image && \
       tar --extract --file /images/$image.layer --directory /rootfs/$image --xattrs --xattrs-include='security.*' || exit 1; \
     done
@@ -27,3 +27,9 @@ FROM ${BASE} AS proxy
 COPY --from=build /rootfs/proxy/ /
 USER 2102:2102
 ENTRYPOINT ["/usr/lib/linkerd/linkerd2-proxy-identity"]
+
+# Looks around in a pod, as the annotation config.linkerd.io/enable-debug-sidecar asks for.
+FROM ${BASE} AS debug
+COPY --from=build /rootfs/debug/ /
+USER 0:0
+ENTRYPOINT ["/usr/bin/tcpdump", "-i", "any", "-n", "-l", "-Z", "root"]

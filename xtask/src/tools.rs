@@ -51,6 +51,9 @@ pub(crate) const IMAGE: &[Tool] = &[
     tool("xtables-nft-multi", "iptables"),
     tool("strip", "binutils"),
     tool("sha256sum", "coreutils"),
+    tool("curl", "curl"),
+    tool("ip", "iproute2"),
+    tool("tcpdump", "tcpdump"),
 ];
 /// What an API server alone runs besides its own programs and etcd.
 pub(crate) const API: &[Tool] = &[tool("ip", "iproute2"), tool("openssl", "openssl")];

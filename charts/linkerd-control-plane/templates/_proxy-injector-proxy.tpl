@@ -253,10 +253,12 @@
   - name: linkerd-admin
     containerPort: {{ .Values.proxy.ports.admin }}
   readinessProbe:
+    failureThreshold: 30
     httpGet:
       path: /ready
       port: {{ .Values.proxy.ports.admin }}
     initialDelaySeconds: {{ .Values.proxy.readinessProbe.initialDelaySeconds }}
+    periodSeconds: 1
     timeoutSeconds: {{ .Values.proxy.readinessProbe.timeoutSeconds }}
   {{- if kindIs "map" .Values.proxyInjectorProxyResources }}
   {{- with include "weft.resources" .Values.proxyInjectorProxyResources }}
@@ -275,6 +277,11 @@
   securityContext:
     {{- if not (hasKey .Values.proxy.securityContext "allowPrivilegeEscalation") }}
     allowPrivilegeEscalation: false
+    {{- end }}
+    {{- if not (hasKey .Values.proxy.securityContext "capabilities") }}
+    capabilities:
+      drop:
+      - ALL
     {{- end }}
     {{- if not (hasKey .Values.proxy.securityContext "readOnlyRootFilesystem") }}
     readOnlyRootFilesystem: true

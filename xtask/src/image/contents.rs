@@ -1,4 +1,5 @@
-//! What is in each image: programs, the libraries that they link, and nothing else. No shell, no package manager, no user but one.
+//! What is in each image: programs, the libraries that they link, and nothing else. No package manager, no user but one, and no shell
+//! but in the image that is there to look around with.
 
 use super::{
     libraries,
@@ -18,9 +19,13 @@ pub(super) struct Content {
     pub(super) name: &'static str,
     /// Where it is in the image, and which of our programs it is.
     programs: &'static [(&'static str, &'static str, u32)],
-    /// Programs of the machine, and files that they load by name.
-    foreign: bool,
-    entrypoint: &'static str,
+    /// Programs of the machine: the folder in the image, and their names.
+    foreign: &'static [(&'static str, &'static str)],
+    /// Other names of programs, in the folder of each.
+    names: &'static [(&'static str, &'static str)],
+    /// Whether there is what iptables loads by name.
+    extended: bool,
+    entrypoint: &'static [&'static str],
     user: u32,
 }
 
@@ -31,50 +36,82 @@ const PROXY: &[(&str, &str, u32)] = &[
     ("usr/lib/linkerd/linkerd2-proxy-init", "weft-init", NET_ADMIN | NET_RAW),
     ("usr/lib/linkerd/weft-init", "weft-init", 0),
 ];
-/// Names of the last of these, in the folder of each.
+/// Names of the last of these, and of what puts rules in force: nft, and iptables over nftables, one program under many names.
 const NAMES: &[(&str, &str)] = &[
     ("usr/lib/linkerd/linkerd2-proxy-identity", "weft-init"),
     ("usr/lib/linkerd/linkerd2-network-validator", "weft-init"),
     ("usr/lib/linkerd/linkerd-await", "weft-init"),
     ("bin/sleep", "../usr/lib/linkerd/weft-init"),
+    ("usr/sbin/iptables-nft", IPTABLES),
+    ("usr/sbin/iptables-nft-save", IPTABLES),
+    ("usr/sbin/iptables-nft-restore", IPTABLES),
+    ("usr/sbin/ip6tables-nft", IPTABLES),
+    ("usr/sbin/ip6tables-nft-save", IPTABLES),
+    ("usr/sbin/ip6tables-nft-restore", IPTABLES),
+];
+const IPTABLES: &str = "xtables-nft-multi";
+/// What iptables loads by name for our rules.
+const EXTENSIONS: &[&str] = &["tcp", "multiport", "comment", "owner", "mark", "standard", "REDIRECT", "NAT"];
+
+/// What people look into a pod with. The kubelet's probes of it are `touch`.
+const DEBUG: &[(&str, &str)] = &[
+    ("bin", "sh"),
+    ("bin", "cat"),
+    ("bin", "ls"),
+    ("bin", "sleep"),
+    ("bin", "touch"),
+    ("usr/bin", "curl"),
+    ("usr/bin", "ss"),
+    ("usr/bin", "tcpdump"),
+    ("usr/sbin", "ip"),
+    ("usr/sbin", "nft"),
 ];
 
 pub(super) const ALL: &[Content] = &[
-    Content { name: "controller", programs: &[("weft", "weft", 0)], foreign: false, entrypoint: "/weft", user: 2103 },
+    Content {
+        name: "controller",
+        programs: &[("weft", "weft", 0)],
+        foreign: &[],
+        names: &[],
+        extended: false,
+        entrypoint: &["/weft"],
+        user: 2103,
+    },
     Content {
         name: "proxy",
         programs: PROXY,
-        foreign: true,
-        entrypoint: "/usr/lib/linkerd/linkerd2-proxy-identity",
+        foreign: &[("usr/sbin", "nft"), ("usr/sbin", IPTABLES)],
+        names: NAMES,
+        extended: true,
+        entrypoint: &["/usr/lib/linkerd/linkerd2-proxy-identity"],
         user: 2102,
     },
     Content {
         name: "demo",
         programs: &[("weft-demo", "weft-demo", 0)],
-        foreign: false,
-        entrypoint: "/weft-demo",
+        foreign: &[],
+        // As emojivoto's manifest has it.
+        names: &[("usr/local/bin/emojivoto-vote-bot", "../../../weft-demo")],
+        extended: false,
+        entrypoint: &["/weft-demo"],
         user: 65532,
     },
+    Content {
+        name: "debug",
+        programs: &[],
+        foreign: DEBUG,
+        names: &[],
+        extended: false,
+        // Whatever passes in the pod, line by line, until somebody looks closer.
+        entrypoint: &["/usr/bin/tcpdump", "-i", "any", "-n", "-l", "-Z", "root"],
+        user: 0,
+    },
 ];
-
-/// What puts rules in force: nft, and iptables over nftables, one program under many names.
-const NFT: &str = "nft";
-const IPTABLES: &str = "xtables-nft-multi";
-const IPTABLES_NAMES: &[&str] = &[
-    "iptables-nft",
-    "iptables-nft-save",
-    "iptables-nft-restore",
-    "ip6tables-nft",
-    "ip6tables-nft-save",
-    "ip6tables-nft-restore",
-];
-/// What iptables loads by name for our rules.
-const EXTENSIONS: &[&str] = &["tcp", "multiport", "comment", "owner", "mark", "standard", "REDIRECT", "NAT"];
 
 impl Content {
     pub(super) fn config(&self) -> Value {
         json!({
-            "Entrypoint": [self.entrypoint],
+            "Entrypoint": self.entrypoint,
             "User": format!("{0}:{0}", self.user),
             "WorkingDir": "/",
             "Labels": { "org.opencontainers.image.title": format!("weft/{}", self.name) },
@@ -95,18 +132,15 @@ impl Content {
             add(Entry::program(path, &small).with_capabilities(*capabilities));
             linked.push(small);
         }
-        if self.foreign {
-            for (path, to) in NAMES {
-                add(Entry::link(path, to));
-            }
-            for program in [NFT, IPTABLES] {
-                let file = found.program(program).with_context(|| format!("{program} is missing"))?;
-                add(Entry::program(&format!("usr/sbin/{program}"), &file));
-                linked.push(file);
-            }
-            for name in IPTABLES_NAMES {
-                add(Entry::link(&format!("usr/sbin/{name}"), IPTABLES));
-            }
+        for (folder, program) in self.foreign {
+            let file = found.program(program).with_context(|| format!("{program} is missing"))?;
+            add(Entry::program(&format!("{folder}/{program}"), &file));
+            linked.push(file);
+        }
+        for (path, to) in self.names {
+            add(Entry::link(path, to));
+        }
+        if self.extended {
             for file in extensions(found)? {
                 add(Entry::program(&in_image(&file)?, &file));
                 linked.push(file);
@@ -115,9 +149,13 @@ impl Content {
         for library in libraries::of(&linked, found)? {
             add(Entry::program(&in_image(&library)?, &library));
         }
-        let passwd = format!("root:x:0:0:root:/:/none\nweft:x:{0}:{0}:weft:/:/none\n", self.user);
-        add(Entry::data("etc/passwd", passwd));
-        add(Entry::data("etc/group", format!("root:x:0:\nweft:x:{}:\n", self.user)));
+        let (mut users, mut groups) = ("root:x:0:0:root:/:/none\n".to_owned(), "root:x:0:\n".to_owned());
+        if self.user != 0 {
+            users += &format!("weft:x:{0}:{0}:weft:/:/none\n", self.user);
+            groups += &format!("weft:x:{}:\n", self.user);
+        }
+        add(Entry::data("etc/passwd", users));
+        add(Entry::data("etc/group", groups));
         let mut entries = folders(files.keys());
         entries.push(Entry::folder("tmp", 0o1777));
         entries.extend(files.into_values());
@@ -159,8 +197,9 @@ mod tests {
         let text = fs::read_to_string(crate::root().join("Dockerfile")).unwrap();
         for Content { name, entrypoint, user, .. } in ALL {
             let stage = text.split("\nFROM ").find(|stage| stage.contains(&format!(" AS {name}\n"))).unwrap();
+            let words = entrypoint.join("\", \"");
             let expected =
-                format!("COPY --from=build /rootfs/{name}/ /\nUSER {user}:{user}\nENTRYPOINT [\"{entrypoint}\"]\n");
+                format!("COPY --from=build /rootfs/{name}/ /\nUSER {user}:{user}\nENTRYPOINT [\"{words}\"]\n");
             assert!(format!("{stage}\n").contains(&expected), "{stage}");
         }
     }

@@ -83,7 +83,7 @@ impl Sidecar<'_> {
             env: Some(environment::variables(self)),
             ports: Some(vec![port(proxy.ports.inbound, "linkerd-proxy"), port(admin, "linkerd-admin")]),
             liveness_probe: Some(probe("/live", admin, &proxy.liveness_probe)),
-            readiness_probe: Some(probe("/ready", admin, &proxy.readiness_probe)),
+            readiness_probe: Some(self.readiness()),
             startup_probe: started.then(|| Probe {
                 http_get: Some(get("/ready", admin)),
                 initial_delay_seconds: Some(proxy.startup_probe.initial_delay_seconds),
@@ -113,6 +113,17 @@ impl Sidecar<'_> {
             context.extend(proxy.security_context.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         container
+    }
+
+    /// A proxy of the control plane, which all others wait for, is asked often, and given up as late as those.
+    fn readiness(&self) -> Probe {
+        let proxy = &self.values.proxy;
+        let often = self.component.is_some();
+        Probe {
+            period_seconds: often.then_some(1),
+            failure_threshold: often.then_some(30),
+            ..probe("/ready", proxy.ports.admin, &proxy.readiness_probe)
+        }
     }
 
     /// Of a proxy that is no native sidecar: the containers behind it start when it is ready.

@@ -6,7 +6,7 @@ use crate::{
     label,
     values::{ProbeTimeout, Resources, Text, Values},
 };
-use k8s_openapi::api::core::v1::EnvVar;
+use k8s_openapi::api::core::v1::{Capabilities, EnvVar};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use weft_model::names::annotation as names;
@@ -119,6 +119,7 @@ fn spec(part: &Part<'_>, meta: &Meta<'_>) -> Value {
     let ports: Vec<String> = part.ports.iter().map(|(_, port)| port.to_string()).collect();
     let token_mount =
         k8s_openapi::api::core::v1::VolumeMount { read_only: Some(true), ..inject::mount(API_ACCESS_DIR, API_ACCESS) };
+    let none = Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() };
     let sidecar = Sidecar {
         values: &values,
         control_namespace: meta.namespace,
@@ -128,7 +129,7 @@ fn spec(part: &Part<'_>, meta: &Meta<'_>) -> Value {
         opaque_ports: part.opaque_ports,
         trace_attributes: &BTreeMap::new(),
         ends: false,
-        capabilities: None,
+        capabilities: Some(&none),
         token_mount: Some(&token_mount),
     };
     // The process asks the API server before its proxy has a certificate.
@@ -231,9 +232,11 @@ fn container(part: &Part<'_>, meta: &Meta<'_>, token: &k8s_openapi::api::core::v
             "initialDelaySeconds": 10,
             "timeoutSeconds": part.liveness.timeout_seconds,
         },
+        // Everybody waits for it, so it is asked often; it is given up as late as Linkerd's.
         "readinessProbe": {
-            "failureThreshold": 7,
+            "failureThreshold": 70,
             "httpGet": { "path": "/ready", "port": admin },
+            "periodSeconds": 1,
             "timeoutSeconds": part.readiness.timeout_seconds,
         },
         "securityContext": rights,

@@ -54,15 +54,9 @@ const PORTS: [Port; 9] = [
     port("linkerd-proxy-injector-admin", "proxy-injector", ADMIN_INJECTOR, "HTTP/1", OPEN),
 ];
 
+/// Whom ports let in stands before what closes them: between the two nobody is denied.
 pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
-    let mut objects: Vec<Value> = PORTS.iter().map(|port| of_part(port, meta)).collect();
-    // The proxies of all parts.
-    let pods = json!({ label::CONTROL_NAMESPACE: meta.namespace });
-    let has_component = json!({ "key": label::COMPONENT, "operator": "Exists" });
-    let selector = json!({ "matchLabels": pods, "matchExpressions": [has_component] });
-    let admin = meta.values.proxy.ports.admin;
-    objects.push(server("linkerd-proxy-admin", None, selector, json!(admin), "HTTP/1", OPEN, meta));
-    objects.push(json!({
+    let mut objects = vec![json!({
         "apiVersion": format!("{GROUP}/v1beta1"),
         "kind": "ServerAuthorization",
         "metadata": meta.named(IDENTITY, Some("identity")),
@@ -73,7 +67,14 @@ pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
                 "meshTLS": { "unauthenticatedTLS": true },
             },
         },
-    }));
+    })];
+    objects.extend(PORTS.iter().map(|port| of_part(port, meta)));
+    // The proxies of all parts.
+    let pods = json!({ label::CONTROL_NAMESPACE: meta.namespace });
+    let has_component = json!({ "key": label::COMPONENT, "operator": "Exists" });
+    let selector = json!({ "matchLabels": pods, "matchExpressions": [has_component] });
+    let admin = meta.values.proxy.ports.admin;
+    objects.push(server("linkerd-proxy-admin", None, selector, json!(admin), "HTTP/1", OPEN, meta));
     objects
 }
 

@@ -221,9 +221,6 @@ pub struct DebugContainer {
     pub image: Image,
 }
 
-/// The newest debug image of Linkerd when this was written: weft makes none of its own.
-const DEBUG_VERSION: &str = "edge-26.8.3";
-
 impl Default for Proxy {
     fn default() -> Self {
         Self {
@@ -351,7 +348,6 @@ impl Default for XtMountPath {
 
 impl Default for DebugContainer {
     fn default() -> Self {
-        let image = Image { name: "cr.l5d.io/linkerd/debug".into(), version: DEBUG_VERSION.into(), ..Image::default() };
-        Self { image }
+        Self { image: Image { name: "weft/debug".into(), ..Image::default() } }
     }
 }

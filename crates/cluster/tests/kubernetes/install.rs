@@ -163,10 +163,37 @@ fn every_port_of_the_control_plane_has_its_server() {
         }
     }
     assert_eq!(open, served);
-    let there: BTreeSet<String> = of("Server").map(key).collect();
+    // Each authorization is there before its server denies.
+    let place = |name: String| objects.iter().position(|object| key(object) == name);
     for authorization in of("ServerAuthorization") {
         let name = authorization["spec"]["server"]["name"].as_str().unwrap();
-        assert!(there.contains(&format!("Server linkerd/{name}")), "{name}");
+        let server = place(format!("Server linkerd/{name}"));
+        assert!(server.is_some() && place(key(authorization)) < server, "{name}");
+    }
+}
+
+/// As Pod Security "restricted" has it, but for what makes the rules.
+#[test]
+fn what_is_installed_has_no_rights() {
+    for deployment in objects(&values([highly_available()]), By::Cli).iter().filter(|o| o["kind"] == "Deployment") {
+        let spec = &deployment["spec"]["template"]["spec"];
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        for container in ["containers", "initContainers"].iter().flat_map(|list| spec[*list].as_array().unwrap()) {
+            let rights = &container["securityContext"];
+            let added = if container["name"] == "linkerd-init" { json!(["NET_ADMIN", "NET_RAW"]) } else { Value::Null };
+            assert_eq!(rights["capabilities"]["add"], added, "{}", container["name"]);
+            assert_eq!(rights["capabilities"]["drop"], json!(["ALL"]), "{}", container["name"]);
+            for (field, wanted) in
+                [("allowPrivilegeEscalation", false), ("readOnlyRootFilesystem", true), ("runAsNonRoot", true)]
+            {
+                assert_eq!(rights[field], wanted, "{} {field}", container["name"]);
+            }
+            assert_ne!(rights["privileged"], true, "{}", container["name"]);
+        }
+        for volume in spec["volumes"].as_array().unwrap() {
+            let kinds = ["configMap", "emptyDir", "projected", "secret"];
+            assert!(kinds.iter().any(|kind| !volume[*kind].is_null()), "{volume}");
+        }
     }
 }
 
