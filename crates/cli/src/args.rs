@@ -6,11 +6,13 @@ mod mesh;
 mod profile;
 #[cfg(test)]
 mod reference;
+mod refused;
 
 pub(crate) use inject::{Inject, InjectOptions, ManifestFormat, ProxyOptions, Uninject};
 pub(crate) use install::{GivenValues, Install, InstallOnly, InstallOptions, Prune, ToCluster, Uninstall, Upgrade};
 pub(crate) use mesh::{Check, CheckOutput, Identity, Output, Ps, ToMesh, Version};
 pub(crate) use profile::Profile;
+pub(crate) use refused::told as told_of_linkerds;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

@@ -26,6 +26,10 @@ fn main() -> ExitCode {
     let (args, named) = match read {
         Ok(read) => read,
         Err(told) => {
+            if let Some(refused) = args::told_of_linkerds(&told) {
+                print::error(&format!("weft: {refused}"));
+                return ExitCode::FAILURE;
+            }
             // Help goes to standard output, and is no failure.
             let _ = told.print();
             return if told.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
