@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Lifetimes,
-    ca::{self, Ca},
+    ca::{self, Ca, Status},
 };
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ use weft_transport::tls::{Key, Store};
 
 /// How often files that others renew are read.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often it is told that a certificate ends.
+const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) struct Authority {
     origin: Origin,
@@ -46,6 +48,11 @@ pub(crate) enum News {
     /// The present one stays.
     Kept {
         why: String,
+    },
+    /// Somebody should see to a successor; told again now and then.
+    Due {
+        issuer_left: Duration,
+        root_left: Duration,
     },
 }
 
@@ -162,9 +169,10 @@ pub(crate) fn renew<T: Fn(News) + Send>(
         .with(Shard::ADMIN, &Labels::new());
     let interval = authority.origin.interval(&authority.lifetimes);
     async move {
-        let mut told = None;
+        let (mut told, mut reminded) = (None, None);
         loop {
-            match authority.refresh(SystemTime::now()) {
+            let now = SystemTime::now();
+            match authority.refresh(now) {
                 Ok(changed) => {
                     told = None;
                     if changed {
@@ -181,6 +189,13 @@ pub(crate) fn renew<T: Fn(News) + Send>(
                 }
             }
             let ca = authority.ca();
+            let rests = reminded.is_some_and(|last| now < last + REMIND);
+            if now >= ca.status().due && !rests {
+                let left = |end: SystemTime| end.duration_since(now).unwrap_or_default();
+                let Status { issuer_not_after, root_not_after, .. } = ca.status();
+                tell(News::Due { issuer_left: left(*issuer_not_after), root_left: left(*root_not_after) });
+                reminded = Some(now);
+            }
             set(&root, ca.status().root_not_after);
             set(&issuer, ca.status().issuer_not_after);
             if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {

@@ -41,13 +41,24 @@ const BACKDATED: Duration = Duration::from_secs(60);
 
 impl Ca {
     pub fn new() -> Result<Self> {
+        Self::shaped(|_| {})
+    }
+
+    /// One whose own certificates are valid from then to then.
+    pub fn valid(begin: SystemTime, end: SystemTime) -> Result<Self> {
+        Self::shaped(|params| (params.not_before, params.not_after) = (begin.into(), end.into()))
+    }
+
+    fn shaped(shape: impl Fn(&mut CertificateParams)) -> Result<Self> {
         let root_key = KeyPair::generate()?;
-        let root_params = authority("root.linkerd.cluster.local");
+        let mut root_params = authority("root.linkerd.cluster.local");
+        shape(&mut root_params);
         let root = root_params.self_signed(&root_key)?;
         let root_issuer = Issuer::new(root_params, root_key);
 
         let issuer_key = KeyPair::generate()?;
-        let issuer_params = authority("identity.linkerd.cluster.local");
+        let mut issuer_params = authority("identity.linkerd.cluster.local");
+        shape(&mut issuer_params);
         let issuer = issuer_params.signed_by(&issuer_key, &root_issuer)?;
         Ok(Self(Arc::new(Inner {
             anchors_pem: root.pem(),

@@ -8,6 +8,7 @@
 //! no leaf below it can be valid any more. Time is always an argument.
 
 mod kept;
+mod life;
 mod make;
 mod material;
 mod mounted;
@@ -51,6 +52,8 @@ pub struct Status {
     /// Of the root that signed the issuer.
     pub root_not_after: SystemTime,
     pub issuer_not_after: SystemTime,
+    /// When somebody should see to the successor of one of them; where the mesh itself does, their end.
+    pub due: SystemTime,
     /// Of the issuer's certificate and those below the root, in hexadecimal digits: tells two issuers apart.
     pub issuer_sha256: String,
 }
@@ -128,6 +131,7 @@ fn summary(state: &State, folder: &Folder) -> Result<Status, Error> {
         anchors_pem: state.roots.iter().map(|r| r.pair.certificate_pem.as_str()).collect(),
         root_not_after: root.pair.not_after(),
         issuer_not_after: issuer.pair.not_after(),
+        due: issuer.pair.not_after(),
     })
 }
 

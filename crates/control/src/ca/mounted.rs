@@ -2,14 +2,14 @@
 //!
 //! What is read is tried before it is used: a leaf that it signs must be one that proxies would take.
 
-use super::{Ca, Error, Status, sign::Signer};
+use super::{Ca, Error, Status, life::Life, sign::Signer};
 use crate::{Lifetimes, digest::sha256};
 use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 use weft_model::Identity;
 use weft_transport::tls::{Key, Store};
@@ -45,12 +45,13 @@ impl Mounted {
         let anchors_pem = text(&self.trust_roots)?;
         let signer = Signer::new(&chain_pem, &key_pem, lifetimes)
             .map_err(|reason| broken(&certificate, format!("the issuer {reason}")))?;
-        let root_not_after = earliest(&anchors_pem).map_err(|reason| broken(&self.trust_roots, reason))?;
+        let roots = lives(&anchors_pem).map_err(|reason| broken(&self.trust_roots, reason))?;
         let status = Status {
             issuer_not_after: signer.not_after(),
+            due: roots.iter().map(Life::due).fold(signer.due(), SystemTime::min),
             issuer_sha256: sha256(chain_pem.as_bytes()),
             anchors_pem,
-            root_not_after,
+            root_not_after: first_end(&roots).map_err(|reason| broken(&self.trust_roots, reason))?,
         };
         let ca = Ca { status, signer: Arc::new(signer) };
         tried(&ca.status.anchors_pem, &ca.signer, &self.identity, now)
@@ -94,12 +95,18 @@ fn text(path: &Path) -> Result<String, Error> {
 
 /// The earliest end of the certificates of a text.
 pub(super) fn earliest(anchors_pem: &str) -> Result<SystemTime, String> {
-    let mut ends = vec![];
-    for block in Pem::iter_from_buffer(anchors_pem.as_bytes()) {
+    first_end(&lives(anchors_pem)?)
+}
+
+fn first_end(roots: &[Life]) -> Result<SystemTime, String> {
+    roots.iter().map(|root| root.end).min().ok_or_else(|| "there is no trust anchor in it".to_owned())
+}
+
+fn lives(anchors_pem: &str) -> Result<Vec<Life>, String> {
+    let blocks = Pem::iter_from_buffer(anchors_pem.as_bytes()).map(|block| {
         let block = block.map_err(|e| format!("the trust anchors are no PEM: {e}"))?;
         let root = block.parse_x509().map_err(|e| format!("a trust anchor cannot be read: {e}"))?;
-        ends.push(u64::try_from(root.validity().not_after.timestamp()).unwrap_or(0));
-    }
-    let end = ends.into_iter().min().ok_or("there is no trust anchor in it")?;
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(end))
+        Ok(Life::of(&root))
+    });
+    blocks.collect()
 }

@@ -1,12 +1,12 @@
 //! Leaves: what a request may ask for, and the certificate that it gets (control plane 7.2, 7.3).
 
-use super::make;
+use super::{life::Life, make};
 use crate::Lifetimes;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
 };
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use weft_model::Identity;
 use x509_parser::pem::Pem;
 
@@ -44,6 +44,7 @@ pub(super) struct Signer {
     issuer: rcgen::Issuer<'static, KeyPair>,
     chain: Vec<Vec<u8>>,
     not_after: SystemTime,
+    due: SystemTime,
     lifetimes: Lifetimes,
 }
 
@@ -66,7 +67,7 @@ impl Signer {
         if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
             return Err("has a key that is not ECDSA P-256".to_owned());
         }
-        let mut not_after = None;
+        let mut lives = vec![];
         for (index, der) in chain.iter().enumerate() {
             let (_, certificate) = x509_parser::parse_x509_certificate(der)
                 .map_err(|e| format!("has a certificate that cannot be read: {e}"))?;
@@ -76,18 +77,23 @@ impl Signer {
             if index == 0 && certificate.public_key().raw != key.subject_public_key_info() {
                 return Err("has a key that is not its certificate's".to_owned());
             }
-            let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-            let end = SystemTime::UNIX_EPOCH + Duration::from_secs(end);
-            not_after = Some(not_after.map_or(end, |earliest: SystemTime| earliest.min(end)));
+            lives.push(Life::of(&certificate));
         }
+        let not_after = lives.iter().map(|life| life.end).min().ok_or("has no certificate")?;
+        let due = lives.iter().map(Life::due).fold(not_after, SystemTime::min);
         let issuer = rcgen::Issuer::from_ca_cert_der(&issuer.as_slice().into(), key)
             .map_err(|e| format!("has a certificate that cannot be used: {e}"))?;
-        Ok(Self { issuer, chain, not_after: not_after.ok_or("has no certificate")?, lifetimes: *lifetimes })
+        Ok(Self { issuer, chain, not_after, due, lifetimes: *lifetimes })
     }
 
     /// The earliest end in the chain.
     pub(super) fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// When somebody should see to the first successor in the chain.
+    pub(super) fn due(&self) -> SystemTime {
+        self.due
     }
 
     pub(super) fn sign(&self, identity: &Identity, csr: &[u8], now: SystemTime) -> Result<Leaf, Refused> {

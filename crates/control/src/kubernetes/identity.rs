@@ -153,6 +153,14 @@ impl Board {
         let event = match news {
             News::Renewed => (false, "IssuerUpdated", "Updated identity issuer".to_owned()),
             News::Kept { why } => (true, "IssuerUpdateSkipped", format!("Skipping issuer update: {why}")),
+            News::Due { issuer_left, root_left } => {
+                let days = |left: &Duration| left.as_secs() / (24 * 60 * 60);
+                let (issuer, root) = (days(issuer_left), days(root_left));
+                let text = format!(
+                    "The issuer is valid for {issuer} days more, the trust anchors for {root}: `weft check` names what to do"
+                );
+                (true, "IssuerEndsSoon", text)
+            }
         };
         let _ = self.0.try_send(event);
     }

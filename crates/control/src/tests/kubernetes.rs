@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -393,6 +393,29 @@ async fn the_issuer_follows_its_files_if_proxies_would_take_it() {
     let mut stream = patiently(bundles.watch()).await.unwrap();
     let bundle = patiently(stream.next()).await.unwrap().unwrap();
     assert_eq!(bundle.pem.matches("BEGIN CERTIFICATE").count(), 2);
+}
+
+#[tokio::test]
+async fn an_issuer_that_ends_soon_is_told_of() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let now = SystemTime::now();
+    for (left, is_told) in [(59, true), (61, false)] {
+        let api = FakeApi::start().await.unwrap();
+        tokens(&api);
+        let lab = Lab::start(&format!("ends-{left}"), api, identity_mode).await;
+        mount(&lab.dir, &Ca::valid(now - 400 * DAY, now + left * DAY).unwrap(), ["crt.pem", "key.pem"]);
+        lab.until("/ready", |status, _| status == 200).await;
+        assert!(certify(&lab, "web", "web's").await.is_ok());
+        // What was told of the certificate came behind what would have been.
+        let of = |events: &[Value], reason: &str| events.iter().find(|e| e["reason"] == reason).cloned();
+        event(&lab.api, |events| of(&events, "IssuedLeafCertificate").is_some()).await;
+        if is_told {
+            event(&lab.api, |events| of(&events, "IssuerEndsSoon").is_some()).await;
+        }
+        let told = of(&lab.api.all("Event"), "IssuerEndsSoon");
+        assert_eq!(told.is_some(), is_told, "{left} days");
+        assert!(told.is_none_or(|event| event["message"].as_str().unwrap().contains("58 days more")));
+    }
 }
 
 fn mount_issuer(dir: &Path, ca: &Ca, names: [&str; 2]) {
