@@ -15,6 +15,8 @@ use weft_telemetry::{CounterFamily, Labels, Registry, Shard};
 
 /// Answers are kept at least this long, unless configured (data plane 5).
 const MIN_TTL: Duration = Duration::from_secs(5);
+/// That there is no address is believed for so long, whatever the server says: when the control plane comes, everybody waits for it.
+const DENIED_TTL: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(in crate::process) struct Resolver {
@@ -84,6 +86,7 @@ fn built(
     let min = config.dns_min_ttl.unwrap_or(MIN_TTL).min(max.unwrap_or(Duration::MAX));
     options.positive_min_ttl = Some(min);
     options.positive_max_ttl = max;
+    options.negative_max_ttl = Some(DENIED_TTL);
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.cache_size = 64;
     builder.build()
@@ -119,6 +122,11 @@ mod tests {
 
     /// Answers each question for an address with 10.0.0.1 and this time to live, others with nothing; counts those for addresses.
     async fn server(ttl: u32) -> (SocketAddr, Arc<AtomicUsize>) {
+        answering(ttl, true).await
+    }
+
+    /// The same, or one that denies that there is such a name, for the same time.
+    async fn answering(ttl: u32, exists: bool) -> (SocketAddr, Arc<AtomicUsize>) {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (addr, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let count = asked.clone();
@@ -133,6 +141,16 @@ mod tests {
                 answer[6..12].copy_from_slice(&[0, u8::from(address), 0, 0, 0, 0]);
                 if address {
                     count.fetch_add(1, SeqCst);
+                }
+                if !exists {
+                    // A start of authority, whose last number is the time.
+                    answer[3] = 0x83;
+                    answer[6..12].copy_from_slice(&[0, 0, 0, 1, 0, 0]);
+                    answer.extend_from_slice(&[0xc0, 12, 0, 6, 0, 1]);
+                    answer.extend_from_slice(&ttl.to_be_bytes());
+                    answer.extend_from_slice(&[0, 22, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
+                    answer.extend_from_slice(&ttl.to_be_bytes());
+                } else if address {
                     answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
                     answer.extend_from_slice(&ttl.to_be_bytes());
                     answer.extend_from_slice(&[0, 4, 10, 0, 0, 1]);
@@ -182,6 +200,21 @@ mod tests {
             }
             assert_eq!(count.load(SeqCst), asked, "{ttl} {min:?} {max:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_not_there_is_asked_for_again_soon() {
+        let (addr, count) = answering(3600, false).await;
+        let resolver = resolver(addr, None, None);
+        let host = HostPort::Name("dst.test.".into(), 8086);
+        let mut asked = vec![];
+        for pause in [Duration::ZERO, DENIED_TTL + Duration::from_millis(200)] {
+            tokio::time::sleep(pause).await;
+            let denied = resolver.resolve("identity", &host).await;
+            assert!(matches!(denied, Err(ResolveError::Failed { .. })), "{denied:?}");
+            asked.push(count.load(SeqCst));
+        }
+        assert!(asked[0] > 0 && asked[1] > asked[0], "{asked:?}");
     }
 
     #[test]
