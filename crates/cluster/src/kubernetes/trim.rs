@@ -11,7 +11,13 @@ use k8s_openapi::{
 /// The variables of a container that say where its proxy listens.
 const LISTENS: (&str, &str) = ("LINKERD2_PROXY_", "_LISTEN_ADDR");
 
-pub(super) fn metadata(metadata: ObjectMeta) -> ObjectMeta {
+/// Where kubectl keeps the whole object once more.
+const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+pub(super) fn metadata(mut metadata: ObjectMeta) -> ObjectMeta {
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(APPLIED);
+    }
     ObjectMeta { managed_fields: None, ..metadata }
 }
 
@@ -79,7 +85,7 @@ mod tests {
         let full: Pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "a", "namespace": "ns", "labels": {"app": "web", "linkerd.io/control-plane-ns": "linkerd"},
-                "managedFields": [{"manager": "kubectl"}], "annotations": {"config.linkerd.io/opaque-ports": "9000"},
+                "managedFields": [{"manager": "kubectl"}], "annotations": {"config.linkerd.io/opaque-ports": "9000", APPLIED: "{}"},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": true, "uid": ""}]},
             "spec": {"serviceAccountName": "web", "hostname": "a", "subdomain": "web", "nodeName": "n", "volumes": [{"name": "v"}],
                 "containers": [
