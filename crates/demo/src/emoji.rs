@@ -3,13 +3,14 @@
 use crate::{
     catalogue,
     rpc::{self, EMOJI_SERVICE, Emoji, FindRequest, FindResponse, ListAllResponse},
+    serve::Leave,
 };
 use bytes::Bytes;
 use std::{net::SocketAddr, sync::Arc};
 use tonic::Status;
 
-pub(crate) async fn serve(addr: SocketAddr) -> anyhow::Result<()> {
-    rpc::serve(addr, EMOJI_SERVICE, Arc::new(|path, body| Box::pin(async move { answer(&path, body) }))).await
+pub(crate) async fn serve(addr: SocketAddr, leave: Leave) -> anyhow::Result<()> {
+    rpc::serve(addr, EMOJI_SERVICE, Arc::new(|path, body| Box::pin(async move { answer(&path, body) })), leave).await
 }
 
 fn answer(path: &str, body: Bytes) -> Result<Bytes, Status> {

@@ -3,13 +3,13 @@
 //! Voting has one method per emoji, so that metrics by route show the one that fails; methods are looked up by name
 //! rather than generated.
 
+use crate::serve::{self, Leave};
 use bytes::{Buf, BufMut, Bytes};
+use futures_util::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{body::Incoming, service::service_fn};
 use prost::Message;
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
 use tonic::{
     Status,
     client::Grpc,
@@ -19,6 +19,11 @@ use tonic::{
 
 pub(crate) const EMOJI_SERVICE: &str = "/emojivoto.v1.EmojiService/";
 pub(crate) const VOTING_SERVICE: &str = "/emojivoto.v1.VotingService/";
+
+/// Sends a number after the other until the server leaves, to whoever wants an open stream.
+pub(crate) const COUNT: &str = "/weft.demo.v1.Numbers/Count";
+/// Between two of them.
+const PACE: Duration = Duration::from_millis(100);
 
 /// The health check of every gRPC server (`grpc.health.v1`).
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -46,6 +51,12 @@ pub(crate) struct Emoji {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Number {
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ListAllResponse {
@@ -103,33 +114,45 @@ pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
 }
 
 /// Serves `service`, `/package.Service/`, and the health check of it, until the process ends.
-pub(crate) async fn serve(addr: SocketAddr, service: &'static str, handler: Handler) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    addr: SocketAddr,
+    service: &'static str,
+    handler: Handler,
+    leave: Leave,
+) -> anyhow::Result<()> {
     let handler: Handler = Arc::new(move |path, body| match path.as_str() {
         HEALTH => Box::pin(std::future::ready(health(service, body))),
         _ => handler(path, body),
     });
-    let listener = TcpListener::bind(addr).await?;
-    tracing::info!(%addr, "serving gRPC");
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let handler = handler.clone();
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let path = request.uri().path().to_owned();
-            let handler = handler.clone();
+    let closing = leave.clone();
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let path = request.uri().path().to_owned();
+        let (handler, closing) = (handler.clone(), closing.clone());
+        async move {
+            let mut grpc = tonic::server::Grpc::new(Raw);
+            if path == COUNT {
+                let method = tower::service_fn(move |_: tonic::Request<Bytes>| {
+                    std::future::ready(Ok(tonic::Response::new(count(closing.clone()))))
+                });
+                return Ok::<_, Infallible>(grpc.server_streaming(method, request).await);
+            }
             let method = tower::service_fn(move |request: tonic::Request<Bytes>| {
                 let reply = handler(path.clone(), request.into_inner());
                 async move { reply.await.map(tonic::Response::new) }
             });
-            async move { Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).unary(method, request).await) }
-        });
-        tokio::spawn(async move {
-            let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
-    }
+            Ok(grpc.unary(method, request).await)
+        }
+    });
+    serve::serve(addr, service, leave).await
+}
+
+/// 0, 1, 2 … until the server leaves, which ends the stream in order.
+fn count(leave: Leave) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+    let numbers = stream::unfold(0, |number| async move {
+        tokio::time::sleep(PACE).await;
+        Some((Ok(encode(&Number { number })), number.saturating_add(1)))
+    });
+    numbers.take_until(async move { leave.closing().await })
 }
 
 /// The empty name asks for the server as a whole.
@@ -155,6 +178,15 @@ impl Client {
         let mut grpc = self.0.clone();
         grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
         decode(grpc.unary(tonic::Request::new(encode(request)), path, Raw).await?.into_inner())
+    }
+
+    /// The numbers of [`COUNT`].
+    pub(crate) async fn count(&self) -> Result<impl Stream<Item = Result<Number, Status>>, Status> {
+        let mut grpc = self.0.clone();
+        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let request = tonic::Request::new(encode(&Empty {}));
+        let stream = grpc.server_streaming(request, PathAndQuery::from_static(COUNT), Raw).await?.into_inner();
+        Ok(stream.map(|message| decode(message?)))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     catalogue,
     rpc::{self, Empty, ResultsResponse, VOTING_SERVICE, VotingResult},
+    serve::Leave,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use tonic::Status;
 #[derive(Default)]
 struct Votes(Mutex<BTreeMap<&'static str, i32>>);
 
-pub(crate) async fn serve(addr: SocketAddr, failure_rate: f64, delay: Duration) -> anyhow::Result<()> {
+pub(crate) async fn serve(addr: SocketAddr, failure_rate: f64, delay: Duration, leave: Leave) -> anyhow::Result<()> {
     let votes = Arc::new(Votes::default());
     let handler = move |path: String, _: Bytes| {
         let votes = votes.clone();
@@ -25,7 +26,7 @@ pub(crate) async fn serve(addr: SocketAddr, failure_rate: f64, delay: Duration) 
         });
         reply
     };
-    rpc::serve(addr, VOTING_SERVICE, Arc::new(handler)).await
+    rpc::serve(addr, VOTING_SERVICE, Arc::new(handler), leave).await
 }
 
 impl Votes {

@@ -3,18 +3,14 @@
 use crate::{
     catalogue,
     rpc::{Client, EMOJI_SERVICE, Empty, FindRequest, FindResponse, ListAllResponse, ResultsResponse, VOTING_SERVICE},
+    serve::{self, Leave},
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
 use serde_json::json;
 use std::{convert::Infallible, net::SocketAddr};
-use tokio::net::TcpListener;
 use tonic::Status;
 
 const PAGE: &str = include_str!("page.html");
@@ -25,25 +21,13 @@ struct Web {
     voting: Client,
 }
 
-pub(crate) async fn serve(addr: SocketAddr, emoji: &str, voting: &str) -> anyhow::Result<()> {
+pub(crate) async fn serve(addr: SocketAddr, emoji: &str, voting: &str, leave: Leave) -> anyhow::Result<()> {
     let web = Web { emoji: Client::new(emoji)?, voting: Client::new(voting)? };
-    let listener = TcpListener::bind(addr).await?;
-    tracing::info!(%addr, "serving HTTP");
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+    let service = service_fn(move |request| {
         let web = web.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let web = web.clone();
-                async move { Ok::<_, Infallible>(web.answer(request).await) }
-            });
-            let server = auto::Builder::new(TokioExecutor::new());
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
-    }
+        async move { Ok::<_, Infallible>(web.answer(request).await) }
+    });
+    serve::serve(addr, service, leave).await
 }
 
 impl Web {

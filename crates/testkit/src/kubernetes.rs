@@ -15,6 +15,8 @@ use std::{
 
 /// Another cluster, which `cargo xtask test --kubeconfig FILE --i-know-this-cluster` names.
 const OTHER: &str = "WEFT_KUBECONFIG";
+/// Names another build of the programs.
+const PROFILE: &str = "WEFT_PROFILE";
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -107,11 +109,28 @@ impl Cluster {
     /// # Errors
     /// The API server does not take one of them.
     pub fn apply(&self, manifests: &str) -> Result<String> {
+        self.handed(&["apply", "--filename=-"], manifests)
+    }
+
+    /// Applies manifests, those that name no namespace into this one.
+    ///
+    /// # Errors
+    /// As [`Cluster::apply`].
+    pub fn apply_in(&self, namespace: &str, manifests: &str) -> Result<String> {
+        self.handed(&["--namespace", namespace, "apply", "--filename=-"], manifests)
+    }
+
+    /// What the API server would make of a new object, as JSON.
+    ///
+    /// # Errors
+    /// It would not take it.
+    pub fn tried(&self, manifest: &str) -> Result<String> {
+        self.handed(&["create", "--dry-run=server", "--output=json", "--filename=-"], manifest)
+    }
+
+    fn handed(&self, arguments: &[&str], manifests: &str) -> Result<String> {
         let mut command = self.kubectl();
-        command.args(["apply", "--filename=-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("starting kubectl")?;
-        child.stdin.take().context("kubectl has no input")?.write_all(manifests.as_bytes())?;
-        told("kubectl apply", &child.wait_with_output()?)
+        fed(command.args(arguments), manifests)
     }
 
     /// Asks until the answer is as wanted.
@@ -139,6 +158,18 @@ impl Cluster {
     pub fn load(&self, archives: &[PathBuf]) -> Result<()> {
         let output = self.chore(&["load"]).args(archives).output()?;
         told("cargo xtask cluster load", &output).map(drop)
+    }
+
+    /// Imports one archive under other names, which each run something else: the words behind a name are its entrypoint.
+    ///
+    /// # Errors
+    /// As [`Cluster::load`].
+    pub fn load_as(&self, archive: &Path, names: &[(&str, &str)]) -> Result<()> {
+        let mut chore = self.chore(&["load"]);
+        for (name, words) in names {
+            chore.arg(format!("--as={name}={words}"));
+        }
+        told("cargo xtask cluster load", &chore.arg(archive).output()?).map(drop)
     }
 
     /// A command in the network of the node.
@@ -193,7 +224,7 @@ pub fn programs() -> Result<PathBuf> {
 /// A program is not built.
 pub fn pack(into: &Path) -> Result<()> {
     let mut command = Command::new(xtask()?);
-    command.args(["image", "--profile", "dev", "--no-build", "--tag", "test", "--into"]).arg(into);
+    command.args(["image", "--no-build", "--tag", "test", "--profile", &profile(), "--into"]).arg(into);
     told("cargo xtask image", &command.stdin(Stdio::null()).output()?).map(drop)
 }
 
@@ -202,15 +233,38 @@ fn xtask() -> Result<PathBuf> {
     built("xtask")
 }
 
+/// Which build of the programs is tested: that of the tests themselves, but for a report.
+fn profile() -> String {
+    env::var(PROFILE).unwrap_or_else(|_| "dev".to_owned())
+}
+
 /// A program of ours, beside the tests that cargo built.
 ///
 /// # Errors
 /// It is not built.
 pub fn built(program: &str) -> Result<PathBuf> {
     let test = env::current_exe()?;
-    let built = test.ancestors().nth(2).context("a test is two folders deep")?.join(program);
+    let folder = test.ancestors().nth(2).context("a test is two folders deep")?;
+    let built = match profile().as_str() {
+        // The chores are the tests' own.
+        other if other != "dev" && program != "xtask" => folder.with_file_name(other).join(program),
+        _ => folder.join(program),
+    };
     ensure!(built.is_file(), "{} is missing: run `cargo xtask test`, or `cargo build`", built.display());
     Ok(built)
+}
+
+/// What a program makes of its input.
+///
+/// # Errors
+/// It fails.
+pub fn fed(command: &mut Command, input: &str) -> Result<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let what = format!("{command:?}");
+    let mut child = command.spawn().with_context(|| format!("starting {what}"))?;
+    // One that ends early says why itself.
+    let _ = child.stdin.take().context("it has no input")?.write_all(input.as_bytes());
+    told(&what, &child.wait_with_output()?)
 }
 
 fn told(what: &str, output: &Output) -> Result<String> {

@@ -2,6 +2,8 @@
 
 use super::{Home, node::IMPORT};
 use anyhow::Context;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::{
     ffi::OsString,
     fs,
@@ -10,13 +12,14 @@ use std::{
     process::Command,
 };
 
-/// Imports each archive; one alone may get another name, also that of a public registry that somebody's manifest asks for.
-pub(crate) fn run(home: &Home, files: &[PathBuf], name: Option<&str>) -> anyhow::Result<()> {
-    anyhow::ensure!(name.is_none() || files.len() == 1, "--as names one image: give one archive");
+/// Imports each archive; one alone may get other names, also those of a public registry that somebody's manifest asks for, and another
+/// entrypoint under each.
+pub(crate) fn run(home: &Home, files: &[PathBuf], aliases: &[String]) -> anyhow::Result<()> {
+    anyhow::ensure!(aliases.is_empty() || files.len() == 1, "--as names one image: give one archive");
     for (number, file) in files.iter().enumerate() {
         let file = file.canonicalize().with_context(|| format!("{} is not there", file.display()))?;
         let plain = home.folder.join(format!("import-{}-{number}.tar", std::process::id()));
-        let imported = plainly(&file, &plain, name)
+        let imported = plainly(&file, &plain, aliases)
             .and_then(|()| crate::run(enter(home, &["--mount", "--pid"])?.args(IMPORT).arg(&plain)));
         let _ = fs::remove_file(&plain);
         imported?;
@@ -37,32 +40,49 @@ fn enter(home: &Home, namespaces: &[&str]) -> anyhow::Result<Command> {
 
 /// containerd completes an image's name to what the kubelet asks for only where it knows it from the older `manifest.json`, and looks at
 /// that only where there is no newer layout.
-fn plainly(archive: &Path, into: &Path, name: Option<&str>) -> anyhow::Result<()> {
+fn plainly(archive: &Path, into: &Path, aliases: &[String]) -> anyhow::Result<()> {
     let folder = into.with_extension("unpacked");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let done = repack(archive, &folder, into, name);
+    let done = repack(archive, &folder, into, aliases);
     fs::remove_dir_all(&folder)?;
     done
 }
 
-fn repack(archive: &Path, folder: &Path, into: &Path, name: Option<&str>) -> anyhow::Result<()> {
+fn repack(archive: &Path, folder: &Path, into: &Path, aliases: &[String]) -> anyhow::Result<()> {
     let tar = |action: &str, file: &Path| {
         let mut tar = Command::new("tar");
         tar.arg(action).arg("--file").arg(file).arg("--directory").arg(folder);
         tar
     };
     crate::run(&mut tar("--extract", archive))?;
-    if let Some(name) = name {
-        rename(&folder.join("manifest.json"), name)?;
+    if !aliases.is_empty() {
+        rename(folder, aliases)?;
     }
     crate::run(tar("--create", into).args(["blobs", "manifest.json"]))
 }
 
-fn rename(manifest: &Path, name: &str) -> anyhow::Result<()> {
-    let mut images: serde_json::Value =
-        serde_json::from_slice(&fs::read(manifest)?).context("reading manifest.json")?;
-    for image in images.as_array_mut().context("manifest.json is no list")? {
-        image["RepoTags"] = serde_json::json!([name]);
+/// The image under each of these names. What it is made of stays; only what it runs may differ.
+fn rename(folder: &Path, aliases: &[String]) -> anyhow::Result<()> {
+    let manifest = folder.join("manifest.json");
+    let mut images: Vec<Value> = read(&manifest)?;
+    let [image] = images.as_mut_slice() else { anyhow::bail!("an archive of one image gets another name") };
+    let mut named = vec![];
+    for (number, alias) in aliases.iter().enumerate() {
+        let (name, words) = alias.split_once('=').map_or((alias.as_str(), None), |(name, words)| (name, Some(words)));
+        image["RepoTags"] = json!([name]);
+        let mut image = image.clone();
+        if let Some(words) = words {
+            let mut config: Value = read(&folder.join(image["Config"].as_str().context("an image has no config")?))?;
+            config["config"]["Entrypoint"] = words.split_whitespace().collect();
+            let path = format!("blobs/{number}.json");
+            fs::write(folder.join(&path), config.to_string()).context("writing a config")?;
+            image["Config"] = json!(path);
+        }
+        named.push(image);
     }
-    fs::write(manifest, images.to_string()).context("writing manifest.json")
+    fs::write(&manifest, json!(named).to_string()).context("writing manifest.json")
+}
+
+fn read<T: DeserializeOwned>(file: &Path) -> anyhow::Result<T> {
+    serde_json::from_slice(&fs::read(file)?).with_context(|| format!("reading {}", file.display()))
 }

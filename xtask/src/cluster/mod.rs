@@ -16,6 +16,7 @@ mod load;
 mod node;
 mod other;
 mod programs;
+mod report;
 mod up;
 
 use clap::{Args, Subcommand};
@@ -38,9 +39,9 @@ pub(crate) enum Command {
     Load {
         #[command(flatten)]
         named: Named,
-        /// Another name for the image, with its tag.
-        #[arg(long = "as")]
-        alias: Option<String>,
+        /// Other names for the image, with their tags; behind a name may stand what it runs: `shop/web:v1=/weft-demo web`.
+        #[arg(long = "as", value_name = "NAME[=WORDS]")]
+        aliases: Vec<String>,
         /// Archives of images.
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -61,6 +62,8 @@ pub(crate) enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
+    /// Puts a mesh of optimised programs through its life in a cluster and writes docs/cluster-report.md.
+    Report(report::Options),
     /// The cluster itself: process 1 of its namespaces.
     #[command(hide = true)]
     Node(node::Options),
@@ -108,10 +111,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(options) => up::run(&options),
         Command::Down(named) => down::run(&Home::new(&named.name)?),
-        Command::Load { named, alias, files } => load::run(&Home::new(&named.name)?, &files, alias.as_deref()),
+        Command::Load { named, aliases, files } => load::run(&Home::new(&named.name)?, &files, &aliases),
         Command::Kubectl { named, args } => programs::kubectl(&Home::new(&named.name)?, &args),
         Command::Programs => programs::tell(),
         Command::Exec { named, command } => load::exec(&Home::new(&named.name)?, &command),
+        Command::Report(options) => report::run(&options),
         Command::Node(options) => node::run(&options),
     }
 }

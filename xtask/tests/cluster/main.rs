@@ -6,10 +6,8 @@
 
 mod end;
 mod guard;
-mod helm;
 mod images;
-mod jobs;
-mod mesh;
+mod life;
 mod policy;
 mod serve;
 mod takeover;
@@ -28,7 +26,7 @@ fn cluster() -> Option<&'static Cluster> {
         let cluster = or_skip(Cluster::up("suite", &["--dual-stack"]))?;
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("images");
         pack(&folder).unwrap();
-        cluster.load(&["controller", "proxy", "demo"].map(|name| folder.join(format!("{name}.tar")))).unwrap();
+        cluster.load(&["controller", "proxy", "demo", "debug"].map(|name| folder.join(format!("{name}.tar")))).unwrap();
         Some(cluster)
     });
     loaded.as_ref()
@@ -40,9 +38,12 @@ fn linkerd() -> MutexGuard<'static, ()> {
     LINKERD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A probe of a server of gRPC.
+const GRPC: &str = "grpc: { port: 8080 }";
+
 /// The voting app, so that each of its pods needs names and Services to do its work.
 fn app(namespace: &str, annotations: &str) -> String {
-    let workload = |name: &str, replicas: u32, arguments: &str| {
+    let workload = |name: &str, replicas: u32, arguments: &str, probe: &str| {
         format!(
             "apiVersion: apps/v1
 kind: Deployment
@@ -53,16 +54,16 @@ spec:
   template:
     metadata: {{ labels: {{ app: {name} }} }}
     spec:
-      terminationGracePeriodSeconds: 1
       # Else the Service `web` sets WEB_PORT, which the program reads.
       enableServiceLinks: false
       containers:
       - name: {name}
         image: weft/demo:test
         imagePullPolicy: Never
-        args: [{name}{arguments}]
+        # It is still asked for a moment when it is told to end, until that is known everywhere.
+        args: [{name}{arguments}, '--leave-quiet-ms=1000']
         ports: [{{ containerPort: 8080 }}]
-        readinessProbe: {{ tcpSocket: {{ port: 8080 }}, periodSeconds: 1 }}
+        readinessProbe: {{ {probe}, periodSeconds: 1 }}
 ---
 apiVersion: v1
 kind: Service
@@ -77,7 +78,7 @@ spec:
     };
     format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {namespace}, annotations: {{ {annotations} }} }}\n---\n"
-    ) + &workload("emoji", 1, "")
-        + &workload("voting", 1, "")
-        + &workload("web", 2, ", '--emoji=emoji:80', '--voting=voting:80'")
+    ) + &workload("emoji", 1, "", GRPC)
+        + &workload("voting", 1, "", GRPC)
+        + &workload("web", 2, ", '--emoji=emoji:80', '--voting=voting:80'", "httpGet: { path: /, port: 8080 }")
 }

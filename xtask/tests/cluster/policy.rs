@@ -1,8 +1,13 @@
 //! Who may call what: the control plane's own ports, and an app's as its owner says.
 
 use crate::{
-    app, cluster, linkerd,
-    mesh::{CONTROL_PLANE, bot, eventually, printed, ready, weft},
+    app, cluster,
+    life::{PARTS, bot, eventually, printed, ready, rolled_out, weft},
+    linkerd,
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
 };
 use weft_testkit::kubernetes::Cluster;
 
@@ -18,11 +23,22 @@ fn asked(cluster: &Cluster, url: &str) -> String {
     curl(cluster, &["--write-out", "%{http_code}", url])
 }
 
+/// An empty call of gRPC, of which its status is told as well.
+const CALL: [&str; 9] = [
+    "--http2-prior-knowledge",
+    "--header",
+    "content-type: application/grpc",
+    "--header",
+    "te: trailers",
+    "--data",
+    "",
+    "--write-out",
+    "%{http_code} %header{grpc-status}",
+];
+
 /// The same of a call of gRPC, with its status behind.
 fn called(cluster: &Cluster, url: &str) -> String {
-    let call = ["--http2-prior-knowledge", "--header", "content-type: application/grpc", "--header", "te: trailers"];
-    let empty = ["--data", "", "--write-out", "%{http_code} %header{grpc-status}", url];
-    curl(cluster, &[&call[..], &empty[..]].concat())
+    curl(cluster, &[&CALL[..], &[url]].concat())
 }
 
 fn curl(cluster: &Cluster, options: &[&str]) -> String {
@@ -39,9 +55,10 @@ fn whoever_is_not_named_is_denied() {
     cluster.apply(&printed(cluster, &["install", "--crds"])).unwrap();
     let images = ["--control-plane-version=test", "--image-pull-policy=Never", "--set=disableIPv6=false"];
     cluster.apply(&printed(cluster, &[&["install"], &images[..]].concat())).unwrap();
-    ready(cluster, "linkerd", &CONTROL_PLANE);
+    rolled_out(cluster, "linkerd", &PARTS);
 
     the_control_plane_lets_in_whom_it_should(cluster);
+    who_may_forward_ports_is_answered(cluster);
     what_cannot_be_carried_out_is_refused(cluster);
     what_slips_in_is_named(cluster);
     an_app_lets_in_whom_its_owner_names(cluster);
@@ -80,6 +97,31 @@ fn the_control_plane_lets_in_whom_it_should(cluster: &Cluster) {
     let denied = denials(cluster, &destination);
     for server in ["linkerd-destination-grpc", "linkerd-policy-grpc"] {
         assert!(denied.contains(&format!("srv_name=\"{server}\"")), "{server}: {denied}");
+    }
+}
+
+/// The API server and the kubelet carry it to the process itself, in the clear, for commands that show what it knows.
+fn who_may_forward_ports_is_answered(cluster: &Cluster) {
+    for (port, call) in [
+        (8086, "io.linkerd.proxy.destination.Destination/Get"),
+        (8090, "io.linkerd.proxy.inbound.InboundServerPolicies/GetPort"),
+    ] {
+        let mut forward = cluster.kubectl();
+        forward.args(["--namespace", "linkerd", "port-forward", "deployment/linkerd-destination", &format!(":{port}")]);
+        let mut forward = forward.stdout(Stdio::piped()).spawn().unwrap();
+        // "Forwarding from 127.0.0.1:41234 -> 8086"
+        let mut line = String::new();
+        BufReader::new(forward.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let local = line.split(" -> ").next().and_then(|from| from.rsplit(' ').next()).unwrap().to_owned();
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--max-time", "60", "--output", "/dev/null"]).args(CALL);
+        let answer = curl.arg(format!("http://{local}/{call}")).output().unwrap();
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+        // There is no question in it, which is not what a proxy says.
+        let answer = String::from_utf8(answer.stdout).unwrap();
+        let status = answer.strip_prefix("200 ").and_then(|status| status.parse::<u8>().ok());
+        assert!(status.is_some_and(|status| ![0, 7, 14, 16].contains(&status)), "{port}: {line}{answer}");
     }
 }
 
@@ -158,7 +200,8 @@ fn an_app_lets_in_whom_its_owner_names(cluster: &Cluster) {
     cluster.apply(&(app("guarded", "linkerd.io/inject: enabled") + &bot("guarded"))).unwrap();
     ready(cluster, "guarded", &[("emoji", "1"), ("voting", "1"), ("web", "2"), ("bot", "1")]);
 
-    let url = format!("http://{}:8080/", address(cluster, "guarded", "app=web"));
+    // No path of a probe, which is let in anyway.
+    let url = format!("http://{}:8080/api/list", address(cluster, "guarded", "app=web"));
     eventually("an open app", || asked(cluster, &url) == "200");
     cluster.apply(GUARD).unwrap();
     eventually("nobody to be let in", || asked(cluster, &url) == "403");

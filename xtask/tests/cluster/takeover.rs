@@ -4,13 +4,14 @@
 //! Linkerd's own programs cannot be had here. Its objects are recorded (`linkerd.yaml`), its proxies are ours in exactly the environment that
 //! its injector gives (`linkerd_proxy.yaml`), and in place of its command line stands a script that prints its objects.
 
-use crate::{app, cluster, linkerd, typed::Terminal};
-use serde_json::Value;
-use std::{
-    process::{Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+use crate::{
+    app, cluster,
+    life::{PARTS, eventually, rolled_out, weft},
+    linkerd,
+    typed::Terminal,
 };
+use serde_json::Value;
+use std::process::{Command, Stdio};
 use weft_testkit::kubernetes::{Cluster, built};
 
 const OBJECTS: &str = include_str!("linkerd.yaml");
@@ -39,13 +40,10 @@ data:
     linkerdVersion: test
     imagePullPolicy: Never
 ";
-const PARTS: [&str; 3] = ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"];
 const CERTIFICATES: [&str; 2] = ["linkerd-identity-issuer", "linkerd-proxy-injector-k8s-tls"];
 const APPS: [&str; 4] = ["emoji", "voting", "web", "bot"];
 /// What the images of a test want besides.
 const IMAGES: &str = "--control-plane-version=test --image-pull-policy=Never";
-/// Nothing here takes longer unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `weft install` would make: certificates and the arguments of processes are taken from it.
 fn rendered() -> Vec<Value> {
@@ -177,37 +175,6 @@ spec:
         all = all.replace(&format!("metadata: {{ labels: {{ app: {name} }} }}"), &format!("metadata: {{ {labels} }}"));
     }
     all
-}
-
-fn weft(cluster: &Cluster, words: &[&str]) -> Output {
-    let mut command = Command::new(built("weft").unwrap());
-    command.args(words).arg("--kubeconfig").arg(&cluster.kubeconfig).stdin(Stdio::null()).output().unwrap()
-}
-
-fn rolled_out(cluster: &Cluster, namespace: &str, deployments: &[&str]) {
-    for name in deployments {
-        let words = format!("--namespace {namespace} rollout status deployment {name} --timeout 300s");
-        if let Err(error) = cluster.ask(&words) {
-            panic!("{error}\n{}", told(cluster, namespace));
-        }
-    }
-}
-
-/// What a person would look at.
-fn told(cluster: &Cluster, namespace: &str) -> String {
-    let mut text = String::new();
-    for words in ["get pods --output wide", "describe pods", "get events --sort-by=.lastTimestamp"] {
-        text += &cluster.ask(&format!("--namespace {namespace} {words}")).unwrap_or_else(|error| error.to_string());
-    }
-    text
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
-        thread::sleep(Duration::from_millis(200));
-    }
 }
 
 /// Rounds that the bot has made since its pod began, and those of them that failed, but for the votes that the app makes fail.

@@ -94,5 +94,7 @@ fn kubelet(node: &Node) -> serde_json::Value {
         "maxPods": 200,
         "oomScoreAdj": 0,
         "resolvConf": node.home.etc().join("resolv.conf"),
+        // By when a pod has what is new in a Secret or a ConfigMap.
+        "syncFrequency": "10s",
     })
 }

@@ -1,5 +1,14 @@
-//! The life of a mesh by Helm: what `weft check` finds in order is upgraded without another certificate, and taken away whole.
+//! The same life by Helm: what `weft check` finds in order is upgraded and taken away under load, and keeps the certificates that it has.
 
+use super::{
+    PARTS, ended, everything, in_order,
+    load::Load,
+    pods,
+    report::Report,
+    restarted, rolled_out,
+    upgrade::{CHANGED, PROXYS_CPU},
+    wire::app_is_meshed,
+};
 use crate::{cluster, linkerd, typed::Terminal};
 use std::{
     io::Write,
@@ -10,7 +19,6 @@ use weft_testkit::kubernetes::Cluster;
 
 /// What a test's images and node want besides, in files of the terminal's folder.
 const OURS: &str = "--set linkerdVersion=test,imagePullPolicy=Never,disableIPv6=false";
-const PARTS: [&str; 3] = ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"];
 
 #[test]
 fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
@@ -18,29 +26,58 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
     let _alone = linkerd();
     let before = everything(cluster);
     let terminal = Terminal::open(cluster);
+    let mut report = Report::default();
+
+    is_installed(cluster, &terminal);
+    is_helms_to_change(&terminal);
+    app_is_meshed(cluster);
+    let mut load = Load::start(cluster);
+    is_upgraded(cluster, &terminal, &mut load, &mut report);
+    load.through_its_own_restart("the app without a mesh, and helm uninstall", &mut report, || {
+        cluster.ask("annotate namespace meshed linkerd.io/inject-").unwrap();
+        // Servers first: who asks them is kept from those that end by its proxy.
+        restarted(cluster, "meshed", &["emoji", "voting", "web", "bot"]);
+        restarted(cluster, "meshed", &["load"]);
+        terminal.types("helm uninstall linkerd-control-plane linkerd-crds -n linkerd", "");
+    });
+    assert_eq!(everything(cluster), before);
+    let left = "--namespace linkerd get secrets,services,deployments,serviceaccounts --selector linkerd.io/control-plane-ns --output name";
+    assert_eq!(cluster.ask(left).unwrap(), "");
+    cluster.ask("delete namespace linkerd meshed trial").unwrap();
+    terminal.is_complete_of_helm();
+}
+
+fn is_installed(cluster: &Cluster, terminal: &Terminal<'_>) {
     let gateway_api = cluster.gateway_api("standard").display().to_string();
     cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
     for line in terminal.documented("openssl ") {
         terminal.types(&line, "");
     }
-
     terminal.types("helm install linkerd-crds charts/linkerd-crds -n linkerd --create-namespace --wait", "");
     terminal.types(&terminal.documented("helm install linkerd-control-plane ")[0], OURS);
-    rolled_out(cluster);
-    let told = terminal.types("weft check", "--expected-version=test");
-    assert!(!told.contains('‼') && told.contains("Status check results are √"), "{told}");
+    rolled_out(cluster, "linkerd", &PARTS);
+    in_order(&terminal.types("weft check", "--expected-version=test"));
+}
 
-    // It is Helm's to change.
+fn is_helms_to_change(terminal: &Terminal<'_>) {
     for line in ["weft upgrade | kubectl apply -f -", "weft prune | kubectl delete -f -"] {
         let told = terminal.types_in_vain(line, "");
         assert!(told.contains("is upgraded by helm"), "{line}: {told}");
     }
     let told = terminal.types_in_vain("weft uninstall | kubectl delete -f -", "");
     assert!(told.contains("helm uninstall -n linkerd linkerd-control-plane"), "{told}");
+}
 
+/// To another version with other values, with another certificate, and then the pods of the app.
+fn is_upgraded(cluster: &Cluster, terminal: &Terminal<'_>, load: &mut Load<'_>, report: &mut Report) {
+    let upgrade = &terminal.documented("helm upgrade linkerd-control-plane ")[0];
     let certificate = certificates(cluster);
-    terminal.types(&terminal.documented("helm upgrade linkerd-control-plane ")[0], "");
-    rolled_out(cluster);
+    load.through("helm upgrade", report, || {
+        terminal.types(upgrade, &format!("--set linkerdVersion=next,{CHANGED}"));
+        rolled_out(cluster, "linkerd", &PARTS);
+        ended(cluster, "linkerd");
+    });
+    in_order(&terminal.types("weft check", "--expected-version=next"));
     let replicas =
         cluster.ask("--namespace linkerd get deployment --output jsonpath={.items[*].spec.replicas}").unwrap();
     assert_eq!(replicas, "2 2 2");
@@ -50,23 +87,18 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
 
     // One that ends soon is replaced, and trusted until the injector has read the next.
     let ending = ends_soon(cluster);
-    terminal.types(&terminal.documented("helm upgrade linkerd-control-plane ")[0], "");
+    load.through("helm upgrade, with a new certificate of the webhook", report, || drop(terminal.types(upgrade, "")));
     let [secret, bundle] = certificates(cluster);
     assert!(!secret.contains(&ending) && secret != certificate[0], "another certificate");
     assert_eq!(decoded(&bundle).matches("BEGIN CERTIFICATE").count(), 2);
     assert!(decoded(&bundle).contains(decoded(&ending).trim()), "the one before is trusted");
 
-    terminal.types("helm uninstall linkerd-control-plane linkerd-crds -n linkerd", "");
-    assert_eq!(everything(cluster), before);
-    let left = "--namespace linkerd get secrets,services,deployments,serviceaccounts --selector linkerd.io/control-plane-ns --output name";
-    assert_eq!(cluster.ask(left).unwrap(), "");
-    cluster.ask("delete namespace linkerd").unwrap();
-    terminal.is_complete_of_helm();
-}
-
-fn rolled_out(cluster: &Cluster) {
-    for part in PARTS {
-        cluster.ask(&format!("--namespace linkerd rollout status deployment {part} --timeout 300s")).unwrap();
+    load.through("rolling restart of the app below the new control plane", report, || {
+        restarted(cluster, "meshed", &["web", "emoji", "voting"]);
+    });
+    for app in ["web", "emoji", "voting"] {
+        let pods = pods(cluster, "meshed", &format!("app={app}"));
+        assert!(pods.iter().all(|pod| pod.to_string().contains(PROXYS_CPU)), "{app} has the new values");
     }
 }
 
@@ -105,12 +137,4 @@ fn decoded(base64: &str) -> String {
         Command::new("base64").arg("--decode").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     command.stdin.take().unwrap().write_all(base64.as_bytes()).unwrap();
     String::from_utf8(command.wait_with_output().unwrap().stdout).unwrap()
-}
-
-/// Whatever an installation makes outside namespaces; the Gateway API's come and go with other tests.
-fn everything(cluster: &Cluster) -> Vec<String> {
-    let kinds = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,\
-                 validatingadmissionpolicies,validatingadmissionpolicybindings,crds";
-    let names = cluster.ask(&format!("get {kinds} --output name")).unwrap();
-    names.lines().filter(|name| !name.contains("gateway.networking.k8s.io")).map(str::to_owned).collect()
 }

@@ -1,18 +1,15 @@
 //! Pods that run to an end: their proxies end with them, with native sidecars and without.
 
-use crate::mesh::{eventually, told};
+use super::{eventually, pods, told};
 use serde_json::Value;
 use weft_testkit::kubernetes::Cluster;
-
-/// Its namespace asks for proxies.
-const NAMESPACE: &str = "trial";
 
 /// A Job of one pod, whose proxy is a native sidecar or not.
 fn job(name: &str, native: bool, restart_policy: &str, containers: &str) -> String {
     format!(
         "apiVersion: batch/v1
 kind: Job
-metadata: {{ name: {name}, namespace: {NAMESPACE} }}
+metadata: {{ name: {name}, namespace: trial }}
 spec:
   backoffLimit: 0
   template:
@@ -21,7 +18,6 @@ spec:
       annotations: {{ config.alpha.linkerd.io/proxy-enable-native-sidecar: '{native}' }}
     spec:
       restartPolicy: {restart_policy}
-      terminationGracePeriodSeconds: 1
       enableServiceLinks: false
       containers:
 {containers}---
@@ -33,7 +29,7 @@ fn container(name: &str, arguments: &str) -> String {
     format!("      - {{ name: {name}, image: 'weft/demo:test', imagePullPolicy: Never, args: [{arguments}] }}\n")
 }
 
-pub(crate) fn end(cluster: &Cluster) {
+pub(super) fn jobs_end(cluster: &Cluster) {
     let (ends, fails, serves) =
         (container("main", "--version"), container("main", "--nonsense"), container("server", "emoji"));
     let manifests = [
@@ -45,9 +41,9 @@ pub(crate) fn end(cluster: &Cluster) {
     ];
     cluster.apply(&manifests.concat()).unwrap();
     for (name, expected) in [("native", "succeeded"), ("plain", "succeeded"), ("failing", "failed")] {
-        let words = format!("--namespace {NAMESPACE} get job {name} --output jsonpath={{.status.{expected}}}");
+        let words = format!("--namespace trial get job {name} --output jsonpath={{.status.{expected}}}");
         if let Err(error) = cluster.until(&words, |count| count == "1") {
-            panic!("{error}\n{}", told(cluster, NAMESPACE));
+            panic!("{error}\n{}", told(cluster, "trial"));
         }
     }
     for name in ["plain", "failing"] {
@@ -55,16 +51,12 @@ pub(crate) fn end(cluster: &Cluster) {
     }
     eventually("the first container to end", || exit_code(cluster, "going-on", "main") == 0);
     assert_eq!(exit_code(cluster, "going-on", "linkerd-proxy"), Value::Null, "its proxy goes on");
-    // With their pods, which others count.
-    let jobs = "native plain failing going-on --cascade=foreground";
-    cluster.ask(&format!("--namespace {NAMESPACE} delete job {jobs}")).unwrap();
+    cluster.ask("--namespace trial delete job native plain failing going-on --wait=false").unwrap();
 }
 
-/// `Null` while the container runs.
 fn exit_code(cluster: &Cluster, app: &str, container: &str) -> Value {
-    let pods = cluster.ask(&format!("--namespace {NAMESPACE} get pods --selector app={app} --output json")).unwrap();
-    let pods: Value = serde_json::from_str(&pods).unwrap();
-    let statuses = pods["items"][0]["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+    let pods = pods(cluster, "trial", &format!("app={app}"));
+    let statuses = pods[0]["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
     let status = statuses.iter().find(|status| status["name"] == container);
     status.map(|status| status["state"]["terminated"]["exitCode"].clone()).unwrap_or_default()
 }
