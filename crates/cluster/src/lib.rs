@@ -32,4 +32,4 @@ pub mod yaml;
 pub use index::Index;
 /// The Kubernetes types that [`Object`] is made of, for crates that build or read objects.
 pub use k8s_openapi as k8s;
-pub use object::{Event, Key, Kind, Object, Token};
+pub use object::{Event, Key, Kind, Object, Refused, Token};

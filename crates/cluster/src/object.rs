@@ -1,8 +1,8 @@
 //! Objects, their keys, and the events that add and remove them.
 
 use crate::policy::{
-    AuthorizationPolicy, GrpcRoute, HttpRoute, MeshTlsAuthentication, NetworkAuthentication, Server,
-    ServerAuthorization, TcpRoute, TlsRoute,
+    AuthorizationPolicy, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute, MeshTlsAuthentication, NetworkAuthentication,
+    Server, ServerAuthorization, TcpRoute, TlsRoute,
 };
 use k8s_openapi::{
     api::{
@@ -46,6 +46,7 @@ pub enum Object {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     MeshTlsAuthentication(Box<MeshTlsAuthentication>),
     NetworkAuthentication(Box<NetworkAuthentication>),
+    HttpLocalRateLimitPolicy(Box<HttpLocalRateLimitPolicy>),
     /// An HTTPRoute of the mesh's own group.
     MeshHttpRoute(Box<HttpRoute>),
     /// An HTTPRoute of the Gateway API.
@@ -81,6 +82,7 @@ pub enum Kind {
     AuthorizationPolicy,
     MeshTlsAuthentication,
     NetworkAuthentication,
+    HttpLocalRateLimitPolicy,
     /// Of the mesh's own group.
     MeshHttpRoute,
     /// Of the Gateway API, as are those that follow.
@@ -101,6 +103,15 @@ pub struct Key {
     pub name: String,
 }
 
+/// An object that cannot be carried out, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    pub key: Key,
+    /// As it is written, as far as its status depends on it.
+    pub object: serde_json::Value,
+    pub reason: String,
+}
+
 /// One step of the stream that tells the control plane what exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,6 +119,8 @@ pub enum Event {
     /// The object is new or changed.
     Apply(Object),
     Delete(Key),
+    /// The object is there and cannot be carried out: it counts as not there.
+    Refused(Box<Refused>),
     /// What was applied since the stream began is everything: objects that were not among it are gone.
     Synced,
 }
@@ -132,6 +145,7 @@ impl Kind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::MeshTlsAuthentication => "MeshTLSAuthentication",
             Self::NetworkAuthentication => "NetworkAuthentication",
+            Self::HttpLocalRateLimitPolicy => "HTTPLocalRateLimitPolicy",
             Self::MeshHttpRoute => "HTTPRoute.policy.linkerd.io",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
@@ -172,6 +186,7 @@ impl Object {
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::MeshTlsAuthentication(_) => Kind::MeshTlsAuthentication,
             Self::NetworkAuthentication(_) => Kind::NetworkAuthentication,
+            Self::HttpLocalRateLimitPolicy(_) => Kind::HttpLocalRateLimitPolicy,
             Self::MeshHttpRoute(_) => Kind::MeshHttpRoute,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::GrpcRoute(_) => Kind::GrpcRoute,
@@ -196,6 +211,7 @@ impl Object {
             Self::AuthorizationPolicy(o) => Some(&o.metadata),
             Self::MeshTlsAuthentication(o) => Some(&o.metadata),
             Self::NetworkAuthentication(o) => Some(&o.metadata),
+            Self::HttpLocalRateLimitPolicy(o) => Some(&o.metadata),
             Self::MeshHttpRoute(o) | Self::HttpRoute(o) => Some(&o.metadata),
             Self::GrpcRoute(o) => Some(&o.metadata),
             Self::TlsRoute(o) => Some(&o.metadata),
@@ -219,6 +235,7 @@ impl Object {
             Self::AuthorizationPolicy(o) => Some(&mut o.metadata),
             Self::MeshTlsAuthentication(o) => Some(&mut o.metadata),
             Self::NetworkAuthentication(o) => Some(&mut o.metadata),
+            Self::HttpLocalRateLimitPolicy(o) => Some(&mut o.metadata),
             Self::MeshHttpRoute(o) | Self::HttpRoute(o) => Some(&mut o.metadata),
             Self::GrpcRoute(o) => Some(&mut o.metadata),
             Self::TlsRoute(o) => Some(&mut o.metadata),

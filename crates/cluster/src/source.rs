@@ -55,6 +55,7 @@ impl Resync {
                 }
                 self.known.insert(key);
             }
+            Event::Refused(_) => {}
             Event::Delete(key) => {
                 self.known.remove(key);
                 if let Some(listed) = &mut self.listed {

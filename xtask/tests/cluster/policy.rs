@@ -62,6 +62,7 @@ fn whoever_is_not_named_is_denied() {
     what_cannot_be_carried_out_is_refused(cluster);
     what_slips_in_is_named(cluster);
     an_app_lets_in_whom_its_owner_names(cluster);
+    routes_say_who_may_ask_for_what(cluster);
 
     cluster.ask("delete namespace guarded").unwrap();
     let uninstall = printed(cluster, &["uninstall"]);
@@ -219,4 +220,76 @@ fn an_app_lets_in_whom_its_owner_names(cluster: &Cluster) {
     eventually("nobody else again", || asked(cluster, &url) == "403");
     cluster.ask("--namespace guarded delete server web").unwrap();
     eventually("an open app again", || asked(cluster, &url) == "200");
+}
+
+/// Everybody may ask for what follows the route `open`, of either group, and nobody for the rest.
+fn routed(group: &str, version: &str, path: &str, labels: &str) -> String {
+    format!(
+        "apiVersion: {group}/{version}
+kind: HTTPRoute
+metadata: {{ name: open, namespace: guarded, labels: {{ {labels} }} }}
+spec:
+  parentRefs: [{{ group: policy.linkerd.io, kind: Server, name: web }}]
+  rules: [{{ matches: [{{ path: {{ type: Exact, value: {path} }} }}] }}]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {{ name: open, namespace: guarded }}
+spec:
+  targetRef: {{ group: {group}, kind: HTTPRoute, name: open }}
+  requiredAuthenticationRefs: []
+"
+    )
+}
+
+fn routes_say_who_may_ask_for_what(cluster: &Cluster) {
+    let url = |path: &str| format!("http://{}:8080{path}", address(cluster, "guarded", "app=web"));
+    for (group, version) in [("policy.linkerd.io", "v1beta3"), ("gateway.networking.k8s.io", "v1")] {
+        let resource = format!("httproutes.{group}");
+        let condition = |field: &str| {
+            let path = format!("jsonpath={{.status.parents[0].conditions[0].{field}}}");
+            cluster.ask(&format!("--namespace guarded get {resource} open --output {path}")).unwrap()
+        };
+        eventually("an open app", || asked(cluster, &url("/")) == "200");
+        cluster.apply(&(GUARD.to_owned() + "---\n" + &routed(group, version, "/", ""))).unwrap();
+        eventually("the rest to have no route", || asked(cluster, &url("/other")) == "404");
+        eventually("the route to be open", || asked(cluster, &url("/")) == "200");
+        eventually("the route to be accepted", || condition("status") == "True");
+        assert_eq!((condition("reason"), condition("observedGeneration")), ("Accepted".to_owned(), "1".to_owned()));
+        cluster.ask("--namespace guarded delete authorizationpolicy open").unwrap();
+        eventually("nobody to be let in", || asked(cluster, &url("/")) == "403");
+
+        // The webhook names the field; it does not look at what is a control plane's.
+        let told = cluster.apply(&routed(group, version, "/a/../b", "a: b")).unwrap_err().to_string();
+        assert!(told.contains("spec.rules[0].matches[0].path.value"), "{told}");
+        if group == "policy.linkerd.io" {
+            cluster.apply(&routed(group, version, "/a/../b", "linkerd.io/control-plane-ns: elsewhere")).unwrap();
+            eventually("what slipped in to say so", || condition("reason") == "UnsupportedValue");
+            let check = weft(cluster, &["check", "--expected-version=test"]);
+            let told = String::from_utf8(check.stdout).unwrap();
+            assert!(told.contains("guarded/open: spec.rules[0].matches[0].path.value"), "{told}");
+            cluster.apply(&routed(group, version, "/", "a: b")).unwrap();
+        }
+        cluster.ask("--namespace guarded delete server web").unwrap();
+        eventually("the route to have no parent", || condition("reason") == "NoMatchingParent");
+        cluster.ask(&format!("--namespace guarded delete {resource} open")).unwrap();
+    }
+    a_limit_counts_requests(cluster, &url("/"));
+}
+
+fn a_limit_counts_requests(cluster: &Cluster, url: &str) {
+    let limit = "---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: { name: web, namespace: guarded }
+spec: { targetRef: { group: policy.linkerd.io, kind: Server, name: web }, total: { requestsPerSecond: 1 } }
+";
+    cluster.apply(&(GUARD.to_owned() + limit + "---\n" + OPEN)).unwrap();
+    eventually("somebody to ask too often", || asked(cluster, url) == "429");
+    let path = "jsonpath={.status.conditions[0].reason}";
+    let reason =
+        || cluster.ask(&format!("--namespace guarded get httplocalratelimitpolicy web --output {path}")).unwrap();
+    eventually("the limit to be accepted", || reason() == "Accepted");
+    cluster.ask("--namespace guarded delete httplocalratelimitpolicy,server,serverauthorization --all").unwrap();
+    eventually("an open app again", || asked(cluster, url) == "200");
 }

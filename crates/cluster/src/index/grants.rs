@@ -1,12 +1,12 @@
 //! Who may call the port of a Server: everything that grants it, in the order in which it is tried (control plane 6.4).
 
-use super::{Index, policies::ServerFacts, store::Id};
-use crate::policy::{GROUP, Identities, IdentityMatch, PolicyGrant, Proof, Required, ServerGrant, Target};
+use super::{Index, policies::ServerFacts, routes::RouteId, store::Id};
+use crate::policy::{GROUP, Identities, IdentityMatch, Limit, PolicyGrant, Proof, Required, ServerGrant, Target};
 use weft_model::{
     DnsName, Identity, Meta,
     decide::cidr::Cidr,
     meta::Resource,
-    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch, RateLimit},
 };
 
 impl Index {
@@ -20,10 +20,36 @@ impl Index {
             let is_target = match &grant.target {
                 Target::Server(target) => target == name,
                 Target::Namespace => true,
+                Target::Route(..) => false,
             };
             self.of_authorization_policy(id, grant).filter(|_| is_target)
         });
         own.chain(referring).chain(server.port.access.authorizations(&self.settings.cluster_networks)).collect()
+    }
+
+    /// Who may use a route, besides those whom its Server lets in.
+    pub(super) fn grants_of_route(&self, (kind, (namespace, name)): &RouteId) -> Vec<Authorization> {
+        let policies = self.store.policies.authorization_policies(namespace).filter(|(_, grant)| match &grant.target {
+            Target::Route(of, target) => of == kind && target == name,
+            Target::Server(_) | Target::Namespace => false,
+        });
+        policies.filter_map(|(id, grant)| self.of_authorization_policy(id, grant)).collect()
+    }
+
+    pub(super) fn rate_limit(&self, server: &Id, aged: bool) -> Option<RateLimit> {
+        let (id, Limit { server: _, total, identity, overrides }) = self.store.policies.limit_of(server, aged)?;
+        let overrides = overrides.iter().map(|(rate, accounts)| {
+            let identities = accounts.iter().filter_map(|(namespace, name)| self.account(namespace, name));
+            (*rate, identities.collect())
+        });
+        let meta = named("HTTPLocalRateLimitPolicy", id);
+        Some(RateLimit { meta, total: *total, identity: *identity, overrides: overrides.collect() })
+    }
+
+    /// `None` if nobody can have that name.
+    fn account(&self, namespace: &str, name: &str) -> Option<Identity> {
+        let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
+        Identity::of_service_account(name, namespace, control, domain).ok()
     }
 
     fn of_server_authorization(&self, id: &Id, grant: &ServerGrant) -> Option<Authorization> {
@@ -63,7 +89,7 @@ impl Index {
                 IdentityMatch::Exact(identity) => identities.push(identity.clone()),
                 IdentityMatch::Suffix(suffix) => suffixes.push(suffix.clone()),
                 IdentityMatch::Account { namespace, name } => {
-                    identities.extend(Identity::of_service_account(name, namespace, control, domain).ok());
+                    identities.extend(self.account(namespace, name));
                 }
                 IdentityMatch::Namespace(namespace) => {
                     let name: Option<DnsName> =

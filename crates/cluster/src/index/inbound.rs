@@ -1,19 +1,30 @@
 //! How a port of a pod is served and who may call it (control plane 6.4).
 
-use super::{Index, Platform, Refusal, facts::PodFacts, grants};
-use crate::policy::Spoken;
+use super::{Index, Platform, Refusal, facts::PodFacts, grants, routes::RouteId, store::Id};
+use crate::{
+    Kind,
+    policy::{
+        Spoken,
+        route::{Asked, ParentOf, Route, RouteOf},
+    },
+};
 use weft_model::{
     Meta, ServerPolicy,
     decide::cidr::Cidr,
+    meta::Resource,
     names::annotation,
     policy::{
-        inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, ServerProtocol},
-        route::{DETECT_TIMEOUT, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},
+        inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, RateLimit, ServerProtocol},
+        route::{DETECT_TIMEOUT, Filter, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Ratio, Rule},
     },
 };
 
 /// What is asked of a proxy to know whether it lives.
 const PROXY_PROBES: [&str; 2] = ["/live", "/ready"];
+
+const ALWAYS: Ratio = Ratio { numerator: 1, denominator: 1 };
+/// Of gRPC.
+const UNIMPLEMENTED: u16 = 12;
 
 impl Index {
     pub(super) fn inbound(&self, namespace: &str, name: &str, port: u16) -> Result<ServerPolicy, Refusal> {
@@ -26,7 +37,7 @@ impl Index {
         let mut policy = match self.store.policies.server_of(namespace, pod, port, aged) {
             Some((id, server)) => ServerPolicy {
                 meta: grants::named("server", id),
-                protocol: self.spoken(server.port.spoken, pod, port),
+                protocol: self.spoken_by(id, server.port.spoken, pod, port),
                 authorizations: self.grants(id, server),
             },
             None => self.default_policy(namespace, pod, port),
@@ -50,30 +61,58 @@ impl Index {
         let spoken = if said && self.is_opaque(&mesh, pod, port) { Spoken::Opaque } else { Spoken::Unknown };
         ServerPolicy {
             meta: Meta::default_named(policy.as_str()),
-            protocol: self.spoken(spoken, pod, port),
+            protocol: spoken_as(spoken, || self.routes(pod, port), Vec::new, None),
             authorizations: policy.authorizations(&self.settings.cluster_networks),
         }
     }
 
-    fn spoken(&self, spoken: Spoken, pod: &PodFacts, port: u16) -> ServerProtocol {
-        let (routes, rate_limit) = (|| self.routes(pod, port), None);
-        match spoken {
-            Spoken::Unknown => ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: routes(), rate_limit },
-            Spoken::Http1 => ServerProtocol::Http1 { routes: routes(), rate_limit },
-            Spoken::Http2 => ServerProtocol::Http2 { routes: routes(), rate_limit },
-            // Probes are of HTTP alone.
-            Spoken::Grpc => {
-                let rule = Rule {
-                    matches: vec![GrpcMatch::default()],
-                    filters: vec![],
-                    does: InboundRule { authorizations: vec![] },
-                };
-                let route = GrpcRoute { meta: Meta::default_named("default"), hosts: vec![], rules: vec![rule] };
-                ServerProtocol::Grpc { routes: vec![route] }
-            }
-            Spoken::Opaque => ServerProtocol::Opaque,
-            Spoken::Tls => ServerProtocol::Tls,
-        }
+    /// Of a Server, whose routes take the place of the default ones: with the first of them it lets in no probe by itself.
+    fn spoken_by(&self, server: &Id, spoken: Spoken, pod: &PodFacts, port: u16) -> ServerProtocol {
+        let aged = self.settings.platform == Platform::Kubernetes;
+        let attached = |kinds: &[Kind]| self.store.routes.attached(ParentOf::Server, server, kinds, aged);
+        let http = || {
+            let routes = attached(&[Kind::MeshHttpRoute, Kind::HttpRoute]);
+            let routes = routes.into_iter().filter_map(|(id, route)| self.http_route(id, route)).collect::<Vec<_>>();
+            if routes.is_empty() { self.routes(pod, port) } else { routes }
+        };
+        let grpc = || {
+            let routes = attached(&[Kind::GrpcRoute]);
+            routes.into_iter().filter_map(|(id, route)| self.grpc_route(id, route)).collect()
+        };
+        spoken_as(spoken, http, grpc, self.rate_limit(server, aged))
+    }
+
+    fn http_route(&self, id: &RouteId, route: &Route) -> Option<HttpRoute<InboundRule>> {
+        let RouteOf::Http(HttpRoute { meta, hosts, rules }) = &route.of else { return None };
+        let failure = |message| Filter::HttpFailure { status: 500, message, ratio: ALWAYS };
+        let rules = self.rules(id, rules, failure);
+        Some(HttpRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
+    }
+
+    fn grpc_route(&self, id: &RouteId, route: &Route) -> Option<GrpcRoute<InboundRule>> {
+        let RouteOf::Grpc(GrpcRoute { meta, hosts, rules }) = &route.of else { return None };
+        let failure = |message| Filter::GrpcFailure { code: UNIMPLEMENTED, message, ratio: ALWAYS };
+        let rules = self.rules(id, rules, failure);
+        Some(GrpcRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
+    }
+
+    /// Requests of a rule that cannot be carried out are refused: without it they would follow another, which may let in others.
+    fn rules<M: Clone>(
+        &self,
+        id: &RouteId,
+        rules: &[Rule<M, Asked>],
+        failure: impl Fn(String) -> Filter,
+    ) -> Vec<Rule<M, InboundRule>> {
+        let does = InboundRule { authorizations: self.grants_of_route(id) };
+        let rules = rules.iter().map(|Rule { matches, filters, does: asked }| {
+            let filters = match asked.beyond.first() {
+                Some(first) => vec![failure(format!("the route wants a {first}, which this proxy does not carry out"))],
+                // Responses are edited by the client's proxy alone.
+                None => filters.iter().filter(|f| !matches!(f, Filter::ResponseHeaders(_))).cloned().collect(),
+            };
+            Rule { matches: matches.clone(), filters, does: does.clone() }
+        });
+        rules.collect()
     }
 
     /// Every request, and the HTTP probes of the pod and of its proxy, which are let in whatever the policy is.
@@ -96,6 +135,39 @@ impl Index {
             routes.push(route("probe", probes, vec![authorization]));
         }
         routes
+    }
+}
+
+/// The routes are those of requests of HTTP and of gRPC; a limit is of HTTP alone, on the wire too.
+fn spoken_as(
+    spoken: Spoken,
+    http: impl FnOnce() -> Vec<HttpRoute<InboundRule>>,
+    grpc: impl FnOnce() -> Vec<GrpcRoute<InboundRule>>,
+    rate_limit: Option<RateLimit>,
+) -> ServerProtocol {
+    match spoken {
+        Spoken::Unknown => ServerProtocol::Detect { timeout: DETECT_TIMEOUT, routes: http(), rate_limit },
+        Spoken::Http1 => ServerProtocol::Http1 { routes: http(), rate_limit },
+        Spoken::Http2 => ServerProtocol::Http2 { routes: http(), rate_limit },
+        Spoken::Grpc => {
+            let mut routes = grpc();
+            if routes.is_empty() {
+                let does = InboundRule { authorizations: vec![] };
+                let rule = Rule { matches: vec![GrpcMatch::default()], filters: vec![], does };
+                routes.push(GrpcRoute { meta: Meta::default_named("default"), hosts: vec![], rules: vec![rule] });
+            }
+            ServerProtocol::Grpc { routes }
+        }
+        Spoken::Opaque => ServerProtocol::Opaque,
+        Spoken::Tls => ServerProtocol::Tls,
+    }
+}
+
+/// As Linkerd names routes here: metrics and errors name the namespace otherwise.
+fn without_namespace(meta: &Meta) -> Meta {
+    match meta {
+        Meta::Resource(of) => Meta::Resource(Resource { namespace: String::new(), ..of.clone() }),
+        default @ Meta::Default(_) => default.clone(),
     }
 }
 

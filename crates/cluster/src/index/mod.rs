@@ -18,6 +18,7 @@ mod outbound;
 mod policies;
 mod profile;
 mod question;
+mod routes;
 mod settings;
 mod store;
 mod work;
@@ -52,6 +53,7 @@ impl Index {
         let mut changed = match event {
             Event::Apply(object) => self.store.insert(object),
             Event::Delete(key) => self.store.remove(&key),
+            Event::Refused(refused) => self.store.remove(&refused.key),
             Event::Synced => vec![],
         };
         changed.sort();

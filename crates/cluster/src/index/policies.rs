@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     Kind, Object,
-    policy::{Identities, Networks, PolicyGrant, Port, Required, ServerGrant},
+    policy::{Identities, Limit, Networks, PolicyGrant, Port, Required, ServerGrant},
 };
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,7 @@ pub(super) struct Policies {
     authorization_policies: BTreeMap<Id, PolicyGrant>,
     identities: BTreeMap<Id, Identities>,
     networks: BTreeMap<Id, Networks>,
+    limits: BTreeMap<Id, (Limit, Age)>,
     /// The policies that refer to an object of a kind, which may be in another namespace, or not be there.
     referring: HashMap<(Kind, Id), BTreeSet<Id>>,
 }
@@ -28,7 +29,23 @@ pub(super) struct ServerFacts {
     pub(super) port: Port,
     /// The Server's own.
     pub(super) labels: Map,
-    created: Option<Timestamp>,
+    age: Age,
+}
+
+/// When an object was made; one that does not know is the youngest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Age(Option<Timestamp>);
+
+impl Age {
+    pub(super) fn of(object: &Object) -> Self {
+        Self(object.metadata().and_then(|metadata| metadata.creation_timestamp.as_ref()).map(|time| time.0))
+    }
+
+    /// Of the oldest it is the smallest. Where objects have no age they are all of one.
+    pub(super) fn counted(&self, aged: bool) -> (bool, Option<Timestamp>) {
+        let created = self.0.filter(|_| aged);
+        (created.is_none(), created)
+    }
 }
 
 impl Policies {
@@ -40,10 +57,9 @@ impl Policies {
         port: u16,
         aged: bool,
     ) -> Option<(&Id, &ServerFacts)> {
-        let age = |server: &ServerFacts| server.created.filter(|_| aged);
         in_namespace(&self.servers, namespace)
             .filter(|(_, server)| server.port.is_of(&pod.labels, port, pod.port_names(port)))
-            .min_by_key(|(_, server)| (age(server).is_none(), age(server)))
+            .min_by_key(|(_, server)| server.age.counted(aged))
     }
 
     pub(super) fn server_authorizations(&self, namespace: &str) -> impl Iterator<Item = (&Id, &ServerGrant)> {
@@ -52,6 +68,14 @@ impl Policies {
 
     pub(super) fn authorization_policies(&self, namespace: &str) -> impl Iterator<Item = (&Id, &PolicyGrant)> {
         in_namespace(&self.authorization_policies, namespace)
+    }
+
+    /// The limit of a Server: of several the oldest, then the first by name.
+    pub(super) fn limit_of(&self, (namespace, server): &Id, aged: bool) -> Option<(&Id, &Limit)> {
+        in_namespace(&self.limits, namespace)
+            .filter(|(_, (limit, _))| limit.server == *server)
+            .min_by_key(|(_, (_, age))| age.counted(aged))
+            .map(|(id, (limit, _))| (id, limit))
     }
 
     pub(super) fn identities(&self, id: &Id) -> Option<&Identities> {
@@ -66,12 +90,13 @@ impl Policies {
     pub(super) fn insert(&mut self, id: Id, object: &Object) -> Vec<Subject> {
         match object {
             Object::Server(o) => {
-                let port = o.spec.checked().ok();
-                self.put_server(id, port.map(|port| ServerFacts::new(port, &o.metadata)))
+                let (labels, age) = (o.metadata.labels.clone().unwrap_or_default(), Age::of(object));
+                let server = o.spec.checked().ok().map(|port| ServerFacts { port, labels, age });
+                own(&mut self.servers, id, server)
             }
             Object::ServerAuthorization(o) => {
                 let grant = o.spec.checked(&id.0).ok();
-                self.put_server_authorization(id, grant)
+                own(&mut self.server_authorizations, id, grant)
             }
             Object::AuthorizationPolicy(o) => {
                 let grant = o.spec.checked(&id.0).ok();
@@ -82,40 +107,34 @@ impl Policies {
                 self.put_identities(id, identities)
             }
             Object::NetworkAuthentication(o) => self.put_networks(id, o.spec.checked().ok()),
+            Object::HttpLocalRateLimitPolicy(o) => {
+                let limit = o.spec.checked(&id.0).ok();
+                own(&mut self.limits, id, limit.map(|limit| (limit, Age::of(object))))
+            }
             _ => vec![],
         }
     }
 
     pub(super) fn remove(&mut self, kind: Kind, id: Id) -> Vec<Subject> {
         match kind {
-            Kind::Server => self.put_server(id, None),
-            Kind::ServerAuthorization => self.put_server_authorization(id, None),
+            Kind::Server => own(&mut self.servers, id, None),
+            Kind::ServerAuthorization => own(&mut self.server_authorizations, id, None),
             Kind::AuthorizationPolicy => self.put_authorization_policy(id, None),
             Kind::MeshTlsAuthentication => self.put_identities(id, None),
             Kind::NetworkAuthentication => self.put_networks(id, None),
+            Kind::HttpLocalRateLimitPolicy => own(&mut self.limits, id, None),
             _ => vec![],
         }
     }
 
-    fn put_server(&mut self, id: Id, new: Option<ServerFacts>) -> Vec<Subject> {
-        let namespace = id.0.clone();
-        if put(&mut self.servers, id, new) { vec![subject(namespace)] } else { vec![] }
-    }
-
-    fn put_server_authorization(&mut self, id: Id, new: Option<ServerGrant>) -> Vec<Subject> {
-        let namespace = id.0.clone();
-        if put(&mut self.server_authorizations, id, new) { vec![subject(namespace)] } else { vec![] }
-    }
-
     fn put_authorization_policy(&mut self, id: Id, new: Option<PolicyGrant>) -> Vec<Subject> {
-        let namespace = id.0.clone();
         for reference in self.authorization_policies.get(&id).iter().flat_map(|old| references(old)) {
             link(&mut self.referring, reference, &id, false);
         }
         for reference in new.iter().flat_map(references) {
             link(&mut self.referring, reference, &id, true);
         }
-        if put(&mut self.authorization_policies, id, new) { vec![subject(namespace)] } else { vec![] }
+        own(&mut self.authorization_policies, id, new)
     }
 
     fn put_identities(&mut self, id: Id, new: Option<Identities>) -> Vec<Subject> {
@@ -134,14 +153,10 @@ impl Policies {
     }
 }
 
-impl ServerFacts {
-    fn new(port: Port, metadata: &ObjectMeta) -> Self {
-        Self {
-            port,
-            labels: metadata.labels.clone().unwrap_or_default(),
-            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
-        }
-    }
+/// Of what touches the ports of its own namespace alone.
+fn own<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> Vec<Subject> {
+    let namespace = id.0.clone();
+    if put(held, id, new) { vec![subject(namespace)] } else { vec![] }
 }
 
 /// Says whether that changed anything.

@@ -4,6 +4,7 @@ use super::{
     Subject,
     facts::{self, Map, PodFacts, ServiceFacts, SliceFacts},
     policies::Policies,
+    routes::Routes,
 };
 use crate::{Key, Kind, Object, Token, workload};
 use std::{
@@ -26,6 +27,7 @@ pub(super) struct Store {
     zones: HashMap<String, String>,
     tokens: HashMap<String, Token>,
     pub(super) policies: Policies,
+    pub(super) routes: Routes,
     services_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
     pods_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
     /// The slices of a Service.
@@ -102,13 +104,13 @@ impl Store {
             | Object::ServerAuthorization(_)
             | Object::AuthorizationPolicy(_)
             | Object::MeshTlsAuthentication(_)
-            | Object::NetworkAuthentication(_)) => self.policies.insert(id, &object),
-            // Not answered from yet.
-            Object::MeshHttpRoute(_)
+            | Object::NetworkAuthentication(_)
+            | Object::HttpLocalRateLimitPolicy(_)) => self.policies.insert(id, &object),
+            object @ (Object::MeshHttpRoute(_)
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
             | Object::TlsRoute(_)
-            | Object::TcpRoute(_) => vec![],
+            | Object::TcpRoute(_)) => self.routes.insert(key.kind, id, &object),
             // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
             Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
         }
@@ -133,8 +135,11 @@ impl Store {
             | Kind::ServerAuthorization
             | Kind::AuthorizationPolicy
             | Kind::MeshTlsAuthentication
-            | Kind::NetworkAuthentication => self.policies.remove(key.kind, id),
-            Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => vec![],
+            | Kind::NetworkAuthentication
+            | Kind::HttpLocalRateLimitPolicy => self.policies.remove(key.kind, id),
+            Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+                self.routes.remove(key.kind, id)
+            }
             Kind::ServiceAccount | Kind::Deployment => vec![],
         }
     }
@@ -216,7 +221,11 @@ impl Store {
 }
 
 /// Enters or removes `id` under `key`.
-pub(super) fn link<K: Clone + Eq + Hash>(map: &mut HashMap<K, BTreeSet<Id>>, key: K, id: &Id, add: bool) {
+pub(super) fn link<K, V>(map: &mut HashMap<K, BTreeSet<V>>, key: K, id: &V, add: bool)
+where
+    K: Clone + Eq + Hash,
+    V: Clone + Ord,
+{
     let ids = map.entry(key.clone()).or_default();
     if add {
         ids.insert(id.clone());

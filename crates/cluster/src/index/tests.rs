@@ -1,7 +1,7 @@
 //! A table for each row of the control plane's parts 6.2 to 6.5, and the index against its own history.
 
 use super::*;
-use crate::{Event, Key, Object};
+use crate::{Event, Key, Object, Refused};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use weft_model::{
 };
 
 mod policies;
+mod routes;
 mod slices;
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
@@ -465,7 +466,12 @@ fn object() -> impl Strategy<Value = Object> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![3 => object().prop_map(Event::Apply), 1 => object().prop_map(|o| Event::Delete(o.key()))]
+    let refused = |o: Object| Refused { key: o.key(), object: Value::Null, reason: String::new() };
+    prop_oneof![
+        6 => object().prop_map(Event::Apply),
+        2 => object().prop_map(|o| Event::Delete(o.key())),
+        1 => object().prop_map(move |o| Event::Refused(Box::new(refused(o)))),
+    ]
 }
 
 proptest! {
@@ -484,6 +490,7 @@ proptest! {
             match &event {
                 Event::Apply(object) => drop(objects.insert(object.key(), object.clone())),
                 Event::Delete(key) => drop(objects.remove(key)),
+                Event::Refused(refused) => drop(objects.remove(&refused.key)),
                 Event::Synced => {}
             }
             let changed = index.apply(event);

@@ -11,10 +11,8 @@ use serde_json::{Value, json};
 
 const NAME: &str = "linkerd-not-carried-out";
 const POLICY: &str = "policy.linkerd.io";
-const KINDS: [Resource; 5] = [
-    Resource::new(POLICY, "v1alpha1", "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
+const KINDS: [Resource; 3] = [
     Resource::new(POLICY, "v1alpha1", "EgressNetwork", "egressnetworks"),
-    Resource::new(POLICY, "v1beta3", "HTTPRoute", "httproutes"),
     Resource::new("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles"),
     Resource::new("workload.linkerd.io", "v1beta1", "ExternalWorkload", "externalworkloads"),
 ];

@@ -5,6 +5,7 @@
 //!            ◄── tokens: whose token is this?   ◄── events: what people should know
 //!            ◄── lookup: what is this namespace, whose is this pod?
 //!            ◄─► lease: which of several replicas acts?
+//!            ◄── status: what an object's author should know
 //! ```
 //!
 //! Nothing is decided here. What is known stays while the server is away; after a gap everything is listed anew.
@@ -15,6 +16,7 @@ mod events;
 mod forward;
 mod lease;
 mod lookup;
+mod status;
 mod tokens;
 mod trim;
 mod watch;
@@ -26,5 +28,6 @@ pub use events::{About, Recorder};
 use forward::forward;
 pub use lease::{Lease, hold};
 pub use lookup::Lookup;
+pub use status::{Written, write_status};
 pub use tokens::{AUDIENCE, Account, NoAccount, Tokens};
 pub use watch::{Sink, watch};

@@ -8,6 +8,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use serde_json::{Value, json};
+
 /// The variables of a container that say where its proxy listens.
 const LISTENS: (&str, &str) = ("LINKERD2_PROXY_", "_LISTEN_ADDR");
 
@@ -19,6 +21,20 @@ pub(super) fn metadata(mut metadata: ObjectMeta) -> ObjectMeta {
         annotations.remove(APPLIED);
     }
     ObjectMeta { managed_fields: None, ..metadata }
+}
+
+/// What the status of an object depends on that cannot be carried out.
+pub(super) fn reported(object: &Value) -> Value {
+    let (metadata, spec) = (&object["metadata"], &object["spec"]);
+    json!({
+        "apiVersion": object["apiVersion"],
+        "metadata": {
+            "name": metadata["name"], "namespace": metadata["namespace"],
+            "generation": metadata["generation"], "resourceVersion": metadata["resourceVersion"],
+        },
+        "spec": { "parentRefs": spec["parentRefs"], "targetRef": spec["targetRef"] },
+        "status": object["status"],
+    })
 }
 
 pub(super) fn pod(pod: Pod) -> Pod {
@@ -78,7 +94,6 @@ fn container(container: Container) -> Container {
 mod tests {
     use super::*;
     use crate::{Event, Index, Object, index::Settings};
-    use serde_json::json;
 
     #[test]
     fn answers_are_the_same_with_and_without_what_is_let_go() {

@@ -13,7 +13,7 @@
 //! A kind that is not defined has no objects, and is looked for again.
 
 use super::{client, trim};
-use crate::{Event, Key, Kind, Object, policy};
+use crate::{Event, Key, Kind, Object, Refused, policy};
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::{
     api::{
@@ -28,6 +28,7 @@ use kube::{
     core::{ApiResource, DeserializeGuard, DynamicObject, GroupVersionKind},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     fmt::Debug,
@@ -128,10 +129,24 @@ fn served(
     versions.iter().map(|version| Api::all_with(client.clone(), &resource(version))).collect()
 }
 
-fn policy_object(kind: Kind, mut object: DynamicObject) -> Result<Object, String> {
+fn policy_object(kind: Kind, mut object: DynamicObject) -> Result<Object, Rejected> {
     object.metadata = trim::metadata(object.metadata);
-    let object = serde_json::to_value(object).map_err(|error| error.to_string())?;
-    policy::read(kind, object).map_err(|mistakes| policy::told(&mistakes))
+    let object = serde_json::to_value(object)?;
+    // Whose status is ours to write is kept for that.
+    let written = policy::status::KINDS.contains(&kind).then(|| trim::reported(&object));
+    policy::read(kind, object).map_err(|mistakes| Rejected { reason: policy::told(&mistakes), written })
+}
+
+/// Why an object has no effect, and what was written of it, if that is to be told there.
+struct Rejected {
+    reason: String,
+    written: Option<Value>,
+}
+
+impl From<serde_json::Error> for Rejected {
+    fn from(error: serde_json::Error) -> Self {
+        Self { reason: error.to_string(), written: None }
+    }
 }
 
 struct Shared {
@@ -148,7 +163,7 @@ struct Watch<K> {
     /// The one that answered last, if any did.
     api: Option<usize>,
     shared: Shared,
-    object: fn(Kind, K) -> Result<Object, String>,
+    object: fn(Kind, K) -> Result<Object, Rejected>,
     known: HashSet<Key>,
     /// What could not be read, and why.
     quarantined: HashMap<Key, String>,
@@ -194,7 +209,11 @@ impl<K> Watch<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
-    fn new(apis: Vec<Api<DeserializeGuard<K>>>, shared: Shared, object: fn(Kind, K) -> Result<Object, String>) -> Self {
+    fn new(
+        apis: Vec<Api<DeserializeGuard<K>>>,
+        shared: Shared,
+        object: fn(Kind, K) -> Result<Object, Rejected>,
+    ) -> Self {
         Self {
             apis,
             api: None,
@@ -259,7 +278,7 @@ where
     /// What there is, is all there is.
     fn replace(&mut self, objects: Vec<DeserializeGuard<K>>) {
         self.missed = 0;
-        let (mut events, mut listed) = (vec![], HashSet::new());
+        let (mut events, mut refused, mut listed) = (vec![], vec![], HashSet::new());
         let mut quarantined = HashMap::new();
         for guard in objects {
             match self.read(guard) {
@@ -267,7 +286,10 @@ where
                     listed.insert(object.key());
                     events.push(Event::Apply(object));
                 }
-                Err((key, reason)) => drop(quarantined.insert(key, reason)),
+                Err((key, Rejected { reason, written })) => {
+                    refused.extend(written.map(|object| refusal(&key, object, &reason)));
+                    quarantined.insert(key, reason);
+                }
             }
         }
         for (key, reason) in &quarantined {
@@ -275,7 +297,11 @@ where
                 self.tell_quarantine(key, reason);
             }
         }
-        events.extend(self.known.difference(&listed).cloned().map(Event::Delete));
+        let gone = self.known.iter().chain(self.quarantined.keys()).filter(|key| !listed.contains(*key));
+        events.extend(
+            gone.filter(|key| !quarantined.contains_key(*key) || self.known.contains(*key)).cloned().map(Event::Delete),
+        );
+        events.extend(refused);
         (self.known, self.quarantined) = (listed, quarantined);
         if !std::mem::replace(&mut self.listed, true) && self.shared.unlisted.fetch_sub(1, Relaxed) == 1 {
             events.push(Event::Synced);
@@ -284,8 +310,9 @@ where
         self.take_in(events);
     }
 
-    fn read(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Result<Object, (Key, String)> {
-        let object = object.map_err(|invalid| (self.key(&invalid.metadata), invalid.error))?;
+    fn read(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Result<Object, (Key, Rejected)> {
+        let object = object
+            .map_err(|invalid| (self.key(&invalid.metadata), Rejected { reason: invalid.error, written: None }))?;
         let key = self.key(object.meta());
         (self.object)(self.shared.kind, object).map_err(|reason| (key, reason))
     }
@@ -372,10 +399,12 @@ where
                 self.known.insert(key);
                 Some(Event::Apply(object))
             }
-            Err((key, reason)) => {
+            Err((key, Rejected { reason, written })) => {
                 self.tell_quarantine(&key, &reason);
+                let was_known = self.known.remove(&key);
+                let refused = written.map(|object| refusal(&key, object, &reason));
                 self.quarantined.insert(key.clone(), reason);
-                self.known.remove(&key).then_some(Event::Delete(key))
+                refused.or_else(|| was_known.then_some(Event::Delete(key)))
             }
         }
     }
@@ -439,6 +468,10 @@ where
         tokio::time::sleep(self.backoff / 2 + jitter).await;
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
     }
+}
+
+fn refusal(key: &Key, object: Value, reason: &str) -> Event {
+    Event::Refused(Box::new(Refused { key: key.clone(), object, reason: reason.to_owned() }))
 }
 
 /// Everything of a version, and where to watch from.

@@ -265,6 +265,13 @@ const AUTHORIZATION_POLICY_SPEC: Table =
 const MESH_TLS_AUTHENTICATION_SPEC: Table = &[("identities", Carried), ("identityRefs", Each(REFERENCE))];
 const NETWORK_AUTHENTICATION_SPEC: Table = &[("networks", Each(NETWORK))];
 
+pub(super) const RATE_LIMIT: Table = &policy(RATE_LIMIT_SPEC);
+
+const RATE_LIMIT_SPEC: Table =
+    &[("targetRef", Of(REFERENCE)), ("total", Of(RATE)), ("identity", Of(RATE)), ("overrides", Each(OVERRIDE))];
+const RATE: Table = &[("requestsPerSecond", Carried)];
+const OVERRIDE: Table = &[("requestsPerSecond", Carried), ("clientRefs", Each(REFERENCE))];
+
 pub(super) const HTTP_ROUTE: Table = &policy(HTTP_ROUTE_SPEC);
 pub(super) const GRPC_ROUTE: Table = &policy(GRPC_ROUTE_SPEC);
 pub(super) const TLS_ROUTE: Table = &policy(TLS_ROUTE_SPEC);
@@ -405,6 +412,10 @@ mod tests {
         compare::<core::ServicePort>(SERVICE_PORT);
         compare::<policy::Server>(SERVER);
         compare::<policy::ServerSpec>(SERVER_SPEC);
+        compare::<policy::HttpLocalRateLimitPolicy>(RATE_LIMIT);
+        compare::<policy::RateLimitSpec>(RATE_LIMIT_SPEC);
+        compare::<policy::RateSpec>(RATE);
+        compare::<policy::OverrideSpec>(OVERRIDE);
         compare::<policy::HttpRoute>(HTTP_ROUTE);
         compare::<policy::HttpRouteSpec>(HTTP_ROUTE_SPEC);
         compare::<policy::HttpRuleSpec>(HTTP_RULE);

@@ -17,12 +17,14 @@ pub(super) enum KindDecision {
 
 use KindDecision::{List, NotYet, Supported};
 
-const POLICY: &str = "remove it: routes come in a later version; Server, AuthorizationPolicy and config.linkerd.io/default-inbound-policy work";
+const POLICY: &str =
+    "remove it: it comes in a later version; Server, AuthorizationPolicy, and HTTPRoute and GRPCRoute of Servers work";
 const CONFIG: &str = "remove it, and give its values in env";
 const WORKLOAD: &str = "use a Deployment";
 const CLUSTER: &str = "remove it: it has no meaning on one machine";
 
-const NEWEST: &str = "policy.linkerd.io/v1beta3 for a Server, v1beta1 for a ServerAuthorization, else v1alpha1";
+const NEWEST: &str = "policy.linkerd.io/v1beta3 for a Server or an HTTPRoute, v1beta1 for a ServerAuthorization, else v1alpha1; \
+                      gateway.networking.k8s.io/v1 for its routes";
 
 /// Group (empty for core), version (empty for any), kind, decision.
 const KINDS: &[(&str, &str, &str, KindDecision)] = &[
@@ -61,14 +63,10 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
-    ("policy.linkerd.io", "", "HTTPRoute", NotYet(POLICY)),
-    ("policy.linkerd.io", "", "HTTPLocalRateLimitPolicy", NotYet(POLICY)),
     ("policy.linkerd.io", "", "EgressNetwork", NotYet("remove it; --egress=off closes the mesh")),
     ("workload.linkerd.io", "", "ExternalWorkload", NotYet(POLICY)),
     ("linkerd.io", "", "ServiceProfile", NotYet(POLICY)),
     ("multicluster.linkerd.io", "", "Link", NotYet(CLUSTER)),
-    ("gateway.networking.k8s.io", "", "HTTPRoute", NotYet(POLICY)),
-    ("gateway.networking.k8s.io", "", "GRPCRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "TCPRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "TLSRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "UDPRoute", NotYet(POLICY)),
@@ -84,13 +82,11 @@ pub(super) fn decide(api_version: &str, kind: &str) -> KindDecision {
     if let Some((.., decision)) = exact {
         return *decision;
     }
-    for of_mesh in policy::KINDS.into_iter().filter(|of_mesh| of_mesh.as_str() == kind) {
-        match policy::definition(of_mesh) {
-            Some(defined) if defined.group == group && defined.versions.contains(&version) => {
-                return Supported(of_mesh);
-            }
-            Some(defined) if defined.group == group => return KindDecision::OtherVersion(NEWEST),
-            _ => {}
+    for of_mesh in policy::KINDS {
+        match policy::definition(of_mesh).filter(|defined| defined.group == group && defined.kind == kind) {
+            Some(defined) if defined.versions.contains(&version) => return Supported(of_mesh),
+            Some(_) => return KindDecision::OtherVersion(NEWEST),
+            None => {}
         }
     }
     // Deployments were served under other groups once: the likeliest mistake is an old apiVersion.
@@ -115,7 +111,13 @@ mod tests {
             ("policy.linkerd.io/v1alpha1", "Server", Supported(Kind::Server)),
             ("policy.linkerd.io/v1", "Server", KindDecision::OtherVersion(NEWEST)),
             ("policy.linkerd.io/v1alpha1", "MeshTLSAuthentication", Supported(Kind::MeshTlsAuthentication)),
-            ("policy.linkerd.io/v1beta3", "HTTPRoute", NotYet(POLICY)),
+            ("policy.linkerd.io/v1beta3", "HTTPRoute", Supported(Kind::MeshHttpRoute)),
+            ("policy.linkerd.io/v1alpha1", "HTTPRoute", Supported(Kind::MeshHttpRoute)),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", Supported(Kind::HttpRoute)),
+            ("gateway.networking.k8s.io/v1alpha2", "HTTPRoute", KindDecision::OtherVersion(NEWEST)),
+            ("gateway.networking.k8s.io/v1", "GRPCRoute", Supported(Kind::GrpcRoute)),
+            ("gateway.networking.k8s.io/v1", "TLSRoute", NotYet(POLICY)),
+            ("policy.linkerd.io/v1alpha1", "HTTPLocalRateLimitPolicy", Supported(Kind::HttpLocalRateLimitPolicy)),
             ("example.com/v1", "Server", KindDecision::Unknown),
             ("v1", "deployment", KindDecision::Unknown),
         ] {

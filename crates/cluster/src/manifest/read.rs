@@ -179,6 +179,7 @@ fn table(kind: Kind) -> Table {
         Kind::AuthorizationPolicy => fields::AUTHORIZATION_POLICY,
         Kind::MeshTlsAuthentication => fields::MESH_TLS_AUTHENTICATION,
         Kind::NetworkAuthentication => fields::NETWORK_AUTHENTICATION,
+        Kind::HttpLocalRateLimitPolicy => fields::RATE_LIMIT,
         Kind::MeshHttpRoute | Kind::HttpRoute => fields::HTTP_ROUTE,
         Kind::GrpcRoute => fields::GRPC_ROUTE,
         Kind::TlsRoute => fields::TLS_ROUTE,

@@ -27,6 +27,7 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Wrong
         Kind::AuthorizationPolicy => with(json, |o| Object::AuthorizationPolicy(Box::new(o)))?,
         Kind::MeshTlsAuthentication => with(json, |o| Object::MeshTlsAuthentication(Box::new(o)))?,
         Kind::NetworkAuthentication => with(json, |o| Object::NetworkAuthentication(Box::new(o)))?,
+        Kind::HttpLocalRateLimitPolicy => with(json, |o| Object::HttpLocalRateLimitPolicy(Box::new(o)))?,
         Kind::MeshHttpRoute => with(json, |o| Object::MeshHttpRoute(Box::new(o)))?,
         Kind::HttpRoute => with(json, |o| Object::HttpRoute(Box::new(o)))?,
         Kind::GrpcRoute => with(json, |o| Object::GrpcRoute(Box::new(o)))?,

@@ -1,9 +1,11 @@
 //! What the validating webhook says of an object of the mesh's own kinds, or of a route.
 
-use super::{GROUP, KINDS, Mistake, read};
+use super::{
+    GROUP, KINDS, Mistake, definition, read,
+    route::{self, GATEWAY_API, ParentOf},
+};
+use crate::Kind;
 use serde_json::{Value, json};
-
-const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// What is said to a review.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,22 +25,50 @@ pub fn review(request: &Value) -> Review {
     }
     match group {
         GROUP => {
-            let mistakes = match KINDS.into_iter().find(|carried_out| carried_out.as_str() == kind) {
-                Some(kind) => read(kind, object).err().unwrap_or_default(),
-                None => {
-                    let message = format!("this version of weft does not carry out objects of the kind {kind}");
-                    vec![Mistake::new("kind", message, "remove it: nothing that it says would hold")]
-                }
+            let Some(kind) = carried_out(GROUP, kind) else {
+                let message = format!("this version of weft does not carry out objects of the kind {kind}");
+                let mistake = Mistake::new("kind", message, "remove it: nothing that it says would hold");
+                return Review { mistakes: vec![mistake], warnings: vec![] };
             };
-            Review { mistakes, warnings: vec![] }
+            of(kind, object)
         }
-        GATEWAY => route(kind, &object),
+        GATEWAY_API => match carried_out(GATEWAY_API, kind) {
+            Some(carried) => {
+                let mut review = of(carried, object.clone());
+                review.warnings.extend(foreign(kind, &object).warnings);
+                review
+            }
+            None => foreign(kind, &object),
+        },
         _ => Review::default(),
     }
 }
 
+fn carried_out(group: &str, kind: &str) -> Option<Kind> {
+    KINDS.into_iter().find(|of| definition(*of).is_some_and(|d| d.group == group && d.kind == kind))
+}
+
+/// Of an object of a kind that is carried out.
+fn of(kind: Kind, object: Value) -> Review {
+    let object = match read(kind, object) {
+        Ok(object) => object,
+        Err(mistakes) => return Review { mistakes, warnings: vec![] },
+    };
+    let Some(Ok(checked)) = route::checked(&object) else { return Review::default() };
+    let mut warnings: Vec<String> = checked.notes.iter().map(ToString::to_string).collect();
+    let parents = checked.route.parents.iter().enumerate();
+    if let Some((i, server)) = parents.into_iter().find(|(_, parent)| parent.of == ParentOf::Server) {
+        warnings.push(format!(
+            "spec.parentRefs[{i}]: with a route the Server {} lets in HTTP probes no longer by itself; give them a route and an \
+             AuthorizationPolicy of their own",
+            server.name
+        ));
+    }
+    Review { mistakes: vec![], warnings }
+}
+
 /// A route of the Gateway API may be another implementation's to carry out, unless its parent can only be ours.
-fn route(kind: &str, object: &Value) -> Review {
+fn foreign(kind: &str, object: &Value) -> Review {
     let mut review = Review::default();
     let parents = object["spec"]["parentRefs"].as_array().into_iter().flatten();
     for (i, parent) in parents.enumerate() {
@@ -77,14 +107,19 @@ mod tests {
             |name: &str| json!({"targetRef": {"kind": "Namespace", "name": name}, "requiredAuthenticationRefs": []});
         assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("ns")), fine, "the namespace of the request");
         assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("other")).0, ["spec.targetRef.name"]);
-        for kind in ["EgressNetwork", "HTTPLocalRateLimitPolicy", "HTTPRoute"] {
-            assert_eq!(reviewed(GROUP, kind, json!({})).0, ["kind"], "{kind}");
-        }
+        assert_eq!(reviewed(GROUP, "EgressNetwork", json!({})).0, ["kind"]);
         assert_eq!(reviewed("example.com", "Server", json!({})), fine);
-        let route = |parents: Value| reviewed(GATEWAY, "HTTPRoute", json!({"parentRefs": parents}));
-        assert_eq!(route(json!([{"name": "gateway"}, {"group": GATEWAY, "kind": "Gateway", "name": "g"}])), fine);
+        let route = |parents: Value| reviewed(GATEWAY_API, "HTTPRoute", json!({"parentRefs": parents}));
+        assert_eq!(route(json!([{"name": "gateway"}, {"group": GATEWAY_API, "kind": "Gateway", "name": "g"}])), fine);
         let server = json!({"group": GROUP, "kind": "Server", "name": "s"});
-        assert_eq!(route(json!([{"name": "gateway"}, server])), (vec!["spec.parentRefs[1]".to_owned()], 0));
+        assert_eq!(route(json!([{"name": "gateway"}, server])), (vec![], 1), "probes");
+        let of_mesh = |parents: Value| reviewed(GROUP, "HTTPRoute", json!({"parentRefs": parents}));
+        assert_eq!(of_mesh(json!([server])), (vec![], 1));
+        let refused = (vec!["spec.parentRefs[1].kind".to_owned()], 0);
+        assert_eq!(of_mesh(json!([server, {"group": "", "kind": "Service", "name": "s"}])), refused);
+        assert_eq!(route(json!([server, {"group": GROUP, "kind": "EgressNetwork", "name": "e", "port": 1}])), refused);
+        let tcp = json!({"parentRefs": [{"name": "gateway"}, server]});
+        assert_eq!(reviewed(GATEWAY_API, "TCPRoute", tcp), (vec!["spec.parentRefs[1]".to_owned()], 0));
         assert_eq!(route(json!([{"group": "", "kind": "Service", "name": "s"}])), (vec![], 1));
     }
 }

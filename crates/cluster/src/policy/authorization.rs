@@ -3,7 +3,9 @@
 use super::{
     Identities, IdentityMatch, Mistake, NetworkSpec, Networks, ReferenceSpec, Selector, all_right,
     authentication::{names, networks},
+    definition,
 };
+use crate::Kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,6 +96,8 @@ pub(crate) enum Target {
     Server(String),
     /// Every Server of its own namespace.
     Namespace,
+    /// A route of its own namespace, by its kind and name.
+    Route(Kind, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,11 +236,13 @@ impl AuthorizationPolicySpec {
             }
             return Some(Target::Namespace);
         }
-        let message = match reference.kind.to_ascii_lowercase().as_str() {
-            "httproute" | "grpcroute" => format!("this version of weft does not carry out policies of {reference}"),
-            _ => format!("{reference} is no target of a policy"),
-        };
-        let remedy = "use Server of policy.linkerd.io, or Namespace";
+        for kind in [Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute] {
+            if definition(kind).is_some_and(|defined| reference.is_of(defined.group, defined.kind)) {
+                return Some(Target::Route(kind, reference.name.clone()));
+            }
+        }
+        let message = format!("{reference} is no target of a policy");
+        let remedy = "use Server or HTTPRoute of policy.linkerd.io, HTTPRoute or GRPCRoute of gateway.networking.k8s.io, or Namespace";
         mistakes.push(Mistake::new(format!("{AT}.kind"), message, remedy));
         None
     }

@@ -3,13 +3,17 @@
 use super::route::GATEWAY_API;
 use crate::Kind;
 
-/// The mesh's own kinds that are carried out.
-pub const KINDS: [Kind; 5] = [
+/// The mesh's own kinds, and routes, that are carried out.
+pub const KINDS: [Kind; 9] = [
     Kind::Server,
     Kind::ServerAuthorization,
     Kind::AuthorizationPolicy,
     Kind::MeshTlsAuthentication,
     Kind::NetworkAuthentication,
+    Kind::HttpLocalRateLimitPolicy,
+    Kind::MeshHttpRoute,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
 ];
 
 pub(crate) const GROUP: &str = "policy.linkerd.io";
@@ -38,6 +42,7 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         Kind::AuthorizationPolicy => ("authorizationpolicies", &["v1alpha1"]),
         Kind::MeshTlsAuthentication => ("meshtlsauthentications", &["v1alpha1"]),
         Kind::NetworkAuthentication => ("networkauthentications", &["v1alpha1"]),
+        Kind::HttpLocalRateLimitPolicy => ("httplocalratelimitpolicies", &["v1alpha1"]),
         Kind::MeshHttpRoute => ("httproutes", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"]),
         Kind::HttpRoute => ("httproutes", &["v1", "v1beta1"]),
         Kind::GrpcRoute => ("grpcroutes", &["v1", "v1alpha2"]),

@@ -11,10 +11,12 @@ mod admit;
 mod authentication;
 mod authorization;
 mod definition;
+mod rate_limit;
 mod reference;
 pub(crate) mod route;
 mod selector;
 mod server;
+pub mod status;
 
 pub use admit::{Review, review};
 pub(crate) use authentication::{Identities, IdentityMatch, Networks};
@@ -25,6 +27,8 @@ pub use authorization::{
 pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target};
 pub use definition::KINDS;
 pub(crate) use definition::{Definition, GROUP, definition};
+pub(crate) use rate_limit::Limit;
+pub use rate_limit::{OverrideSpec, RateLimitSpec, RateSpec};
 pub use reference::ReferenceSpec;
 pub use route::{
     BackendSpec, ConnectionRuleSpec, FilterSpec, FractionSpec, GrpcMatchSpec, GrpcMethodSpec, GrpcRouteSpec,
@@ -62,6 +66,7 @@ pub type ServerAuthorization = Custom<ServerAuthorizationSpec>;
 pub type AuthorizationPolicy = Custom<AuthorizationPolicySpec>;
 pub type MeshTlsAuthentication = Custom<MeshTlsAuthenticationSpec>;
 pub type NetworkAuthentication = Custom<NetworkAuthenticationSpec>;
+pub type HttpLocalRateLimitPolicy = Custom<RateLimitSpec>;
 /// Of either group.
 pub type HttpRoute = Custom<HttpRouteSpec>;
 pub type GrpcRoute = Custom<GrpcRouteSpec>;
@@ -113,12 +118,22 @@ pub fn told(mistakes: &[Mistake]) -> String {
 /// # Errors
 /// Everything that is wrong with it; `kind` is none of these kinds.
 pub fn read(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
-    let object = match kind {
+    let object = parse(kind, object)?;
+    match check(&object) {
+        mistakes if mistakes.is_empty() => Ok(object),
+        mistakes => Err(mistakes),
+    }
+}
+
+/// Its fields have their types.
+fn parse(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
+    Ok(match kind {
         Kind::Server => Object::Server(typed(object)?),
         Kind::ServerAuthorization => Object::ServerAuthorization(typed(object)?),
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(object)?),
         Kind::MeshTlsAuthentication => Object::MeshTlsAuthentication(typed(object)?),
         Kind::NetworkAuthentication => Object::NetworkAuthentication(typed(object)?),
+        Kind::HttpLocalRateLimitPolicy => Object::HttpLocalRateLimitPolicy(typed(object)?),
         Kind::MeshHttpRoute => Object::MeshHttpRoute(whole(kind, object)?),
         Kind::HttpRoute => Object::HttpRoute(whole(kind, object)?),
         Kind::GrpcRoute => Object::GrpcRoute(whole(kind, object)?),
@@ -128,11 +143,7 @@ pub fn read(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
             let message = format!("{} is no kind of the mesh", other.as_str());
             return Err(vec![Mistake::new("kind", message, "use another kind")]);
         }
-    };
-    match check(&object) {
-        mistakes if mistakes.is_empty() => Ok(object),
-        mistakes => Err(mistakes),
-    }
+    })
 }
 
 fn typed<S: DeserializeOwned>(object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
@@ -166,7 +177,9 @@ pub(crate) fn check(object: &Object) -> Vec<Mistake> {
         Object::AuthorizationPolicy(o) => o.spec.checked(&namespace).err(),
         Object::MeshTlsAuthentication(o) => o.spec.checked(&namespace).err(),
         Object::NetworkAuthentication(o) => o.spec.checked().err(),
-        object => route::checked(object).and_then(Result::err),
+        Object::HttpLocalRateLimitPolicy(o) => o.spec.checked(&namespace).err(),
+        object => route::checked(object)
+            .map(|route| route.map_or_else(|wrong| wrong, |checked| route::not_yet(&checked, object.kind()))),
     }
     .unwrap_or_default()
 }

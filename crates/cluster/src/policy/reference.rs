@@ -18,7 +18,11 @@ pub struct ReferenceSpec {
 impl ReferenceSpec {
     /// Whether it is of this kind of the mesh's own group.
     pub(super) fn is_of_mesh(&self, kind: &str) -> bool {
-        self.group().eq_ignore_ascii_case(GROUP) && self.kind.eq_ignore_ascii_case(kind)
+        self.is_of(GROUP, kind)
+    }
+
+    pub(super) fn is_of(&self, group: &str, kind: &str) -> bool {
+        self.group().eq_ignore_ascii_case(group) && self.kind.eq_ignore_ascii_case(kind)
     }
 
     /// Whether it is of this kind of Kubernetes' core.

@@ -1,7 +1,7 @@
 //! Servers: a port of some pods, what it speaks, and who may call it where nothing else says so.
 
 use super::{Mistake, Selector, all_right};
-use crate::annotation::is_port_name;
+use crate::{Kind, annotation::is_port_name};
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +57,19 @@ impl Spoken {
         ("opaque", Self::Opaque),
         ("TLS", Self::Tls),
     ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, spoken)| *spoken == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether routes of a kind are for it.
+    pub(crate) fn takes(self, kind: Kind) -> bool {
+        match self {
+            Self::Unknown | Self::Http1 | Self::Http2 => matches!(kind, Kind::MeshHttpRoute | Kind::HttpRoute),
+            Self::Grpc => kind == Kind::GrpcRoute,
+            Self::Opaque | Self::Tls => false,
+        }
+    }
 }
 
 impl ServerSpec {

@@ -146,6 +146,9 @@ fn authorization_policies() {
             of(server(), json!([network()])),
             of(server(), json!([mesh_tls(), network()])),
             of(server(), json!([network(), account()])),
+            of(json!({"group": "policy.linkerd.io", "kind": "HTTPRoute", "name": "web"}), json!([])),
+            of(json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "web"}), json!([])),
+            of(json!({"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": "web"}), json!([])),
             of(json!({"kind": "Namespace", "name": "ns"}), json!([mesh_tls()])),
             of(json!({"group": "core", "kind": "namespace", "name": "ns"}), json!([mesh_tls()])),
         ],
@@ -158,7 +161,7 @@ fn authorization_policies() {
             (of(json!({"kind": "Server", "name": "web"}), json!([])), &["spec.targetRef.kind"]),
             (of(json!({"group": "apps", "kind": "Deployment", "name": "web"}), json!([])), &["spec.targetRef.kind"]),
             (
-                of(json!({"group": "policy.linkerd.io", "kind": "HTTPRoute", "name": "web"}), json!([])),
+                of(json!({"group": "gateway.networking.k8s.io", "kind": "TCPRoute", "name": "web"}), json!([])),
                 &["spec.targetRef.kind"],
             ),
             (of(json!({"kind": "Namespace", "name": "other"}), json!([])), &["spec.targetRef.name"]),
@@ -236,4 +239,54 @@ fn every_kind_is_read_as_itself_alone() {
     assert!(read(Kind::Pod, object(Kind::Server, spec)).is_err());
     let line = crate::source::encode(&crate::Event::Apply(server.clone()));
     assert_eq!(serde_json::from_str::<crate::Event>(&line).unwrap(), crate::Event::Apply(server));
+}
+
+#[test]
+fn rate_limits() {
+    let of = |more: Value| {
+        let mut spec = json!({"targetRef": {"group": GROUP, "kind": "Server", "name": "web"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let rate = |n: i64| json!({"requestsPerSecond": n});
+    let account = json!({"kind": "ServiceAccount", "name": "web"});
+    let overridden = |n: i64, refs: Value| json!([{"requestsPerSecond": n, "clientRefs": refs}]);
+    right(
+        Kind::HttpLocalRateLimitPolicy,
+        vec![
+            of(json!({"total": rate(100)})),
+            of(json!({"identity": rate(u32::MAX.into())})),
+            of(json!({"total": rate(100), "identity": rate(100), "overrides": overridden(100, json!([account]))})),
+            of(
+                json!({"overrides": overridden(1, json!([{"group": "core", "kind": "ServiceAccount", "name": "a", "namespace": "b"}]))}),
+            ),
+        ],
+    );
+    all_wrong(
+        Kind::HttpLocalRateLimitPolicy,
+        vec![
+            (of(json!({})), &["spec"]),
+            (of(json!({"overrides": []})), &["spec"]),
+            (of(json!({"total": rate(0)})), &["spec.total.requestsPerSecond"]),
+            (of(json!({"total": rate(-1)})), &["spec.total.requestsPerSecond"]),
+            (of(json!({"total": rate(1 << 32)})), &["spec.total.requestsPerSecond"]),
+            (of(json!({"total": rate(1), "identity": rate(2)})), &["spec.identity.requestsPerSecond"]),
+            (
+                of(json!({"total": rate(1), "overrides": overridden(2, json!([account]))})),
+                &["spec.overrides[0].requestsPerSecond"],
+            ),
+            (of(json!({"overrides": overridden(1, json!([]))})), &["spec.overrides[0].clientRefs"]),
+            (
+                of(json!({"overrides": overridden(1, json!([{"kind": "Namespace", "name": "a"}]))})),
+                &["spec.overrides[0].clientRefs[0].kind"],
+            ),
+            (
+                of(json!({"overrides": overridden(1, json!([{"kind": "ServiceAccount"}]))})),
+                &["spec.overrides[0].clientRefs[0].name"],
+            ),
+            (of(json!({"total": rate(1), "targetRef": {"kind": "Service", "name": "a"}})), &["spec.targetRef.kind"]),
+            (of(json!({"total": rate(1), "targetRef": {"group": GROUP, "kind": "Server"}})), &["spec.targetRef.name"]),
+            (of(json!({"total": {}})), &["spec.total"]),
+        ],
+    );
 }

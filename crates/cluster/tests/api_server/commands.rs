@@ -100,7 +100,7 @@ async fn a_control_plane_wants_every_version_of_every_kind() {
     api.delete("Server", "shop", "web");
     api.put(object("HTTPRoute"));
     let unheeded = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
-    assert!(unheeded.contains("does not carry out (HTTPRoute shop/web): "), "{unheeded}");
+    assert!(unheeded.contains("does not carry out (HTTPRoute.policy.linkerd.io shop/web): "), "{unheeded}");
     api.put(definition("servers.policy.linkerd.io", &["v1beta1", "unserved"]));
     let missing = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
     assert!(missing.contains("servers.policy.linkerd.io of version "), "{missing}");

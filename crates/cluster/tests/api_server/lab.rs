@@ -177,6 +177,7 @@ impl Fed {
             match &event {
                 Event::Apply(object) => drop(self.objects.insert(object.key(), object.clone())),
                 Event::Delete(key) => drop(self.objects.remove(key)),
+                Event::Refused(refused) => drop(self.objects.remove(&refused.key)),
                 Event::Synced => self.synced += 1,
             }
             self.index.apply(event);

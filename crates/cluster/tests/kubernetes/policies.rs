@@ -6,6 +6,7 @@ use weft_cluster::{
     index::{Answer, Question, Settings},
     manifest,
 };
+use weft_model::policy::inbound::ServerProtocol;
 
 #[test]
 fn the_examples_of_the_page_are_carried_out() {
@@ -31,5 +32,9 @@ fn the_examples_of_the_page_are_carried_out() {
     let names: Vec<String> =
         policy.authorizations.iter().map(|a| format!("{}/{}", a.meta.kind(), a.meta.name())).collect();
     let expected = ["serverauthorization/web", "authorizationpolicy/office", "authorizationpolicy/web"];
+    let ServerProtocol::Http1 { routes, rate_limit } = &policy.protocol else { panic!("{:?}", policy.protocol) };
+    let granted = |i: usize| routes[i].rules[0].does.authorizations[0].meta.name();
+    assert_eq!((routes.len(), routes[0].meta.name(), granted(0), granted(1)), (2, "probes", "probes", "votes"));
+    assert_eq!(rate_limit.as_ref().and_then(|limit| limit.total), Some(1000));
     assert_eq!((policy.meta.name(), names), ("web", expected.map(str::to_owned).to_vec()));
 }

@@ -1,6 +1,10 @@
 //! `weft control-plane destination`: what is behind a name, how a port is served, how traffic behaves.
 
-use super::{Common, Running, missed::Missed};
+use super::{
+    Common, Running,
+    missed::Missed,
+    statuses::{LEASE, Writer},
+};
 use crate::{
     Error,
     hub::Hub,
@@ -12,6 +16,7 @@ use crate::{
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::sync::watch;
 use weft_cluster::{
     Event, Kind,
     index::{DefaultPolicyName, Platform, Settings},
@@ -58,15 +63,28 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
     let hub = Arc::new(Hub::new(settings(&common, &options), &registry, stop.clone()));
     process.spawn(hub.clone().watch_readers());
 
+    let writer = Arc::new(Writer::new(&registry));
+    let (is_synced, synced) = watch::channel(false);
+    let (is_holder, holds) = watch::channel(false);
+    let lease = kubernetes::Lease {
+        namespace: common.control_namespace.clone(),
+        name: LEASE.to_owned(),
+        me: common.instance.clone(),
+    };
+    process.spawn(kubernetes::hold(client.clone(), lease, is_holder, stop.clone()));
+    process.spawn(writer.clone().run(client.clone(), holds, synced, stop.clone()));
+
     let unsynced = Mutex::new(Some(process.readiness.task("watches")));
     let sink: kubernetes::Sink = Arc::new({
-        let (hub, missed) = (hub.clone(), Missed::new(&common.control_namespace, &registry));
+        let (hub, missed, writer) = (hub.clone(), Missed::new(&common.control_namespace, &registry), writer.clone());
         move |events| {
             missed.see(&events);
+            writer.see(&events);
             let synced = events.last() == Some(&Event::Synced);
             hub.apply_all(events);
             if synced {
                 drop(unsynced.lock().take());
+                is_synced.send_replace(true);
             }
         }
     });

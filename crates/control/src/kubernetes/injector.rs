@@ -197,7 +197,7 @@ impl Injector {
                     let ObjectMeta { name, annotations, .. } = namespace.metadata;
                     namespaces.insert(name.unwrap_or_default(), ours(annotations.unwrap_or_default()));
                 }
-                Event::Apply(_) => {}
+                Event::Apply(_) | Event::Refused(_) => {}
                 Event::Delete(key) => drop(namespaces.remove(&key.name)),
                 Event::Synced => synced = true,
             }

@@ -60,7 +60,7 @@ impl Missed {
                 Event::Delete(Key { kind: Kind::Pod, namespace, name }) => {
                     seen.bare.remove(&(namespace.clone(), name.clone()));
                 }
-                Event::Apply(_) | Event::Delete(_) | Event::Synced => {}
+                Event::Apply(_) | Event::Refused(_) | Event::Delete(_) | Event::Synced => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! destination      watches ─► hub ─► destination and policy, one index for both; validators ─► cluster::policy
+//!                          └► statuses, by whoever holds the lease ─► API server
 //! identity         files of the issuer, TokenReview ─► certificates
 //! proxy-injector   webhook ─► cluster::inject ─► a pod with its proxy
 //! ```
@@ -13,6 +14,7 @@ mod destination;
 mod identity;
 mod injector;
 mod missed;
+mod statuses;
 
 pub use destination::{Destination, Validator};
 pub use identity::Identity;

@@ -18,9 +18,12 @@ use tokio::{
 use tokio_stream::StreamExt;
 use tonic::{Code, transport::Channel};
 use weft_cluster::kubernetes::AUDIENCE;
-use weft_model::{EndpointUpdate, policy::inbound::DefaultPolicy};
+use weft_model::{
+    EndpointUpdate,
+    policy::inbound::{DefaultPolicy, ServerProtocol},
+};
 use weft_testkit::{
-    api_server::{Failure, FakeApi},
+    api_server::{Failure, FakeApi, GATEWAY_HTTP_ROUTE},
     ca::Ca,
 };
 use weft_transport::tls::{Key, Store};
@@ -266,6 +269,120 @@ async fn validators_name_what_is_wrong() {
     assert_eq!(asked("profile-validator", "linkerd.io", "ServiceProfile", profile(json!({}))).await["allowed"], true);
     let refused = asked("profile-validator", "linkerd.io", "ServiceProfile", profile(json!({"routes": [{}]}))).await;
     assert_eq!(refused["allowed"], false);
+}
+
+fn route(generation: i64, path: &str) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "web", "namespace": "emojivoto", "generation": generation},
+        "spec": {"parentRefs": [{"group": "policy.linkerd.io", "kind": "Server", "name": "web"}],
+            "rules": [{"matches": [{"path": {"type": "Exact", "value": path}}]}]}})
+}
+
+fn server() -> Value {
+    json!({"kind": "Server", "metadata": {"name": "web", "namespace": "emojivoto"},
+        "spec": {"podSelector": {}, "port": 8080, "proxyProtocol": "HTTP/1"}})
+}
+
+fn route_status(api: &FakeApi) -> Value {
+    api.get(GATEWAY_HTTP_ROUTE, "emojivoto", "web").unwrap()["status"]["parents"].clone()
+}
+
+/// Waits until the status of the route `is` what the test waits for.
+async fn reported(lab: &Lab, is: impl Fn(&Value) -> bool) -> Value {
+    patiently(async {
+        loop {
+            let status = route_status(&lab.api);
+            if is(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
+fn patches(api: &FakeApi) -> usize {
+    api.requests().iter().filter(|r| r.method == "PATCH" && r.path.ends_with("/status")).count()
+}
+
+#[tokio::test]
+async fn routes_are_served_and_say_what_became_of_them() {
+    let api = FakeApi::start().await.unwrap();
+    objects(&api);
+    api.put(server());
+    api.put(route(1, "/a"));
+    let lab = Lab::start("routes", api, destination).await;
+    lab.until("/ready", |status, _| status == 200).await;
+    let mut policies = weft_wire::inbound::Client::new(lab.channel("policy").await);
+    let mut stream = policies.watch_port(r#"{"ns":"emojivoto","pod":"web-1"}"#, 8080).await.unwrap();
+    let mut routes = async || match patiently(stream.next()).await.unwrap().unwrap().protocol {
+        ServerProtocol::Http1 { routes, .. } => routes.iter().map(|r| r.meta.name().to_owned()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(routes().await, ["web"]);
+    let status = reported(&lab, |status| status[0]["conditions"][0]["status"] == "True").await;
+    assert_eq!(status[0]["parentRef"], route(1, "/a")["spec"]["parentRefs"][0], "as it is written");
+    assert_eq!(status[0]["controllerName"], "linkerd.io/policy-controller");
+    let condition = &status[0]["conditions"][0];
+    assert_eq!((&condition["reason"], &condition["observedGeneration"]), (&json!("Accepted"), &json!(1)));
+    let lease = lab.api.get("Lease", "linkerd", "policy-controller-write").unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "pod");
+
+    // Another writer's entry stays, and is no reason to write.
+    let mut object = lab.api.get(GATEWAY_HTTP_ROUTE, "emojivoto", "web").unwrap();
+    let theirs = json!({"parentRef": {"name": "gateway"}, "controllerName": "example.com/gateway", "conditions": []});
+    object["status"]["parents"].as_array_mut().unwrap().insert(0, theirs.clone());
+    lab.api.put(object);
+    // One that cannot be carried out has no effect, nor what it said before, and says so.
+    let mut broken = route(2, "relative");
+    broken["status"] = json!({"parents": [theirs, status[0]]});
+    lab.api.put(broken);
+    assert_eq!(routes().await, ["default"]);
+    let status = reported(&lab, |status| status[1]["conditions"][0]["status"] == "False").await;
+    let condition = &status[1]["conditions"][0];
+    assert_eq!((&condition["reason"], &condition["observedGeneration"]), (&json!("UnsupportedValue"), &json!(2)));
+    assert!(condition["message"].as_str().unwrap().starts_with("spec.rules[0].matches[0].path.value: "), "{condition}");
+    assert_eq!(status[0], theirs);
+    lab.until("/metrics", |_, text| text.contains("weft_kubernetes_quarantined{kind=\"HTTPRoute\"} 1\n")).await;
+    assert_eq!(patches(&lab.api), 2);
+
+    // It is mended, then its Server goes.
+    let mut mended = route(3, "/b");
+    mended["status"] = json!({"parents": status});
+    lab.api.put(mended);
+    assert_eq!(routes().await, ["web"]);
+    reported(&lab, |status| status[1]["conditions"][0]["observedGeneration"] == 3).await;
+    lab.api.delete("Server", "emojivoto", "web");
+    let status = reported(&lab, |status| status[1]["conditions"][0]["status"] == "False").await;
+    assert_eq!((&status[1]["conditions"][0]["reason"], &status[0]), (&json!("NoMatchingParent"), &theirs));
+    assert_eq!(patches(&lab.api), 4, "once for each change");
+}
+
+#[tokio::test]
+async fn who_does_not_hold_the_lease_writes_no_status() {
+    let api = FakeApi::start().await.unwrap();
+    objects(&api);
+    api.put(server());
+    api.put(route(1, "/a"));
+    let lease = |holder: &str| {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "policy-controller-write", "namespace": "linkerd"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 3600}})
+    };
+    api.put(lease("another"));
+    let lab = Lab::start("no-lease", api, destination).await;
+    lab.until("/ready", |status, _| status == 200).await;
+    // It answers all the same.
+    let mut policies = weft_wire::inbound::Client::new(lab.channel("policy").await);
+    let mut stream = policies.watch_port(r#"{"ns":"emojivoto","pod":"web-1"}"#, 8080).await.unwrap();
+    let ServerProtocol::Http1 { routes, .. } = patiently(stream.next()).await.unwrap().unwrap().protocol else {
+        panic!()
+    };
+    assert_eq!(routes[0].meta.name(), "web");
+    lab.api.asked(|r| r.method == "GET" && r.path.ends_with("/leases/policy-controller-write")).await.unwrap();
+    assert_eq!(patches(&lab.api), 0);
+    lab.api.put(lease(""));
+    reported(&lab, |status| status[0]["conditions"][0]["status"] == "True").await;
 }
 
 fn issuer(lab_dir: &Path) -> (PathBuf, PathBuf) {

@@ -229,6 +229,70 @@ spec:
     mesh.until("an open app again", |mesh| gets(mesh, "guest", "200"));
 }
 
+/// Routes on disk say who may ask for what, and a limit how often.
+#[test]
+fn routes_and_limits_follow_the_manifests() {
+    const FILE: &str = "manifests/policy.yaml";
+    const ROUTES: &str = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, port: http, proxyProtocol: HTTP/1}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: rest, namespace: shop}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: Server, name: web}]
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: asked, namespace: shop}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: Server, name: web}]
+  rules:
+  - matches: [{path: {type: Exact, value: /asked}, method: GET}]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: asked, namespace: shop}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: HTTPRoute, name: asked}
+  requiredAuthenticationRefs: [{kind: ServiceAccount, name: bot}]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: rest, namespace: shop}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: HTTPRoute, name: rest}
+  requiredAuthenticationRefs: []
+";
+    const LIMIT: &str = "---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
+  identity: {requestsPerSecond: 1}
+";
+    let client =
+        |name: &str, path: &str| deployment(name, 1, "", &format!("[python3, DIR/watch.py, 'http://web/{path}']"), "");
+    let files = [("server.py", SERVER), ("watch.py", WATCH)];
+    let clients = client("bot", "asked") + &client("guest", "asked") + &client("other", "other");
+    let mut mesh = Mesh::up(User::Own, &(web("") + &clients), &files, &[]);
+    mesh.ready(&["web", "bot", "guest", "other"]);
+    let gets = |mesh: &Mesh, name: &str, status: &str| {
+        mesh.output(name).iter().rfind(|line| line.starts_with("NOW ")).is_some_and(|line| line[4..] == *status)
+    };
+    mesh.until("an open app", |mesh| gets(mesh, "bot", "200") && gets(mesh, "guest", "200"));
+    mesh.write(FILE, ROUTES);
+    mesh.until("the guest to be refused", |mesh| gets(mesh, "guest", "403"));
+    mesh.until("the others to be let in", |mesh| gets(mesh, "bot", "200") && gets(mesh, "other", "200"));
+    mesh.write(FILE, &(ROUTES.to_owned() + LIMIT));
+    mesh.until("the bot to ask too often", |mesh| gets(mesh, "bot", "429"));
+    std::fs::remove_file(mesh.dir.join(FILE)).unwrap();
+    mesh.until("an open app again", |mesh| gets(mesh, "bot", "200") && gets(mesh, "guest", "200"));
+}
+
 /// Connections that annotations take out of the mesh go around both proxies.
 #[test]
 fn skipped_ports_pass_no_proxy() {

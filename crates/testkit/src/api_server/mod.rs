@@ -18,7 +18,7 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use world::World;
-pub use world::{Failure, Id, Request};
+pub use world::{Failure, GATEWAY_HTTP_ROUTE, Id, Request};
 
 /// How long [`FakeApi::asked`] waits.
 const PATIENCE: Duration = Duration::from_secs(60);

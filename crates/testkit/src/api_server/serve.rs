@@ -1,6 +1,6 @@
 //! HTTP in front of the world.
 
-use super::world::{Failure, Id, News, Request, World, kind_of, version_of};
+use super::world::{Failure, Id, News, Request, World, kind_of, kind_shown, version_of};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -65,7 +65,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         return Ok(json_response(201, &world.access(sent)));
     }
     let (namespace, plural, name) = match rest {
-        ["namespaces", namespace, plural, name] => (Some(*namespace), *plural, Some(*name)),
+        ["namespaces", namespace, plural, name] | ["namespaces", namespace, plural, name, "status"] => {
+            (Some(*namespace), *plural, Some(*name))
+        }
         ["namespaces", namespace, plural] => (Some(*namespace), *plural, None),
         [plural, name] => (None, *plural, Some(*name)),
         [plural] => (None, *plural, None),
@@ -96,13 +98,13 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
             None => status(422, "Invalid"),
         },
         (Method::PUT, Some(name)) => written(world.replace(id(name), sent), 200),
-        (Method::PATCH, Some(name)) => match world.get(&id(name)) {
-            Some(mut object) => {
-                merge(&mut object, sent);
-                written(Ok(world.put(id(name), object)), 200)
-            }
-            None => status(404, "NotFound"),
-        },
+        // Of a status nothing else is written.
+        (Method::PATCH, Some(name)) if path.ends_with("/status") => {
+            let status =
+                json!({"metadata": {"resourceVersion": sent["metadata"]["resourceVersion"]}, "status": sent["status"]});
+            written(world.patch(id(name), status, merge), 200)
+        }
+        (Method::PATCH, Some(name)) => written(world.patch(id(name), sent, merge), 200),
         (Method::DELETE, Some(name)) => {
             world.delete(&id(name)).map_or_else(|| status(404, "NotFound"), |o| json_response(200, &o))
         }
@@ -120,8 +122,7 @@ fn list(world: &World, kind: &str, namespace: Option<&str>, query: &HashMap<&str
     }
     let selector = query.get("labelSelector").map(|selector| decoded(selector)).unwrap_or_default();
     let items: Vec<Value> = items.into_iter().filter(|item| is_selected(item, &selector)).collect();
-    let list =
-        json!({"kind": format!("{kind}List"), "apiVersion": version_of(kind), "metadata": metadata, "items": items});
+    let list = json!({"kind": format!("{}List", kind_shown(kind)), "apiVersion": version_of(kind), "metadata": metadata, "items": items});
     json_response(200, &list)
 }
 

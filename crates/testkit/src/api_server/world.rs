@@ -7,6 +7,9 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// What tests call the HTTPRoute of the Gateway API, whose name another group has too.
+pub const GATEWAY_HTTP_ROUTE: &str = "GatewayHTTPRoute";
+
 /// Kind, group and version, plural, and whether it is in namespaces. A kind may be served in several versions, the first of which its
 /// objects say that they have.
 const SERVED: &[(&str, &str, &str, bool)] = &[
@@ -40,7 +43,10 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1", "authorizationpolicies", true),
     ("MeshTLSAuthentication", "policy.linkerd.io/v1alpha1", "meshtlsauthentications", true),
     ("NetworkAuthentication", "policy.linkerd.io/v1alpha1", "networkauthentications", true),
+    ("HTTPLocalRateLimitPolicy", "policy.linkerd.io/v1alpha1", "httplocalratelimitpolicies", true),
     ("HTTPRoute", "policy.linkerd.io/v1beta3", "httproutes", true),
+    (GATEWAY_HTTP_ROUTE, "gateway.networking.k8s.io/v1", "httproutes", true),
+    ("GRPCRoute", "gateway.networking.k8s.io/v1", "grpcroutes", true),
     ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];
 
@@ -126,10 +132,20 @@ impl Id {
     }
 
     pub(super) fn of(object: &Value) -> Option<Self> {
-        let kind = object["kind"].as_str().filter(|kind| SERVED.iter().any(|s| s.0 == *kind))?;
+        let of_gateway_api = object["apiVersion"].as_str().is_some_and(|of| of.starts_with("gateway."));
+        let kind = match object["kind"].as_str()? {
+            "HTTPRoute" if of_gateway_api => GATEWAY_HTTP_ROUTE,
+            kind => kind,
+        };
+        SERVED.iter().find(|s| s.0 == kind)?;
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
         Some(Self::new(kind, namespace, object["metadata"]["name"].as_str()?))
     }
+}
+
+/// As objects name it.
+pub(super) fn kind_shown(kind: &str) -> &str {
+    if kind == GATEWAY_HTTP_ROUTE { "HTTPRoute" } else { kind }
 }
 
 /// The kind of a group, version and plural.
@@ -163,11 +179,23 @@ impl World {
     /// Replaces an object if it still has the version that `object` names.
     pub(super) fn replace(&self, id: Id, object: Value) -> Result<Value, (u16, &'static str)> {
         let mut state = self.state();
-        let Some(present) = state.objects.get(&id) else { return Err((404, "NotFound")) };
-        let expected = &object["metadata"]["resourceVersion"];
-        if !expected.is_null() && *expected != present["metadata"]["resourceVersion"] {
-            return Err((409, "Conflict"));
-        }
+        state.is_present(&id, &object)?;
+        let object = state.put(id, object);
+        drop(state);
+        self.changed();
+        Ok(object)
+    }
+
+    /// Merges a patch into an object if it still has the version that the patch names.
+    pub(super) fn patch(
+        &self,
+        id: Id,
+        patch: Value,
+        merge: impl FnOnce(&mut Value, Value),
+    ) -> Result<Value, (u16, &'static str)> {
+        let mut state = self.state();
+        let mut object = state.is_present(&id, &patch)?.clone();
+        merge(&mut object, patch);
         let object = state.put(id, object);
         drop(state);
         self.changed();
@@ -297,10 +325,18 @@ impl World {
 }
 
 impl State {
+    /// The object, if it has the version that another one names.
+    fn is_present(&self, id: &Id, as_in: &Value) -> Result<&Value, (u16, &'static str)> {
+        let present = self.objects.get(id).ok_or((404, "NotFound"))?;
+        let expected = &as_in["metadata"]["resourceVersion"];
+        let same = expected.is_null() || *expected == present["metadata"]["resourceVersion"];
+        if same { Ok(present) } else { Err((409, "Conflict")) }
+    }
+
     fn put(&mut self, id: Id, mut object: Value) -> Value {
         self.version += 1;
         let what = if self.objects.contains_key(&id) { "MODIFIED" } else { "ADDED" };
-        object["kind"] = id.kind.clone().into();
+        object["kind"] = kind_shown(&id.kind).into();
         object["apiVersion"] = version_of(&id.kind).into();
         object["metadata"]["name"] = id.name.clone().into();
         if !id.namespace.is_empty() {

@@ -16,7 +16,7 @@ pub(super) fn object(kind: Kind, name: &str, spec: Value, patch: Value) -> Objec
     policy::read(kind, value).unwrap()
 }
 
-fn server(name: &str, port: Value, patch: Value) -> Object {
+pub(super) fn server(name: &str, port: Value, patch: Value) -> Object {
     object(Kind::Server, name, json!({"podSelector": {"matchLabels": {"app": "web"}}, "port": port}), patch)
 }
 
@@ -28,7 +28,7 @@ fn saz(name: &str, server: Value, client: Value) -> Object {
     object(Kind::ServerAuthorization, name, json!({"server": server, "client": client}), json!({}))
 }
 
-fn policy_of(name: &str, target: Value, refs: Value) -> Object {
+pub(super) fn policy_of(name: &str, target: Value, refs: Value) -> Object {
     let spec = json!({"targetRef": target, "requiredAuthenticationRefs": refs});
     object(Kind::AuthorizationPolicy, name, spec, json!({}))
 }
@@ -41,7 +41,7 @@ fn authn(kind: &str, name: &str) -> Value {
     json!({"group": "policy.linkerd.io", "kind": kind, "name": name})
 }
 
-fn web(objects: Vec<Object>) -> Index {
+pub(super) fn web(objects: Vec<Object>) -> Index {
     let mut all = vec![pod("a", "10.1.0.1", json!({}))];
     all.extend(objects);
     kubernetes(all)
@@ -276,41 +276,67 @@ fn naive(objects: &[Value], client: &Asks<'_>) -> bool {
             || tls["serviceAccounts"].as_array().into_iter().flatten().any(|a| is_account(a, "ns", client));
         is_of && from && proves
     });
-    let by_policy = of("AuthorizationPolicy").any(|policy| {
-        let target = &policy["spec"]["targetRef"];
-        let is_target = target["kind"] == "Namespace" || target["name"] == *name;
-        let required = policy["spec"]["requiredAuthenticationRefs"].as_array().unwrap();
-        is_target
-            && required.iter().all(|required| {
-                let namespace = required["namespace"].as_str().unwrap_or("ns");
-                let found = objects.iter().find(|o| {
-                    o["kind"] == required["kind"]
-                        && o["metadata"]["namespace"] == namespace
-                        && o["metadata"]["name"] == required["name"]
-                });
-                match required["kind"].as_str().unwrap() {
-                    "ServiceAccount" => is_account(required, "ns", client),
-                    "NetworkAuthentication" => {
-                        found.is_some_and(|found| in_networks(&found["spec"]["networks"], client.addr))
+    let is_target =
+        |target: &Value| target["kind"] == "Namespace" || target["kind"] == "Server" && target["name"] == *name;
+    by_itself || by_server_authorization || granted(objects, client, is_target)
+}
+
+/// Whether an AuthorizationPolicy of the namespace `ns` with such a target lets in `client`.
+fn granted(objects: &[Value], client: &Asks<'_>, is_target: impl Fn(&Value) -> bool) -> bool {
+    let of =
+        |kind: &'static str| objects.iter().filter(move |o| o["kind"] == kind && o["metadata"]["namespace"] == "ns");
+    client.addr.is_loopback()
+        || of("AuthorizationPolicy").any(|policy| {
+            let is_target = is_target(&policy["spec"]["targetRef"]);
+            let required = policy["spec"]["requiredAuthenticationRefs"].as_array().unwrap();
+            is_target
+                && required.iter().all(|required| {
+                    let namespace = required["namespace"].as_str().unwrap_or("ns");
+                    let found = objects.iter().find(|o| {
+                        o["kind"] == required["kind"]
+                            && o["metadata"]["namespace"] == namespace
+                            && o["metadata"]["name"] == required["name"]
+                    });
+                    match required["kind"].as_str().unwrap() {
+                        "ServiceAccount" => is_account(required, "ns", client),
+                        "NetworkAuthentication" => {
+                            found.is_some_and(|found| in_networks(&found["spec"]["networks"], client.addr))
+                        }
+                        _ => found.is_some_and(|found| {
+                            let refs = found["spec"]["identityRefs"].as_array().into_iter().flatten();
+                            is_one_of(&found["spec"]["identities"], client)
+                                || refs.into_iter().any(|r| match r["kind"].as_str() {
+                                    Some("Namespace") => {
+                                        let end = format!(
+                                            ".{}.serviceaccount.identity.linkerd.cluster.local",
+                                            r["name"].as_str().unwrap()
+                                        );
+                                        client.identity.is_some_and(|identity| identity.ends_with(&end))
+                                    }
+                                    _ => is_account(r, namespace, client),
+                                })
+                        }),
                     }
-                    _ => found.is_some_and(|found| {
-                        let refs = found["spec"]["identityRefs"].as_array().into_iter().flatten();
-                        is_one_of(&found["spec"]["identities"], client)
-                            || refs.into_iter().any(|r| match r["kind"].as_str() {
-                                Some("Namespace") => {
-                                    let end = format!(
-                                        ".{}.serviceaccount.identity.linkerd.cluster.local",
-                                        r["name"].as_str().unwrap()
-                                    );
-                                    client.identity.is_some_and(|identity| identity.ends_with(&end))
-                                }
-                                _ => is_account(r, namespace, client),
-                            })
-                    }),
-                }
-            })
+                })
+        })
+}
+
+/// The kinds and names of the routes of a Server, of requests of HTTP or of gRPC, in their order.
+fn attached(objects: &[Value], server: &str, grpc: bool) -> Vec<(String, String)> {
+    let is_route =
+        |o: &Value| o["kind"].as_str().is_some_and(|kind| kind.contains("Route")) && o["metadata"]["namespace"] == "ns";
+    let mut routes: Vec<&Value> = objects
+        .iter()
+        .filter(|o| is_route(o) && (o["kind"] == "GRPCRoute") == grpc)
+        .filter(|o| o["spec"]["parentRefs"].as_array().unwrap().iter().any(|parent| parent["name"] == server))
+        .collect();
+    routes.sort_by_key(|r| {
+        let created = r["metadata"]["creationTimestamp"].as_str();
+        // Of two kinds the mesh's own comes first.
+        (created.is_none(), created, r["metadata"]["name"].as_str(), r["kind"] != Kind::MeshHttpRoute.as_str())
     });
-    by_itself || by_server_authorization || by_policy
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    routes.into_iter().map(|r| (text(&r["kind"]), text(&r["metadata"]["name"]))).collect()
 }
 
 fn labelled(selector: &Value, app: &str) -> bool {
@@ -462,6 +488,9 @@ fn spec() -> impl Strategy<Value = (Kind, Value)> {
     let targets = prop_oneof![
         names.clone().prop_map(|name| json!({"group": "policy.linkerd.io", "kind": "Server", "name": name})),
         Just(json!({"kind": "Namespace", "name": "ns"})),
+        (any_of(&[json!("policy.linkerd.io"), json!("gateway.networking.k8s.io")]), names.clone())
+            .prop_map(|(group, name)| json!({"group": group, "kind": "HTTPRoute", "name": name})),
+        names.clone().prop_map(|name| json!({"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": name})),
     ];
     let policies = (targets, identity, prop::option::of(refer("NetworkAuthentication"))).prop_map(
         |(target, identity, network)| {
@@ -477,7 +506,24 @@ fn spec() -> impl Strategy<Value = (Kind, Value)> {
     .prop_map(|spec| (Kind::MeshTlsAuthentication, spec));
     let networks = prop::collection::vec(network(), 1..3)
         .prop_map(|networks| (Kind::NetworkAuthentication, json!({"networks": networks})));
-    prop_oneof![3 => servers, 2 => server_authorizations, 3 => policies, 2 => mesh_tls, 2 => networks]
+    let kinds = prop::sample::select(vec![Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute]);
+    let servers_of = prop::collection::vec(names.clone(), 1..3);
+    let routes = (kinds, servers_of, any::<bool>()).prop_map(|(kind, servers, filtered)| {
+        let parent = |name: &Value| json!({"group": "policy.linkerd.io", "kind": "Server", "name": name});
+        let mut spec = json!({"parentRefs": servers.iter().map(parent).collect::<Vec<_>>()});
+        if filtered {
+            let filter = json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}});
+            spec["rules"] = json!([{"filters": [filter]}]);
+        }
+        (kind, spec)
+    });
+    let limits = (names.clone(), 1..3u32).prop_map(|(server, rate)| {
+        let target = json!({"group": "policy.linkerd.io", "kind": "Server", "name": server});
+        (Kind::HttpLocalRateLimitPolicy, json!({"targetRef": target, "total": {"requestsPerSecond": rate}}))
+    });
+    prop_oneof![
+        3 => servers, 2 => server_authorizations, 4 => policies, 2 => mesh_tls, 2 => networks, 2 => routes, 1 => limits
+    ]
 }
 
 /// An object as it is written, which can be carried out.
@@ -530,7 +576,7 @@ proptest! {
 
     /// What the index lets in, the text of 6.4 lets in, and nobody else.
     #[test]
-    fn authorization_is_what_its_text_says(objects in prop::collection::vec(written(), 0..9)) {
+    fn authorization_is_what_its_text_says(objects in prop::collection::vec(written(), 0..11)) {
         // One object of each name.
         let objects: BTreeMap<String, (Kind, Value)> = objects
             .into_iter()
@@ -542,6 +588,27 @@ proptest! {
         }
         let written: Vec<Value> = objects.into_values().map(|(_, object)| object).collect();
         let policy = inbound(&index, "a", 8080).unwrap();
+        let server = if policy.meta.kind() == "server" { policy.meta.name() } else { "" };
+        let of = |meta: &Meta| match (meta.group(), meta.kind()) {
+            ("policy.linkerd.io", "HTTPRoute") => (Kind::MeshHttpRoute.as_str().to_owned(), meta.name().to_owned()),
+            (_, kind) => (kind.to_owned(), meta.name().to_owned()),
+        };
+        let (grpc, routes): (bool, Vec<_>) = match &policy.protocol {
+            ServerProtocol::Grpc { routes } => {
+                (true, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
+            }
+            ServerProtocol::Detect { routes, .. }
+            | ServerProtocol::Http1 { routes, .. }
+            | ServerProtocol::Http2 { routes, .. } => {
+                (false, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
+            }
+            ServerProtocol::Opaque | ServerProtocol::Tls => (false, vec![]),
+        };
+        let routes: Vec<_> = routes.into_iter().filter(|((kind, _), _)| kind != "default").collect();
+        if !matches!(policy.protocol, ServerProtocol::Opaque) {
+            let found: Vec<_> = routes.iter().map(|(id, _)| id.clone()).collect();
+            prop_assert_eq!(found, attached(&written, server, grpc));
+        }
         for addr in ADDRESSES {
             let addr: IpAddr = addr.parse().unwrap();
             for text in [None].into_iter().chain(IDENTITIES.map(Some)) {
@@ -554,6 +621,15 @@ proptest! {
                 let permitted: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
                 let expected = naive(&written, &Asks { addr: addr.to_canonical(), identity: text });
                 prop_assert_eq!(permitted.is_some(), expected, "{} {:?} by {:?}", addr, text, permitted);
+                for ((kind, name), authorizations) in &routes {
+                    let permitted = permit(*authorizations, &Client { addr, tls }).is_some();
+                    let is_target = |target: &Value| {
+                        let own = if target["group"] == "policy.linkerd.io" { Kind::MeshHttpRoute.as_str() } else { target["kind"].as_str().unwrap() };
+                        target["kind"].as_str().unwrap().ends_with("Route") && own == kind && target["name"] == *name
+                    };
+                    let expected = granted(&written, &Asks { addr: addr.to_canonical(), identity: text }, is_target);
+                    prop_assert_eq!(permitted, expected, "{} {:?} by {} {}", addr, text, kind, name);
+                }
             }
         }
     }

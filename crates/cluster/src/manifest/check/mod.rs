@@ -9,7 +9,7 @@ use crate::{
     Object,
     policy::{
         self, Mistake, Note,
-        route::{self, Checked},
+        route::{self, Checked, Parent, ParentOf},
     },
 };
 
@@ -31,7 +31,8 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
         | Object::ServerAuthorization(_)
         | Object::AuthorizationPolicy(_)
         | Object::MeshTlsAuthentication(_)
-        | Object::NetworkAuthentication(_) => policy(object, reading),
+        | Object::NetworkAuthentication(_)
+        | Object::HttpLocalRateLimitPolicy(_) => policy(object, reading),
         Object::MeshHttpRoute(_)
         | Object::HttpRoute(_)
         | Object::GrpcRoute(_)
@@ -59,12 +60,15 @@ fn route(object: &Object, reading: &mut Reading<'_>) {
         meta::maps(metadata, &top, reading);
     }
     match route::checked(object) {
-        Some(Ok(Checked { route, notes })) => {
-            if route.parents.is_empty() {
+        Some(Ok(checked)) => {
+            mistakes(route::not_yet(&checked, object.kind()), reading);
+            let Checked { route, notes } = checked;
+            let is_ours = |parent: &Parent| parent.of == ParentOf::Server;
+            if !route.parents.iter().any(is_ours) {
                 let remedy = "name a Server of policy.linkerd.io";
                 reading.problem(
                     &top.keys(&["spec", "parentRefs"]),
-                    "no parent of the route is one of the mesh",
+                    "no parent of the route is one that is carried out",
                     remedy,
                 );
             }

@@ -15,7 +15,7 @@ mod spec;
 
 pub(crate) use backend::BackendRef;
 pub(crate) use filter::Beyond;
-pub(crate) use parent::{Parent, ParentOf, ours};
+pub(crate) use parent::{Parent, ParentOf, ours, parent_of};
 pub use spec::{
     BackendSpec, ConnectionRuleSpec, FilterSpec, FractionSpec, GrpcMatchSpec, GrpcMethodSpec, GrpcRouteSpec,
     GrpcRuleSpec, HeaderSpec, HttpMatchSpec, HttpRouteSpec, HttpRuleSpec, MirrorSpec, ModifierSpec, NamedSpec,
@@ -138,6 +138,28 @@ pub(crate) fn checked(object: &Object) -> Option<Result<Checked, Vec<Mistake>>> 
     };
     let Findings { mistakes, notes } = found;
     Some(if mistakes.is_empty() { Ok(Checked { route: Route { parents, of }, notes }) } else { Err(mistakes) })
+}
+
+/// What of a route is not carried out, though it is right: it would look as if it held. What is no kind of the mesh's own may be
+/// another implementation's too.
+pub(crate) fn not_yet(checked: &Checked, kind: Kind) -> Vec<Mistake> {
+    let parents = checked.route.parents.iter().enumerate();
+    let refused = parents.filter(|(_, parent)| match parent.of {
+        ParentOf::Server => false,
+        ParentOf::Service => kind == Kind::MeshHttpRoute,
+        ParentOf::EgressNetwork => true,
+    });
+    refused
+        .map(|(i, parent)| {
+            let message =
+                format!("this version of weft does not carry out routes of a parent of the kind {:?}", parent.of);
+            Mistake::new(
+                format!("spec.parentRefs[{i}].kind"),
+                message,
+                "remove it, or name a Server of policy.linkerd.io",
+            )
+        })
+        .collect()
 }
 
 /// Whose words are read.

@@ -27,14 +27,19 @@ pub(crate) enum ParentOf {
 pub(crate) fn ours(kind: Kind, mut object: Value) -> Value {
     let parents = object["spec"]["parentRefs"].as_array().into_iter().flatten();
     let of_mesh = parents.into_iter().any(|parent| {
-        let text = |field: &str| parent[field].as_str();
-        of(text("group").unwrap_or(GATEWAY_API), text("kind").unwrap_or(GATEWAY)).is_some()
-            || text("group").is_some_and(|group| group.eq_ignore_ascii_case(GROUP))
+        parent_of(kind, parent).is_some()
+            || parent["group"].as_str().is_some_and(|group| group.eq_ignore_ascii_case(GROUP))
     });
     if kind != Kind::MeshHttpRoute && !of_mesh {
         object["spec"] = json!({});
     }
     object
+}
+
+/// What a parent of a route is, as far as it can be read.
+pub(crate) fn parent_of(kind: Kind, parent: &Value) -> Option<ParentOf> {
+    let text = |field: &str| parent[field].as_str();
+    of(text("group").unwrap_or(default_group(kind)), text("kind").unwrap_or(GATEWAY))
 }
 
 /// The kind of a parent that names none.
@@ -50,10 +55,10 @@ fn of(group: &str, kind: &str) -> Option<ParentOf> {
     }
 }
 
-impl Origin<'_> {
-    fn default_group(&self) -> &'static str {
-        if self.kind == Kind::MeshHttpRoute { GROUP } else { GATEWAY_API }
-    }
+impl Origin<'_> {}
+
+fn default_group(kind: Kind) -> &'static str {
+    if kind == Kind::MeshHttpRoute { GROUP } else { GATEWAY_API }
 }
 
 /// Those of the mesh; others are somebody else's.
@@ -72,7 +77,8 @@ pub(super) fn all(specs: Option<&[ParentSpec]>, origin: Origin<'_>, found: &mut 
 impl ParentSpec {
     fn checked(&self, at: &str, origin: Origin<'_>, found: &mut Findings) -> Option<Parent> {
         let Self { group, kind, namespace, name, section_name, port } = self;
-        let (group, kind) = (group.as_deref().unwrap_or(origin.default_group()), kind.as_deref().unwrap_or(GATEWAY));
+        let (group, kind) =
+            (group.as_deref().unwrap_or(default_group(origin.kind)), kind.as_deref().unwrap_or(GATEWAY));
         let Some(of) = of(group, kind) else {
             if group.eq_ignore_ascii_case(GROUP) && !kind.eq_ignore_ascii_case(GATEWAY) {
                 let message = format!("{} of {GROUP} is no parent of a route", shown(kind));

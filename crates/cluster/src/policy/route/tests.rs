@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        GROUP, read,
+        GROUP, parse, read,
         tests::{all_wrong, object, right},
     },
     backend::BackendOf,
@@ -34,7 +34,7 @@ fn ruled(rule: Value) -> Value {
 }
 
 fn checked_of(kind: Kind, spec: Value) -> Checked {
-    checked(&read(kind, object(kind, spec)).unwrap()).unwrap().unwrap()
+    checked(&parse(kind, object(kind, spec)).unwrap()).unwrap().unwrap()
 }
 
 fn http(kind: Kind, spec: Value) -> (HttpRoute<Asked>, Vec<String>) {
@@ -326,7 +326,7 @@ fn what_is_wrong_with_a_filter_is_named() {
         |modifier: Value| filter(json!({"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}));
     let redirect = |redirect: Value| filter(json!({"type": "RequestRedirect", "requestRedirect": redirect}));
     right(
-        Kind::MeshHttpRoute,
+        Kind::HttpRoute,
         vec![
             modifier(json!({})),
             redirect(json!({})),
@@ -462,7 +462,10 @@ fn what_is_wrong_with_backends_and_timeouts_is_named() {
     let backend = |backend: Value| ruled(json!({"backendRefs": [backend]}));
     let timeouts =
         |request: &str, backend: &str| ruled(json!({"timeouts": {"request": request, "backendRequest": backend}}));
-    right(Kind::MeshHttpRoute, vec![backend(json!({"name": "a"})), timeouts("0s", "1h30m"), timeouts("10s", "10s")]);
+    right(Kind::HttpRoute, vec![timeouts("0s", "1h30m"), timeouts("10s", "10s")]);
+    // In the mesh's own group it may have no port; what goes there fails.
+    let portless = json!({"parentRefs": [server()], "rules": [{"backendRefs": [{"name": "a"}]}]});
+    right(Kind::MeshHttpRoute, vec![portless]);
     all_wrong(
         Kind::HttpRoute,
         vec![
@@ -491,7 +494,7 @@ fn what_is_wrong_with_backends_and_timeouts_is_named() {
     // In the first version a backend's namespace has a default of its own.
     let mut first = object(Kind::MeshHttpRoute, backend(json!({"name": "a"})));
     first["apiVersion"] = json!("policy.linkerd.io/v1alpha1");
-    let Checked { route, .. } = checked(&read(Kind::MeshHttpRoute, first).unwrap()).unwrap().unwrap();
+    let Checked { route, .. } = checked(&parse(Kind::MeshHttpRoute, first).unwrap()).unwrap().unwrap();
     let RouteOf::Http(route) = route.of else { panic!() };
     assert_eq!(route.rules[0].does.backends[0].namespace, "default");
 }

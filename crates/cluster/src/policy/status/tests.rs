@@ -1,0 +1,188 @@
+//! Statuses: what is written, and what is left alone.
+
+use super::{
+    super::{GROUP, read, told},
+    *,
+};
+use crate::policy::route::GATEWAY_API;
+
+const NOW: &str = "2026-02-01T00:00:00Z";
+const BEFORE: &str = "2026-01-01T00:00:00Z";
+
+fn parent(name: &str) -> Value {
+    json!({"group": GROUP, "kind": "Server", "name": name})
+}
+
+fn metadata() -> Value {
+    json!({"name": "r", "namespace": "ns", "generation": 3, "resourceVersion": "7"})
+}
+
+fn written(kind: Kind, spec: Value, status: Value) -> Value {
+    let of = definition(kind).unwrap();
+    let version = of.versions[0];
+    let mut value =
+        json!({"apiVersion": format!("{}/{version}", of.group), "kind": of.kind, "metadata": metadata(), "spec": spec});
+    if !status.is_null() {
+        value["status"] = status;
+    }
+    value
+}
+
+fn apply(kind: Kind, value: Value) -> Event {
+    Event::Apply(read(kind, value).unwrap())
+}
+
+fn server(name: &str, protocol: &str) -> Event {
+    let spec = json!({"podSelector": {}, "port": 80, "proxyProtocol": protocol});
+    let mut value = written(Kind::Server, spec, Value::Null);
+    value["metadata"]["name"] = json!(name);
+    apply(Kind::Server, value)
+}
+
+fn statuses(events: impl IntoIterator<Item = Event>) -> Statuses {
+    let mut statuses = Statuses::default();
+    for event in events {
+        statuses.apply(&event);
+    }
+    statuses
+}
+
+/// The one status that is wanted.
+fn wanted(statuses: &Statuses) -> Option<Value> {
+    let mut patches = statuses.wanted(NOW.parse().unwrap());
+    assert!(patches.len() < 2, "{patches:?}");
+    patches.pop().map(|patch| patch.body["status"].clone())
+}
+
+fn accepted(status: &str, reason: &str, message: &str, since: &str) -> Value {
+    json!([{"type": "Accepted", "status": status, "reason": reason, "message": message, "observedGeneration": 3,
+        "lastTransitionTime": since}])
+}
+
+fn entry(parent: Value, conditions: Value) -> Value {
+    json!({"parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions})
+}
+
+#[test]
+fn a_route_is_accepted_while_its_server_is_there() {
+    for kind in [Kind::MeshHttpRoute, Kind::HttpRoute] {
+        let route = |status: Value| apply(kind, written(kind, json!({"parentRefs": [parent("s")]}), status));
+        let mut statuses = statuses([route(Value::Null), server("s", "HTTP/1")]);
+        let patch = statuses.wanted(NOW.parse().unwrap()).remove(0);
+        assert_eq!((patch.key.kind, patch.version.as_str()), (kind, "7"));
+        assert_eq!(patch.body["metadata"], json!({"name": "r", "resourceVersion": "7"}));
+        let yes = json!({"parents": [entry(parent("s"), accepted("True", "Accepted", "", NOW))]});
+        assert_eq!(patch.body["status"], yes);
+        // It says so already, and has for a while.
+        let said = json!({"parents": [entry(parent("s"), accepted("True", "Accepted", "", BEFORE))]});
+        assert!(statuses.apply(&route(said.clone())));
+        assert_eq!(wanted(&statuses), None);
+        assert!(!statuses.apply(&route(said)), "nothing has changed");
+        assert!(statuses.apply(&Event::Delete(Key::new(Kind::Server, "ns", "s"))));
+        let no = accepted("False", "NoMatchingParent", "there is no Server ns/s", NOW);
+        assert_eq!(wanted(&statuses), Some(json!({"parents": [entry(parent("s"), no)]})));
+        assert!(statuses.apply(&server("s", "gRPC")));
+        let message = wanted(&statuses).unwrap()["parents"][0]["conditions"][0]["message"].clone();
+        assert!(message.as_str().unwrap().contains("speaks gRPC"), "{message}");
+        assert!(statuses.apply(&Event::Delete(Key::new(kind, "ns", "r"))));
+        assert_eq!(wanted(&statuses), None);
+    }
+}
+
+#[test]
+fn another_generation_is_observed_without_a_transition() {
+    let mut said = json!({"parents": [entry(parent("s"), accepted("True", "Accepted", "", BEFORE))]});
+    said["parents"][0]["conditions"][0]["observedGeneration"] = json!(2);
+    let spec = json!({"parentRefs": [parent("s")]});
+    let route = apply(Kind::GrpcRoute, written(Kind::GrpcRoute, spec, said));
+    let yes = json!({"parents": [entry(parent("s"), accepted("True", "Accepted", "", BEFORE))]});
+    assert_eq!(wanted(&statuses([route, server("s", "gRPC")])), Some(yes));
+}
+
+#[test]
+fn entries_of_others_stay_and_ours_of_no_parent_go() {
+    let gateway = json!({"name": "gateway", "group": GATEWAY_API, "kind": "Gateway"});
+    let theirs =
+        json!({"parentRef": gateway, "controllerName": "example.com/gateway", "conditions": [{"type": "Accepted"}]});
+    // As somebody wrote it; another letter is another reference.
+    let second = json!({"group": "Policy.Linkerd.io", "kind": "server", "name": "t", "namespace": "ns"});
+    let spec = json!({"parentRefs": [parent("s"), gateway, second]});
+    let of = |status: Value| {
+        let route = apply(Kind::HttpRoute, written(Kind::HttpRoute, spec.clone(), status));
+        wanted(&statuses([route, server("s", "HTTP/2"), server("t", "unknown")]))
+    };
+    let yes = |since: &str| accepted("True", "Accepted", "", since);
+    let gone = entry(parent("gone"), yes(BEFORE));
+    let old = json!({"parents": [gone, theirs, entry(second.clone(), yes(BEFORE))]});
+    let new = json!({"parents": [theirs, entry(second, yes(BEFORE)), entry(parent("s"), yes(NOW))]});
+    assert_eq!(of(old), Some(new.clone()));
+    assert_eq!(of(new), None, "ours in whatever order");
+    // One that has no parent of the mesh any more.
+    let spec = json!({"parentRefs": [gateway]});
+    let of =
+        |status: Value| wanted(&statuses([apply(Kind::HttpRoute, written(Kind::HttpRoute, spec.clone(), status))]));
+    assert_eq!(of(json!({"parents": [theirs, gone]})), Some(json!({"parents": [theirs]})));
+    assert_eq!((of(json!({"parents": [theirs]})), of(Value::Null)), (None, None));
+}
+
+#[test]
+fn what_cannot_be_carried_out_says_so() {
+    let spec =
+        json!({"parentRefs": [parent("s"), {"name": "gateway"}], "rules": [{"matches": [{"path": {"value": "a"}}]}]});
+    let object = written(Kind::HttpRoute, spec, Value::Null);
+    let why = told(&read(Kind::HttpRoute, object.clone()).unwrap_err());
+    let refused = Refused { key: Key::new(Kind::HttpRoute, "ns", "r"), object, reason: why.clone() };
+    let found = wanted(&statuses([server("s", "HTTP/1"), Event::Refused(Box::new(refused))]));
+    let no = accepted("False", "UnsupportedValue", &why, NOW);
+    assert_eq!(found, Some(json!({"parents": [entry(parent("s"), no)]})));
+}
+
+#[test]
+fn what_a_rule_wants_in_vain_stands_in_its_status() {
+    let spec =
+        json!({"parentRefs": [parent("s")], "rules": [{"filters": [{"type": "ExtensionRef", "extensionRef": {}}]}]});
+    let route = apply(Kind::HttpRoute, written(Kind::HttpRoute, spec, Value::Null));
+    let found = wanted(&statuses([server("s", "HTTP/1"), route])).unwrap();
+    let condition = &found["parents"][0]["conditions"][0];
+    assert_eq!(condition["status"], "True");
+    assert!(condition["message"].as_str().unwrap().starts_with("spec.rules[0].filters[0].type: "), "{condition}");
+}
+
+#[test]
+fn of_several_limits_the_oldest_is_accepted() {
+    let kind = Kind::HttpLocalRateLimitPolicy;
+    let limit = |name: &str, created: Option<&str>, status: Value| {
+        let target = json!({"group": GROUP, "kind": "Server", "name": "s"});
+        let mut value = written(kind, json!({"targetRef": target, "total": {"requestsPerSecond": 1}}), status);
+        value["metadata"]["name"] = json!(name);
+        if let Some(created) = created {
+            value["metadata"]["creationTimestamp"] = json!(created);
+        }
+        apply(kind, value)
+    };
+    let of = |events: Vec<Event>| {
+        let patches = statuses(events).wanted(NOW.parse().unwrap());
+        let said = |patch: &Patch| {
+            let condition = &patch.body["status"]["conditions"][0];
+            format!(
+                "{} {} {}",
+                patch.key.name,
+                condition["status"].as_str().unwrap(),
+                condition["reason"].as_str().unwrap()
+            )
+        };
+        patches.iter().map(said).collect::<Vec<_>>()
+    };
+    let no = |name: &str| limit(name, None, Value::Null);
+    assert_eq!(of(vec![no("a")]), ["a False NoMatchingTarget"]);
+    assert_eq!(of(vec![server("s", "gRPC"), no("a")]), ["a False NoMatchingTarget"], "nobody limits it");
+    let both = ["a False RateLimitReasonAlreadyExists", "b True Accepted"];
+    assert_eq!(of(vec![server("s", "HTTP/1"), no("a"), limit("b", Some(BEFORE), Value::Null)]), both);
+    assert_eq!(
+        of(vec![server("s", "HTTP/1"), no("b"), no("a")]),
+        ["a True Accepted", "b False RateLimitReasonAlreadyExists"]
+    );
+    let reference = json!({"group": GROUP, "kind": "Server", "name": "s"});
+    let said = json!({"conditions": accepted("True", "Accepted", "", BEFORE), "targetRef": reference});
+    assert_eq!(of(vec![server("s", "HTTP/1"), limit("a", None, said)]), Vec::<String>::new());
+}

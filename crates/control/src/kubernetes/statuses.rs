@@ -1,0 +1,117 @@
+//! Writes the statuses of routes and limits, while this process holds the lease for it.
+//!
+//! Answers wait for none of this. A wake-up only makes it look at what statuses should say; the timer is the retry.
+
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use weft_cluster::{
+    Event, Key,
+    k8s::jiff::Timestamp,
+    kubernetes::{Client, Written, write_status},
+    policy::status::Statuses,
+};
+use weft_telemetry::{Counter, Labels, Registry, Shard};
+
+/// The lease of Linkerd's, so that two control planes do not write at once.
+pub(super) const LEASE: &str = "policy-controller-write";
+/// How often everything is looked at, whether anything has changed or not; and how long a write may take to be seen.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Changes that come within this are written about together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// What is to be said, kept by who sees events and written by [`Writer::run`].
+pub(super) struct Writer {
+    statuses: Mutex<Statuses>,
+    changed: Notify,
+    meters: Meters,
+}
+
+struct Meters {
+    written: Counter,
+    outdated: Counter,
+    failed: Counter,
+}
+
+impl Writer {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let counters =
+            registry.counter("weft_status_writes_total", "Statuses of objects that were written, by what came of it.");
+        let counter = |result| counters.with(Shard::ADMIN, &Labels::new().with("result", result));
+        let meters = Meters { written: counter("written"), outdated: counter("outdated"), failed: counter("failed") };
+        Self { statuses: Mutex::default(), changed: Notify::new(), meters }
+    }
+
+    pub(super) fn see(&self, events: &[Event]) {
+        let mut statuses = self.statuses.lock();
+        // Each of them is taken in.
+        let changed = events.iter().filter(|event| statuses.apply(event)).count();
+        drop(statuses);
+        if changed > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Writes until `stop`, once everything is known: what was not listed yet would be said to be missing.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        client: Client,
+        mut holds: watch::Receiver<bool>,
+        mut synced: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
+        let run = async {
+            if synced.wait_for(|synced| *synced).await.is_err() {
+                return;
+            }
+            let mut written = HashMap::new();
+            loop {
+                if holds.wait_for(|holds| *holds).await.is_err() {
+                    return;
+                }
+                self.write(&client, &holds, &mut written).await;
+                let _ = tokio::time::timeout(AGAIN, self.changed.notified()).await;
+                tokio::time::sleep(TOGETHER).await;
+            }
+        };
+        stop.run_until_cancelled(run).await;
+    }
+
+    /// `written` is which version of an object was written about, and when: until it is seen it is not written about again.
+    async fn write(
+        &self,
+        client: &Client,
+        holds: &watch::Receiver<bool>,
+        written: &mut HashMap<Key, (String, Instant)>,
+    ) {
+        written.retain(|_, (_, at)| at.elapsed() < AGAIN);
+        let wanted = self.statuses.lock().wanted(Timestamp::now());
+        for patch in wanted {
+            if written.get(&patch.key).is_some_and(|(version, _)| *version == patch.version) {
+                continue;
+            }
+            // Whoever holds the lease next may write already.
+            if !*holds.borrow() {
+                return;
+            }
+            let object = patch.key.to_string();
+            match write_status(client, &patch).await {
+                Written::Done => self.meters.written.inc(),
+                Written::Outdated => {
+                    tracing::debug!(object, "status not written: the object has changed");
+                    self.meters.outdated.inc();
+                }
+                Written::Failed(reason) => {
+                    tracing::warn!(object, reason, "status not written");
+                    self.meters.failed.inc();
+                }
+            }
+            written.insert(patch.key, (patch.version, Instant::now()));
+        }
+    }
+}
