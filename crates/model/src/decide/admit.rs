@@ -44,20 +44,45 @@ static DEFAULT_ROUTE: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("def
 /// follow another route here than it is served by there. In [`CLIENT_ID`] routes see what the client has proved, as the
 /// server does, and never what it wrote there.
 pub fn admit<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
+    in_every_reading(policy, client, request, |_, refused| refused).unwrap_or_else(|refused| refused)
+}
+
+/// What could let in a request that is denied: the authorizations of the route that it follows, then the server's. Nothing if it is let in,
+/// or follows no route. For who explains a refusal.
+pub fn considered<'p>(
+    policy: &'p ServerPolicy,
+    client: &Client<'_>,
+    request: &dyn RequestView,
+) -> Vec<&'p Authorization> {
+    let of = |served: &Served<'_>, _: Admission<'p>| {
+        let followed = follow(&policy.protocol, served);
+        followed.map(|f| f.authorizations.iter().chain(&policy.authorizations).collect()).unwrap_or_default()
+    };
+    in_every_reading(policy, client, request, of).err().unwrap_or_default()
+}
+
+/// What is said to the request as it is written, if it is let in in every reading; else what `refused` makes of the first that is not.
+fn in_every_reading<'p, R>(
+    policy: &'p ServerPolicy,
+    client: &Client<'_>,
+    request: &dyn RequestView,
+    refused: impl Fn(&Served<'_>, Admission<'p>) -> R,
+) -> Result<Admission<'p>, R> {
     let written = Served { request, client, path: None };
     let admission = admit_served(policy, &written);
     if !matches!(admission, Admission::Permitted { .. }) {
-        return admission;
+        return Err(refused(&written, admission));
     }
     for reading in readings(request.path()) {
-        match admit_served(policy, &Served { path: Some(&reading.path), ..written }) {
+        let served = Served { path: Some(&reading.path), ..written };
+        match admit_served(policy, &served) {
             Admission::Permitted { .. } => {}
             // A route may be written with the escapes of its requests.
             Admission::NoRoute if !reading.other_segments => {}
-            refused => return refused,
+            other => return Err(refused(&served, other)),
         }
     }
-    admission
+    Ok(admission)
 }
 
 /// A request as its server gets it.
@@ -281,5 +306,18 @@ mod tests {
         }
         let client = Client { addr: "127.0.0.1".parse().unwrap(), tls: ClientTls::None };
         assert_eq!(admit(&with_routes, &client, &Get("/other", "")), Admission::NoRoute);
+        // What could have let in is what is told of, in the reading that is refused.
+        let stranger = Client { addr: "10.0.0.1".parse().unwrap(), tls: ClientTls::None };
+        for (path, names) in [
+            ("/open", vec![]),
+            ("/closed", vec!["all-authenticated"]),
+            ("/open/../closed", vec!["all-authenticated"]),
+            ("/open/../other", vec![]),
+            ("/other", vec![]),
+        ] {
+            let told: Vec<&str> =
+                considered(&with_routes, &stranger, &Get(path, "")).into_iter().map(|a| a.meta.name()).collect();
+            assert_eq!(told, names, "{path}");
+        }
     }
 }

@@ -57,9 +57,45 @@ fn authorize<'p>(
     authorizations: impl IntoIterator<Item = &'p Authorization>,
     client: &Client<'_>,
 ) -> Option<&'p Authorization> {
-    authorizations
-        .into_iter()
-        .find(|a| a.networks.iter().any(|n| in_network(n, client.addr)) && proves(&a.authentication, client.tls))
+    authorizations.into_iter().find(|a| in_networks(&a.networks, client.addr) && proves(&a.authentication, client.tls))
+}
+
+/// What of one authorization a client does not meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unmet {
+    /// Its address is in none of the networks.
+    pub network: bool,
+    /// It does not speak mesh TLS.
+    pub tls: bool,
+    /// It has no identity, or none of those that are let in.
+    pub identity: bool,
+}
+
+impl Unmet {
+    pub fn count(self) -> usize {
+        [self.network, self.tls, self.identity].into_iter().filter(|unmet| *unmet).count()
+    }
+}
+
+/// Why `authorization` does not let `client` in; nothing if it does. For who explains a refusal.
+pub fn unmet(authorization: &Authorization, client: &Client<'_>) -> Unmet {
+    let Authorization { meta: _, networks, authentication } = authorization;
+    let anybody = |suffixes: &[IdentitySuffix]| suffixes.iter().any(|s| s.0.is_empty());
+    let proves = proves(authentication, client.tls);
+    let identity = match authentication {
+        Authentication::TlsAuthenticated { suffixes, .. } if client.tls == ClientTls::None => !anybody(suffixes),
+        Authentication::TlsAuthenticated { .. } => true,
+        Authentication::Unauthenticated | Authentication::TlsUnauthenticated => false,
+    };
+    Unmet {
+        network: !in_networks(networks, client.addr.to_canonical()),
+        tls: !proves && client.tls == ClientTls::None,
+        identity: !proves && identity,
+    }
+}
+
+fn in_networks(networks: &[NetworkMatch], addr: IpAddr) -> bool {
+    networks.iter().any(|n| in_network(n, addr))
 }
 
 fn in_network(network: &NetworkMatch, addr: IpAddr) -> bool {
@@ -119,6 +155,53 @@ mod tests {
                 })
                 .collect();
             assert_eq!(got, expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_unmet_is_what_keeps_out() {
+        let id: Identity = "a.b.serviceaccount.identity.linkerd.cluster.local".parse().unwrap();
+        let networks =
+            vec![NetworkMatch { net: "10.0.0.0/8".parse().unwrap(), except: vec!["10.9.0.0/16".parse().unwrap()] }];
+        let of = |identities: &[&str], suffixes: &[&str]| Authentication::TlsAuthenticated {
+            identities: identities.iter().map(|i| i.parse().unwrap()).collect(),
+            suffixes: suffixes.iter().map(|s| IdentitySuffix((*s).to_owned())).collect(),
+        };
+        let all = [
+            Authentication::Unauthenticated,
+            Authentication::TlsUnauthenticated,
+            of(&[], &[""]),
+            of(&["a.b.serviceaccount.identity.linkerd.cluster.local"], &[]),
+            of(&["c.b.serviceaccount.identity.linkerd.cluster.local"], &["x"]),
+        ];
+        let unmet_of = |network, tls, identity| Unmet { network, tls, identity };
+        for (i, authentication) in all.into_iter().enumerate() {
+            let authorization =
+                Authorization { meta: Meta::default_named("a"), networks: networks.clone(), authentication };
+            for (addr, network) in
+                [("10.1.1.1", false), ("::ffff:10.1.1.1", false), ("10.9.1.1", true), ("fd00::1", true)]
+            {
+                for (tls, expected) in [
+                    (ClientTls::None, [(false, false), (true, false), (true, false), (true, true), (true, true)]),
+                    (
+                        ClientTls::Unauthenticated,
+                        [(false, false), (false, false), (false, true), (false, true), (false, true)],
+                    ),
+                    (
+                        ClientTls::Identity(&id),
+                        [(false, false), (false, false), (false, false), (false, false), (false, true)],
+                    ),
+                ] {
+                    let client = Client { addr: addr.parse().unwrap(), tls };
+                    let unmet = unmet(&authorization, &client);
+                    assert_eq!(unmet, unmet_of(network, expected[i].0, expected[i].1), "{authorization:?} {client:?}");
+                    assert_eq!(
+                        unmet.count() == 0,
+                        permit([&authorization], &client).is_some(),
+                        "{authorization:?} {client:?}"
+                    );
+                }
+            }
         }
     }
 
