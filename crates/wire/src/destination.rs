@@ -1,13 +1,13 @@
 //! What is behind a target: `io.linkerd.proxy.destination.Destination`.
 
 use crate::{
-    Error, GrpcServer, Incoming, MAX_MESSAGE_BYTES, Outgoing, Transport, endpoint, profile,
+    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport, endpoint, net, profile, shown,
     stream::{incoming, incoming_parts, outgoing},
 };
 use linkerd2_proxy_api::destination::{
     self as proto, destination_client::DestinationClient, destination_server::DestinationServer,
 };
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future, net::SocketAddr};
 use tonic::{Request, Response, Status, async_trait};
 use weft_model::{EndpointUpdate, Profile};
 
@@ -41,6 +41,80 @@ impl<T: Transport> Client<T> {
         let stream = self.0.get_profile(lookup(path, context)).await?.into_inner();
         Ok(incoming(stream, profile::decode))
     }
+}
+
+/// What people are shown of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownEndpoint {
+    pub addr: SocketAddr,
+    pub weight: u32,
+    pub labels: BTreeMap<String, String>,
+    /// JSON.
+    pub http2: Option<String>,
+}
+
+/// A step from one set of endpoints to another, as people are shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShownStep {
+    Add(Vec<ShownEndpoint>),
+    Remove(Vec<SocketAddr>),
+    None,
+}
+
+impl<T: Transport> Client<T> {
+    /// The endpoints of `path`, to be shown.
+    pub async fn show(&mut self, path: &str, context: &str) -> Result<Incoming<ShownStep>, Error> {
+        let asked = proto::GetDestination { scheme: "http:".to_owned(), ..lookup(path, context) };
+        Ok(incoming(self.0.get(asked).await?.into_inner(), shown_step))
+    }
+
+    /// The first profile of `path` as JSON.
+    pub async fn show_profile(&mut self, path: &str, context: &str) -> Result<String, Error> {
+        let mut stream = self.0.get_profile(lookup(path, context)).await?.into_inner();
+        let first = stream.message().await?;
+        first.map(|profile| shown::json(&profile)).ok_or_else(|| ended().into())
+    }
+}
+
+fn ended() -> Status {
+    Status::unavailable("the stream ended before its first message")
+}
+
+/// The step to a set from none, as [`Client::show`] gives it.
+///
+/// # Errors
+/// The protocol has no words for one of them.
+pub fn show(update: &EndpointUpdate) -> Result<ShownStep, Invalid> {
+    shown_step(endpoint::encode_update(update)?)
+}
+
+/// The message of a profile as JSON.
+///
+/// # Errors
+/// As [`show`].
+pub fn show_profile(profile: &Profile) -> Result<String, Invalid> {
+    Ok(shown::json(&profile::encode(profile)?))
+}
+
+fn shown_step(update: proto::Update) -> Result<ShownStep, Invalid> {
+    let Some(update) = update.update else { return Err(Invalid::missing("update")) };
+    Ok(match update {
+        proto::update::Update::Add(proto::WeightedAddrSet { addrs, metric_labels }) => {
+            let mut endpoints = vec![];
+            for addr in addrs {
+                let proto::WeightedAddr { addr, weight, metric_labels: own, http2, .. } = addr;
+                let addr = addr.ok_or_else(|| Invalid::missing("addr"))?;
+                let labels = metric_labels.iter().map(|(k, v)| (k.clone(), v.clone())).chain(own).collect();
+                let http2 = http2.map(|params| shown::json(&params));
+                endpoints.push(ShownEndpoint { addr: net::decode_addr(addr)?, weight, labels, http2 });
+            }
+            ShownStep::Add(endpoints)
+        }
+        proto::update::Update::Remove(proto::AddrSet { addrs }) => {
+            ShownStep::Remove(addrs.into_iter().map(net::decode_addr).collect::<Result<_, _>>()?)
+        }
+        proto::update::Update::NoEndpoints(_) => ShownStep::None,
+    })
 }
 
 fn lookup(path: &str, context: &str) -> proto::GetDestination {

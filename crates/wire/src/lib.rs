@@ -24,6 +24,7 @@ mod meta;
 mod net;
 mod profile;
 mod route;
+mod shown;
 mod stream;
 mod time;
 

@@ -4,7 +4,7 @@ mod authorization;
 pub(crate) mod policy;
 
 use crate::{
-    Error, GrpcServer, Incoming, MAX_MESSAGE_BYTES, Outgoing, Transport, net,
+    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport, net, shown,
     stream::{cannot_say, first, incoming, outgoing, refused},
 };
 use linkerd2_proxy_api::inbound::{
@@ -38,6 +38,20 @@ impl<T: Transport> Client<T> {
         let spec = proto::PortSpec { workload: workload.to_owned(), port: port.into() };
         Ok(incoming(self.0.watch_port(spec).await?.into_inner(), policy::decode))
     }
+
+    /// The present policy of `port` as JSON.
+    pub async fn show(&mut self, workload: &str, port: u16) -> Result<String, Error> {
+        let spec = proto::PortSpec { workload: workload.to_owned(), port: port.into() };
+        Ok(shown::json(&self.0.get_port(spec).await?.into_inner()))
+    }
+}
+
+/// The message of a policy as JSON.
+///
+/// # Errors
+/// The protocol has no words for it.
+pub fn show(policy: &ServerPolicy) -> Result<String, Invalid> {
+    Ok(shown::json(&policy::encode(policy)?))
 }
 
 /// An inbound policy service. The connection's extensions and the metadata are in the request.

@@ -9,7 +9,7 @@ mod rule;
 use crate::{
     Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
     error::{Within, require},
-    net,
+    net, shown,
     stream::{cannot_say, first, incoming, outgoing, refused},
 };
 use linkerd2_proxy_api::outbound::{
@@ -49,13 +49,29 @@ impl<T: Transport> Client<T> {
 
     /// The policy of `target`, and each that follows it.
     pub async fn watch(&mut self, workload: &str, target: Target) -> Result<Incoming<ClientPolicy>, Error> {
-        let target = match target {
-            Target::Addr(addr) => proto::traffic_spec::Target::Addr(net::encode_addr(addr)),
-            Target::Authority(authority) => proto::traffic_spec::Target::Authority(authority),
-        };
-        let spec = proto::TrafficSpec { source_workload: workload.to_owned(), target: Some(target) };
-        Ok(incoming(self.0.watch(spec).await?.into_inner(), policy::decode))
+        Ok(incoming(self.0.watch(spec(workload, target)).await?.into_inner(), policy::decode))
     }
+
+    /// The present policy of `target` as JSON.
+    pub async fn show(&mut self, workload: &str, target: Target) -> Result<String, Error> {
+        Ok(shown::json(&self.0.get(spec(workload, target)).await?.into_inner()))
+    }
+}
+
+/// The message of a policy as JSON.
+///
+/// # Errors
+/// The protocol has no words for it.
+pub fn show(policy: &ClientPolicy) -> Result<String, Invalid> {
+    Ok(shown::json(&policy::encode(policy)?))
+}
+
+fn spec(workload: &str, target: Target) -> proto::TrafficSpec {
+    let target = match target {
+        Target::Addr(addr) => proto::traffic_spec::Target::Addr(net::encode_addr(addr)),
+        Target::Authority(authority) => proto::traffic_spec::Target::Authority(authority),
+    };
+    proto::TrafficSpec { source_workload: workload.to_owned(), target: Some(target) }
 }
 
 /// An outbound policy service. The connection's extensions and the metadata are in the request.

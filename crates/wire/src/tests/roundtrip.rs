@@ -4,7 +4,7 @@ use super::{any, policies};
 use crate::{
     Invalid, endpoint,
     identity::{Certificate, CertifyRequest},
-    inbound, outbound, profile,
+    inbound, outbound, profile, shown,
     transport_header::{SessionProtocol, TransportHeader},
     trust::{self, TrustBundle},
     work::{self, Progress},
@@ -12,14 +12,17 @@ use crate::{
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
 
-/// `value` encoded, sent, received and decoded.
-fn across<T, P: Message + Default>(
+/// `value` encoded, sent, received and decoded; and people could be shown it.
+fn across<T, P: Message + Default + std::fmt::Debug>(
     value: &T,
     encode: impl Fn(&T) -> Result<P, Invalid>,
     decode: impl Fn(P) -> Result<T, Invalid>,
 ) -> Result<T, String> {
     let bytes = encode(value).map_err(|e| format!("encoding: {e}"))?.encode_to_vec();
     let message = P::decode(bytes.as_slice()).map_err(|e| e.to_string())?;
+    if !shown::is_read(&message) {
+        return Err(format!("showing: {message:?}"));
+    }
     decode(message).map_err(|e| format!("decoding: {e}"))
 }
 
