@@ -4,7 +4,8 @@
 //! ```text
 //! files ─► manifest ─► Object ─┬─► workload ─► the programs and pods that should run, with inject ─► a proxy's environment
 //!                              └─► Event ─► source ─┐
-//! API server ─► kubernetes ─► Event ────────────────┴─► index ─► Answer per Question ─► (control) gRPC streams
+//! API server ─► kubernetes ─► Event ────────────────┴─► index ─► Answer per Question ─┬─► (control) gRPC streams
+//!                                                                                     └─► can: what a policy would say
 //! ```
 //!
 //! Everything but `kubernetes`, which talks to the API server, and `download`, is a pure function or a plain state machine: no sockets, no
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod annotation;
+pub mod can;
 pub mod chart;
 pub mod download;
 pub mod index;

@@ -10,14 +10,22 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{TcpStream, UnixStream},
     sync::mpsc,
+};
+use weft_cluster::{
+    Event, Key, Object,
+    index::Settings,
+    source::{self, Resync},
 };
 use weft_transport::fdpass;
 
@@ -72,6 +80,8 @@ pub struct Logs {
 
 /// Lines that wait for who asked.
 const BACKLOG: usize = 256;
+/// How long it may take to hear of everything that there is.
+const HELD: Duration = Duration::from_secs(30);
 
 impl Client {
     /// For the mesh of a state folder; `None` is the usual one.
@@ -184,6 +194,43 @@ impl Client {
         let (_, fds) = self.done(&Question::Dial(addr)).await?;
         let socket = fds.into_iter().next().ok_or_else(|| Error::Answer("no socket".into()))?;
         TcpStream::from_std(socket.into()).map_err(Error::io("using a socket of the mesh"))
+    }
+
+    /// What holds for the whole mesh, and everything that its control plane is told of, at this moment.
+    ///
+    /// # Errors
+    /// No mesh runs, or it does not tell everything in time.
+    pub async fn held(&self) -> Result<(Settings, Vec<Object>), Error> {
+        let settings = match self.ask(&Question::Settings).await? {
+            (_, Answer::Settings(settings), _) => *settings,
+            (_, other, _) => return Err(unexpected(other)),
+        };
+        let held = tokio::time::timeout(HELD, self.objects()).await;
+        let objects = held.map_err(|_| Error::Answer(format!("not all of its objects within {HELD:?}")))??;
+        Ok((settings, objects))
+    }
+
+    /// As the control plane hears of them.
+    async fn objects(&self) -> Result<Vec<Object>, Error> {
+        let socket = state::events_socket(&self.state_dir);
+        let stream = UnixStream::connect(socket).await.map_err(Error::io("asking the mesh for its objects"))?;
+        let limit = u64::try_from(source::MAX_LINE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+        let (mut reader, mut resync) = (BufReader::new(stream), Resync::default());
+        let mut objects: BTreeMap<Key, Object> = BTreeMap::new();
+        loop {
+            let mut line = String::new();
+            let read = (&mut reader).take(limit).read_line(&mut line).await;
+            if read.map_err(Error::io("hearing of the mesh's objects"))? == 0 {
+                return Err(Error::Answer("not all of its objects: it has ended".into()));
+            }
+            for event in resync.line(line.trim_end()).map_err(|e| Error::Answer(e.to_string()))? {
+                match event {
+                    Event::Apply(object) => drop(objects.insert(object.key(), object)),
+                    Event::Delete(key) => drop(objects.remove(&key)),
+                    Event::Synced => return Ok(objects.into_values().collect()),
+                }
+            }
+        }
     }
 
     /// Says what needs no answer but that it was done.

@@ -6,6 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
+use weft_cluster::index::Settings;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
@@ -18,6 +19,8 @@ pub(crate) enum Question {
     Hide(PathBuf),
     /// The answer has the socket.
     Dial(SocketAddr),
+    /// What holds for the whole mesh.
+    Settings,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,5 +29,6 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     /// Any number of them.
     Line(LogLine),
+    Settings(Box<Settings>),
     Refused(String),
 }

@@ -188,7 +188,7 @@ fn slice_port(service: &ServiceFacts, slice: &SliceFacts, port: u16) -> Option<u
 }
 
 /// A port that the Service does not declare is used as it is.
-fn target_port(service: &ServiceFacts, pod: &PodFacts, port: u16) -> Option<u16> {
+pub(super) fn target_port(service: &ServiceFacts, pod: &PodFacts, port: u16) -> Option<u16> {
     match service.port(port).map(|p| &p.target) {
         None => Some(port),
         Some(TargetPort::Number(number)) => Some(*number),

@@ -45,6 +45,10 @@ impl Store {
         self.pods.get(&(namespace.to_owned(), name.to_owned()))
     }
 
+    pub(super) fn all_pods(&self) -> impl Iterator<Item = (&Id, &PodFacts)> {
+        self.pods.iter()
+    }
+
     pub(super) fn token(&self, sha256: &str) -> Option<&Token> {
         self.tokens.get(sha256)
     }

@@ -69,6 +69,10 @@ impl Cluster {
         Self(client)
     }
 
+    pub(super) fn client(&self) -> Client {
+        self.0.clone()
+    }
+
     /// The namespace that is meant where none is named: the context's.
     pub fn own_namespace(&self) -> &str {
         self.0.default_namespace()

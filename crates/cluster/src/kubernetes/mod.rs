@@ -13,6 +13,7 @@
 mod client;
 mod cluster;
 mod events;
+mod everything;
 mod forward;
 mod lease;
 mod lookup;

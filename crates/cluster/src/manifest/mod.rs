@@ -21,7 +21,7 @@ pub use files::{Stamp, stamp};
 pub(crate) use path::Path as FieldPath;
 
 use crate::{Key, Object};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::{
     collections::{HashMap, HashSet},
@@ -171,6 +171,44 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document<'_>>, Unreadable> {
         return Err(Unreadable { line: 1, message, remedy: "split it" });
     }
     Ok(chunks.into_iter().map(Document).collect())
+}
+
+/// What one document says, and where.
+pub(crate) struct Typed<T> {
+    pub(crate) value: T,
+    pub(crate) lines: Lines,
+}
+
+/// The lines of a document's fields.
+pub(crate) struct Lines(document::Node);
+
+impl Lines {
+    /// Of a field, such as `cases[1].client`, or of the nearest thing around it.
+    pub(crate) fn of(&self, field: &str) -> u32 {
+        self.0.line_of(&path::Path::of_text(field))
+    }
+}
+
+/// The one document of a text, which has the fields of `T` and no others.
+pub(crate) fn typed_document<T: DeserializeOwned>(text: &str) -> Result<Typed<T>, Unreadable> {
+    let documents = documents(text)?;
+    let one = |count| Unreadable {
+        line: 1,
+        message: format!("there are {count} documents in it"),
+        remedy: "write one document",
+    };
+    let [document] = documents.as_slice() else { return Err(one(documents.len())) };
+    let node = document::parse(&document.0)?;
+    let value = serde_path_to_error::deserialize(node.to_json()).map_err(|error| {
+        let at = path::Path::from(error.path());
+        let line = node.line_of(&at);
+        let message = match at.to_string() {
+            at if at.is_empty() => error.into_inner().to_string(),
+            at => format!("{at}: {}", error.into_inner()),
+        };
+        Unreadable { line, message, remedy: "correct the field" }
+    })?;
+    Ok(Typed { value, lines: Lines(node) })
 }
 
 /// The value of a text with one document; none is `null`.

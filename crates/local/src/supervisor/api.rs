@@ -69,6 +69,7 @@ impl Answers {
                 std::future::pending().await
             }
             Question::Hide(folder) => say(&stream, &answer(self.context.node.hide(folder).await)).await,
+            Question::Settings => say(&stream, &Answer::Settings(Box::new(self.context.settings.clone()))).await,
             Question::Dial(to) => match self.context.node.dial_fd(Net::Bridge, to, CONNECT).await {
                 Ok(fd) => give(&stream, &Answer::Done, &fd).await,
                 Err(error) => say(&stream, &Answer::Refused(error.to_string())).await,

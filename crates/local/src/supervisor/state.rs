@@ -40,6 +40,10 @@ pub(crate) fn api_socket(state_dir: &Path) -> PathBuf {
     state_dir.join("run/api.sock")
 }
 
+pub(crate) fn events_socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("run/events.sock")
+}
+
 pub(crate) fn logs(state_dir: &Path) -> PathBuf {
     state_dir.join("logs")
 }
@@ -106,7 +110,7 @@ impl StateDir {
     }
 
     pub(crate) fn events_socket(&self) -> PathBuf {
-        self.path.join("run/events.sock")
+        events_socket(&self.path)
     }
 
     /// Makes the folder of a pod's proxy with its token; `owner` is the user that the proxy runs as, where there is one.

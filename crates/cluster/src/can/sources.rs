@@ -1,0 +1,73 @@
+//! From objects, wherever they come from, to the index that answers.
+
+use crate::{
+    Event, Index, Object,
+    index::{DefaultPolicyName, Platform, Settings},
+    install,
+    object::namespace_of,
+    workload::{Status, template},
+};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use weft_model::policy::inbound::DefaultPolicy;
+
+/// Of manifests that nobody runs yet: each Deployment is one pod of its name, for all its pods are alike. None has an address.
+pub fn of_manifests(objects: impl IntoIterator<Item = Object>, settings: Settings) -> Index {
+    let objects: Vec<Object> = objects.into_iter().collect();
+    let namespaces: BTreeMap<String, Namespace> = objects
+        .iter()
+        .filter_map(|object| match object {
+            Object::Namespace(namespace) => Some((object.key().name, (**namespace).clone())),
+            _ => None,
+        })
+        .collect();
+    let control = settings.control_namespace.clone();
+    let pod = |deployment: &Deployment| {
+        let namespace = namespaces.get(namespace_of(&deployment.metadata));
+        let template = template(deployment, namespace, &control);
+        let running = Status { ips: vec![], running: true, ready: true, terminating: false };
+        Object::Pod(Box::new(template.pod(&template.deployment, &running)))
+    };
+    let pods: Vec<Object> = objects
+        .iter()
+        .filter_map(|object| match object {
+            Object::Deployment(deployment) => Some(pod(deployment)),
+            _ => None,
+        })
+        .collect();
+    of_objects(objects.into_iter().chain(pods), settings)
+}
+
+/// Of what a supervisor holds, or an API server.
+pub fn of_objects(objects: impl IntoIterator<Item = Object>, settings: Settings) -> Index {
+    let mut index = Index::new(settings);
+    for object in objects {
+        index.apply(Event::Apply(object));
+    }
+    index
+}
+
+/// What holds for the whole mesh of a cluster, by the values that its installation tells.
+pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
+    let default = Settings::default();
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let networks = |text: String| text.split(',').filter_map(|net| net.trim().parse().ok()).collect();
+    let probes = values["policyController"]["probeNetworks"].as_array();
+    let default_policy = text(&values["proxy"]["defaultInboundPolicy"]).and_then(|name| name.parse().ok());
+    Settings {
+        control_namespace: control_namespace.to_owned(),
+        trust_domain: install::trust_domain(values),
+        cluster_domain: text(&values["clusterDomain"]).unwrap_or(default.cluster_domain),
+        cluster_networks: text(&values["clusterNetworks"]).map_or(default.cluster_networks, networks),
+        probe_networks: probes
+            .map_or(default.probe_networks, |all| all.iter().filter_map(|net| net.as_str()?.parse().ok()).collect()),
+        scrape_networks: vec![],
+        default_policy: default_policy
+            .map_or(default.default_policy, |policy: DefaultPolicy| DefaultPolicyName(policy)),
+        opaque_ports: default.opaque_ports,
+        platform: Platform::Kubernetes,
+        ipv6: !values["disableIPv6"].as_bool().unwrap_or(true),
+        hint: default.hint,
+    }
+}
