@@ -17,6 +17,7 @@ pub mod ca;
 pub mod certificate;
 pub mod check;
 mod config;
+pub mod diagnostics;
 mod digest;
 mod error;
 mod events;

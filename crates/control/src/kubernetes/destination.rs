@@ -27,7 +27,7 @@ use weft_cluster::{
 use weft_model::{ProtocolHint, decide::cidr::Cidr, policy::inbound::DefaultPolicy};
 
 /// What the answers depend on, and namespaces, which say who was to get a proxy.
-fn watched() -> Vec<Kind> {
+pub fn watched() -> Vec<Kind> {
     let mut watched = vec![Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Namespace];
     watched.extend(policy::KINDS);
     watched

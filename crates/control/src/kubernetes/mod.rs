@@ -16,7 +16,7 @@ mod injector;
 mod missed;
 mod statuses;
 
-pub use destination::{Destination, Validator};
+pub use destination::{Destination, Validator, watched};
 pub use identity::Identity;
 pub use injector::ProxyInjector;
 

@@ -29,7 +29,7 @@ pub(super) fn require_identity<T>(request: &Request<T>) -> Result<CancellationTo
 }
 
 /// `name`, `name:port`, `ip`, `ip:port`, `[ip]:port`.
-pub(super) fn target(path: &str) -> Result<Target, Status> {
+pub(crate) fn target(path: &str) -> Result<Target, Status> {
     if path.len() > MAX_TEXT_BYTES {
         return Err(Status::invalid_argument("the path is too long"));
     }

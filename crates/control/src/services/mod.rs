@@ -1,6 +1,6 @@
 //! The gRPC services, each a thin layer between `wire` and the hub or the CA.
 
-mod ask;
+pub(crate) mod ask;
 mod certify;
 mod destination;
 mod holders;

@@ -96,7 +96,7 @@ pub(super) fn free() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-fn destination(dir: &Path) -> Mode {
+pub(super) fn destination(dir: &Path) -> Mode {
     Mode::Destination(Destination {
         destination: free(),
         policy: free(),
@@ -118,7 +118,7 @@ fn validator(dir: &Path, name: &str) -> Validator {
     Validator { addr: free(), tls }
 }
 
-fn objects(api: &FakeApi) {
+pub(super) fn objects(api: &FakeApi) {
     api.put(json!({"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "east"}}}));
     api.put(json!({"kind": "Service", "metadata": {"name": "web", "namespace": "emojivoto"},
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]}}));

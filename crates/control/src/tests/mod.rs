@@ -2,6 +2,7 @@
 
 mod answers;
 mod certificates;
+mod diagnostics;
 mod injector;
 mod kubernetes;
 mod lab;
