@@ -1,16 +1,23 @@
 //! The words of the command line.
 
+mod diagnostics;
 mod inject;
 mod install;
 mod mesh;
+mod policy;
 mod profile;
 #[cfg(test)]
 mod reference;
 mod refused;
 
+pub(crate) use diagnostics::{
+    Ask, ControllerMetrics, Diagnostics, DiagnosticsCommand, Endpoints, MessageOutput, Policy as DiagnosticsPolicy,
+    Profile as DiagnosticsProfile, ProxyMetrics,
+};
 pub(crate) use inject::{Inject, InjectOptions, ManifestFormat, ProxyOptions, Uninject};
 pub(crate) use install::{GivenValues, Install, InstallOnly, InstallOptions, Prune, ToCluster, Uninstall, Upgrade};
 pub(crate) use mesh::{Check, CheckOutput, Identity, Output, Ps, ToMesh, Version};
+pub(crate) use policy::{Authz, Can, Policy, PolicyCommand, Test, TestOutput, TextOutput};
 pub(crate) use profile::Profile;
 pub(crate) use refused::told as told_of_linkerds;
 
@@ -62,6 +69,13 @@ pub(crate) enum Command {
     Version(Version),
     /// Prints a ServiceProfile made from what describes a service. This version's control plane does not carry out ServiceProfiles yet.
     Profile(Profile),
+    /// Lists who lets somebody in to a workload: routes, Servers and authorizations.
+    Authz(Authz),
+    /// Prints what the control plane tells proxies, and what its processes and the proxies tell of themselves.
+    #[command(visible_alias = "dg")]
+    Diagnostics(Box<Diagnostics>),
+    /// Says what policies would say to requests before there are any.
+    Policy(Box<Policy>),
     /// Prints the certificates by which pods prove who they are.
     Identity(Identity),
     /// Prints a script by which a shell completes weft's words: source <(weft completion bash).

@@ -32,7 +32,8 @@ fn main() -> ExitCode {
             }
             // Help goes to standard output, and is no failure.
             let _ = told.print();
-            return if told.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            let wrong = if is_policy(&arguments) { commands::policy::UNKNOWN.into() } else { ExitCode::FAILURE };
+            return if told.use_stderr() { wrong } else { ExitCode::SUCCESS };
         }
     };
     match run(args, named) {
@@ -42,6 +43,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whose status says "denied" where others say that something is wrong.
+fn is_policy(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        match &*word {
+            "--state" => drop(words.next()),
+            word if word.starts_with("--state=") => {}
+            word => return word == "policy",
+        }
+    }
+    false
 }
 
 fn run(args: Args, named: bool) -> anyhow::Result<ExitCode> {
@@ -65,6 +79,9 @@ fn run(args: Args, named: bool) -> anyhow::Result<ExitCode> {
         Command::Version(version) => runtime()?.block_on(commands::version::run(&folder, version)),
         Command::Uninstall(uninstall) => runtime()?.block_on(commands::uninstall::run(&folder, uninstall)),
         Command::Profile(profile) => runtime()?.block_on(commands::profile::run(&folder, profile)),
+        Command::Authz(authz) => runtime()?.block_on(commands::authz::run(&folder, authz)),
+        Command::Diagnostics(asked) => runtime()?.block_on(commands::diagnostics::run(&folder, *asked)),
+        Command::Policy(policy) => Ok(runtime()?.block_on(commands::policy::run(&folder, *policy))),
         Command::Identity(identity) => runtime()?.block_on(commands::identity::run(&folder, identity)),
         Command::Completion(completion) => Ok(commands::completion::run(&completion)),
         Command::ControlPlane(process) => runtime()?.block_on(commands::control_plane::run(*process)),

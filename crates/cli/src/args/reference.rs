@@ -8,7 +8,8 @@ const HEAD: &str = "# The commands of weft
 Made from the words that `weft` reads; do not edit. To make it anew:
 `WEFT_UPDATE=1 cargo test --workspace --bins the_reference_is_what_the_commands_read`.
 
-Exit status 0 is success and 1 any failure, words that are not understood included. What goes on is told on standard error.
+Exit status 0 is success and 1 any failure, words that are not understood included; of `weft policy` 1 is \"denied\" or \"not as
+expected\", and 2 any failure. What goes on is told on standard error.
 Commands that ask a mesh mean the one that is named, by `--local`, `--state DIR`, `--kubeconfig FILE` or `--context NAME`; else the one
 that runs in the state folder; else the cluster of the kubeconfig. Where there are both the chosen one is named, and the commands that
 print what changes a cluster (`install`, `upgrade`, `prune`, `uninstall`) want it named.
@@ -19,16 +20,23 @@ pub(super) fn markdown(mut root: Command) -> String {
     let mut text = HEAD.to_owned();
     let globals: Vec<&Arg> = root.get_arguments().filter(|arg| arg.is_global_set()).collect();
     let _ = write!(text, "\n## Flags of every command\n\n{}", table(globals.into_iter()));
-    for command in root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+    commands(&root, "weft", &mut text);
+    text
+}
+
+/// Each command of `of`, and behind it those that it has itself.
+fn commands(of: &Command, path: &str, text: &mut String) {
+    for command in of.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
         let about = sentence(&command.get_about().map(ToString::to_string).unwrap_or_default());
-        let _ = write!(text, "\n## weft {}\n\n{about}\n", command.get_name());
+        let path = format!("{path} {}", command.get_name());
+        let _ = write!(text, "\n## {path}\n\n{about}\n");
         let own = |arg: &&Arg| !arg.is_global_set() && !arg.is_hide_set() && !is_usual(arg);
         let arguments: Vec<&Arg> = command.get_arguments().filter(own).collect();
         if !arguments.is_empty() {
             let _ = write!(text, "\n{}", table(arguments.into_iter()));
         }
+        commands(command, &path, text);
     }
-    text
 }
 
 /// What clap gives every command.

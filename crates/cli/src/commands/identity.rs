@@ -112,7 +112,7 @@ async fn trust_domain(cluster: &Cluster, to: &ToCluster) -> anyhow::Result<Strin
 }
 
 /// Where the proxy of a pod listens for such questions.
-fn admin(pod: &Pod) -> Option<u16> {
+pub(super) fn admin(pod: &Pod) -> Option<u16> {
     let spec = pod.spec.as_ref()?;
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());

@@ -1,15 +1,18 @@
 //! One file per command.
 
+pub(crate) mod authz;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod control_plane;
 pub(crate) mod demo;
+pub(crate) mod diagnostics;
 pub(crate) mod down;
 pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod meant;
+pub(crate) mod policy;
 pub(crate) mod profile;
 pub(crate) mod prune;
 pub(crate) mod ps;

@@ -84,6 +84,7 @@ pub(crate) fn answer(state: &Path, status: &Status) {
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) ok: bool,
+    pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
@@ -91,7 +92,12 @@ pub(crate) struct Told {
 impl From<Output> for Told {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+        Self {
+            ok: output.status.success(),
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 }
 

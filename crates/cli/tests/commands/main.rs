@@ -6,4 +6,5 @@ mod completion;
 mod download;
 mod lab;
 mod meant;
+mod policy;
 mod profile;

@@ -17,6 +17,7 @@ mod end;
 mod failure;
 mod first_day;
 mod folders;
+mod foretold;
 mod harness;
 mod hostile;
 mod logs;
