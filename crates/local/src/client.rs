@@ -227,6 +227,7 @@ impl Client {
                 match event {
                     Event::Apply(object) => drop(objects.insert(object.key(), object)),
                     Event::Delete(key) => drop(objects.remove(&key)),
+                    Event::Refused(refused) => drop(objects.remove(&refused.key)),
                     Event::Synced => return Ok(objects.into_values().collect()),
                 }
             }

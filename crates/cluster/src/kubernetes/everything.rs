@@ -34,6 +34,7 @@ impl Cluster {
                     match event {
                         Event::Apply(object) => drop(held.insert(object.key(), object)),
                         Event::Delete(key) => drop(held.remove(&key)),
+                        Event::Refused(refused) => drop(held.remove(&refused.key)),
                         Event::Synced => whole.cancel(),
                     }
                 }
