@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Index,
-    index::{Known, Nothing},
+    index::{Known, Missing},
 };
 use std::net::IpAddr;
 use weft_model::{Identity, ports::PortRanges};
@@ -94,7 +94,7 @@ pub(super) fn called(index: &Index, asked: &Asked<'_>) -> Result<Vec<Called>, Un
         }
         Named::Service { namespace, name } => {
             let behind = index.behind(namespace, name, |number, name| port.is(number, name));
-            let behind = behind.map_err(|nothing| not_there(namespace, name, port, &nothing))?;
+            let behind = behind.map_err(|missing| not_there(namespace, name, port, &missing))?;
             let dialled = behind.port;
             behind.pods.into_iter().map(|(known, number)| of_pod(known, number, dialled, own)).collect::<Vec<_>>()
         }
@@ -118,16 +118,16 @@ fn of_pod(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Calle
     Called { namespace, pod, port, dialled, guard }
 }
 
-fn not_there(namespace: &str, name: &str, port: &Port, nothing: &Nothing) -> Untold {
+fn not_there(namespace: &str, name: &str, port: &Port, missing: &Missing) -> Untold {
     let service = format!("svc/{name} in the namespace {namespace}");
-    match nothing {
-        Nothing::NoService => {
+    match missing {
+        Missing::Service => {
             Untold::new(format!("there is no {service}"), "correct the name, or give the namespace by -n")
         }
-        Nothing::NoPort(ports) => {
+        Missing::Port(ports) => {
             Untold::new(format!("{service} has no port {port}"), format!("it has {}", ports.join(", ")))
         }
-        Nothing::NoSelector => {
+        Missing::Selector => {
             Untold::new(format!("{service} selects no pods"), "name the workload or the pods that are meant")
         }
     }

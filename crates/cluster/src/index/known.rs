@@ -33,13 +33,13 @@ pub(crate) struct Behind<'i> {
     pub(crate) pods: Vec<(Known<'i>, Option<u16>)>,
 }
 
-/// Why nothing is behind a Service.
+/// What is missing where nothing can be told to be behind a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Nothing {
-    NoService,
-    /// What it has instead.
-    NoPort(Vec<String>),
-    NoSelector,
+pub(crate) enum Missing {
+    Service,
+    /// With those that it has instead.
+    Port(Vec<String>),
+    Selector,
 }
 
 impl Index {
@@ -61,17 +61,17 @@ impl Index {
         namespace: &str,
         service: &str,
         is_port: impl Fn(u16, Option<&str>) -> bool,
-    ) -> Result<Behind<'_>, Nothing> {
-        let facts = self.store.service(namespace, service).ok_or(Nothing::NoService)?;
+    ) -> Result<Behind<'_>, Missing> {
+        let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
         let Some(port) = facts.ports.iter().find(|p| is_port(p.port, p.name.as_deref())) else {
             let shown = |p: &super::facts::ServicePort| match &p.name {
                 Some(name) => format!("{} ({name})", p.port),
                 None => p.port.to_string(),
             };
-            return Err(Nothing::NoPort(facts.ports.iter().map(shown).collect()));
+            return Err(Missing::Port(facts.ports.iter().map(shown).collect()));
         };
         if facts.selector.is_empty() {
-            return Err(Nothing::NoSelector);
+            return Err(Missing::Selector);
         }
         let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| {
             let number = super::destination::target_port(facts, pod, port.port);

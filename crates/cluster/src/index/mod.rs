@@ -26,7 +26,7 @@ mod work;
 
 pub use endpoints::{Endpoints, Place};
 pub(crate) use hash::fnv1a;
-pub(crate) use known::{Known, Nothing};
+pub(crate) use known::{Known, Missing};
 pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
 pub use settings::{DefaultPolicyName, Platform, Settings};
 pub(crate) use work::runs_to_an_end;
