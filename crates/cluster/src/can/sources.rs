@@ -54,7 +54,8 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let networks = |text: String| text.split(',').filter_map(|net| net.trim().parse().ok()).collect();
     let probes = values["policyController"]["probeNetworks"].as_array();
-    let default_policy = text(&values["proxy"]["defaultInboundPolicy"]).and_then(|name| name.parse().ok());
+    let default_policy: Option<DefaultPolicy> =
+        text(&values["proxy"]["defaultInboundPolicy"]).and_then(|name| name.parse().ok());
     Settings {
         control_namespace: control_namespace.to_owned(),
         trust_domain: install::trust_domain(values),
@@ -63,8 +64,7 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
         probe_networks: probes
             .map_or(default.probe_networks, |all| all.iter().filter_map(|net| net.as_str()?.parse().ok()).collect()),
         scrape_networks: vec![],
-        default_policy: default_policy
-            .map_or(default.default_policy, |policy: DefaultPolicy| DefaultPolicyName(policy)),
+        default_policy: default_policy.map_or(default.default_policy, DefaultPolicyName),
         opaque_ports: default.opaque_ports,
         platform: Platform::Kubernetes,
         ipv6: !values["disableIPv6"].as_bool().unwrap_or(true),
