@@ -17,6 +17,8 @@ use std::{
 
 /// Cases of each property; the test command runs 256.
 const CASES: &str = "1024";
+/// Histories of the index and policies that are tried; the test command tries a tenth.
+const HISTORIES: &str = "1000000";
 /// How long the properties may take.
 const PROPERTIES: Duration = Duration::from_secs(6 * 60);
 /// How long the tests that a suite leaves to us may take.
@@ -55,8 +57,10 @@ pub(crate) fn run(minutes: u64, only: Option<&str>) -> anyhow::Result<()> {
     let mut soak = Soak { found, others, rows: vec![] };
     let wanted = |part: &str| only.is_none_or(|only| part.contains(only));
     if wanted("properties") {
-        let mut tally = Tally { what: format!("properties with {CASES} cases"), ..Tally::default() };
-        tally.add(soak.command(&["--lib"], &[]).env("PROPTEST_CASES", CASES), PROPERTIES)?;
+        let what = format!("properties with {CASES} cases, and {HISTORIES} histories of the index");
+        let mut tally = Tally { what, ..Tally::default() };
+        let mut command = soak.command(&["--lib"], &[]);
+        tally.add(command.env("PROPTEST_CASES", CASES).env("WEFT_CASES", HISTORIES), PROPERTIES)?;
         soak.rows.push(tally);
     }
     for suite in &suites {

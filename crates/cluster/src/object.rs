@@ -1,8 +1,8 @@
 //! Objects, their keys, and the events that add and remove them.
 
 use crate::policy::{
-    AuthorizationPolicy, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute, MeshTlsAuthentication, NetworkAuthentication,
-    Server, ServerAuthorization, TcpRoute, TlsRoute,
+    AuthorizationPolicy, EgressNetwork, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute, MeshTlsAuthentication,
+    NetworkAuthentication, Server, ServerAuthorization, ServiceProfile, TcpRoute, TlsRoute,
 };
 use k8s_openapi::{
     api::{
@@ -54,6 +54,8 @@ pub enum Object {
     GrpcRoute(Box<GrpcRoute>),
     TlsRoute(Box<TlsRoute>),
     TcpRoute(Box<TcpRoute>),
+    EgressNetwork(Box<EgressNetwork>),
+    ServiceProfile(Box<ServiceProfile>),
     Token(Token),
 }
 
@@ -90,6 +92,8 @@ pub enum Kind {
     GrpcRoute,
     TlsRoute,
     TcpRoute,
+    EgressNetwork,
+    ServiceProfile,
     Token,
 }
 
@@ -151,6 +155,8 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
+            Self::EgressNetwork => "EgressNetwork",
+            Self::ServiceProfile => "ServiceProfile",
             Self::Token => "Token",
         }
     }
@@ -192,6 +198,8 @@ impl Object {
             Self::GrpcRoute(_) => Kind::GrpcRoute,
             Self::TlsRoute(_) => Kind::TlsRoute,
             Self::TcpRoute(_) => Kind::TcpRoute,
+            Self::EgressNetwork(_) => Kind::EgressNetwork,
+            Self::ServiceProfile(_) => Kind::ServiceProfile,
             Self::Token(_) => Kind::Token,
         }
     }
@@ -216,6 +224,8 @@ impl Object {
             Self::GrpcRoute(o) => Some(&o.metadata),
             Self::TlsRoute(o) => Some(&o.metadata),
             Self::TcpRoute(o) => Some(&o.metadata),
+            Self::EgressNetwork(o) => Some(&o.metadata),
+            Self::ServiceProfile(o) => Some(&o.metadata),
             Self::Token(_) => None,
         }
     }
@@ -240,6 +250,8 @@ impl Object {
             Self::GrpcRoute(o) => Some(&mut o.metadata),
             Self::TlsRoute(o) => Some(&mut o.metadata),
             Self::TcpRoute(o) => Some(&mut o.metadata),
+            Self::EgressNetwork(o) => Some(&mut o.metadata),
+            Self::ServiceProfile(o) => Some(&mut o.metadata),
             Self::Token(_) => None,
         }
     }

@@ -198,7 +198,8 @@ pub mod of_index {
 
     #[expect(clippy::missing_errors_doc, reason = "as the index refuses")]
     pub fn profile(index: &Index, path: &str) -> Result<String, Unanswered> {
-        match answer(index, &Question::Profile(target(path)?))? {
+        // Of a client that nobody knows.
+        match answer(index, &Question::Profile { from: String::new(), target: target(path)? })? {
             Answer::Profile(profile) => destination::show_profile(&profile).map_err(cannot_say),
             _ => Err(unexpected()),
         }
@@ -215,7 +216,7 @@ pub mod of_index {
 
     #[expect(clippy::missing_errors_doc, reason = "as the index refuses")]
     pub fn outbound(index: &Index, authority: &str) -> Result<String, Unanswered> {
-        match answer(index, &Question::Outbound(target(authority)?))? {
+        match answer(index, &Question::Outbound { from: String::new(), target: target(authority)? })? {
             Answer::Outbound(policy) => outbound::show(&policy).map_err(cannot_say),
             _ => Err(unexpected()),
         }

@@ -265,7 +265,7 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::NotFound(text) => Status::not_found(text),
         Refusal::Invalid(text) => Status::invalid_argument(text),
-        Refusal::Ambiguous(text) => Status::failed_precondition(text),
+        Refusal::Ambiguous(text) | Refusal::NotCarriedOut(text) => Status::failed_precondition(text),
     }
 }
 
@@ -279,7 +279,8 @@ mod tests {
     async fn who_does_not_read_is_cut_off() {
         let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
         hub.apply(Event::Synced);
-        let question = Question::Profile(Target::Addr("10.0.0.1:80".parse().unwrap()));
+        let target = Target::Addr("10.0.0.1:80".parse().unwrap());
+        let question = Question::Profile { from: String::new(), target };
         let (reads, sleeps) = (CancellationToken::new(), CancellationToken::new());
         let mut reader = hub.subscribe(question.clone(), reads.clone()).await.unwrap();
         let mut sleeper = hub.subscribe(question, sleeps.clone()).await.unwrap();

@@ -73,6 +73,8 @@ pub const DEFAULT_OPAQUE_PORTS: &[u16] = &[25, 587, 3306, 4444, 5432, 6379, 9300
 
 /// The namespace of the control plane, unless configured.
 pub const CONTROL_NAMESPACE: &str = "linkerd";
+/// The namespace whose EgressNetworks hold for clients of every namespace that has none of its own.
+pub const EGRESS_NAMESPACE: &str = "linkerd-egress";
 /// The trust domain and the cluster's DNS domain, unless configured.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 

@@ -32,13 +32,13 @@ impl<T: Transport> Client<T> {
     /// The endpoints of `path` as steps from the empty set. Addresses that cannot be used are left out of their step; an
     /// [`Error::Invalid`] for each follows it.
     pub async fn get(&mut self, path: &str, context: &str) -> Result<Incoming<EndpointUpdate>, Error> {
-        let stream = self.0.get(lookup(path, context)).await?.into_inner();
+        let stream = self.0.get(encode_lookup(lookup(path, context))).await?.into_inner();
         Ok(incoming_parts(stream, endpoint::decode_update))
     }
 
     /// The profile of `path`, and each that follows it.
     pub async fn get_profile(&mut self, path: &str, context: &str) -> Result<Incoming<Profile>, Error> {
-        let stream = self.0.get_profile(lookup(path, context)).await?.into_inner();
+        let stream = self.0.get_profile(encode_lookup(lookup(path, context))).await?.into_inner();
         Ok(incoming(stream, profile::decode))
     }
 }
@@ -64,13 +64,13 @@ pub enum ShownStep {
 impl<T: Transport> Client<T> {
     /// The endpoints of `path`, to be shown.
     pub async fn show(&mut self, path: &str, context: &str) -> Result<Incoming<ShownStep>, Error> {
-        let asked = proto::GetDestination { scheme: "http:".to_owned(), ..lookup(path, context) };
+        let asked = proto::GetDestination { scheme: "http:".to_owned(), ..encode_lookup(lookup(path, context)) };
         Ok(incoming(self.0.get(asked).await?.into_inner(), shown_step))
     }
 
     /// The first profile of `path` as JSON.
     pub async fn show_profile(&mut self, path: &str, context: &str) -> Result<String, Error> {
-        let mut stream = self.0.get_profile(lookup(path, context)).await?.into_inner();
+        let mut stream = self.0.get_profile(encode_lookup(lookup(path, context))).await?.into_inner();
         let first = stream.message().await?;
         first.map(|profile| shown::json(&profile)).ok_or_else(|| ended().into())
     }
@@ -117,8 +117,12 @@ fn shown_step(update: proto::Update) -> Result<ShownStep, Invalid> {
     })
 }
 
-fn lookup(path: &str, context: &str) -> proto::GetDestination {
-    proto::GetDestination { scheme: String::new(), path: path.to_owned(), context_token: context.to_owned() }
+fn lookup(path: &str, context: &str) -> Lookup {
+    Lookup { path: path.to_owned(), context: context.to_owned() }
+}
+
+pub(crate) fn encode_lookup(Lookup { path, context }: Lookup) -> proto::GetDestination {
+    proto::GetDestination { scheme: String::new(), path, context_token: context }
 }
 
 /// A Destination service. The connection's extensions and the metadata are in the request.
@@ -141,7 +145,7 @@ impl<S: Destination> proto::destination_server::Destination for Adapter<S> {
     type GetProfileStream = Outgoing<proto::DestinationProfile>;
 
     async fn get(&self, request: Request<proto::GetDestination>) -> Result<Response<Self::GetStream>, Status> {
-        let updates = self.0.get(request.map(asked)).await?;
+        let updates = self.0.get(request.map(decode_lookup)).await?;
         Ok(Response::new(outgoing(updates, endpoint::encode_update)))
     }
 
@@ -149,12 +153,12 @@ impl<S: Destination> proto::destination_server::Destination for Adapter<S> {
         &self,
         request: Request<proto::GetDestination>,
     ) -> Result<Response<Self::GetProfileStream>, Status> {
-        let profiles = self.0.get_profile(request.map(asked)).await?;
+        let profiles = self.0.get_profile(request.map(decode_lookup)).await?;
         Ok(Response::new(outgoing(profiles, profile::encode)))
     }
 }
 
-fn asked(request: proto::GetDestination) -> Lookup {
+pub(crate) fn decode_lookup(request: proto::GetDestination) -> Lookup {
     let proto::GetDestination { scheme: _, path, context_token } = request;
     Lookup { path, context: context_token }
 }

@@ -43,8 +43,7 @@ impl<T: Transport> Client<T> {
 
     /// How far the work is, and each change of that. UNIMPLEMENTED is a control plane that has no such service.
     pub async fn watch(&mut self, spec: &WorkSpec) -> Result<Incoming<Progress>, Error> {
-        let WorkSpec { workload, uid } = spec.clone();
-        Ok(incoming(self.0.watch(proto::WatchRequest { workload, uid }).await?.into_inner(), decode))
+        Ok(incoming(self.0.watch(encode_spec(spec.clone())).await?.into_inner(), decode))
     }
 }
 
@@ -65,9 +64,16 @@ impl<S: Works> proto::work_server::Work for Adapter<S> {
     type WatchStream = Outgoing<proto::Progress>;
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let progress = self.0.watch(request.map(|proto::WatchRequest { workload, uid }| WorkSpec { workload, uid }));
-        Ok(Response::new(outgoing(progress.await?, encode)))
+        Ok(Response::new(outgoing(self.0.watch(request.map(decode_spec)).await?, encode)))
     }
+}
+
+pub(crate) fn decode_spec(proto::WatchRequest { workload, uid }: proto::WatchRequest) -> WorkSpec {
+    WorkSpec { workload, uid }
+}
+
+pub(crate) fn encode_spec(WorkSpec { workload, uid }: WorkSpec) -> proto::WatchRequest {
+    proto::WatchRequest { workload, uid }
 }
 
 /// Every message says something.

@@ -61,6 +61,7 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
         trust_domain: install::trust_domain(values),
         cluster_domain: text(&values["clusterDomain"]).unwrap_or(default.cluster_domain),
         cluster_networks: text(&values["clusterNetworks"]).map_or(default.cluster_networks, networks),
+        egress_namespace: default.egress_namespace,
         probe_networks: probes
             .map_or(default.probe_networks, |all| all.iter().filter_map(|net| net.as_str()?.parse().ok()).collect()),
         scrape_networks: vec![],

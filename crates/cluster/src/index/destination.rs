@@ -7,7 +7,10 @@ use super::{
     name::{self, ServiceName},
     store::Id,
 };
-use crate::workload::{CONTROL_NAMESPACE_LABEL, Mesh};
+use crate::{
+    policy::Spoken,
+    workload::{CONTROL_NAMESPACE_LABEL, Mesh},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -32,6 +35,13 @@ impl Index {
         if service.external_name {
             let text = format!("Service {}/{} is only another name (ExternalName)", name.namespace, name.service);
             return Err(Refusal::Invalid(text));
+        }
+        if let Some(by) = service.elsewhere {
+            let text = format!(
+                "Service {}/{} has endpoints in other clusters by its {by}, which this version of weft does not look up",
+                name.namespace, name.service
+            );
+            return Err(Refusal::NotCarriedOut(text));
         }
         let platform = self.settings.platform;
         Ok(match platform {
@@ -117,7 +127,7 @@ impl Index {
         let of_this_mesh = pod.labels.get(CONTROL_NAMESPACE_LABEL) == Some(&self.settings.control_namespace);
         let tls =
             (of_this_mesh && !mesh.skip_inbound.contains(addr.port())).then(|| self.identity(namespace, pod)).flatten();
-        let opaque = self.is_opaque(&mesh, pod, addr.port());
+        let opaque = self.is_opaque(namespace, &mesh, pod, addr.port());
 
         labels.insert("pod".to_owned(), name.clone());
         labels.insert("serviceaccount".to_owned(), pod.service_account.clone());
@@ -149,8 +159,14 @@ impl Index {
         Mesh::with_opaque_default(&self.annotations(namespace, &pod.annotations), &self.settings.opaque_ports)
     }
 
-    pub(super) fn is_opaque(&self, mesh: &Mesh, pod: &PodFacts, port: u16) -> bool {
-        mesh.opaque_ports.contains(port, pod.port_name(port))
+    /// Whether clients take a port for bytes: a Server of it says so or otherwise, else annotations, else it is a usual one.
+    pub(super) fn is_opaque(&self, namespace: &str, mesh: &Mesh, pod: &PodFacts, port: u16) -> bool {
+        let server =
+            self.store.policies.server_of(namespace, pod, port, self.settings.platform == Platform::Kubernetes);
+        match server {
+            Some((_, server)) => server.port.spoken == Spoken::Opaque,
+            None => is_said_opaque(mesh, pod, port),
+        }
     }
 
     /// The pod's address of a family that the Service has; of two the Service's second is IPv6 and preferred as Linkerd does.
@@ -174,6 +190,11 @@ impl Index {
             Identity::Uri(_) => None,
         }
     }
+}
+
+/// By annotations alone.
+pub(super) fn is_said_opaque(mesh: &Mesh, pod: &PodFacts, port: u16) -> bool {
+    mesh.opaque_ports.contains(port, pod.port_name(port))
 }
 
 pub(super) fn is_instance(pod: &PodFacts, instance: &str, service: &str) -> bool {

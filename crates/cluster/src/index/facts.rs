@@ -4,11 +4,12 @@ use super::work::Work;
 use crate::{
     annotation::is_port_name,
     object::namespace_of,
+    policy::client::{self, Balancing, Terms},
     workload::{Port, inherited},
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Container, Pod, Service},
+        core::v1::{Container, Pod, PodSpec, PodStatus, Service, ServiceSpec},
         discovery::v1::{Endpoint as SliceSpec, EndpointSlice},
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -26,7 +27,7 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// The label of a Node that names its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct ServiceFacts {
     pub(super) cluster_ips: Vec<IpAddr>,
     pub(super) ports: Vec<ServicePort>,
@@ -40,6 +41,11 @@ pub(super) struct ServiceFacts {
     pub(super) external_name: bool,
     /// Its clients are sent to their own node alone.
     pub(super) node_only: bool,
+    /// What it asks of its clients.
+    pub(super) terms: Terms,
+    pub(super) balancing: Balancing,
+    /// What says that its endpoints are in other clusters, or some of them.
+    pub(super) elsewhere: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +78,8 @@ pub(super) struct PodFacts {
     pub(super) ips: Vec<IpAddr>,
     /// The host's, if the pod shares them.
     pub(super) host_ips: Vec<IpAddr>,
+    /// Ports of its node that lead to ports of its own.
+    pub(super) host_ports: Vec<HostPort>,
     pub(super) proxy: ProxyPorts,
     pub(super) ports: Vec<Port>,
     /// Ports and paths of HTTP probes.
@@ -85,6 +93,12 @@ pub(super) struct PodFacts {
     pub(super) owner: Option<(String, String)>,
     /// Of a pod that runs to an end.
     pub(super) work: Option<Work>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostPort {
+    pub(super) at: SocketAddr,
+    pub(super) port: u16,
 }
 
 /// Where a pod's proxy listens.
@@ -159,8 +173,9 @@ pub(super) fn zone_of(node: &ObjectMeta) -> Option<String> {
 
 impl From<&Service> for ServiceFacts {
     fn from(service: &Service) -> Self {
-        let spec = service.spec.clone().unwrap_or_default();
-        let given = spec.cluster_ip.into_iter().chain(spec.cluster_ips.into_iter().flatten());
+        let nothing = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&nothing);
+        let given = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
         let mut cluster_ips: Vec<IpAddr> = vec![];
         for ip in given.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
             if !cluster_ips.contains(&ip) {
@@ -191,11 +206,16 @@ impl From<&Service> for ServiceFacts {
             let app_protocol = p.app_protocol.clone().filter(|a| !a.is_empty());
             Some(ServicePort { name: p.name.clone().filter(|n| !n.is_empty()), port, target, app_protocol })
         });
+        let nothing = Map::new();
+        let said = service.metadata.annotations.as_ref().unwrap_or(&nothing);
         Self {
+            elsewhere: client::elsewhere(&service.metadata),
+            terms: client::terms(said),
+            balancing: client::balancing(said, client::On::Service),
             ports: ports.collect(),
             cluster_ips,
             families,
-            selector: spec.selector.unwrap_or_default(),
+            selector: spec.selector.clone().unwrap_or_default(),
             annotations: of_mesh(&service.metadata),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
@@ -207,10 +227,11 @@ impl From<&Service> for ServiceFacts {
 impl From<&Pod> for PodFacts {
     fn from(pod: &Pod) -> Self {
         let work = Work::of(pod);
-        let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
+        let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
+        let (spec, status) = (pod.spec.as_ref().unwrap_or(&no_spec), pod.status.as_ref().unwrap_or(&no_status));
         let labels: Map = pod.metadata.labels.clone().unwrap_or_default();
         let mut ips: Vec<IpAddr> = vec![];
-        let given = status.pod_ip.iter().cloned().chain(status.pod_ips.into_iter().flatten().map(|ip| ip.ip));
+        let given = status.pod_ip.iter().chain(status.pod_ips.iter().flatten().map(|ip| &ip.ip));
         for ip in given.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
             if !ips.contains(&ip) {
                 ips.push(ip);
@@ -223,6 +244,23 @@ impl From<&Pod> for PodFacts {
             .filter(|p| is_tcp(p.protocol.as_deref()))
             .filter_map(|p| Some(Port { name: p.name.clone(), number: u16::try_from(p.container_port).ok()? }))
             .collect();
+        let nodes = || {
+            let given = status.host_ip.iter().chain(status.host_ips.iter().flatten().map(|ip| &ip.ip));
+            given.filter_map(|ip| ip.parse::<IpAddr>().ok())
+        };
+        let mut host_ports: Vec<HostPort> = containers()
+            .flat_map(|c| c.ports.iter().flatten())
+            .filter(|p| !ips.is_empty() && is_tcp(p.protocol.as_deref()))
+            .filter_map(|p| Some((p, u16::try_from(p.host_port?).ok()?, u16::try_from(p.container_port).ok()?)))
+            .flat_map(|(p, at, port)| {
+                let one =
+                    p.host_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !ip.is_unspecified());
+                let all: Vec<IpAddr> = one.map_or_else(|| nodes().collect(), |one| vec![one]);
+                all.into_iter().map(move |ip| HostPort { at: SocketAddr::new(ip.to_canonical(), at), port })
+            })
+            .collect();
+        host_ports.sort_by_key(|p| (p.at, p.port));
+        host_ports.dedup();
         let mut probes: Vec<(u16, String)> = containers()
             .flat_map(|c| [&c.readiness_probe, &c.liveness_probe, &c.startup_probe])
             .filter_map(|p| p.as_ref()?.http_get.as_ref())
@@ -239,22 +277,23 @@ impl From<&Pod> for PodFacts {
         probes.sort();
         probes.dedup();
         let proxy = containers().find(|c| c.name == crate::inject::PROXY).map(ProxyPorts::from).unwrap_or_default();
-        let conditions = status.conditions.unwrap_or_default();
         Self {
             annotations: of_mesh(&pod.metadata),
             service_account: spec
                 .service_account_name
+                .clone()
                 .filter(|a| !a.is_empty())
                 .unwrap_or_else(|| "default".to_owned()),
             ips,
             host_ips,
+            host_ports,
             proxy,
             ports,
             probes,
             running: status.phase.as_deref() == Some("Running"),
-            ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+            ready: status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True"),
             terminating: pod.metadata.deletion_timestamp.is_some(),
-            hostname: spec.hostname.zip(spec.subdomain).filter(|(h, s)| !h.is_empty() && !s.is_empty()),
+            hostname: spec.hostname.clone().zip(spec.subdomain.clone()).filter(|(h, s)| !h.is_empty() && !s.is_empty()),
             owner: owner(&pod.metadata, &labels),
             labels,
             work,

@@ -1,6 +1,8 @@
 //! How a port of a pod is served and who may call it (control plane 6.4).
 
-use super::{Index, Platform, Refusal, facts::PodFacts, grants, routes::RouteId, store::Id};
+use super::{
+    Index, Platform, Refusal, destination::is_said_opaque, facts::PodFacts, grants, routes::RouteId, store::Id,
+};
 use crate::{
     Kind,
     policy::{
@@ -58,7 +60,7 @@ impl Index {
         // On Kubernetes the usual ports are opaque because injection wrote them into the pod's annotation.
         let said =
             self.settings.platform == Platform::Manifests || pod.annotations.contains_key(annotation::OPAQUE_PORTS);
-        let spoken = if said && self.is_opaque(&mesh, pod, port) { Spoken::Opaque } else { Spoken::Unknown };
+        let spoken = if said && is_said_opaque(&mesh, pod, port) { Spoken::Opaque } else { Spoken::Unknown };
         ServerPolicy {
             meta: Meta::default_named(policy.as_str()),
             protocol: spoken_as(spoken, || self.routes(pod, port), Vec::new, None),

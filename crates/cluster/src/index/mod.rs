@@ -52,9 +52,9 @@ impl Index {
 
     /// Takes in one event and says what it may have changed.
     pub fn apply(&mut self, event: Event) -> Vec<Subject> {
-        let mut changed = match event {
+        let mut changed = match &event {
             Event::Apply(object) => self.store.insert(object),
-            Event::Delete(key) => self.store.remove(&key),
+            Event::Delete(key) => self.store.remove(key),
             Event::Refused(refused) => self.store.remove(&refused.key),
             Event::Synced => vec![],
         };
@@ -65,14 +65,18 @@ impl Index {
 
     /// The newest answer.
     pub fn answer(&self, question: &Question) -> Versioned {
-        let answer = match question {
-            Question::Destination(target) => self.destination(target).map(Answer::Destination),
-            Question::Profile(target) => self.profile(target).map(Answer::Profile),
-            Question::Inbound { namespace, pod, port } => self.inbound(namespace, pod, *port).map(Answer::Inbound),
-            Question::Outbound(target) => self.outbound(target).map(Answer::Outbound),
-            Question::Work { namespace, pod, uid } => self.work(namespace, pod, uid).map(|done| Answer::Work { done }),
-        };
+        let answer = self.reply(question);
         Versioned { version: hash::of(&answer), answer }
+    }
+
+    fn reply(&self, question: &Question) -> Result<Answer, Refusal> {
+        match question {
+            Question::Destination(target) => self.destination(target).map(Answer::Destination),
+            Question::Profile { from, target } => self.profile(from, target).map(Answer::Profile),
+            Question::Inbound { namespace, pod, port } => self.inbound(namespace, pod, *port).map(Answer::Inbound),
+            Question::Outbound { from, target } => self.outbound(from, target).map(Answer::Outbound),
+            Question::Work { namespace, pod, uid } => self.work(namespace, pod, uid).map(|done| Answer::Work { done }),
+        }
     }
 
     /// What an answer to `question` depends on: when none of it changed, neither did the answer.
@@ -83,10 +87,16 @@ impl Index {
         };
         match question {
             Question::Destination(target)
-            | Question::Profile(Target::Name(target))
-            | Question::Outbound(Target::Name(target)) => of_name(target),
-            Question::Profile(Target::Addr(addr)) | Question::Outbound(Target::Addr(addr)) => {
+            | Question::Profile { target: Target::Name(target), .. }
+            | Question::Outbound { target: Target::Name(target), .. } => of_name(target),
+            Question::Profile { target: Target::Addr(addr), .. } => {
                 vec![Subject::Address(addr.ip().to_canonical())]
+            }
+            Question::Outbound { from, target: Target::Addr(addr) } => {
+                let egress = [from, &self.settings.egress_namespace];
+                let mut subjects = vec![Subject::Address(addr.ip().to_canonical())];
+                subjects.extend(egress.map(|namespace| Subject::Egress { namespace: namespace.clone() }));
+                subjects
             }
             Question::Inbound { namespace, pod, .. } => {
                 let policies = Subject::Policies { namespace: namespace.clone() };

@@ -1,6 +1,7 @@
 //! How traffic to a target behaves on the client's side (control plane 6.5).
 
-use super::{Index, Refusal, Target, facts::ServiceFacts, name, store::Id};
+use super::{Index, Refusal, Target, facts::ServiceFacts, name, policies::EgressFacts, store::Id};
+use crate::policy::{GROUP, client::Terms};
 use std::{net::SocketAddr, time::Duration};
 use weft_model::{
     ClientPolicy, Endpoint, Meta, NameAddr,
@@ -8,15 +9,17 @@ use weft_model::{
     policy::{
         outbound::{
             Backend, BackendKind, ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Queue, RouteBackend,
-            TcpRoute, Timeouts,
+            TcpRoute,
         },
-        route::{DETECT_TIMEOUT, Filter, HttpMatch, HttpRoute, PathMatch, Rule},
+        route::{DETECT_TIMEOUT, Filter, HttpMatch, HttpRoute, PathMatch, Ratio, Rule},
     },
 };
 
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
 /// The name of everything that is done with traffic that leaves the cluster.
 const EGRESS: &str = "egress-fallback";
+/// What a client is told whose request may not leave.
+const NOT_ALLOWED: &str = "traffic not allowed";
 
 /// What is spoken on a port of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,8 @@ pub(super) enum Wire {
 }
 
 impl Index {
-    pub(super) fn outbound(&self, target: &Target) -> Result<ClientPolicy, Refusal> {
+    /// Of what comes from a namespace, which may have EgressNetworks of its own.
+    pub(super) fn outbound(&self, from: &str, target: &Target) -> Result<ClientPolicy, Refusal> {
         match target {
             Target::Name(target) => {
                 let name = name::parse_authority(&target.name, &self.settings.cluster_domain)?;
@@ -44,6 +48,12 @@ impl Index {
                 }
                 if let Some((id, service)) = self.only_service_at(addr)? {
                     return self.to_service(id, service, addr.port());
+                }
+                // What is known to be a pod is not outside, however large a network is.
+                if self.store.pods_at(addr.ip()).next().is_none()
+                    && let Some((id, egress)) = self.store.policies.egress_of(from, addr.ip(), &self.settings)
+                {
+                    return Ok(to_egress(id, egress, addr));
                 }
                 if self.settings.cluster_networks.iter().any(|net| net.contains(addr.ip())) {
                     return Err(Refusal::NotFound(format!("no Service has the address {}", addr.ip())));
@@ -82,18 +92,25 @@ impl Index {
         });
         let name = format!("{}.{}.svc.{}", id.1, id.0, self.settings.cluster_domain);
         let name = name.parse().map_err(|_| Refusal::Invalid(format!("{name} is no valid DNS name")))?;
-        let kind = BackendKind::Balance { target: NameAddr { name, port }, load: Load::LINKERD };
-        let backends = to(Backend { meta: meta.clone(), kind, queue: QUEUE });
+        let target = NameAddr { name, port };
+        let backends = |load| {
+            let kind = BackendKind::Balance { target: target.clone(), load };
+            to(Backend { meta: meta.clone(), kind, queue: QUEUE })
+        };
         if service.port(port).is_none() {
             let protocol = ClientProtocol::Opaque(Some(TcpRoute {
                 meta: Meta::default_named("undefined-port"),
-                backends,
+                backends: backends(Load::LINKERD),
                 filters: vec![Filter::Forbidden],
             }));
             return Ok(ClientPolicy { meta, protocol });
         }
-        let http = || http_routes("http", backends.clone());
-        let tcp = || tcp_route("opaq", backends.clone());
+        let http = || {
+            let does = asked(&service.terms, backends(service.balancing.load));
+            HttpRoutes { breaker: service.balancing.breaker.clone(), ..http_routes("http", does) }
+        };
+        // The load of connections is told by how long they take to be made.
+        let tcp = || tcp_route("opaq", backends(Load::LINKERD));
         let protocol = match self.wire_of(&id.0, service, port) {
             Wire::Http1 => ClientProtocol::Http1(http()),
             Wire::Http2 => ClientProtocol::Http2(http()),
@@ -104,12 +121,50 @@ impl Index {
     }
 }
 
+/// Traffic that leaves the cluster by an EgressNetwork.
+fn to_egress(id: &Id, egress: &EgressFacts, addr: SocketAddr) -> ClientPolicy {
+    let meta = Meta::Resource(Resource {
+        group: GROUP.to_owned(),
+        kind: "EgressNetwork".to_owned(),
+        namespace: id.0.clone(),
+        name: id.1.clone(),
+        section: String::new(),
+        port: addr.port(),
+    });
+    let kind = BackendKind::Forward(Endpoint::plain(addr));
+    let backends = to(Backend { meta: meta.clone(), kind, queue: QUEUE });
+    let does = asked(&egress.terms, backends.clone());
+    let (mut http, mut tcp) = if egress.egress.allowed {
+        (http_routes("http-egress-allow", does), tcp_route("tcp-egress-allow", backends))
+    } else {
+        (http_routes("http-egress-deny", does), tcp_route("tcp-egress-deny", backends))
+    };
+    if !egress.egress.allowed {
+        let denied = Filter::HttpFailure { status: 403, message: NOT_ALLOWED.to_owned(), ratio: Ratio::ALWAYS };
+        http.routes.iter_mut().flat_map(|route| &mut route.rules).for_each(|rule| rule.filters.push(denied.clone()));
+        tcp.filters.push(Filter::Forbidden);
+    }
+    http.breaker = egress.breaker.clone();
+    ClientPolicy { meta, protocol: detect(http, tcp) }
+}
+
+/// What an object asks for of all requests.
+fn asked(terms: &Terms, backends: Distribution) -> OutboundRule {
+    OutboundRule {
+        backends,
+        timeouts: terms.timeouts.unwrap_or_default(),
+        retry: terms.http.clone().flatten(),
+        allow_l5d_headers: false,
+    }
+}
+
 /// Traffic that leaves the cluster goes where the application sent it.
 fn to_outside(addr: SocketAddr) -> ClientPolicy {
     let meta = Meta::default_named(EGRESS);
     let kind = BackendKind::Forward(Endpoint::plain(addr));
     let backends = to(Backend { meta: meta.clone(), kind, queue: QUEUE });
-    let protocol = detect(http_routes(EGRESS, backends.clone()), tcp_route(EGRESS, backends));
+    let http = http_routes(EGRESS, asked(&Terms::default(), backends.clone()));
+    let protocol = detect(http, tcp_route(EGRESS, backends));
     ClientPolicy { meta, protocol }
 }
 
@@ -125,9 +180,8 @@ fn tcp_route(name: &str, backends: Distribution) -> TcpRoute {
     TcpRoute { meta: Meta::default_named(name), backends, filters: vec![] }
 }
 
-fn http_routes(name: &str, backends: Distribution) -> HttpRoutes {
+fn http_routes(name: &str, does: OutboundRule) -> HttpRoutes {
     let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
-    let does = OutboundRule { backends, timeouts: Timeouts::default(), retry: None, allow_l5d_headers: false };
     let rule = Rule { matches: vec![every], filters: vec![], does };
     let route = HttpRoute { meta: Meta::default_named(name), hosts: vec![], rules: vec![rule] };
     HttpRoutes { routes: vec![route], breaker: None }

@@ -1,16 +1,23 @@
 //! Servers and who may call them: what is held of them, and which answers a change touches (control plane 6.4).
 
 use super::{
-    Subject,
+    Platform, Settings, Subject,
     facts::{Map, PodFacts},
     store::{Id, in_namespace, link},
 };
 use crate::{
     Kind, Object,
-    policy::{Identities, Limit, Networks, PolicyGrant, Port, Required, ServerGrant},
+    policy::{
+        Egress, Identities, Limit, Networks, PolicyGrant, Port, Required, ServerGrant,
+        client::{self, Terms},
+    },
 };
 use k8s_openapi::jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+use weft_model::policy::outbound::Breaker;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policies {
@@ -20,6 +27,7 @@ pub(super) struct Policies {
     identities: BTreeMap<Id, Identities>,
     networks: BTreeMap<Id, Networks>,
     limits: BTreeMap<Id, (Limit, Age)>,
+    egress: BTreeMap<Id, EgressFacts>,
     /// The policies that refer to an object of a kind, which may be in another namespace, or not be there.
     referring: HashMap<(Kind, Id), BTreeSet<Id>>,
 }
@@ -48,6 +56,16 @@ impl Age {
     }
 }
 
+/// An EgressNetwork.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct EgressFacts {
+    pub(super) egress: Egress,
+    /// What it asks of its clients.
+    pub(super) terms: Terms,
+    pub(super) breaker: Option<Breaker>,
+    age: Age,
+}
+
 impl Policies {
     /// The Server of a pod's port: of several the oldest, then the first by name. Where objects have no age, by name alone.
     pub(super) fn server_of(
@@ -60,6 +78,10 @@ impl Policies {
         in_namespace(&self.servers, namespace)
             .filter(|(_, server)| server.port.is_of(&pod.labels, port, pod.port_names(port)))
             .min_by_key(|(_, server)| server.age.counted(aged))
+    }
+
+    pub(super) fn server(&self, id: &Id) -> Option<&ServerFacts> {
+        self.servers.get(id)
     }
 
     pub(super) fn server_authorizations(&self, namespace: &str) -> impl Iterator<Item = (&Id, &ServerGrant)> {
@@ -76,6 +98,17 @@ impl Policies {
             .filter(|(_, (limit, _))| limit.server == *server)
             .min_by_key(|(_, (_, age))| age.counted(aged))
             .map(|(id, (limit, _))| (id, limit))
+    }
+
+    /// The EgressNetwork of an address: of those of the client's own namespace, and only if there is none, of the one for all. The
+    /// smallest that holds it counts, of several the oldest, then the first by name.
+    pub(super) fn egress_of(&self, from: &str, addr: IpAddr, settings: &Settings) -> Option<(&Id, &EgressFacts)> {
+        let aged = settings.platform == Platform::Kubernetes;
+        let own = in_namespace(&self.egress, from).next().is_some();
+        in_namespace(&self.egress, if own { from } else { &settings.egress_namespace })
+            .filter_map(|of @ (_, facts)| Some((facts.egress.extent(addr, &settings.cluster_networks)?, of)))
+            .min_by_key(|(extent, (_, facts))| (*extent, facts.age.counted(aged)))
+            .map(|(_, of)| of)
     }
 
     pub(super) fn identities(&self, id: &Id) -> Option<&Identities> {
@@ -111,6 +144,10 @@ impl Policies {
                 let limit = o.spec.checked(&id.0).ok();
                 own(&mut self.limits, id, limit.map(|limit| (limit, Age::of(object))))
             }
+            Object::EgressNetwork(o) => {
+                let egress = o.spec.checked().ok();
+                self.put_egress(id, egress.map(|egress| EgressFacts::new(egress, object)))
+            }
             _ => vec![],
         }
     }
@@ -123,6 +160,7 @@ impl Policies {
             Kind::MeshTlsAuthentication => self.put_identities(id, None),
             Kind::NetworkAuthentication => self.put_networks(id, None),
             Kind::HttpLocalRateLimitPolicy => own(&mut self.limits, id, None),
+            Kind::EgressNetwork => self.put_egress(id, None),
             _ => vec![],
         }
     }
@@ -147,6 +185,11 @@ impl Policies {
         if put(&mut self.networks, id, new) { touched } else { vec![] }
     }
 
+    fn put_egress(&mut self, id: Id, new: Option<EgressFacts>) -> Vec<Subject> {
+        let namespace = id.0.clone();
+        if put(&mut self.egress, id, new) { vec![Subject::Egress { namespace }] } else { vec![] }
+    }
+
     fn referring_to(&self, kind: Kind, id: &Id) -> Vec<Subject> {
         let policies = self.referring.get(&(kind, id.clone())).into_iter().flatten();
         policies.map(|(namespace, _)| subject(namespace.clone())).collect()
@@ -159,8 +202,21 @@ fn own<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> Vec<
     if put(held, id, new) { vec![subject(namespace)] } else { vec![] }
 }
 
+impl EgressFacts {
+    fn new(egress: Egress, object: &Object) -> Self {
+        let nothing = Map::new();
+        let said = object.metadata().and_then(|metadata| metadata.annotations.as_ref()).unwrap_or(&nothing);
+        Self {
+            egress,
+            terms: client::terms(said),
+            breaker: client::balancing(said, client::On::EgressNetwork).breaker,
+            age: Age::of(object),
+        }
+    }
+}
+
 /// Says whether that changed anything.
-fn put<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> bool {
+pub(super) fn put<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> bool {
     let changed = held.get(&id) != new.as_ref();
     match new {
         Some(new) => drop(held.insert(id, new)),

@@ -9,19 +9,20 @@ use super::{
     store::Id,
 };
 use crate::{annotation::PortList, workload};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use weft_model::{Endpoint, Profile};
 
 impl Index {
-    pub(super) fn profile(&self, target: &Target) -> Result<Profile, Refusal> {
+    /// For a client in the namespace `from`, which may have ServiceProfiles of its own.
+    pub(super) fn profile(&self, from: &str, target: &Target) -> Result<Profile, Refusal> {
         match target {
-            Target::Addr(addr) => self.profile_of_address(*addr),
+            Target::Addr(addr) => self.profile_of_address(from, *addr),
             Target::Name(target) => {
                 let name = name::parse(&target.name, &self.settings.cluster_domain)?;
                 let missing = || Refusal::NotFound(format!("there is no {}", target.name));
                 let service = self.store.service(&name.namespace, &name.service).ok_or_else(missing)?;
                 let Some(instance) = name.instance else {
-                    return Ok(self.profile_of_service(&(name.namespace, name.service), service, target.port));
+                    return Ok(self.profile_of_service(from, &(name.namespace, name.service), service, target.port));
                 };
                 let pod = self
                     .store
@@ -34,10 +35,10 @@ impl Index {
         }
     }
 
-    fn profile_of_address(&self, addr: SocketAddr) -> Result<Profile, Refusal> {
+    fn profile_of_address(&self, from: &str, addr: SocketAddr) -> Result<Profile, Refusal> {
         let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
         if let Some((id, service)) = self.only_service_at(addr)? {
-            return Ok(self.profile_of_service(id, service, addr.port()));
+            return Ok(self.profile_of_service(from, id, service, addr.port()));
         }
         // A pod that stops keeps its identity until it is gone, so that nothing is sent to it in plaintext; an address that
         // was already given to another pod is that one's.
@@ -49,13 +50,30 @@ impl Index {
                 Err(Refusal::Ambiguous(text))
             }
             (Some((id, pod)), None) => Ok(self.profile_of_pod(id, pod, addr)),
-            (None, _) => Ok(match running().next() {
-                Some((id, pod)) => self.profile_of_pod(id, pod, addr),
-                None => Profile {
-                    opaque: self.settings.opaque_ports.contains(&addr.port()),
-                    endpoint: (addr.port() != 0).then(|| Endpoint::plain(addr)),
-                    ..Profile::default()
-                },
+            (None, _) => match running().next() {
+                Some((id, pod)) => Ok(self.profile_of_pod(id, pod, addr)),
+                None => self.profile_of_host_port(addr),
+            },
+        }
+    }
+
+    /// A port of a node that leads to a pod is that pod: it is reached where its proxy listens.
+    fn profile_of_host_port(&self, at: SocketAddr) -> Result<Profile, Refusal> {
+        let mut pods = self.store.pods_behind(at).filter(|(_, pod, _)| pod.running && !pod.terminating);
+        match (pods.next(), pods.next()) {
+            (Some((a, ..)), Some((b, ..))) => {
+                let text = format!("pods {}/{} and {}/{} have the same host port {at}", a.0, a.1, b.0, b.1);
+                Err(Refusal::Ambiguous(text))
+            }
+            (Some((id, pod, port)), None) => {
+                let same = |ip: &&IpAddr| ip.is_ipv4() == at.is_ipv4();
+                let ip = pod.ips.iter().find(same).or(pod.ips.first()).copied().unwrap_or(at.ip());
+                Ok(self.profile_of_pod(id, pod, SocketAddr::new(ip, port)))
+            }
+            (None, _) => Ok(Profile {
+                opaque: self.settings.opaque_ports.contains(&at.port()),
+                endpoint: (at.port() != 0).then(|| Endpoint::plain(at)),
+                ..Profile::default()
             }),
         }
     }
@@ -72,13 +90,18 @@ impl Index {
     }
 
     /// A port that the Service does not declare has an empty profile: the client policy refuses it.
-    fn profile_of_service(&self, id: &Id, service: &ServiceFacts, port: u16) -> Profile {
+    fn profile_of_service(&self, from: &str, id: &Id, service: &ServiceFacts, port: u16) -> Profile {
         if service.port(port).is_none() {
             return Profile::default();
         }
+        let name = format!("{}.{}.svc.{}", id.1, id.0, self.settings.cluster_domain);
+        let asked = self.store.profile(from, &id.0, &name);
         Profile {
-            name: format!("{}.{}.svc.{}", id.1, id.0, self.settings.cluster_domain).parse().ok(),
+            name: name.parse().ok(),
             opaque: self.wire_of(&id.0, service, port) == Wire::Opaque,
+            routes: asked.map(|asked| asked.routes.clone()).unwrap_or_default(),
+            retry_budget: asked.map(|asked| asked.budget),
+            targets: asked.map(|asked| asked.targets(port)).unwrap_or_default(),
             ..Profile::default()
         }
     }
@@ -86,7 +109,7 @@ impl Index {
     fn profile_of_pod(&self, id: &Id, pod: &PodFacts, addr: SocketAddr) -> Profile {
         let labels = Map::from([("namespace".to_owned(), id.0.clone())]);
         Profile {
-            opaque: self.is_opaque(&self.mesh(&id.0, pod), pod, addr.port()),
+            opaque: self.is_opaque(&id.0, &self.mesh(&id.0, pod), pod, addr.port()),
             endpoint: (addr.port() != 0).then(|| self.endpoint(id, pod, addr, labels)),
             ..Profile::default()
         }

@@ -9,12 +9,12 @@ use weft_model::{ClientPolicy, NameAddr, Profile, ServerPolicy};
 pub enum Question {
     /// What is behind this name?
     Destination(NameAddr),
-    /// What is this address or name?
-    Profile(Target),
+    /// What is this address or name, to a client in the namespace `from`?
+    Profile { from: String, target: Target },
     /// How is this port of a pod served?
     Inbound { namespace: String, pod: String, port: u16 },
-    /// How does traffic to this target behave?
-    Outbound(Target),
+    /// How does traffic to this target behave that comes from a namespace?
+    Outbound { from: String, target: Target },
     /// Is the work of this very pod done?
     Work { namespace: String, pod: String, uid: String },
 }
@@ -43,6 +43,10 @@ pub enum Subject {
     Policies {
         namespace: String,
     },
+    /// EgressNetworks of the namespace, or their routes.
+    Egress {
+        namespace: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +69,9 @@ pub enum Refusal {
     /// The objects contradict each other.
     #[error("{0}")]
     Ambiguous(String),
+    /// This version does not do what an object asks for.
+    #[error("{0}")]
+    NotCarriedOut(String),
 }
 
 /// An answer with the hash of its content: equal answers have equal versions, also in other processes.

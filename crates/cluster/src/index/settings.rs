@@ -15,6 +15,9 @@ pub struct Settings {
     pub trust_domain: String,
     pub cluster_domain: String,
     pub cluster_networks: Vec<Cidr>,
+    /// The namespace whose EgressNetworks count where a client's own has none.
+    #[serde(default = "egress_namespace")]
+    pub egress_namespace: String,
     /// From where HTTP probes are let in.
     pub probe_networks: Vec<Cidr>,
     /// From where the proxies' admin servers are asked by the mesh itself, which has no identity there.
@@ -61,6 +64,7 @@ impl Default for Settings {
             trust_domain: names::CLUSTER_DOMAIN.to_owned(),
             cluster_domain: names::CLUSTER_DOMAIN.to_owned(),
             cluster_networks: CLUSTER_NETWORKS.iter().filter_map(|n| n.parse().ok()).collect(),
+            egress_namespace: egress_namespace(),
             probe_networks: vec![Cidr::ALL_V4, Cidr::ALL_V6],
             scrape_networks: vec![],
             default_policy: DefaultPolicyName(DefaultPolicy::AllUnauthenticated),
@@ -70,6 +74,10 @@ impl Default for Settings {
             hint: ProtocolHint::H2,
         }
     }
+}
+
+fn egress_namespace() -> String {
+    names::EGRESS_NAMESPACE.to_owned()
 }
 
 fn yes() -> bool {

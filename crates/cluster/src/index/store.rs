@@ -3,14 +3,14 @@
 use super::{
     Subject,
     facts::{self, Map, PodFacts, ServiceFacts, SliceFacts},
-    policies::Policies,
+    policies::{Policies, ServerFacts, put},
     routes::Routes,
 };
-use crate::{Key, Kind, Object, Token, workload};
+use crate::{Key, Kind, Object, Token, service_profile::Asked, workload};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// Namespace and name, in this order.
@@ -28,8 +28,12 @@ pub(super) struct Store {
     tokens: HashMap<String, Token>,
     pub(super) policies: Policies,
     pub(super) routes: Routes,
+    /// Each is named by the full name of its Service.
+    profiles: BTreeMap<Id, Asked>,
     services_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
     pods_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
+    /// By the ports of their nodes that lead to them.
+    pods_by_host: HashMap<SocketAddr, BTreeSet<Id>>,
     /// The slices of a Service.
     slices_by_service: HashMap<Id, BTreeSet<Id>>,
     /// The slices that name a pod.
@@ -65,6 +69,15 @@ impl Store {
         self.pods_by_ip.get(&ip.to_canonical()).into_iter().flatten().filter_map(|id| Some((id, self.pods.get(id)?)))
     }
 
+    /// Those that a port of a node leads to, each with its own port.
+    pub(super) fn pods_behind(&self, at: SocketAddr) -> impl Iterator<Item = (&Id, &PodFacts, u16)> {
+        let ids = self.pods_by_host.get(&at).into_iter().flatten();
+        ids.filter_map(move |id| {
+            let pod = self.pods.get(id)?;
+            Some((id, pod, pod.host_ports.iter().find(|p| p.at == at)?.port))
+        })
+    }
+
     /// Those that the Service selects, which are always in its namespace.
     pub(super) fn pods_of(&self, namespace: &str, service: &ServiceFacts) -> impl Iterator<Item = (&Id, &PodFacts)> {
         in_namespace(&self.pods, namespace).filter(|(_, pod)| service.selects(&pod.labels))
@@ -80,19 +93,25 @@ impl Store {
         self.zones.get(node)
     }
 
+    /// The ServiceProfile of a name for clients in a namespace: their own, or that of the Service.
+    pub(super) fn profile(&self, from: &str, service: &str, name: &str) -> Option<&Asked> {
+        let of = |namespace: &str| self.profiles.get(&(namespace.to_owned(), name.to_owned()));
+        of(from).or_else(|| of(service))
+    }
+
     /// Annotations of the mesh: the object's own before its namespace's.
     pub(super) fn inherit(&self, namespace: &str, own: &Map) -> Map {
         self.namespaces.get(namespace).map_or_else(|| own.clone(), |inherited| workload::inherit(own, inherited))
     }
 
-    pub(super) fn insert(&mut self, object: Object) -> Vec<Subject> {
+    pub(super) fn insert(&mut self, object: &Object) -> Vec<Subject> {
         let key = object.key();
         let id = (key.namespace.clone(), key.name.clone());
         match object {
             Object::Namespace(namespace) => self.put_namespace(&key.name, Some(facts::of_mesh(&namespace.metadata))),
             Object::Service(service) => self.put_service(id, Some(service.as_ref().into())),
             Object::Pod(pod) => self.put_pod(id, Some(pod.as_ref().into())),
-            Object::EndpointSlice(slice) => self.put_slice(id, SliceFacts::of(&slice)),
+            Object::EndpointSlice(slice) => self.put_slice(id, SliceFacts::of(slice)),
             Object::Node(node) => {
                 match facts::zone_of(&node.metadata) {
                     Some(zone) => drop(self.zones.insert(key.name, zone)),
@@ -101,20 +120,22 @@ impl Store {
                 vec![]
             }
             Object::Token(token) => {
-                self.tokens.insert(token.sha256.clone(), token);
+                self.tokens.insert(token.sha256.clone(), token.clone());
                 vec![]
             }
-            object @ (Object::Server(_)
-            | Object::ServerAuthorization(_)
+            Object::Server(_) => self.put_server(id, |policies, id| policies.insert(id, object)),
+            Object::ServerAuthorization(_)
             | Object::AuthorizationPolicy(_)
             | Object::MeshTlsAuthentication(_)
             | Object::NetworkAuthentication(_)
-            | Object::HttpLocalRateLimitPolicy(_)) => self.policies.insert(id, &object),
-            object @ (Object::MeshHttpRoute(_)
+            | Object::HttpLocalRateLimitPolicy(_)
+            | Object::EgressNetwork(_) => self.policies.insert(id, object),
+            Object::ServiceProfile(profile) => self.put_profile(id, profile.spec.checked().ok()),
+            Object::MeshHttpRoute(_)
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
             | Object::TlsRoute(_)
-            | Object::TcpRoute(_)) => self.routes.insert(key.kind, id, &object),
+            | Object::TcpRoute(_) => self.routes.insert(key.kind, id, object),
             // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
             Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
         }
@@ -135,12 +156,14 @@ impl Store {
                 self.tokens.remove(&key.name);
                 vec![]
             }
-            Kind::Server
-            | Kind::ServerAuthorization
+            Kind::Server => self.put_server(id, |policies, id| policies.remove(Kind::Server, id)),
+            Kind::ServerAuthorization
             | Kind::AuthorizationPolicy
             | Kind::MeshTlsAuthentication
             | Kind::NetworkAuthentication
-            | Kind::HttpLocalRateLimitPolicy => self.policies.remove(key.kind, id),
+            | Kind::HttpLocalRateLimitPolicy
+            | Kind::EgressNetwork => self.policies.remove(key.kind, id),
+            Kind::ServiceProfile => self.put_profile(id, None),
             Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 self.routes.remove(key.kind, id)
             }
@@ -148,14 +171,45 @@ impl Store {
         }
     }
 
-    fn put_namespace(&mut self, name: &str, new: Option<Map>) -> Vec<Subject> {
-        let old = self.namespaces.get(name);
-        if old.cloned().unwrap_or_default() == new.clone().unwrap_or_default() {
-            return vec![];
+    /// The Services whose slices name a pod.
+    fn naming(&self, pod: &Id) -> impl Iterator<Item = Subject> {
+        let slices = self.slices_by_pod.get(pod).into_iter().flatten();
+        slices.filter_map(|slice| {
+            let service = &self.slices.get(slice)?.service;
+            Some(service_subject(&(slice.0.clone(), service.clone())))
+        })
+    }
+
+    /// A Server says what its pods' ports speak: that is told to their clients too.
+    fn put_server(&mut self, id: Id, change: impl FnOnce(&mut Policies, Id) -> Vec<Subject>) -> Vec<Subject> {
+        let old = self.policies.server(&id).cloned();
+        let mut changed = change(&mut self.policies, id.clone());
+        if changed.is_empty() {
+            return changed;
         }
-        match new {
-            Some(annotations) => drop(self.namespaces.insert(name.to_owned(), annotations)),
-            None => drop(self.namespaces.remove(name)),
+        let servers: Vec<&ServerFacts> = old.iter().chain(self.policies.server(&id)).collect();
+        for (pod_id, pod) in in_namespace(&self.pods, &id.0) {
+            if servers.iter().any(|server| server.port.selects(&pod.labels)) {
+                changed.extend(about_pod(pod_id, pod));
+                changed.extend(self.naming(pod_id));
+                let selecting = in_namespace(&self.services, &id.0).filter(|(_, s)| s.selects(&pod.labels));
+                changed.extend(selecting.map(|(id, _)| service_subject(id)));
+            }
+        }
+        changed
+    }
+
+    fn put_namespace(&mut self, name: &str, new: Option<Map>) -> Vec<Subject> {
+        let annotations = new.unwrap_or_default();
+        let same = self.namespaces.get(name).map_or(annotations.is_empty(), |old| *old == annotations);
+        // One that says nothing need not be known.
+        if annotations.is_empty() {
+            self.namespaces.remove(name);
+        } else {
+            self.namespaces.insert(name.to_owned(), annotations);
+        }
+        if same {
+            return vec![];
         }
         let services = in_namespace(&self.services, name);
         let pods = in_namespace(&self.pods, name);
@@ -176,6 +230,17 @@ impl Store {
             self.services.insert(id, new);
         }
         changed
+    }
+
+    fn put_profile(&mut self, id: Id, new: Option<Asked>) -> Vec<Subject> {
+        let mut labels = id.1.split('.').map(str::to_owned);
+        let service = labels.next().zip(labels.next()).map(|(name, namespace)| (namespace, name));
+        if !put(&mut self.profiles, id, new) {
+            return vec![];
+        }
+        let Some(service) = service else { return vec![] };
+        let known = self.services.get(&service).map(|facts| about_service(&service, facts));
+        known.unwrap_or_else(|| vec![service_subject(&service)])
     }
 
     fn put_slice(&mut self, id: Id, new: Option<SliceFacts>) -> Vec<Subject> {
@@ -207,15 +272,16 @@ impl Store {
             let selecting = in_namespace(&self.services, &id.0)
                 .filter(|(_, s)| old.iter().chain(&new).any(|pod| s.selects(&pod.labels)));
             changed.extend(selecting.map(|(id, _)| service_subject(id)));
-            let naming = self.slices_by_pod.get(&id).into_iter().flatten();
-            let naming = naming.filter_map(|slice| Some((&slice.0, &self.slices.get(slice)?.service)));
-            changed.extend(naming.map(|(namespace, service)| service_subject(&(namespace.clone(), service.clone()))));
+            changed.extend(self.naming(&id));
         }
         for ip in old.iter().flat_map(|p| &p.ips) {
             unlink(&mut self.pods_by_ip, *ip, &id);
         }
         for ip in new.iter().flat_map(|p| &p.ips) {
             self.pods_by_ip.entry(ip.to_canonical()).or_default().insert(id.clone());
+        }
+        for (pod, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
+            pod.host_ports.iter().for_each(|p| link(&mut self.pods_by_host, p.at, &id, add));
         }
         if let Some(new) = new {
             self.pods.insert(id, new);
@@ -265,7 +331,8 @@ fn about_service(id: &Id, service: &ServiceFacts) -> Vec<Subject> {
 }
 
 fn about_pod((namespace, name): &Id, pod: &PodFacts) -> Vec<Subject> {
-    let addresses = pod.ips.iter().map(|ip| Subject::Address(ip.to_canonical()));
+    let hosts = pod.host_ports.iter().map(|p| p.at.ip());
+    let addresses = pod.ips.iter().copied().chain(hosts).map(|ip| Subject::Address(ip.to_canonical()));
     let pod = Subject::Pod { namespace: namespace.clone(), name: name.clone() };
     std::iter::once(pod).chain(addresses).collect()
 }

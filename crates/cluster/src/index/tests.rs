@@ -1,7 +1,7 @@
 //! A table for each row of the control plane's parts 6.2 to 6.5, and the index against its own history.
 
 use super::*;
-use crate::{Event, Key, Object, Refused};
+use crate::{Event, Key, Object};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ use weft_model::{
     },
 };
 
+mod chance;
+mod histories;
+mod outbound;
 mod policies;
 mod routes;
 mod slices;
@@ -100,7 +103,7 @@ fn destination(index: &Index, path: &str) -> Result<Vec<Endpoint>, Refusal> {
 
 fn profile(index: &Index, path: &str) -> Result<Profile, Refusal> {
     let target = path.parse().map_or_else(|_| Target::Name(name(path)), Target::Addr);
-    match index.answer(&Question::Profile(target)).answer? {
+    match index.answer(&Question::Profile { from: "ns".to_owned(), target }).answer? {
         Answer::Profile(profile) => Ok(profile),
         other => panic!("{other:?}"),
     }
@@ -115,7 +118,7 @@ fn inbound(index: &Index, pod: &str, port: u16) -> Result<ServerPolicy, Refusal>
 
 fn outbound(index: &Index, path: &str) -> Result<ClientPolicy, Refusal> {
     let target = path.parse().map_or_else(|_| Target::Name(name(path)), Target::Addr);
-    match index.answer(&Question::Outbound(target)).answer? {
+    match index.answer(&Question::Outbound { from: "ns".to_owned(), target }).answer? {
         Answer::Outbound(policy) => Ok(policy),
         other => panic!("{other:?}"),
     }
@@ -374,11 +377,21 @@ fn namespaces_do_not_see_each_other() {
     ] {
         after.apply(Event::Apply(object));
     }
-    for question in questions() {
+    for question in histories::questions().into_iter().filter(|q| !about_other(q)) {
         let of_other = |s: &Subject| matches!(s, Subject::Address(ip) if ip.to_string().ends_with(".9"));
         if !before.subjects(&question).iter().any(of_other) {
             assert_eq!(before.answer(&question), after.answer(&question), "{question:?}");
         }
+    }
+}
+
+fn about_other(question: &Question) -> bool {
+    match question {
+        Question::Inbound { namespace, .. } | Question::Work { namespace, .. } => namespace == "other",
+        Question::Destination(name)
+        | Question::Profile { target: Target::Name(name), .. }
+        | Question::Outbound { target: Target::Name(name), .. } => name.name.as_str().contains(".other."),
+        Question::Profile { from, .. } | Question::Outbound { from, .. } => from == "other",
     }
 }
 
@@ -390,122 +403,4 @@ fn tokens_are_known_by_their_hash() {
     assert_eq!(index.token("ab"), Some(&token));
     index.apply(Event::Delete(Object::Token(token).key()));
     assert_eq!(index.token("ab"), None);
-}
-
-/// Everything that one may ask about the objects of [`object`].
-fn questions() -> Vec<Question> {
-    let mut questions = vec![];
-    let targets =
-        ["10.96.0.1:80", "10.96.0.2:5432", "10.96.0.1:99", "10.1.0.1:8080", "10.1.0.2:5432", "203.0.113.1:80"];
-    let names =
-        [WEB, "web.ns.svc.cluster.local:5432", "api.ns.svc.cluster.local:80", "web-0.web.ns.svc.cluster.local:80"];
-    let targets = targets
-        .into_iter()
-        .map(|a| Target::Addr(a.parse().unwrap()))
-        .chain(names.into_iter().map(|n| Target::Name(name(n))));
-    for target in targets {
-        questions.push(Question::Profile(target.clone()));
-        questions.push(Question::Outbound(target.clone()));
-        if let Target::Name(name) = target {
-            questions.push(Question::Destination(name));
-        }
-    }
-    for pod in ["a", "b"] {
-        for port in [8080, 5432] {
-            questions.push(Question::Inbound { namespace: "ns".into(), pod: pod.into(), port });
-        }
-    }
-    questions
-}
-
-/// One of a few objects in one of a few states.
-fn object() -> impl Strategy<Value = Object> {
-    let annotations = prop_oneof![
-        Just(json!({})),
-        Just(json!({"config.linkerd.io/opaque-ports": "8080,http"})),
-        Just(json!({"config.linkerd.io/default-inbound-policy": "deny"})),
-        Just(json!({"config.linkerd.io/skip-inbound-ports": "8080"})),
-    ];
-    let pods = (prop_oneof![Just("a"), Just("b")], 1..3u8, any::<(bool, bool, bool, bool)>(), annotations.clone())
-        .prop_map(|(name, ip, (ready, going, web, named), annotations)| {
-            let mut patch = annotated(annotations);
-            if !ready {
-                merge(&mut patch, json!({"status": {"conditions": []}}));
-            }
-            if going {
-                merge(&mut patch, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
-            }
-            if !web {
-                merge(&mut patch, json!({"metadata": {"labels": {"app": "api"}}}));
-            }
-            if named {
-                merge(&mut patch, json!({"spec": {"hostname": "web-0", "subdomain": "web"}}));
-            }
-            pod(name, &format!("10.1.0.{ip}"), patch)
-        });
-    let slices = (0..2u8, prop_oneof![Just("a"), Just("b")], 1..3u8, any::<(bool, bool)>()).prop_map(
-        |(number, pod, ip, (ready, referring))| {
-            let mut endpoint =
-                json!({"addresses": [format!("10.1.0.{ip}")], "conditions": {"ready": ready}, "hostname": "web-0"});
-            if referring {
-                endpoint["targetRef"] = json!({"kind": "Pod", "namespace": "ns", "name": pod});
-            }
-            slices::slice(&format!("web-{number}"), &[], json!({"endpoints": [endpoint]}))
-        },
-    );
-    let services = (prop_oneof![Just("web"), Just("api")], 1..3u8, any::<bool>(), annotations.clone()).prop_map(
-        |(name, ip, headless, annotations)| {
-            let ip = if headless { "None".to_owned() } else { format!("10.96.0.{ip}") };
-            let mut patch = annotated(annotations);
-            merge(&mut patch, json!({"spec": {"clusterIP": ip, "selector": {"app": name}}}));
-            service(name, patch)
-        },
-    );
-    let policies = policies::written().prop_map(|(kind, object)| crate::policy::read(kind, object).unwrap());
-    prop_oneof![4 => pods, 3 => slices, 2 => services, 1 => annotations.prop_map(namespace), 5 => policies]
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let refused = |o: Object| Refused { key: o.key(), object: Value::Null, reason: String::new() };
-    prop_oneof![
-        6 => object().prop_map(Event::Apply),
-        2 => object().prop_map(|o| Event::Delete(o.key())),
-        1 => object().prop_map(move |o| Event::Refused(Box::new(refused(o)))),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    /// Only the objects count, not how they came to be; and no change goes unannounced.
-    #[test]
-    fn answers_depend_on_the_objects_alone(history in prop::collection::vec(event(), 0..30), kubernetes in any::<bool>()) {
-        let platform = if kubernetes { Platform::Kubernetes } else { Platform::Manifests };
-        let settings = Settings { platform, ..Settings::default() };
-        let mut index = Index::new(settings.clone());
-        let mut objects: BTreeMap<Key, Object> = BTreeMap::new();
-        let questions = questions();
-        let mut before: Vec<Versioned> = questions.iter().map(|q| index.answer(q)).collect();
-        for event in history {
-            match &event {
-                Event::Apply(object) => drop(objects.insert(object.key(), object.clone())),
-                Event::Delete(key) => drop(objects.remove(key)),
-                Event::Refused(refused) => drop(objects.remove(&refused.key)),
-                Event::Synced => {}
-            }
-            let changed = index.apply(event);
-            for (question, old) in questions.iter().zip(&mut before) {
-                let new = index.answer(question);
-                prop_assert_eq!(new.version == old.version, new.answer == old.answer);
-                let announced = index.subjects(question).iter().any(|s| changed.contains(s));
-                prop_assert!(announced || new.version == old.version, "{:?}", question);
-                *old = new;
-            }
-        }
-        let mut rebuilt = Index::new(settings);
-        objects.into_values().rev().for_each(|o| drop(rebuilt.apply(Event::Apply(o))));
-        for question in &questions {
-            prop_assert_eq!(index.answer(question), rebuilt.answer(question));
-        }
-    }
 }

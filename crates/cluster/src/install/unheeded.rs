@@ -10,12 +10,7 @@ use crate::{
 use serde_json::{Value, json};
 
 const NAME: &str = "linkerd-not-carried-out";
-const POLICY: &str = "policy.linkerd.io";
-const KINDS: [Resource; 3] = [
-    Resource::new(POLICY, "v1alpha1", "EgressNetwork", "egressnetworks"),
-    Resource::new("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles"),
-    Resource::new("workload.linkerd.io", "v1beta1", "ExternalWorkload", "externalworkloads"),
-];
+const KINDS: [Resource; 1] = [Resource::new("workload.linkerd.io", "v1beta1", "ExternalWorkload", "externalworkloads")];
 
 /// The rule, and that it holds everywhere.
 pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {

@@ -62,6 +62,8 @@ pub(super) fn pod(pod: Pod) -> Pod {
             phase: status.phase,
             pod_ip: status.pod_ip,
             pod_ips: status.pod_ips,
+            host_ip: status.host_ip,
+            host_ips: status.host_ips,
             conditions: status.conditions,
             container_statuses: status
                 .container_statuses
@@ -104,7 +106,7 @@ mod tests {
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": true, "uid": ""}]},
             "spec": {"serviceAccountName": "web", "hostname": "a", "subdomain": "web", "nodeName": "n", "volumes": [{"name": "v"}],
                 "containers": [
-                    {"name": "web", "image": "web", "ports": [{"name": "http", "containerPort": 8080}],
+                    {"name": "web", "image": "web", "ports": [{"name": "http", "containerPort": 8080, "hostPort": 80}],
                         "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 3},
                         "livenessProbe": {"tcpSocket": {"port": 1}}},
                     {"name": "linkerd-proxy", "env": [

@@ -167,6 +167,8 @@ struct Watch<K> {
     known: HashSet<Key>,
     /// What could not be read, and why.
     quarantined: HashMap<Key, String>,
+    /// What objects say in vain, though they have an effect.
+    in_vain: HashMap<Key, String>,
     listed: bool,
     /// How often its kind was not served although there were objects.
     missed: u32,
@@ -221,6 +223,7 @@ where
             object,
             known: HashSet::new(),
             quarantined: HashMap::new(),
+            in_vain: HashMap::new(),
             listed: false,
             missed: 0,
             backoff: BACKOFF,
@@ -283,6 +286,7 @@ where
         for guard in objects {
             match self.read(guard) {
                 Ok(object) => {
+                    self.see(&object);
                     listed.insert(object.key());
                     events.push(Event::Apply(object));
                 }
@@ -303,6 +307,7 @@ where
         );
         events.extend(refused);
         (self.known, self.quarantined) = (listed, quarantined);
+        self.in_vain.retain(|key, _| self.known.contains(key));
         if !std::mem::replace(&mut self.listed, true) && self.shared.unlisted.fetch_sub(1, Relaxed) == 1 {
             events.push(Event::Synced);
         }
@@ -394,12 +399,14 @@ where
     fn applied(&mut self, guard: DeserializeGuard<K>) -> Option<Event> {
         match self.read(guard) {
             Ok(object) => {
+                self.see(&object);
                 let key = object.key();
                 self.quarantined.remove(&key);
                 self.known.insert(key);
                 Some(Event::Apply(object))
             }
             Err((key, Rejected { reason, written })) => {
+                self.in_vain.remove(&key);
                 self.tell_quarantine(&key, &reason);
                 let was_known = self.known.remove(&key);
                 let refused = written.map(|object| refusal(&key, object, &reason));
@@ -412,6 +419,7 @@ where
     fn gone(&mut self, metadata: &ObjectMeta) -> Event {
         let key = self.key(metadata);
         self.quarantined.remove(&key);
+        self.in_vain.remove(&key);
         self.known.remove(&key);
         Event::Delete(key)
     }
@@ -427,6 +435,7 @@ where
         meters.events.add(events.len().try_into().unwrap_or(u64::MAX));
         meters.objects.set(self.known.len().try_into().unwrap_or(i64::MAX));
         meters.quarantined.set(self.quarantined.len().try_into().unwrap_or(i64::MAX));
+        meters.in_vain.set(self.in_vain.len().try_into().unwrap_or(i64::MAX));
         if !events.is_empty() {
             (self.shared.sink)(events);
         }
@@ -434,6 +443,22 @@ where
 
     fn tell_quarantine(&self, key: &Key, reason: &str) {
         tracing::warn!(object = %key, reason, "object cannot be read and has no effect");
+    }
+
+    /// Tells what an object says in vain, once.
+    fn see(&mut self, object: &Object) {
+        let mistakes = policy::said_in_vain(object);
+        if mistakes.is_empty() {
+            if !self.in_vain.is_empty() {
+                self.in_vain.remove(&object.key());
+            }
+            return;
+        }
+        let (key, reason) = (object.key(), policy::told(&mistakes));
+        if self.in_vain.get(&key) != Some(&reason) {
+            tracing::warn!(object = %key, reason, "a part of the object has no effect");
+            self.in_vain.insert(key, reason);
+        }
     }
 
     /// The server answers.
@@ -523,6 +548,7 @@ fn ended(error: kube::Error) -> Ended {
 struct Meters {
     objects: Gauge,
     quarantined: Gauge,
+    in_vain: Gauge,
     contact: Gauge,
     events: Counter,
     lists: Counter,
@@ -537,6 +563,7 @@ impl Meters {
         Self {
             objects: gauge("weft_kubernetes_objects", "Objects that are known."),
             quarantined: gauge("weft_kubernetes_quarantined", "Objects that cannot be read and have no effect."),
+            in_vain: gauge("weft_kubernetes_in_vain", "Objects of which a part cannot be read and has no effect."),
             contact: gauge("weft_kubernetes_last_contact_seconds", "When the watch was last heard of, in Unix time."),
             events: counter("weft_kubernetes_events_total", "Changes taken in."),
             lists: counter("weft_kubernetes_lists_total", "Lists asked for: the first, and one after each gap."),

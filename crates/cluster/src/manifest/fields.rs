@@ -243,6 +243,8 @@ pub(super) const SERVER_AUTHORIZATION: Table = &policy(SERVER_AUTHORIZATION_SPEC
 pub(super) const AUTHORIZATION_POLICY: Table = &policy(AUTHORIZATION_POLICY_SPEC);
 pub(super) const MESH_TLS_AUTHENTICATION: Table = &policy(MESH_TLS_AUTHENTICATION_SPEC);
 pub(super) const NETWORK_AUTHENTICATION: Table = &policy(NETWORK_AUTHENTICATION_SPEC);
+pub(super) const EGRESS_NETWORK: Table = &policy(EGRESS_NETWORK_SPEC);
+pub(super) const SERVICE_PROFILE: Table = &policy(SERVICE_PROFILE_SPEC);
 
 const SERVER_SPEC: Table = &[
     ("podSelector", Carried),
@@ -324,6 +326,23 @@ const GRPC_RULE: Table = &[
     ("sessionPersistence", Carried),
 ];
 const CONNECTION_RULE: Table = &[("name", Carried), ("backendRefs", Carried)];
+const EGRESS_NETWORK_SPEC: Table = &[("trafficPolicy", Carried), ("networks", Each(NETWORK))];
+
+const SERVICE_PROFILE_SPEC: Table = &[
+    ("routes", Each(PROFILE_ROUTE)),
+    ("retryBudget", Of(RETRY_BUDGET)),
+    ("dstOverrides", Each(&[("authority", Carried), ("weight", Carried)])),
+    ("opaquePorts", Ignored("give the Service the annotation config.linkerd.io/opaque-ports")),
+];
+const PROFILE_ROUTE: Table = &[
+    ("name", Carried),
+    // Conditions stand in conditions: all that there is of them is acted on.
+    ("condition", Carried),
+    ("responseClasses", Carried),
+    ("isRetryable", Carried),
+    ("timeout", Carried),
+];
+const RETRY_BUDGET: Table = &[("retryRatio", Carried), ("minRetriesPerSecond", Carried), ("ttl", Carried)];
 const REFERENCE: Table = &[("group", Carried), ("kind", Carried), ("name", Carried), ("namespace", Carried)];
 
 /// Compares a document with a table.
@@ -350,7 +369,7 @@ pub(super) fn walk(node: &Node, table: Table, at: &Path, found: &mut Vec<Finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy;
+    use crate::{policy, service_profile};
     use k8s_openapi::{
         api::{apps::v1 as apps, core::v1 as core},
         apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -442,5 +461,11 @@ mod tests {
         compare::<policy::NetworkAuthentication>(NETWORK_AUTHENTICATION);
         compare::<policy::NetworkAuthenticationSpec>(NETWORK_AUTHENTICATION_SPEC);
         compare::<policy::ReferenceSpec>(REFERENCE);
+        compare::<policy::EgressNetwork>(EGRESS_NETWORK);
+        compare::<policy::EgressNetworkSpec>(EGRESS_NETWORK_SPEC);
+        compare::<policy::ServiceProfile>(SERVICE_PROFILE);
+        compare::<service_profile::ServiceProfileSpec>(SERVICE_PROFILE_SPEC);
+        compare::<service_profile::RouteSpec>(PROFILE_ROUTE);
+        compare::<service_profile::RetryBudgetSpec>(RETRY_BUDGET);
     }
 }

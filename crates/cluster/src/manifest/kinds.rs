@@ -25,6 +25,7 @@ const CLUSTER: &str = "remove it: it has no meaning on one machine";
 
 const NEWEST: &str = "policy.linkerd.io/v1beta3 for a Server or an HTTPRoute, v1beta1 for a ServerAuthorization, else v1alpha1; \
                       gateway.networking.k8s.io/v1 for its routes";
+const NEWEST_PROFILE: &str = "linkerd.io/v1alpha2";
 
 /// Group (empty for core), version (empty for any), kind, decision.
 const KINDS: &[(&str, &str, &str, KindDecision)] = &[
@@ -63,9 +64,7 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
-    ("policy.linkerd.io", "", "EgressNetwork", NotYet("remove it; --egress=off closes the mesh")),
     ("workload.linkerd.io", "", "ExternalWorkload", NotYet(POLICY)),
-    ("linkerd.io", "", "ServiceProfile", NotYet(POLICY)),
     ("multicluster.linkerd.io", "", "Link", NotYet(CLUSTER)),
     ("gateway.networking.k8s.io", "", "TCPRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "TLSRoute", NotYet(POLICY)),
@@ -85,6 +84,7 @@ pub(super) fn decide(api_version: &str, kind: &str) -> KindDecision {
     for of_mesh in policy::KINDS {
         match policy::definition(of_mesh).filter(|defined| defined.group == group && defined.kind == kind) {
             Some(defined) if defined.versions.contains(&version) => return Supported(of_mesh),
+            Some(_) if of_mesh == Kind::ServiceProfile => return KindDecision::OtherVersion(NEWEST_PROFILE),
             Some(_) => return KindDecision::OtherVersion(NEWEST),
             None => {}
         }
@@ -118,6 +118,8 @@ mod tests {
             ("gateway.networking.k8s.io/v1", "GRPCRoute", Supported(Kind::GrpcRoute)),
             ("gateway.networking.k8s.io/v1", "TLSRoute", NotYet(POLICY)),
             ("policy.linkerd.io/v1alpha1", "HTTPLocalRateLimitPolicy", Supported(Kind::HttpLocalRateLimitPolicy)),
+            ("linkerd.io/v1alpha2", "ServiceProfile", Supported(Kind::ServiceProfile)),
+            ("linkerd.io/v1", "ServiceProfile", KindDecision::OtherVersion(NEWEST_PROFILE)),
             ("example.com/v1", "Server", KindDecision::Unknown),
             ("v1", "deployment", KindDecision::Unknown),
         ] {

@@ -7,7 +7,7 @@ use std::fmt;
 pub(crate) struct Path(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Key(String),
     Index(usize),
 }
@@ -17,13 +17,20 @@ impl Path {
         &self.0
     }
 
-    /// Of the form in which it is shown, of keys without dots.
+    /// Of the form in which it is shown.
     pub(super) fn of_text(text: &str) -> Self {
-        let parts = text.split(['.', '[']).filter(|part| !part.is_empty());
-        parts.fold(Self::default(), |at, part| match part.strip_suffix(']').and_then(|i| i.parse().ok()) {
-            Some(index) => at.index(index),
-            None => at.key(part),
-        })
+        let (mut at, mut rest) = (Self::default(), text);
+        while !rest.is_empty() {
+            let bracketed = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+            let end = rest.char_indices().skip(1).find(|(_, c)| matches!(c, '.' | '[')).map_or(rest.len(), |(i, _)| i);
+            let (part, after) = bracketed.unwrap_or_else(|| rest.split_at(end));
+            at = match part.parse() {
+                Ok(index) if bracketed.is_some() => at.index(index),
+                _ => at.key(part),
+            };
+            rest = after.strip_prefix('.').unwrap_or(after);
+        }
+        at
     }
 
     #[must_use]
@@ -85,5 +92,23 @@ impl From<&serde_path_to_error::Path> for Path {
             S::Enum { variant } => at.key(variant),
             S::Unknown => at,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_read_as_it_is_shown() {
+        let top = Path::default();
+        let annotation = top.keys(&["metadata", "annotations", "retry.linkerd.io/http"]);
+        for path in [top.key("spec").key("networks").index(0).key("except").index(12), annotation, top.key("kind"), top]
+        {
+            assert_eq!(Path::of_text(&path.to_string()), path);
+        }
+        for odd in [".", "[", "a[", "a.[b", "a..b", "]"] {
+            let _ = Path::of_text(odd);
+        }
     }
 }

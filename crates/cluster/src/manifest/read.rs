@@ -184,6 +184,8 @@ fn table(kind: Kind) -> Table {
         Kind::GrpcRoute => fields::GRPC_ROUTE,
         Kind::TlsRoute => fields::TLS_ROUTE,
         Kind::TcpRoute => fields::TCP_ROUTE,
+        Kind::EgressNetwork => fields::EGRESS_NETWORK,
+        Kind::ServiceProfile => fields::SERVICE_PROFILE,
         // None of them is read from manifests.
         Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::Token => &[],
     }

@@ -33,6 +33,8 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Wrong
         Kind::GrpcRoute => with(json, |o| Object::GrpcRoute(Box::new(o)))?,
         Kind::TlsRoute => with(json, |o| Object::TlsRoute(Box::new(o)))?,
         Kind::TcpRoute => with(json, |o| Object::TcpRoute(Box::new(o)))?,
+        Kind::EgressNetwork => with(json, |o| Object::EgressNetwork(Box::new(o)))?,
+        Kind::ServiceProfile => with(json, |o| Object::ServiceProfile(Box::new(o)))?,
         Kind::Token => with(json, Object::Token)?,
     })
 }

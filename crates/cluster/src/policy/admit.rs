@@ -107,7 +107,8 @@ mod tests {
             |name: &str| json!({"targetRef": {"kind": "Namespace", "name": name}, "requiredAuthenticationRefs": []});
         assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("ns")), fine, "the namespace of the request");
         assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("other")).0, ["spec.targetRef.name"]);
-        assert_eq!(reviewed(GROUP, "EgressNetwork", json!({})).0, ["kind"]);
+        assert_eq!(reviewed(GROUP, "EgressNetwork", json!({"trafficPolicy": "Deny"})), fine);
+        assert_eq!(reviewed(GROUP, "EgressNetwork", json!({"trafficPolicy": "no"})).0, ["spec.trafficPolicy"]);
         assert_eq!(reviewed("example.com", "Server", json!({})), fine);
         let route = |parents: Value| reviewed(GATEWAY_API, "HTTPRoute", json!({"parentRefs": parents}));
         assert_eq!(route(json!([{"name": "gateway"}, {"group": GATEWAY_API, "kind": "Gateway", "name": "g"}])), fine);

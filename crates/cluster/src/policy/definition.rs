@@ -4,7 +4,7 @@ use super::route::GATEWAY_API;
 use crate::Kind;
 
 /// The mesh's own kinds, and routes, that are carried out.
-pub const KINDS: [Kind; 9] = [
+pub const KINDS: [Kind; 11] = [
     Kind::Server,
     Kind::ServerAuthorization,
     Kind::AuthorizationPolicy,
@@ -14,9 +14,14 @@ pub const KINDS: [Kind; 9] = [
     Kind::MeshHttpRoute,
     Kind::HttpRoute,
     Kind::GrpcRoute,
+    Kind::EgressNetwork,
+    Kind::ServiceProfile,
 ];
 
 pub(crate) const GROUP: &str = "policy.linkerd.io";
+
+/// The group of ServiceProfiles.
+const PROFILES: &str = "linkerd.io";
 
 /// Where objects of a kind are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,7 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
     let (group, name) = match kind {
         Kind::MeshHttpRoute => (GROUP, Kind::HttpRoute.as_str()),
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => (GATEWAY_API, kind.as_str()),
+        Kind::ServiceProfile => (PROFILES, kind.as_str()),
         _ => (GROUP, kind.as_str()),
     };
     let (plural, versions): (_, &[&str]) = match kind {
@@ -48,6 +54,8 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         Kind::GrpcRoute => ("grpcroutes", &["v1", "v1alpha2"]),
         Kind::TlsRoute => ("tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
         Kind::TcpRoute => ("tcproutes", &["v1", "v1alpha2"]),
+        Kind::EgressNetwork => ("egressnetworks", &["v1alpha1"]),
+        Kind::ServiceProfile => ("serviceprofiles", &["v1alpha2", "v1alpha1"]),
         Kind::Namespace
         | Kind::ServiceAccount
         | Kind::Deployment

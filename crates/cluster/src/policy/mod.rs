@@ -10,7 +10,9 @@
 mod admit;
 mod authentication;
 mod authorization;
+pub(crate) mod client;
 mod definition;
+mod egress;
 mod rate_limit;
 mod reference;
 pub(crate) mod route;
@@ -27,6 +29,8 @@ pub use authorization::{
 pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target};
 pub use definition::KINDS;
 pub(crate) use definition::{Definition, GROUP, definition};
+pub(crate) use egress::Egress;
+pub use egress::EgressNetworkSpec;
 pub(crate) use rate_limit::Limit;
 pub use rate_limit::{OverrideSpec, RateLimitSpec, RateSpec};
 pub use reference::ReferenceSpec;
@@ -39,7 +43,7 @@ pub(crate) use selector::Selector;
 pub use server::ServerSpec;
 pub(crate) use server::{Port, Spoken};
 
-use crate::{Kind, Object, manifest::FieldPath};
+use crate::{Kind, Object, manifest::FieldPath, service_profile::ServiceProfileSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -72,6 +76,8 @@ pub type HttpRoute = Custom<HttpRouteSpec>;
 pub type GrpcRoute = Custom<GrpcRouteSpec>;
 pub type TlsRoute = Custom<TlsRouteSpec>;
 pub type TcpRoute = Custom<TcpRouteSpec>;
+pub type EgressNetwork = Custom<EgressNetworkSpec>;
+pub type ServiceProfile = Custom<ServiceProfileSpec>;
 
 /// Something that an object says and that cannot be, or is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +145,8 @@ fn parse(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
         Kind::GrpcRoute => Object::GrpcRoute(whole(kind, object)?),
         Kind::TlsRoute => Object::TlsRoute(whole(kind, object)?),
         Kind::TcpRoute => Object::TcpRoute(whole(kind, object)?),
+        Kind::EgressNetwork => Object::EgressNetwork(typed(object)?),
+        Kind::ServiceProfile => Object::ServiceProfile(typed(object)?),
         other => {
             let message = format!("{} is no kind of the mesh", other.as_str());
             return Err(vec![Mistake::new("kind", message, "use another kind")]);
@@ -178,10 +186,31 @@ pub(crate) fn check(object: &Object) -> Vec<Mistake> {
         Object::MeshTlsAuthentication(o) => o.spec.checked(&namespace).err(),
         Object::NetworkAuthentication(o) => o.spec.checked().err(),
         Object::HttpLocalRateLimitPolicy(o) => o.spec.checked(&namespace).err(),
+        Object::EgressNetwork(o) => o.spec.checked().err(),
+        Object::ServiceProfile(o) => o.spec.checked().err(),
         object => route::checked(object)
             .map(|route| route.map_or_else(|wrong| wrong, |checked| route::not_yet(&checked, object.kind()))),
     }
     .unwrap_or_default()
+}
+
+/// What an object says in its annotations in vain, whatever else of it has an effect.
+pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
+    match object {
+        Object::Service(o) => {
+            let elsewhere = client::elsewhere(&o.metadata).map(|by| Mistake::new(by, ELSEWHERE, "remove it"));
+            elsewhere.into_iter().chain(client_mistakes(&o.metadata, client::On::Service)).collect()
+        }
+        Object::EgressNetwork(o) => client_mistakes(&o.metadata, client::On::EgressNetwork),
+        _ => vec![],
+    }
+}
+
+const ELSEWHERE: &str =
+    "this version of weft looks up nothing in other clusters, and what is sent to the Service fails";
+
+fn client_mistakes(metadata: &ObjectMeta, on: client::On) -> Vec<Mistake> {
+    metadata.annotations.as_ref().map(|said| client::mistakes(said, on)).unwrap_or_default()
 }
 
 /// What came of an object's fields, unless something is wrong.

@@ -122,6 +122,10 @@ impl ServerSpec {
 }
 
 impl Port {
+    pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.pods.selects(labels)
+    }
+
     /// Whether it is of this port of a pod with these labels; the port's names are those that its containers give it.
     pub(crate) fn is_of<'a>(
         &self,

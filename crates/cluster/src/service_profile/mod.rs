@@ -1,13 +1,21 @@
-//! ServiceProfiles made from what describes a service already (`weft profile`: text in, object out), and what is wrong with one.
+//! ServiceProfiles: made from what describes a service already (`weft profile`: text in, object out), what is wrong with one, and what
+//! one asks of clients.
 
 mod admission;
+mod checked;
 mod open_api;
 mod proto;
+mod spec;
 mod template;
 
 pub use admission::mistakes;
+pub(crate) use checked::Asked;
 pub use open_api::open_api;
 pub use proto::proto;
+pub use spec::{
+    OverrideSpec, RequestConditionSpec, ResponseClassSpec, ResponseConditionSpec, RetryBudgetSpec, RouteSpec,
+    ServiceProfileSpec, StatusRangeSpec,
+};
 pub use template::template;
 
 use serde_json::{Value, json};

@@ -32,6 +32,11 @@ const SUFFIXES: [(&str, i128, i128); 16] = [
 pub(crate) struct InvalidQuantity(String);
 
 impl Quantity {
+    /// Thousandths of a unit, rounded up.
+    pub(crate) fn thousandths(self) -> u32 {
+        Self(self.0.saturating_mul(1_000)).ceil()
+    }
+
     /// Whole units, rounded up.
     pub(crate) fn ceil(self) -> u32 {
         let whole = self.0.div_euclid(NANO) + i128::from(self.0.rem_euclid(NANO) > 0);

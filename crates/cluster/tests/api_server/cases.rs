@@ -162,7 +162,8 @@ pub(crate) async fn compare<A: ApiServer>(lab: &Lab<'_, A>) {
     }
     let mut questions = vec![Question::Destination("web.ns.svc.cluster.local:80".parse().unwrap())];
     for i in 1..4 {
-        questions.push(Question::Profile(Target::Addr(format!("10.1.0.{i}:8080").parse().unwrap())));
+        let target = Target::Addr(format!("10.1.0.{i}:8080").parse().unwrap());
+        questions.push(Question::Profile { from: "ns".to_owned(), target });
     }
     for pod in ["a", "b", "c"] {
         questions.push(Question::Inbound { namespace: "ns".into(), pod: pod.into(), port: 8080 });

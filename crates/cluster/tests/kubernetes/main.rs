@@ -7,6 +7,7 @@ mod inject;
 mod install;
 mod policies;
 mod samples;
+mod traffic;
 mod upgrade;
 mod values;
 mod yaml;

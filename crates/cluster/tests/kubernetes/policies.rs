@@ -10,23 +10,13 @@ use weft_model::policy::inbound::ServerProtocol;
 
 #[test]
 fn the_examples_of_the_page_are_carried_out() {
-    let page = include_str!("../../../../docs/authorization.md");
-    let examples: Vec<&str> =
-        page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
-    assert!(examples.len() > 4);
     let mut index = Index::new(Settings::default());
     let pod = serde_json::json!({
         "metadata": {"name": "web-1", "namespace": "emojivoto", "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]},
     });
     index.apply(Event::Apply(Object::Pod(Box::new(serde_json::from_value(pod).unwrap()))));
-    for example in examples {
-        let loaded = manifest::load_text(Path::new("authorization.md"), example);
-        assert!(loaded.problems.is_empty() && !loaded.objects.is_empty(), "{example}: {:?}", loaded.problems);
-        for located in loaded.objects {
-            index.apply(Event::Apply(located.object));
-        }
-    }
+    assert!(examples("authorization.md", include_str!("../../../../docs/authorization.md"), &mut index) > 4);
     let question = Question::Inbound { namespace: "emojivoto".into(), pod: "web-1".into(), port: 8080 };
     let Ok(Answer::Inbound(policy)) = index.answer(&question).answer else { panic!() };
     let names: Vec<String> =
@@ -37,4 +27,18 @@ fn the_examples_of_the_page_are_carried_out() {
     assert_eq!((routes.len(), routes[0].meta.name(), granted(0), granted(1)), (2, "probes", "probes", "votes"));
     assert_eq!(rate_limit.as_ref().and_then(|limit| limit.total), Some(1000));
     assert_eq!((policy.meta.name(), names), ("web", expected.map(str::to_owned).to_vec()));
+}
+
+/// Takes the examples of a page into an index as a mesh would, and says how many there are.
+pub(crate) fn examples(name: &str, page: &str, index: &mut Index) -> usize {
+    let examples = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let mut count = 0;
+    for example in examples {
+        let loaded = manifest::load_text(Path::new(name), example);
+        assert!(loaded.problems.is_empty() && !loaded.objects.is_empty(), "{example}: {:?}", loaded.problems);
+        assert!(loaded.ignored.is_empty(), "{example}: {:?}", loaded.ignored);
+        loaded.objects.into_iter().for_each(|located| drop(index.apply(Event::Apply(located.object))));
+        count += 1;
+    }
+    count
 }

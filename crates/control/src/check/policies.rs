@@ -1,9 +1,10 @@
-//! Whether what people say of who may call whom can be carried out.
+//! Whether what people say of who may call whom, and of how traffic behaves, can be carried out.
 
 use super::{Run, none, table, text};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use weft_cluster::{
+    Object,
     kubernetes::Cluster,
     policy::{self, KINDS},
 };
@@ -24,6 +25,13 @@ async fn quarantined(cluster: &Cluster) -> Result<(), String> {
             if let Err(mistakes) = policy::read(kind, object) {
                 wrong.push(format!("{of}: {}", policy::told(&mistakes)));
             }
+        }
+    }
+    for service in cluster.services().await.map_err(text)? {
+        let object = Object::Service(Box::new(service));
+        let mistakes = policy::said_in_vain(&object);
+        if !mistakes.is_empty() {
+            wrong.push(format!("{}: {}", object.key(), policy::told(&mistakes)));
         }
     }
     let more = wrong.len().saturating_sub(TOLD);

@@ -24,7 +24,7 @@ use weft_cluster::{
     policy::{self, Review},
     service_profile,
 };
-use weft_model::{ProtocolHint, decide::cidr::Cidr, policy::inbound::DefaultPolicy};
+use weft_model::{ProtocolHint, decide::cidr::Cidr, names, policy::inbound::DefaultPolicy};
 
 /// What the answers depend on, and namespaces, which say who was to get a proxy.
 pub fn watched() -> Vec<Kind> {
@@ -138,6 +138,8 @@ fn settings(common: &Common, options: &Destination) -> Settings {
         trust_domain: common.trust_domain.clone(),
         cluster_domain: common.cluster_domain.clone(),
         cluster_networks: options.cluster_networks,
+        // An installation that asks for another one is refused.
+        egress_namespace: names::EGRESS_NAMESPACE.to_owned(),
         probe_networks: options.probe_networks,
         scrape_networks: vec![],
         default_policy: DefaultPolicyName(options.default_policy),

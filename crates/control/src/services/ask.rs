@@ -75,17 +75,35 @@ pub(super) fn uid(text: String) -> Result<String, Status> {
     }
 }
 
-/// The node of `{"ns":…,"nodeName":…,"pod":…}`; empty if the context does not say it, which is no fault.
+/// What a client says of where it is; empty what it does not say, which is no fault.
+#[derive(Default, serde::Deserialize)]
+struct Context {
+    #[serde(default)]
+    ns: String,
+    #[serde(rename = "nodeName", default)]
+    node_name: String,
+}
+
+impl Context {
+    /// Of `{"ns":…,"nodeName":…,"pod":…}`.
+    fn of(text: &str) -> Self {
+        if text.len() > MAX_TEXT_BYTES {
+            return Self::default();
+        }
+        serde_json::from_str(text).unwrap_or_default()
+    }
+}
+
 pub(super) fn node(context: &str) -> String {
-    #[derive(serde::Deserialize)]
-    struct Context {
-        #[serde(rename = "nodeName", default)]
-        node_name: String,
+    Context::of(context).node_name
+}
+
+/// Some say it as `ns:…`.
+pub(super) fn namespace(context: &str) -> String {
+    match context.strip_prefix("ns:") {
+        Some(namespace) if context.len() <= MAX_TEXT_BYTES => namespace.to_owned(),
+        _ => Context::of(context).ns,
     }
-    if context.len() > MAX_TEXT_BYTES {
-        return String::new();
-    }
-    serde_json::from_str(context).map(|c: Context| c.node_name).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -113,6 +131,11 @@ mod tests {
         assert_eq!(node(r#"{"ns":"ns","nodeName":"n1","pod":"p"}"#), "n1");
         for none in ["", "ns:ns", "{}", r#"{"nodeName":7}"#] {
             assert_eq!(node(none), "");
+        }
+        for (context, expected) in
+            [(r#"{"ns":"ns"}"#, "ns"), ("ns:ns", "ns"), ("", ""), ("{}", ""), (r#"{"ns":7}"#, "")]
+        {
+            assert_eq!(namespace(context), expected, "{context}");
         }
     }
 

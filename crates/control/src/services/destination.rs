@@ -46,7 +46,8 @@ impl Destination for Destinations {
     async fn get_profile(&self, request: Request<Lookup>) -> Result<Outgoing<Profile>, Status> {
         let connection = ask::require_identity(&request)?;
         let target = ask::target(&request.get_ref().path)?;
-        let subscription = self.0.subscribe(Question::Profile(target), connection).await?;
+        let from = ask::namespace(&request.get_ref().context);
+        let subscription = self.0.subscribe(Question::Profile { from, target }, connection).await?;
         whole(subscription, |answer| match answer {
             Answer::Profile(profile) => Some(profile.clone()),
             _ => None,

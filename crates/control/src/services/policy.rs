@@ -45,7 +45,7 @@ impl OutboundPolicies for Outbounds {
     async fn watch(&self, request: Request<TrafficSpec>) -> Result<Outgoing<ClientPolicy>, Status> {
         let connection = ask::require_identity(&request)?;
         let TrafficSpec { workload, target } = request.into_inner();
-        ask::workload(&workload)?;
+        let (from, _) = ask::workload(&workload)?;
         let target = match target {
             outbound::Target::Addr(addr) => Target::Addr(addr),
             // What is no name of a Service is somebody else's: the proxy sends it where the application wanted.
@@ -54,7 +54,7 @@ impl OutboundPolicies for Outbounds {
                 _ => return Err(Status::not_found("the authority is no name of a Service")),
             },
         };
-        let subscription = self.0.subscribe(Question::Outbound(target), connection).await?;
+        let subscription = self.0.subscribe(Question::Outbound { from, target }, connection).await?;
         whole(subscription, |answer| match answer {
             Answer::Outbound(policy) => Some(policy.clone()),
             _ => None,

@@ -41,7 +41,11 @@ pub fn readings(path: &str) -> Vec<Reading> {
                 for slashed in [whole.to_owned(), whole.replace('\\', "/")] {
                     for cut in [without_parameters(&slashed), slashed] {
                         add(resolved(&cut, Empty::Dropped));
-                        add(resolved(&cut, Empty::Kept));
+                        let kept = resolved(&cut, Empty::Kept);
+                        add(merged(&kept));
+                        add(kept);
+                        add(merged(&cut));
+                        add(cut);
                     }
                 }
             }
@@ -67,9 +71,10 @@ enum Empty {
 /// Without dot segments. An end in a slash stays.
 fn resolved(path: &str, empty: Empty) -> String {
     let mut kept: Vec<&str> = vec![];
+    // What ends with a segment that is not kept ends in its slash.
     let mut open = false;
     for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        open = matches!(segment, "" | "." | "..");
+        open = matches!(segment, "." | "..") || segment.is_empty() && empty == Empty::Dropped;
         match segment {
             "." => {}
             "" if empty == Empty::Dropped => {}
@@ -77,15 +82,24 @@ fn resolved(path: &str, empty: Empty) -> String {
             segment => kept.push(segment),
         }
     }
-    // What ends with a kept empty segment ends in a slash already.
-    let closed = kept.last().is_some_and(|last| last.is_empty());
     let mut out = String::with_capacity(path.len());
     for segment in &kept {
         out.push('/');
         out.push_str(segment);
     }
-    if open && !closed || out.is_empty() {
+    if open || out.is_empty() {
         out.push('/');
+    }
+    out
+}
+
+/// One slash for each row of them.
+fn merged(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !out.ends_with('/') {
+            out.push(c);
+        }
     }
     out
 }
@@ -156,6 +170,9 @@ mod tests {
             ("/../../admin", "/admin"),
             ("/admin/.", "/admin/"),
             ("/admin//", "/admin/"),
+            ("/admin%2f/.", "/admin//"),
+            ("//x/../admin", "/x/../admin"),
+            ("//a//..", "/a/"),
         ] {
             assert!(readings(path).iter().any(|r| r.path == read), "{path}: {:?}", readings(path));
         }
@@ -168,10 +185,108 @@ mod tests {
         assert!(readings("/a/../b").iter().any(|r| r.path == "/b" && r.other_segments));
     }
 
+    /// Servers, as each is known to read paths; none of them shares a line with what is tested.
+    mod servers {
+        pub(super) fn decoded(path: &str) -> String {
+            let (mut out, mut rest) = (vec![], path);
+            while let Some(c) = rest.chars().next() {
+                let code = rest.get(1..3).filter(|_| c == '%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                let signed = rest.get(1..2).is_some_and(|d| d == "+" || d == "-");
+                match code.filter(|_| !signed) {
+                    Some(byte) => {
+                        out.push(byte);
+                        rest = &rest[3..];
+                    }
+                    None => {
+                        out.extend(c.to_string().bytes());
+                        rest = &rest[c.len_utf8()..];
+                    }
+                }
+            }
+            String::from_utf8_lossy(&out).into_owned()
+        }
+
+        pub(super) fn merged(path: &str) -> String {
+            let mut out = path.to_owned();
+            while out.contains("//") {
+                out = out.replace("//", "/");
+            }
+            out
+        }
+
+        /// RFC 3986 5.2.4, step by step.
+        pub(super) fn without_dots(path: &str) -> String {
+            let (mut input, mut out) = (path.to_owned(), String::new());
+            while !input.is_empty() {
+                if let Some(rest) = input.strip_prefix("/./") {
+                    input = format!("/{rest}");
+                } else if input == "/." {
+                    input = "/".to_owned();
+                } else if let Some(rest) = input.strip_prefix("/../") {
+                    input = format!("/{rest}");
+                    out.truncate(out.rfind('/').unwrap_or(0));
+                } else if input == "/.." {
+                    input = "/".to_owned();
+                    out.truncate(out.rfind('/').unwrap_or(0));
+                } else {
+                    let end = input[1..].find('/').map_or(input.len(), |at| at + 1);
+                    out.push_str(&input[..end]);
+                    input = input[end..].to_owned();
+                }
+            }
+            out
+        }
+
+        pub(super) fn without_parameters(path: &str) -> String {
+            let cut: Vec<&str> = path.split('/').map(|s| s.split(';').next().unwrap()).collect();
+            cut.join("/")
+        }
+
+        pub(super) fn slashed(path: &str) -> String {
+            path.replace('\\', "/")
+        }
+
+        pub(super) fn until_nul(path: &str) -> String {
+            path.split('\0').next().unwrap().to_owned()
+        }
+    }
+
+    type Step = fn(&str) -> String;
+
+    /// What well-known servers do to a path before they look for what is meant, as steps.
+    const SERVERS: &[(&str, &[Step])] = &[
+        ("by the RFC", &[servers::without_dots]),
+        ("nginx", &[servers::decoded, servers::merged, servers::without_dots]),
+        ("merging behind the dots", &[servers::decoded, servers::without_dots, servers::merged]),
+        ("Go", &[servers::decoded, servers::merged, servers::without_dots]),
+        ("Tomcat", &[servers::without_parameters, servers::decoded, servers::without_dots, servers::merged]),
+        ("of parameters behind escapes", &[servers::decoded, servers::without_parameters, servers::without_dots]),
+        ("IIS", &[servers::decoded, servers::slashed, servers::without_dots]),
+        ("decoding twice", &[servers::decoded, servers::decoded, servers::without_dots]),
+        ("in C", &[servers::decoded, servers::until_nul, servers::without_dots]),
+        ("only decoding", &[servers::decoded]),
+        ("only merging", &[servers::merged]),
+    ];
+
     proptest! {
         #[test]
         fn any_path_has_few_readings(path in "[/.%;a-f0-9\\\\]{0,200}") {
-            prop_assert!(readings(&path).len() <= 40);
+            // By the loops that make them; what clients send by accident has a few.
+            prop_assert!(readings(&path).len() <= 252);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whatever a server makes of a path, it was looked at.
+        #[test]
+        fn no_server_reads_what_was_not_looked_at(path in "/(a|b|/|\\.|\\.\\.|%2e|%2f|%2F|%25|%5c|%00|;|;x=1|\\\\|%61|%){0,8}") {
+            for (server, steps) in SERVERS {
+                let read = steps.iter().fold(path.clone(), |path, step| step(&path));
+                let known = read == path || readings(&path).iter().any(|r| r.path == read);
+                prop_assert!(known, "{} reads {:?} as {:?}, which is none of {:?}", server, path, read, readings(&path));
+            }
         }
     }
 }

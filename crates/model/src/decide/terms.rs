@@ -5,9 +5,9 @@ use super::{retry::RetryTerms, route::RequestView};
 use crate::{
     duration,
     names::header,
-    policy::outbound::{Backoff, OutboundRule, Retry, RetryOn, Timeouts},
+    policy::outbound::{OutboundRule, Retry, Timeouts},
 };
-use std::{ops::RangeInclusive, time::Duration};
+use std::ops::RangeInclusive;
 
 /// The timeouts and retries of one request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,15 +26,6 @@ pub const HEADERS: &[&str] = &[
     header::RETRY_LIMIT,
     header::RETRY_TIMEOUT,
 ];
-
-/// What holds where only headers ask for retries.
-const BY_HEADERS: Retry = Retry {
-    max_retries: 1,
-    max_request_bytes: 64 * 1024,
-    on: RetryOn::Statuses(Vec::new()),
-    timeout: None,
-    backoff: Some(Backoff { min: Duration::from_millis(25), max: Duration::from_millis(250), jitter: 1.0 }),
-};
 
 /// More conditions than there are statuses say nothing new.
 const MAX_CONDITIONS: usize = 64;
@@ -72,7 +63,7 @@ impl Terms {
         terms.timeouts.request = limited.or(terms.timeouts.request);
         terms.timeouts.response = response.or(terms.timeouts.response);
         if retries {
-            let retry = terms.retry.get_or_insert_with(|| RetryTerms::of(&BY_HEADERS));
+            let retry = terms.retry.get_or_insert_with(|| RetryTerms::of(&Retry::LINKERD));
             retry.limit = limit.unwrap_or(retry.limit);
             retry.timeout = timeout.or(retry.timeout);
             if let Some(statuses) = statuses {
@@ -96,35 +87,42 @@ fn asked<T>(request: &dyn RequestView, name: &str, read: impl Fn(&str) -> Option
     found
 }
 
-/// `5xx`, `gateway-error`, `503`, `500-504`, any of them behind commas. What is none of these is left out.
+/// Conditions behind commas. What is none is left out.
 fn statuses(text: &str) -> Vec<RangeInclusive<u16>> {
-    let status = |text: &str| text.parse().ok().filter(|status| (100..600).contains(status));
-    let range = |condition: &str| {
-        if condition.eq_ignore_ascii_case("5xx") {
-            return Some(500..=599);
-        }
-        if condition.eq_ignore_ascii_case("gateway-error") {
-            return Some(502..=504);
-        }
-        let (from, to) = condition.split_once('-').unwrap_or((condition, condition));
-        let range = status(from)?..=status(to)?;
-        (!range.is_empty()).then_some(range)
-    };
-    text.split(',').take(MAX_CONDITIONS).filter_map(range).collect()
+    text.split(',').take(MAX_CONDITIONS).filter_map(status_range).collect()
 }
 
-/// gRPC codes by the names that Linkerd knows, behind commas. What is none of these is left out.
+/// Names of codes behind commas. What is none is left out.
 fn codes(text: &str) -> Vec<u16> {
+    text.split(',').take(MAX_CONDITIONS).filter_map(grpc_code).collect()
+}
+
+/// What is sent again: `5xx`, `gateway-error`, `503` or `500-504`.
+pub fn status_range(condition: &str) -> Option<RangeInclusive<u16>> {
+    if condition.eq_ignore_ascii_case("5xx") {
+        return Some(500..=599);
+    }
+    if condition.eq_ignore_ascii_case("gateway-error") {
+        return Some(502..=504);
+    }
+    let status = |text: &str| text.parse().ok().filter(|status| (100..600).contains(status));
+    let (from, to) = condition.split_once('-').unwrap_or((condition, condition));
+    let range = status(from)?..=status(to)?;
+    (!range.is_empty()).then_some(range)
+}
+
+/// A gRPC code by the name that Linkerd knows.
+pub fn grpc_code(name: &str) -> Option<u16> {
     const NAMES: [(&str, u16); 5] =
         [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)];
-    let code = |condition: &str| NAMES.iter().find(|(name, _)| condition.eq_ignore_ascii_case(name)).map(|(_, n)| *n);
-    text.split(',').take(MAX_CONDITIONS).filter_map(code).collect()
+    NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, code)| *code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::outbound::Distribution;
+    use crate::policy::outbound::{Backoff, Distribution, RetryOn};
+    use std::time::Duration;
 
     struct Headers(&'static [(&'static str, &'static str)]);
 

@@ -182,6 +182,17 @@ pub enum RetryOn {
     GrpcCodes(Vec<u16>),
 }
 
+impl Retry {
+    /// What Linkerd's control plane sends, and what its proxies take where only headers ask (data plane 4.10).
+    pub const LINKERD: Self = Self {
+        max_retries: 1,
+        max_request_bytes: 64 * 1024,
+        on: RetryOn::Statuses(Vec::new()),
+        timeout: None,
+        backoff: Some(Backoff { min: Duration::from_millis(25), max: Duration::from_millis(250), jitter: 1.0 }),
+    };
+}
+
 /// Growing waits between attempts. Equal when they are written the same, so that balancers may be told apart by them.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -225,5 +236,7 @@ pub enum Breaker {
         min_requests: u32,
         max_consecutive_failures: u32,
         backoff: Backoff,
+        /// The waits should be as long as the server says; no proxy does that yet.
+        honor_retry_after: bool,
     },
 }

@@ -142,6 +142,10 @@ pub struct Ratio {
     pub denominator: u32,
 }
 
+impl Ratio {
+    pub const ALWAYS: Self = Self { numerator: 1, denominator: 1 };
+}
+
 /// How long detection waits when a message does not say.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 

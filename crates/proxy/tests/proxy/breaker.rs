@@ -167,6 +167,7 @@ async fn a_low_success_rate_trips_it_and_rate_limits_count() {
         min_requests: 6,
         max_consecutive_failures: 0,
         backoff: backoff(Duration::from_secs(60)),
+        honor_retry_after: false,
     };
     mesh.control.set_outbound(known.addr, policy(&known, breaker));
     warm(&mesh, &known).await;

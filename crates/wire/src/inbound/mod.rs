@@ -35,14 +35,14 @@ impl<T: Transport> Client<T> {
 
     /// The policy of `port`, and each that follows it.
     pub async fn watch_port(&mut self, workload: &str, port: u16) -> Result<Incoming<ServerPolicy>, Error> {
-        let spec = proto::PortSpec { workload: workload.to_owned(), port: port.into() };
-        Ok(incoming(self.0.watch_port(spec).await?.into_inner(), policy::decode))
+        let spec = PortSpec { workload: workload.to_owned(), port };
+        Ok(incoming(self.0.watch_port(encode_spec(spec)).await?.into_inner(), policy::decode))
     }
 
     /// The present policy of `port` as JSON.
     pub async fn show(&mut self, workload: &str, port: u16) -> Result<String, Error> {
-        let spec = proto::PortSpec { workload: workload.to_owned(), port: port.into() };
-        Ok(shown::json(&self.0.get_port(spec).await?.into_inner()))
+        let spec = PortSpec { workload: workload.to_owned(), port };
+        Ok(shown::json(&self.0.get_port(encode_spec(spec)).await?.into_inner()))
     }
 }
 
@@ -85,6 +85,14 @@ impl<S: InboundPolicies> InboundServerPolicies for Adapter<S> {
 }
 
 fn asked(request: Request<proto::PortSpec>) -> Result<Request<PortSpec>, Status> {
-    let port = net::decode_port("port", request.get_ref().port).map_err(|e| refused(&e))?;
-    Ok(request.map(|proto::PortSpec { workload, port: _ }| PortSpec { workload, port }))
+    let (metadata, extensions, spec) = request.into_parts();
+    Ok(Request::from_parts(metadata, extensions, decode_spec(spec).map_err(|e| refused(&e))?))
+}
+
+pub(crate) fn decode_spec(proto::PortSpec { workload, port }: proto::PortSpec) -> Result<PortSpec, Invalid> {
+    Ok(PortSpec { workload, port: net::decode_port("port", port)? })
+}
+
+pub(crate) fn encode_spec(PortSpec { workload, port }: PortSpec) -> proto::PortSpec {
+    proto::PortSpec { workload, port: port.into() }
 }

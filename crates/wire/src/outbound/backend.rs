@@ -107,7 +107,8 @@ fn encode_load(load: &Load) -> Result<proto::backend::balance_p2c::Load, Invalid
             decay,
             penalty: Some(time::encode(rtt).within("penalty")?),
             max_retry_after: Some(time::encode(max_retry_after).within("max_retry_after")?),
-            penalty_decay: None,
+            // Proxies take the other one for both.
+            penalty_decay: decay,
         }),
     })
 }

@@ -43,8 +43,16 @@ fn decode_unified(unified: proto::failure_accrual::Unified) -> Result<Breaker, I
     if min_requests > MAX_MIN_REQUESTS {
         return Err(Invalid::new("min_requests", "is at most 1000000"));
     }
+    let honor_retry_after = backoff.as_ref().is_some_and(|backoff| backoff.respect_retry_after_hint);
     let backoff = required("backoff", backoff, decode_backoff)?;
-    Ok(Breaker::Unified { success_rate_threshold, window, min_requests, max_consecutive_failures, backoff })
+    Ok(Breaker::Unified {
+        success_rate_threshold,
+        window,
+        min_requests,
+        max_consecutive_failures,
+        backoff,
+        honor_retry_after,
+    })
 }
 
 pub(super) fn encode(breaker: &Breaker) -> Result<proto::FailureAccrual, Invalid> {
@@ -54,13 +62,21 @@ pub(super) fn encode(breaker: &Breaker) -> Result<proto::FailureAccrual, Invalid
             max_failures: *max_failures,
             backoff: Some(encode_backoff(backoff).within("consecutive_failures.backoff")?),
         }),
-        Breaker::Unified { success_rate_threshold, window, min_requests, max_consecutive_failures, backoff } => {
+        Breaker::Unified {
+            success_rate_threshold,
+            window,
+            min_requests,
+            max_consecutive_failures,
+            backoff,
+            honor_retry_after,
+        } => {
+            let backoff = encode_backoff(backoff).within("unified.backoff")?;
             Kind::Unified(Unified {
                 success_rate_threshold: *success_rate_threshold,
                 decay: Some(time::encode(*window).within("unified.decay")?),
                 min_requests: *min_requests,
                 max_consecutive_failures: *max_consecutive_failures,
-                backoff: Some(encode_backoff(backoff).within("unified.backoff")?),
+                backoff: Some(proto::ExponentialBackoff { respect_retry_after_hint: *honor_retry_after, ..backoff }),
             })
         }
     };

@@ -49,12 +49,14 @@ impl<T: Transport> Client<T> {
 
     /// The policy of `target`, and each that follows it.
     pub async fn watch(&mut self, workload: &str, target: Target) -> Result<Incoming<ClientPolicy>, Error> {
-        Ok(incoming(self.0.watch(spec(workload, target)).await?.into_inner(), policy::decode))
+        let spec = TrafficSpec { workload: workload.to_owned(), target };
+        Ok(incoming(self.0.watch(encode_spec(spec)).await?.into_inner(), policy::decode))
     }
 
     /// The present policy of `target` as JSON.
     pub async fn show(&mut self, workload: &str, target: Target) -> Result<String, Error> {
-        Ok(shown::json(&self.0.get(spec(workload, target)).await?.into_inner()))
+        let spec = TrafficSpec { workload: workload.to_owned(), target };
+        Ok(shown::json(&self.0.get(encode_spec(spec)).await?.into_inner()))
     }
 }
 
@@ -64,14 +66,6 @@ impl<T: Transport> Client<T> {
 /// The protocol has no words for it.
 pub fn show(policy: &ClientPolicy) -> Result<String, Invalid> {
     Ok(shown::json(&policy::encode(policy)?))
-}
-
-fn spec(workload: &str, target: Target) -> proto::TrafficSpec {
-    let target = match target {
-        Target::Addr(addr) => proto::traffic_spec::Target::Addr(net::encode_addr(addr)),
-        Target::Authority(authority) => proto::traffic_spec::Target::Authority(authority),
-    };
-    proto::TrafficSpec { source_workload: workload.to_owned(), target: Some(target) }
 }
 
 /// An outbound policy service. The connection's extensions and the metadata are in the request.
@@ -103,15 +97,25 @@ impl<S: OutboundPolicies> outbound_policies_server::OutboundPolicies for Adapter
 
 fn asked(request: Request<proto::TrafficSpec>) -> Result<Request<TrafficSpec>, Status> {
     let (metadata, extensions, spec) = request.into_parts();
-    let proto::TrafficSpec { source_workload: workload, target } = spec;
-    let target = decode_target(target).map_err(|e| refused(&e))?;
-    Ok(Request::from_parts(metadata, extensions, TrafficSpec { workload, target }))
+    Ok(Request::from_parts(metadata, extensions, decode_spec(spec).map_err(|e| refused(&e))?))
 }
 
-fn decode_target(target: Option<proto::traffic_spec::Target>) -> Result<Target, Invalid> {
-    match require("target", target)? {
-        proto::traffic_spec::Target::Addr(addr) => Ok(Target::Addr(net::decode_addr(addr).within("addr")?)),
-        proto::traffic_spec::Target::Authority(authority) if authority.is_empty() => Err(Invalid::missing("authority")),
-        proto::traffic_spec::Target::Authority(authority) => Ok(Target::Authority(authority)),
-    }
+pub(crate) fn decode_spec(spec: proto::TrafficSpec) -> Result<TrafficSpec, Invalid> {
+    let proto::TrafficSpec { source_workload: workload, target } = spec;
+    let target = match require("target", target)? {
+        proto::traffic_spec::Target::Addr(addr) => Target::Addr(net::decode_addr(addr).within("addr")?),
+        proto::traffic_spec::Target::Authority(authority) if authority.is_empty() => {
+            return Err(Invalid::missing("authority"));
+        }
+        proto::traffic_spec::Target::Authority(authority) => Target::Authority(authority),
+    };
+    Ok(TrafficSpec { workload, target })
+}
+
+pub(crate) fn encode_spec(TrafficSpec { workload, target }: TrafficSpec) -> proto::TrafficSpec {
+    let target = match target {
+        Target::Addr(addr) => proto::traffic_spec::Target::Addr(net::encode_addr(addr)),
+        Target::Authority(authority) => proto::traffic_spec::Target::Authority(authority),
+    };
+    proto::TrafficSpec { source_workload: workload, target: Some(target) }
 }

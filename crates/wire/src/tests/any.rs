@@ -57,7 +57,7 @@ pub(super) fn meta() -> impl Strategy<Value = Meta> {
     ]
 }
 
-fn addr() -> impl Strategy<Value = SocketAddr> {
+pub(super) fn addr() -> impl Strategy<Value = SocketAddr> {
     (any::<IpAddr>(), 1_u16..).prop_map(SocketAddr::from)
 }
 

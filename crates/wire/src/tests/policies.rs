@@ -100,13 +100,17 @@ fn backoff() -> impl Strategy<Value = Backoff> {
 fn breaker() -> impl Strategy<Value = Breaker> {
     prop_oneof![
         (any::<u32>(), backoff()).prop_map(|(max_failures, backoff)| Breaker::Consecutive { max_failures, backoff }),
-        (0.0_f64..=1.0, 10_u64..1 << 30, 0_u32..=1_000_000, any::<u32>(), backoff()).prop_map(
-            |(success_rate_threshold, window, min_requests, max_consecutive_failures, backoff)| Breaker::Unified {
-                success_rate_threshold,
-                window: Duration::from_millis(window),
-                min_requests,
-                max_consecutive_failures,
-                backoff,
+        (0.0_f64..=1.0, 10_u64..1 << 30, 0_u32..=1_000_000, any::<u32>(), backoff(), any::<bool>()).prop_map(
+            |(success_rate_threshold, window, min_requests, max_consecutive_failures, backoff, honor_retry_after)| {
+                let window = Duration::from_millis(window);
+                Breaker::Unified {
+                    success_rate_threshold,
+                    window,
+                    min_requests,
+                    max_consecutive_failures,
+                    backoff,
+                    honor_retry_after,
+                }
             }
         ),
     ]

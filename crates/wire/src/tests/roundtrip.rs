@@ -2,12 +2,16 @@
 
 use super::{any, policies};
 use crate::{
-    Invalid, endpoint,
+    Invalid,
+    destination::{self, Lookup},
+    endpoint,
     identity::{Certificate, CertifyRequest},
-    inbound, outbound, profile, shown,
+    inbound::{self, PortSpec},
+    outbound::{self, Target, TrafficSpec},
+    profile, shown,
     transport_header::{SessionProtocol, TransportHeader},
     trust::{self, TrustBundle},
-    work::{self, Progress},
+    work::{self, Progress, WorkSpec},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
@@ -45,6 +49,21 @@ proptest! {
     #[test]
     fn client_policies(sent in policies::client_policy()) {
         prop_assert_eq!(across(&sent, outbound::policy::encode, outbound::policy::decode), Ok(sent));
+    }
+
+    #[test]
+    fn questions(workload in ".{0,16}", path in ".{1,16}", uid in ".{0,8}", addr in any::addr(), is_addr: bool) {
+        let sent = PortSpec { workload: workload.clone(), port: addr.port() };
+        prop_assert_eq!(across(&sent, |s| Ok(inbound::encode_spec(s.clone())), inbound::decode_spec), Ok(sent));
+        let target = if is_addr { Target::Addr(addr) } else { Target::Authority(path.clone()) };
+        let sent = TrafficSpec { workload: workload.clone(), target };
+        prop_assert_eq!(across(&sent, |s| Ok(outbound::encode_spec(s.clone())), outbound::decode_spec), Ok(sent));
+        let sent = Lookup { path, context: workload.clone() };
+        let decode = |message| Ok(destination::decode_lookup(message));
+        prop_assert_eq!(across(&sent, |s| Ok(destination::encode_lookup(s.clone())), decode), Ok(sent));
+        let sent = WorkSpec { workload, uid };
+        let decode = |message| Ok(work::decode_spec(message));
+        prop_assert_eq!(across(&sent, |s| Ok(work::encode_spec(s.clone())), decode), Ok(sent));
     }
 
     #[test]

@@ -211,18 +211,18 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 /// A policy that does nothing would let everybody in. The API server comes to know the rule in a while.
 fn what_would_not_hold_is_refused(cluster: &Cluster) {
-    let network = "apiVersion: policy.linkerd.io/v1alpha1
-kind: EgressNetwork
+    let limit = "apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
 metadata: { name: early, namespace: default }
-spec: { trafficPolicy: Deny }
+spec: { targetRef: { group: policy.linkerd.io, kind: Server, name: web }, total: { requestsPerSecond: 1 } }
 ";
     let start = Instant::now();
-    while cluster.apply(network).is_ok() {
-        cluster.ask("delete egressnetwork early").unwrap();
+    while cluster.apply(limit).is_ok() {
+        cluster.ask("delete httplocalratelimitpolicy early").unwrap();
         assert!(start.elapsed() < PATIENCE, "it is taken");
         thread::sleep(Duration::from_millis(200));
     }
-    let error = cluster.apply(network).unwrap_err().to_string();
+    let error = cluster.apply(limit).unwrap_err().to_string();
     assert!(error.contains("does not carry out objects of th"), "{error}");
 }
 

@@ -1,6 +1,10 @@
 //! Servers and who may call them (control plane 6.4): a table for each row, and an evaluator written from its text.
 
-use super::{slices::kubernetes, *};
+use super::{
+    chance::{self, pick},
+    slices::kubernetes,
+    *,
+};
 use crate::{Kind, policy};
 use std::net::IpAddr;
 use weft_model::{
@@ -218,12 +222,9 @@ fn authorizations_stand_in_one_order() {
 
 #[test]
 fn what_cannot_be_carried_out_counts_as_not_there() {
-    let broken = Object::Server(typed(json!({
-        "metadata": {"name": "s", "namespace": "ns"}, "spec": {"podSelector": {}, "port": 8080, "accessPolicy": "x"},
-    })));
     let mut index = web(vec![server("s", json!(8080), json!({}))]);
     assert_eq!(inbound(&index, "a", 8080).unwrap().meta.name(), "s");
-    index.apply(Event::Apply(broken));
+    index.apply(Event::Apply(broken("s")));
     assert_eq!(inbound(&index, "a", 8080).unwrap().meta.name(), "all-unauthenticated", "nor does what it said before");
 }
 
@@ -236,12 +237,13 @@ struct Asks<'a> {
 }
 
 /// Whether `client` may use port 8080, which is named `http`, of pod `ns/a`, which is labelled app=web.
-fn naive(objects: &[Value], client: &Asks<'_>) -> bool {
+fn naive(objects: &[&Value], client: &Asks<'_>) -> bool {
     if client.addr.is_loopback() {
         return true;
     }
-    let of =
-        |kind: &'static str| objects.iter().filter(move |o| o["kind"] == kind && o["metadata"]["namespace"] == "ns");
+    let of = |kind: &'static str| {
+        objects.iter().copied().filter(move |o| o["kind"] == kind && o["metadata"]["namespace"] == "ns")
+    };
     let mut servers: Vec<&Value> = of("Server")
         .filter(|s| s["spec"]["port"] == 8080 || s["spec"]["port"] == "http")
         .filter(|s| labelled(&s["spec"]["podSelector"], "web"))
@@ -282,7 +284,7 @@ fn naive(objects: &[Value], client: &Asks<'_>) -> bool {
 }
 
 /// Whether an AuthorizationPolicy of the namespace `ns` with such a target lets in `client`.
-fn granted(objects: &[Value], client: &Asks<'_>, is_target: impl Fn(&Value) -> bool) -> bool {
+fn granted(objects: &[&Value], client: &Asks<'_>, is_target: impl Fn(&Value) -> bool) -> bool {
     let of =
         |kind: &'static str| objects.iter().filter(move |o| o["kind"] == kind && o["metadata"]["namespace"] == "ns");
     client.addr.is_loopback()
@@ -322,11 +324,12 @@ fn granted(objects: &[Value], client: &Asks<'_>, is_target: impl Fn(&Value) -> b
 }
 
 /// The kinds and names of the routes of a Server, of requests of HTTP or of gRPC, in their order.
-fn attached(objects: &[Value], server: &str, grpc: bool) -> Vec<(String, String)> {
+fn attached(objects: &[&Value], server: &str, grpc: bool) -> Vec<(String, String)> {
     let is_route =
         |o: &Value| o["kind"].as_str().is_some_and(|kind| kind.contains("Route")) && o["metadata"]["namespace"] == "ns";
     let mut routes: Vec<&Value> = objects
         .iter()
+        .copied()
         .filter(|o| is_route(o) && (o["kind"] == "GRPCRoute") == grpc)
         .filter(|o| o["spec"]["parentRefs"].as_array().unwrap().iter().any(|parent| parent["name"] == server))
         .collect();
@@ -571,66 +574,94 @@ const IDENTITIES: [&str; 8] = [
     "cluster.local",
 ];
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+/// One that is broken: it lets in whom nobody knows.
+pub(super) fn broken(name: &str) -> Object {
+    Object::Server(typed(json!({
+        "metadata": {"name": name, "namespace": "ns"}, "spec": {"podSelector": {}, "port": 8080, "accessPolicy": "x"},
+    })))
+}
 
-    /// What the index lets in, the text of 6.4 lets in, and nobody else.
-    #[test]
-    fn authorization_is_what_its_text_says(objects in prop::collection::vec(written(), 0..11)) {
-        // One object of each name.
-        let objects: BTreeMap<String, (Kind, Value)> = objects
-            .into_iter()
-            .map(|(kind, o)| (format!("{} {} {}", o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]), (kind, o)))
-            .collect();
-        let mut index = web(vec![]);
-        for (kind, object) in objects.values() {
-            index.apply(Event::Apply(policy::read(*kind, object.clone()).unwrap()));
+/// What is wrong with who is let in where these objects are and nothing else; each client is a place in [`ADDRESSES`] and one in
+/// [`IDENTITIES`], behind which none stands for plaintext.
+fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: &[(usize, usize)]) -> Option<String> {
+    let mut index = base.clone();
+    objects.iter().for_each(|(_, object)| drop(index.store.insert(object)));
+    let written: Vec<&Value> = objects.iter().map(|(written, _)| written).collect();
+    let Ok(Answer::Inbound(policy)) = index.reply(asked) else { panic!() };
+    let server = if policy.meta.kind() == "server" { policy.meta.name() } else { "" };
+    let of = |meta: &Meta| match (meta.group(), meta.kind()) {
+        ("policy.linkerd.io", "HTTPRoute") => (Kind::MeshHttpRoute.as_str().to_owned(), meta.name().to_owned()),
+        (_, kind) => (kind.to_owned(), meta.name().to_owned()),
+    };
+    let (grpc, routes): (bool, Vec<_>) = match &policy.protocol {
+        ServerProtocol::Grpc { routes } => {
+            (true, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
         }
-        let written: Vec<Value> = objects.into_values().map(|(_, object)| object).collect();
-        let policy = inbound(&index, "a", 8080).unwrap();
-        let server = if policy.meta.kind() == "server" { policy.meta.name() } else { "" };
-        let of = |meta: &Meta| match (meta.group(), meta.kind()) {
-            ("policy.linkerd.io", "HTTPRoute") => (Kind::MeshHttpRoute.as_str().to_owned(), meta.name().to_owned()),
-            (_, kind) => (kind.to_owned(), meta.name().to_owned()),
-        };
-        let (grpc, routes): (bool, Vec<_>) = match &policy.protocol {
-            ServerProtocol::Grpc { routes } => {
-                (true, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
-            }
-            ServerProtocol::Detect { routes, .. }
-            | ServerProtocol::Http1 { routes, .. }
-            | ServerProtocol::Http2 { routes, .. } => {
-                (false, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
-            }
-            ServerProtocol::Opaque | ServerProtocol::Tls => (false, vec![]),
-        };
-        let routes: Vec<_> = routes.into_iter().filter(|((kind, _), _)| kind != "default").collect();
-        if !matches!(policy.protocol, ServerProtocol::Opaque) {
-            let found: Vec<_> = routes.iter().map(|(id, _)| id.clone()).collect();
-            prop_assert_eq!(found, attached(&written, server, grpc));
+        ServerProtocol::Detect { routes, .. }
+        | ServerProtocol::Http1 { routes, .. }
+        | ServerProtocol::Http2 { routes, .. } => {
+            (false, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
         }
-        for addr in ADDRESSES {
-            let addr: IpAddr = addr.parse().unwrap();
-            for text in [None].into_iter().chain(IDENTITIES.map(Some)) {
-                let identity: Option<Identity> = text.filter(|t| !t.is_empty()).map(|t| t.parse().unwrap());
-                let tls = match (&text, &identity) {
-                    (None, _) => ClientTls::None,
-                    (Some(_), None) => ClientTls::Unauthenticated,
-                    (Some(_), Some(identity)) => ClientTls::Identity(identity),
-                };
-                let permitted: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
-                let expected = naive(&written, &Asks { addr: addr.to_canonical(), identity: text });
-                prop_assert_eq!(permitted.is_some(), expected, "{} {:?} by {:?}", addr, text, permitted);
-                for ((kind, name), authorizations) in &routes {
-                    let permitted = permit(*authorizations, &Client { addr, tls }).is_some();
-                    let is_target = |target: &Value| {
-                        let own = if target["group"] == "policy.linkerd.io" { Kind::MeshHttpRoute.as_str() } else { target["kind"].as_str().unwrap() };
-                        target["kind"].as_str().unwrap().ends_with("Route") && own == kind && target["name"] == *name
-                    };
-                    let expected = granted(&written, &Asks { addr: addr.to_canonical(), identity: text }, is_target);
-                    prop_assert_eq!(permitted, expected, "{} {:?} by {} {}", addr, text, kind, name);
-                }
-            }
+        ServerProtocol::Opaque | ServerProtocol::Tls => (false, vec![]),
+    };
+    let routes: Vec<_> = routes.into_iter().filter(|((kind, _), _)| kind != "default").collect();
+    if !matches!(policy.protocol, ServerProtocol::Opaque) {
+        let found: Vec<_> = routes.iter().map(|(id, _)| id.clone()).collect();
+        let expected = attached(&written, server, grpc);
+        if found != expected {
+            return Some(format!("the routes are {found:?} instead of {expected:?}"));
         }
     }
+    clients.iter().find_map(|(addr, identity)| {
+        let addr: IpAddr = ADDRESSES[*addr].parse().unwrap();
+        let text = IDENTITIES.get(*identity).copied();
+        let identity: Option<Identity> = text.filter(|t| !t.is_empty()).map(|t| t.parse().unwrap());
+        let tls = match (&text, &identity) {
+            (None, _) => ClientTls::None,
+            (Some(_), None) => ClientTls::Unauthenticated,
+            (Some(_), Some(identity)) => ClientTls::Identity(identity),
+        };
+        let asks = || Asks { addr: addr.to_canonical(), identity: text };
+        let by: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
+        if by.is_some() != naive(&written, &asks()) {
+            return Some(format!("{addr} {text:?} is let in by {by:?}"));
+        }
+        routes.iter().find_map(|((kind, name), authorizations)| {
+            let by = permit(*authorizations, &Client { addr, tls });
+            let is_target = |target: &Value| {
+                let target_kind = target["kind"].as_str().unwrap();
+                let own =
+                    if target["group"] == "policy.linkerd.io" { Kind::MeshHttpRoute.as_str() } else { target_kind };
+                target_kind.ends_with("Route") && own == kind && target["name"] == *name
+            };
+            let expected = granted(&written, &asks(), is_target);
+            (by.is_some() != expected).then(|| format!("{addr} {text:?} is let in to {kind} {name} by {by:?}"))
+        })
+    })
+}
+
+/// What the index lets in, the text of 6.4 lets in, and nobody else.
+#[test]
+fn authorization_is_what_its_text_says() {
+    let base = web(vec![]);
+    let asked = Question::Inbound { namespace: "ns".into(), pod: "a".into(), port: 8080 };
+    let read = |(kind, written): (Kind, Value)| (written.clone(), policy::read(kind, written).unwrap());
+    let all: Vec<(Value, Object)> = chance::sample(&written(), 2_000).into_iter().map(read).collect();
+    chance::try_all(|seed| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        // One object of each name.
+        let mut named: BTreeMap<Key, &(Value, Object)> = BTreeMap::new();
+        for _ in 0..rng.usize(1..12) {
+            let object = pick(&mut rng, &all);
+            named.insert(object.1.key(), object);
+        }
+        let objects: Vec<_> = named.into_values().collect();
+        let clients: Vec<_> = (0..8).map(|_| (rng.usize(..ADDRESSES.len()), rng.usize(..=IDENTITIES.len()))).collect();
+        if wrong(&base, &asked, &objects, &clients).is_none() {
+            return Ok(());
+        }
+        let (objects, why) = chance::shortest(&objects, |objects| wrong(&base, &asked, objects, &clients));
+        let objects: String = objects.iter().map(|(written, _)| format!("  {written}\n")).collect();
+        Err(format!("{why}, where there are\n{objects}"))
+    });
 }

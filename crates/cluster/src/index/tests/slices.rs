@@ -39,7 +39,7 @@ fn seen(index: &Index, node: &str) -> Vec<String> {
     }
 }
 
-fn node(name: &str, zone: &str) -> Object {
+pub(super) fn node(name: &str, zone: &str) -> Object {
     let labels = json!({"topology.kubernetes.io/zone": zone});
     Object::Node(typed(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})))
 }
@@ -187,6 +187,78 @@ fn proxies_are_reached_where_they_listen() {
             (transport(8080), transport(4191), transport(5191), transport(5190)),
             (Some(5143), Some(5143), None, None)
         );
+    }
+}
+
+#[test]
+fn a_host_port_leads_to_its_pod() {
+    let with_port = |port: Value| {
+        json!({"spec": {"containers": [{"name": "web", "ports": [port]}]},
+            "status": {"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00:1::1"}]}})
+    };
+    let port = |ip: &str| json!({"containerPort": 8080, "hostPort": 80, "hostIP": ip});
+    let index = kubernetes(vec![
+        pod("a", "10.1.0.1", with_port(port(""))),
+        pod("b", "10.1.0.2", with_port(json!({"containerPort": 9000, "hostPort": 90}))),
+        pod("c", "10.1.0.3", with_port(json!({"containerPort": 9000, "hostPort": 90}))),
+        pod("d", "10.1.0.4", with_port(json!({"containerPort": 9001, "hostPort": 91, "hostIP": "10.0.0.9"}))),
+    ]);
+    let of = |path: &str| profile(&index, path).unwrap().endpoint.unwrap();
+    for at in ["10.0.0.1:80", "[fd00:1::1]:80", "[::ffff:10.0.0.1]:80"] {
+        assert_eq!((of(at).addr.to_string(), of(at).tls.is_some()), ("10.1.0.1:8080".to_owned(), true), "{at}");
+    }
+    assert!(matches!(profile(&index, "10.0.0.1:90"), Err(Refusal::Ambiguous(_))));
+    assert_eq!(of("10.0.0.9:91").addr.to_string(), "10.1.0.4:9001");
+    // Other ports of the node, a NodePort among them, are the node's: whoever listens there gets what comes.
+    for plain in ["10.0.0.1:81", "10.0.0.1:30080", "10.0.0.1:91"] {
+        assert_eq!((of(plain).addr.to_string(), of(plain).tls.is_some()), (plain.to_owned(), false));
+    }
+}
+
+#[test]
+fn a_server_says_what_clients_take_a_port_for() {
+    let speaks = |protocol: &str, port: u16| {
+        let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "port": port, "proxyProtocol": protocol});
+        policies::object(crate::Kind::Server, &format!("s-{port}"), spec, json!({}))
+    };
+    let with = |more: Vec<Object>| {
+        let mut all = vec![
+            service("web", json!({})),
+            pod("a", "10.1.0.1", json!({})),
+            slice("web-1", &[("a", "10.1.0.1")], json!({})),
+        ];
+        all.extend(more);
+        kubernetes(all)
+    };
+    let of = |index: &Index, port: u16| {
+        let profile = profile(index, &format!("10.1.0.1:{port}")).unwrap();
+        let hint = profile.endpoint.unwrap().hint;
+        assert_eq!(hint == ProtocolHint::Opaque, profile.opaque);
+        profile.opaque
+    };
+    let plain = with(vec![]);
+    assert!(!of(&plain, 8080) && of(&plain, 5432));
+    let said = with(vec![speaks("opaque", 8080), speaks("HTTP/1", 5432)]);
+    assert!(of(&said, 8080) && !of(&said, 5432), "whatever annotations and usual ports say");
+    let destination = destination(&said, WEB).unwrap();
+    assert_eq!(destination[0].hint, ProtocolHint::Opaque);
+    let mut elsewhere = speaks("opaque", 8080);
+    elsewhere.metadata_mut().unwrap().namespace = Some("other".to_owned());
+    assert!(!of(&with(vec![elsewhere]), 8080));
+}
+
+#[test]
+fn what_other_clusters_have_is_not_looked_up() {
+    let annotation = |key: &str| json!({"metadata": {"annotations": {key: "web@east"}}});
+    let label = json!({"metadata": {"labels": {"multicluster.linkerd.io/remote-discovery": "east"}}});
+    for patch in [
+        annotation("multicluster.linkerd.io/remote-discovery"),
+        annotation("multicluster.linkerd.io/local-discovery"),
+        label,
+    ] {
+        let index = kubernetes(vec![service("web", patch.clone()), pod("a", "10.1.0.1", json!({}))]);
+        assert!(matches!(destination(&index, WEB), Err(Refusal::NotCarriedOut(_))), "{patch}");
+        assert!(profile(&index, "10.96.0.1:80").is_ok() && outbound(&index, "10.96.0.1:80").is_ok());
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     annotation::{self, Owner, PortList, PortRanges},
     inject,
     object::{is_label, is_subdomain},
+    policy::client,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_model::{names::annotation as names, policy::inbound::DefaultPolicy};
@@ -104,6 +105,16 @@ pub(super) fn annotations(meta: &ObjectMeta, at: &Path, on: On, reading: &mut Re
             names::OPAQUE_PORTS => value.parse::<PortList>().err().map(|e| (e.to_string(), PORTS_REMEDY)),
             names::DEFAULT_INBOUND_POLICY => {
                 value.parse::<DefaultPolicy>().err().map(|e| (e.to_string(), "use one of the six names"))
+            }
+            client::HONOR_RETRY_AFTER if on == On::Service => {
+                reading.ignored(&path, "proxies are told, and none acts on it yet");
+                None
+            }
+            _ if client::is_of_clients(key) => {
+                if on != On::Service {
+                    reading.ignored(&path, "it belongs to a Service, an EgressNetwork or a route");
+                }
+                None
             }
             _ if annotation::owner(key) == Owner::LaterParts || inject::is_known(key) => {
                 reading.ignored(&path, "weft does not act on this annotation yet");

@@ -26,13 +26,21 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
             meta::maps(&o.metadata, &top, reading);
         }
         Object::Deployment(o) => deployment::check(o, reading),
-        Object::Service(o) => service::check(o, reading),
+        Object::Service(o) => {
+            service::check(o, reading);
+            mistakes(policy::said_in_vain(object), reading);
+        }
         Object::Server(_)
         | Object::ServerAuthorization(_)
         | Object::AuthorizationPolicy(_)
         | Object::MeshTlsAuthentication(_)
         | Object::NetworkAuthentication(_)
-        | Object::HttpLocalRateLimitPolicy(_) => policy(object, reading),
+        | Object::HttpLocalRateLimitPolicy(_)
+        | Object::ServiceProfile(_) => policy(object, reading),
+        Object::EgressNetwork(_) => {
+            policy(object, reading);
+            mistakes(policy::said_in_vain(object), reading);
+        }
         Object::MeshHttpRoute(_)
         | Object::HttpRoute(_)
         | Object::GrpcRoute(_)

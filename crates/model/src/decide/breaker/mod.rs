@@ -120,6 +120,7 @@ impl Rules {
                 min_requests,
                 max_consecutive_failures: max_failures,
                 backoff,
+                honor_retry_after: _,
             } => {
                 // What is no number becomes 0.
                 let threshold = (success_rate_threshold.clamp(0.0, 1.0) * 10_000.0).round() as u32;

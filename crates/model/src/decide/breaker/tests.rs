@@ -18,6 +18,7 @@ fn unified(threshold: f64, min_requests: u32, max_consecutive_failures: u32) -> 
         min_requests,
         max_consecutive_failures,
         backoff: BACKOFF,
+        honor_retry_after: false,
     })
 }
 

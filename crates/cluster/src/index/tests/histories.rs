@@ -1,0 +1,397 @@
+//! Any history of events ends at what its last objects say: whoever has followed it holds the answers that an index gives which
+//! was made from those objects alone.
+
+use super::{
+    chance::{self, pick},
+    *,
+};
+use crate::{Kind, Token};
+use std::{fmt, fmt::Write};
+
+/// What there is to say and to ask, and objects that exist in several states each. Histories name both by their places here.
+struct World {
+    objects: Vec<Object>,
+    /// Of those.
+    keys: Vec<Key>,
+    questions: Vec<Question>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(usize),
+    /// The object of this key.
+    Delete(usize),
+    /// A list of all objects of a kind: what is not among them is gone.
+    List(Kind, Vec<usize>),
+    /// Somebody follows the answer to a question from here on.
+    Ask(usize),
+}
+
+struct History {
+    settings: Settings,
+    steps: Vec<Step>,
+}
+
+const LONGEST: usize = 9;
+
+impl World {
+    fn new() -> Self {
+        let objects = chance::sample(&object(), 1_500);
+        Self { keys: objects.iter().map(Object::key).collect(), objects, questions: questions() }
+    }
+
+    fn history(&self, seed: u64) -> History {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let platform = if rng.u8(..4) == 0 { Platform::Manifests } else { Platform::Kubernetes };
+        let settings = Settings { platform, ipv6: rng.bool(), ..Settings::default() };
+        let steps = (0..rng.usize(2..=LONGEST))
+            .map(|_| match rng.u8(..20) {
+                0..10 => Step::Apply(rng.usize(..self.objects.len())),
+                10..13 => Step::Delete(rng.usize(..self.keys.len())),
+                13 => {
+                    let kind = pick(&mut rng, &self.keys).kind;
+                    let listed = (0..rng.usize(..4)).map(|_| rng.usize(..self.objects.len()));
+                    Step::List(kind, listed.filter(|i| self.keys[*i].kind == kind).collect())
+                }
+                _ => Step::Ask(rng.usize(..self.questions.len())),
+            })
+            .collect();
+        History { settings, steps }
+    }
+
+    /// What goes wrong in the course of a history.
+    fn wrong(&self, settings: &Settings, steps: &[Step]) -> Option<String> {
+        let mut index = Index::new(settings.clone());
+        let mut there: BTreeMap<&Key, &Object> = BTreeMap::new();
+        // What was asked, what it depends on, and the answer that whoever asked holds.
+        let mut held: BTreeMap<usize, (Vec<Subject>, Result<Answer, Refusal>)> = BTreeMap::new();
+        for step in steps {
+            let mut changed = vec![];
+            let mut put = |index: &mut Index, i: usize| {
+                there.insert(&self.keys[i], &self.objects[i]);
+                changed.extend(index.store.insert(&self.objects[i]));
+            };
+            match step {
+                Step::Ask(i) => {
+                    let question = &self.questions[*i];
+                    held.entry(*i).or_insert_with(|| (index.subjects(question), index.reply(question)));
+                    continue;
+                }
+                Step::Apply(i) => put(&mut index, *i),
+                Step::Delete(i) => {
+                    there.remove(&self.keys[*i]);
+                    changed.extend(index.store.remove(&self.keys[*i]));
+                }
+                Step::List(kind, listed) => {
+                    listed.iter().for_each(|i| put(&mut index, *i));
+                    let is_gone = |key: &Key| key.kind == *kind && !listed.iter().any(|i| self.keys[*i] == *key);
+                    let gone: Vec<&Key> = there.keys().copied().filter(|key| is_gone(key)).collect();
+                    for key in gone {
+                        there.remove(key);
+                        changed.extend(index.store.remove(key));
+                    }
+                }
+            }
+            for (i, (subjects, answer)) in &mut held {
+                if subjects.iter().any(|s| changed.contains(s)) {
+                    *answer = index.reply(&self.questions[*i]);
+                }
+            }
+        }
+        let mut rebuilt = Index::new(settings.clone());
+        there.values().rev().for_each(|object| drop(rebuilt.store.insert(object)));
+        for (i, (_, held)) in &held {
+            let question = &self.questions[*i];
+            let right = rebuilt.reply(question);
+            if *held != right {
+                let now = index.reply(question);
+                let fault = if now == right { "nobody was told" } else { "the index does not say so" };
+                return Some(format!("{question:?}\n  was answered {held:#?}\n  and {fault}: {right:#?}"));
+            }
+        }
+        let asides = |index: &Index| (NODES.map(|node| index.place(node)), TOKENS.map(|t| index.token(t).cloned()));
+        (asides(&index) != asides(&rebuilt)).then(|| format!("{:?} {:?}", asides(&index), asides(&rebuilt)))
+    }
+
+    fn told(&self, steps: &[Step]) -> impl fmt::Display {
+        let mut text = String::new();
+        let shown = |i: &usize| serde_json::to_string(&self.objects[*i]).unwrap();
+        for step in steps {
+            let line = match step {
+                Step::Apply(i) => format!("apply {}", shown(i)),
+                Step::Delete(i) => format!("delete {}", self.keys[*i]),
+                Step::List(kind, listed) => {
+                    format!("list {} {:?}", kind.as_str(), listed.iter().map(shown).collect::<Vec<_>>())
+                }
+                Step::Ask(i) => format!("ask {:?}", self.questions[*i]),
+            };
+            writeln!(text, "  {line}").unwrap();
+        }
+        text
+    }
+}
+
+/// Only the objects count, not how they came to be; and no change goes unannounced.
+#[test]
+fn answers_depend_on_the_objects_alone() {
+    let world = World::new();
+    chance::try_all(|seed| {
+        let History { settings, steps } = world.history(seed);
+        if world.wrong(&settings, &steps).is_none() {
+            return Ok(());
+        }
+        let (steps, why) = chance::shortest(&steps, |steps| world.wrong(&settings, steps));
+        Err(format!("on {:?}, ipv6 {}\n{}{why}", settings.platform, settings.ipv6, world.told(&steps)))
+    });
+}
+
+/// Nothing is held of objects that are gone.
+#[test]
+fn what_is_gone_leaves_nothing_behind() {
+    let world = World::new();
+    let mut index = Index::new(Settings::default());
+    let empty = format!("{index:?}");
+    world.objects.iter().for_each(|object| drop(index.store.insert(object)));
+    assert_ne!(format!("{index:?}"), empty);
+    world.keys.iter().for_each(|key| drop(index.store.remove(key)));
+    assert_eq!(format!("{index:?}"), empty);
+}
+
+/// Equal answers have equal versions, and others have others.
+#[test]
+fn versions_tell_answers_apart() {
+    let world = World::new();
+    let mut index = Index::new(Settings::default());
+    let mut seen: BTreeMap<u64, Result<Answer, Refusal>> = BTreeMap::new();
+    for object in &world.objects {
+        index.store.insert(object);
+        for question in world.questions.iter().step_by(7) {
+            let Versioned { version, answer } = index.answer(question);
+            let first = seen.entry(version).or_insert_with(|| answer.clone());
+            assert_eq!(*first, answer, "{question:?}");
+        }
+    }
+    assert!(seen.len() > 100, "{} answers", seen.len());
+}
+
+/// There is something of every kind that the index holds.
+#[test]
+fn histories_are_of_everything() {
+    let world = World::new();
+    for kind in [
+        Kind::Namespace,
+        Kind::Service,
+        Kind::Pod,
+        Kind::EndpointSlice,
+        Kind::Node,
+        Kind::Token,
+        Kind::Server,
+        Kind::ServerAuthorization,
+        Kind::AuthorizationPolicy,
+        Kind::MeshTlsAuthentication,
+        Kind::NetworkAuthentication,
+        Kind::HttpLocalRateLimitPolicy,
+        Kind::MeshHttpRoute,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::EgressNetwork,
+        Kind::ServiceProfile,
+    ] {
+        let states = world.keys.iter().filter(|key| key.kind == kind).count();
+        assert!(states >= 10, "{}: {states}", kind.as_str());
+    }
+}
+
+const NODES: [&str; 2] = ["n1", "n2"];
+const TOKENS: [&str; 2] = ["aa", "bb"];
+
+/// Everything that one may ask about the objects of [`object`].
+pub(super) fn questions() -> Vec<Question> {
+    let mut questions = vec![];
+    let targets = [
+        "10.96.0.1:80",
+        "10.96.0.2:5432",
+        "10.96.0.1:99",
+        "[fd00:96::1]:80",
+        "10.1.0.1:8080",
+        "10.1.0.2:5432",
+        "10.0.0.1:8080",
+        "[fd00::1]:8080",
+        "203.0.113.1:80",
+    ];
+    let names = [
+        WEB,
+        "web.ns.svc.cluster.local:5432",
+        "web.ns.svc.cluster.local:99",
+        "api.ns.svc.cluster.local:80",
+        "web.other.svc.cluster.local:80",
+        "web-0.web.ns.svc.cluster.local:80",
+    ];
+    let targets = targets
+        .into_iter()
+        .map(|a| Target::Addr(a.parse().unwrap()))
+        .chain(names.into_iter().map(|n| Target::Name(name(n))));
+    for target in targets {
+        for from in ["ns", "other", ""] {
+            questions.push(Question::Profile { from: from.into(), target: target.clone() });
+            questions.push(Question::Outbound { from: from.into(), target: target.clone() });
+        }
+        if let Target::Name(name) = target {
+            questions.push(Question::Destination(name));
+        }
+    }
+    for (namespace, pod) in [("ns", "a"), ("ns", "b"), ("other", "a")] {
+        for port in [8080, 5432, 4191] {
+            questions.push(Question::Inbound { namespace: namespace.into(), pod: pod.into(), port });
+        }
+        questions.push(Question::Work { namespace: namespace.into(), pod: pod.into(), uid: "1".into() });
+    }
+    questions
+}
+
+/// One of a few objects in one of a few states.
+fn object() -> impl Strategy<Value = Object> {
+    let annotations = prop_oneof![
+        Just(json!({})),
+        Just(json!({"config.linkerd.io/opaque-ports": "8080,http"})),
+        Just(json!({"config.linkerd.io/default-inbound-policy": "deny"})),
+        Just(json!({"config.linkerd.io/skip-inbound-ports": "8080"})),
+        Just(json!({"retry.linkerd.io/http": "5xx", "balancer.linkerd.io/failure-accrual": "consecutive"})),
+    ];
+    let namespaces = || prop::sample::select(vec!["ns", "ns", "other"]);
+    let ab = || prop::sample::select(vec!["a", "b"]);
+    let flags = any::<[bool; 8]>();
+    let pods = (ab(), namespaces(), 1..3u8, flags, annotations.clone()).prop_map(
+        |(name, namespace, ip, [unready, going, api, named, on_host, both, ends, young], annotations)| {
+            let mut patch = annotated(annotations);
+            let mut also = |wanted: bool, more: Value| {
+                if wanted {
+                    merge(&mut patch, more);
+                }
+            };
+            also(true, json!({"metadata": {"namespace": namespace}}));
+            also(unready, json!({"status": {"conditions": []}}));
+            also(unready && going, json!({"status": {"phase": "Pending"}}));
+            also(going, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+            also(api, json!({"metadata": {"labels": {"app": "api"}}}));
+            also(named, json!({"spec": {"hostname": "web-0", "subdomain": "web"}}));
+            also(both, json!({"status": {"podIPs": [{"ip": format!("10.1.0.{ip}")}, {"ip": format!("fd00::{ip}")}]}}));
+            let host = json!({"spec": {"hostNetwork": true}, "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}});
+            also(on_host && !named, host);
+            also(young, json!({"status": {"hostIP": "10.0.0.1"},
+                "spec": {"containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8080, "hostPort": 8080}]}]}}));
+            also(ends, json!({"metadata": {"uid": "1"}, "spec": {"restartPolicy": "Never"}}));
+            let ended = json!([{"name": "web", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                "state": {"terminated": {"exitCode": 0}}}]);
+            also(ends && young, json!({"status": {"containerStatuses": ended}}));
+            pod(name, &format!("10.1.0.{ip}"), patch)
+        },
+    );
+    let endpoints = (ab(), namespaces(), 1..3u8, any::<[bool; 4]>()).prop_map(
+        |(pod, namespace, ip, [ready, referring, v6, hinted])| {
+            let address = if v6 { format!("fd00::{ip}") } else { format!("10.1.0.{ip}") };
+            let mut endpoint = json!({"addresses": [address], "conditions": {"ready": ready}, "hostname": "web-0"});
+            if referring {
+                endpoint["targetRef"] = json!({"kind": "Pod", "namespace": namespace, "name": pod});
+            }
+            if hinted {
+                merge(
+                    &mut endpoint,
+                    json!({"nodeName": "n1", "zone": "east", "hints": {"forZones": [{"name": "east"}]}}),
+                );
+            }
+            (v6, endpoint)
+        },
+    );
+    let slices = (0..2u8, namespaces(), any::<bool>(), prop::collection::vec(endpoints, 0..3)).prop_map(
+        |(number, namespace, api, endpoints)| {
+            let v6 = endpoints.first().is_some_and(|(v6, _)| *v6);
+            let endpoints: Vec<Value> = endpoints.into_iter().filter(|(of, _)| *of == v6).map(|(_, e)| e).collect();
+            let service = if api { "api" } else { "web" };
+            let patch = json!({
+                "metadata": {"namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+                "addressType": if v6 { "IPv6" } else { "IPv4" }, "endpoints": endpoints,
+            });
+            slices::slice(&format!("s-{number}"), &[], patch)
+        },
+    );
+    let services =
+        (prop::sample::select(vec!["web", "api"]), namespaces(), 1..3u8, any::<[bool; 6]>(), annotations.clone())
+            .prop_map(|(name, namespace, ip, [headless, both, local, unready, external, v6], annotations)| {
+                let ips = match (both, v6) {
+                    (true, _) => vec![format!("10.96.0.{ip}"), format!("fd00:96::{ip}")],
+                    (false, true) => vec![format!("fd00:96::{ip}")],
+                    (false, false) => vec![format!("10.96.0.{ip}")],
+                };
+                let ips = if headless { vec!["None".to_owned()] } else { ips };
+                let mut patch = annotated(annotations);
+                merge(
+                    &mut patch,
+                    json!({"metadata": {"namespace": namespace},
+                        "spec": {"clusterIP": ips[0], "clusterIPs": ips, "selector": {"app": name},
+                            "publishNotReadyAddresses": unready}}),
+                );
+                if local {
+                    merge(&mut patch, json!({"spec": {"internalTrafficPolicy": "Local"}}));
+                }
+                if external && both {
+                    merge(&mut patch, annotated(json!({"multicluster.linkerd.io/local-discovery": "x"})));
+                }
+                if external && unready {
+                    merge(&mut patch, json!({"spec": {"type": "ExternalName"}}));
+                }
+                service(name, patch)
+            });
+    let nodes = (prop::sample::select(NODES.to_vec()), prop::sample::select(vec!["", "east", "west"]))
+        .prop_map(|(name, zone)| slices::node(name, zone));
+    let tokens = (prop::sample::select(TOKENS.to_vec()), ab()).prop_map(|(sha256, pod)| {
+        Object::Token(Token {
+            sha256: sha256.into(),
+            namespace: "ns".into(),
+            service_account: "web".into(),
+            pod: pod.into(),
+        })
+    });
+    let of_namespaces = (namespaces(), annotations).prop_map(|(name, annotations)| {
+        let value =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations}});
+        Object::Namespace(typed(value))
+    });
+    let outside = prop::sample::select(vec![
+        json!({}),
+        json!({"networks": [{"cidr": "203.0.113.0/24"}]}),
+        json!({"networks": [{"cidr": "203.0.0.0/16", "except": ["203.0.113.0/25"]}, {"cidr": "10.0.0.0/8"}]}),
+    ]);
+    let homes = prop::sample::select(vec!["ns", "other", "linkerd-egress"]);
+    let egress =
+        (ab(), homes, outside, any::<[bool; 3]>()).prop_map(|(name, namespace, mut spec, [deny, old, asks])| {
+            spec["trafficPolicy"] = json!(if deny { "Deny" } else { "Allow" });
+            let mut patch = json!({"metadata": {"namespace": namespace}});
+            if old {
+                merge(&mut patch, json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}));
+            }
+            if asks {
+                merge(&mut patch, annotated(json!({"timeout.linkerd.io/request": "1s"})));
+            }
+            outbound::egress(name, spec, patch)
+        });
+    let profiles = (prop::sample::select(vec!["web", "api"]), namespaces(), namespaces(), any::<[bool; 2]>()).prop_map(
+        |(service, of, namespace, [routes, overrides])| {
+            let mut spec = json!({});
+            if routes {
+                spec["routes"] = json!([{"name": "all", "condition": {"method": "GET"}}]);
+            }
+            if overrides {
+                spec["dstOverrides"] = json!([{"authority": "api.ns.svc.cluster.local", "weight": "1"}]);
+            }
+            let name = format!("{service}.{of}.svc.cluster.local");
+            policies::object(Kind::ServiceProfile, &name, spec, json!({"metadata": {"namespace": namespace}}))
+        },
+    );
+    let policies = prop_oneof![
+        9 => policies::written().prop_map(|(kind, object)| crate::policy::read(kind, object).unwrap()),
+        // What slipped in while nobody looked, and cannot be carried out.
+        1 => ab().prop_map(policies::broken),
+    ];
+    prop_oneof![6 => pods, 5 => slices, 4 => services, 1 => of_namespaces, 1 => nodes, 1 => tokens, 7 => policies, 2 => egress, 2 => profiles]
+}
