@@ -211,18 +211,18 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 /// A policy that does nothing would let everybody in. The API server comes to know the rule in a while.
 fn what_would_not_hold_is_refused(cluster: &Cluster) {
-    let limit = "apiVersion: policy.linkerd.io/v1alpha1
-kind: HTTPLocalRateLimitPolicy
+    let workload = "apiVersion: workload.linkerd.io/v1beta1
+kind: ExternalWorkload
 metadata: { name: early, namespace: default }
-spec: { targetRef: { group: policy.linkerd.io, kind: Server, name: web }, total: { requestsPerSecond: 1 } }
+spec: { meshTLS: { identity: spiffe://root/early, serverName: early.example.com } }
 ";
     let start = Instant::now();
-    while cluster.apply(limit).is_ok() {
-        cluster.ask("delete httplocalratelimitpolicy early").unwrap();
+    while cluster.apply(workload).is_ok() {
+        cluster.ask("delete externalworkload early").unwrap();
         assert!(start.elapsed() < PATIENCE, "it is taken");
         thread::sleep(Duration::from_millis(200));
     }
-    let error = cluster.apply(limit).unwrap_err().to_string();
+    let error = cluster.apply(workload).unwrap_err().to_string();
     assert!(error.contains("does not carry out objects of th"), "{error}");
 }
 
