@@ -20,7 +20,7 @@ use std::{
 };
 
 fn key() -> Key {
-    let secrets = ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([7; 32]), iv: Iv::new([9; 12]) };
+    let secrets = ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([7; 32]), iv: Iv::from([9; 12]) };
     Key::new((0, secrets)).unwrap_or_else(|error| panic!("{error}"))
 }
 
