@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Uninstall(Uninstall),
     /// Prints the versions of this command, of the control plane in a cluster and of its proxies.
     Version(Version),
-    /// Prints a ServiceProfile made from what describes a service. This version's control plane does not carry out ServiceProfiles yet.
+    /// Prints a ServiceProfile made from what describes a service.
     Profile(Profile),
     /// Lists who lets somebody in to a workload: routes, Servers and authorizations.
     Authz(Authz),

@@ -3,12 +3,12 @@
 use super::{meant, print_objects, print_text};
 use crate::{
     args::{ManifestFormat, Profile},
-    given, print,
+    given,
 };
 use anyhow::{anyhow, bail};
 use std::{path::Path, process::ExitCode};
 use weft_cluster::{
-    install::{is_carried_out, told},
+    install::told,
     manifest,
     service_profile::{Subject, open_api, proto, template},
 };
@@ -28,12 +28,6 @@ pub(crate) async fn run(folder: &meant::Folder, args: Profile) -> anyhow::Result
     let namespace = args.namespace.unwrap_or(namespace);
     let of = Subject { service: &args.service, namespace: &namespace, domain: &domain };
     of.check()?;
-    if !is_carried_out("ServiceProfile") {
-        print::error(
-            "weft: this version does not carry out ServiceProfiles: a cluster with its control plane refuses what is printed, and Linkerd's \
-             takes it",
-        );
-    }
     let (file, made) = match (&args.open_api, &args.proto) {
         (Some(file), _) => (file, open_api(&text(file)?, of)),
         (None, Some(file)) => (file, proto(&text(file)?, of)),

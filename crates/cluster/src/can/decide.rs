@@ -20,7 +20,7 @@ use weft_model::{
         authorize::{self, ClientTls, Unmet, unmet},
         cidr::Cidr,
     },
-    policy::inbound::{Authentication, Authorization, IdentitySuffix, InboundRule, NetworkMatch, ServerProtocol},
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
 };
 
 /// Who asks whom for what.
@@ -257,21 +257,8 @@ fn listed(all: &[String]) -> String {
 fn representatives(policy: &ServerPolicy, cluster: &[Cidr]) -> Vec<IpAddr> {
     let all = [Cidr::ALL_V4, Cidr::ALL_V6];
     let within = if cluster.is_empty() { &all } else { cluster };
-    let of_rules = |rule: &InboundRule| rule.authorizations.clone();
-    let of_routes: Vec<Authorization> = match &policy.protocol {
-        ServerProtocol::Detect { routes, .. }
-        | ServerProtocol::Http1 { routes, .. }
-        | ServerProtocol::Http2 { routes, .. } => {
-            routes.iter().flat_map(|r| &r.rules).flat_map(|rule| of_rules(&rule.does)).collect()
-        }
-        ServerProtocol::Grpc { routes } => {
-            routes.iter().flat_map(|r| &r.rules).flat_map(|rule| of_rules(&rule.does)).collect()
-        }
-        ServerProtocol::Opaque | ServerProtocol::Tls => vec![],
-    };
-    let authorizations = policy.authorizations.iter().chain(&of_routes);
-    let named =
-        authorizations.flat_map(|a| &a.networks).flat_map(|n| std::iter::once(n.net).chain(n.except.iter().copied()));
+    let networks = policy.all_authorizations().flat_map(|a| &a.networks);
+    let named = networks.flat_map(|n| std::iter::once(n.net).chain(n.except.iter().copied()));
     let borders = named.flat_map(|net| std::iter::once(net.addr()).chain(after(net)));
     let borders = borders.filter(|addr| within.iter().any(|net| net.contains(*addr)));
     let mut found: Vec<IpAddr> = within.iter().map(Cidr::addr).chain(borders).collect();

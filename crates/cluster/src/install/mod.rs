@@ -35,7 +35,7 @@ pub use remains::{helm_release, remains, users};
 pub use running::{Running, running};
 pub use stored::{Author, NotStored, Source, Stored, objects, stored, told, trust_domain};
 pub use trust::{Trusting, proxy_versions, trusting};
-pub use unheeded::{is_carried_out, unheeded};
+pub use unheeded::unheeded;
 pub use webhook::Webhook;
 
 use crate::{values::Values, yaml};

@@ -49,11 +49,6 @@ pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
     ]
 }
 
-/// Whether objects of a kind hold.
-pub fn is_carried_out(kind: &str) -> bool {
-    KINDS.iter().all(|of| of.kind != kind)
-}
-
 /// Objects in a cluster that would not hold: kind, namespace and name.
 ///
 /// # Errors

@@ -1,23 +1,6 @@
 //! What is said of a request before it is sent is what then happens to it; and what the control plane tells proxies can be looked at.
 
-use crate::harness::{Mesh, SERVER, User, deployment, service, weft};
-
-/// Asks for argv[1] again and again, and says what it gets when that is something else.
-const WATCH: &str = r#"
-import sys, time, urllib.error, urllib.request
-last = None
-while True:
-    try:
-        now = urllib.request.urlopen(sys.argv[1], timeout=5).status
-    except urllib.error.HTTPError as error:
-        now = error.code
-    except Exception as error:
-        now = repr(error)
-    if now != last:
-        print("NOW", now, flush=True)
-        last = now
-    time.sleep(0.05)
-"#;
+use crate::harness::{Mesh, SERVER, User, WATCH, deployment, service, weft};
 
 fn policies(account: &str) -> String {
     format!(

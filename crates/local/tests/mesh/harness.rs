@@ -379,6 +379,23 @@ spec: {{selector: {{app: {name}}}, {rest}}}
     )
 }
 
+/// Asks for argv[1] again and again, and says what it gets when that is something else.
+pub(crate) const WATCH: &str = r#"
+import sys, time, urllib.error, urllib.request
+last = None
+while True:
+    try:
+        now = urllib.request.urlopen(sys.argv[1], timeout=5).status
+    except urllib.error.HTTPError as error:
+        now = error.code
+    except Exception as error:
+        now = repr(error)
+    if now != last:
+        print("NOW", now, flush=True)
+        last = now
+    time.sleep(0.05)
+"#;
+
 /// Serves HTTP/1 on port 8000, v4 and v6, and says who answers.
 pub(crate) const SERVER: &str = r#"
 import http.server, os, signal, socket, sys, threading

@@ -1,6 +1,6 @@
 //! Programs reach each other by name, through two proxies, over mutual TLS.
 
-use crate::harness::{Mesh, SERVER, User, deployment, get, service, users};
+use crate::harness::{Mesh, SERVER, User, WATCH, deployment, get, service, users};
 
 /// Asks once for each argument, as often as it takes to be answered, and says what it got.
 const ASK: &str = r#"
@@ -16,23 +16,6 @@ for url in sys.argv[1:]:
     else:
         print("ANSWER", url, repr(last), getattr(last, "headers", {}).get("l5d-proxy-error"), flush=True)
 time.sleep(1000)
-"#;
-
-/// Asks for argv[1] again and again, and says what it gets when that is something else.
-const WATCH: &str = r#"
-import sys, time, urllib.error, urllib.request
-last = None
-while True:
-    try:
-        now = urllib.request.urlopen(sys.argv[1], timeout=5).status
-    except urllib.error.HTTPError as error:
-        now = error.code
-    except Exception as error:
-        now = repr(error)
-    if now != last:
-        print("NOW", now, flush=True)
-        last = now
-    time.sleep(0.05)
 "#;
 
 /// Echoes bytes; argv[1] is greeted first, as servers do that speak before their clients.

@@ -2,7 +2,7 @@
 
 use crate::{
     Identity, Meta,
-    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch, ServerPolicy, ServerProtocol},
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch, ServerPolicy},
 };
 use std::{net::IpAddr, sync::LazyLock};
 
@@ -38,18 +38,7 @@ pub fn permit<'p>(
 
 /// Whether `client` may do anything at all on the port: the server lets it in, or one of its routes does.
 pub fn may_enter(policy: &ServerPolicy, client: &Client<'_>) -> bool {
-    let of_routes: Box<dyn Iterator<Item = &Authorization>> = match &policy.protocol {
-        ServerProtocol::Detect { routes, .. }
-        | ServerProtocol::Http1 { routes, .. }
-        | ServerProtocol::Http2 { routes, .. } => {
-            Box::new(routes.iter().flat_map(|r| &r.rules).flat_map(|rule| &rule.does.authorizations))
-        }
-        ServerProtocol::Grpc { routes } => {
-            Box::new(routes.iter().flat_map(|r| &r.rules).flat_map(|rule| &rule.does.authorizations))
-        }
-        ServerProtocol::Opaque | ServerProtocol::Tls => Box::new(std::iter::empty()),
-    };
-    permit(policy.authorizations.iter().chain(of_routes), client).is_some()
+    permit(policy.all_authorizations(), client).is_some()
 }
 
 /// The first of `authorizations` that lets `client` in. `None` denies.
@@ -225,7 +214,7 @@ mod tests {
     #[test]
     fn a_client_may_enter_by_a_route_alone() {
         use crate::policy::{
-            inbound::InboundRule,
+            inbound::{InboundRule, ServerProtocol},
             route::{HttpRoute, Rule},
         };
         let stranger = Client { addr: "10.0.0.1".parse().unwrap(), tls: ClientTls::None };

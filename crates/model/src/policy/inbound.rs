@@ -13,6 +13,24 @@ pub struct ServerPolicy {
     pub authorizations: Vec<Authorization>,
 }
 
+impl ServerPolicy {
+    /// Every reason to let anybody in: the server's own, and those of its routes.
+    pub fn all_authorizations(&self) -> impl Iterator<Item = &Authorization> {
+        let of_routes: Box<dyn Iterator<Item = &InboundRule>> = match &self.protocol {
+            ServerProtocol::Detect { routes, .. }
+            | ServerProtocol::Http1 { routes, .. }
+            | ServerProtocol::Http2 { routes, .. } => {
+                Box::new(routes.iter().flat_map(|route| &route.rules).map(|rule| &rule.does))
+            }
+            ServerProtocol::Grpc { routes } => {
+                Box::new(routes.iter().flat_map(|route| &route.rules).map(|rule| &rule.does))
+            }
+            ServerProtocol::Opaque | ServerProtocol::Tls => Box::new(std::iter::empty()),
+        };
+        self.authorizations.iter().chain(of_routes.flat_map(|rule| &rule.authorizations))
+    }
+}
+
 /// What the port speaks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerProtocol {

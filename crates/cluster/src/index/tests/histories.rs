@@ -178,25 +178,8 @@ fn versions_tell_answers_apart() {
 #[test]
 fn histories_are_of_everything() {
     let world = World::new();
-    for kind in [
-        Kind::Namespace,
-        Kind::Service,
-        Kind::Pod,
-        Kind::EndpointSlice,
-        Kind::Node,
-        Kind::Token,
-        Kind::Server,
-        Kind::ServerAuthorization,
-        Kind::AuthorizationPolicy,
-        Kind::MeshTlsAuthentication,
-        Kind::NetworkAuthentication,
-        Kind::HttpLocalRateLimitPolicy,
-        Kind::MeshHttpRoute,
-        Kind::HttpRoute,
-        Kind::GrpcRoute,
-        Kind::EgressNetwork,
-        Kind::ServiceProfile,
-    ] {
+    let others = [Kind::Namespace, Kind::Service, Kind::Pod, Kind::EndpointSlice, Kind::Node, Kind::Token];
+    for kind in others.into_iter().chain(crate::policy::KINDS) {
         let states = world.keys.iter().filter(|key| key.kind == kind).count();
         assert!(states >= 10, "{}: {states}", kind.as_str());
     }
