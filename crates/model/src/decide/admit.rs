@@ -4,7 +4,7 @@
 
 use super::{
     authorize::{Client, ClientTls, permit},
-    path::readings,
+    path::{MAX_READ, is_plain, readings},
     route::{RequestView, find, find_grpc},
 };
 use crate::{
@@ -41,7 +41,7 @@ static DEFAULT_ROUTE: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("def
 /// What `policy` says to `request` of `client`.
 ///
 /// A path that servers may read in several ways is let in only if it would be in each: else `//admin` or `/x/../admin` would
-/// follow another route here than it is served by there. In [`CLIENT_ID`] routes see what the client has proved, as the
+/// follow another route here than it is served by there; one that is longer than [`MAX_READ`] as well follows none. In [`CLIENT_ID`] routes see what the client has proved, as the
 /// server does, and never what it wrote there.
 pub fn admit<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
     in_every_reading(policy, client, request, |_, refused| refused).unwrap_or_else(|refused| refused)
@@ -72,6 +72,13 @@ fn in_every_reading<'p, R>(
     let admission = admit_served(policy, &written);
     if !matches!(admission, Admission::Permitted { .. }) {
         return Err(refused(&written, admission));
+    }
+    // Without routes no path is looked at.
+    if !policy.protocol.has_routes() {
+        return Ok(admission);
+    }
+    if request.path().len() > MAX_READ && !is_plain(request.path()) {
+        return Err(refused(&written, Admission::NoRoute));
     }
     for reading in readings(request.path()) {
         let served = Served { path: Some(&reading.path), ..written };
@@ -174,9 +181,9 @@ mod tests {
     };
 
     /// A path, and who the request says that its client is.
-    struct Get(&'static str, &'static str);
+    struct Get<'a>(&'a str, &'static str);
 
-    impl RequestView for Get {
+    impl RequestView for Get<'_> {
         fn method(&self) -> &str {
             "GET"
         }
@@ -213,7 +220,7 @@ mod tests {
         let guarded = policy(vec![open, route("admin", "/admin", DefaultPolicy::AllAuthenticated)]);
         let only_public = policy(vec![route("public", "/public", DefaultPolicy::AllUnauthenticated)]);
         let stranger = Client { addr: "10.0.0.1".parse().unwrap(), tls: ClientTls::None };
-        let permitted = |policy: &ServerPolicy, path| {
+        let permitted = |policy: &ServerPolicy, path: &str| {
             matches!(admit(policy, &stranger, &Get(path, "")), Admission::Permitted { .. })
         };
         for path in [
@@ -243,6 +250,13 @@ mod tests {
         for path in ["/public", "/public/a%20b", "/public/a//b", "/public/a;b"] {
             assert!(permitted(&only_public, path), "{path}");
         }
+        // What would be long to look at is looked at nowhere, and without routes that matters to nobody.
+        let without =
+            ServerPolicy { authorizations: DefaultPolicy::AllUnauthenticated.authorizations(&[]), ..policy(vec![]) };
+        let long = |unit: &str| format!("/public{}", unit.repeat(MAX_READ / unit.len() + 1));
+        assert!(permitted(&only_public, &long("/a")));
+        assert_eq!(admit(&only_public, &stranger, &Get(&long("/%61"), "")), Admission::NoRoute);
+        assert!(permitted(&without, &long("/%61")) && permitted(&without, "//admin"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Proxies forward paths as they came, and servers undo escapes, drop dots, doubled slashes and parameters, each in its own way.
 //! A policy that speaks of paths must hold for what the server will make of one.
 
+use std::iter;
+
 /// Another reading of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reading {
@@ -14,11 +16,19 @@ pub struct Reading {
 /// How often escapes are undone: some servers do it twice.
 const DECODINGS: usize = 2;
 
-/// The readings of `path` that differ from it. None for a plain path, which is found out without allocating.
-pub fn readings(path: &str) -> Vec<Reading> {
+/// Bytes of a path whose other readings are looked for; each of them costs as much as the path is long.
+pub const MAX_READ: usize = 8 * 1024;
+
+/// Whether everybody reads `path` letter by letter.
+pub fn is_plain(path: &str) -> bool {
     let suspect =
         |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.'] | [b'%' | b';' | b'\\', _] | [_, b'%' | b';' | b'\\']);
-    if !path.as_bytes().windows(2).any(suspect) {
+    !path.as_bytes().windows(2).any(suspect)
+}
+
+/// The readings of `path` that differ from it. None for a plain path, which is found out without allocating.
+pub fn readings(path: &str) -> Vec<Reading> {
+    if is_plain(path) {
         return vec![];
     }
     let mut readings: Vec<Reading> = vec![];
@@ -28,33 +38,34 @@ pub fn readings(path: &str) -> Vec<Reading> {
             readings.push(Reading { path: read, other_segments });
         }
     };
-    let mut begun = vec![path.to_owned()];
-    if path.contains(';') {
-        // Some take parameters off before they undo escapes.
-        begun.push(without_parameters(path));
-    }
-    for mut decoded in begun {
-        for round in 0..=DECODINGS {
-            for whole in [decoded.as_str(), decoded.split('\0').next().unwrap_or_default()] {
-                add(whole.to_owned());
+    // Some take parameters off before they undo escapes.
+    for mut decoded in also(path.to_owned(), without_parameters) {
+        for _ in 0..=DECODINGS {
+            for whole in also(decoded.clone(), |path| path.split('\0').next().unwrap_or_default().to_owned()) {
                 // To some a backslash is a slash.
-                for slashed in [whole.to_owned(), whole.replace('\\', "/")] {
-                    for cut in [without_parameters(&slashed), slashed] {
+                for slashed in also(whole, |path| path.replace('\\', "/")) {
+                    for cut in also(slashed, without_parameters) {
                         add(resolved(&cut, Empty::Dropped));
-                        let kept = resolved(&cut, Empty::Kept);
-                        add(merged(&kept));
-                        add(kept);
-                        add(merged(&cut));
-                        add(cut);
+                        for kept in also(resolved(&cut, Empty::Kept), merged).chain(also(cut, merged)) {
+                            add(kept);
+                        }
                     }
                 }
             }
-            if round < DECODINGS {
-                decoded = undone(&decoded);
+            let undone = undone(&decoded);
+            if undone == decoded {
+                break;
             }
+            decoded = undone;
         }
     }
     readings
+}
+
+/// `path`, and what else it becomes by `step`.
+fn also(path: String, step: impl FnOnce(&str) -> String) -> impl Iterator<Item = String> {
+    let other = Some(step(&path)).filter(|other| *other != path);
+    iter::once(path).chain(other)
 }
 
 fn segments(path: &str) -> usize {

@@ -56,6 +56,15 @@ pub enum ServerProtocol {
 }
 
 impl ServerProtocol {
+    /// Whether requests follow routes; without any, what a request asks for decides nothing.
+    pub fn has_routes(&self) -> bool {
+        match self {
+            Self::Detect { routes, .. } | Self::Http1 { routes, .. } | Self::Http2 { routes, .. } => !routes.is_empty(),
+            Self::Grpc { routes } => !routes.is_empty(),
+            Self::Opaque | Self::Tls => false,
+        }
+    }
+
     /// How many requests are taken; protocols without requests, and gRPC, have no such limit.
     pub fn rate_limit(&self) -> Option<&RateLimit> {
         match self {
