@@ -102,7 +102,7 @@ const IDLE: usize = 8000;
 const SHORT: u64 = 1_000_000;
 const HOSTS: u64 = 100_000;
 /// How long an open loop lasts at least.
-const OPEN_SECONDS: u64 = 60;
+pub(crate) const OPEN_SECONDS: u64 = 60;
 /// How often a cold start is measured for each round that is asked for beyond the first: a start is over in moments, and one alone
 /// says more of what else the machine did then.
 const STARTS: usize = 2;

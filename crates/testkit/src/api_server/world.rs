@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -369,8 +370,9 @@ impl State {
             Some(token) => self.continued.get(token).map(|(id, version)| (Some(id.clone()), *version))?,
             None => (None, self.version),
         };
-        let is = |id: &Id| id.kind == kind && namespace.is_none_or(|n| n == id.namespace) && Some(id) > after.as_ref();
-        let mut found = self.objects.iter().filter(|(id, _)| is(id));
+        let first = after.map_or_else(|| Bound::Included(Id::new(kind, "", "")), Bound::Excluded);
+        let of_kind = self.objects.range((first, Bound::Unbounded)).take_while(|(id, _)| id.kind == kind);
+        let mut found = of_kind.filter(|(id, _)| namespace.is_none_or(|n| n == id.namespace));
         let page: Vec<(Id, Value)> = found.by_ref().take(limit).map(|(id, o)| (id.clone(), o.clone())).collect();
         let last = page.last().filter(|_| found.next().is_some()).map(|(id, _)| id.clone());
         let next = last.map(|id| {
@@ -385,9 +387,10 @@ impl State {
         if version < self.compacted {
             return News::Forgotten;
         }
-        let is =
-            |c: &&Change| c.version > version && c.id.kind == kind && namespace.is_none_or(|n| n == c.id.namespace);
-        let events = self.history.iter().filter(is).map(|c| json!({"type": c.what, "object": c.object})).collect();
+        let is = |c: &&Change| c.id.kind == kind && namespace.is_none_or(|n| n == c.id.namespace);
+        let behind = self.history.partition_point(|c| c.version <= version);
+        let events =
+            self.history.iter().skip(behind).filter(is).map(|c| json!({"type": c.what, "object": c.object})).collect();
         News::Events(self.version, events)
     }
 }
