@@ -26,7 +26,7 @@ pub(crate) struct Lab {
     ways: [(Way, Dialler); 2],
     ordinary: [Duration; 2],
     faults: Mutex<Vec<String>>,
-    _origin: http2::Origin,
+    origin: http2::Origin,
 }
 
 /// Requests that the origin has before it.
@@ -115,7 +115,7 @@ impl Lab {
             }
         }
         say(&format!("an ordinary request: {ordinary:?}"));
-        Self { mesh, open, ways, ordinary, faults: Mutex::default(), _origin: origin }
+        Self { mesh, open, ways, ordinary, faults: Mutex::default(), origin }
     }
 
     pub(crate) fn way(&self, way: Way) -> &Dialler {
@@ -130,6 +130,11 @@ impl Lab {
     /// Requests for `/` that the origin saw so far.
     pub(crate) fn seen(&self) -> usize {
         self.open.all.load(Ordering::Relaxed)
+    }
+
+    /// The origin keeps the heads of all requests: of very many that would be more than what is measured.
+    pub(crate) fn forget(&self) {
+        self.origin.seen().requests.clear();
     }
 
     /// Requests for `/` that are before the origin.
