@@ -33,6 +33,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(crate) struct Hub {
     state: Mutex<State>,
     synced: watch::Sender<bool>,
+    /// Told when a node is in another zone.
+    zones: watch::Sender<()>,
     stop: CancellationToken,
     metrics: Metrics,
 }
@@ -48,6 +50,8 @@ struct Topic {
     newest: watch::Sender<Arc<Versioned>>,
     subjects: Vec<Subject>,
     places: Vec<Weak<Place>>,
+    /// Subscriptions that are not dropped yet; without any the question is forgotten.
+    readers: usize,
 }
 
 /// How far a stream has come.
@@ -97,6 +101,7 @@ impl Hub {
                 by_subject: HashMap::new(),
             }),
             synced: watch::Sender::new(false),
+            zones: watch::Sender::new(()),
             stop,
             metrics,
         }
@@ -133,6 +138,9 @@ impl Hub {
             }
         }
         drop(state);
+        if changed.contains(&Subject::Zones) {
+            self.zones.send_replace(());
+        }
         if synced {
             self.synced.send_replace(true);
         }
@@ -141,6 +149,11 @@ impl Hub {
     /// Where a client on `node` is.
     pub(crate) fn place(&self, node: &str) -> weft_cluster::index::Place {
         self.state.lock().index.place(node)
+    }
+
+    /// Follows where nodes are.
+    pub(crate) fn zones(&self) -> watch::Receiver<()> {
+        self.zones.subscribe()
     }
 
     /// Begins to follow the answer to `question`. `connection` is cancelled if the stream is not read.
@@ -164,13 +177,14 @@ impl Hub {
                 by_subject.entry(subject.clone()).or_default().insert(question.clone());
             }
             let newest = watch::Sender::new(Arc::new(index.answer(&question)));
-            topics.insert(question.clone(), Topic { newest, subjects, places: vec![] });
+            topics.insert(question.clone(), Topic { newest, subjects, places: vec![], readers: 0 });
             self.metrics.questions.inc();
         }
         let Some(topic) = topics.get_mut(&question) else { return Err(Status::internal("the question was lost")) };
         let taken = AtomicU64::new(topic.newest.borrow().version);
         let place = Arc::new(Place { taken, behind_since: Mutex::new(None), connection });
         topic.places.push(Arc::downgrade(&place));
+        topic.readers += 1;
         Ok(Subscription { newest: topic.newest.subscribe(), question, hub: self.clone(), place, first: true })
     }
 
@@ -220,12 +234,15 @@ impl Hub {
         }
     }
 
-    fn forget(&self, question: &Question) {
+    /// One stream asks `question` no more.
+    fn leave(&self, question: &Question) {
         let mut state = self.state.lock();
         let State { topics, by_subject, .. } = &mut *state;
-        // The subscription that is being dropped still counts.
-        if topics.get(question).is_none_or(|t| t.newest.receiver_count() > 1) {
-            return;
+        if let Some(topic) = topics.get_mut(question) {
+            topic.readers -= 1;
+            if topic.readers > 0 {
+                return;
+            }
         }
         let Some(topic) = topics.remove(question) else { return };
         self.metrics.questions.dec();
@@ -256,7 +273,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.forget(&self.question);
+        self.hub.leave(&self.question);
     }
 }
 
@@ -274,6 +291,23 @@ mod tests {
     use super::*;
     use weft_cluster::index::Target;
     use weft_cluster::{Object, k8s};
+
+    /// Also when the last ones go at the same moment.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_nobody_asks_is_forgotten() {
+        let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
+        hub.apply(Event::Synced);
+        let question = Question::Profile { from: String::new(), target: Target::Addr("10.0.0.1:80".parse().unwrap()) };
+        for _ in 0..1_000 {
+            let one = hub.subscribe(question.clone(), CancellationToken::new()).await.unwrap();
+            let other = hub.subscribe(question.clone(), CancellationToken::new()).await.unwrap();
+            let gone = tokio::spawn(async move { drop(one) });
+            drop(other);
+            gone.await.unwrap();
+            let state = hub.state.lock();
+            assert!(state.topics.is_empty() && state.by_subject.is_empty());
+        }
+    }
 
     #[tokio::test]
     async fn who_does_not_read_is_cut_off() {

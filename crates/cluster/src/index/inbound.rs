@@ -24,7 +24,6 @@ use weft_model::{
 /// What is asked of a proxy to know whether it lives.
 const PROXY_PROBES: [&str; 2] = ["/live", "/ready"];
 
-const ALWAYS: Ratio = Ratio { numerator: 1, denominator: 1 };
 /// Of gRPC.
 const UNIMPLEMENTED: u16 = 12;
 
@@ -86,14 +85,14 @@ impl Index {
 
     fn http_route(&self, id: &RouteId, route: &Route) -> Option<HttpRoute<InboundRule>> {
         let RouteOf::Http(HttpRoute { meta, hosts, rules }) = &route.of else { return None };
-        let failure = |message| Filter::HttpFailure { status: 500, message, ratio: ALWAYS };
+        let failure = |message| Filter::HttpFailure { status: 500, message, ratio: Ratio::ALWAYS };
         let rules = self.rules(id, rules, failure);
         Some(HttpRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
     }
 
     fn grpc_route(&self, id: &RouteId, route: &Route) -> Option<GrpcRoute<InboundRule>> {
         let RouteOf::Grpc(GrpcRoute { meta, hosts, rules }) = &route.of else { return None };
-        let failure = |message| Filter::GrpcFailure { code: UNIMPLEMENTED, message, ratio: ALWAYS };
+        let failure = |message| Filter::GrpcFailure { code: UNIMPLEMENTED, message, ratio: Ratio::ALWAYS };
         let rules = self.rules(id, rules, failure);
         Some(GrpcRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
     }

@@ -81,14 +81,17 @@ impl Index {
 
     /// What an answer to `question` depends on: when none of it changed, neither did the answer.
     pub fn subjects(&self, question: &Question) -> Vec<Subject> {
-        let of_name = |target: &weft_model::NameAddr| {
-            let parsed = name::parse(&target.name, &self.settings.cluster_domain);
+        let of_name = |parsed: Result<name::ServiceName, Refusal>| {
             parsed.map(|n| vec![Subject::Service { namespace: n.namespace, name: n.service }]).unwrap_or_default()
         };
+        let domain = &self.settings.cluster_domain;
         match question {
-            Question::Destination(target)
-            | Question::Profile { target: Target::Name(target), .. }
-            | Question::Outbound { target: Target::Name(target), .. } => of_name(target),
+            Question::Destination(target) | Question::Profile { target: Target::Name(target), .. } => {
+                of_name(name::parse(&target.name, domain))
+            }
+            Question::Outbound { target: Target::Name(target), .. } => {
+                of_name(name::parse_authority(&target.name, domain))
+            }
             Question::Profile { target: Target::Addr(addr), .. } => {
                 vec![Subject::Address(addr.ip().to_canonical())]
             }

@@ -47,6 +47,8 @@ pub enum Subject {
     Egress {
         namespace: String,
     },
+    /// In which zone a node is: no answer, but how clients there see it.
+    Zones,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -112,13 +112,7 @@ impl Store {
             Object::Service(service) => self.put_service(id, Some(service.as_ref().into())),
             Object::Pod(pod) => self.put_pod(id, Some(pod.as_ref().into())),
             Object::EndpointSlice(slice) => self.put_slice(id, SliceFacts::of(slice)),
-            Object::Node(node) => {
-                match facts::zone_of(&node.metadata) {
-                    Some(zone) => drop(self.zones.insert(key.name, zone)),
-                    None => drop(self.zones.remove(&key.name)),
-                }
-                vec![]
-            }
+            Object::Node(node) => self.put_zone(key.name, facts::zone_of(&node.metadata)),
             Object::Token(token) => {
                 self.tokens.insert(token.sha256.clone(), token.clone());
                 vec![]
@@ -141,6 +135,14 @@ impl Store {
         }
     }
 
+    fn put_zone(&mut self, node: String, zone: Option<String>) -> Vec<Subject> {
+        let before = match zone.clone() {
+            Some(zone) => self.zones.insert(node, zone),
+            None => self.zones.remove(&node),
+        };
+        if before == zone { vec![] } else { vec![Subject::Zones] }
+    }
+
     pub(super) fn remove(&mut self, key: &Key) -> Vec<Subject> {
         let id = (key.namespace.clone(), key.name.clone());
         match key.kind {
@@ -148,10 +150,7 @@ impl Store {
             Kind::Service => self.put_service(id, None),
             Kind::Pod => self.put_pod(id, None),
             Kind::EndpointSlice => self.put_slice(id, None),
-            Kind::Node => {
-                self.zones.remove(&key.name);
-                vec![]
-            }
+            Kind::Node => self.put_zone(key.name.clone(), None),
             Kind::Token => {
                 self.tokens.remove(&key.name);
                 vec![]

@@ -4,7 +4,7 @@
 
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -91,6 +91,8 @@ impl Writer {
     ) {
         written.retain(|_, (_, at)| at.elapsed() < AGAIN);
         let wanted = self.statuses.lock().wanted(Timestamp::now());
+        // What fails for all is told of one.
+        let mut told = HashSet::new();
         for patch in wanted {
             if written.get(&patch.key).is_some_and(|(version, _)| *version == patch.version) {
                 continue;
@@ -107,8 +109,13 @@ impl Writer {
                     self.meters.outdated.inc();
                 }
                 Written::Failed(reason) => {
-                    tracing::warn!(object, reason, "status not written");
                     self.meters.failed.inc();
+                    if told.contains(&reason) {
+                        tracing::debug!(object, reason, "status not written");
+                    } else {
+                        tracing::warn!(object, reason, "status not written");
+                        told.insert(reason);
+                    }
                 }
             }
             written.insert(patch.key, (patch.version, Instant::now()));

@@ -7,6 +7,7 @@ use super::{
 use crate::hub::{self, Hub, Subscription};
 use futures_util::stream;
 use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::watch;
 use tonic::{Request, Status};
 use weft_cluster::index::{Answer, Endpoints, Place, Question, Refusal, Target, Versioned};
 use weft_model::{EndpointUpdate, Profile};
@@ -31,7 +32,8 @@ impl Destination for Destinations {
         };
         let node = ask::node(&request.get_ref().context);
         let mut subscription = self.0.subscribe(Question::Destination(target), connection).await?;
-        let mut steps = Steps { hub: self.0.clone(), node, held: None, pending: VecDeque::new(), ended: false };
+        let zones = self.0.zones();
+        let mut steps = Steps { hub: self.0.clone(), node, zones, held: None, pending: VecDeque::new(), ended: false };
         let Some(first) = subscription.next().await else { return Err(ended()) };
         if let Err(refusal) = &first.answer {
             return Err(hub::status(refusal));
@@ -61,6 +63,7 @@ struct Steps {
     hub: Arc<Hub>,
     /// Where the client runs.
     node: String,
+    zones: watch::Receiver<()>,
     /// The newest answer that was planned for, and the place that it was seen from.
     held: Option<(Arc<Versioned>, Place)>,
     pending: VecDeque<EndpointUpdate>,
@@ -77,7 +80,11 @@ impl Steps {
                 return None;
             }
             // What changed while the steps above were on their way is skipped over: only the newest counts.
-            match subscription.next().await {
+            let newest = tokio::select! {
+                newest = subscription.next() => newest,
+                held = moved(&self.hub, &self.node, &mut self.zones, self.held.as_ref()) => Some(held),
+            };
+            match newest {
                 None => {
                     self.ended = true;
                     return Some(Err(ended()));
@@ -116,6 +123,21 @@ impl Steps {
         self.held = Some((newest, place));
         None
     }
+}
+
+/// What is held, once its client is in another zone than it was planned for.
+async fn moved(
+    hub: &Hub,
+    node: &str,
+    zones: &mut watch::Receiver<()>,
+    held: Option<&(Arc<Versioned>, Place)>,
+) -> Arc<Versioned> {
+    while zones.changed().await.is_ok() {
+        if let Some((held, _)) = held.filter(|(_, from)| *from != hub.place(node)) {
+            return held.clone();
+        }
+    }
+    std::future::pending().await
 }
 
 /// Nothing of a target that is gone.

@@ -23,7 +23,7 @@ use weft_model::{
     policy::inbound::{DefaultPolicy, ServerProtocol},
 };
 use weft_testkit::{
-    api_server::{Failure, FakeApi, GATEWAY_HTTP_ROUTE},
+    api_server::{Failure, FakeApi, GATEWAY_HTTP_ROUTE, Request},
     ca::Ca,
 };
 use weft_transport::tls::{Key, Store};
@@ -118,8 +118,12 @@ fn validator(dir: &Path, name: &str) -> Validator {
     Validator { addr: free(), tls }
 }
 
+fn node(zone: &str) -> Value {
+    json!({"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": zone}}})
+}
+
 pub(super) fn objects(api: &FakeApi) {
-    api.put(json!({"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "east"}}}));
+    api.put(node("east"));
     api.put(json!({"kind": "Service", "metadata": {"name": "web", "namespace": "emojivoto"},
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]}}));
     api.put(json!({"kind": "Pod",
@@ -166,6 +170,10 @@ async fn destination_and_policy_answer_from_the_api_server() {
     assert_eq!(endpoints[0].addr.to_string(), "10.1.0.1:8080");
     assert_eq!(endpoints[0].labels["zone_locality"], "local");
     assert!(endpoints[0].tls.is_some());
+    // A node is told of its zone behind the pods that run there.
+    lab.api.put(node("west"));
+    let EndpointUpdate::Add(endpoints) = patiently(stream.next()).await.unwrap().unwrap() else { panic!() };
+    assert_eq!(endpoints[0].labels["zone_locality"], "remote");
     lab.api.put(slice(&[]));
     assert_eq!(patiently(stream.next()).await.unwrap().unwrap(), EndpointUpdate::NoEndpoints { exists: true });
 
@@ -383,6 +391,10 @@ async fn who_does_not_hold_the_lease_writes_no_status() {
     assert_eq!(patches(&lab.api), 0);
     lab.api.put(lease(""));
     reported(&lab, |status| status[0]["conditions"][0]["status"] == "True").await;
+    let asked = lab.api.requests();
+    let first = |is: &dyn Fn(&Request) -> bool| asked.iter().position(is);
+    let taken = first(&|r| r.method != "GET" && r.path.ends_with("/leases/policy-controller-write"));
+    assert!(taken.is_some() && taken < first(&|r| r.method == "PATCH" && r.path.ends_with("/status")), "{asked:?}");
 }
 
 fn issuer(lab_dir: &Path) -> (PathBuf, PathBuf) {

@@ -209,6 +209,7 @@ pub(super) fn questions() -> Vec<Question> {
         "api.ns.svc.cluster.local:80",
         "web.other.svc.cluster.local:80",
         "web-0.web.ns.svc.cluster.local:80",
+        "web.ns.svc:80",
     ];
     let targets = targets
         .into_iter()
