@@ -17,7 +17,7 @@ pub(crate) use diagnostics::{
 pub(crate) use inject::{Inject, InjectOptions, ManifestFormat, ProxyOptions, Uninject};
 pub(crate) use install::{GivenValues, Install, InstallOnly, InstallOptions, Prune, ToCluster, Uninstall, Upgrade};
 pub(crate) use mesh::{Check, CheckOutput, Identity, Output, Ps, ToMesh, Version};
-pub(crate) use policy::{Authz, Can, Policy, PolicyCommand, Test, TestOutput, TextOutput};
+pub(crate) use policy::{Authz, Can, Get, Policy, PolicyCommand, Test, TestOutput, TextOutput};
 pub(crate) use profile::Profile;
 pub(crate) use refused::told as told_of_linkerds;
 
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Profile(Profile),
     /// Lists who lets somebody in to a workload: routes, Servers and authorizations.
     Authz(Authz),
+    /// Shows objects of a mesh on this machine, and what became of them.
+    Get(Get),
     /// Prints what the control plane tells proxies, and what its processes and the proxies tell of themselves.
     #[command(visible_alias = "dg")]
     Diagnostics(Box<Diagnostics>),

@@ -79,6 +79,7 @@ fn run(args: Args, named: bool) -> anyhow::Result<ExitCode> {
         Command::Version(version) => runtime()?.block_on(commands::version::run(&folder, version)),
         Command::Uninstall(uninstall) => runtime()?.block_on(commands::uninstall::run(&folder, uninstall)),
         Command::Profile(profile) => runtime()?.block_on(commands::profile::run(&folder, profile)),
+        Command::Get(get) => runtime()?.block_on(commands::get::run(&folder, get)),
         Command::Authz(authz) => runtime()?.block_on(commands::authz::run(&folder, authz)),
         Command::Diagnostics(asked) => runtime()?.block_on(commands::diagnostics::run(&folder, *asked)),
         Command::Policy(policy) => Ok(runtime()?.block_on(commands::policy::run(&folder, *policy))),

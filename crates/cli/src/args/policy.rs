@@ -1,4 +1,4 @@
-//! The words of `weft policy` and `weft authz`.
+//! The words of `weft policy`, `weft authz` and `weft get`.
 
 use super::ToMesh;
 use clap::{Args, Subcommand, ValueEnum};
@@ -83,6 +83,20 @@ pub(crate) struct Authz {
     /// Where it is [default: the namespace of the kubeconfig's context, or default]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) of: ToMesh,
+}
+
+#[derive(Args)]
+pub(crate) struct Get {
+    /// A kind such as httproutes, or one object of it [default: everything that has a kind of the mesh's own, and routes]
+    #[arg(value_name = "KIND[/NAME]")]
+    pub(crate) resource: Option<String>,
+    /// Whose objects [default: all namespaces]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: TextOutput,
     #[command(flatten)]
     pub(crate) of: ToMesh,
 }

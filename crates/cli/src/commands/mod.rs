@@ -7,6 +7,7 @@ pub(crate) mod control_plane;
 pub(crate) mod demo;
 pub(crate) mod diagnostics;
 pub(crate) mod down;
+pub(crate) mod get;
 pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod install;

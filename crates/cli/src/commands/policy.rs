@@ -117,46 +117,58 @@ async fn check(folder: &Folder, args: &Test) -> anyhow::Result<ExitCode> {
     let mut suites = vec![];
     // A mesh is asked once, and by whom it is needed.
     let mut mesh: Option<Source> = None;
-    let mut wrong = false;
     for (file, text) in texts(&args.cases)? {
-        // Its namespace is known only when it is asked; where the cases name manifests it is not.
-        let mut namespace = args.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-        let read = |namespace: &str| Cases::read(&file, &text, namespace);
-        let mut cases = match read(&namespace) {
-            Ok(cases) => cases,
-            Err(problems) => {
-                print::manifests(&problems, &[]);
-                wrong = true;
-                continue;
-            }
+        let checked = match read(&file, &text, args.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)) {
+            Err(broken) => vec![broken],
+            Ok(cases) => match checked(folder, args, &cases, &text, &mut mesh).await {
+                Ok(checked) => checked,
+                Err(error) => vec![Checked::broken(1, format!("{error:#}"))],
+            },
         };
-        let manifests = if args.manifests.is_empty() { &cases.manifests } else { &args.manifests };
-        let of_manifests;
-        let source = if manifests.is_empty() {
-            let source = match mesh.take() {
-                Some(source) => source,
-                None => of_mesh(folder, &args.of).await?,
-            };
-            let source = mesh.insert(source);
-            if args.namespace.is_none() && source.namespace != namespace {
-                source.namespace.clone_into(&mut namespace);
-                cases = read(&namespace).map_err(|problems| anyhow!("{problems:?}"))?;
-            }
-            &*source
-        } else {
-            of_manifests = of_files(manifests, cases.default_policy)?;
-            &of_manifests
-        };
-        let checked = cases.cases.iter().map(|case| can::check(&source.index, case)).collect();
         suites.push(Suite { file, checked });
     }
     report(args, &suites)?;
     Ok(match of_all(&suites) {
-        _ if wrong => UNKNOWN.into(),
         (_, _, unknown) if unknown > 0 => UNKNOWN.into(),
         (_, failed, _) if failed > 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
+}
+
+fn read(file: &Path, text: &str, namespace: &str) -> Result<Cases, Checked> {
+    Cases::read(file, text, namespace).map_err(|problems| {
+        print::manifests(&problems, &[]);
+        let first = problems.first();
+        Checked::broken(first.map_or(1, |p| p.line), first.map(ToString::to_string).unwrap_or_default())
+    })
+}
+
+/// # Errors
+/// There is nobody to ask.
+async fn checked(
+    folder: &Folder,
+    args: &Test,
+    cases: &Cases,
+    text: &str,
+    mesh: &mut Option<Source>,
+) -> anyhow::Result<Vec<Checked>> {
+    let ask = |source: &Source, cases: &Cases| cases.cases.iter().map(|case| can::check(&source.index, case)).collect();
+    let manifests = if args.manifests.is_empty() { &cases.manifests } else { &args.manifests };
+    if !manifests.is_empty() {
+        return Ok(ask(&of_files(manifests, cases.default_policy)?, cases));
+    }
+    let source = match mesh.take() {
+        Some(source) => source,
+        None => of_mesh(folder, &args.of).await?,
+    };
+    let source = mesh.insert(source);
+    // Its namespace is known only now.
+    if args.namespace.is_none() && source.namespace != DEFAULT_NAMESPACE {
+        return Ok(
+            read(&cases.file, text, &source.namespace).map_or_else(|broken| vec![broken], |cases| ask(source, &cases))
+        );
+    }
+    Ok(ask(source, cases))
 }
 
 /// How many cases there are, how many are not as expected, and how many cannot be told.

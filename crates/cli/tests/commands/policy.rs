@@ -98,6 +98,13 @@ fn cases_are_made_for_pipelines() {
         "wrong.yaml:5: cases[1].expect: unknown variant `maybe`, expected `allow` or `deny`; correct the field",
     );
     assert!(told.code == Some(2) && says && told.out.contains("bad.yaml:5: failed"), "{told:?}");
+    // Who reads only the report learns of it, too.
+    let told = test(&["-f", "wrong.yaml", "-f", "good.yaml", "-o", "junit"]);
+    let says = ["tests=\"3\" failures=\"0\" errors=\"1\"", "wrong.yaml:5: cases[1].expect: unknown variant"];
+    assert!(told.code == Some(2) && says.iter().all(|says| told.out.contains(says)), "{told:?}");
+    write("nowhere.yaml", &CASES.replace("shop.yaml", "no.yaml"));
+    let told = test(&["-f", "nowhere.yaml", "-f", "good.yaml", "-o", "junit"]);
+    assert!(told.code == Some(2) && told.out.contains("tests=\"3\" failures=\"0\" errors=\"1\""), "{told:?}");
     let told = fed(home.weft(&["policy", "test", "-f", "-"]), CASES.as_bytes());
     assert_eq!(told.code, Some(0), "{told:?}");
     assert_eq!(test(&["-f", "."]).code, Some(2));

@@ -61,6 +61,13 @@ pub struct Checked {
     pub failure: Option<Failure>,
 }
 
+impl Checked {
+    /// What stands for the cases of a file that cannot be asked.
+    pub fn broken(line: u32, why: String) -> Self {
+        Self { name: "the file's cases".to_owned(), line, failure: Some(Failure { unknown: true, why }) }
+    }
+}
+
 /// Why a case does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -20,7 +20,10 @@ use weft_model::{
         authorize::{self, ClientTls, Unmet, unmet},
         cidr::Cidr,
     },
-    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+    policy::{
+        inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+        route::Filter,
+    },
 };
 
 /// Who asks whom for what.
@@ -144,6 +147,12 @@ impl Door {
                 );
                 known(Verdict::Unknown, None, None, None, Some(why))
             }
+            (None, Some(_)) if caller.mesh.is_some() => {
+                let of = caller.mesh.as_deref().unwrap_or_default();
+                let why =
+                    format!("the client's proxy has its identity from another control plane, in the namespace {of}");
+                known(Verdict::Unknown, None, None, None, Some(why))
+            }
             (Some((_, judged)), None) | (None, Some((_, judged))) => {
                 let Judged { verdict, route, by, nearest, unmet: _, why } = judged.clone();
                 known(verdict, route, by, nearest, why)
@@ -178,9 +187,13 @@ impl Judged {
             why: None,
         };
         match admit(policy, client, request) {
-            Admission::Permitted { route, matches: _, filters: _, by } => {
-                Self { by: Some(Shown::of(by)), ..judged(Verdict::Allowed, Some(route)) }
-            }
+            Admission::Permitted { route, matches: _, filters, by } => match filters.iter().find_map(answered) {
+                Some((Verdict::Denied, why)) => Self { why: Some(why), ..judged(Verdict::Denied, Some(route)) },
+                told => {
+                    let why = told.map(|(_, why)| why);
+                    Self { by: Some(Shown::of(by)), why, ..judged(Verdict::Allowed, Some(route)) }
+                }
+            },
             Admission::NoRoute => {
                 let why =
                     "the request follows no route of the port, and a port with routes serves no others".to_owned();
@@ -204,6 +217,23 @@ impl Judged {
                 }
             }
         }
+    }
+}
+
+/// What a filter makes of a request instead of its server, whoever asks.
+fn answered(filter: &Filter) -> Option<(Verdict, String)> {
+    match filter {
+        Filter::HttpFailure { message, ratio, .. } | Filter::GrpcFailure { message, ratio, .. } => {
+            Some(if ratio.numerator >= ratio.denominator {
+                (Verdict::Denied, message.clone())
+            } else {
+                (Verdict::Allowed, format!("a part of such requests fails: {message}"))
+            })
+        }
+        Filter::Redirect(_) => Some((Verdict::Allowed, "the route answers with a redirect".to_owned())),
+        Filter::Forbidden => Some((Verdict::Denied, "the route allows nobody".to_owned())),
+        Filter::Invalid(why) => Some((Verdict::Denied, why.clone())),
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
     }
 }
 

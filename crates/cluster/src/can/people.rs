@@ -25,6 +25,8 @@ pub(super) struct Caller {
     pub(super) addresses: Vec<IpAddr>,
     /// It connects to these ports past its proxy, and proves nothing there.
     pub(super) skip: PortRanges,
+    /// The namespace of the control plane that names it, where that is another one: what it proves is not known.
+    pub(super) mesh: Option<String>,
 }
 
 /// A port of one pod that is called.
@@ -52,7 +54,9 @@ pub(super) enum Guard {
 
 pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, Untold> {
     let settings = index.settings();
-    let nobody = |name: String, identity| Caller { name, identity, addresses: vec![], skip: PortRanges::default() };
+    let nobody =
+        |name: String, identity| Caller { name, identity, addresses: vec![], skip: PortRanges::default(), mesh: None };
+    let caller = |known| caller(known, &settings.control_namespace);
     let mut callers = match asked.client {
         Client::Pods(pods) => running(index, pods)?.into_iter().map(caller).collect(),
         Client::Account { namespace, name } => {
@@ -75,9 +79,10 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
     bounded(callers)
 }
 
-fn caller(known: Known<'_>) -> Caller {
-    let Known { id: (namespace, name), addresses, identity, skip_outbound, .. } = known;
-    Caller { name: format!("{namespace}/{name}"), identity, addresses, skip: skip_outbound }
+fn caller(known: Known<'_>, own: &str) -> Caller {
+    let Known { id: (namespace, name), addresses, identity, skip_outbound, control_namespace, .. } = known;
+    let mesh = control_namespace.filter(|of| *of != own).map(str::to_owned);
+    Caller { name: format!("{namespace}/{name}"), identity, addresses, skip: skip_outbound, mesh }
 }
 
 pub(super) fn called(index: &Index, asked: &Asked<'_>) -> Result<Vec<Called>, Untold> {

@@ -1,6 +1,7 @@
 //! A request that nobody has sent yet.
 
 use super::{Untold, name::short};
+use crate::policy::route::is_token;
 use weft_model::decide::route::RequestView;
 
 /// As far as routes see it.
@@ -28,9 +29,6 @@ impl Request {
     /// # Errors
     /// No proxy would take it for a request.
     pub fn new(method: &str, target: &str) -> Result<Self, Untold> {
-        let is_token = |text: &str| {
-            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-        };
         if !is_token(method) || method.len() > 32 {
             return Err(Untold::new(format!("{:?} is no method", short(method)), "use one such as GET"));
         }

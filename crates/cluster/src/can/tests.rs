@@ -174,9 +174,11 @@ fn each_pod_of_a_target_is_told_of_and_those_alike_together() {
     assert_eq!(
         pods,
         [
+            // What the one of the other mesh proves is not known.
+            (Verdict::Unknown, shop(&["2"]), 1),
             (Verdict::Unknown, shop(&["4"]), 5),
             (Verdict::Denied, shop(&["2"]), 3),
-            (Verdict::Denied, shop(&["2"]), 2),
+            (Verdict::Denied, shop(&["2"]), 1),
             (Verdict::Allowed, shop(&["0", "1"]), 3),
             (Verdict::Allowed, shop(&["0", "1"]), 2),
             (Verdict::Allowed, shop(&["3"]), 5),
@@ -192,6 +194,39 @@ fn each_pod_of_a_target_is_told_of_and_those_alike_together() {
     assert_eq!(told.answers[0].identity.as_deref(), Some("web.shop.serviceaccount.identity.linkerd.cluster.local"));
     let told = asks(&index, "10.9.9.9", "po/web-0:http", "GET /", None).unwrap();
     assert_eq!((told.answers[0].clients[0].as_str(), &told.answers[0].identity), ("somebody at 10.9.9.9", &None));
+}
+
+/// Whoever is let in is answered by the filters of the rule.
+#[test]
+fn what_a_rule_answers_instead_of_its_server_is_told() {
+    let rule = |prefix: &str, filter: Value| json!({"matches": [{"path": {"type": "PathPrefix", "value": prefix}}], "filters": [filter]});
+    let rewrite =
+        json!({"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/x"}}});
+    let redirect =
+        json!({"type": "RequestRedirect", "requestRedirect": {"statusCode": 301, "hostname": "other.example"}});
+    let parent = json!([{"group": "policy.linkerd.io", "kind": "Server", "name": "web"}]);
+    let index = of_cluster(vec![
+        pod("web-0", "10.0.0.1", &json!({})),
+        object(
+            crate::Kind::Server,
+            "web",
+            &json!({"podSelector": {}, "port": 8080, "accessPolicy": "all-unauthenticated"}),
+        ),
+        object(
+            crate::Kind::MeshHttpRoute,
+            "route",
+            &json!({"parentRefs": parent, "rules": [rule("/old", rewrite), rule("/gone", redirect)]}),
+        ),
+    ]);
+    for (request, verdict, why) in [
+        ("GET /old", Verdict::Denied, "URLRewrite"),
+        ("GET /gone", Verdict::Allowed, "redirect"),
+        ("GET /other", Verdict::Denied, "no route"),
+    ] {
+        let told = asks(&index, "sts/web", "sts/web:8080", request, None).unwrap();
+        let said = told.answers[0].why.clone().unwrap_or_default();
+        assert!(told.verdict == verdict && said.contains(why), "{request}: {told}");
+    }
 }
 
 #[test]

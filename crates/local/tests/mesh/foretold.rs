@@ -73,6 +73,9 @@ fn what_is_said_is_what_happens() {
         code == Some(0) && text.lines().nth(1).is_some_and(|l| l.split_whitespace().eq(["*", "web", "one"])),
         "{text}"
     );
+    let (code, text) = said(&mesh, &["get", "servers", "-n", "shop"]);
+    let row = ["shop", "server/web"];
+    assert!(code == Some(0) && text.lines().nth(1).is_some_and(|l| l.split_whitespace().eq(row)), "{text}");
     looked_at(&mesh);
 }
 

@@ -247,7 +247,7 @@ impl MirrorSpec {
             found.mistake(format!("{at}.backendRef.filters"), "a copy of a request is sent as it is", "remove them");
         }
         let share = match (percent, fraction) {
-            (None, None) => Ratio { numerator: 1, denominator: 1 },
+            (None, None) => Ratio::ALWAYS,
             (Some(percent), None) => Ratio { numerator: *percent, denominator: 100 },
             (None, Some(fraction)) => {
                 Ratio { numerator: fraction.numerator, denominator: fraction.denominator.unwrap_or(100) }

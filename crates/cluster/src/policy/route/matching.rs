@@ -193,7 +193,7 @@ fn pattern(source: &str, field: String, found: &mut Findings) -> Option<Pattern>
 }
 
 /// What HTTP calls a token.
-pub(super) fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 

@@ -15,6 +15,7 @@ mod spec;
 
 pub(crate) use backend::BackendRef;
 pub(crate) use filter::Beyond;
+pub(crate) use matching::is_token;
 pub(crate) use parent::{Parent, ParentOf, ours, parent_of};
 pub use spec::{
     BackendSpec, ConnectionRuleSpec, FilterSpec, FractionSpec, GrpcMatchSpec, GrpcMethodSpec, GrpcRouteSpec,

@@ -55,8 +55,6 @@ fn of(group: &str, kind: &str) -> Option<ParentOf> {
     }
 }
 
-impl Origin<'_> {}
-
 fn default_group(kind: Kind) -> &'static str {
     if kind == Kind::MeshHttpRoute { GROUP } else { GATEWAY_API }
 }

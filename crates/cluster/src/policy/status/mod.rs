@@ -7,6 +7,10 @@
 //! Nothing is answered from a status: it tells people, and an object holds whether it has one or not. Only entries under
 //! [`CONTROLLER`] are ours, and are made anew as a whole; those of others stay as they are.
 
+mod shown;
+
+pub use shown::{Condition, Shown, UnknownKind, Wanted, shown};
+
 use super::{
     Limit, Spoken, definition,
     route::{Checked, Parent, ParentOf, checked, parent_of},
