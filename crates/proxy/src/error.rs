@@ -240,6 +240,11 @@ impl Code {
         }
     }
 
+    /// Whether no connection came about, so that nothing was sent.
+    pub(crate) fn is_unreached(self) -> bool {
+        matches!(self, Self::ConnectFailed | Self::ConnectTimeout)
+    }
+
     /// What metrics, logs and replies call it.
     pub fn as_str(self) -> &'static str {
         match self {

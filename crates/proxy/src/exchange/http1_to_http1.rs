@@ -318,7 +318,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         };
         // A client that waits for 100 may now send its body or not: nobody can tell what comes next.
         let unsure = self.head.expects_continue && !request.pump.is_read();
-        let told = self.edits.heed_close && self.response.asks_to_close(upstream.io.read.filled());
+        let told = self.edits.heed_close && self.response.asks_to_close(upstream.io.read.filled())
+            || self.edits.pass_close && self.response.says_close();
         let close = ends_with_connection || unsure || told || !self.head.keeps_alive() || self.drain.is_signaled();
         let rewrite = Rewrite { changes: self.edits.response.as_deref(), ..self.rewrite(framing, close) };
         self.response.write(upstream.io.read.filled(), rewrite, self.client.out.bytes());

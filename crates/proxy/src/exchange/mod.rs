@@ -8,6 +8,7 @@
 
 mod changes;
 mod course;
+mod departure;
 mod http1_as_http2;
 mod http1_fields;
 mod http1_outcome;
@@ -26,6 +27,7 @@ mod serve_http2;
 
 pub(crate) use changes::HeaderChanges;
 pub(crate) use course::{Course, Followed, Retried, Retries, Retrying};
+pub(crate) use departure::Departure;
 pub(crate) use http2_head::HeadView;
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;
@@ -62,6 +64,11 @@ pub(crate) trait Director {
     /// Counts a refusal of something that never became a request that [`Self::direct`] could have been asked about.
     fn malformed(&self, error: &ProxyError, _version: Version) {
         self.refused(error);
+    }
+
+    /// What the client is told of those whom it asks, when they leave; nothing where its own proxy learns of that otherwise.
+    fn departure(&self) -> Option<&Rc<Departure>> {
+        None
     }
 
     /// Returns once nothing that this client asks would be let in any more: what it has open is cut off then. May be dropped at
@@ -121,6 +128,8 @@ pub(crate) struct Edits {
     pub strip_mesh_response: bool,
     /// Outbound: the application's connection ends behind a response by which the server's proxy asks for that.
     pub heed_close: bool,
+    /// Inbound: a client without a proxy is told when the application closes its connection behind a response.
+    pub pass_close: bool,
 }
 
 /// What a direction wants to know of an exchange; it is told in this order.

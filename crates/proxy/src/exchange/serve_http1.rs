@@ -6,8 +6,9 @@
 //! ```
 
 use super::{
-    Carrier, Course, Directed, Director, Observe, ServerConnection,
+    Carrier, Course, Departure, Directed, Director, Observe, ServerConnection,
     course::MAX_AGAIN,
+    departure::Seat,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_to_http1::Exchange,
     http1_to_http2::Upgrade,
@@ -29,6 +30,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -78,17 +80,18 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
     let mut draining = pin!(drain.signaled());
     let mut waiting = Waiting::default();
     loop {
-        let read = poll_fn(|cx| match poll_head(cx, client, &mut head, drain, draining.as_mut(), &mut waiting) {
+        let read = poll_fn(|cx| match poll_head(cx, client, &mut head) {
             Poll::Pending if !client.read.is_empty() => poll_begun(cx, client, director, &mut waiting).map(Err),
+            Poll::Pending => waiting.poll(cx, drain, draining.as_mut(), director.departure()).map(|()| Ok(false)),
             read => read,
         });
         let read = read.await;
         let after = match read {
             // Boxed: connections are idle most of the time, and the allocation is small beside the system calls.
             Ok(true) => {
-                waiting.used = true;
+                let kept = std::mem::replace(&mut waiting.used, true);
                 waiting.head = None;
-                Box::pin(request(client, &head, &mut response, director, drain)).await
+                Box::pin(request(client, &head, kept, &mut response, director, drain)).await
             }
             Ok(false) => return After::Close,
             Err(error) => {
@@ -105,7 +108,7 @@ async fn serve<D: Director>(client: &mut Io, director: &D, drain: &drain::Watch)
     }
 }
 
-/// How a connection that waits for a request takes part in the drain.
+/// How a connection that waits for a request takes part in the drain, and learns that there is nobody left to ask.
 #[derive(Default)]
 struct Waiting {
     /// The task's waker, once the drain knows it.
@@ -116,22 +119,27 @@ struct Waiting {
     first: Option<Pin<Box<Sleep>>>,
     /// How long the rest of a head may take of which some has come. Most heads come whole, and it is never needed.
     head: Option<Pin<Box<Sleep>>>,
+    /// Among those who are told when there is nobody left to ask.
+    seat: Option<Seat>,
 }
 
 impl Waiting {
-    /// Ready when the drain ends the connection.
+    /// Ready when the drain ends the connection, or nobody is there whom another request could reach.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         drain: &drain::Watch,
         draining: Pin<&mut impl Future<Output = ()>>,
+        departure: Option<&Rc<Departure>>,
     ) -> Poll<()> {
         // Where only this connection shall end, or its process leaves it, it waits for one more request and says so in the answer.
         if !drain.is_draining() {
-            self.register(cx, draining);
+            self.register(cx, draining, departure);
         }
         if !drain.is_draining() {
-            return Poll::Pending;
+            // Who has just connected has been told nothing yet, and would lose its first request.
+            let ends = self.used && departure.is_some_and(|departure| departure.is_found());
+            return if ends { Poll::Ready(()) } else { Poll::Pending };
         }
         if self.used {
             return Poll::Ready(());
@@ -140,22 +148,23 @@ impl Waiting {
     }
 
     /// Registers with the drain, unless it knows this task already: once per connection instead of once per request.
-    fn register(&mut self, cx: &mut Context<'_>, draining: Pin<&mut impl Future<Output = ()>>) {
+    fn register(
+        &mut self,
+        cx: &mut Context<'_>,
+        draining: Pin<&mut impl Future<Output = ()>>,
+        departure: Option<&Rc<Departure>>,
+    ) {
         if self.known.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) && draining.poll(cx).is_pending() {
             self.known = Some(cx.waker().clone());
+            if let Some(departure) = departure {
+                departure.sit(&mut self.seat, cx.waker());
+            }
         }
     }
 }
 
-/// Reads a request's head; false if the connection is to end instead.
-fn poll_head(
-    cx: &mut Context<'_>,
-    client: &mut Io,
-    head: &mut RequestHead,
-    drain: &drain::Watch,
-    draining: Pin<&mut impl Future<Output = ()>>,
-    waiting: &mut Waiting,
-) -> Poll<Result<bool, ProxyError>> {
+/// Reads a request's head; false if the connection has ended instead.
+fn poll_head(cx: &mut Context<'_>, client: &mut Io, head: &mut RequestHead) -> Poll<Result<bool, ProxyError>> {
     loop {
         // Some clients end a body with a line of its own.
         while client.read.filled().starts_with(b"\r\n") {
@@ -176,13 +185,9 @@ fn poll_head(
                 return Poll::Ready(Err(too_large()));
             }
             Poll::Ready(Err(_)) => return Poll::Ready(Ok(false)),
-            Poll::Pending => break,
+            Poll::Pending => return Poll::Pending,
         }
     }
-    if client.read.is_empty() && waiting.poll(cx, drain, draining).is_ready() {
-        return Poll::Ready(Ok(false));
-    }
-    Poll::Pending
 }
 
 /// While a head is not whole its connection holds little more than has come; ready when that has taken too long.
@@ -209,10 +214,11 @@ fn too_large() -> ProxyError {
     ProxyError::new(Code::HeadTooLarge, format!("the head of the request exceeds {MAX_HEAD} bytes"))
 }
 
-/// One request whose head has come.
+/// One request whose head has come; on a connection that was `kept`, there were others before.
 async fn request<D: Director>(
     client: &mut Io,
     head: &RequestHead,
+    kept: bool,
     response: &mut ResponseHead,
     director: &D,
     drain: &drain::Watch,
@@ -281,6 +287,10 @@ async fn request<D: Director>(
             }
             Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable { error, .. }) => {
                 failed(&mut record, &error);
+                if kept && director.departure().is_some() && may_ask_elsewhere(client, head, &error) {
+                    director.refused(&error);
+                    return After::Close;
+                }
                 (Some(error), false)
             }
         };
@@ -297,6 +307,13 @@ async fn request<D: Director>(
     director.refused(&error);
     write_reply(client, &error, head.version, !keep, director).await;
     if keep { After::Keep } else { After::Close }
+}
+
+/// Whether a client is better left without an answer: that the server closes a kept connection between two requests is what clients
+/// expect, and they send again, over another one and perhaps to another server, what does no harm (RFC 9112 9.3.1). An answer would
+/// be final.
+fn may_ask_elsewhere(client: &Io, head: &RequestHead, error: &ProxyError) -> bool {
+    error.code.is_unreached() && head.is_idempotent(client.read.filled())
 }
 
 /// Tells the record of an attempt that the proxy answers itself.

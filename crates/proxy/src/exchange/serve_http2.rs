@@ -193,6 +193,10 @@ async fn serve_stream<D: Director>(
                 let mut grpc = None;
                 match reset {
                     Some(reason) => driver.reset(respond, reason),
+                    None if director.departure().is_some() && error.code.is_unreached() && !is_first(respond) => {
+                        director.refused(&error);
+                        driver.reset(respond, Reason::REFUSED_STREAM);
+                    }
                     None => {
                         director.refused(&error);
                         let status;
@@ -215,6 +219,12 @@ async fn serve_stream<D: Director>(
             return;
         }
     }
+}
+
+/// Who has just connected is told that nobody is there. Whose connection was good before is told that nobody has seen the request,
+/// for it to be sent again over another one and perhaps to another server.
+fn is_first(respond: &SendResponse<Bytes>) -> bool {
+    u32::from(respond.stream_id()) == 1
 }
 
 /// Opens a stream with the edited head, or with a copy of it if it may be needed again.

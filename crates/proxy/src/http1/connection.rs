@@ -30,6 +30,18 @@ impl Connection {
         self.io.stream.is_quiet() || self.poll_disturbed(&mut cx).is_pending()
     }
 
+    /// Ready when the peer has closed the idle connection, which costs no system call unless something came. What it said unasked is
+    /// for [`Self::is_reusable`] to find.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.io.stream.socket().poll_read_ready(cx).is_pending() || !self.io.read.is_empty() {
+            return Poll::Pending;
+        }
+        match self.io.poll_fill(cx, usize::MAX) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
     /// Resolves when the idle connection can no longer be used: closed by the peer, or bytes came unasked.
     pub(crate) fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.io.read.is_empty() {

@@ -125,6 +125,11 @@ impl ResponseHead {
         self.fields.iter().filter(end_to_end).map(|field| (field.name.of(buf), field.value.of(buf)))
     }
 
+    /// Whether the endpoint says that it closes its connection behind the response.
+    pub(crate) fn says_close(&self) -> bool {
+        self.options.close
+    }
+
     /// Whether the server's proxy asks that the application's connection is closed.
     pub(crate) fn asks_to_close(&self, buf: &[u8]) -> bool {
         self.fields.iter().any(|field| {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
+    pool::{Parting, Partings},
     turn,
 };
 use bytes::Bytes;
@@ -60,6 +61,8 @@ struct Shared {
     settles: Notify,
     /// Who is told when there may be room for a request that has found none, here or on a connection in this one's stead.
     room: OnceCell<Rc<Room>>,
+    /// Who is told when the server leaves.
+    partings: OnceCell<Rc<Partings>>,
     /// How many streams the server allowed when room was last looked for.
     allowed: Cell<usize>,
 }
@@ -92,6 +95,7 @@ impl Shared {
             settled: Cell::default(),
             settles: Notify::new(),
             room: OnceCell::new(),
+            partings: OnceCell::new(),
             allowed: Cell::default(),
         }
     }
@@ -99,6 +103,12 @@ impl Shared {
     fn settle(&self) {
         if !self.settled.replace(true) {
             self.settles.notify_waiters();
+        }
+    }
+
+    fn part(&self, parting: Parting) {
+        if let Some(partings) = self.partings.get() {
+            partings.tell(parting);
         }
     }
 
@@ -160,8 +170,13 @@ async fn drive<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let closed = CloseOnDrop(shared.clone());
+    let mut said = false;
     poll_fn(|cx| {
-        if let Poll::Ready(result) = std::pin::Pin::new(&mut connection).poll(cx) {
+        let ended = std::pin::Pin::new(&mut connection).poll(cx);
+        if link.is_leaving() && !std::mem::replace(&mut said, true) {
+            shared.part(Parting::Said);
+        }
+        if let Poll::Ready(result) = ended {
             if let Err(error) = result {
                 tracing::debug!(%error, violation = ?link.violation(), "http/2 connection to an endpoint ended");
             }
@@ -203,6 +218,7 @@ impl Drop for CloseOnDrop {
         self.0.closed.set(true);
         self.0.settle();
         self.0.tell_room();
+        self.0.part(Parting::Closed);
     }
 }
 
@@ -221,10 +237,11 @@ impl Sender {
         self
     }
 
-    /// Says in `room` when there may be some.
-    pub(crate) fn telling(self, room: &Rc<Room>) -> Self {
+    /// Says in `room` when there may be some, and in `partings` when the server leaves.
+    pub(crate) fn telling(self, room: &Rc<Room>, partings: &Rc<Partings>) -> Self {
         // Said once, as well.
         let _ = self.connection.room.set(Rc::clone(room));
+        let _ = self.connection.partings.set(Rc::clone(partings));
         self
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct Link {
     /// Resets of ours, still to be sent, that are not the peer's fault.
     excused: Cell<u32>,
     violation: Cell<Option<Violation>>,
-    /// The client has said GOAWAY.
+    /// The peer has said GOAWAY.
     leaving: Cell<bool>,
 }
 
@@ -93,7 +93,7 @@ impl Link {
         self.received.get()
     }
 
-    /// Whether the client has said that it will leave.
+    /// Whether the peer has said that it will leave.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.get()
     }
@@ -210,6 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         this.waits |= this.gate.take_small() > SMALL_AT_ONCE;
         match (this.gate.take_goaway(), this.side) {
             (Some(Goaway { end, .. }), Side::Client) => {
+                this.link.leaving.set(true);
                 this.waits = true;
                 this.held = Bytes::copy_from_slice(new.get(end..).unwrap_or_default());
                 buf.set_filled((before + end).min(buf.filled().len()));

@@ -9,13 +9,23 @@ use super::{
 use crate::{
     carry,
     error::{Code, ProxyError},
-    exchange, http1, http2,
+    exchange::{self, Departure},
+    http1, http2,
     metrics::tcp,
-    pool::Pool,
+    pool::{Parting, Pool},
     process::discovery::PortPolicy,
     records::Passage,
 };
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::time::Instant;
 use weft_model::endpoint::Http2Params;
 use weft_transport::{
@@ -31,7 +41,12 @@ pub(super) struct App {
     reach: Reach,
     series: Arc<tcp::Series>,
     pub(super) used: Cell<Instant>,
+    /// Somebody is told when it leaves.
+    watched: Cell<bool>,
 }
+
+/// After an application has closed a connection it is asked at most so often whether it is there.
+const KNOCK: Duration = Duration::from_millis(50);
 
 /// The application as one request holds it.
 pub(super) struct Lease(Rc<App>);
@@ -51,14 +66,37 @@ impl App {
                 mark: connect.mark,
             },
             pool: Pool::new(wiring.context.inbound_http1_pool, settings, config.inbound.http_queue.failfast),
-            reach: Reach::new(config.inbound.http_queue, config.inbound.backoff, &wiring.context.inbound_waiting),
+            reach: Reach::new(
+                config.inbound.http_queue,
+                config.inbound.backoff,
+                &wiring.context.inbound_waiting,
+                wiring.context.drain.clone(),
+            ),
             series: Arc::clone(&wiring.dialled),
             used: Cell::new(Instant::now()),
+            watched: Cell::new(false),
         })
     }
 
     pub(super) fn expire(&self, now: Instant) {
         self.pool.expire(now);
+    }
+
+    /// What clients without a proxy are told when the application leaves. From now on that is noticed as it happens.
+    pub(super) fn departure(self: &Rc<Self>) -> &Rc<Departure> {
+        if !self.watched.replace(true) {
+            tokio::task::spawn_local(watch(Rc::downgrade(self)));
+        }
+        self.reach.departure()
+    }
+
+    /// Whether the application is there at all: it may only have closed a connection, for which that one is there in its place.
+    async fn knock(&self) {
+        if self.reach.departure().is_awaited()
+            && let Ok(stream) = self.reach.once(&|| self.connect()).await
+        {
+            self.pool.keep(http1::Connection::new(stream));
+        }
     }
 
     pub(super) fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
@@ -69,6 +107,24 @@ impl App {
             stream.meter(series.open());
             Ok(stream)
         }
+    }
+}
+
+/// Looks after an application as long as it is held.
+async fn watch(app: Weak<App>) {
+    loop {
+        let parting = poll_fn(|cx| match app.upgrade() {
+            Some(app) => app.pool.poll_parting(cx).map(Some),
+            None => Poll::Ready(None),
+        });
+        let Some(parting) = parting.await else { return };
+        let Some(app) = app.upgrade() else { return };
+        match parting {
+            Parting::Said => app.reach.departure().say(),
+            Parting::Closed => app.knock().await,
+        }
+        drop(app);
+        tokio::time::sleep(KNOCK).await;
     }
 }
 

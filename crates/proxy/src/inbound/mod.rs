@@ -192,8 +192,18 @@ impl Inbound {
             return Box::pin(exchange::serve_http1(connection, &requests, drain)).await;
         }
         let settings = ServerSettings::new(&context.config.inbound.http2_server);
-        let ending = async move { drain.ending().await };
         let requests = Rc::new(requests);
+        let asked = Rc::clone(&requests);
+        let ending = async move {
+            match asked.departure() {
+                None => drain.ending().await,
+                // Whichever comes first: what is dropped is only waiting.
+                Some(departure) => tokio::select! {
+                    () = drain.ending() => {}
+                    () = departure.said() => {}
+                },
+            }
+        };
         let serving = Box::pin(exchange::serve_http2(stream, &settings, Rc::clone(&requests), ending));
         tokio::select! {
             () = serving => {}

@@ -1,17 +1,20 @@
 //! Last stage, for requests: an application that cannot be connected is tried again, as long as it has not been away for the failfast
 //! timeout; from then on each request is told after one attempt.
 //!
-//! An application that is started again in its place costs no request. The bound on who waits holds for the process.
+//! An application that is started again in its place costs no request. One that is away while the proxy ends comes back nowhere, and
+//! nobody waits for it. The bound on who waits holds for the process.
 
 use crate::{
     config::Queue,
     error::{Code, ProxyError},
+    exchange::Departure,
     process::in_flight::InFlight,
 };
 use std::{
     cell::Cell,
     future::poll_fn,
     pin::pin,
+    rc::Rc,
     sync::Arc,
     task::{Poll, ready},
 };
@@ -20,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use weft_model::{decide::backoff, policy::outbound::Backoff};
-use weft_transport::Stream;
+use weft_transport::{Stream, drain};
 
 /// Whether an application can be connected, as one worker sees it.
 pub(super) struct Reach {
@@ -32,6 +35,9 @@ pub(super) struct Reach {
     away: Cell<Option<Away>>,
     /// Wakes those who wait when it has left.
     left: Notify,
+    /// Tells clients of it.
+    departure: Rc<Departure>,
+    drain: drain::Watch,
 }
 
 /// An application that cannot be connected.
@@ -43,8 +49,13 @@ struct Away {
 }
 
 impl Reach {
-    pub(super) fn new(limits: Queue, backoff: Backoff, waiting: &Arc<InFlight>) -> Self {
-        Self { limits, backoff, waiting: Arc::clone(waiting), away: Cell::new(None), left: Notify::new() }
+    pub(super) fn new(limits: Queue, backoff: Backoff, waiting: &Arc<InFlight>, drain: drain::Watch) -> Self {
+        let (waiting, departure) = (Arc::clone(waiting), Rc::default());
+        Self { limits, backoff, waiting, away: Cell::new(None), left: Notify::new(), departure, drain }
+    }
+
+    pub(super) fn departure(&self) -> &Rc<Departure> {
+        &self.departure
     }
 
     /// The first connection that comes about; who waits for it has a place of its own.
@@ -105,29 +116,53 @@ impl Reach {
     {
         let mut attempts = 0;
         loop {
-            let error = match attempt().await {
-                Ok(stream) => {
-                    self.away.set(None);
-                    return Ok(stream);
-                }
+            let error = match self.once(&attempt).await {
+                Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            if !matches!(error.code, Code::ConnectFailed | Code::ConnectTimeout) {
+            let Some(Away { since, seen: now }) = self.away.get().filter(|_| error.code.is_unreached()) else {
                 return Err(error);
-            }
-            let now = Instant::now();
-            // What was found so long ago says nothing of now: it may have been back, and be started again.
-            let known = self.away.get().filter(|away| now.duration_since(away.seen) < self.limits.failfast);
-            let since = known.map_or(now, |away| away.since);
-            self.away.set(Some(Away { since, seen: now }));
-            self.left.notify_waiters();
+            };
             let wait = backoff::delay(&self.backoff, attempts, fastrand::f64());
-            if now + wait >= since + self.limits.failfast {
+            if now + wait >= since + self.limits.failfast || self.drain.is_draining() {
                 return Err(error);
             }
-            sleep(wait).await;
-            attempts += 1;
+            tokio::select! {
+                () = sleep(wait) => attempts += 1,
+                () = self.drain.signaled() => return Err(error),
+            }
         }
+    }
+
+    /// One attempt, of which everybody learns who asks for the application.
+    ///
+    /// # Errors
+    /// It failed.
+    pub(super) async fn once<F>(&self, attempt: &impl Fn() -> F) -> Result<Stream, ProxyError>
+    where
+        F: Future<Output = Result<Stream, ProxyError>>,
+    {
+        let error = match attempt().await {
+            Ok(stream) => {
+                self.away.set(None);
+                self.departure.over();
+                return Ok(stream);
+            }
+            Err(error) => error,
+        };
+        if !error.code.is_unreached() {
+            return Err(error);
+        }
+        let now = Instant::now();
+        // What was found so long ago says nothing of now: it may have been back, and be started again.
+        let known = self.away.get().filter(|away| now.duration_since(away.seen) < self.limits.failfast);
+        self.away.set(Some(Away { since: known.map_or(now, |away| away.since), seen: now }));
+        self.left.notify_waiters();
+        // One that is only slow has not left.
+        if error.code == Code::ConnectFailed {
+            self.departure.found();
+        }
+        Err(error)
     }
 }
 
@@ -138,9 +173,14 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    fn reach(capacity: usize) -> Reach {
+    fn reach(capacity: usize) -> (drain::Signal, Reach) {
+        let (signal, watch) = drain::channel();
+        (signal, until(capacity, watch))
+    }
+
+    fn until(capacity: usize, drain: drain::Watch) -> Reach {
         let backoff = Backoff { min: MS(100), max: MS(10_000), jitter: 0.0 };
-        Reach::new(Queue { capacity, failfast: MS(1000) }, backoff, &InFlight::new(capacity))
+        Reach::new(Queue { capacity, failfast: MS(1000) }, backoff, &InFlight::new(capacity), drain)
     }
 
     async fn refused() -> Result<Stream, ProxyError> {
@@ -149,7 +189,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_wait_until_the_application_has_been_away_for_too_long() {
-        let (reach, start) = (reach(10), Instant::now());
+        let ((_signal, reach), start) = (reach(10), Instant::now());
         let attempts = Cell::new(0);
         let attempt = || {
             attempts.set(attempts.get() + 1);
@@ -165,7 +205,7 @@ mod tests {
     /// Nobody has asked between two outages, so nobody has seen that the first one ended.
     #[tokio::test(start_paused = true)]
     async fn an_outage_long_after_another_is_waited_for_as_well() {
-        let reach = reach(10);
+        let (_signal, reach) = reach(10);
         assert!(reach.connect(refused).await.is_err());
         tokio::time::sleep(Duration::from_secs(3600)).await;
         let start = Instant::now();
@@ -173,16 +213,46 @@ mod tests {
         assert_eq!(start.elapsed(), MS(700), "as long as the first time");
     }
 
+    /// It ends with its proxy, and comes back somewhere else.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_while_the_proxy_ends() {
+        let (signal, watch) = drain::channel();
+        let (reach, start) = (until(10, watch), Instant::now());
+        let ending = async {
+            sleep(MS(150)).await;
+            signal.drain(MS(0)).await;
+        };
+        let (waiting, ()) = tokio::join!(reach.connect(refused), ending);
+        assert_eq!((waiting.err().map(|e| e.code), start.elapsed()), (Some(Code::ConnectFailed), MS(150)));
+        assert!(reach.connect(refused).await.is_err());
+        assert_eq!(start.elapsed(), MS(150), "one attempt");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_application_has_left_where_nobody_listens_until_somebody_does() {
+        let (_signal, reach) = reach(10);
+        let slow = || async { Err::<Stream, _>(ProxyError::new(Code::ConnectTimeout, "slow")) };
+        assert!(reach.once(&slow).await.is_err() && !reach.departure().is_found());
+        assert!(reach.once(&refused).await.is_err() && reach.departure().is_found());
+        let there = || async { Ok(Stream::tcp(connected().await)) };
+        assert!(reach.once(&there).await.is_ok() && !reach.departure().is_found());
+    }
+
+    async fn connected() -> tokio::net::TcpStream {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_bounded() {
-        let reach = reach(1);
+        let (_signal, reach) = reach(1);
         let (one, two) = tokio::join!(reach.connect(refused), reach.connect(refused));
         assert_eq!(one.err().map(|e| e.code), Some(Code::ConnectFailed));
         assert_eq!(two.err().map(|e| e.code), Some(Code::LoadShed));
     }
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_anothers_attempt_is_bounded_too() {
-        let reach = reach(2);
+        let (_signal, reach) = reach(2);
         let shared = async {
             sleep(MS(500)).await;
             Ok(())

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     answers::{Answer, Answers},
     error::ProxyError,
-    exchange::{Carrier, Course, Directed, Director, Edits},
+    exchange::{Carrier, Course, Departure, Directed, Director, Edits},
     filter::{self, Changes},
     metrics::{Metrics, http::Series, inbound},
     process::discovery::PortPolicy,
@@ -36,6 +36,8 @@ pub(super) struct Requests {
     /// What the application is told of the client.
     client_id: Option<Rc<str>>,
     app: Rc<App>,
+    /// For a client without a proxy.
+    departure: Option<Rc<Departure>>,
     answers: Option<Rc<Answers>>,
     last_profile: profile::Last,
 }
@@ -63,7 +65,9 @@ impl Requests {
         scene: Rc<Scene>,
         app: Rc<App>,
     ) -> Self {
+        let departure = (!connected.tls.is_meshed()).then(|| Rc::clone(app.departure()));
         Self {
+            departure,
             client_id: connected.tls.identity().map(|id| Rc::from(id.as_str())),
             answers: server_first::learning(&inbound, connected.target, &port),
             admissions: Admissions::new(port, connected, inbound.now()),
@@ -157,6 +161,10 @@ impl Director for Requests {
         self.refused(error);
     }
 
+    fn departure(&self) -> Option<&Rc<Departure>> {
+        self.departure.as_ref()
+    }
+
     fn refused(&self, error: &ProxyError) {
         let connected = self.admissions.connected();
         self.inbound.wiring.refused(&connected.target, connected, error);
@@ -186,6 +194,7 @@ impl Requests {
                 remove: if meshed { REMOVED } else { REMOVED_UNMESHED },
                 set,
                 restore_orig_proto: carried,
+                pass_close: !meshed,
                 ..Edits::default()
             }),
             record: (

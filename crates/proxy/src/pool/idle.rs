@@ -51,6 +51,14 @@ impl<C> Idle<C> {
         }
     }
 
+    /// Drops those for which `keeps` does not hold; whether there were any.
+    pub(crate) fn drops(&self, mut keeps: impl FnMut(&mut C) -> bool) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain_mut(|(_, connection)| keeps(connection));
+        idle.len() < before
+    }
+
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
     }

@@ -6,6 +6,7 @@
 //! be, requests wait in line.
 
 mod idle;
+mod parting;
 mod shared;
 
 use crate::{
@@ -14,8 +15,13 @@ use crate::{
     http1, http2, turn,
 };
 use idle::{Idle, IdleLimit};
+pub(crate) use parting::{Parting, Partings};
 use shared::{Connection, MAX_CONNECTIONS, Shared};
-use std::{rc::Rc, time::Duration};
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::time::{Instant, timeout_at};
 use weft_transport::Stream;
 
@@ -29,6 +35,7 @@ pub(crate) struct Pool {
     room: Rc<http2::Room>,
     /// How long.
     patience: Duration,
+    partings: Rc<Partings>,
 }
 
 /// Slow requests hold up nobody but themselves: a connection that is full is left to them until it has room.
@@ -55,7 +62,8 @@ impl Pool {
     pub(crate) fn new(http1: Http1Pool, settings: http2::ClientSettings, patience: Duration) -> Self {
         let limit = IdleLimit { connections: http1.max_idle, timeout: http1.idle_timeout };
         let (idle, shared, room) = (Idle::new(limit), Shared::new(), http2::Room::new());
-        Self { idle, shared, idle_timeout: http1.idle_timeout, settings, room, patience }
+        let partings = Rc::default();
+        Self { idle, shared, idle_timeout: http1.idle_timeout, settings, room, patience, partings }
     }
 
     /// An idle connection that is still good, or a new one.
@@ -72,8 +80,16 @@ impl Pool {
         Ok(http1::Connection::new(Box::pin(connect()).await?))
     }
 
-    pub(crate) fn keep(&self, connection: http1::Connection) {
-        self.idle.keep(turn::now().into(), connection);
+    pub(crate) fn keep(&self, mut connection: http1::Connection) {
+        if self.partings.keeps(&mut connection) {
+            self.idle.keep(turn::now().into(), connection);
+        }
+    }
+
+    /// Ready when the endpoint has closed a connection that is kept, or has said that it will. One task at a time may ask, and is
+    /// woken when the pool ends as well.
+    pub(crate) fn poll_parting(&self, cx: &mut Context<'_>) -> Poll<Parting> {
+        self.partings.poll(cx, |cx| self.idle.drops(|connection| connection.poll_ended(cx).is_pending()))
     }
 
     /// A sender that may open a stream, on a shared connection or, when none is there that takes it, on a new one.
@@ -135,11 +151,11 @@ impl Pool {
     {
         let settings = self.settings;
         let start = || {
-            let (connecting, room) = (connect(), Rc::clone(&self.room));
+            let (connecting, room, partings) = (connect(), Rc::clone(&self.room), Rc::clone(&self.partings));
             async move {
                 let stream = connecting.await?;
                 let life = stream.life();
-                Ok(http2::connect(stream, &settings).await?.until(life).telling(&room))
+                Ok(http2::connect(stream, &settings).await?.until(life).telling(&room, &partings))
             }
         };
         self.shared.get(start).await
@@ -158,6 +174,12 @@ impl Pool {
         self.idle.clear();
         self.shared.clear();
         self.room.tell();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.partings.wake();
     }
 }
 

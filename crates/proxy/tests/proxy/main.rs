@@ -12,6 +12,7 @@ mod breaker;
 mod certificates;
 mod change;
 mod control_streams;
+mod departure;
 mod discovery;
 mod distribution;
 #[path = "../conformance/door.rs"]
