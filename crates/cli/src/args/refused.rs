@@ -9,7 +9,10 @@ const NO_JAEGER: &str =
 const NO_SMI: &str = "weft does not carry out TrafficSplits, which routes of the Gateway API have replaced";
 const NO_FAILOVER: &str = "weft has no failover controller yet";
 
-const REFUSED: [(&str, &str); 7] = [
+const NO_TAP: &str =
+    "weft makes no profile of requests that pass: it makes one of --open-api FILE, --proto FILE or --template";
+
+const REFUSED: [(&str, &str); 10] = [
     ("install-cni", NO_CNI),
     ("--linkerd-cni-enabled", NO_CNI),
     ("multicluster", NO_MULTICLUSTER),
@@ -17,6 +20,9 @@ const REFUSED: [(&str, &str); 7] = [
     ("jaeger", NO_JAEGER),
     ("smi", NO_SMI),
     ("failover", NO_FAILOVER),
+    ("--tap", NO_TAP),
+    ("--tap-duration", NO_TAP),
+    ("--tap-route-limit", NO_TAP),
 ];
 
 /// What to say of a word that is Linkerd's, which would otherwise be taken for a slip.

@@ -42,6 +42,10 @@ fn what_is_no_profile_is_refused_by_name() {
     for (words, says) in [
         (vec!["books"], "<--template|--open-api <FILE|->|--proto <FILE|->>"),
         (vec!["books", "--template", "--proto", "a"], "cannot be used with"),
+        (
+            vec!["books", "--tap", "deploy/books"],
+            "weft: --tap: weft makes no profile of requests that pass: it makes one of --open-api FILE",
+        ),
         (vec!["Books", "--template"], "\"Books\" is no name of a Service"),
         (vec!["books", "--template", "-n", "a.b"], "\"a.b\" is no name of a namespace"),
         (vec!["books", "--template", "-o", "json"], "leave out --output"),

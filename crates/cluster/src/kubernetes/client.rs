@@ -1,10 +1,14 @@
 //! How to reach the API server.
 
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tower::{BoxError, util::MapErrLayer};
 
 pub use kube::Client;
 
@@ -13,12 +17,26 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Why the API server cannot be reached at all, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}; name another by --kubeconfig FILE, or another of its contexts by --context NAME", path.display())]
     Kubeconfig { path: PathBuf, reason: String },
     #[error("this is no pod of a cluster: {0}; outside of one name the cluster by --kubeconfig")]
     NoPod(String),
     #[error("no cluster is configured: {0}; name one by --kubeconfig FILE or $KUBECONFIG")]
     NoCluster(String),
+    #[error(
+        "the API server {url} does not answer: {reason}; `kubectl cluster-info` asks it as well, and --kubeconfig FILE or --context NAME \
+         names another"
+    )]
+    Away { url: String, reason: String },
+    #[error(
+        "API server: {0}; what this account may is said by `kubectl auth can-i --list`, and an administrator may all of it"
+    )]
+    Forbidden(String),
+    #[error(
+        "API server: {0}; it does not know who asks: the kubeconfig's credentials have ended, or are another cluster's; \
+         --kubeconfig FILE or --context NAME names others"
+    )]
+    Unknown(String),
     #[error("API server: {0}")]
     Request(String),
     /// Such an object, or such a kind, does not exist.
@@ -64,12 +82,41 @@ fn client(mut config: kube::Config) -> Result<Client, Error> {
     config.connect_timeout = Some(CONNECT);
     // Who asks tries again in its own way, and counts it.
     config.default_retry = false;
-    Client::try_from(config).map_err(|e| Error::Request(e.to_string()))
+    let url = config.cluster_url.to_string();
+    let url = url.trim_end_matches('/').to_owned();
+    let builder = ClientBuilder::try_from(config).map_err(|e| Error::Request(e.to_string()))?;
+    Ok(builder.with_layer(&MapErrLayer::new(move |error: BoxError| away(&url, error))).build())
+}
+
+/// Nobody has answered at an address.
+#[derive(Debug, thiserror::Error)]
+#[error("{url} does not answer: {reason}")]
+struct Away {
+    url: String,
+    reason: String,
+}
+
+/// Says who has not answered, which the client's own error does not.
+fn away(url: &str, error: BoxError) -> BoxError {
+    // What it says of credentials, or of the request.
+    if error.is::<kube::Error>() {
+        return error;
+    }
+    Box::new(Away { url: url.to_owned(), reason: chain(&*error) })
 }
 
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
-        Self::Request(reason(&error))
+        let said = reason(&error);
+        match error {
+            kube::Error::Service(error) => match error.downcast::<Away>() {
+                Ok(away) => Self::Away { url: away.url, reason: away.reason },
+                Err(_) => Self::Request(said),
+            },
+            kube::Error::Api(status) if status.code == 401 => Self::Unknown(said),
+            kube::Error::Api(status) if status.code == 403 => Self::Forbidden(said),
+            _ => Self::Request(said),
+        }
     }
 }
 
@@ -77,17 +124,20 @@ impl From<kube::Error> for Error {
 pub(crate) fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                let cause_text = cause.to_string();
-                if !text.contains(&cause_text) {
-                    text = format!("{text}: {cause_text}");
-                }
-                source = cause.source();
-            }
-            text
-        }
+        kube::Error::Service(error) => chain(&**error),
+        other => chain(other),
     }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! What commands ask of a cluster, one question at a time; they watch nothing.
 
-use super::{Client, Error, client, forward};
+use super::{Client, Error, forward};
 use crate::{
     Kind,
     policy::{self, Definition as Defined},
@@ -274,7 +274,7 @@ async fn answer<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, Er
     match tokio::time::timeout(ANSWER, asked).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Error::Missing),
-        Ok(Err(error)) => Err(Error::Request(client::reason(&error))),
+        Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Error::Request(format!("no answer within {ANSWER:?}"))),
     }
 }

@@ -22,7 +22,7 @@ impl Cluster {
             // A watch tries again what is forbidden; a person would wait.
             if !self.may("list", resource, None).await? {
                 let plural = resource.plural;
-                return Err(Error::Request(format!("listing {plural} in all namespaces is not allowed to who asks")));
+                return Err(Error::Forbidden(format!("listing {plural} in all namespaces is not allowed to who asks")));
             }
         }
         let (held, whole) = (Arc::new(Mutex::new(BTreeMap::<Key, Object>::new())), CancellationToken::new());

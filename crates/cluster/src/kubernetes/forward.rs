@@ -1,6 +1,6 @@
 //! A connection to a port inside a pod, which the API server and the pod's node carry: `kubectl port-forward`.
 
-use super::{Client, Error, client};
+use super::{Client, Error};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) async fn forward(client: Client, namespace: &str, pod: &str, port: u1
     let forwarded = tokio::time::timeout(CONNECT, pods.portforward(pod, &ports)).await;
     let mut forwarded = match forwarded {
         Ok(Ok(forwarded)) => forwarded,
-        Ok(Err(error)) => return Err(Error::Request(client::reason(&error))),
+        Ok(Err(error)) => return Err(error.into()),
         Err(_) => return Err(Error::Request(format!("no connection within {CONNECT:?}"))),
     };
     let stream = forwarded.take_stream(port).ok_or_else(|| Error::Request("no connection".to_owned()))?;

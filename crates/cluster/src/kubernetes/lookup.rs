@@ -1,6 +1,6 @@
 //! Single look-ups, for what is needed of one object at once.
 
-use super::{Client, Error, client, events::About};
+use super::{Client, Error, events::About};
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, batch::v1::Job, core::v1::Namespace},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -91,7 +91,7 @@ impl Lookup {
     {
         match tokio::time::timeout(ANSWER, api.get_metadata_opt(name)).await {
             Ok(Ok(found)) => Ok(found.map(|object| object.metadata)),
-            Ok(Err(error)) => Err(Error::Request(client::reason(&error))),
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Error::Request(format!("no answer within {ANSWER:?}"))),
         }
     }

@@ -1,0 +1,100 @@
+//! Clusters that cannot be asked: who was asked, why there is no answer, and what to do, from every command; and nothing else.
+
+use crate::lab::{Home, Told};
+use std::{fs, net::SocketAddr};
+use tokio::{net::TcpSocket, runtime::Runtime};
+use weft_testkit::api_server::{Failure, FakeApi};
+
+/// Whatever asks a cluster.
+const COMMANDS: [&[&str]; 19] = [
+    &["check"],
+    &["check", "--pre"],
+    &["check", "--crds"],
+    &["check", "--proxy", "-o", "json"],
+    &["install"],
+    &["install", "--crds"],
+    &["upgrade"],
+    &["upgrade", "--crds"],
+    &["prune"],
+    &["uninstall"],
+    &["profile", "web", "--template"],
+    &["identity", "web-1"],
+    &["ps"],
+    &["authz", "deploy/web"],
+    &["diagnostics", "endpoints", "web.shop.svc.cluster.local:80"],
+    &["diagnostics", "policy", "svc/web", "80"],
+    &["diagnostics", "controller-metrics"],
+    &["diagnostics", "proxy-metrics", "deploy/web"],
+    &["policy", "can", "web", "svc/web:80"],
+];
+
+/// Asks by every command; whatever could be applied is printed by none.
+fn every_command_says(home: &Home, flags: &[&str], wanted: &[&str]) {
+    for words in COMMANDS {
+        let told = home.runs(&[words, flags].concat());
+        let Told { code, out, err, .. } = &told;
+        // Of which 1 says "denied".
+        let expected = if words[0] == "policy" { 2 } else { 1 };
+        assert_eq!(*code, Some(expected), "{words:?}: {told:?}");
+        let is_report = words[0] == "check";
+        assert!(is_report || out.is_empty(), "{words:?}: {told:?}");
+        let said = if is_report { out } else { err };
+        for part in wanted {
+            assert!(said.contains(part), "{words:?}: {part:?}: {told:?}");
+        }
+        assert!(!said.contains("panicked"), "{words:?}: {told:?}");
+    }
+}
+
+fn kubeconfig(server: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Config, current-context: far, clusters: [{{name: c, cluster: {{server: '{server}'}}}}], \
+         users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: far, context: {{cluster: c, user: u}}}}]}}"
+    )
+}
+
+#[test]
+fn an_api_server_that_is_away_is_named_with_its_address() {
+    let runtime = Runtime::new().unwrap();
+    let _running = runtime.enter();
+    // A port that nobody listens on, nor can.
+    let place = TcpSocket::new_v4().unwrap();
+    place.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let url = format!("https://{}", place.local_addr().unwrap());
+    let home = Home::new();
+    fs::write(home.0.join("far"), kubeconfig(&url)).unwrap();
+    let away = format!("the API server {url} does not answer: ");
+    let wanted = [away.as_str(), "Connection refused", "kubectl cluster-info", "--kubeconfig FILE"];
+    every_command_says(&home, &["--kubeconfig", "far"], &wanted);
+}
+
+#[test]
+fn a_kubeconfig_that_says_nothing_of_a_cluster_is_named() {
+    let home = Home::new();
+    fs::write(home.0.join("other"), "clusters: 5\n").unwrap();
+    let to_another = "name another by --kubeconfig FILE";
+    every_command_says(&home, &["--kubeconfig", "nowhere"], &["nowhere: ", "No such file", to_another]);
+    for (file, why) in [("other", "clusters"), (".", "directory")] {
+        let told = home.runs(&["install", "--kubeconfig", file]);
+        let is_named = told.err.contains(&format!("{file}: ")) && told.err.contains(why);
+        assert!(!told.ok && told.out.is_empty() && is_named && told.err.contains(to_another), "{told:?}");
+    }
+    fs::write(home.0.join("far"), kubeconfig("https://127.0.0.1:1")).unwrap();
+    let told = home.runs(&["install", "--kubeconfig", "far", "--context", "near"]);
+    assert!(
+        told.err.contains("far: ") && told.err.contains("near") && told.err.contains("by --context NAME"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_an_account_may_not_is_told_with_who_could_say_more() {
+    let runtime = Runtime::new().unwrap();
+    let api = runtime.block_on(FakeApi::start()).unwrap();
+    let home = Home::new();
+    home.configure(&api);
+    for (status, says) in [(403, "kubectl auth can-i --list"), (401, "it does not know who asks")] {
+        api.fail(Some(Failure::Status(status)));
+        every_command_says(&home, &["--context", "fake"], &[&format!("({status})"), says]);
+    }
+}
