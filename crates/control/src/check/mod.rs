@@ -12,11 +12,9 @@ mod cluster;
 mod installed;
 mod marks;
 mod policies;
+mod probes;
 mod proxies;
-mod table;
-
-#[cfg(test)]
-mod tests;
+pub mod table;
 
 pub use table::{ALL, Check, LOCAL, Severity, local};
 
@@ -141,6 +139,7 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
     if let Some(of) = of {
         proxies::of_pods(run, cluster, namespace, of, wanted).await?;
         marks::of_pods(run, cluster, namespace, of, &values).await?;
+        probes::are_let_in(run, cluster, namespace, of).await?;
     }
     installed::several(run, cluster, namespace, &values).await?;
     installed::extensions(run, cluster).await

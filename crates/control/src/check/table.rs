@@ -57,29 +57,29 @@ const UPGRADE_CRDS: &str = "weft upgrade --crds | kubectl apply -f -";
 const LOGS: &str = "kubectl -n NAMESPACE describe pods";
 const ROTATE: &str = "docs/certificates.md says how an issuer and a root are replaced without cutting anybody off";
 
-pub(super) const CLIENT: Check = check(
+pub const CLIENT: Check = check(
     API,
     "can initialize the client",
     "k8s-api",
     Fatal,
     "name a cluster by --kubeconfig FILE, --context NAME or $KUBECONFIG",
 );
-pub(super) const ANSWERS: Check = check(API, "can query the Kubernetes API", "k8s-api", Fatal, "kubectl cluster-info");
-pub(super) const MINIMUM: Check = check(
+pub const ANSWERS: Check = check(API, "can query the Kubernetes API", "k8s-api", Fatal, "kubectl cluster-info");
+pub const MINIMUM: Check = check(
     "kubernetes-version",
     "is running the minimum Kubernetes API version",
     "k8s-version",
     Error,
     "upgrade the cluster to Kubernetes 1.31 or later",
 );
-pub(super) const GATEWAY_API: Check = check(
+pub const GATEWAY_API: Check = check(
     "gateway-api-crd",
     "the Gateway API's definitions are installed",
     "gateway-api-crd",
     Fatal,
     "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml",
 );
-pub(super) const FREE: Check = check(
+pub const FREE: Check = check(
     PRE,
     "control plane namespace does not already exist",
     "pre-ns",
@@ -88,42 +88,41 @@ pub(super) const FREE: Check = check(
 );
 const PRE: &str = "pre-kubernetes-setup";
 const RIGHTS: &str = "use an account that may, such as a cluster's administrator: kubectl auth can-i --list";
-pub(super) const CLUSTER_OBJECTS: Check =
+pub const CLUSTER_OBJECTS: Check =
     check(PRE, "can create non-namespaced resources", "pre-k8s-cluster-k8s", Error, RIGHTS);
-pub(super) const CREATE_ACCOUNTS: Check = check(PRE, "can create ServiceAccounts", "pre-k8s", Error, RIGHTS);
-pub(super) const CREATE_SERVICES: Check = check(PRE, "can create Services", "pre-k8s", Error, RIGHTS);
-pub(super) const CREATE_DEPLOYMENTS: Check = check(PRE, "can create Deployments", "pre-k8s", Error, RIGHTS);
-pub(super) const CREATE_CONFIG_MAPS: Check = check(PRE, "can create ConfigMaps", "pre-k8s", Error, RIGHTS);
-pub(super) const CREATE_SECRETS: Check = check(PRE, "can create Secrets", "pre-k8s", Error, RIGHTS);
-pub(super) const READ_SECRETS: Check = check(PRE, "can read Secrets", "pre-k8s", Error, RIGHTS);
-pub(super) const CLOCK: Check = check(
+pub const CREATE_ACCOUNTS: Check = check(PRE, "can create ServiceAccounts", "pre-k8s", Error, RIGHTS);
+pub const CREATE_SERVICES: Check = check(PRE, "can create Services", "pre-k8s", Error, RIGHTS);
+pub const CREATE_DEPLOYMENTS: Check = check(PRE, "can create Deployments", "pre-k8s", Error, RIGHTS);
+pub const CREATE_CONFIG_MAPS: Check = check(PRE, "can create ConfigMaps", "pre-k8s", Error, RIGHTS);
+pub const CREATE_SECRETS: Check = check(PRE, "can create Secrets", "pre-k8s", Error, RIGHTS);
+pub const READ_SECRETS: Check = check(PRE, "can read Secrets", "pre-k8s", Error, RIGHTS);
+pub const CLOCK: Check = check(
     PRE,
     "no clock skew detected",
     "pre-k8s-clock-skew",
     Warning,
     "set the clocks by NTP, of this machine and of the nodes that are named: certificates hold from a moment on",
 );
-pub(super) const DEFINED: Check =
+pub const DEFINED: Check =
     check("linkerd-crd", "the mesh's own kinds are defined", "l5d-existence-crd", Fatal, INSTALL_CRDS).retried();
 
-pub(super) const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5d-existence-ns", Fatal, UPGRADE);
-pub(super) const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, UPGRADE);
-pub(super) const BINDINGS: Check =
+pub const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5d-existence-ns", Fatal, UPGRADE);
+pub const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, UPGRADE);
+pub const BINDINGS: Check =
     check(CONFIG, "control plane ClusterRoleBindings exist", "l5d-existence-crb", Fatal, UPGRADE);
-pub(super) const ACCOUNTS: Check =
-    check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
-pub(super) const DEFINITIONS: Check =
+pub const ACCOUNTS: Check = check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
+pub const DEFINITIONS: Check =
     check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, UPGRADE_CRDS);
-pub(super) const MUTATING: Check =
+pub const MUTATING: Check =
     check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
-pub(super) const VALIDATING: Check =
+pub const VALIDATING: Check =
     check(CONFIG, "control plane ValidatingWebhookConfigurations exist", "l5d-existence-vwc", Fatal, UPGRADE);
 
-pub(super) const SERVERS: Check = check(CONFIG, "control plane Servers exist", "l5d-existence-servers", Fatal, UPGRADE);
-pub(super) const SERVER_AUTHORIZATIONS: Check =
+pub const SERVERS: Check = check(CONFIG, "control plane Servers exist", "l5d-existence-servers", Fatal, UPGRADE);
+pub const SERVER_AUTHORIZATIONS: Check =
     check(CONFIG, "control plane ServerAuthorizations exist", "l5d-existence-server-authorizations", Fatal, UPGRADE);
 
-pub(super) const RUN_AS_ROOT: Check = check(
+pub const RUN_AS_ROOT: Check = check(
     CONFIG,
     "proxy-init container runs as root user if docker container runtime is used",
     "l5d-proxy-init-run-as-root",
@@ -131,78 +130,78 @@ pub(super) const RUN_AS_ROOT: Check = check(
     "weft upgrade --set proxyInit.runAsRoot=true | kubectl apply -f -",
 );
 
-pub(super) const VALUES: Check = check(
+pub const VALUES: Check = check(
     EXISTENCE,
     "'linkerd-config' config map exists",
     "l5d-existence-linkerd-config",
     Fatal,
     "weft install --crds | kubectl apply -f - && weft install | kubectl apply -f -",
 );
-pub(super) const REPLICAS: Check =
+pub const REPLICAS: Check =
     check(EXISTENCE, "control plane replica sets are ready", "l5d-existence-replicasets", Fatal, LOGS).retried();
-pub(super) const SCHEDULABLE: Check =
+pub const SCHEDULABLE: Check =
     check(EXISTENCE, "no unschedulable pods", "l5d-existence-unschedulable-pods", Warning, LOGS).retried();
-pub(super) const READY: Check =
+pub const READY: Check =
     check(EXISTENCE, "control plane pods are ready", "l5d-api-control-ready", Fatal, LOGS).retried();
 const NETWORKS: &str =
     "weft upgrade --set clusterNetworks=… | kubectl apply -f -, with all networks of nodes, pods and Services";
-pub(super) const NODE_NETWORKS: Check =
+pub const NODE_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all node podCIDRs", "l5d-cluster-networks-cidr", Error, NETWORKS);
-pub(super) const POD_NETWORKS: Check =
+pub const POD_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all pods", "l5d-cluster-networks-pods", Error, NETWORKS);
-pub(super) const SERVICE_NETWORKS: Check =
+pub const SERVICE_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all services", "l5d-cluster-networks-pods", Error, NETWORKS);
 
-pub(super) const ANCHORS: Check = check(
+pub const ANCHORS: Check = check(
     IDENTITY,
     "certificate config is valid",
     "l5d-identity-cert-config-valid",
     Fatal,
     "bring the ConfigMap linkerd-identity-trust-roots and the Secret linkerd-identity-issuer in order",
 );
-pub(super) const ANCHORS_ALGORITHM: Check = check(
+pub const ANCHORS_ALGORITHM: Check = check(
     IDENTITY,
     "trust anchors are using supported crypto algorithm",
     "l5d-identity-trustAnchors-use-supported-crypto",
     Fatal,
     ROTATE,
 );
-pub(super) const ANCHORS_NOW: Check = check(
+pub const ANCHORS_NOW: Check = check(
     IDENTITY,
     "trust anchors are within their validity period",
     "l5d-identity-trustAnchors-are-time-valid",
     Fatal,
     ROTATE,
 );
-pub(super) const ANCHORS_SOON: Check = check(
+pub const ANCHORS_SOON: Check = check(
     IDENTITY,
     "trust anchors are valid for at least 60 days",
     "l5d-identity-trustAnchors-not-expiring-soon",
     Warning,
     ROTATE,
 );
-pub(super) const ISSUER_ALGORITHM: Check = check(
+pub const ISSUER_ALGORITHM: Check = check(
     IDENTITY,
     "issuer cert is using supported crypto algorithm",
     "l5d-identity-issuer-cert-uses-supported-crypto",
     Fatal,
     ROTATE,
 );
-pub(super) const ISSUER_NOW: Check = check(
+pub const ISSUER_NOW: Check = check(
     IDENTITY,
     "issuer cert is within its validity period",
     "l5d-identity-issuer-cert-is-time-valid",
     Fatal,
     ROTATE,
 );
-pub(super) const ISSUER_SOON: Check = check(
+pub const ISSUER_SOON: Check = check(
     IDENTITY,
     "issuer cert is valid for at least 60 days",
     "l5d-identity-issuer-cert-not-expiring-soon",
     Warning,
     ROTATE,
 );
-pub(super) const ISSUED: Check = check(
+pub const ISSUED: Check = check(
     IDENTITY,
     "issuer cert is issued by the trust anchor",
     "l5d-identity-issuer-cert-issued-by-trust-anchor",
@@ -210,9 +209,9 @@ pub(super) const ISSUED: Check = check(
     ROTATE,
 );
 
-pub(super) const INJECTOR: Check =
+pub const INJECTOR: Check =
     check(WEBHOOKS, "proxy-injector webhook has valid cert", "l5d-proxy-injector-webhook-cert-valid", Fatal, UPGRADE);
-pub(super) const INJECTOR_SOON: Check = check(
+pub const INJECTOR_SOON: Check = check(
     WEBHOOKS,
     "proxy-injector cert is valid for at least 60 days",
     "l5d-proxy-injector-webhook-cert-not-expiring-soon",
@@ -221,7 +220,7 @@ pub(super) const INJECTOR_SOON: Check = check(
 );
 
 const RESTART: &str = "kubectl rollout restart their workloads";
-pub(super) const TRUSTED: Check = check(
+pub const TRUSTED: Check = check(
     "linkerd-identity-data-plane",
     "data plane proxies certificate match CA",
     "l5d-identity-data-plane-proxies-certs-match-ca",
@@ -229,17 +228,17 @@ pub(super) const TRUSTED: Check = check(
     RESTART,
 );
 
-pub(super) const SAME_VERSION: Check = check(
+pub const SAME_VERSION: Check = check(
     VERSION,
     "control plane and cli versions match",
     "l5d-version-control",
     Warning,
     "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f -, or use the weft of the control plane's version",
 );
-pub(super) const PROXIES: Check =
+pub const PROXIES: Check =
     check(PROXY, "control plane proxies are healthy", "l5d-cp-proxy-healthy", Fatal, LOGS).retried();
 
-pub(super) const PROXIES_VERSION: Check = check(
+pub const PROXIES_VERSION: Check = check(
     PROXY,
     "control plane proxies and cli versions match",
     "l5d-cp-proxy-cli-version",
@@ -247,7 +246,7 @@ pub(super) const PROXIES_VERSION: Check = check(
     "weft upgrade | kubectl apply -f -, or use the weft of the proxies' version",
 );
 
-pub(super) const QUARANTINED: Check = check(
+pub const QUARANTINED: Check = check(
     "linkerd-policy",
     "policies can be carried out",
     "l5d-policy-quarantined",
@@ -255,12 +254,12 @@ pub(super) const QUARANTINED: Check = check(
     "correct or delete the objects: each of them has no effect at all",
 );
 
-pub(super) const DATA_NAMESPACE: Check =
+pub const DATA_NAMESPACE: Check =
     check(DATA_PLANE, "data plane namespace exists", "l5d-data-plane-exists", Fatal, "name another by --namespace");
-pub(super) const DATA_PROXIES: Check =
+pub const DATA_PROXIES: Check =
     check(DATA_PLANE, "data plane proxies are ready", "l5d-data-plane-ready", Fatal, "kubectl describe the pod")
         .retried();
-pub(super) const UNMESHED: Check = check(
+pub const UNMESHED: Check = check(
     DATA_PLANE,
     "pods that ask for a proxy have one",
     "l5d-data-plane-injected",
@@ -268,23 +267,23 @@ pub(super) const UNMESHED: Check = check(
     "kubectl rollout restart their workload: they were made while the injector was away, or before they asked",
 );
 
-pub(super) const PROFILES: Check =
+pub const PROFILES: Check =
     check(WEBHOOKS, "sp-validator webhook has valid cert", "l5d-sp-validator-webhook-cert-valid", Fatal, UPGRADE);
-pub(super) const PROFILES_SOON: Check = check(
+pub const PROFILES_SOON: Check = check(
     WEBHOOKS,
     "sp-validator cert is valid for at least 60 days",
     "l5d-sp-validator-webhook-cert-not-expiring-soon",
     Warning,
     UPGRADE,
 );
-pub(super) const POLICIES: Check = check(
+pub const POLICIES: Check = check(
     WEBHOOKS,
     "policy-validator webhook has valid cert",
     "l5d-policy-validator-webhook-cert-valid",
     Fatal,
     UPGRADE,
 );
-pub(super) const POLICIES_SOON: Check = check(
+pub const POLICIES_SOON: Check = check(
     WEBHOOKS,
     "policy-validator cert is valid for at least 60 days",
     "l5d-policy-validator-webhook-cert-not-expiring-soon",
@@ -292,26 +291,26 @@ pub(super) const POLICIES_SOON: Check = check(
     UPGRADE,
 );
 
-pub(super) const DATA_VERSION: Check =
+pub const DATA_VERSION: Check =
     check(DATA_PLANE, "data plane and cli versions match", "l5d-data-plane-cli-version", Warning, RESTART);
 const ANNOTATE: &str = "write it as an annotation: as a label it has no effect";
-pub(super) const POD_LABELS: Check =
+pub const POD_LABELS: Check =
     check(DATA_PLANE, "data plane pod labels are configured correctly", "l5d-data-plane-pod-labels", Warning, ANNOTATE);
-pub(super) const SERVICE_LABELS: Check = check(
+pub const SERVICE_LABELS: Check = check(
     DATA_PLANE,
     "data plane service labels are configured correctly",
     "l5d-data-plane-services-labels",
     Warning,
     ANNOTATE,
 );
-pub(super) const SERVICE_ANNOTATIONS: Check = check(
+pub const SERVICE_ANNOTATIONS: Check = check(
     DATA_PLANE,
     "data plane service annotations are configured correctly",
     "l5d-data-plane-services-annotations",
     Warning,
     "write it as a label: as an annotation it has no effect",
 );
-pub(super) const OPAQUE_PORTS: Check = check(
+pub const OPAQUE_PORTS: Check = check(
     DATA_PLANE,
     "opaque ports are properly annotated",
     "linkerd-opaque-ports-definition",
@@ -319,7 +318,16 @@ pub(super) const OPAQUE_PORTS: Check = check(
     "give the Service and the template of its pods the same annotation config.linkerd.io/opaque-ports, or their namespace, and restart the pods",
 );
 
-pub(super) const SEVERAL: Check = check(
+pub const PROBES: Check = check(
+    DATA_PLANE,
+    "HTTP probes of pods are let in",
+    "l5d-data-plane-probes",
+    Warning,
+    "give the probes a route of their own and an AuthorizationPolicy of it: with its first route a Server lets in none by itself \
+     (docs/authorization.md)",
+);
+
+pub const SEVERAL: Check = check(
     "linkerd-ha-checks",
     "multiple replicas of control plane pods",
     "l5d-control-plane-replicas",
@@ -327,7 +335,7 @@ pub(super) const SEVERAL: Check = check(
     "weft upgrade --set controllerReplicas=3 | kubectl apply -f -",
 )
 .retried();
-pub(super) const EXTENSIONS: Check = check(
+pub const EXTENSIONS: Check = check(
     "linkerd-extension-checks",
     "namespace configuration for extensions",
     "l5d-extension-namespaces",
@@ -463,6 +471,7 @@ pub const ALL: &[&Check] = &[
     &SERVICE_LABELS,
     &SERVICE_ANNOTATIONS,
     &OPAQUE_PORTS,
+    &PROBES,
     &SEVERAL,
     &EXTENSIONS,
 ];

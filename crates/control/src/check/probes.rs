@@ -1,0 +1,87 @@
+//! Whether policies let in the kubelet where it asks pods how they are.
+
+use super::{Run, TOLD, none, table, text};
+use crate::kubernetes::watched;
+use std::{collections::BTreeSet, net::IpAddr, ops::ControlFlow};
+use weft_cluster::{
+    Index, Object,
+    can::{self, Asked, Client, Port, Request, Target, Verdict},
+    install::told,
+    k8s::{
+        api::core::v1::{Container, HTTPGetAction, Pod},
+        apimachinery::pkg::util::intstr::IntOrString,
+    },
+    kubernetes::Cluster,
+};
+
+/// Of one namespace, or of all.
+pub(super) async fn are_let_in(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    control_namespace: &str,
+    of: Option<&str>,
+) -> ControlFlow<()> {
+    run.line(&table::PROBES, async || denied(cluster, control_namespace, of).await).await
+}
+
+/// By what proxies would say, from the objects that they are told of.
+async fn denied(cluster: &Cluster, control_namespace: &str, of: Option<&str>) -> Result<(), String> {
+    let values = told(cluster, control_namespace).await.map_err(text)?.unwrap_or_default();
+    let objects = cluster.everything(&watched()).await.map_err(text)?;
+    let is_asked = |pod: &&Pod| of.is_none() || pod.metadata.namespace.as_deref() == of;
+    let pods = objects.iter().filter_map(|object| match object {
+        Object::Pod(pod) => Some(&**pod),
+        _ => None,
+    });
+    let pods: Vec<Pod> = pods.filter(is_asked).cloned().collect();
+    let index = can::of_objects(objects, can::settings_of(&values, control_namespace));
+    let mut wrong = vec![];
+    for pod in &pods {
+        wrong.extend(of_pod(&index, pod));
+    }
+    none(wrong.into_iter().take(TOLD).collect())
+}
+
+fn of_pod(index: &Index, pod: &Pod) -> Vec<String> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+    // Where the kubelet is. Of whom nobody knows where it is, nothing is told.
+    let node = pod.status.as_ref().and_then(|status| status.host_ip.as_deref()?.parse::<IpAddr>().ok());
+    let Some(node) = node else { return vec![] };
+    let client = Client::Address(node);
+    let says = |(port, path): (u16, String)| {
+        let target = Target::at(&format!("pod/{name}"), Port::Number(port), &namespace).ok()?;
+        let request = Request::new("GET", &path).ok()?;
+        let asked = Asked { client: &client, target: &target, request: &request, address: None };
+        let told = can::ask(index, &asked).ok()?;
+        let is_denied = told.verdict == Verdict::Denied;
+        is_denied.then(|| format!("GET {path} at port {port} of pod {namespace}/{name} is {}", told.summary()))
+    };
+    probes(pod).into_iter().filter_map(says).collect()
+}
+
+/// Ports and paths, in the clear: of TLS no policy of HTTP says anything.
+fn probes(pod: &Pod) -> BTreeSet<(u16, String)> {
+    let spec = pod.spec.iter();
+    let containers: Vec<&Container> =
+        spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).collect();
+    let named = |name: &str| {
+        let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+        ports.find(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port)
+    };
+    let asked = containers.iter().flat_map(|c| [&c.readiness_probe, &c.liveness_probe, &c.startup_probe]);
+    let asked = asked.filter_map(|probe| probe.as_ref()?.http_get.as_ref()).filter(|get| is_clear(get));
+    let place = |get: &HTTPGetAction| {
+        let port = match &get.port {
+            IntOrString::Int(number) => Some(*number),
+            IntOrString::String(name) => named(name),
+        };
+        let path = get.path.clone().filter(|path| path.starts_with('/')).unwrap_or_else(|| "/".to_owned());
+        Some((u16::try_from(port?).ok()?, path))
+    };
+    asked.filter_map(place).collect()
+}
+
+fn is_clear(get: &HTTPGetAction) -> bool {
+    get.scheme.as_deref().is_none_or(|scheme| scheme == "HTTP")
+}

@@ -1,0 +1,189 @@
+//! Against the fake API server, which does whatever it is told.
+
+use crate::{
+    broken::{broken, edit},
+    world::{Api, around, failed, installed, options},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+use weft_cluster::{
+    k8s::ByteString,
+    kubernetes::{Client, Error, connect},
+};
+use weft_control::check::{ALL, LOCAL, Options, Outcome, Report, Severity, Told, What, run, table};
+use weft_testkit::api_server::{Failure, FakeApi};
+
+impl Api for FakeApi {
+    fn put(&self, object: Value) {
+        FakeApi::put(self, object);
+    }
+
+    fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        FakeApi::delete(self, kind, namespace, name);
+    }
+
+    fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        FakeApi::get(self, kind, namespace, name)
+    }
+
+    fn forbid(&self, plural: &str) {
+        FakeApi::forbid(self, plural);
+    }
+
+    fn goes(&self) {
+        self.fail(Some(Failure::Close));
+    }
+
+    fn ages(&self) {
+        self.release("v1.30.9");
+    }
+}
+
+async fn world() -> FakeApi {
+    let api = FakeApi::start().await.unwrap();
+    for mut object in installed() {
+        if object["kind"] == "Role" {
+            continue;
+        }
+        // As the API server does.
+        if let Some(texts) = object["stringData"].as_object() {
+            let bytes = |text: &Value| json!(ByteString(text.as_str().unwrap().as_bytes().to_vec()));
+            object["data"] = texts.iter().map(|(key, text)| (key.clone(), bytes(text))).collect();
+        }
+        if object["kind"] == "Deployment" {
+            object["status"] = json!({"readyReplicas": 1});
+        }
+        api.put(object);
+    }
+    for name in ["httproutes", "grpcroutes"] {
+        api.put(json!({"kind": "CustomResourceDefinition", "metadata": {"name": format!("{name}.gateway.networking.k8s.io")},
+            "spec": {"group": "gateway.networking.k8s.io", "scope": "Namespaced", "names": {"kind": "R", "plural": name},
+                "versions": [{"name": "v1", "served": true, "storage": true}]}}));
+    }
+    around().into_iter().for_each(|object| api.put(object));
+    api
+}
+
+async fn client(api: &FakeApi) -> Result<Client, Error> {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("weft-checked-{}-{count}", std::process::id()));
+    std::fs::write(&path, api.kubeconfig()).unwrap();
+    let client = connect(Some(&path)).await;
+    std::fs::remove_file(&path).unwrap();
+    client
+}
+
+async fn asked(api: &FakeApi, what: What, later: Duration) -> Report {
+    run(client(api).await, &options(what), SystemTime::now() + later, &mut |_| {}).await
+}
+
+#[tokio::test]
+async fn a_mesh_in_order_has_no_line_that_fails() {
+    let api = world().await;
+    let report = asked(&api, What::DataPlane(Some("shop".to_owned())), Duration::ZERO).await;
+    assert_eq!(failed(&report), []);
+    let lines: Vec<_> = report.0.iter().map(|line| line.check).collect();
+    let elsewhere = [
+        &table::FREE,
+        &table::CLUSTER_OBJECTS,
+        &table::CREATE_ACCOUNTS,
+        &table::CREATE_SERVICES,
+        &table::CREATE_DEPLOYMENTS,
+        &table::CREATE_CONFIG_MAPS,
+        &table::CREATE_SECRETS,
+        &table::READ_SECRETS,
+        &table::CLOCK,
+        &table::DEFINED,
+        &table::SEVERAL,
+    ];
+    let expected: Vec<_> = ALL.iter().copied().filter(|check| !elsewhere.contains(check)).collect();
+    assert_eq!(lines, expected, "in the order of the table");
+    assert_eq!(failed(&asked(&api, What::Crds, Duration::ZERO).await), []);
+    api.delete("Namespace", "", "linkerd");
+    let before = api.all("ClusterRole");
+    assert_eq!(failed(&asked(&api, What::Pre, Duration::ZERO).await), []);
+    assert_eq!(api.all("ClusterRole"), before, "nothing is created");
+    assert_eq!(api.all("Namespace").len(), 1);
+}
+
+#[tokio::test]
+async fn every_line_fails_with_its_cause() {
+    for check in ALL.iter().filter(|check| ***check != table::CLIENT) {
+        let api = world().await;
+        let (what, later, says) = broken(check, &api);
+        let report = asked(&api, what, later).await;
+        let at = report.0.iter().position(|line| line.check == *check);
+        let at = at.unwrap_or_else(|| panic!("{check:?} was not asked: {:?}", failed(&report)));
+        let error = report.0[at].error.as_deref().unwrap_or_else(|| panic!("{check:?} did not fail"));
+        assert!(error.contains(says), "{check:?}: {error}");
+        if check.severity == Severity::Fatal {
+            assert_eq!(at, report.0.len() - 1, "nothing is asked behind {check:?}");
+        }
+        let is_warning = report.0[at].result() == Outcome::Warning;
+        assert_eq!(is_warning, check.severity == Severity::Warning);
+    }
+    let none = Err(Error::NoCluster("no file".to_owned()));
+    let report = run(none, &options(What::Pre), SystemTime::now(), &mut |_| {}).await;
+    assert_eq!(failed(&report).len(), 1);
+    assert!(!report.is_success() && failed(&report)[0].1.contains("no file"));
+}
+
+#[tokio::test]
+async fn what_may_come_true_is_waited_for() {
+    let api = world().await;
+    edit(&api, "Deployment", "linkerd", "linkerd-identity", |d| d["status"] = json!({}));
+    let waiting = Options { wait: Duration::from_secs(60), ..options(What::ControlPlane) };
+    let mut waited = BTreeSet::new();
+    let client = client(&api).await;
+    let report = run(client, &waiting, SystemTime::now(), &mut |told| {
+        if let Told::Waiting(check, _) = told {
+            waited.insert(check.description);
+            edit(&api, "Deployment", "linkerd", "linkerd-identity", |d| d["status"] = json!({"readyReplicas": 1}));
+        }
+    })
+    .await;
+    assert_eq!(failed(&report), []);
+    assert_eq!(waited, BTreeSet::from([table::REPLICAS.description]));
+}
+
+/// `docs/reference/check.md` is this table.
+#[test]
+fn the_reference_is_the_table() {
+    let mut text = "# What `weft check` looks at\n\nGenerated by a test of `weft-control`. Each line with what mends it; a warning (‼) is no failure, a \
+                    fatal one (×) ends the check.\n"
+        .to_owned();
+    let mut category = "";
+    for check in ALL.iter().chain(LOCAL) {
+        if check.category != category {
+            category = check.category;
+            text += &format!("\n## {category}\n");
+        }
+        let kind = match check.severity {
+            Severity::Fatal => "fatal",
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let waits = if check.retried { ", waited for" } else { "" };
+        text += &format!(
+            "\n<a id=\"{}\"></a>**{}** ({kind}{waits})\n\nTo mend it: `{}`\n",
+            check.anchor, check.description, check.remedy
+        );
+    }
+    text += "\n## What Linkerd's has besides\n\n\
+        | Linkerd's | why it is not here |\n|---|---|\n\
+        | can create CronJobs; the heartbeat's ServiceAccount | weft never calls out: there is no heartbeat |\n\
+        | can read extension-apiserver-authentication configmap | nothing of weft is an aggregated API server |\n\
+        | linkerd-version; control plane and proxies are up-to-date | weft asks nobody for the newest version; versions are compared with this \
+        command's |\n\
+        | linkerd-cni-plugin | there is no CNI plugin: `cniEnabled` is refused by name |\n\
+        | extensions' own checks (`linkerd-NAME check` of PATH) | weft has no extensions that are programs of their own |\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/check.md");
+    if std::env::var_os("WEFT_UPDATE").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "set WEFT_UPDATE=1 to write it anew");
+}
