@@ -66,6 +66,8 @@ pub enum Code {
     RateLimited,
     /// The policy asks for something that this build does not carry out, or is invalid.
     PolicyUnsupported,
+    /// The route sends the request to something that is no backend, or is not there.
+    BackendInvalid,
     /// A filter of the route redirects the request.
     Redirect,
     /// A filter of the route fails the request on purpose.
@@ -125,6 +127,11 @@ impl ProxyError {
     /// The same, answered with these statuses instead of the code's own.
     pub(crate) fn answered(self, status: u16, grpc_status: u16) -> Self {
         Self { reply: Some(Box::new(Reply { status, grpc_status, location: None })), ..self }
+    }
+
+    /// The same, known to be for another reason. It is answered as before.
+    pub(crate) fn because(self, code: Code) -> Self {
+        Self { code, ..self }
     }
 
     pub(crate) fn stream_end(&self) -> Option<StreamEnd> {
@@ -207,6 +214,7 @@ impl Code {
         Self::GatewayDomainInvalid,
         Self::RateLimited,
         Self::PolicyUnsupported,
+        Self::BackendInvalid,
         Self::Redirect,
         Self::FaultInjected,
         Self::DetectTimeout,
@@ -257,6 +265,7 @@ impl Code {
             Self::GatewayDomainInvalid => "GATEWAY_DOMAIN_INVALID",
             Self::RateLimited => "RATE_LIMITED",
             Self::PolicyUnsupported => "POLICY_UNSUPPORTED",
+            Self::BackendInvalid => "BACKEND_INVALID",
             Self::Redirect => "REDIRECT",
             Self::FaultInjected => "FAULT_INJECTED",
             Self::DetectTimeout => "DETECT_TIMEOUT",
@@ -310,7 +319,7 @@ impl Code {
             | Self::IdleTimeout
             | Self::ProfileTimeout => 504,
             Self::Loop => 508,
-            Self::PolicyUnsupported | Self::FaultInjected => 500,
+            Self::PolicyUnsupported | Self::BackendInvalid | Self::FaultInjected => 500,
         }
     }
 
@@ -331,6 +340,7 @@ impl Code {
             | Self::TlsFailed
             | Self::UpstreamProtocol
             | Self::DescriptorLimit
+            | Self::BackendInvalid
             | Self::LoadShed
             | Self::EndpointFull => 14,
             Self::HeadTimeout
@@ -368,6 +378,7 @@ impl Code {
                 | Self::ResponseTimeout
                 | Self::ResponseHeadersTimeout
                 | Self::IdleTimeout
+                | Self::BackendInvalid
                 | Self::Redirect
                 | Self::FaultInjected
         )

@@ -1,7 +1,8 @@
 //! How a port of a pod is served and who may call it (control plane 6.4).
 
 use super::{
-    Index, Platform, Refusal, destination::is_said_opaque, facts::PodFacts, grants, routes::RouteId, store::Id,
+    Index, Platform, Refusal, destination::is_said_opaque, facts::PodFacts, failure::Requests, grants, routes::RouteId,
+    store::Id,
 };
 use crate::{
     Kind,
@@ -17,15 +18,12 @@ use weft_model::{
     names::annotation,
     policy::{
         inbound::{Authentication, Authorization, DefaultPolicy, InboundRule, NetworkMatch, RateLimit, ServerProtocol},
-        route::{DETECT_TIMEOUT, Filter, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Ratio, Rule},
+        route::{DETECT_TIMEOUT, Filter, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
 
 /// What is asked of a proxy to know whether it lives.
 const PROXY_PROBES: [&str; 2] = ["/live", "/ready"];
-
-/// Of gRPC.
-const UNIMPLEMENTED: u16 = 12;
 
 impl Index {
     pub(super) fn inbound(&self, namespace: &str, name: &str, port: u16) -> Result<ServerPolicy, Refusal> {
@@ -73,41 +71,34 @@ impl Index {
         let attached = |kinds: &[Kind]| self.store.routes.attached(ParentOf::Server, server, kinds, aged);
         let http = || {
             let routes = attached(&[Kind::MeshHttpRoute, Kind::HttpRoute]);
-            let routes = routes.into_iter().filter_map(|(id, route)| self.http_route(id, route)).collect::<Vec<_>>();
+            let routes = routes.into_iter().filter_map(|(id, of)| self.http_route(id, &of.route)).collect::<Vec<_>>();
             if routes.is_empty() { self.routes(pod, port) } else { routes }
         };
         let grpc = || {
             let routes = attached(&[Kind::GrpcRoute]);
-            routes.into_iter().filter_map(|(id, route)| self.grpc_route(id, route)).collect()
+            routes.into_iter().filter_map(|(id, of)| self.grpc_route(id, &of.route)).collect()
         };
         spoken_as(spoken, http, grpc, self.rate_limit(server, aged))
     }
 
     fn http_route(&self, id: &RouteId, route: &Route) -> Option<HttpRoute<InboundRule>> {
         let RouteOf::Http(HttpRoute { meta, hosts, rules }) = &route.of else { return None };
-        let failure = |message| Filter::HttpFailure { status: 500, message, ratio: Ratio::ALWAYS };
-        let rules = self.rules(id, rules, failure);
+        let rules = self.rules(id, rules, Requests::Http);
         Some(HttpRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
     }
 
     fn grpc_route(&self, id: &RouteId, route: &Route) -> Option<GrpcRoute<InboundRule>> {
         let RouteOf::Grpc(GrpcRoute { meta, hosts, rules }) = &route.of else { return None };
-        let failure = |message| Filter::GrpcFailure { code: UNIMPLEMENTED, message, ratio: Ratio::ALWAYS };
-        let rules = self.rules(id, rules, failure);
+        let rules = self.rules(id, rules, Requests::Grpc);
         Some(GrpcRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
     }
 
     /// Requests of a rule that cannot be carried out are refused: without it they would follow another, which may let in others.
-    fn rules<M: Clone>(
-        &self,
-        id: &RouteId,
-        rules: &[Rule<M, Asked>],
-        failure: impl Fn(String) -> Filter,
-    ) -> Vec<Rule<M, InboundRule>> {
+    fn rules<M: Clone>(&self, id: &RouteId, rules: &[Rule<M, Asked>], of: Requests) -> Vec<Rule<M, InboundRule>> {
         let does = InboundRule { authorizations: self.grants_of_route(id) };
         let rules = rules.iter().map(|Rule { matches, filters, does: asked }| {
             let filters = match asked.beyond.first() {
-                Some(first) => vec![failure(format!("the route wants a {first}, which this proxy does not carry out"))],
+                Some(first) => vec![of.not_carried_out(first)],
                 // Responses are edited by the client's proxy alone.
                 None => filters.iter().filter(|f| !matches!(f, Filter::ResponseHeaders(_))).cloned().collect(),
             };

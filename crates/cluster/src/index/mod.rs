@@ -10,6 +10,7 @@
 mod destination;
 mod endpoints;
 mod facts;
+mod failure;
 mod grants;
 mod hash;
 mod inbound;

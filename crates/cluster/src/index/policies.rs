@@ -111,6 +111,10 @@ impl Policies {
             .map(|(_, of)| of)
     }
 
+    pub(super) fn egress(&self, id: &Id) -> Option<&EgressFacts> {
+        self.egress.get(id)
+    }
+
     pub(super) fn identities(&self, id: &Id) -> Option<&Identities> {
         self.identities.get(id)
     }

@@ -4,9 +4,9 @@ use super::{
     Subject,
     facts::{self, Map, PodFacts, ServiceFacts, SliceFacts},
     policies::{Policies, ServerFacts, put},
-    routes::Routes,
+    routes::{Named, Routes},
 };
-use crate::{Key, Kind, Object, Token, service_profile::Asked, workload};
+use crate::{Key, Kind, Object, Token, policy::route::ParentOf, service_profile::Asked, workload};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
@@ -122,14 +122,17 @@ impl Store {
             | Object::AuthorizationPolicy(_)
             | Object::MeshTlsAuthentication(_)
             | Object::NetworkAuthentication(_)
-            | Object::HttpLocalRateLimitPolicy(_)
-            | Object::EgressNetwork(_) => self.policies.insert(id, object),
+            | Object::HttpLocalRateLimitPolicy(_) => self.policies.insert(id, object),
+            Object::EgressNetwork(_) => self.put_egress(id, |policies, id| policies.insert(id, object)),
             Object::ServiceProfile(profile) => self.put_profile(id, profile.spec.checked().ok()),
             Object::MeshHttpRoute(_)
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
             | Object::TlsRoute(_)
-            | Object::TcpRoute(_) => self.routes.insert(key.kind, id, object),
+            | Object::TcpRoute(_) => {
+                let touched = self.routes.insert(key.kind, id, object);
+                self.about_parents(touched)
+            }
             // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
             Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
         }
@@ -160,11 +163,12 @@ impl Store {
             | Kind::AuthorizationPolicy
             | Kind::MeshTlsAuthentication
             | Kind::NetworkAuthentication
-            | Kind::HttpLocalRateLimitPolicy
-            | Kind::EgressNetwork => self.policies.remove(key.kind, id),
+            | Kind::HttpLocalRateLimitPolicy => self.policies.remove(key.kind, id),
+            Kind::EgressNetwork => self.put_egress(id, |policies, id| policies.remove(key.kind, id)),
             Kind::ServiceProfile => self.put_profile(id, None),
             Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
-                self.routes.remove(key.kind, id)
+                let touched = self.routes.remove(key.kind, id);
+                self.about_parents(touched)
             }
             Kind::ServiceAccount | Kind::Deployment => vec![],
         }
@@ -198,6 +202,35 @@ impl Store {
         changed
     }
 
+    fn put_egress(&mut self, id: Id, change: impl FnOnce(&mut Policies, Id) -> Vec<Subject>) -> Vec<Subject> {
+        let was_there = self.policies.egress(&id).is_some();
+        let mut changed = change(&mut self.policies, id.clone());
+        if self.policies.egress(&id).is_some() != was_there {
+            changed.extend(self.about_senders((ParentOf::EgressNetwork, id)));
+        }
+        changed
+    }
+
+    /// What answers about these parents depend on.
+    fn about_parents(&self, parents: impl IntoIterator<Item = Named>) -> Vec<Subject> {
+        let about = |(of, id): Named| match of {
+            ParentOf::Server => vec![Subject::Policies { namespace: id.0 }],
+            ParentOf::Service => self.about_named_service(&id),
+            ParentOf::EgressNetwork => vec![Subject::Egress { namespace: id.0 }],
+        };
+        parents.into_iter().flat_map(about).collect()
+    }
+
+    /// Where a backend comes or goes: it is told to whoever sends there by a route.
+    fn about_senders(&self, backend: Named) -> Vec<Subject> {
+        self.about_parents(self.routes.parents_sending_to(&backend))
+    }
+
+    /// Of one that may not be there.
+    fn about_named_service(&self, id: &Id) -> Vec<Subject> {
+        self.services.get(id).map_or_else(|| vec![service_subject(id)], |facts| about_service(id, facts))
+    }
+
     fn put_namespace(&mut self, name: &str, new: Option<Map>) -> Vec<Subject> {
         let annotations = new.unwrap_or_default();
         let same = self.namespaces.get(name).map_or(annotations.is_empty(), |old| *old == annotations);
@@ -217,8 +250,11 @@ impl Store {
 
     fn put_service(&mut self, id: Id, new: Option<ServiceFacts>) -> Vec<Subject> {
         let old = self.services.remove(&id);
-        let changed =
+        let mut changed: Vec<Subject> =
             if old == new { vec![] } else { old.iter().chain(&new).flat_map(|s| about_service(&id, s)).collect() };
+        if old.is_some() != new.is_some() {
+            changed.extend(self.about_senders((ParentOf::Service, id.clone())));
+        }
         for ip in old.iter().flat_map(|s| &s.cluster_ips) {
             unlink(&mut self.services_by_ip, *ip, &id);
         }
@@ -237,9 +273,7 @@ impl Store {
         if !put(&mut self.profiles, id, new) {
             return vec![];
         }
-        let Some(service) = service else { return vec![] };
-        let known = self.services.get(&service).map(|facts| about_service(&service, facts));
-        known.unwrap_or_else(|| vec![service_subject(&service)])
+        service.map_or_else(Vec::new, |service| self.about_named_service(&service))
     }
 
     fn put_slice(&mut self, id: Id, new: Option<SliceFacts>) -> Vec<Subject> {

@@ -15,6 +15,7 @@ use weft_model::{
 };
 
 mod chance;
+mod client_routes;
 mod histories;
 mod outbound;
 mod policies;

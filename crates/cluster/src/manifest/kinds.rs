@@ -17,8 +17,7 @@ pub(super) enum KindDecision {
 
 use KindDecision::{List, NotYet, Supported};
 
-const POLICY: &str =
-    "remove it: it comes in a later version; Server, AuthorizationPolicy, and HTTPRoute and GRPCRoute of Servers work";
+const POLICY: &str = "remove it: it comes in a later version; policies, and HTTPRoute and GRPCRoute of Servers, Services and EgressNetworks work";
 const CONFIG: &str = "remove it, and give its values in env";
 const WORKLOAD: &str = "use a Deployment";
 const CLUSTER: &str = "remove it: it has no meaning on one machine";

@@ -62,6 +62,35 @@ fn a_mistake_does_not_stop_what_runs() {
 }
 
 #[test]
+fn routes_of_services_are_read_and_what_they_say_in_vain_is_told() {
+    let of = |kind: &str, parent: &str, annotation: &str| {
+        let loaded = read(&format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{name: web, annotations: {{{annotation}}}}}
+spec: {{parentRefs: [{parent}], rules: [{{backendRefs: [{{name: web, port: 80}}]}}]}}
+"
+        ));
+        (loaded.objects.len(), loaded.problems.into_iter().map(|p| p.message).collect::<Vec<_>>())
+    };
+    let soon = "timeout.linkerd.io/request: soon";
+    for kind in ["HTTPRoute", "GRPCRoute"] {
+        for parent in [
+            "{group: '', kind: Service, name: web}",
+            "{group: policy.linkerd.io, kind: EgressNetwork, name: out, port: 80}",
+        ] {
+            assert_eq!(of(kind, parent, "timeout.linkerd.io/request: 1s"), (1, vec![]));
+            let (objects, problems) = of(kind, parent, soon);
+            assert_eq!((objects, problems.len()), (0, 1), "{problems:?}");
+            assert!(problems[0].contains("\"soon\" cannot be read"), "{problems:?}");
+        }
+        let server = "{group: policy.linkerd.io, kind: Server, name: web}";
+        assert_eq!(of(kind, server, soon), (1, vec![]), "no client looks at it");
+        assert_eq!(of(kind, "{name: gateway}", "").0, 0);
+    }
+}
+
+#[test]
 fn folders_are_read_in_order_and_files_once() {
     let dir = std::env::temp_dir().join(format!("weft-manifest-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);

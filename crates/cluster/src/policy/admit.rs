@@ -1,8 +1,9 @@
 //! What the validating webhook says of an object of the mesh's own kinds, or of a route.
 
 use super::{
-    GROUP, KINDS, Mistake, definition, read,
+    GROUP, KINDS, Mistake, client, definition, read,
     route::{self, GATEWAY_API, ParentOf},
+    said_in_vain,
 };
 use crate::Kind;
 use serde_json::{Value, json};
@@ -33,11 +34,7 @@ pub fn review(request: &Value) -> Review {
             of(kind, object)
         }
         GATEWAY_API => match carried_out(GATEWAY_API, kind) {
-            Some(carried) => {
-                let mut review = of(carried, object.clone());
-                review.warnings.extend(foreign(kind, &object).warnings);
-                review
-            }
+            Some(carried) => of(carried, object),
             None => foreign(kind, &object),
         },
         _ => Review::default(),
@@ -55,7 +52,9 @@ fn of(kind: Kind, object: Value) -> Review {
         Err(mistakes) => return Review { mistakes, warnings: vec![] },
     };
     let Some(Ok(checked)) = route::checked(&object) else { return Review::default() };
+    let (mistakes, in_vain): (Vec<_>, Vec<_>) = said_in_vain(&object).into_iter().partition(client::is_of_terms);
     let mut warnings: Vec<String> = checked.notes.iter().map(ToString::to_string).collect();
+    warnings.extend(in_vain.iter().map(ToString::to_string));
     let parents = checked.route.parents.iter().enumerate();
     if let Some((i, server)) = parents.into_iter().find(|(_, parent)| parent.of == ParentOf::Server) {
         warnings.push(format!(
@@ -64,7 +63,7 @@ fn of(kind: Kind, object: Value) -> Review {
             server.name
         ));
     }
-    Review { mistakes: vec![], warnings }
+    Review { mistakes, warnings }
 }
 
 /// A route of the Gateway API may be another implementation's to carry out, unless its parent can only be ours.
@@ -116,11 +115,30 @@ mod tests {
         assert_eq!(route(json!([{"name": "gateway"}, server])), (vec![], 1), "probes");
         let of_mesh = |parents: Value| reviewed(GROUP, "HTTPRoute", json!({"parentRefs": parents}));
         assert_eq!(of_mesh(json!([server])), (vec![], 1));
-        let refused = (vec!["spec.parentRefs[1].kind".to_owned()], 0);
-        assert_eq!(of_mesh(json!([server, {"group": "", "kind": "Service", "name": "s"}])), refused);
-        assert_eq!(route(json!([server, {"group": GROUP, "kind": "EgressNetwork", "name": "e", "port": 1}])), refused);
+        let service = json!({"group": "", "kind": "Service", "name": "s"});
+        assert_eq!((of_mesh(json!([service])), route(json!([service]))), (fine.clone(), fine.clone()));
+        assert_eq!(route(json!([{"group": GROUP, "kind": "EgressNetwork", "name": "e", "port": 1}])), fine);
         let tcp = json!({"parentRefs": [{"name": "gateway"}, server]});
         assert_eq!(reviewed(GATEWAY_API, "TCPRoute", tcp), (vec!["spec.parentRefs[1]".to_owned()], 0));
-        assert_eq!(route(json!([{"group": "", "kind": "Service", "name": "s"}])), (vec![], 1));
+    }
+
+    /// Where it would have an effect.
+    #[test]
+    fn an_annotation_of_a_route_that_cannot_be_read_is_refused() {
+        let annotated = |kind: &str, parent: Value| {
+            let object = json!({"kind": kind, "spec": {"parentRefs": [parent]},
+                "metadata": {"name": "a", "annotations": {"timeout.linkerd.io/request": "soon"}}});
+            let of = json!({"group": GATEWAY_API, "version": "v1", "kind": kind});
+            let review = review(&json!({"kind": of, "namespace": "ns", "object": object}));
+            review.mistakes.into_iter().map(|m| m.field).collect::<Vec<_>>()
+        };
+        let wrong = ["metadata.annotations[timeout.linkerd.io/request]"];
+        for kind in ["HTTPRoute", "GRPCRoute"] {
+            assert_eq!(annotated(kind, json!({"group": "", "kind": "Service", "name": "s"})), wrong);
+            let egress = json!({"group": GROUP, "kind": "EgressNetwork", "name": "e", "port": 443});
+            assert_eq!(annotated(kind, egress), wrong);
+            assert_eq!(annotated(kind, json!({"group": GROUP, "kind": "Server", "name": "s"})), [""; 0]);
+            assert_eq!(annotated(kind, json!({"name": "gateway"})), [""; 0]);
+        }
     }
 }

@@ -115,7 +115,7 @@ impl Reader<'_> {
     }
 
     fn mistake(&mut self, key: &str, message: impl Into<String>, remedy: &str) {
-        self.mistakes.push(Mistake::new(format!("metadata.annotations[{key}]"), message, remedy));
+        self.mistakes.push(Mistake::new(of_annotation(key), message, remedy));
     }
 
     fn timeouts(&mut self) -> Result<Option<Timeouts>, Unread> {
@@ -268,6 +268,15 @@ pub(crate) fn elsewhere(meta: &ObjectMeta) -> Option<&'static str> {
 /// Whether an annotation is one of these by the first part of its name.
 pub(crate) fn is_of_clients(key: &str) -> bool {
     PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Whether a mistake is in a retry or a timeout, rather than in what has no effect at all.
+pub(crate) fn is_of_terms(mistake: &Mistake) -> bool {
+    OF_TERMS.iter().any(|key| mistake.field == of_annotation(key))
+}
+
+fn of_annotation(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
 }
 
 /// What is wrong with an object's annotations for its clients: values, names, and what has no effect on such an object.

@@ -188,8 +188,7 @@ pub(crate) fn check(object: &Object) -> Vec<Mistake> {
         Object::HttpLocalRateLimitPolicy(o) => o.spec.checked(&namespace).err(),
         Object::EgressNetwork(o) => o.spec.checked().err(),
         Object::ServiceProfile(o) => o.spec.checked().err(),
-        object => route::checked(object)
-            .map(|route| route.map_or_else(|wrong| wrong, |checked| route::not_yet(&checked, object.kind()))),
+        object => route::checked(object).and_then(Result::err),
     }
     .unwrap_or_default()
 }
@@ -202,7 +201,12 @@ pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
             elsewhere.into_iter().chain(client_mistakes(&o.metadata, client::On::Service)).collect()
         }
         Object::EgressNetwork(o) => client_mistakes(&o.metadata, client::On::EgressNetwork),
-        _ => vec![],
+        object => match (route::checked(object), object.metadata()) {
+            (Some(Ok(checked)), Some(metadata)) if checked.route.is_for_clients() => {
+                client_mistakes(metadata, client::On::Route)
+            }
+            _ => vec![],
+        },
     }
 }
 

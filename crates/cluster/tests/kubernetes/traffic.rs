@@ -21,11 +21,21 @@ fn the_examples_of_traffic_are_carried_out() {
     };
     let does = &http1.routes[0].rules[0].does;
     assert_eq!(does.retry.as_ref().map(|retry| retry.max_retries), Some(2));
-    assert_eq!(does.timeouts.request, Some(std::time::Duration::from_secs(3)));
-    let ClientProtocol::Http2(http2) = outbound(&index, "emojivoto", "voting.emojivoto.svc:8080").protocol else {
+    assert_eq!(does.timeouts.request, Some(std::time::Duration::from_secs(2)), "the route's");
+    let ClientProtocol::Grpc { routes, breaker } = outbound(&index, "emojivoto", "voting.emojivoto.svc:8080").protocol
+    else {
         panic!()
     };
-    assert!(http2.breaker.is_some());
+    assert!(breaker.is_some());
+    assert_eq!(routes[0].meta.name(), "voting");
+    let ClientProtocol::Detect { http1: weather, .. } = outbound(&index, "emojivoto", "198.51.100.1:80").protocol
+    else {
+        panic!()
+    };
+    assert_eq!(weather.routes.iter().map(|r| r.meta.name()).collect::<Vec<_>>(), ["weather", "http-egress-deny"]);
+    assert!(http1.routes.iter().map(|route| route.rules.len()).eq([3]));
+    let shares = http1.routes[0].rules[2].does.backends.iter().map(|b| b.backend.meta.name()).collect::<Vec<_>>();
+    assert_eq!(shares, ["web", "web-next"]);
     for (from, to, name) in [
         ("emojivoto", "203.0.113.1:443", "partner"),
         ("emojivoto", "203.0.113.7:443", "internet"),

@@ -22,7 +22,11 @@ async fn quarantined(cluster: &Cluster) -> Result<(), String> {
         for object in cluster.policies(kind).await.map_err(text)? {
             let name = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
             let of = format!("{} {}/{}", kind.as_str(), name(&object, "namespace"), name(&object, "name"));
-            if let Err(mistakes) = policy::read(kind, object) {
+            let mistakes = match policy::read(kind, object) {
+                Ok(object) => policy::said_in_vain(&object),
+                Err(mistakes) => mistakes,
+            };
+            if !mistakes.is_empty() {
                 wrong.push(format!("{of}: {}", policy::told(&mistakes)));
             }
         }

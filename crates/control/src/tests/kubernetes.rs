@@ -20,14 +20,17 @@ use tonic::{Code, transport::Channel};
 use weft_cluster::kubernetes::AUDIENCE;
 use weft_model::{
     EndpointUpdate,
-    policy::inbound::{DefaultPolicy, ServerProtocol},
+    policy::{
+        inbound::{DefaultPolicy, ServerProtocol},
+        outbound::{BackendKind, ClientProtocol},
+    },
 };
 use weft_testkit::{
     api_server::{Failure, FakeApi, GATEWAY_HTTP_ROUTE, Request},
     ca::Ca,
 };
 use weft_transport::tls::{Key, Store};
-use weft_wire::{Error, identity::Certificate, work::WorkSpec};
+use weft_wire::{Error, identity::Certificate, outbound::Target, work::WorkSpec};
 
 pub(super) struct Lab {
     pub(super) api: FakeApi,
@@ -271,7 +274,7 @@ async fn validators_name_what_is_wrong() {
     assert!(message.starts_with("spec.accessPolicy: \"open\" is no policy; use one of deny, "), "{message}");
     assert_eq!((&refused["allowed"], &refused["status"]["code"]), (&json!(false), &json!(400)));
     let route = json!({"spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "a"}]}});
-    let warned = asked("policy-validator", "gateway.networking.k8s.io", "HTTPRoute", route).await;
+    let warned = asked("policy-validator", "gateway.networking.k8s.io", "TCPRoute", route).await;
     assert_eq!((&warned["allowed"], warned["warnings"].as_array().unwrap().len()), (&json!(true), 1));
     let profile = |spec: Value| json!({"metadata": {"name": "web.ns.svc.cluster.local"}, "spec": spec});
     assert_eq!(asked("profile-validator", "linkerd.io", "ServiceProfile", profile(json!({}))).await["allowed"], true);
@@ -364,6 +367,61 @@ async fn routes_are_served_and_say_what_became_of_them() {
     let status = reported(&lab, |status| status[1]["conditions"][0]["status"] == "False").await;
     assert_eq!((&status[1]["conditions"][0]["reason"], &status[0]), (&json!("NoMatchingParent"), &theirs));
     assert_eq!(patches(&lab.api), 4, "once for each change");
+}
+
+#[tokio::test]
+async fn routes_of_services_are_told_to_their_clients_and_say_what_became_of_them() {
+    let api = FakeApi::start().await.unwrap();
+    objects(&api);
+    let parent = json!({"group": "", "kind": "Service", "name": "web"});
+    let modifier = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["x"]}});
+    let route = |backend: &str, generation: i64| {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "web", "namespace": "emojivoto", "generation": generation},
+            "spec": {"parentRefs": [parent], "rules": [{
+                "filters": [modifier], "backendRefs": [{"name": "web", "port": 80}, {"name": backend, "port": 80}]}]}})
+    };
+    api.put(route("gone", 1));
+    let lab = Lab::start("client-routes", api, destination).await;
+    lab.until("/ready", |status, _| status == 200).await;
+    let mut policies = weft_wire::outbound::Client::new(lab.channel("policy").await);
+    let target = Target::Authority("web.emojivoto.svc.cluster.local:80".to_owned());
+    let mut stream = policies.watch(r#"{"ns":"emojivoto","pod":"web-1"}"#, target).await.unwrap();
+    // How many backends there are, and how many of them are none.
+    let mut told = async || match patiently(stream.next()).await.unwrap().unwrap().protocol {
+        ClientProtocol::Detect { http1, .. } => {
+            let backends = &http1.routes[0].rules[0].does.backends;
+            let none = backends.iter().filter(|b| b.backend.kind == BackendKind::Missing && b.filters.len() == 1);
+            (http1.routes[0].meta.name().to_owned(), backends.iter().count(), none.count())
+        }
+        ClientProtocol::Grpc { routes, .. } => (routes[0].meta.name().to_owned(), 0, 0),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told().await, ("web".to_owned(), 2, 1));
+    let reasons = |status: &Value| {
+        let conditions = status[0]["conditions"].as_array().into_iter().flatten();
+        conditions.map(|condition| condition["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let status = reported(&lab, |status| reasons(status) == ["Accepted", "BackendNotFound"]).await;
+    assert_eq!(status[0]["parentRef"], parent, "as it is written");
+    let mut there = lab.api.get("Service", "emojivoto", "web").unwrap();
+    there["metadata"] = json!({"name": "gone", "namespace": "emojivoto"});
+    there["spec"]["clusterIP"] = json!("None");
+    there["spec"].as_object_mut().unwrap().remove("clusterIPs");
+    lab.api.put(there);
+    assert_eq!(told().await, ("web".to_owned(), 2, 0));
+    reported(&lab, |status| reasons(status) == ["Accepted", "ResolvedRefs"]).await;
+    // Routes of gRPC take the port for themselves, and what their messages cannot say costs the policy nothing else.
+    let mut calls = route("gone", 1);
+    calls["kind"] = json!("GRPCRoute");
+    calls["metadata"]["name"] = json!("calls");
+    lab.api.put(calls);
+    assert_eq!(told().await, ("calls".to_owned(), 0, 0));
+    reported(&lab, |status| reasons(status) == ["RouteReasonConflicted", "ResolvedRefs"]).await;
+    lab.api.delete("GRPCRoute", "emojivoto", "calls");
+    assert_eq!(told().await, ("web".to_owned(), 2, 0));
+    lab.api.delete(GATEWAY_HTTP_ROUTE, "emojivoto", "web");
+    assert_eq!(told().await.0, "http");
 }
 
 #[tokio::test]

@@ -24,5 +24,6 @@ mod logs;
 mod network;
 mod probes;
 mod scrape;
+mod split;
 mod talk;
 mod upgrade;

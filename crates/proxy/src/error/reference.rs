@@ -25,7 +25,7 @@ pub fn markdown() -> String {
         let (cause, remedy) = explained(*code);
         let ends = if code.closes() { "yes" } else { "no" };
         let grpc = code.grpc_status();
-        let or = if matches!(code, Code::Redirect | Code::FaultInjected) { "*" } else { "" };
+        let or = if matches!(code, Code::Redirect | Code::FaultInjected | Code::BackendInvalid) { "*" } else { "" };
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
@@ -91,6 +91,10 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
         Code::PolicyUnsupported => (
             "The policy asks for something that this build does not carry out, or is invalid; the text names it",
             "Take that part of the policy away, or use a build that has it",
+        ),
+        Code::BackendInvalid => (
+            "The route sends the request to a backend that is none: there is no such Service, or it is no Service. Backends keep their shares: those of others get no more for it",
+            "Make the Service that the text names, or take the `backendRef` out of the route; its status has the condition `ResolvedRefs`",
         ),
         Code::Redirect => (
             "A `RequestRedirect` filter of the route that the request matches leads elsewhere; `location` in the reply says where",

@@ -63,6 +63,7 @@ pub(super) enum Choice<C> {
     /// One fixed endpoint: whoever fails to reach it is told at once.
     Forward(Rc<Member<C>>),
     Balance(Rc<Balancer<C>>, Rc<Series>),
+    /// There is no such backend: what goes there fails.
     Missing,
 }
 
@@ -162,8 +163,8 @@ impl<C: Connections> Backends<C> {
 
 impl<C: Connections> Spread<C> {
     /// The number of the backend to try next: by order or weight one that is available, else the first of them, where the
-    /// request waits.
-    pub(super) fn choose(&self) -> Result<usize, ProxyError> {
+    /// request waits. What is no backend has its share by weight, no more and no less: only the `first` time it is drawn.
+    pub(super) fn choose(&self, first: bool) -> Result<usize, ProxyError> {
         let available = |branch: &Branch<C>| branch.to.is_available();
         let chosen = match (self.branches.len(), &self.weights) {
             (0, _) => None,
@@ -171,8 +172,17 @@ impl<C: Connections> Spread<C> {
             (_, None) => Some(self.branches.iter().position(available).unwrap_or(0)),
             (_, Some(weights)) => {
                 let all = weights.iter().copied().enumerate();
-                let open = all.clone().filter(|(at, _)| self.branches.get(*at).is_some_and(available));
-                weighted(open).or_else(|| weighted(all))
+                let those = |wanted: &dyn Fn(&Branch<C>) -> bool| {
+                    weighted(all.clone().filter(|(at, _)| self.branches.get(*at).is_some_and(wanted)))
+                };
+                let again = if first { None } else { those(&|branch| !branch.is_missing()) };
+                let drawn = again.or_else(|| weighted(all.clone()));
+                let stays = |branch: &Branch<C>| branch.is_missing() || available(branch);
+                if drawn.and_then(|at| self.branches.get(at)).is_some_and(stays) {
+                    drawn
+                } else {
+                    those(&available).or(drawn)
+                }
             }
         };
         chosen.ok_or_else(none)
@@ -188,8 +198,8 @@ impl<C: Connections> Spread<C> {
             Some(Choice::Forward(member)) => Ok(Picked { member: Rc::clone(member), ticket: None }),
             Some(Choice::Balance(balancer, series)) => balancer.next(series).await,
             Some(Choice::Missing) | None => {
-                // Data plane 4.12: not a policy that is wrong as a whole, but a backend that is none.
-                Err(ProxyError::new(Code::PolicyUnsupported, "the route's backend has no kind").answered(502, 14))
+                // Data plane 4.12: no filter says what its requests are answered with.
+                Err(ProxyError::new(Code::BackendInvalid, "the route's backend has no kind").answered(502, 14))
             }
         }
     }
@@ -241,6 +251,13 @@ impl<C: Connections> Spread<C> {
 
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Choice<C>)) {
         self.branches.iter().for_each(|branch| visit(&branch.to));
+    }
+}
+
+impl<C> Branch<C> {
+    /// Whether there is no such backend.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.to, Choice::Missing)
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn open(outbound: &Outbound, target: &Target, sni: Option<&DnsN
         }
         Err(error) => {
             // What is wrong with the route was found out above.
-            let invalid = error.code == Code::PolicyUnsupported;
+            let invalid = error.code == Code::BackendInvalid;
             route_open.ended(if invalid { Ended::InvalidBackend } else { Ended::Unexpected });
             Err(error)
         }
@@ -139,7 +139,7 @@ async fn endpoint(
     let mut tried: Vec<SocketAddr> = vec![];
     let mut last = None;
     loop {
-        let chosen = spread.choose()?;
+        let chosen = spread.choose(tried.is_empty())?;
         let member = match spread.untried(chosen, &tried).await? {
             Some(member) => member,
             None => return Err(last.unwrap_or_else(none_left)),

@@ -264,9 +264,11 @@ impl Requests {
         });
         let required = required_identity(request);
         let admit = |branch: &Branch<Http>, drawn: bool| {
-            filter::permit(&branch.filters, request, matches, to, course.is_first() && !drawn)
+            let permitted = filter::permit(&branch.filters, request, matches, to, course.is_first() && !drawn);
+            // By a filter Linkerd's control plane says why there is no such backend.
+            permitted.map_err(|error| if branch.is_missing() { error.because(Code::BackendInvalid) } else { error })
         };
-        let opened = connect(&ruled, admit, |member| {
+        let opened = connect(&ruled, course.is_first(), admit, |member| {
             follower.endpoint(&member.endpoint);
             required.as_deref().map_or(Ok(()), |id| require(member, id))?;
             Ok(member.connections.carrier(version, request.is_upgrade()))
@@ -313,17 +315,18 @@ impl Requests {
     }
 }
 
-/// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout. `admit` is also
-/// told whether the branch was chosen before.
+/// Tries endpoints until one is connected, a fixed one fails, or none has been ready for the failfast timeout. `first` says that
+/// the request was not attempted before; `admit` is also told whether the branch was chosen before.
 async fn connect<'s>(
     ruled: &'s Ruled,
+    first: bool,
     admit: impl Fn(&Branch<Http>, bool) -> Result<(), ProxyError>,
     mut carrier: impl FnMut(&Member<Http>) -> Result<Carrier, ProxyError>,
 ) -> Result<Open<'s>, ProxyError> {
     // What is drawn for a branch is drawn once, however many of its endpoints are tried.
     let mut tried = Vec::new();
     loop {
-        let chosen = ruled.spread.choose()?;
+        let chosen = ruled.spread.choose(first && tried.is_empty())?;
         let branch = ruled.spread.branch(chosen)?;
         admit(branch, tried.contains(&chosen))?;
         let Picked { member, ticket } = ruled.spread.next(chosen).await?;

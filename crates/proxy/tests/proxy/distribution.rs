@@ -15,7 +15,10 @@ use tokio::{
 use weft_model::{
     ClientPolicy, Endpoint, ProtocolHint,
     endpoint::Http2Params,
-    policy::outbound::{Backend, ClientProtocol, Distribution, RouteBackend},
+    policy::{
+        outbound::{Backend, BackendKind, ClientProtocol, Distribution, RouteBackend},
+        route::{Filter, Ratio},
+    },
 };
 use weft_testkit::{
     http1,
@@ -114,6 +117,46 @@ async fn weights_are_shares_of_those_that_are_available() {
     let requests =
         |n: u8| mesh.web.metric(&format!("outbound_http_balancer_queue_requests_total{{{}{BACKEND}{n}\"", parent()));
     assert_eq!((requests(1) as usize, requests(2) as usize), (first, second + 20));
+}
+
+/// Else a split with a mistake in it would send others more than they are meant to get.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_backend_keeps_its_share_and_fails() {
+    let mesh = Mesh::start().await;
+    let origins = [origin().await, origin().await];
+    let services = origins.each_ref().map(|o| mesh.service(&[mesh.endpoint(o.addr(), ProtocolHint::Unknown)]));
+    let [often, seldom] = &services;
+    let mut gone = backend(often, 9);
+    gone.backend.kind = BackendKind::Missing;
+    let message = "there is no Service ns/gone".to_owned();
+    gone.filters = vec![Filter::HttpFailure { status: 500, message, ratio: Ratio::ALWAYS }];
+    let weighted = |often: RouteBackend, seldom: RouteBackend| vec![(often, 6), (gone.clone(), 2), (seldom, 2)];
+    spread(&mesh, often, Distribution::RandomAvailable(weighted(backend(often, 1), backend(seldom, 2))));
+    let mut client = client(mesh.connect(often).await);
+    let mut ask = async |times: usize| {
+        let mut failed = 0;
+        for _ in 0..times {
+            let answer = soon(client.call(GET)).await.unwrap();
+            if answer.status() == Some(500) {
+                assert_eq!(answer.header("l5d-proxy-error"), Some("there is no Service ns/gone [BACKEND_INVALID]"));
+                failed += 1;
+            } else {
+                assert_eq!(answer.status(), Some(200));
+            }
+        }
+        failed
+    };
+    let failed = ask(300).await;
+    assert!((30..=95).contains(&failed), "{failed} of 300, of which 60 are its own");
+    let [first, second] = origins.each_ref().map(served);
+    assert_eq!(first + second + failed, 300);
+    assert!((30..=95).contains(&second), "{second}");
+    // Nor does it get the share of one that is not available.
+    mesh.control.set_endpoints(&often.target, vec![]);
+    eventually("the proxy knows", || mesh.web.metric(&format!("{P2C}{BACKEND}1\"")) == 0.0).await;
+    let failed = ask(300).await;
+    assert!((30..=95).contains(&failed), "{failed} of 300, of which 60 are its own");
+    assert_eq!(origins.each_ref().map(served), [first, second + 300 - failed]);
 }
 
 fn parent() -> &'static str {

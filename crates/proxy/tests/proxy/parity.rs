@@ -49,7 +49,7 @@ async fn a_backend_without_a_kind_is_a_502() {
     mesh.control.set_outbound(known.addr, detect(meta, Backend { kind: BackendKind::Missing, ..nothing }));
     let answer = soon(mesh.http2(&known).await.call(get())).await.unwrap();
     assert_eq!(answer.head.status, 502);
-    assert!(answer.head.headers["l5d-proxy-error"].to_str().unwrap().ends_with("[POLICY_UNSUPPORTED]"));
+    assert!(answer.head.headers["l5d-proxy-error"].to_str().unwrap().ends_with("[BACKEND_INVALID]"));
 }
 
 /// How an endpoint ends a stream stands in the metrics of its route.

@@ -17,8 +17,8 @@ use std::{
 use weft_model::{
     ProtocolHint,
     policy::{
-        outbound::{ClientProtocol, Distribution, OutboundRule, Retry, RetryOn, RouteBackend},
-        route::{GrpcRoute, Rule},
+        outbound::{Backend, BackendKind, ClientProtocol, Distribution, OutboundRule, Retry, RetryOn, RouteBackend},
+        route::{Filter, GrpcRoute, Ratio, Rule},
     },
 };
 use weft_testkit::{
@@ -204,6 +204,31 @@ async fn a_retry_may_go_to_another_backend() {
     assert_eq!(good.seen().requests.len(), 20);
     assert_eq!(counted(&mesh, "requests"), bad.seen().requests.len() as f64);
     assert!(!bad.seen().requests.is_empty());
+}
+
+/// Else what is retried would fail more often than by the share of what is no backend.
+#[tokio::test]
+async fn a_retry_never_goes_to_what_is_no_backend() {
+    let mesh = Mesh::start().await;
+    let busy = http1::Origin::start(|_| http1::Reply::status(503, "Busy", "")).await.unwrap();
+    let known = mesh.service(&[mesh.endpoint(busy.addr(), ProtocolHint::H2)]);
+    ask(&mesh, &known, |rule| {
+        let backend = balance(service("ns", "app", 80), known.target.parse().unwrap());
+        let gone = Backend { kind: BackendKind::Missing, ..backend.clone() };
+        let failure = Filter::HttpFailure { status: 500, message: "gone".to_owned(), ratio: Ratio::ALWAYS };
+        let there = RouteBackend { backend, filters: vec![] };
+        let gone = RouteBackend { backend: gone, filters: vec![failure] };
+        rule.backends = Distribution::RandomAvailable(vec![(there, 1), (gone, 1)]);
+        rule.retry = Some(on(503..=503, 3));
+    });
+    let mut client = http1::Client::over(mesh.connect(&known).await);
+    let mut tried = 0;
+    for _ in 0..60 {
+        let response = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        tried += usize::from(response.status() == Some(503));
+    }
+    assert!((10..=50).contains(&tried), "{tried}");
+    assert_eq!(busy.seen().requests.len(), 4 * tried, "all attempts of a request that came there");
 }
 
 #[tokio::test]

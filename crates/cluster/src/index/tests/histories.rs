@@ -372,10 +372,61 @@ fn object() -> impl Strategy<Value = Object> {
             policies::object(Kind::ServiceProfile, &name, spec, json!({"metadata": {"namespace": namespace}}))
         },
     );
+    let routes = client_routes();
     let policies = prop_oneof![
         9 => policies::written().prop_map(|(kind, object)| crate::policy::read(kind, object).unwrap()),
         // What slipped in while nobody looked, and cannot be carried out.
         1 => ab().prop_map(policies::broken),
     ];
-    prop_oneof![6 => pods, 5 => slices, 4 => services, 1 => of_namespaces, 1 => nodes, 1 => tokens, 7 => policies, 2 => egress, 2 => profiles]
+    prop_oneof![6 => pods, 5 => slices, 4 => services, 1 => of_namespaces, 1 => nodes, 1 => tokens, 7 => policies, 2 => egress, 2 => profiles, 4 => routes]
+}
+
+/// Routes that clients follow, whose parents and backends come and go.
+pub(super) fn client_routes() -> impl Strategy<Value = Object> {
+    let kinds = prop::sample::select(vec![Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute]);
+    let namespaces = || prop::sample::select(vec!["ns", "ns", "other"]);
+    let services = || (prop::sample::select(vec!["web", "api"]), namespaces());
+    let networks =
+        || (prop::sample::select(vec!["a", "b"]), prop::sample::select(vec!["ns", "other", "linkerd-egress"]));
+    let egress = |(name, namespace): (&str, &str)| json!({"group": "policy.linkerd.io", "kind": "EgressNetwork", "namespace": namespace, "name": name});
+    let parents = prop_oneof![
+        4 => (services(), any::<bool>()).prop_map(|((name, namespace), one_port)| {
+            let mut parent = json!({"group": "", "kind": "Service", "namespace": namespace, "name": name});
+            if one_port {
+                parent["port"] = json!(80);
+            }
+            parent
+        }),
+        1 => networks().prop_map(move |id| {
+            let mut parent = egress(id);
+            parent["port"] = json!(80);
+            parent
+        }),
+    ];
+    let backends = prop_oneof![
+        4 => (services(), 0..3u8).prop_map(|((name, namespace), weight)| {
+            json!({"namespace": namespace, "name": name, "port": 80, "weight": weight})
+        }),
+        1 => networks().prop_map(egress),
+    ];
+    let lists = (prop::collection::vec(parents, 1..3), prop::collection::vec(backends, 0..3));
+    (kinds, prop::sample::select(vec!["a", "b"]), namespaces(), lists, any::<[bool; 3]>()).prop_map(
+        |(kind, name, namespace, (parents, backends), [old, asks, rewrites])| {
+            let mut patch = json!({"metadata": {"namespace": namespace}});
+            if old {
+                merge(&mut patch, json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}));
+            }
+            if asks {
+                merge(
+                    &mut patch,
+                    annotated(json!({"timeout.linkerd.io/request": "1s", "retry.linkerd.io/limit": "2"})),
+                );
+            }
+            let mut rule = json!({"backendRefs": backends});
+            if rewrites {
+                rule["filters"] = json!([{"type": "ExtensionRef", "extensionRef": {}}]);
+            }
+            policies::object(kind, name, json!({"parentRefs": parents, "rules": [rule]}), patch)
+        },
+    )
 }

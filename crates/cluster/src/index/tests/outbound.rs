@@ -10,7 +10,7 @@ pub(super) fn egress(name: &str, spec: Value, patch: Value) -> Object {
 }
 
 /// As a client in a namespace sees it.
-fn seen_from(index: &Index, from: &str, path: &str) -> Result<ClientPolicy, Refusal> {
+pub(super) fn seen_from(index: &Index, from: &str, path: &str) -> Result<ClientPolicy, Refusal> {
     let target = path.parse().map_or_else(|_| Target::Name(name(path)), Target::Addr);
     match index.answer(&Question::Outbound { from: from.to_owned(), target }).answer? {
         Answer::Outbound(policy) => Ok(policy),
@@ -18,7 +18,7 @@ fn seen_from(index: &Index, from: &str, path: &str) -> Result<ClientPolicy, Refu
     }
 }
 
-fn http_of(policy: &ClientPolicy) -> &HttpRoutes {
+pub(super) fn http_of(policy: &ClientPolicy) -> &HttpRoutes {
     match &policy.protocol {
         ClientProtocol::Detect { http1, http2, .. } => {
             assert_eq!(http1, http2);
@@ -29,7 +29,7 @@ fn http_of(policy: &ClientPolicy) -> &HttpRoutes {
     }
 }
 
-fn tcp_of(policy: &ClientPolicy) -> &TcpRoute {
+pub(super) fn tcp_of(policy: &ClientPolicy) -> &TcpRoute {
     match &policy.protocol {
         ClientProtocol::Detect { opaque: Some(tcp), .. } | ClientProtocol::Opaque(Some(tcp)) => tcp,
         other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use crate::{
     Object,
     policy::{
         self, Mistake, Note,
-        route::{self, Checked, Parent, ParentOf},
+        route::{self, Checked},
     },
 };
 
@@ -69,11 +69,10 @@ fn route(object: &Object, reading: &mut Reading<'_>) {
     }
     match route::checked(object) {
         Some(Ok(checked)) => {
-            mistakes(route::not_yet(&checked, object.kind()), reading);
+            mistakes(policy::said_in_vain(object), reading);
             let Checked { route, notes } = checked;
-            let is_ours = |parent: &Parent| parent.of == ParentOf::Server;
-            if !route.parents.iter().any(is_ours) {
-                let remedy = "name a Server of policy.linkerd.io";
+            if route.parents.is_empty() {
+                let remedy = "name a Server or an EgressNetwork of policy.linkerd.io, or a Service with an empty group";
                 reading.problem(
                     &top.keys(&["spec", "parentRefs"]),
                     "no parent of the route is one that is carried out",

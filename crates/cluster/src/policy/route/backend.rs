@@ -1,8 +1,8 @@
 //! Where a rule sends its traffic, and how long it may take.
 
 use super::{
-    super::GROUP, BackendSpec, Beyond, Filters, Findings, MAX_BACKENDS, Origin, RuleTimeouts, TimeoutsSpec, filter,
-    shown,
+    super::GROUP, BackendSpec, Beyond, Filters, Findings, MAX_BACKENDS, Origin, ParentOf, RuleTimeouts, TimeoutsSpec,
+    filter, shown,
 };
 use crate::{Kind, object::DEFAULT_NAMESPACE};
 use std::time::Duration;
@@ -28,6 +28,53 @@ pub(crate) enum BackendOf {
     EgressNetwork,
     /// Something that cannot be a backend: kind and group, as they are shown.
     Other(String),
+}
+
+/// What a backend is that can be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// By its port.
+    Service(u16),
+    EgressNetwork,
+}
+
+/// Why a backend is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unresolved {
+    /// What it names can never be one.
+    Kind(String),
+    /// It is not there.
+    Missing(String),
+}
+
+impl BackendRef {
+    /// What it is to the clients of a parent. `is_there` knows the Services and EgressNetworks by namespace and name.
+    pub(crate) fn resolve(
+        &self,
+        parent: ParentOf,
+        is_there: impl Fn(ParentOf, &str, &str) -> bool,
+    ) -> Result<Resolved, Unresolved> {
+        let Self { of, namespace, name, port, weight: _, filters: _, beyond: _ } = self;
+        let missing = |kind| Err(Unresolved::Missing(format!("there is no {kind} {namespace}/{name}")));
+        match (of, port) {
+            (BackendOf::Other(what), _) => Err(Unresolved::Kind(format!("{what} is no backend"))),
+            (BackendOf::Service, None) => {
+                Err(Unresolved::Kind(format!("the port of the Service {namespace}/{name} is not given")))
+            }
+            (BackendOf::Service, Some(port)) if is_there(ParentOf::Service, namespace, name) => {
+                Ok(Resolved::Service(*port))
+            }
+            (BackendOf::Service, Some(_)) => missing("Service"),
+            (BackendOf::EgressNetwork, _) if parent != ParentOf::EgressNetwork => {
+                let why = "an EgressNetwork is a backend of routes of EgressNetworks alone";
+                Err(Unresolved::Kind(why.to_owned()))
+            }
+            (BackendOf::EgressNetwork, _) if is_there(ParentOf::EgressNetwork, namespace, name) => {
+                Ok(Resolved::EgressNetwork)
+            }
+            (BackendOf::EgressNetwork, _) => missing("EgressNetwork"),
+        }
+    }
 }
 
 /// The `backendRefs` of the rule at `at`.
@@ -107,10 +154,10 @@ impl TimeoutsSpec {
                 let message = format!("{} is no duration", shown(text));
                 found.mistake(format!("{at}.{field}"), message, "use one such as 300ms, 10s or 1h30m");
             }
-            read.filter(|d| !d.is_zero())
+            read
         };
         let (request, backend_request) = (read("request", request), read("backendRequest", backend_request));
-        if request.zip(backend_request).is_some_and(|(whole, part)| part > whole) {
+        if request.zip(backend_request).is_some_and(|(whole, part)| part > whole && !whole.is_zero()) {
             let message = "one attempt may take longer than the whole request";
             found.mistake(format!("{at}.backendRequest"), message, "use timeouts.request at most");
         }

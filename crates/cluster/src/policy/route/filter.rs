@@ -134,11 +134,12 @@ impl FilterSpec {
         if !fields[..5].iter().any(|(of, ..)| of == kind) {
             into.beyond.unknown.push(kind.chars().take(64).collect());
         }
-        if origin.only_servers && matches!(kind.as_str(), "URLRewrite" | "RequestMirror")
+        let of_grpc = origin.kind == Kind::GrpcRoute && !origin.only_servers && response_header_modifier.is_some();
+        if of_grpc
+            || matches!(kind.as_str(), "URLRewrite" | "RequestMirror")
             || into.beyond.unknown.last() == Some(kind)
         {
-            let message =
-                format!("nobody carries out a filter of the type {}: the rule's requests are refused", shown(kind));
+            let message = format!("nobody carries out a filter of the type {}: its requests are refused", shown(kind));
             found.note(format!("{at}.type"), message);
         }
     }

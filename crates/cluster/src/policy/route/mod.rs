@@ -13,7 +13,7 @@ mod matching;
 mod parent;
 mod spec;
 
-pub(crate) use backend::BackendRef;
+pub(crate) use backend::{BackendOf, BackendRef, Resolved, Unresolved};
 pub(crate) use filter::Beyond;
 pub(crate) use matching::is_token;
 pub(crate) use parent::{Parent, ParentOf, ours, parent_of};
@@ -71,7 +71,7 @@ pub(crate) struct Asked {
     pub(crate) beyond: Beyond,
 }
 
-/// No time at all is no timeout.
+/// No time at all is no timeout, whatever the parent says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuleTimeouts {
     pub(crate) request: Option<Duration>,
@@ -85,6 +85,24 @@ pub(crate) struct ConnectionRoute {
     /// Empty is every name, and none.
     pub(crate) names: Vec<HostMatch>,
     pub(crate) backends: Vec<BackendRef>,
+}
+
+impl Route {
+    /// Whether clients follow it.
+    pub(crate) fn is_for_clients(&self) -> bool {
+        self.parents.iter().any(|parent| parent.of != ParentOf::Server)
+    }
+
+    /// Everything that it sends to.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &BackendRef> {
+        let (http, grpc, connections): (&[_], &[_], &[_]) = match &self.of {
+            RouteOf::Http(route) => (&route.rules, &[], &[]),
+            RouteOf::Grpc(route) => (&[], &route.rules, &[]),
+            RouteOf::Tls(route) | RouteOf::Tcp(route) => (&[], &[], &route.backends),
+        };
+        let requests = http.iter().map(|rule| &rule.does).chain(grpc.iter().map(|rule| &rule.does));
+        requests.flat_map(|does| &does.backends).chain(connections)
+    }
 }
 
 /// A route and what is to be known of it.
@@ -139,28 +157,6 @@ pub(crate) fn checked(object: &Object) -> Option<Result<Checked, Vec<Mistake>>> 
     };
     let Findings { mistakes, notes } = found;
     Some(if mistakes.is_empty() { Ok(Checked { route: Route { parents, of }, notes }) } else { Err(mistakes) })
-}
-
-/// What of a route is not carried out, though it is right: it would look as if it held. What is no kind of the mesh's own may be
-/// another implementation's too.
-pub(crate) fn not_yet(checked: &Checked, kind: Kind) -> Vec<Mistake> {
-    let parents = checked.route.parents.iter().enumerate();
-    let refused = parents.filter(|(_, parent)| match parent.of {
-        ParentOf::Server => false,
-        ParentOf::Service => kind == Kind::MeshHttpRoute,
-        ParentOf::EgressNetwork => true,
-    });
-    refused
-        .map(|(i, parent)| {
-            let message =
-                format!("this version of weft does not carry out routes of a parent of the kind {:?}", parent.of);
-            Mistake::new(
-                format!("spec.parentRefs[{i}].kind"),
-                message,
-                "remove it, or name a Server of policy.linkerd.io",
-            )
-        })
-        .collect()
 }
 
 /// Whose words are read.

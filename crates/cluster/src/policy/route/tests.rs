@@ -115,7 +115,7 @@ fn a_route_becomes_rules_of_the_model() {
         status: Some(302),
     };
     assert_eq!(filters, &[Filter::RequestHeaders(edits), Filter::Redirect(redirect)]);
-    let minute = RuleTimeouts { request: Some(Duration::from_secs(60)), backend_request: None };
+    let minute = RuleTimeouts { request: Some(Duration::from_secs(60)), backend_request: Some(Duration::ZERO) };
     assert_eq!((does.timeouts, does.beyond.first()), (minute, None));
     let backends: Vec<_> =
         does.backends.iter().map(|b| (b.of.clone(), b.namespace.as_str(), b.port, b.weight, b.filters.len())).collect();
@@ -417,7 +417,10 @@ fn what_the_wire_lacks_is_kept_beside_it() {
     let shares: Vec<Ratio> = beyond.mirrors.iter().map(|m| m.share).collect();
     assert_eq!(shares, [Ratio { numerator: 1, denominator: 1 }, Ratio { numerator: 10, denominator: 100 }]);
     assert_eq!((beyond.mirrors[0].to.name.as_str(), beyond.first()), ("copy", Some("URLRewrite")));
-    assert_eq!((found.filters, notes), (vec![], vec![]));
+    assert_eq!(
+        (found.filters, notes),
+        (vec![], [0, 1, 2].map(|i| format!("spec.rules[0].filters[{i}].type")).to_vec())
+    );
 
     let (found, notes) =
         rule(json!({"filters": [{"type": "ExtensionRef", "extensionRef": {"name": "x"}}, {"type": "Later"}]}));
@@ -454,7 +457,11 @@ fn what_a_servers_proxy_does_not_look_at_is_told() {
     let fields = ["retry", "sessionPersistence", "filters[0]", "filters[1].type", "backendRefs", "timeouts"];
     assert_eq!(notes, fields.map(|field| format!("spec.rules[0].{field}")));
     let (_, notes) = http(Kind::HttpRoute, json!({"parentRefs": [server(), service()], "rules": [rule]}));
-    assert_eq!(notes, ["retry", "sessionPersistence"].map(|field| format!("spec.rules[0].{field}")));
+    let fields = ["retry", "sessionPersistence", "filters[1].type"];
+    assert_eq!(notes, fields.map(|field| format!("spec.rules[0].{field}")), "of clients");
+    let edits = json!({"filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {}}]});
+    let notes = checked_of(Kind::GrpcRoute, json!({"parentRefs": [service()], "rules": [edits]})).notes;
+    assert_eq!(notes.iter().map(|note| note.field.as_str()).collect::<Vec<_>>(), ["spec.rules[0].filters[0].type"]);
 }
 
 #[test]

@@ -13,12 +13,15 @@ pub use shown::{Condition, Shown, UnknownKind, Wanted, shown};
 
 use super::{
     Limit, Spoken, definition,
-    route::{Checked, Parent, ParentOf, checked, parent_of},
+    route::{BackendRef, Checked, Parent, ParentOf, Unresolved, checked, parent_of},
 };
 use crate::{Event, Key, Kind, Object, Refused, object::namespace_of};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 /// Under which name statuses are written: that of Linkerd's.
 pub const CONTROLLER: &str = "linkerd.io/policy-controller";
@@ -30,6 +33,10 @@ const MAX_ENTRIES: usize = 32;
 const MAX_MESSAGE_CHARS: usize = 1024;
 
 const ACCEPTED: &str = "Accepted";
+const RESOLVED: &str = "ResolvedRefs";
+const CONFLICTED: &str = "RouteReasonConflicted";
+const NOT_FOUND: &str = "BackendNotFound";
+const NO_BACKEND: &str = "InvalidKind";
 const NO_PARENT: &str = "NoMatchingParent";
 const NO_TARGET: &str = "NoMatchingTarget";
 const ALREADY_THERE: &str = "RateLimitReasonAlreadyExists";
@@ -40,8 +47,14 @@ const UNSUPPORTED: &str = "UnsupportedValue";
 #[derive(Clone, Debug, Default)]
 pub struct Statuses {
     held: BTreeMap<Key, Held>,
-    servers: BTreeMap<(String, String), Spoken>,
+    servers: BTreeMap<Id, Spoken>,
+    /// Whether clients address them by an address of their own.
+    services: BTreeMap<Id, bool>,
+    egress: BTreeSet<Id>,
 }
+
+/// Namespace and name.
+type Id = (String, String);
 
 /// A status that is to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,11 +78,7 @@ struct Held {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Of {
-    /// With what there is to say of it.
-    Route {
-        parents: Vec<Parent>,
-        message: String,
-    },
+    Route(Box<Route>),
     Limit {
         limit: Limit,
         target: Value,
@@ -83,10 +92,35 @@ enum Of {
     },
 }
 
+#[derive(Clone, Debug, PartialEq)]
+struct Route {
+    parents: Vec<Parent>,
+    backends: Vec<BackendRef>,
+    /// What there is to say of it.
+    message: String,
+}
+
+/// The parents that a route of gRPC takes for itself, for the clients of a namespace: of, namespace, name, and port if it is one.
+type Taken<'s> = HashSet<(ParentOf, &'s str, &'s str, Option<u16>, &'s str)>;
+
 /// One condition of ours.
+#[derive(Debug)]
 struct Verdict {
+    /// Its type.
+    of: &'static str,
     reason: &'static str,
     message: String,
+}
+
+impl Verdict {
+    fn accepted(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { of: ACCEPTED, reason, message: message.into() }
+    }
+
+    fn holds(&self) -> bool {
+        // Both conditions have one reason for which they hold, which is their type.
+        self.reason == self.of
+    }
 }
 
 impl Statuses {
@@ -97,7 +131,8 @@ impl Statuses {
             Event::Refused(refused) => {
                 let Refused { key, object, reason } = refused.as_ref();
                 if !KINDS.contains(&key.kind) {
-                    return false;
+                    // It counts as not there.
+                    return self.apply(&Event::Delete(key.clone()));
                 }
                 let of = Of::Refused {
                     parents: object["spec"]["parentRefs"].as_array().cloned().unwrap_or_default(),
@@ -110,8 +145,13 @@ impl Statuses {
             }
             Event::Delete(key) => {
                 let id = (key.namespace.clone(), key.name.clone());
-                let server = key.kind == Kind::Server && self.servers.remove(&id).is_some();
-                self.held.remove(key).is_some() || server
+                let named = match key.kind {
+                    Kind::Server => self.servers.remove(&id).is_some(),
+                    Kind::Service => self.services.remove(&id).is_some(),
+                    Kind::EgressNetwork => self.egress.remove(&id),
+                    _ => false,
+                };
+                self.held.remove(key).is_some() || named
             }
             Event::Synced => true,
         }
@@ -127,6 +167,15 @@ impl Statuses {
                     Some(spoken) => self.servers.insert(id, spoken) != Some(spoken),
                     None => self.servers.remove(&id).is_some(),
                 }
+            }
+            Object::Service(service) => {
+                let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
+                let addressed = ip.is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+                self.services.insert((key.namespace, key.name), addressed) != Some(addressed)
+            }
+            Object::EgressNetwork(egress) => {
+                let id = (key.namespace, key.name);
+                if egress.spec.checked().is_ok() { self.egress.insert(id) } else { self.egress.remove(&id) }
             }
             Object::HttpLocalRateLimitPolicy(o) => {
                 let Ok(limit) = o.spec.checked(namespace_of(&o.metadata)) else { return false };
@@ -145,7 +194,8 @@ impl Statuses {
     fn route(&mut self, key: Key, object: &Object, of: &ObjectMeta, version: &str, status: Option<&Value>) -> bool {
         let Some(Ok(Checked { route, notes })) = checked(object) else { return false };
         let message = notes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-        self.hold(key, of, version, status, Of::Route { parents: route.parents, message })
+        let backends = route.backends().cloned().collect();
+        self.hold(key, of, version, status, Of::Route(Box::new(Route { parents: route.parents, backends, message })))
     }
 
     fn hold(&mut self, key: Key, metadata: &ObjectMeta, api_version: &str, status: Option<&Value>, of: Of) -> bool {
@@ -161,25 +211,38 @@ impl Statuses {
 
     /// What is to be written at `now`.
     pub fn wanted(&self, now: Timestamp) -> Vec<Patch> {
-        self.held.iter().filter_map(|(key, held)| self.patch(key, held, now)).collect()
+        let taken = self.taken();
+        self.held.iter().filter_map(|(key, held)| self.patch(key, held, &taken, now)).collect()
     }
 
-    fn patch(&self, key: &Key, held: &Held, now: Timestamp) -> Option<Patch> {
+    fn taken(&self) -> Taken<'_> {
+        let of_grpc = self.held.iter().filter(|(key, _)| key.kind == Kind::GrpcRoute);
+        let parents = of_grpc.filter_map(|(key, held)| match &held.of {
+            Of::Route(route) => Some(route.parents.iter().map(move |parent| (key, parent))),
+            Of::Limit { .. } | Of::Refused { .. } => None,
+        });
+        let taken = parents.flatten().map(|(key, Parent { of, namespace, name, port, written: _ })| {
+            (*of, namespace.as_str(), name.as_str(), *port, key.namespace.as_str())
+        });
+        taken.collect()
+    }
+
+    fn patch(&self, key: &Key, held: &Held, taken: &Taken<'_>, now: Timestamp) -> Option<Patch> {
         let status = match &held.of {
             Of::Limit { target, .. } => of_target(held, target, &self.limited(key, held), now),
             Of::Refused { target, why, .. } if key.kind == Kind::HttpLocalRateLimitPolicy => {
-                of_target(held, target, &Verdict { reason: UNSUPPORTED, message: why.clone() }, now)
+                of_target(held, target, &Verdict::accepted(UNSUPPORTED, why.clone()), now)
             }
-            Of::Route { parents, message } => {
-                let ours = parents.iter().filter_map(|parent| {
+            Of::Route(route) => {
+                let ours = route.parents.iter().map(|parent| {
                     let written = serde_json::to_value(&parent.written).unwrap_or_default();
-                    Some((written, self.attached(key.kind, parent, message)?))
+                    (written, self.attached(key, route, parent, taken))
                 });
                 of_parents(held, ours.collect(), now)
             }
             Of::Refused { parents, why, .. } => {
                 let ours = parents.iter().filter(|parent| parent_of(key.kind, parent).is_some());
-                let ours = ours.map(|p| (p.clone(), Verdict { reason: UNSUPPORTED, message: why.clone() }));
+                let ours = ours.map(|p| (p.clone(), vec![Verdict::accepted(UNSUPPORTED, why.clone())]));
                 of_parents(held, ours.collect(), now)
             }
         }?;
@@ -194,26 +257,66 @@ impl Statuses {
         Some(Patch { key: key.clone(), version: held.version.clone(), api_version: held.api_version.clone(), body })
     }
 
-    /// What a parent makes of a route; `None` of what is not carried out.
-    fn attached(&self, kind: Kind, parent: &Parent, message: &str) -> Option<Verdict> {
-        let (namespace, name) = (&parent.namespace, &parent.name);
-        match parent.of {
-            ParentOf::Service | ParentOf::EgressNetwork => None,
-            ParentOf::Server => Some(match self.servers.get(&(namespace.clone(), name.clone())) {
-                None => Verdict { reason: NO_PARENT, message: format!("there is no Server {namespace}/{name}") },
-                Some(spoken) if spoken.takes(kind) => Verdict { reason: ACCEPTED, message: message.to_owned() },
+    /// What a parent makes of a route.
+    fn attached(&self, key: &Key, route: &Route, parent: &Parent, taken: &Taken<'_>) -> Vec<Verdict> {
+        let Parent { of, namespace, name, port: _, written: _ } = parent;
+        let id = (namespace.clone(), name.clone());
+        let no_parent = |message: String| Verdict::accepted(NO_PARENT, message);
+        let accepted = match of {
+            ParentOf::Server => match self.servers.get(&id) {
+                None => no_parent(format!("there is no Server {namespace}/{name}")),
+                Some(spoken) if spoken.takes(key.kind) => Verdict::accepted(ACCEPTED, &route.message),
                 Some(spoken) => {
-                    let message =
-                        format!("the Server {name} speaks {}, and routes of this kind are not for it", spoken.as_str());
-                    Verdict { reason: NO_PARENT, message }
+                    let spoken = spoken.as_str();
+                    no_parent(format!("the Server {name} speaks {spoken}, and routes of this kind are not for it"))
                 }
-            }),
+            },
+            ParentOf::Service => match self.services.get(&id) {
+                None => no_parent(format!("there is no Service {namespace}/{name}")),
+                Some(false) => {
+                    no_parent(format!("the Service {name} has no cluster IP, by which alone clients follow its routes"))
+                }
+                Some(true) => shared(key, route, parent, taken),
+            },
+            ParentOf::EgressNetwork if self.egress.contains(&id) => shared(key, route, parent, taken),
+            ParentOf::EgressNetwork => no_parent(format!("there is no EgressNetwork {namespace}/{name}")),
+        };
+        match of {
+            // Its proxy sends everything to its own application.
+            ParentOf::Server => vec![accepted],
+            ParentOf::Service | ParentOf::EgressNetwork => vec![accepted, self.resolved(route, *of)],
         }
+    }
+
+    /// Whether there is everything that a route sends to.
+    fn resolved(&self, route: &Route, parent: ParentOf) -> Verdict {
+        let is_there = |of: ParentOf, namespace: &str, name: &str| {
+            let id = (namespace.to_owned(), name.to_owned());
+            match of {
+                ParentOf::Service => self.services.contains_key(&id),
+                ParentOf::EgressNetwork => self.egress.contains(&id),
+                ParentOf::Server => false,
+            }
+        };
+        let (mut reason, mut told) = (RESOLVED, BTreeSet::new());
+        for unresolved in route.backends.iter().filter_map(|backend| backend.resolve(parent, is_there).err()) {
+            let (of, why) = match unresolved {
+                Unresolved::Kind(why) => (NO_BACKEND, why),
+                Unresolved::Missing(why) => (NOT_FOUND, why),
+            };
+            // What can never be comes first.
+            if reason != NO_BACKEND {
+                reason = of;
+            }
+            told.insert(why);
+        }
+        let message = told.into_iter().collect::<Vec<_>>().join(" | ");
+        Verdict { of: RESOLVED, reason, message }
     }
 
     fn limited(&self, key: &Key, held: &Held) -> Verdict {
         let Of::Limit { limit, created, .. } = &held.of else {
-            return Verdict { reason: NO_TARGET, message: String::new() };
+            return Verdict::accepted(NO_TARGET, "");
         };
         let age = |created: &Option<Timestamp>, name: &str| (created.is_none(), *created, name.to_owned());
         let others = self.held.iter().filter_map(|(other, held)| match &held.of {
@@ -224,24 +327,35 @@ impl Statuses {
         });
         let own = age(created, &key.name);
         match self.servers.get(&(key.namespace.clone(), limit.server.clone())) {
-            None => {
-                let message = format!("there is no Server {}/{}", key.namespace, limit.server);
-                Verdict { reason: NO_TARGET, message }
-            }
+            None => Verdict::accepted(NO_TARGET, format!("there is no Server {}/{}", key.namespace, limit.server)),
             Some(Spoken::Unknown | Spoken::Http1 | Spoken::Http2) => match others.filter(|other| *other < own).min() {
                 Some((.., older)) => {
                     let message = format!("{older} is older, and limits the Server {}", limit.server);
-                    Verdict { reason: ALREADY_THERE, message }
+                    Verdict::accepted(ALREADY_THERE, message)
                 }
-                None => Verdict { reason: ACCEPTED, message: String::new() },
+                None => Verdict::accepted(ACCEPTED, ""),
             },
             Some(spoken) => {
                 let message =
                     format!("the Server {} speaks {}, of which no requests are limited", limit.server, spoken.as_str());
-                Verdict { reason: NO_TARGET, message }
+                Verdict::accepted(NO_TARGET, message)
             }
         }
     }
+}
+
+/// Among the routes of a parent that is there: once there are some of gRPC, others of the same clients and ports are not looked at.
+fn shared(key: &Key, route: &Route, parent: &Parent, taken: &Taken<'_>) -> Verdict {
+    let Parent { of, namespace, name, port, written: _ } = parent;
+    let is_taken = |port| {
+        let by = |from: &str| taken.contains(&(*of, namespace.as_str(), name.as_str(), port, from));
+        by(namespace) || by(&key.namespace)
+    };
+    if key.kind != Kind::GrpcRoute && (is_taken(None) || port.is_some() && is_taken(*port)) {
+        let message = "a GRPCRoute has the same parent, whose requests are all calls of gRPC";
+        return Verdict::accepted(CONFLICTED, message);
+    }
+    Verdict::accepted(ACCEPTED, &route.message)
 }
 
 /// The status of what has one target; `None` if it is there already.
@@ -257,13 +371,14 @@ fn of_target(held: &Held, target: &Value, verdict: &Verdict, now: Timestamp) -> 
 }
 
 /// The status of what has parents; `None` if it is there already.
-fn of_parents(held: &Held, mut ours: Vec<(Value, Verdict)>, now: Timestamp) -> Option<Value> {
+fn of_parents(held: &Held, mut ours: Vec<(Value, Vec<Verdict>)>, now: Timestamp) -> Option<Value> {
     let old = held.status["parents"].as_array().cloned().unwrap_or_default();
-    let entry = |parent: Value, verdict: &Verdict, before: &Value| {
+    let entry = |parent: Value, verdicts: &[Verdict], before: &Value| {
+        let conditions = verdicts.iter().map(|verdict| condition(verdict, held.generation, before, now));
         json!({
             "parentRef": parent,
             "controllerName": CONTROLLER,
-            "conditions": [condition(verdict, held.generation, before, now)],
+            "conditions": conditions.collect::<Vec<_>>(),
         })
     };
     let mut entries: Vec<Value> = vec![];
@@ -271,11 +386,11 @@ fn of_parents(held: &Held, mut ours: Vec<(Value, Verdict)>, now: Timestamp) -> O
         if before["controllerName"] != CONTROLLER {
             entries.push(before.clone());
         } else if let Some(i) = ours.iter().position(|(parent, _)| *parent == before["parentRef"]) {
-            let (parent, verdict) = ours.remove(i);
-            entries.push(entry(parent, &verdict, &before["conditions"]));
+            let (parent, verdicts) = ours.remove(i);
+            entries.push(entry(parent, &verdicts, &before["conditions"]));
         }
     }
-    entries.extend(ours.into_iter().map(|(parent, verdict)| entry(parent, &verdict, &Value::Null)));
+    entries.extend(ours.into_iter().map(|(parent, verdicts)| entry(parent, &verdicts, &Value::Null)));
     entries.truncate(MAX_ENTRIES);
     let conditions = |entry: &Value| entry["conditions"].clone();
     let same = old.len() == entries.len()
@@ -287,14 +402,14 @@ fn of_parents(held: &Held, mut ours: Vec<(Value, Verdict)>, now: Timestamp) -> O
 
 /// `before` is the conditions that stand there.
 fn condition(verdict: &Verdict, generation: i64, before: &Value, now: Timestamp) -> Value {
-    let Verdict { reason, message } = verdict;
-    let status = if *reason == ACCEPTED { "True" } else { "False" };
+    let Verdict { of, reason, message } = verdict;
+    let status = if verdict.holds() { "True" } else { "False" };
     let before = before.as_array().into_iter().flatten();
-    let old = before.into_iter().find(|old| old["type"] == ACCEPTED && old["status"] == status);
+    let old = before.into_iter().find(|old| old["type"] == *of && old["status"] == status);
     let since = old.and_then(|old| old["lastTransitionTime"].as_str().map(str::to_owned));
     let now = || Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
     json!({
-        "type": ACCEPTED,
+        "type": of,
         "status": status,
         "reason": reason,
         "message": message.chars().take(MAX_MESSAGE_CHARS).collect::<String>(),

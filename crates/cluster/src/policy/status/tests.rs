@@ -186,3 +186,139 @@ fn of_several_limits_the_oldest_is_accepted() {
     let said = json!({"conditions": accepted("True", "Accepted", "", BEFORE), "targetRef": reference});
     assert_eq!(of(vec![server("s", "HTTP/1"), limit("a", None, said)]), Vec::<String>::new());
 }
+
+fn of_service(patch: Value) -> Value {
+    let mut parent = json!({"group": "", "kind": "Service", "name": "web"});
+    parent.as_object_mut().unwrap().extend(patch.as_object().unwrap().clone());
+    parent
+}
+
+fn service(name: &str, ip: &str) -> Event {
+    let value = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"clusterIP": ip}});
+    Event::Apply(Object::Service(Box::new(serde_json::from_value(value).unwrap())))
+}
+
+fn gone(kind: Kind, name: &str) -> Event {
+    Event::Delete(Key::new(kind, "ns", name))
+}
+
+/// Of the first parent of the one route each condition: its status, its reason, and its message.
+fn conditions(statuses: &Statuses) -> Vec<(String, String)> {
+    let status = wanted(statuses).unwrap();
+    let conditions = status["parents"][0]["conditions"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let told = conditions.map(|c| {
+        assert_eq!(c["observedGeneration"], 3);
+        (format!("{} {} {}", text(&c["type"]), text(&c["status"]), text(&c["reason"])), text(&c["message"]))
+    });
+    told.collect()
+}
+
+fn reasons(statuses: &Statuses) -> Vec<String> {
+    conditions(statuses).into_iter().map(|(reason, _)| reason).collect()
+}
+
+const YES: &str = "Accepted True Accepted";
+const ALL_THERE: &str = "ResolvedRefs True ResolvedRefs";
+
+#[test]
+fn a_route_of_a_service_is_accepted_while_it_is_there_and_has_an_address() {
+    for kind in [Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute] {
+        let route = || apply(kind, written(kind, json!({"parentRefs": [of_service(json!({}))]}), Value::Null));
+        let mut statuses = statuses([route(), service("web", "10.96.0.1")]);
+        assert_eq!(reasons(&statuses), [YES, ALL_THERE], "{kind:?}");
+        assert!(!statuses.apply(&service("web", "10.96.0.2")), "another address is no other status");
+        for nowhere in ["None", ""] {
+            assert!(statuses.apply(&service("web", nowhere)));
+            let told = conditions(&statuses);
+            assert_eq!(told[0].0, "Accepted False NoMatchingParent");
+            assert!(told[0].1.contains("cluster IP"), "{told:?}");
+            assert!(statuses.apply(&service("web", "10.96.0.1")));
+        }
+        assert!(statuses.apply(&gone(Kind::Service, "web")));
+        let told = conditions(&statuses);
+        let none = "there is no Service ns/web".to_owned();
+        assert_eq!(told, [("Accepted False NoMatchingParent".to_owned(), none), (ALL_THERE.to_owned(), String::new())]);
+    }
+}
+
+#[test]
+fn a_route_of_an_egress_network_is_accepted_while_it_is_there() {
+    let network = |policy: &str| {
+        let kind = Kind::EgressNetwork;
+        let mut value = written(kind, json!({"trafficPolicy": policy}), Value::Null);
+        value["metadata"]["name"] = json!("out");
+        value
+    };
+    let parent = json!({"group": GROUP, "kind": "EgressNetwork", "name": "out", "port": 443});
+    let route = apply(Kind::HttpRoute, written(Kind::HttpRoute, json!({"parentRefs": [parent]}), Value::Null));
+    let mut statuses = statuses([route]);
+    assert_eq!(reasons(&statuses)[0], "Accepted False NoMatchingParent");
+    assert!(statuses.apply(&apply(Kind::EgressNetwork, network("Deny"))));
+    assert_eq!(reasons(&statuses), [YES, ALL_THERE]);
+    // One that cannot be carried out is not there.
+    let key = Key::new(Kind::EgressNetwork, "ns", "out");
+    let refused = Refused { key, object: network("no"), reason: String::new() };
+    assert!(statuses.apply(&Event::Refused(Box::new(refused))));
+    assert_eq!(reasons(&statuses)[0], "Accepted False NoMatchingParent");
+}
+
+#[test]
+fn what_a_route_sends_to_and_is_not_there_is_named() {
+    let of = |backends: Value, events: Vec<Event>| {
+        let spec = json!({"parentRefs": [of_service(json!({}))], "rules": [{"backendRefs": backends}]});
+        let route = apply(Kind::HttpRoute, written(Kind::HttpRoute, spec, Value::Null));
+        let told = conditions(&statuses([vec![service("web", "10.96.0.1"), route], events].concat()));
+        assert_eq!(told[0].0, YES);
+        told[1].clone()
+    };
+    let api = || json!({"name": "api", "port": 80});
+    let no = |reason: &str, why: &str| (format!("ResolvedRefs False {reason}"), why.to_owned());
+    assert_eq!(of(json!([api()]), vec![]), no("BackendNotFound", "there is no Service ns/api"));
+    // By any address, or none.
+    assert_eq!(of(json!([api()]), vec![service("api", "None")]).0, ALL_THERE);
+    let gone = vec![service("api", "None"), gone(Kind::Service, "api")];
+    assert_eq!(of(json!([api(), api()]), gone).0, "ResolvedRefs False BackendNotFound");
+    let thing = json!({"group": "example.com", "kind": "Thing", "name": "x"});
+    let why = "\"Thing\" of \"example.com\" is no backend | there is no Service ns/api";
+    assert_eq!(of(json!([api(), thing]), vec![]), no("InvalidKind", why));
+}
+
+#[test]
+fn routes_of_grpc_take_a_port_for_themselves() {
+    let named = |kind: Kind, name: &str, namespace: &str, parent: Value| {
+        let mut value = written(kind, json!({"parentRefs": [parent]}), Value::Null);
+        value["metadata"]["name"] = json!(name);
+        value["metadata"]["namespace"] = json!(namespace);
+        apply(kind, value)
+    };
+    let of = |http: (&str, Value), grpc: (&str, Value)| {
+        let parent = |patch: &Value| {
+            let mut parent = of_service(json!({"namespace": "ns"}));
+            parent.as_object_mut().unwrap().extend(patch.as_object().unwrap().clone());
+            parent
+        };
+        let events = [
+            service("web", "10.96.0.1"),
+            named(Kind::HttpRoute, "h", http.0, parent(&http.1)),
+            named(Kind::GrpcRoute, "g", grpc.0, parent(&grpc.1)),
+        ];
+        let patches = statuses(events).wanted(NOW.parse().unwrap());
+        let reason = |kind: Kind| {
+            let patch = patches.iter().find(|patch| patch.key.kind == kind).unwrap();
+            patch.body["status"]["parents"][0]["conditions"][0]["reason"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(reason(Kind::GrpcRoute), "Accepted");
+        reason(Kind::HttpRoute) == "RouteReasonConflicted"
+    };
+    let (all, one, other) = (json!({}), json!({"port": 80}), json!({"port": 81}));
+    for (http, grpc, conflict) in
+        [(&all, &all, true), (&one, &one, true), (&one, &all, true), (&all, &one, false), (&one, &other, false)]
+    {
+        assert_eq!(of(("ns", http.clone()), ("ns", grpc.clone())), conflict, "{http} {grpc}");
+    }
+    let (a, b) = (|namespace| (namespace, json!({})), |namespace| (namespace, json!({})));
+    assert!(of(a("other"), b("other")) && of(a("other"), b("ns")));
+    assert!(!of(a("ns"), b("other")), "others follow it");
+    assert!(!of(a("third"), b("other")));
+}

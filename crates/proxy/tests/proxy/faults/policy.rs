@@ -9,8 +9,8 @@ use weft_model::{
     ClientPolicy, Endpoint, ServerPolicy,
     policy::{
         inbound::{DefaultPolicy, RateLimit, ServerProtocol},
-        outbound::{BackendKind, ClientProtocol, Distribution},
-        route::Filter,
+        outbound::{BackendKind, ClientProtocol, Distribution, RouteBackend},
+        route::{Filter, Ratio},
     },
 };
 use weft_proxy::{
@@ -64,12 +64,26 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("a route that is invalid", Code::PolicyUnsupported, Outbound, Sees::End, |m| {
             Box::pin(filtered(m, Filter::Invalid("the test wants it so".to_owned())))
         }),
-        fault("a backend without a kind", Code::PolicyUnsupported, Outbound, Sees::Status(502), |m| {
+        fault("a backend without a kind", Code::BackendInvalid, Outbound, Sees::Status(502), |m| {
             Box::pin(async move {
                 let known = with(m, |policy| {
                     let mut missing = forward(Endpoint::plain(super::nobody()));
                     missing.kind = BackendKind::Missing;
                     *policy = detect(service("ns", "app", 80), missing);
+                });
+                get(m.connect(&known).await).await
+            })
+        }),
+        fault("a backend that is not there", Code::BackendInvalid, Outbound, Sees::Reply, |m| {
+            Box::pin(async move {
+                let known = with(m, |policy| {
+                    let mut gone = RouteBackend { backend: forward(Endpoint::plain(super::nobody())), filters: vec![] };
+                    gone.backend.kind = BackendKind::Missing;
+                    let message = "there is no Service ns/app".to_owned();
+                    gone.filters.push(Filter::HttpFailure { status: 500, message, ratio: Ratio::ALWAYS });
+                    if let ClientProtocol::Detect { http1, .. } = &mut policy.protocol {
+                        http1.routes[0].rules[0].does.backends = Distribution::RandomAvailable(vec![(gone, 1)]);
+                    }
                 });
                 get(m.connect(&known).await).await
             })

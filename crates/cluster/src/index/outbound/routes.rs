@@ -1,0 +1,188 @@
+//! The routes of a parent that clients of one namespace follow, and what holds of requests of which no route says otherwise.
+
+use super::{
+    super::{
+        Index, Platform,
+        failure::Requests,
+        routes::{RouteFacts, RouteId},
+    },
+    Parent, Wire, detect,
+};
+use crate::{
+    Kind,
+    policy::{
+        client::Terms,
+        route::{Asked, ParentOf, RouteOf, RuleTimeouts},
+    },
+};
+use std::time::Duration;
+use weft_model::{
+    Meta,
+    policy::{
+        outbound::{ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Retry, TcpRoute, Timeouts},
+        route::{Filter, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},
+    },
+};
+
+/// What a client is told whose request may not leave.
+const NOT_ALLOWED: &str = "traffic not allowed";
+
+/// A route, and what it is of.
+type Follow<'i> = (&'i RouteFacts, Requests);
+
+impl Index {
+    /// What the Service says of the port comes before its routes, and routes of gRPC before those of HTTP.
+    pub(super) fn protocol(&self, parent: &Parent<'_>, wire: Wire) -> ClientProtocol {
+        let http = || HttpRoutes { routes: self.http(parent), breaker: parent.breaker.cloned() };
+        match wire {
+            Wire::Opaque => ClientProtocol::Opaque(Some(parent.every_connection())),
+            Wire::Http1 => ClientProtocol::Http1(http()),
+            Wire::Http2 | Wire::Detect => match (self.grpc(parent), wire) {
+                (Some(routes), _) => ClientProtocol::Grpc { routes, breaker: parent.breaker.cloned() },
+                (None, Wire::Http2) => ClientProtocol::Http2(http()),
+                (None, _) => detect(http(), parent.every_connection()),
+            },
+        }
+    }
+
+    /// A route of the parent's namespace holds for everybody, any other for clients of its own namespace, who look at it first.
+    fn followed(&self, parent: &Parent<'_>, kinds: &[Kind]) -> Vec<(&RouteId, &RouteFacts)> {
+        let aged = self.settings.platform == Platform::Kubernetes;
+        let mut routes = self.store.routes.attached(parent.of, parent.id, kinds, aged);
+        let is_producers = |(_, (namespace, _)): &RouteId| *namespace == parent.id.0;
+        routes.retain(|(id, facts)| {
+            let for_client = is_producers(id) || id.1.0 == parent.from;
+            for_client
+                && facts.route.parents.iter().any(|p| {
+                    let same = p.of == parent.of && p.namespace == parent.id.0 && p.name == parent.id.1;
+                    same && p.port.is_none_or(|port| port == parent.meta.port())
+                })
+        });
+        routes.sort_by_key(|(id, _)| is_producers(id));
+        routes
+    }
+
+    fn http(&self, parent: &Parent<'_>) -> Vec<HttpRoute<OutboundRule>> {
+        let followed = self.followed(parent, &[Kind::MeshHttpRoute, Kind::HttpRoute]);
+        let mut routes: Vec<_> = followed
+            .into_iter()
+            .filter_map(|(_, facts)| {
+                let RouteOf::Http(HttpRoute { meta, hosts, rules }) = &facts.route.of else { return None };
+                let rules = self.rules_of(parent, (facts, Requests::Http), rules);
+                Some(HttpRoute { meta: meta.clone(), hosts: hosts.clone(), rules })
+            })
+            .collect();
+        if routes.is_empty() || parent.of == ParentOf::EgressNetwork {
+            let (name, filters) = parent.otherwise("http", "http", Requests::Http.denied(NOT_ALLOWED));
+            let retry = parent.terms.http.clone().flatten();
+            routes.push(every_request(&name, filters, asked(parent.terms, retry, parent.itself(parent.load))));
+        }
+        routes
+    }
+
+    /// `None` where no call is told from other requests.
+    fn grpc(&self, parent: &Parent<'_>) -> Option<Vec<GrpcRoute<OutboundRule>>> {
+        let followed = self.followed(parent, &[Kind::GrpcRoute]);
+        let mut routes: Vec<_> = followed
+            .into_iter()
+            .filter_map(|(_, facts)| {
+                let RouteOf::Grpc(GrpcRoute { meta, hosts, rules }) = &facts.route.of else { return None };
+                let rules = self.rules_of(parent, (facts, Requests::Grpc), rules);
+                Some(GrpcRoute { meta: meta.clone(), hosts: hosts.clone(), rules })
+            })
+            .collect();
+        if routes.is_empty() {
+            return None;
+        }
+        if parent.of == ParentOf::EgressNetwork {
+            let (name, filters) = parent.otherwise("grpc", "grpc", Requests::Grpc.denied(NOT_ALLOWED));
+            let retry = parent.terms.grpc.clone().flatten();
+            let does = asked(parent.terms, retry, parent.itself(parent.load));
+            let rules = vec![Rule { matches: vec![GrpcMatch::default()], filters, does }];
+            routes.push(GrpcRoute { meta: Meta::default_named(name), hosts: vec![], rules });
+        }
+        Some(routes)
+    }
+
+    fn rules_of<M: Clone>(
+        &self,
+        parent: &Parent<'_>,
+        follow: Follow<'_>,
+        rules: &[Rule<M, Asked>],
+    ) -> Vec<Rule<M, OutboundRule>> {
+        let rules = rules.iter().map(|Rule { matches, filters, does }| {
+            let (filters, does) = self.rule_of(parent, follow, filters, does);
+            Rule { matches: matches.clone(), filters, does }
+        });
+        rules.collect()
+    }
+
+    /// What a route says of retries by its annotations stands for all that the parent says of them; so it does of timeouts, by its
+    /// annotations and by the rule, of which the annotation counts.
+    fn rule_of(
+        &self,
+        parent: &Parent<'_>,
+        (facts, of): Follow<'_>,
+        filters: &[Filter],
+        Asked { backends, timeouts, beyond }: &Asked,
+    ) -> (Vec<Filter>, OutboundRule) {
+        let filters = match of.unmet(filters, beyond) {
+            Some(what) => vec![of.not_carried_out(what)],
+            None => filters.to_vec(),
+        };
+        let (own, parents) = match of {
+            Requests::Http => (&facts.terms.http, &parent.terms.http),
+            Requests::Grpc => (&facts.terms.grpc, &parent.terms.grpc),
+        };
+        let does = OutboundRule {
+            backends: self.distribution(parent, backends, of),
+            timeouts: together(facts.terms.timeouts, timeouts, parent.terms.timeouts),
+            retry: own.as_ref().or(parents.as_ref()).cloned().flatten(),
+            allow_l5d_headers: false,
+        };
+        (filters, does)
+    }
+}
+
+/// What holds of `own` annotations, those of the rule, and those of the parent.
+fn together(own: Option<Timeouts>, rule: &RuleTimeouts, parents: Option<Timeouts>) -> Timeouts {
+    let RuleTimeouts { request, backend_request } = *rule;
+    if own.is_none() && request.is_none() && backend_request.is_none() {
+        return parents.unwrap_or_default();
+    }
+    let own = own.unwrap_or_default();
+    let some = |timeout: Option<Duration>| timeout.filter(|timeout| !timeout.is_zero());
+    Timeouts {
+        request: own.request.or(some(request)),
+        response: own.response.or(some(backend_request)),
+        idle: own.idle,
+    }
+}
+
+impl Parent<'_> {
+    /// The name and the filters of what is followed where no other route is.
+    fn otherwise(&self, of_service: &str, of_egress: &str, denied: Filter) -> (String, Vec<Filter>) {
+        match (self.of, self.allowed) {
+            (ParentOf::EgressNetwork, true) => (format!("{of_egress}-egress-allow"), vec![]),
+            (ParentOf::EgressNetwork, false) => (format!("{of_egress}-egress-deny"), vec![denied]),
+            (ParentOf::Service | ParentOf::Server, _) => (of_service.to_owned(), vec![]),
+        }
+    }
+
+    /// The load of connections is told by how long they take to be made.
+    fn every_connection(&self) -> TcpRoute {
+        let (name, filters) = self.otherwise("opaq", "tcp", Filter::Forbidden);
+        TcpRoute { meta: Meta::default_named(name), backends: self.itself(Load::LINKERD), filters }
+    }
+}
+
+pub(super) fn every_request(name: &str, filters: Vec<Filter>, does: OutboundRule) -> HttpRoute<OutboundRule> {
+    let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
+    let rules = vec![Rule { matches: vec![every], filters, does }];
+    HttpRoute { meta: Meta::default_named(name), hosts: vec![], rules }
+}
+
+/// What an object asks for of all requests.
+pub(super) fn asked(terms: &Terms, retry: Option<Retry>, backends: Distribution) -> OutboundRule {
+    OutboundRule { backends, timeouts: terms.timeouts.unwrap_or_default(), retry, allow_l5d_headers: false }
+}
