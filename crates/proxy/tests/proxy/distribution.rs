@@ -138,7 +138,8 @@ async fn what_is_no_backend_keeps_its_share_and_fails() {
         for _ in 0..times {
             let answer = soon(client.call(GET)).await.unwrap();
             if answer.status() == Some(500) {
-                assert_eq!(answer.header("l5d-proxy-error"), Some("there is no Service ns/gone [BACKEND_INVALID]"));
+                let told = answer.header("l5d-proxy-error");
+                assert_eq!(told.as_deref(), Some("there is no Service ns/gone [BACKEND_INVALID]"));
                 failed += 1;
             } else {
                 assert_eq!(answer.status(), Some(200));
