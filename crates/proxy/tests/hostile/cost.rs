@@ -1,7 +1,7 @@
 //! What a row of cases costs the proxies in all: processor time in ordinary exchanges of the same run, so that a slow or busy
 //! machine is no failure, and memory of the whole process. How long one may take, [`harness::soon`](crate::harness::soon) says.
 
-use crate::measure::{Meter, say};
+use crate::measure::{Meter, Spent, say};
 use std::time::Duration;
 
 /// Ordinary exchanges by which processor time is measured, after as many that warm up.
@@ -30,8 +30,19 @@ impl Cost {
 
     /// Ends after so many cases, of which each may have cost as much as `most` ordinary exchanges, one with another.
     pub(crate) fn end(self, what: &str, cases: usize, most: f64) {
+        let (told, spent) = self.judged(what, cases, 0, most);
+        assert!(spent.resident <= MEMORY, "memory: {told}");
+    }
+
+    /// The same where memory is judged by what each case holds, and `served` others had ordinary exchanges meanwhile.
+    pub(crate) fn end_beside(self, served: usize, what: &str, cases: usize, most: f64) {
+        self.judged(what, cases, served, most);
+    }
+
+    fn judged(&self, what: &str, cases: usize, served: usize, most: f64) -> (String, Spent) {
         let spent = self.meter.stop();
-        let each = spent.cpu.as_secs_f64() / self.ordinary.as_secs_f64() / cases as f64;
+        let all = spent.cpu.as_secs_f64() / self.ordinary.as_secs_f64();
+        let each = (all - served as f64).max(0.0) / cases as f64;
         let told = format!(
             "{what}: each of {cases} cases costs {each:.2} ordinary exchanges of {:?}, {most} at most; {} KiB more in all",
             self.ordinary,
@@ -39,6 +50,6 @@ impl Cost {
         );
         say(&told);
         assert!(each <= most, "processor time: {told}");
-        assert!(spent.resident <= MEMORY, "memory: {told}");
+        (told, spent)
     }
 }

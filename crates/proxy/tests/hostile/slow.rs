@@ -1,9 +1,11 @@
 //! Clients that are slow: they hold little, others are served meanwhile, and who is only idle is not taken for one of them.
 //!
-//! Budget: `EACH` bytes of memory for each connection, of the whole process; no ordinary request fails.
+//! Budget: `EACH` bytes of memory for each connection, of the whole process, and `MOST` ordinary exchanges of processor time; no
+//! ordinary request fails.
 
 use crate::{
-    harness::{eventually, soon},
+    cost::Cost,
+    harness::{Dialler, eventually, soon},
     measure::{alone, resident, say},
     mesh::Mesh,
     plain,
@@ -19,6 +21,17 @@ use weft_testkit::{http1, policy::inbound};
 const CLIENTS: usize = 1000;
 /// Bytes that each may cost this process, in which both ends of its connection are.
 const EACH: usize = 24 * 1024;
+/// Ordinary exchanges, each on a connection of its own, that a slow connection may cost in processor time.
+const MOST: f64 = 10.0;
+/// The same of one that asks for large answers and reads them slowly.
+const OF_LARGE: f64 = 100.0;
+const CALL: &str = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+
+/// Who is not slow.
+async fn exchange(dialler: &Dialler) {
+    let answer = soon(http1::Client::over(dialler.connect().await).call(CALL)).await.unwrap();
+    assert_eq!(answer.status(), Some(200));
+}
 
 #[test]
 fn a_thousand_slow_clients_hold_little_and_others_are_served() {
@@ -26,11 +39,12 @@ fn a_thousand_slow_clients_hold_little_and_others_are_served() {
         let mesh = Mesh::start().await;
         let origin = http1::Origin::start(|_| http1::Reply::ok(b"fine")).await.unwrap();
         let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
-        let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
         let mut other = http1::Client::over(mesh.connect(&service).await);
         for _ in 0..20 {
-            assert_eq!(soon(other.call(call)).await.unwrap().status(), Some(200));
+            assert_eq!(soon(other.call(CALL)).await.unwrap().status(), Some(200));
         }
+        let dialler = mesh.web.outbound(service.addr);
+        let cost = Cost::begin(async || exchange(&dialler).await).await;
         let before = resident();
         let mut slow = vec![];
         for n in 0..CLIENTS {
@@ -51,14 +65,15 @@ fn a_thousand_slow_clients_hold_little_and_others_are_served() {
         .await;
         // Others are served, all the while.
         for _ in 0..50 {
-            assert_eq!(soon(other.call(call)).await.unwrap().status(), Some(200));
+            assert_eq!(soon(other.call(CALL)).await.unwrap().status(), Some(200));
         }
         let each = resident().saturating_sub(before) / CLIENTS;
+        cost.end_beside(50, "slow clients", CLIENTS, MOST);
         assert!(each <= EACH, "each costs {each} bytes");
         // The slow ones come to their ends, too.
         for (n, tcp) in slow.iter_mut().enumerate().take(40) {
             let rest: &[u8] = match n % 4 {
-                0 => call.as_bytes(),
+                0 => CALL.as_bytes(),
                 1 => b"TP/1.1\r\nHost: app.ns\r\n\r\n",
                 2 => b"x\r\n\r\n",
                 _ => &[b'x'; 999],
@@ -78,11 +93,12 @@ fn large_heads_that_stand_still_hold_little() {
         const SENT: usize = 9 * 1024;
         let mesh = Mesh::start().await;
         let origin = http1::Origin::start(|_| http1::Reply::ok(b"fine")).await.unwrap();
-        let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
         let mut other = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
         for _ in 0..20 {
-            assert_eq!(soon(other.call(call)).await.unwrap().status(), Some(200));
+            assert_eq!(soon(other.call(CALL)).await.unwrap().status(), Some(200));
         }
+        let dialler = mesh.app.inbound(origin.addr());
+        let cost = Cost::begin(async || exchange(&dialler).await).await;
         let begun = format!("GET / HTTP/1.1\r\nHost: app.ns\r\nX-Slow: {}", "x".repeat(SENT));
         let read = "tcp_read_bytes_total{direction=\"inbound\",peer=\"src\"";
         let before = (resident(), mesh.app.metric(read));
@@ -93,6 +109,7 @@ fn large_heads_that_stand_still_hold_little() {
             slow.push(tcp);
         }
         mesh.app.at_least(read, before.1 + (CLIENTS * begun.len()) as f64).await;
+        cost.end_beside(0, "large heads that stand still", CLIENTS, MOST);
         let each = resident().saturating_sub(before.0) / CLIENTS;
         say(&format!("a head of {SENT} bytes that stands still costs {each} bytes"));
         assert!(each <= EACH, "each costs {each} bytes");
@@ -124,21 +141,22 @@ async fn slow_in_every_way(connections: usize, seconds: u32) {
     let addr = plain::application().await;
     mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::AllUnauthenticated));
     mesh.app.destinations.others.set(addr).unwrap();
-    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
     let mut other = http1::Client::over(mesh.app.connect_inbound(addr).await);
     for _ in 0..20 {
-        assert_eq!(soon(other.call(call)).await.unwrap().status(), Some(200));
+        assert_eq!(soon(other.call(CALL)).await.unwrap().status(), Some(200));
     }
+    let dialler = mesh.app.inbound(addr);
     let open = "tcp_open_connections{direction=\"inbound\",peer=\"src\"";
     let opened = "tcp_open_total{direction=\"inbound\",peer=\"src\"";
     for mode in ["-H", "-B", "-R", "-X"] {
+        let cost = Cost::begin(async || exchange(&dialler).await).await;
         let before = (resident(), mesh.app.metric(opened));
         let mut running = std::pin::pin!(slowhttptest(mode, connections, seconds, mesh.app.addrs().inbound));
         let (mut served, mut most, mut grown) = (0, 0.0_f64, 0);
         let output = loop {
             tokio::select! {
                 output = &mut running => break output,
-                answer = soon(other.call(call)) => {
+                answer = soon(other.call(CALL)) => {
                     assert_eq!(answer.unwrap().status(), Some(200), "{mode}: others are served");
                     served += 1;
                 }
@@ -148,11 +166,12 @@ async fn slow_in_every_way(connections: usize, seconds: u32) {
                 grown = grown.max(resident().saturating_sub(before.0));
             }
         };
+        let came = mesh.app.metric(opened) - before.1;
+        cost.end_beside(served, mode, came as usize, OF_LARGE);
         // The call under way was given up with its connection.
         other = http1::Client::over(mesh.app.connect_inbound(addr).await);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{mode}: {said}{}", String::from_utf8_lossy(&output.stderr));
-        let came = mesh.app.metric(opened) - before.1;
         say(&format!("{mode}: {came} connections, {most} at once, {} KiB more, {served} others served", grown / 1024));
         assert!(came >= connections as f64, "{mode}: all of them came: {said}");
         assert!(served > 0, "{mode}: others are served");

@@ -1,9 +1,11 @@
 //! Clients that ask for much and read nothing: what is held for them is bounded, and nobody waits behind them.
 //!
-//! Budget: a window's worth of memory for each stream, and less than that where they share a connection. It holds for clients that
+//! Budget: a window's worth of memory for each stream, and less than that where they share a connection; as much processor time as a
+//! few ordinary exchanges. It holds for clients that
 //! keep their windows closed, and for those that open them as wide as they go and leave the socket unread (CVE-2019-9517).
 
 use crate::{
+    cost::Cost,
     frames::*,
     harness::{eventually, soon},
     lab::status,
@@ -25,6 +27,10 @@ const STREAMS: u32 = 100;
 const LARGE: usize = 4 << 20;
 /// Bytes that each may hold in this process, origin and both proxies together.
 const EACH: usize = 256 * 1024;
+/// Ordinary exchanges, each on a connection of its own, that each may cost in processor time.
+const MOST: f64 = 20.0;
+/// Others that are served meanwhile.
+const OTHERS: usize = 100;
 
 /// Of every stream, by SETTINGS, and of the connection, behind them.
 fn windows(wide: bool) -> Vec<u8> {
@@ -65,15 +71,21 @@ async fn unread(wide: bool) {
     for (way, dialler) in [("inbound", mesh.app.inbound(origin.addr())), ("pair", mesh.web.outbound(service.addr))] {
         let mut other = http2::Client::over(dialler.connect().await).await.unwrap();
         assert_eq!(status(&mut other).await, Some(200));
+        let cost = Cost::begin(async || {
+            let mut client = http2::Client::over(dialler.connect().await).await.unwrap();
+            assert_eq!(status(&mut client).await, Some(200));
+        })
+        .await;
         let before = (resident(), asked.load(Ordering::Relaxed));
         let mut tcp = dialler.connect().await;
         let mut bytes = [PREFACE, &windows(wide)].concat();
         bytes.extend((0..STREAMS).flat_map(|n| whole(2 * n + 1)));
         soon(tcp.write_all(&bytes)).await.unwrap();
         eventually("they are asked for", || asked.load(Ordering::Relaxed) == before.1 + STREAMS as usize).await;
-        for _ in 0..100 {
+        for _ in 0..OTHERS {
             assert_eq!(status(&mut other).await, Some(200), "{way}: others are served");
         }
+        cost.end_beside(OTHERS, &format!("{way}: answers that nobody reads"), STREAMS as usize, MOST);
         let each = resident().saturating_sub(before.0) / STREAMS as usize;
         say(&format!("{way}: {STREAMS} answers that nobody reads hold {each} bytes each"));
         assert!(each <= EACH, "{way}: {each} bytes for each");

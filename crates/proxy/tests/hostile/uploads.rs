@@ -1,11 +1,13 @@
 //! Servers that read nothing of what is uploaded to them: what is held of each upload is bounded, and nobody waits behind them.
 //!
 //! Budget: at each proxy, what was read of a body that cannot be passed on (`http1::buffer`, a stream's window), and what waits for
-//! the socket (`http2::settings`). As many uploads as this times their limit (`…_MAX_IN_FLIGHT`) is what a proxy may hold.
+//! the socket (`http2::settings`). As many uploads as this times their limit (`…_MAX_IN_FLIGHT`) is what a proxy may hold. As much
+//! processor time as `MOST` ordinary exchanges.
 
 use crate::{
+    cost::Cost,
     frames::*,
-    harness::{Proxy, soon},
+    harness::{Dialler, Proxy, soon},
     measure::{alone, resident, say},
     mesh::Mesh,
 };
@@ -27,6 +29,8 @@ const BODY: usize = 512 * 1024;
 /// Uploads that have a connection each all the way, for which the kernel takes more, and their bytes.
 const ALONE: usize = 100;
 const LARGE: usize = 8 << 20;
+/// Ordinary exchanges, each on a connection of its own, that an upload may cost in processor time. One has as little body as can be.
+const MOST: f64 = 100.0;
 /// Bytes of each stream that are read in any case, whoever waits for a server.
 const WINDOW: usize = 64 * 1024 - 1;
 /// Bytes that a socket of the test holds: not more of the kernel's memory is needed.
@@ -65,8 +69,25 @@ async fn upload(mut tcp: TcpStream, body: Bytes) {
     std::future::pending().await
 }
 
+/// Begins once it is known what an exchange costs that is answered; how much memory there is then.
+async fn begin(dialler: &Dialler) -> (Cost, usize) {
+    let cost = Cost::begin(async || {
+        let mut client = http1::Client::over(dialler.connect().await);
+        let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        assert_eq!(answer.status(), Some(200));
+    });
+    (cost.await, resident())
+}
+
 /// What so many uploads cost each that come to `proxy`, which reads at least `read` bytes of all.
-async fn cost(way: &str, proxy: &Proxy, direction: &str, (uploads, read): (usize, usize), before: usize, each: usize) {
+async fn held(
+    way: &str,
+    proxy: &Proxy,
+    direction: &str,
+    (uploads, read): (usize, usize),
+    (cost, before): (Cost, usize),
+    each: usize,
+) {
     let series = format!("tcp_read_bytes_total{{direction=\"{direction}\",peer=\"src\"");
     proxy.at_least(&series, read as f64).await;
     // Until nothing more is read.
@@ -75,6 +96,7 @@ async fn cost(way: &str, proxy: &Proxy, direction: &str, (uploads, read): (usize
         last = proxy.metric(&series);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    cost.end_beside(0, way, uploads, MOST);
     let (held, read) = (resident().saturating_sub(before) / uploads, last / uploads as f64);
     say(&format!("{way}: {uploads} uploads that nobody reads hold {held} bytes each, of {read:.0} read"));
     assert!(held <= each, "{way}: {held} bytes for each");
@@ -96,12 +118,13 @@ fn uploads_of_http1_that_nobody_reads_hold_little() {
         let mut other = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
         served(&mut other).await;
         let body = Bytes::from(vec![b'x'; LARGE]);
-        let (before, dialler) = (resident(), mesh.app.inbound(deaf(vec![]).await));
+        let dialler = mesh.app.inbound(deaf(vec![]).await);
+        let before = begin(&mesh.app.inbound(origin.addr())).await;
         let mut uploads = JoinSet::new();
         for _ in 0..ALONE {
             uploads.spawn(upload(dialler.connect().await, body.clone()));
         }
-        cost("HTTP/1", &mesh.app, "inbound", (ALONE, ALONE * BODY), before, 128 * 1024).await;
+        held("HTTP/1", &mesh.app, "inbound", (ALONE, ALONE * BODY), before, 128 * 1024).await;
         served(&mut other).await;
     });
 }
@@ -115,7 +138,8 @@ fn what_comes_behind_a_request_that_waits_holds_little() {
         let mut other = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
         served(&mut other).await;
         let many = Bytes::from("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n".repeat(BODY / 32));
-        let (before, dialler) = (resident(), mesh.app.inbound(deaf(vec![]).await));
+        let dialler = mesh.app.inbound(deaf(vec![]).await);
+        let before = begin(&mesh.app.inbound(origin.addr())).await;
         let mut clients = JoinSet::new();
         for _ in 0..UPLOADS {
             let (mut tcp, many) = (dialler.connect().await, many.clone());
@@ -124,7 +148,7 @@ fn what_comes_behind_a_request_that_waits_holds_little() {
                 std::future::pending::<()>().await;
             });
         }
-        cost("pipelined", &mesh.app, "inbound", (UPLOADS, UPLOADS * 4096), before, 32 * 1024).await;
+        held("pipelined", &mesh.app, "inbound", (UPLOADS, UPLOADS * 4096), before, 32 * 1024).await;
         served(&mut other).await;
     });
 }
@@ -139,7 +163,7 @@ fn uploads_of_http2_that_nobody_reads_hold_little() {
         let addr = deaf_http2().await;
         mesh.control.set_inbound(addr.port(), inbound(DefaultPolicy::AllUnauthenticated));
         let body = Bytes::from(vec![b'x'; BODY]);
-        let before = resident();
+        let before = begin(&mesh.app.inbound(origin.addr())).await;
         let client = http2::Client::over(mesh.app.connect_inbound(addr).await).await.unwrap();
         let mut uploads = JoinSet::new();
         for _ in 0..UPLOADS {
@@ -147,7 +171,7 @@ fn uploads_of_http2_that_nobody_reads_hold_little() {
             let request = Request::post("http://app.ns/").body(http2::full(body.clone())).unwrap();
             uploads.spawn(async move { client.start(request).await.map(drop) });
         }
-        cost("HTTP/2", &mesh.app, "inbound", (UPLOADS, UPLOADS * WINDOW), before, 256 * 1024).await;
+        held("HTTP/2", &mesh.app, "inbound", (UPLOADS, UPLOADS * WINDOW), before, 256 * 1024).await;
         served(&mut other).await;
     });
 }
@@ -162,12 +186,13 @@ fn uploads_through_a_pair_that_nobody_reads_hold_little() {
         served(&mut other).await;
         let service = mesh.service(&[mesh.endpoint(deaf(vec![]).await, ProtocolHint::H2)]);
         let body = Bytes::from(vec![b'x'; BODY]);
-        let (before, dialler) = (resident(), mesh.web.outbound(service.addr));
+        let dialler = mesh.web.outbound(service.addr);
+        let before = begin(&mesh.web.outbound(honest.addr)).await;
         let mut uploads = JoinSet::new();
         for _ in 0..UPLOADS {
             uploads.spawn(upload(dialler.connect().await, body.clone()));
         }
-        cost("pair", &mesh.web, "outbound", (UPLOADS, UPLOADS * WINDOW), before, 256 * 1024).await;
+        held("pair", &mesh.web, "outbound", (UPLOADS, UPLOADS * WINDOW), before, 256 * 1024).await;
         served(&mut other).await;
     });
 }

@@ -2,11 +2,11 @@
 
 use crate::{
     harness::{Setup, eventually, soon},
-    mesh::{get, naming},
+    mesh::{Mesh, get, naming},
 };
 use http::Request;
-use weft_model::policy::inbound::DefaultPolicy;
-use weft_testkit::{control::FakeControl, http2, policy::inbound};
+use weft_model::{ProtocolHint, policy::inbound::DefaultPolicy};
+use weft_testkit::{control::FakeControl, http1, http2, policy::inbound};
 
 #[tokio::test]
 async fn inbound_requests_are_logged_when_their_response_begins() {
@@ -60,4 +60,63 @@ async fn apache_is_the_other_form_and_outbound_is_not_logged() {
     let text = log.text();
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("127.0.0.1:") && text.ends_with("] \"GET http://app.ns/ HTTP/2.0\" 200\n"), "{text}");
+}
+
+/// A connection of HTTP/1 that goes on has a line for each request, and a client of the mesh its name, whatever its proxy carries
+/// its requests on.
+#[tokio::test]
+async fn http1_and_clients_of_the_mesh_are_logged_in_both_forms() {
+    for form in ["apache", "json"] {
+        let (log, out) = crate::harness::Log::new();
+        let app = |app: Setup| app.env("LINKERD2_PROXY_ACCESS_LOG", form).access_log(out);
+        let mesh = Mesh::of(|web| web, app).await;
+        let origin = http1::Origin::start(|request| http1::Reply::ok(&request.body)).await.unwrap();
+        mesh.control.set_inbound(origin.addr().port(), inbound(DefaultPolicy::AllUnauthenticated));
+        let stranger = mesh.app.connect_inbound(origin.addr()).await;
+        let from = stranger.local_addr().unwrap().to_string();
+        let mut client = http1::Client::over(stranger);
+        for request in [
+            "POST /one?q HTTP/1.1\r\nHost: app.ns\r\nContent-Length: 5\r\n\r\nhello",
+            "GET /two HTTP/1.1\r\nHost: app.ns\r\n\r\n",
+        ] {
+            assert_eq!(soon(client.call(request)).await.unwrap().status(), Some(200));
+        }
+        for hint in [ProtocolHint::Unknown, ProtocolHint::H2] {
+            let known = mesh.service(&[mesh.endpoint(origin.addr(), hint)]);
+            let mut client = http1::Client::over(mesh.connect(&known).await);
+            let request = format!("PUT /{hint:?} HTTP/1.1\r\nHost: app.ns\r\nContent-Length: 2\r\n\r\nhi");
+            assert_eq!(soon(client.call(request)).await.unwrap().status(), Some(200), "{hint:?}");
+        }
+        eventually("the lines are written", || log.text().lines().count() >= 4).await;
+        // What each line says: of whom, of what, and how much came and went.
+        let web = mesh.web.identity();
+        let expected = [
+            ("-", "POST", "/one?q", "HTTP/1.1", ["5", "5"]),
+            ("-", "GET", "/two", "HTTP/1.1", ["", "0"]),
+            (web.as_str(), "PUT", "/Unknown", "HTTP/1.1", ["2", "2"]),
+            (web.as_str(), "PUT", "http://app.ns/H2", "HTTP/2.0", ["2", "2"]),
+        ];
+        let text = log.text();
+        assert_eq!(text.lines().count(), expected.len(), "{text}");
+        for (line, (id, method, uri, version, bytes)) in text.lines().zip(expected) {
+            let peer = if form == "apache" {
+                let (who, rest) = line.split_once(" - [").unwrap();
+                let (peer, who) = who.split_once(' ').unwrap();
+                let (timestamp, rest) = rest.split_once("] ").unwrap();
+                assert!(timestamp.ends_with('Z'), "{line}");
+                assert_eq!((who, rest), (id, &*format!("\"{method} {uri} {version}\" 200")));
+                peer.to_owned()
+            } else {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let field = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{name}: {line}")).to_owned();
+                let [client_id, host] = ["client.id", "host"].map(field);
+                assert_eq!([client_id, host], [id, "app.ns"], "{line}");
+                assert_eq!(["method", "uri", "version"].map(field), [method, uri, version], "{line}");
+                assert_eq!(["request_bytes", "response_bytes"].map(field), bytes, "{line}");
+                assert_eq!(line["status"], 200, "{line}");
+                field("client.addr")
+            };
+            assert!(if id == "-" { peer == from } else { peer.starts_with("127.0.0.1:") && peer != from }, "{line}");
+        }
+    }
 }

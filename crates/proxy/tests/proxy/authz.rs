@@ -2,10 +2,11 @@
 //! its own, which four clients ask from an address that is not loopback.
 
 use crate::{
-    harness::{LONG, elsewhere, eventually, identity, soon},
-    mesh::{Mesh, get, naming},
+    harness::{LONG, Proxy, Setup, elsewhere, eventually, identity, soon},
+    mesh::{Mesh, certified, get, naming},
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
@@ -18,6 +19,7 @@ use weft_model::{
     policy::inbound::{Authentication, Authorization, DefaultPolicy, IdentitySuffix, NetworkMatch},
 };
 use weft_testkit::{
+    control::{FakeControl, Service},
     http2,
     policy::{inbound, service},
 };
@@ -121,20 +123,22 @@ async fn known(mesh: &Mesh, addr: SocketAddr, name: &str, authorizations: Vec<Au
 }
 
 /// The status that a client gets which proves so much.
-async fn status(mesh: &Mesh, addr: SocketAddr, ip: IpAddr, proof: &str) -> u16 {
-    let tcp = mesh.app.connect_inbound_from(ip, addr).await.unwrap();
+async fn status(control: &FakeControl, app: &Proxy, addr: SocketAddr, ip: IpAddr, proof: &str) -> u16 {
+    let tcp = app.connect_inbound_from(ip, addr).await.unwrap();
     let store = match proof {
         "nothing" => None,
         "TLS without a certificate" => {
-            let (id, anchors) = (identity("web"), mesh.control.ca().anchors_pem());
+            let (id, anchors) = (identity("web"), control.ca().anchors_pem());
             Some(Store::new(anchors, id.as_str().parse().unwrap(), id).unwrap())
         }
-        name => Some(mesh.store(name)),
+        name => Some(certified(control, identity(name))),
     };
     let mut client = match store {
         None => http2::Client::over(tcp).await.unwrap(),
         Some(store) => {
-            let (stream, _) = soon(store.connect(tcp, &mesh.server(), false)).await.unwrap();
+            let id = app.identity();
+            let server = ServerTls { server_name: id.as_str().parse().unwrap(), identity: id };
+            let (stream, _) = soon(store.connect(tcp, &server, false)).await.unwrap();
             http2::Client::over(stream).await.unwrap()
         }
     };
@@ -152,7 +156,8 @@ async fn clients_are_let_in_by_network_and_proof() {
         let before = origin.seen().requests.len();
         for (proof, by) in CLIENTS.into_iter().zip(lets_in) {
             let wanted = if by.is_some() { 200 } else { 403 };
-            assert_eq!(status(&mesh, addr, ip, proof).await, wanted, "{name}: {proof}");
+            let got = status(&mesh.control, &mesh.app, addr, ip, proof).await;
+            assert_eq!(got, wanted, "{name}: {proof}");
         }
         let (let_in, refused): (Vec<_>, Vec<_>) = lets_in.into_iter().partition(Option::is_some);
         assert_eq!(origin.seen().requests.len() - before, let_in.len(), "{name}: who is refused reaches nobody");
@@ -170,6 +175,54 @@ async fn clients_are_let_in_by_network_and_proof() {
         })
         .await;
     }
+}
+
+/// What holds while the control plane says nothing: each default that a proxy may be given, and whom it lets in, in order; what is
+/// for the cluster once with the clients' address in it and once without.
+#[tokio::test]
+async fn the_default_policy_of_the_environment_lets_in_whom_it_names() {
+    use DefaultPolicy::*;
+    let control = FakeControl::start().unwrap();
+    control.stall(Service::Inbound, true);
+    let origin = naming("app").await;
+    let (addr, ip) = (origin.addr(), elsewhere());
+    let (nobody, everybody, members) = ([403; 4], [200; 4], [403, 403, 200, 200]);
+    let rows = [
+        (Deny, true, nobody),
+        (Audit, false, everybody),
+        (AllUnauthenticated, false, everybody),
+        (AllAuthenticated, false, members),
+        (ClusterUnauthenticated, true, everybody),
+        (ClusterUnauthenticated, false, nobody),
+        (ClusterAuthenticated, true, members),
+        (ClusterAuthenticated, false, nobody),
+    ];
+    assert!(DefaultPolicy::ALL.iter().all(|default| rows.iter().any(|(of_row, ..)| of_row == default)));
+    let control = &control;
+    let each = |(default, within, expected): (DefaultPolicy, bool, [u16; 4])| async move {
+        let networks = if within { format!("10.99.0.0/16,{ip}/32") } else { "10.99.0.0/16,127.0.0.0/8".to_owned() };
+        let app = Setup::new(control, "app")
+            .env("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", default.as_str())
+            .env("LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS", networks)
+            .ready()
+            .await;
+        let what = format!("{} with the clients {}", default.as_str(), if within { "inside" } else { "outside" });
+        let mut got = vec![];
+        for proof in CLIENTS {
+            got.push(status(control, &app, addr, ip, proof).await);
+        }
+        assert_eq!(got, expected, "{what}");
+        // Who comes over loopback is let in by none of them.
+        assert_eq!(status(control, &app, addr, Ipv4Addr::LOCALHOST.into(), CLIENTS[0]).await, 200, "{what}");
+        let let_in = expected.iter().filter(|status| **status == 200).count();
+        app.reaches("inbound_http_authz_deny_total{", (4 - let_in) as f64).await;
+        app.reaches("inbound_http_authz_allow_total{", (let_in + 1) as f64).await;
+        let by = format!("authz_group=\"\",authz_kind=\"default\",authz_name=\"{}\"", default.as_str());
+        assert_eq!(app.metric_has(&by), let_in > 0, "{what}");
+        assert!(app.metric_has(&format!("srv_kind=\"default\",srv_name=\"{}\"", default.as_str())), "{what}");
+    };
+    futures_util::stream::iter(rows).for_each_concurrent(4, each).await;
+    assert_eq!(control.open(Service::Inbound), 0, "nothing was answered");
 }
 
 /// A client whose certificate has several names is the first of them, also where another one would be let in; of a server's any

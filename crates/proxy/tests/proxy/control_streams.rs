@@ -17,18 +17,18 @@ use weft_testkit::{
     policy::{detect, forward, inbound, opaque, service},
 };
 
-/// Terminates TLS in front of `control`, as the control plane's own proxy does, on an address that is not loopback.
-async fn front(control: &FakeControl) -> (SocketAddr, Identity) {
+/// Terminates TLS in front of `server`, as the own proxy of a control plane or a collector does, on an address that is not loopback.
+pub(crate) async fn front(control: &FakeControl, server: SocketAddr) -> (SocketAddr, Identity) {
     let id = Identity::of_service_account("linkerd-destination", "linkerd", "linkerd", "cluster.local").unwrap();
     let store = certified(control, id.clone());
     let listener = TcpListener::bind((elsewhere(), 0)).await.unwrap();
-    let (addr, control) = (listener.local_addr().unwrap(), control.addr());
+    let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((accepted, _)) = listener.accept().await {
             let store = store.clone();
             tokio::spawn(async move {
                 let (mut tls, _) = store.accept(accepted, bytes::Bytes::new(), false).await.unwrap();
-                let mut plain = TcpStream::connect(control).await?;
+                let mut plain = TcpStream::connect(server).await?;
                 tokio::io::copy_bidirectional(&mut tls, &mut plain).await
             });
         }
@@ -39,7 +39,7 @@ async fn front(control: &FakeControl) -> (SocketAddr, Identity) {
 #[tokio::test]
 async fn a_watch_is_opened_again_after_its_lifetime() {
     let control = FakeControl::start().unwrap();
-    let (front, id) = front(&control).await;
+    let (front, id) = front(&control, control.addr()).await;
     let target: SocketAddr = "10.0.0.9:80".parse().unwrap();
     control.set_outbound(target, detect(service("ns", "app", 80), forward(weft_model::Endpoint::plain(target))));
     let setup = |limit: &str, value: &str| {

@@ -11,9 +11,9 @@ use std::{
 };
 use tokio::io::AsyncWriteExt;
 use weft_model::{
-    ClientPolicy, Endpoint, Profile, ProtocolHint,
+    ClientPolicy, Endpoint, Profile, ProtocolHint, ServerPolicy,
     policy::{
-        inbound::{DefaultPolicy, ServerProtocol},
+        inbound::{DefaultPolicy, RateLimit, ServerProtocol},
         outbound::ClientProtocol,
         route::{GrpcMatch, GrpcRoute},
     },
@@ -50,8 +50,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("outbound_http_route_retry_", "a_server_sees_what_the_policy_asks_for_and_no_more"),
     ("outbound_grpc_route_retry_", "grpc_is_asked_again_by_its_codes"),
     ("route_retryable_total", "the_profile_says_what_is_tried_again"),
-    ("inbound_http_local_ratelimit_total", "workers_share_a_limit"),
-    ("inbound_tcp_authz_terminate_total", "a_policy_that_denies_later_ends_open_connections"),
     ("inbound_grpc_", "http_and_grpc_are_told_apart_by_the_policy"),
     ("inbound_http_errors_total", "an_application_that_is_not_there_is_a_502"),
     ("inbound_tcp_errors_total", "silence_on_a_detected_port_is_closed"),
@@ -118,7 +116,8 @@ fn table() -> Vec<Family> {
     table.counter("inbound_tcp_authz_allow_total", &format!("{SERVER},{AUTHZ},{TARGET},TLS"), Here);
     table.counter("inbound_tcp_authz_deny_total", &format!("{SERVER},{TARGET},TLS"), Here);
     table.counter("inbound_tcp_authz_terminate_total", &format!("{SERVER},{TARGET},TLS"), Here);
-    table.counter("inbound_http_local_ratelimit_total", "", Here);
+    let limited = format!("{on_server},ratelimit_group,ratelimit_kind,ratelimit_name,ratelimit_scope");
+    table.counter("inbound_http_local_ratelimit_total", &limited, Here);
     table.counter("inbound_http_errors_total", "error", Here);
     table.counter("inbound_tcp_errors_total", "error", Here);
     table.counter("inbound_tcp_detect_http_results_total", &format!("result,{SERVER}"), Here);
@@ -345,7 +344,7 @@ async fn traffic(mesh: &Mesh) {
     strangers(mesh).await;
 }
 
-/// Who is outside the mesh: let in, kept out, and without a route.
+/// Who is outside the mesh: let in, kept out, without a route, too often there, and no longer let in.
 async fn strangers(mesh: &Mesh) {
     let request = "GET / HTTP/1.1\r\nHost: app.ns\r\nConnection: close\r\n\r\n";
     for (policy, status, counted) in [
@@ -361,6 +360,18 @@ async fn strangers(mesh: &Mesh) {
             },
             404,
             "inbound_http_route_not_found_total{",
+        ),
+        (
+            {
+                let mut policy = inbound(DefaultPolicy::AllUnauthenticated);
+                if let ServerProtocol::Detect { rate_limit, .. } = &mut policy.protocol {
+                    let meta = service("ns", "limit", 0);
+                    *rate_limit = Some(RateLimit { meta, total: Some(1), identity: None, overrides: vec![] });
+                }
+                policy
+            },
+            429,
+            "inbound_http_local_ratelimit_total{",
         ),
     ] {
         let origin = http1::Origin::start(|_| http1::Reply::ok("one")).await.unwrap();
@@ -379,10 +390,14 @@ async fn strangers(mesh: &Mesh) {
         .await;
         mesh.app.at_least(counted, before + 1.0).await;
     }
-    let mut closed = inbound(DefaultPolicy::Deny);
-    closed.protocol = ServerProtocol::Opaque;
     let (shout, _shouting) = shouting(Ipv4Addr::LOCALHOST.into()).await;
-    mesh.control.set_inbound(shout.port(), closed);
+    let bytes = |default| ServerPolicy { protocol: ServerProtocol::Opaque, ..inbound(default) };
+    mesh.control.set_inbound(shout.port(), bytes(DefaultPolicy::AllUnauthenticated));
+    let mut open = mesh.app.connect_inbound_from(elsewhere(), shout).await.unwrap();
+    open.write_all(b"abc").await.unwrap();
+    soon(tokio::io::AsyncReadExt::read_exact(&mut open, &mut [0; 6])).await.unwrap();
+    mesh.control.set_inbound(shout.port(), bytes(DefaultPolicy::Deny));
+    mesh.app.at_least("inbound_tcp_authz_terminate_total{", 1.0).await;
     soon(async {
         while mesh.app.metric("inbound_tcp_authz_deny_total{") == 0.0 {
             let Ok(mut tcp) = mesh.app.connect_inbound_from(elsewhere(), shout).await else { continue };

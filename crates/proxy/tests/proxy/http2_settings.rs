@@ -12,22 +12,26 @@ use weft_model::{
 };
 use weft_testkit::{frames::PREFACE, http2};
 
-const DATA: u8 = 0;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// A frame as it is on the wire.
 #[derive(Debug)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
-async fn read(tcp: &mut TcpStream) -> std::io::Result<Frame> {
+pub(crate) async fn read(tcp: &mut TcpStream) -> std::io::Result<Frame> {
     let mut head = [0; 9];
     soon(tcp.read_exact(&mut head)).await?;
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -37,7 +41,7 @@ async fn read(tcp: &mut TcpStream) -> std::io::Result<Frame> {
     Ok(Frame { kind: head[3], flags: head[4], stream, payload })
 }
 
-async fn write(tcp: &mut TcpStream, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+pub(crate) async fn write(tcp: &mut TcpStream, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     tcp.write_all(&[&head, payload].concat()).await.unwrap();
@@ -199,6 +203,64 @@ async fn the_send_buffer_bounds_what_waits() {
     assert!(largest <= 1000, "{largest}");
 }
 
+/// The next frame of that kind.
+pub(crate) async fn until(tcp: &mut TcpStream, kind: u8) -> Frame {
+    loop {
+        let frame = read(tcp).await.unwrap();
+        if frame.kind == kind {
+            return frame;
+        }
+    }
+}
+
+/// What was announced holds: one stream more than may be open is refused, and has room once another one has ended; a head that is
+/// too large goes nowhere.
+#[tokio::test]
+async fn what_is_announced_holds() {
+    const REFUSED_STREAM: u32 = 7;
+    let limits = |direction: &str| {
+        [("MAX_CONCURRENT_STREAMS", "7"), ("MAX_HEADER_LIST_SIZE", "9000")]
+            .map(|(name, value)| (format!("LINKERD2_PROXY_{direction}_SERVER_HTTP2_{name}"), value))
+    };
+    let (web, app) = (limits("OUTBOUND"), limits("INBOUND"));
+    let (web, app) = (web.each_ref().map(|(n, v)| (n.as_str(), *v)), app.each_ref().map(|(n, v)| (n.as_str(), *v)));
+    let mesh = Mesh::with(&web, &app).await;
+    let origin = crate::mesh::naming("app").await;
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    for (way, dialler) in [("outbound", mesh.web.outbound(service.addr)), ("inbound", mesh.app.inbound(origin.addr()))]
+    {
+        let mut tcp = dialler.connect().await;
+        tcp.write_all(PREFACE).await.unwrap();
+        write(&mut tcp, SETTINGS, 0, 0, &[]).await;
+        // Requests whose bodies do not come: POST, http, "/", and an authority, without a table.
+        let head = [&[0x83, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+        for n in 0..8 {
+            write(&mut tcp, HEADERS, END_HEADERS, 2 * n + 1, &head).await;
+        }
+        let reset = until(&mut tcp, RST_STREAM).await;
+        let code = u32::from_be_bytes(reset.payload.try_into().unwrap());
+        assert_eq!((reset.stream, code), (15, REFUSED_STREAM), "{way}");
+        write(&mut tcp, DATA, END_STREAM, 1, &[]).await;
+        assert_eq!(until(&mut tcp, HEADERS).await.stream, 1, "{way}");
+        while until(&mut tcp, DATA).await.flags & END_STREAM == 0 {}
+        write(&mut tcp, HEADERS, END_HEADERS, 17, &head).await;
+        write(&mut tcp, DATA, END_STREAM, 17, &[]).await;
+        assert_eq!(until(&mut tcp, HEADERS).await.stream, 17, "{way}");
+        drop(tcp);
+
+        let before = origin.seen().requests.len();
+        let mut client = http2::Client::over(dialler.connect().await).await.unwrap();
+        let with = |bytes: usize| {
+            let request = http::Request::get("http://app.ns/").header("x-large", "x".repeat(bytes));
+            request.body(http2::full("")).unwrap()
+        };
+        assert_eq!(soon(client.call(with(8_000))).await.unwrap().head.status, 200, "{way}");
+        let refused = soon(client.call(with(9_100))).await.map(|answer| answer.head.status.as_u16());
+        assert!(refused.as_ref().is_ok_and(|status| *status == 431), "{way}: {refused:?}");
+        assert_eq!(origin.seen().requests.len(), before + 1, "{way}: it went nowhere");
+    }
+}
+
 /// More streams that are reset before they are looked at than allowed end the connection.
 #[tokio::test]
 async fn pending_resets_are_bounded() {
@@ -229,40 +291,33 @@ async fn pending_resets_are_bounded() {
     assert_eq!(code, 11, "ENHANCE_YOUR_CALM");
 }
 
-/// Sends a body as fast as the windows allow, answers pings after `rtt`, and returns the largest window that streams are given.
-async fn upload(tcp: &mut TcpStream, bytes: usize, rtt: Duration) -> u32 {
-    tcp.write_all(PREFACE).await.unwrap();
-    write(tcp, SETTINGS, 0, 0, &[]).await;
-    // POST, http, "/", and an authority, without a table.
-    let head = [&[0x83, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
-    write(tcp, 1, 4, 1, &head).await;
-    let (mut connection, mut stream, mut initial) = (65_535i64, 65_535i64, 65_535i64);
-    let (mut left, mut largest) = (bytes, 0);
-    while left > 0 {
-        while connection > 0 && stream > 0 && left > 0 {
-            let n = left.min(16_384).min(usize::try_from(connection.min(stream)).unwrap());
-            write(tcp, DATA, u8::from(n == left), 1, &vec![7; n]).await;
-            left -= n;
-            connection -= i64::try_from(n).unwrap();
-            stream -= i64::try_from(n).unwrap();
-        }
-        if left == 0 {
-            break;
-        }
-        let frame = read(tcp).await.unwrap();
+/// What a peer may send: of the connection, of its stream, and by the settings.
+pub(crate) struct Windows {
+    connection: i64,
+    stream: i64,
+    initial: i64,
+    /// That streams were given.
+    largest: u32,
+}
+
+impl Windows {
+    pub(crate) const FIRST: Self = Self { connection: 65_535, stream: 65_535, initial: 65_535, largest: 0 };
+
+    /// Takes note of a frame, and answers it: pings after `rtt`.
+    pub(crate) async fn heed(&mut self, tcp: &mut TcpStream, frame: Frame, rtt: Duration) {
         match (frame.kind, frame.flags) {
             (SETTINGS, 0) => {
                 for pair in frame.payload.chunks(6).filter(|p| p[..2] == INITIAL_WINDOW_SIZE.to_be_bytes()) {
                     let size = u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]);
-                    stream += i64::from(size) - initial;
-                    initial = i64::from(size);
-                    largest = largest.max(size);
+                    self.stream += i64::from(size) - self.initial;
+                    self.initial = i64::from(size);
+                    self.largest = self.largest.max(size);
                 }
                 write(tcp, SETTINGS, 1, 0, &[]).await;
             }
             (WINDOW_UPDATE, _) => {
                 let more = i64::from(u32::from_be_bytes(frame.payload.try_into().unwrap()));
-                if frame.stream == 0 { connection += more } else { stream += more }
+                if frame.stream == 0 { self.connection += more } else { self.stream += more }
             }
             (PING, 0) => {
                 tokio::time::sleep(rtt).await;
@@ -271,10 +326,39 @@ async fn upload(tcp: &mut TcpStream, bytes: usize, rtt: Duration) -> u32 {
             _ => {}
         }
     }
-    largest
+
+    /// Sends a body on stream 1 as fast as is allowed, answers pings after `rtt`, and returns the largest window that streams were given.
+    pub(crate) async fn fill(mut self, tcp: &mut TcpStream, bytes: usize, rtt: Duration) -> u32 {
+        let mut left = bytes;
+        loop {
+            while self.connection > 0 && self.stream > 0 && left > 0 {
+                let n = left.min(16_384).min(usize::try_from(self.connection.min(self.stream)).unwrap());
+                write(tcp, DATA, u8::from(n == left), 1, &vec![7; n]).await;
+                left -= n;
+                self.connection -= i64::try_from(n).unwrap();
+                self.stream -= i64::try_from(n).unwrap();
+            }
+            if left == 0 {
+                return self.largest;
+            }
+            let frame = read(tcp).await.unwrap();
+            self.heed(tcp, frame, rtt).await;
+        }
+    }
 }
 
-const ATTEMPTS: usize = 20;
+/// A client's body.
+async fn upload(tcp: &mut TcpStream, bytes: usize, rtt: Duration) -> u32 {
+    tcp.write_all(PREFACE).await.unwrap();
+    write(tcp, SETTINGS, 0, 0, &[]).await;
+    // POST, http, "/", and an authority, without a table.
+    let head = [&[0x83, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+    write(tcp, HEADERS, END_HEADERS, 1, &head).await;
+    Windows::FIRST.fill(tcp, bytes, rtt).await
+}
+
+/// On a busy machine a transfer may be too slow for a larger window.
+pub(crate) const ATTEMPTS: usize = 20;
 
 /// Windows follow the speed where that is asked for, on either side, and stay where it is not.
 #[tokio::test]
@@ -287,7 +371,6 @@ async fn windows_grow_with_the_speed() {
         let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
         for outbound in [true, false] {
             let mut largest = 0;
-            // On a busy machine an upload may be too slow for a larger window.
             for _ in 0..if grows { ATTEMPTS } else { 1 } {
                 let mut tcp =
                     if outbound { mesh.connect(&service).await } else { mesh.app.connect_inbound(origin.addr()).await };

@@ -14,7 +14,11 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-use weft_model::{Endpoint, Profile, policy::inbound::DefaultPolicy};
+use weft_model::{
+    Endpoint, Profile,
+    policy::inbound::DefaultPolicy,
+    profile::{ProfileRoute, RequestMatch, ResponseClass, ResponseMatch},
+};
 use weft_testkit::{
     control::Target,
     http1, http2,
@@ -118,30 +122,104 @@ async fn loops_and_foreign_names_are_refused() {
     let mesh = mesh().await;
     let origin = naming("far").await;
     far(&mesh, Endpoint::plain(origin.addr()), false);
-    let ask = async |stream: Stream, name: &str, forwarded: &str| {
+    // Once as it is and once as a call of gRPC: the status, the status of gRPC, and why.
+    let ask = async |who: &str, name: &str, forwarded: &str| {
+        let stream = peer_at(&mesh, who, mesh.app.addrs().inbound).await;
         let stream = named(stream, name, Some(SessionProtocol::Http2)).await;
         let mut http = http2::Client::over(stream).await.unwrap();
-        let request = Request::get("http://far.east/").header("forwarded", forwarded).body(http2::full("")).unwrap();
-        let answer = soon(http.call(request)).await.unwrap();
-        let why = answer.head.headers.get("l5d-proxy-error").map(|v| v.to_str().unwrap().to_owned());
-        (answer.head.status.as_u16(), why.unwrap_or_default())
+        let mut told = vec![];
+        for content in ["text/plain", "application/grpc"] {
+            let request =
+                Request::post("http://far.east/a.B/C").header("forwarded", forwarded).header("content-type", content);
+            let answer = soon(http.call(request.body(http2::full("")).unwrap())).await.unwrap();
+            let header = |name: &str| answer.head.headers.get(name).map(|v| v.to_str().unwrap().to_owned());
+            let grpc = header("grpc-status");
+            told.push((answer.head.status.as_u16(), grpc, header("l5d-proxy-error").unwrap_or_default()));
+        }
+        told
+    };
+    let is_refused = |told: &[(u16, Option<String>, String)], status: u16, grpc: &str, why: &str| {
+        let [http, call] = told else { panic!("{told:?}") };
+        assert!((http.0, http.1.as_deref()) == (status, None) && http.2.ends_with(why), "{told:?}");
+        assert!((call.0, call.1.as_deref()) == (200, Some(grpc)) && call.2.ends_with(why), "{told:?}");
     };
     let target = "far.ns.svc.cluster.local";
-    assert_eq!(ask(peer(&mesh).await, target, "for=1").await.0, 200);
+    assert_eq!(ask("peer", target, "for=1").await[0].0, 200);
     let own = mesh.app.identity();
-    let (status, why) = ask(peer(&mesh).await, target, &format!("by={own};for=x, for=2")).await;
-    assert!(status == 508 && why.ends_with("[LOOP]"), "{status} {why}");
-    let (status, why) = ask(peer_at(&mesh, "app", mesh.app.addrs().inbound).await, target, "for=1").await;
-    assert!(status == 508 && why.ends_with("[LOOP]"), "{status} {why}");
+    is_refused(&ask("peer", target, &format!("by={own};for=x, for=2")).await, 508, "10", "[LOOP]");
+    is_refused(&ask("app", target, "for=1").await, 508, "10", "[LOOP]");
     for foreign in ["far.example", "evilsvc.cluster.local"] {
-        let (status, why) = ask(peer(&mesh).await, foreign, "for=1").await;
-        assert!(status == 404 && why.ends_with("[GATEWAY_DOMAIN_INVALID]"), "{foreign}: {status} {why}");
+        is_refused(&ask("peer", foreign, "for=1").await, 404, "5", "[GATEWAY_DOMAIN_INVALID]");
     }
-    let (status, why) = ask(peer(&mesh).await, "nobody.ns.svc.cluster.local", "for=1").await;
-    assert!(status == 404 && why.ends_with("has no profile [GATEWAY_DOMAIN_INVALID]"), "{status} {why}");
-    assert_eq!(origin.seen().requests.len(), 1);
-    mesh.app.reaches("inbound_http_errors_total{error=\"gateway loop\"}", 2.0).await;
-    mesh.app.reaches("inbound_http_errors_total{error=\"gateway domain invalid\"}", 3.0).await;
+    let unknown = ask("peer", "nobody.ns.svc.cluster.local", "for=1").await;
+    is_refused(&unknown, 404, "5", "has no profile [GATEWAY_DOMAIN_INVALID]");
+    assert_eq!(origin.seen().requests.len(), 2);
+    mesh.app.reaches("inbound_http_errors_total{error=\"gateway loop\"}", 4.0).await;
+    mesh.app.reaches("inbound_http_errors_total{error=\"gateway domain invalid\"}", 6.0).await;
+}
+
+/// A profile that routes takes precedence over the policy of the name, as on the way out; one that only has an endpoint is followed
+/// where there is no policy.
+#[tokio::test]
+async fn a_profile_of_the_name_is_followed() {
+    let mesh = mesh().await;
+    let origin = naming("far").await;
+    far(&mesh, Endpoint::plain(origin.addr()), false);
+    let route = ProfileRoute {
+        matches: RequestMatch::All(vec![]),
+        response_classes: vec![ResponseClass { matches: ResponseMatch::Status(200..=200), failure: true }],
+        labels: [("route".to_owned(), "all".to_owned())].into(),
+        retryable: false,
+        timeout: None,
+    };
+    let name = "far.ns.svc.cluster.local".parse().ok();
+    mesh.control.set_profile(TARGET, Profile { name, routes: vec![route], ..Profile::default() });
+    let stream = named(peer(&mesh).await, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+    let mut http = http2::Client::over(stream).await.unwrap();
+    let request = || Request::get("http://far.east/").body(http2::full("")).unwrap();
+    assert_eq!(&soon(http.call(request())).await.unwrap().body[..], b"far");
+    let seen = origin.seen().requests[0].headers.clone();
+    assert_eq!(seen["l5d-dst-canonical"], TARGET);
+    assert!(seen["forwarded"].to_str().unwrap().ends_with("host=far.east;proto=https"), "{seen:?}");
+    let labels = format!("{{direction=\"outbound\",dst=\"{TARGET}\",rt_route=\"all\"");
+    let failed = format!("route_response_total{labels},status_code=\"200\",classification=\"failure\"}}");
+    mesh.app.reaches(&failed, 1.0).await;
+    assert_eq!(mesh.app.metric(&format!("route_request_total{labels}")), 1.0);
+    assert_eq!(mesh.app.metric("outbound_http_route_"), 0.0, "no route of the policy");
+
+    // A pod of a StatefulSet by its name: no policy is about it.
+    let pod = naming("pod").await;
+    let (bytes, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    for (name, addr) in [("pod-0", pod.addr()), ("pod-1", bytes)] {
+        let name = format!("{name}.far.ns.svc.cluster.local");
+        let endpoint = Some(Endpoint::plain(addr));
+        let profile = Profile { name: name.parse().ok(), endpoint, ..Profile::default() };
+        mesh.control.set_profile(format!("{name}:80"), profile);
+    }
+    let stream = named(peer(&mesh).await, "pod-0.far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+    let mut http = http2::Client::over(stream).await.unwrap();
+    assert_eq!(&soon(http.call(request())).await.unwrap().body[..], b"pod");
+    let mut stream = named(peer(&mesh).await, "pod-1.far.ns.svc.cluster.local", None).await;
+    stream.write_all(b"abc").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer, "hello\nABCbye\n");
+
+    // Beside a policy an endpoint alone says nothing.
+    let name = "far.ns.svc.cluster.local".parse().ok();
+    let endpoint = Some(Endpoint::plain(pod.addr()));
+    mesh.control.set_profile(TARGET, Profile { name, endpoint, ..Profile::default() });
+    let policys = "outbound_http_route_request_statuses_total{parent_group=\"core\",parent_kind=\"Service\",\
+                   parent_namespace=\"ns\",parent_name=\"far\"";
+    let stream = named(peer(&mesh).await, "far.ns.svc.cluster.local", Some(SessionProtocol::Http2)).await;
+    let mut http = http2::Client::over(stream).await.unwrap();
+    let start = Instant::now();
+    while mesh.app.metric(policys) == 0.0 {
+        assert_eq!(&soon(http.call(request())).await.unwrap().body[..], b"far");
+        assert!(start.elapsed() < crate::harness::LONG, "the profile never comes");
+    }
+    server.abort();
 }
 
 /// Peers keep their connections: what is refused may be let in, or found, by the next request of the same one.

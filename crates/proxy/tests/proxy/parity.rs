@@ -2,19 +2,21 @@
 
 use crate::{
     harness::{eventually, soon},
+    http2_settings::{GOAWAY, HEADERS, RST_STREAM, SETTINGS, read, write},
     mesh::{Mesh, Service, get, naming},
 };
 use h2::Reason;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{io::AsyncReadExt, net::TcpListener, sync::watch, task::JoinHandle};
 use weft_model::{
     Endpoint, ProtocolHint,
     policy::outbound::{Backend, BackendKind},
 };
 use weft_testkit::{
     control::Call,
+    frames::PREFACE,
     http2,
     policy::{detect, forward, service},
 };
@@ -52,44 +54,71 @@ async fn a_backend_without_a_kind_is_a_502() {
     assert!(answer.head.headers["l5d-proxy-error"].to_str().unwrap().ends_with("[BACKEND_INVALID]"));
 }
 
+/// How an endpoint ends a stream.
+#[derive(Clone, Copy)]
+enum Ends {
+    Reset(Reason),
+    /// With a GOAWAY that says that nothing was looked at, on a connection that stays open.
+    Goodbye,
+    /// With its connection, and not a word.
+    Cut,
+}
+
+/// A server that ends every request so once it is there.
+async fn ending(how: Ends) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                soon(tcp.read_exact(&mut [0; PREFACE.len()])).await.unwrap();
+                write(&mut tcp, SETTINGS, 0, 0, &[]).await;
+                while let Ok(frame) = read(&mut tcp).await {
+                    match how {
+                        _ if frame.kind != HEADERS => {}
+                        Ends::Reset(reason) => {
+                            write(&mut tcp, RST_STREAM, 0, frame.stream, &u32::from(reason).to_be_bytes()).await;
+                        }
+                        Ends::Goodbye => {
+                            let code = u32::from(Reason::PROTOCOL_ERROR).to_be_bytes();
+                            write(&mut tcp, GOAWAY, 0, 0, &[[0; 4], code].concat()).await;
+                        }
+                        Ends::Cut => return tcp.set_zero_linger().unwrap(),
+                    }
+                }
+            });
+        }
+    });
+    (addr, task)
+}
+
 /// How an endpoint ends a stream stands in the metrics of its route.
 #[tokio::test]
 async fn how_a_stream_ended_is_a_label_of_its_route() {
     let mesh = Mesh::start().await;
-    // Who says goodbye may be gone by the time that the last attempt is made.
-    for (how, labels_of) in [
-        (Some(Reason::INTERNAL_ERROR), &["RESET"][..]),
-        (Some(Reason::CANCEL), &["CANCEL"]),
-        (Some(Reason::ENHANCE_YOUR_CALM), &["ENHANCE_YOUR_CALM"]),
-        (None, &["GO_AWAY", "IO"]),
+    for (how, label) in [
+        (Ends::Reset(Reason::INTERNAL_ERROR), "RESET"),
+        (Ends::Reset(Reason::CANCEL), "CANCEL"),
+        (Ends::Reset(Reason::ENHANCE_YOUR_CALM), "ENHANCE_YOUR_CALM"),
+        (Ends::Reset(Reason::REFUSED_STREAM), "REFUSED"),
+        (Ends::Goodbye, "GO_AWAY"),
+        (Ends::Cut, "IO"),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(tcp).await.unwrap();
-                    while let Some(Ok((_, mut respond))) = connection.accept().await {
-                        match how {
-                            Some(reason) => respond.send_reset(reason),
-                            None => connection.abrupt_shutdown(Reason::PROTOCOL_ERROR),
-                        }
-                    }
-                });
-            }
-        });
-        let (known, meta) = (Service::new(), service("ns", "app", 80));
+        let (addr, server) = ending(how).await;
+        let (known, meta) = (Service::new(), service("ns", label, 80));
         mesh.control.set_outbound(known.addr, detect(meta, forward(Endpoint::plain(addr))));
         // What was not looked at is asked for once more; that it fails is all that counts here.
         let _ = soon(mesh.http2(&known).await.call(get())).await;
-        let labels = "parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",parent_name=\"app\",\
-             parent_port=\"80\",parent_section_name=\"\",route_group=\"\",route_kind=\"default\",route_namespace=\"\",\
-             route_name=\"http\",hostname=\"\",http_status=\"\"";
-        let series = |label: &str| format!("outbound_http_route_request_statuses_total{{{labels},error=\"{label}\"}}");
-        eventually(&labels_of.join(" or "), || {
-            labels_of.iter().map(|label| mesh.web.metric(&series(label))).sum::<f64>() >= 1.0
-        })
-        .await;
+        let series = |error: &str| {
+            format!(
+                "outbound_http_route_request_statuses_total{{parent_group=\"core\",parent_kind=\"Service\",\
+                 parent_namespace=\"ns\",parent_name=\"{label}\",parent_port=\"80\",parent_section_name=\"\",\
+                 route_group=\"\",route_kind=\"default\",route_namespace=\"\",route_name=\"http\",hostname=\"\",\
+                 http_status=\"\"{error}"
+            )
+        };
+        mesh.web.reaches(&series(&format!(",error=\"{label}\"}}")), 1.0).await;
+        assert_eq!(mesh.web.metric(&series("")), 1.0, "{label} alone");
         server.abort();
     }
 }

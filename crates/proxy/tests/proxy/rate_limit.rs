@@ -62,7 +62,7 @@ async fn mesh() -> (Mesh, Time) {
 }
 
 /// Publishes the policy and waits until `app`'s proxy has it: its server's name shows in the metrics of a request.
-async fn known(mesh: &Mesh, port: u16, mut policy: ServerPolicy, name: &str) {
+pub(crate) async fn known(mesh: &Mesh, port: u16, mut policy: ServerPolicy, name: &str) {
     policy.meta = service("ns", name, 0);
     mesh.control.set_inbound(port, policy);
     let start = Instant::now();

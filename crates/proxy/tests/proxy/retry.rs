@@ -2,10 +2,10 @@
 
 use crate::{
     harness::{eventually, soon},
-    mesh::{Mesh, Service},
+    mesh::{Mesh, Service, get},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use std::{
     ops::RangeInclusive,
     sync::{
@@ -14,6 +14,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::Notify;
 use weft_model::{
     ProtocolHint,
     policy::{
@@ -23,7 +24,7 @@ use weft_model::{
 };
 use weft_testkit::{
     http1, http2,
-    policy::{balance, detect, service},
+    policy::{balance, detect, grpc_routes, service},
 };
 
 const ROUTE: &str = "parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",parent_name=\"app\",\
@@ -276,6 +277,46 @@ async fn grpc_is_asked_again_by_its_codes() {
     assert_eq!((counted("requests"), counted("successes")), (2.0, 1.0));
 }
 
+/// Where nobody is ready to be asked again the application gets the answer that there is.
+#[tokio::test]
+async fn who_is_gone_by_then_is_not_asked_again() {
+    let mesh = Mesh::start().await;
+    let gone = Arc::new(Notify::new());
+    let wait = Arc::clone(&gone);
+    let origin = http2::Origin::start(move |_| {
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.notified().await;
+            Ok(Response::builder().status(503).body(http2::full("busy"))?)
+        }
+    })
+    .await
+    .unwrap();
+    let [one, two] = [(); 2].map(|()| mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]));
+    ask(&mesh, &one, |rule| {
+        let backend = |known: &Service| {
+            let backend = balance(service("ns", "app", 80), known.target.parse().unwrap());
+            (RouteBackend { backend, filters: vec![] }, 1)
+        };
+        rule.backends = Distribution::RandomAvailable(vec![backend(&one), backend(&two)]);
+        rule.retry = Some(on(503..=503, 3));
+    });
+    let mut client = mesh.http2(&one).await;
+    let call = tokio::spawn(async move { client.call(get()).await });
+    origin.saw(|seen| seen.requests.len() == 1).await.unwrap();
+    mesh.control.set_endpoints(&one.target, vec![]);
+    mesh.control.set_endpoints(&two.target, vec![]);
+    for op in ["Add", "Remove"] {
+        mesh.web.reaches(&format!("outbound_http_balancer_p2c_updates_total{{op=\"{op}\""), 2.0).await;
+    }
+    gone.notify_one();
+    let answer = soon(call).await.unwrap().unwrap();
+    assert_eq!((answer.head.status.as_u16(), &answer.body[..]), (503, &b"busy"[..]));
+    assert_eq!(origin.seen().requests.len(), 1);
+    assert_eq!((counted(&mesh, "overflow"), counted(&mesh, "requests")), (1.0, 0.0));
+    assert_eq!((counted(&mesh, "successes"), counted(&mesh, "limit_exceeded")), (0.0, 0.0));
+}
+
 #[tokio::test]
 async fn the_application_asks_by_headers_where_it_may() {
     const ASKED: &str = "l5d-retry-http: 503\r\nl5d-retry-limit: 2\r\nl5d-retry-grpc: internal\r\nl5d-retry-timeout: 10s\r\n\
@@ -301,6 +342,51 @@ async fn the_application_asks_by_headers_where_it_may() {
             }
         }
     }
+}
+
+/// The same of a call of gRPC: by the names of the codes, once if it says no more.
+#[tokio::test]
+async fn the_application_asks_by_the_names_of_codes() {
+    let mesh = Mesh::start().await;
+    let origin = http2::Origin::start(|request| async move {
+        let code: HeaderValue = request.uri().path().rsplit_once('/').map(|(_, code)| code.parse()).unwrap()?;
+        http2::complete((), request.into_body()).await?;
+        let trailers = HeaderMap::from_iter([("grpc-status".parse()?, code)]);
+        let response = Response::builder().header("content-type", "application/grpc");
+        Ok(response.body(http2::with_trailers("", trailers))?)
+    })
+    .await
+    .unwrap();
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let meta = service("ns", "app", 80);
+    let mut routes = grpc_routes(balance(meta.clone(), known.target.parse().unwrap()));
+    routes[0].rules[0].does.allow_l5d_headers = true;
+    let protocol = ClientProtocol::Grpc { routes, breaker: None };
+    mesh.control.set_outbound(known.addr, weft_model::ClientPolicy { meta, protocol });
+    let mut client = mesh.http2(&known).await;
+    for (asked, limit, code, attempts) in [
+        ("internal", None, "13", 2),
+        ("internal", None, "14", 1),
+        ("unavailable,internal", Some("2"), "14", 3),
+        ("cancelled,deadline-exceeded,resource-exhausted", Some("2"), "8", 3),
+        ("what is that", Some("2"), "13", 1),
+    ] {
+        let before = origin.seen().requests.len();
+        let mut request = Request::post(format!("http://app.ns/a.B/{code}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("l5d-retry-grpc", asked);
+        if let Some(limit) = limit {
+            request = request.header("l5d-retry-limit", limit);
+        }
+        let response = soon(client.call(request.body(http2::full("\0\0\0\0\0")).unwrap())).await.unwrap();
+        assert_eq!(response.trailers.unwrap()["grpc-status"], code, "{asked}");
+        let requests = origin.seen().requests.split_off(before);
+        assert_eq!(requests.len(), attempts, "{asked}: {code}");
+        assert!(requests.iter().all(|seen| !seen.headers.contains_key("l5d-retry-grpc")), "{asked}");
+    }
+    let counted = |what: &str| mesh.web.metric(&format!("outbound_grpc_route_retry_{what}_total{{"));
+    assert_eq!((counted("requests"), counted("limit_exceeded"), counted("successes")), (5.0, 3.0, 0.0));
 }
 
 #[tokio::test]

@@ -33,7 +33,11 @@ fn addr(proxy: &Proxy) -> SocketAddr {
 }
 
 pub(crate) async fn observe(proxy: &Proxy, limit: u32, matches: Match) -> Incoming<Event> {
-    let channel = Endpoint::from_shared(format!("http://{}", addr(proxy))).unwrap().connect().await.unwrap();
+    observe_at(addr(proxy), limit, matches).await
+}
+
+pub(crate) async fn observe_at(server: SocketAddr, limit: u32, matches: Match) -> Incoming<Event> {
+    let channel = Endpoint::from_shared(format!("http://{server}")).unwrap().connect().await.unwrap();
     let observation = Observation { limit, matches, headers: true };
     soon(Client::new(channel).observe(&observation)).await.unwrap()
 }
@@ -124,6 +128,70 @@ async fn only_what_was_asked_for_is_shown_and_only_as_much() {
     }
     assert_eq!(paths, ["/b1", "/b2"]);
     assert!(tokio::time::timeout(Duration::from_millis(50), none.next()).await.is_err(), "nothing fits");
+}
+
+/// For a request for `/a?b` of `app.ns` from `client` to `server`: a match of each kind that takes it, and one that does not.
+fn kinds(client: SocketAddr, server: SocketAddr, labels: [[&str; 3]; 2]) -> Vec<[Match; 2]> {
+    let text = |text: &str| text.to_owned();
+    let exact = |exact: &str| TextMatch::Exact(text(exact));
+    let other_port = |port: u16| if port == 1 { 2 } else { port - 1 };
+    let network = |network: &str| AddrMatch::Network(network.parse().unwrap());
+    let ports = |port: u16| AddrMatch::Ports(port..=port);
+    let [destination, route] = labels;
+    vec![
+        [Match::Source(network("127.0.0.0/8")), Match::Source(network("10.0.0.0/8"))],
+        [Match::Source(ports(client.port())), Match::Source(ports(server.port()))],
+        // Where it goes, not what was dialled.
+        [Match::Destination(network("127.0.0.1/32")), Match::Destination(network("10.96.0.0/16"))],
+        [Match::Destination(ports(server.port())), Match::Destination(ports(80))],
+        [Match::Destination(AddrMatch::Ports(1..=65535)), Match::Destination(ports(other_port(server.port())))],
+        [Match::Method(text("GET")), Match::Method(text("POST"))],
+        [Match::Scheme(text("http")), Match::Scheme(text("https"))],
+        [Match::Authority(exact("app.ns")), Match::Authority(exact("app"))],
+        [Match::Authority(TextMatch::Prefix(text("app."))), Match::Authority(TextMatch::Prefix(text("ns")))],
+        [Match::Path(exact("/a")), Match::Path(exact("/a?b"))],
+        [Match::DestinationLabel(text(destination[0]), text(destination[1])), {
+            Match::DestinationLabel(text(destination[0]), text(destination[2]))
+        }],
+        [Match::RouteLabel(text(route[0]), text(route[1])), Match::RouteLabel(text(route[0]), text(route[2]))],
+        [Match::Any(vec![prefix("/b"), prefix("/a")]), Match::All(vec![prefix("/b"), prefix("/a")])],
+    ]
+}
+
+/// What is matched is what the proxy knows of a request: at either proxy each kind takes one and leaves another.
+#[tokio::test]
+async fn every_kind_of_match_is_asked_of_the_request_as_it_is() {
+    let mesh = Mesh::with(&TAP, &TAP).await;
+    let origin = naming("app").await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let outbound = [["pod", "app-1", "app-2"], ["route", "http", "grpc"]];
+    let inbound = [["tls", "loopback", "true"], ["route", "default", "http"]];
+    let ways = [
+        (&mesh.web, mesh.connect(&known).await, outbound),
+        (&mesh.app, mesh.app.connect_inbound(origin.addr()).await, inbound),
+    ];
+    for (proxy, tcp, labels) in ways {
+        let marker = Match::Path(TextMatch::Exact("/marker".to_owned()));
+        let (mut takes, mut leaves) = (vec![], vec![marker]);
+        for [hit, miss] in kinds(tcp.local_addr().unwrap(), origin.addr(), labels) {
+            takes.push((observe(proxy, 1, hit.clone()).await, hit));
+            leaves.push(miss);
+        }
+        let mut left = observe(proxy, 1, Match::Any(leaves)).await;
+        let mut client = http2::Client::over(tcp).await.unwrap();
+        for path in ["/a?b", "/marker"] {
+            let request = Request::get(format!("http://app.ns{path}")).body(http2::full("")).unwrap();
+            assert_eq!(soon(client.call(request)).await.unwrap().head.status, 200);
+        }
+        let path = |event: Event| match event.step {
+            Step::Request { path, .. } => path,
+            other => panic!("{other:?}"),
+        };
+        for (events, hit) in &mut takes {
+            assert_eq!(path(next(events).await.unwrap()), "/a", "{hit:?}");
+        }
+        assert_eq!(path(next(&mut left).await.unwrap()), "/marker", "what none of them wants is not shown");
+    }
 }
 
 #[tokio::test]

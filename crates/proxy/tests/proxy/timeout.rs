@@ -1,7 +1,7 @@
 //! The four timeouts of a request, on each carrier.
 
 use crate::{
-    harness::{eventually, soon},
+    harness::{LONG, eventually, soon},
     mesh::{Mesh, Service, get},
     retry::ask,
 };
@@ -10,7 +10,11 @@ use futures_util::StreamExt;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 use weft_model::{
     ProtocolHint,
     policy::outbound::{Retry, RetryOn, Timeouts},
@@ -183,4 +187,65 @@ async fn the_application_sets_its_own_where_it_may() {
     for request in origin.seen().requests {
         assert!(!request.head_text().to_lowercase().contains("timeout"), "{}", request.head_text());
     }
+}
+
+/// An attempt's own time may be the application's to say, too; without a policy of retries it asks for one by that.
+#[tokio::test]
+async fn the_application_sets_an_attempts_time_where_it_may() {
+    let mesh = Mesh::start().await;
+    for (allowed, hint) in [(true, ProtocolHint::Unknown), (true, ProtocolHint::H2), (false, ProtocolHint::H2)] {
+        // Two that are not answered, then one that is.
+        let asked = AtomicUsize::new(0);
+        let origin = http1::Origin::start(move |_| match asked.fetch_add(1, Relaxed) {
+            0 | 1 => http1::Reply::Hang,
+            _ => http1::Reply::ok("late"),
+        })
+        .await
+        .unwrap();
+        let service = mesh.service(&[mesh.endpoint(origin.addr(), hint)]);
+        ask(&mesh, &service, |rule| {
+            rule.allow_l5d_headers = allowed;
+            // Whom it is not allowed waits for this.
+            rule.timeouts.request = Some(if allowed { LONG } else { 3 * SHORT });
+        });
+        let mut client = http1::Client::over(mesh.connect(&service).await);
+        let begun = Instant::now();
+        let request = "GET / HTTP/1.1\r\nHost: app.ns\r\nl5d-retry-limit: 2\r\nl5d-retry-timeout: 200ms\r\n\r\n";
+        let response = soon(client.call(request)).await.unwrap();
+        let attempts = origin.seen().requests.len();
+        if allowed {
+            assert_eq!((response.status(), &response.body[..], attempts), (Some(200), &b"late"[..], 3), "{hint:?}");
+            assert!(begun.elapsed() >= 2 * SHORT, "{:?}", begun.elapsed());
+        } else {
+            assert!(response.head_text().contains("[REQUEST_TIMEOUT]"), "{}", response.head_text());
+            assert_eq!(attempts, 1);
+        }
+        let seen = origin.seen().requests.into_iter();
+        let headers: Vec<_> = seen.map(|seen| seen.header("l5d-retry-timeout")).collect();
+        assert_eq!(headers, vec![(!allowed).then(|| "200ms".to_owned()); attempts], "{hint:?}");
+    }
+    assert_eq!(failures(&mesh, "RESPONSE_HEADERS_TIMEOUT"), 0.0, "what is asked again is no failure");
+}
+
+/// How an attempt that took too long, and whose request cannot be sent again, stands in the metrics of its route.
+#[tokio::test]
+async fn an_attempt_that_is_the_only_one_is_told_from_a_request() {
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|_| http1::Reply::Hang).await.unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    ask(&mesh, &service, |rule| {
+        let on = RetryOn::Statuses(vec![]);
+        rule.retry = Some(Retry { max_retries: 2, max_request_bytes: 2, on, timeout: Some(SHORT), backoff: None });
+    });
+    let mut client = http1::Client::over(mesh.connect(&service).await);
+    let long = "POST / HTTP/1.1\r\nHost: app.ns\r\nContent-Length: 3\r\n\r\nabc";
+    let response = soon(client.call(long)).await.unwrap();
+    assert!(response.head_text().contains("[RESPONSE_HEADERS_TIMEOUT]"), "{}", response.head_text());
+    let counted = || {
+        let text = mesh.web.metrics();
+        let of_route = text.lines().filter(|l| l.starts_with("outbound_http_route_request_statuses_total{"));
+        of_route.filter_map(|line| Some(line.split_once(",http_status=")?.1.to_owned())).collect::<Vec<_>>()
+    };
+    eventually("the request has ended", || !counted().is_empty()).await;
+    assert_eq!(counted(), ["\"\",error=\"RESPONSE_HEADERS_TIMEOUT\"} 1"]);
 }

@@ -1,16 +1,17 @@
 //! Trace context on its way through two proxies, and the spans that they add.
 
 use crate::{
-    harness::{Proxy, soon},
+    control_streams::front,
+    harness::{Proxy, Setup, soon},
     mesh::{Mesh, naming},
 };
 use http::{HeaderMap, Request};
 use std::sync::Arc;
 use weft_model::{
     ProtocolHint,
-    trace::{Span, SpanKind, Value},
+    trace::{Context, Span, SpanKind, Value, propagate},
 };
-use weft_testkit::{collector::Collector, http2};
+use weft_testkit::{collector::Collector, control::FakeControl, http2};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -94,6 +95,51 @@ async fn a_sampled_request_leaves_four_spans_that_hang_together() {
     crate::harness::eventually("they are counted", || (exported(&mesh.web), exported(&mesh.app)) == (2.0, 2.0)).await;
     mesh.web.reaches("opentelemetry_span_export_requests ", 1.0).await;
     mesh.web.reaches("opentelemetry_balancer_queue_requests_total{addr=\"", 1.0).await;
+}
+
+/// In the forms of B3 and of gRPC, to a collector that is of the mesh itself: it is known by its identity.
+#[tokio::test]
+async fn b3_and_grpc_contexts_leave_their_spans_at_a_collector_of_the_mesh() {
+    // A version, then the trace, the span and the flags, each behind its number.
+    const GRPC: &str = "AAAK92UZFs1D3YRI6yEcgDGcAbeta3FpIDMxAgE";
+    let control = FakeControl::start().unwrap();
+    let collected = Collector::start().await.unwrap();
+    let (addr, id) = front(&control, collected.addr()).await;
+    let setup = |name| {
+        let setup = Setup::new(&control, name).env("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR", addr);
+        setup.env("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_NAME", &id)
+    };
+    let (web, app) = tokio::join!(setup("web").ready(), setup("app").ready());
+    let mesh = Mesh { control, web, app };
+    // Another trace than that of gRPC, and the short form of its number.
+    let short = "463ac35c9f6413ad";
+    let seen_b3 = seen(&mesh, &[("x-b3-traceid", short), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1")]).await;
+    let seen_grpc = seen(&mesh, &[("grpc-trace-bin", GRPC)]).await;
+    let spans = collected.saw(8).await.unwrap();
+    assert_eq!(spans.len(), 8, "{spans:#?}");
+    for (trace, is_b3) in [(format!("{:016}{short}", 0), true), (TRACE.to_owned(), false)] {
+        let spans: Vec<_> = spans.iter().filter(|span| hex(&span.trace) == trace).cloned().collect();
+        assert_eq!(spans.len(), 4, "{trace}: {spans:#?}");
+        let (server, client) = (of(&spans, "outbound", SpanKind::Server), of(&spans, "outbound", SpanKind::Client));
+        let (inner, last) = (of(&spans, "inbound", SpanKind::Server), of(&spans, "inbound", SpanKind::Client));
+        assert_eq!(hex(&server.parent), SPAN);
+        assert_eq!((client.parent, inner.parent, last.parent), (server.id, client.id, inner.id));
+        if is_b3 {
+            let names = ["x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"];
+            let now = names.map(|name| seen_b3[name].to_str().unwrap());
+            assert_eq!(now, [short, &hex(&last.id), &hex(&inner.id), "1"]);
+        } else {
+            let context = Context { trace: last.trace, parent: server.parent, sampled: true };
+            let expected =
+                |id| propagate::headers(&context, propagate::Format::GrpcBin(1), id, [0; 8]).swap_remove(0).1;
+            assert_eq!(expected(server.parent), GRPC);
+            assert_eq!(seen_grpc["grpc-trace-bin"], expected(last.id));
+        }
+    }
+    for proxy in [&mesh.web, &mesh.app] {
+        let sent = format!("control_request_total{{addr=\"{addr}\",tls=\"true\",server_id=\"{id}\"}}");
+        proxy.at_least(&sent, 1.0).await;
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::{
     harness::{LONG, Proxy, Setup, eventually, metric, soon},
     mesh::{Mesh, get, shouting},
     mixed,
+    tap::{TAP, everything, next, observe_at},
 };
 use bytes::Bytes;
 use http_body::Frame;
@@ -23,7 +24,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use weft_model::{Endpoint, ProtocolHint};
+use weft_model::{Endpoint, ProtocolHint, tap::Step};
 use weft_testkit::{
     control::{FakeControl, Service},
     http2,
@@ -416,6 +417,36 @@ async fn the_old_process_stays_no_longer_than_it_may() {
     eventually("the old process ends", || process.first.try_wait().unwrap().is_some()).await;
     serves(&mesh, &process).await;
     server.abort();
+}
+
+/// Every listening socket is handed over: those of the outbound side, of either family, and that of the tap server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_listening_socket_is_handed_over() {
+    let outbound = ("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", "127.0.0.1:0,[::1]:0");
+    let (mesh, mut process) = mesh(&[outbound, TAP[0], TAP[1]]).await;
+    let listeners =
+        [0, 1].map(|n| process.lines.nth(n, "Outbound interface on ").unwrap().parse::<SocketAddr>().unwrap());
+    assert!(listeners[0].is_ipv4() && listeners[1].is_ipv6(), "{listeners:?}");
+    let tap = process.lines.nth(0, "Tap interface on ").unwrap().parse().unwrap();
+    let old = process.pid();
+    process.upgrade().await;
+    eventually("the old process ends", || process.first.try_wait().unwrap().is_some()).await;
+    assert!(is_proxy(process.pid()) && process.pid() != old);
+
+    // Nobody redirects to it here: whoever comes is told that he has come round in a circle.
+    let looped = "weft_proxy_errors_total{direction=\"outbound\",code=\"LOOP\"}";
+    for (n, listener) in listeners.into_iter().enumerate() {
+        let mut tcp = soon(TcpStream::connect(listener)).await.unwrap();
+        assert!(!matches!(soon(tcp.read(&mut [0])).await, Ok(1..)), "{listener}");
+        let start = std::time::Instant::now();
+        while metric(&process.metrics().await, looped) != (n + 1) as f64 {
+            assert!(start.elapsed() < LONG, "{listener}: {}", process.metrics().await);
+        }
+    }
+    let mut events = observe_at(tap, 1, everything()).await;
+    serves(&mesh, &process).await;
+    let event = next(&mut events).await.unwrap();
+    assert!(matches!(event.step, Step::Request { .. }) && !event.outbound, "{event:?}");
 }
 
 /// In a container the proxy is process 1.

@@ -10,8 +10,8 @@ use weft_testkit::http2;
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
 pub(super) fn faults() -> Vec<Fault> {
-    let bad = |name, inject| fault(name, Code::BadRequest, Outbound, Sees::Reply, inject);
-    let large = |name, inject| fault(name, Code::HeadTooLarge, Outbound, Sees::Reply, inject);
+    let bad = |name, inject| fault(name, Code::BadRequest, Outbound, Sees::Reply, inject).early();
+    let large = |name, inject| fault(name, Code::HeadTooLarge, Outbound, Sees::Reply, inject).early();
     let broken = |name, inject| fault(name, Code::Http2Violation, Outbound, Sees::End, inject);
     vec![
         bad("no host", |m| Box::pin(head(m, "GET / HTTP/1.1\r\n"))),
@@ -43,7 +43,8 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("a head that does not end", Code::HeadTimeout, Outbound, Sees::Reply, |m| {
             Box::pin(head(m, "GET / HTTP/1.1\r\nhost: a\r\nx: 1"))
         })
-        .web(&[("WEFT_PROXY_OUTBOUND_HTTP_HEAD_TIMEOUT", "50ms")]),
+        .web(&[("WEFT_PROXY_OUTBOUND_HTTP_HEAD_TIMEOUT", "50ms")])
+        .early(),
         fault("several hosts in HTTP/2", Code::BadRequest, Outbound, Sees::End, |m| Box::pin(hosts(m))),
         broken("data on stream 0", |m| Box::pin(frames(m, b"\x00\x00\x00\x00\x00\x00\x00\x00\x00"))),
         broken("a ping of 7 bytes", |m| Box::pin(frames(m, b"\x00\x00\x07\x06\x00\x00\x00\x00\x00abcdefg"))),

@@ -97,7 +97,8 @@ pub(super) fn faults() -> Vec<Fault> {
                 get(m.connect(&known).await).await
             })
         })
-        .web(&[("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", "1")]),
+        .web(&[("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", "1")])
+        .early(),
         fault("more requests in flight than the server's proxy allows", Code::LoadShed, Inbound, Sees::Reply, |m| {
             Box::pin(async move {
                 let hanging = Origin::start(|_| Reply::Hang).await.unwrap();

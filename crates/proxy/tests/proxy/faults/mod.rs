@@ -1,4 +1,5 @@
-//! Every failure that the mesh makes, injected: what the client sees, and under which code it is counted and remembered.
+//! Every failure that the mesh makes, injected: what the client sees, under which code it is counted and remembered, and under
+//! which word of Linkerd's.
 //!
 //! To add one: a row in the table of the file it belongs to. Each row has a mesh of its own.
 
@@ -10,7 +11,7 @@ mod timeout;
 
 use crate::{
     explain::explained,
-    harness::{LONG, eventually, nobody},
+    harness::{LONG, Proxy, eventually, nobody},
     mesh::{Mesh, Service},
 };
 use futures_util::StreamExt;
@@ -40,6 +41,8 @@ struct Fault {
     app: Env,
     /// A policy was pushed: until the proxy has it the client sees something else.
     pushed: bool,
+    /// It fails before the request has a route.
+    early: bool,
     inject: for<'m> fn(&'m Mesh) -> Seeing<'m>,
 }
 
@@ -81,6 +84,34 @@ const ELSEWHERE: &[(Code, &str)] = &[
     (Code::ResponseHeadersTimeout, "of one attempt among several, and the last has none: retry.rs"),
 ];
 
+/// Linkerd's word for a failure in `…_http_errors_total` and `…_tcp_errors_total` (data plane 6.3, 6.4); `None` where a family of
+/// its own counts it. That of a gateway's loop is in [`crate::multicluster`].
+fn word(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::Failfast => "failfast",
+        Code::LoadShed | Code::EndpointFull => "loadshed",
+        Code::ConnectFailed | Code::ConnectTimeout | Code::TlsFailed | Code::UpstreamProtocol => "i/o",
+        Code::IdentityMismatch => "identity required",
+        Code::DetectTimeout => "tls detection timeout",
+        Code::RequestTimeout | Code::ResponseTimeout | Code::IdleTimeout => "response timeout",
+        Code::RouteNotFound | Code::Unauthorized | Code::RateLimited => return None,
+        _ => "unexpected",
+    })
+}
+
+/// Linkerd's word in the metrics of the route that the request had (data plane 6.4).
+fn word_of_route(code: Code) -> &'static str {
+    match code {
+        Code::Failfast => "FAIL_FAST",
+        Code::LoadShed | Code::EndpointFull => "LOAD_SHED",
+        Code::RequestTimeout => "REQUEST_TIMEOUT",
+        Code::ResponseTimeout => "RESPONSE_STREAM_TIMEOUT",
+        Code::IdleTimeout => "IDLE_TIMEOUT",
+        Code::ConnectFailed | Code::ConnectTimeout | Code::TlsFailed => "IO",
+        _ => "UNKNOWN",
+    }
+}
+
 /// How many rows run at once.
 const AT_ONCE: usize = 4;
 
@@ -91,7 +122,7 @@ fn fault(
     sees: Sees,
     inject: for<'m> fn(&'m Mesh) -> Seeing<'m>,
 ) -> Fault {
-    Fault { name, code, side, sees, web: &[], app: &[], pushed: false, inject }
+    Fault { name, code, side, sees, web: &[], app: &[], pushed: false, early: false, inject }
 }
 
 impl Fault {
@@ -107,8 +138,12 @@ impl Fault {
         Self { pushed: true, ..self }
     }
 
+    fn early(self) -> Self {
+        Self { early: true, ..self }
+    }
+
     async fn run(&self) {
-        let Self { name, code, side, sees, web, app, pushed, inject } = self;
+        let Self { name, code, side, sees, web, app, pushed, early: _, inject } = self;
         let mesh = Mesh::with(web, app).await;
         let proxy = if *side == Direction::Outbound { &mesh.web } else { &mesh.app };
         let series = format!("weft_proxy_errors_total{{direction=\"{}\",code=\"{}\"}}", side.as_str(), code.as_str());
@@ -131,6 +166,39 @@ impl Fault {
         let query = format!("direction={}&code={}&limit=1", side.as_str(), code.as_str());
         let explained = explained(proxy, &query, 1).await;
         assert_eq!(explained["records"][0]["code"], code.as_str(), "{name}: {explained:#}");
+        self.is_counted_in_linkerds_words(proxy, proxy.metric(&series)).await;
+    }
+
+    /// As often as by its code, if nothing else fails meanwhile.
+    async fn is_counted_in_linkerds_words(&self, proxy: &Proxy, times: f64) {
+        let Self { name, code, side, sees, pushed, .. } = self;
+        let of = |kind: &str, word: &str| format!("{}_{kind}_errors_total{{error=\"{word}\"}}", side.as_str());
+        // A reply is that to a request; a stream ends with a connection or alone.
+        let kinds: &[&str] = if *sees == Sees::End { &["http", "tcp"] } else { &["http"] };
+        match word(*code) {
+            Some(word) => {
+                let counted = || kinds.iter().map(|kind| proxy.metric(&of(kind, word))).sum::<f64>();
+                eventually(&format!("{name}: {} as {word}", code.as_str()), || counted() >= times).await;
+                assert!(*pushed || counted() == times, "{name}: {word} is counted {} times", counted());
+            }
+            None => {
+                let any = ["http", "tcp"].map(|kind| proxy.metric(&format!("{}_{kind}_errors_total{{", side.as_str())));
+                assert!(*pushed || any == [0.0; 2], "{name}: a family of its own counts it: {any:?}");
+            }
+        }
+        if *side == Direction::Outbound && *sees != Sees::End && !self.early {
+            let word = word_of_route(*code);
+            let counted = || {
+                let text = proxy.metrics();
+                let of_routes = text.lines().filter(|l| l.starts_with("outbound_http_route_request_statuses_total{"));
+                // Some rows leave other requests behind.
+                let failed = of_routes.filter(|l| !l.contains("error=\"\"}") && !l.contains("error=\"CANCEL\"}"));
+                failed.map(str::to_owned).collect::<Vec<_>>()
+            };
+            let wanted = format!("http_status=\"\",error=\"{word}\"}} 1");
+            eventually(&format!("{name}: {wanted}"), || counted().iter().any(|line| line.ends_with(&wanted))).await;
+            assert_eq!(counted().len(), 1, "{name}: {:?}", counted());
+        }
     }
 
     fn is_seen(&self, saw: &Saw) -> bool {
@@ -256,7 +324,7 @@ fn grpc() -> http::Request<http2::Body> {
 }
 
 /// Connects to what may reset the connection before it is seen to stand, and writes.
-async fn dial(proxy: &crate::harness::Proxy, destination: SocketAddr, bytes: impl AsRef<[u8]>) -> Saw {
+async fn dial(proxy: &Proxy, destination: SocketAddr, bytes: impl AsRef<[u8]>) -> Saw {
     match proxy.try_connect_outbound(destination).await {
         Ok(tcp) => end(tcp, bytes).await,
         Err(_) => Saw::End,

@@ -20,7 +20,7 @@ use weft_proxy::{
 use weft_testkit::policy::{balance, detect, forward, inbound, opaque, service};
 
 pub(super) fn faults() -> Vec<Fault> {
-    let no_route = |name, sees, inject| fault(name, Code::RouteNotFound, Outbound, sees, inject);
+    let no_route = |name, sees, inject| fault(name, Code::RouteNotFound, Outbound, sees, inject).early();
     let denied = |name, sees, inject| fault(name, Code::Unauthorized, Inbound, sees, inject).pushed();
     vec![
         no_route("no route of HTTP/1", Sees::Reply, |m| {

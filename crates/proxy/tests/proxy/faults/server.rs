@@ -5,8 +5,8 @@ use crate::{
     harness::identity,
     mesh::{Mesh, naming},
 };
-use std::net::Ipv4Addr;
-use tokio::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weft_model::{
     Endpoint, ProtocolHint,
     endpoint::ServerTls,
@@ -17,7 +17,7 @@ use weft_proxy::{
     error::Code,
 };
 use weft_testkit::{
-    http1::{Origin, Reply},
+    http1::{Client, Origin, Reply},
     policy::{balance, forward, inbound, opaque, service},
 };
 
@@ -29,6 +29,10 @@ const FAILFAST: super::Env = &[
 pub(super) fn faults() -> Vec<Fault> {
     let answer = |name, inject| fault(name, Code::UpstreamProtocol, Inbound, Sees::Reply, inject);
     let none = |name, sees, inject| fault(name, Code::Failfast, Outbound, sees, inject).web(FAILFAST);
+    let late = |name, sees, inject| {
+        let short = &[("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", "200ms")];
+        fault(name, Code::ConnectTimeout, Inbound, sees, inject).app(short)
+    };
     vec![
         answer("an answer that is none", |m| Box::pin(answered(m, Reply::Last(b"what?\r\n\r\n".to_vec())))),
         answer("no answer but the end", |m| Box::pin(answered(m, Reply::Last(vec![])))),
@@ -70,6 +74,28 @@ pub(super) fn faults() -> Vec<Fault> {
             })
         })
         .pushed(),
+        late("an application that accepts nobody", Sees::Reply, |m| {
+            Box::pin(async move {
+                let (addr, _held) = full().await;
+                let mut client = Client::over(m.app.connect_inbound(addr).await);
+                let answer = client.call("GET / HTTP/1.1\r\nhost: app.ns\r\n\r\n").await.unwrap();
+                assert_eq!(answer.header("connection").as_deref(), Some("close"));
+                assert_eq!(client.rest().await.unwrap(), b"");
+                Saw::Reply { status: answer.status().unwrap(), grpc: None, text: answer.header("l5d-proxy-error") }
+            })
+        }),
+        late("an application that accepts nobody, for gRPC", Sees::Grpc, |m| {
+            Box::pin(async move {
+                let (addr, _held) = full().await;
+                call(m.app.connect_inbound(addr).await, grpc()).await
+            })
+        }),
+        late("an application that accepts nobody, for bytes", Sees::End, |m| {
+            Box::pin(async move {
+                let (addr, _held) = full().await;
+                end(m.app.connect_inbound(addr).await, "\x00\x01\x02").await
+            })
+        }),
         fault("an endpoint that is not there", Code::ConnectFailed, Outbound, Sees::Reply, |m| {
             Box::pin(async move { get(m.connect(&forwarded(m, Endpoint::plain(nobody()))).await).await })
         }),
@@ -129,8 +155,18 @@ pub(super) fn faults() -> Vec<Fault> {
     ]
 }
 
+/// A server that accepts nobody and whose queue holds one, who is there: the kernel answers no other.
+async fn full() -> (SocketAddr, (TcpListener, TcpStream)) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let first = TcpStream::connect(addr).await.unwrap();
+    (addr, (listener, first))
+}
+
 /// An endpoint at `addr` itself that should be `app`'s proxy.
-fn meshed(mesh: &Mesh, addr: std::net::SocketAddr) -> Endpoint {
+fn meshed(mesh: &Mesh, addr: SocketAddr) -> Endpoint {
     let identity = mesh.app.identity();
     let tls = ServerTls { server_name: identity.as_str().parse().unwrap(), identity };
     Endpoint { tls: Some(tls), ..Endpoint::plain(addr) }
