@@ -217,10 +217,12 @@ impl Course {
         self.keeps().is_some_and(|limit| content <= limit as u64)
     }
 
-    /// Whether the answer to a gRPC request must be known to its status before it is passed on.
-    pub(super) fn peeks(&self) -> bool {
+    /// Whether the answer to a gRPC request must be known to its status before it is passed on: another attempt may follow, or one
+    /// has been made and is counted by how it ended. `whole` as for [`Self::again`].
+    pub(super) fn peeks(&self, whole: bool) -> bool {
         let Some(running) = self.running.get() else { return false };
-        running.retries.as_ref().is_some_and(|r| running.made.get() < r.terms.limit && !r.terms.codes.is_empty())
+        let (made, retries) = (running.made.get(), running.retries.as_ref());
+        retries.is_some_and(|r| !r.terms.codes.is_empty() && (made > 0 || whole && r.terms.limit > 0))
     }
 
     /// Whether the request is sent once more after an attempt that ended in `outcome`. `whole` says that it was read to its

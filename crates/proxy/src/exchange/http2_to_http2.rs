@@ -192,7 +192,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         let Answer { head, mut body } = response.into();
         let whole = self.request.body().is_whole();
         let (status, mut grpc) = (head.status.as_u16(), grpc_status(&head.headers));
-        if whole && grpc.is_none() && !body.ends() && self.course.peeks() {
+        if grpc.is_none() && !body.ends() && self.course.peeks(whole) {
             grpc = poll_fn(|cx| {
                 if let Poll::Ready(peeked) = body.poll_peek(cx) {
                     return Poll::Ready(peeked.map_err(NoHead::Upstream));

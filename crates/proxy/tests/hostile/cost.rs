@@ -16,7 +16,7 @@ pub(crate) struct Cost {
 
 impl Cost {
     /// Begins, once it is known what an exchange with nothing wrong costs.
-    pub(crate) async fn begin(exchange: impl AsyncFn()) -> Self {
+    pub(crate) async fn begin(mut exchange: impl AsyncFnMut()) -> Self {
         for _ in 0..ORDINARY {
             exchange().await;
         }

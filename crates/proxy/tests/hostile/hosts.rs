@@ -19,7 +19,7 @@ const PIPELINED: usize = 50;
 const GROWTH: usize = 2 << 20;
 /// As many requests for one host are an ordinary exchange, and what as many for hosts that are made up may cost in them.
 const ORDINARY: usize = 25;
-const MOST: f64 = 3.0;
+const MOST: f64 = 2.0;
 /// Lines that come with time, such as the first of a rare kind.
 const STRAY: usize = 20;
 /// So few series are kept apart that the cap is reached.

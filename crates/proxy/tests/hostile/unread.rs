@@ -27,7 +27,7 @@ const STREAMS: u32 = 100;
 const LARGE: usize = 4 << 20;
 /// Bytes that each may hold in this process, origin and both proxies together.
 const EACH: usize = 256 * 1024;
-/// Ordinary exchanges, each on a connection of its own, that each may cost in processor time.
+/// Ordinary exchanges that each may cost in processor time.
 const MOST: f64 = 20.0;
 /// Others that are served meanwhile.
 const OTHERS: usize = 100;
@@ -71,11 +71,7 @@ async fn unread(wide: bool) {
     for (way, dialler) in [("inbound", mesh.app.inbound(origin.addr())), ("pair", mesh.web.outbound(service.addr))] {
         let mut other = http2::Client::over(dialler.connect().await).await.unwrap();
         assert_eq!(status(&mut other).await, Some(200));
-        let cost = Cost::begin(async || {
-            let mut client = http2::Client::over(dialler.connect().await).await.unwrap();
-            assert_eq!(status(&mut client).await, Some(200));
-        })
-        .await;
+        let cost = Cost::begin(async || assert_eq!(status(&mut other).await, Some(200))).await;
         let before = (resident(), asked.load(Ordering::Relaxed));
         let mut tcp = dialler.connect().await;
         let mut bytes = [PREFACE, &windows(wide)].concat();

@@ -30,7 +30,7 @@ const BODY: usize = 512 * 1024;
 const ALONE: usize = 100;
 const LARGE: usize = 8 << 20;
 /// Ordinary exchanges, each on a connection of its own, that an upload may cost in processor time. One has as little body as can be.
-const MOST: f64 = 100.0;
+const MOST: f64 = 20.0;
 /// Bytes of each stream that are read in any case, whoever waits for a server.
 const WINDOW: usize = 64 * 1024 - 1;
 /// Bytes that a socket of the test holds: not more of the kernel's memory is needed.

@@ -292,7 +292,8 @@ async fn who_is_gone_by_then_is_not_asked_again() {
     })
     .await
     .unwrap();
-    let [one, two] = [(); 2].map(|()| mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]));
+    // The second has nobody from the beginning.
+    let (one, two) = (mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]), mesh.service(&[]));
     ask(&mesh, &one, |rule| {
         let backend = |known: &Service| {
             let backend = balance(service("ns", "app", 80), known.target.parse().unwrap());
@@ -304,11 +305,10 @@ async fn who_is_gone_by_then_is_not_asked_again() {
     let mut client = mesh.http2(&one).await;
     let call = tokio::spawn(async move { client.call(get()).await });
     origin.saw(|seen| seen.requests.len() == 1).await.unwrap();
+    let ready = "outbound_http_balancer_p2c_endpoints{";
+    mesh.web.reaches(ready, 1.0).await;
     mesh.control.set_endpoints(&one.target, vec![]);
-    mesh.control.set_endpoints(&two.target, vec![]);
-    for op in ["Add", "Remove"] {
-        mesh.web.reaches(&format!("outbound_http_balancer_p2c_updates_total{{op=\"{op}\""), 2.0).await;
-    }
+    mesh.web.reaches(ready, 0.0).await;
     gone.notify_one();
     let answer = soon(call).await.unwrap().unwrap();
     assert_eq!((answer.head.status.as_u16(), &answer.body[..]), (503, &b"busy"[..]));

@@ -3,7 +3,7 @@
 
 use crate::{
     harness::{Proxy, soon},
-    mesh::{Mesh, Service, get, naming, peer, shouting},
+    mesh::{Mesh, Service, naming, peer, shouting},
     rate_limit::known,
 };
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 use weft_model::{
-    ClientPolicy, Endpoint, ProtocolHint, ServerPolicy,
+    ClientPolicy, Endpoint, ServerPolicy,
     policy::{
         inbound::{DefaultPolicy, ServerProtocol},
         outbound::ClientProtocol,
@@ -75,7 +75,9 @@ impl Server {
             }
             Self::Http2(_) => {
                 let mut client = http2::Client::over(stream).await.unwrap();
-                soon(client.call(get())).await.unwrap().body.to_vec()
+                // By its path a call of gRPC, too.
+                let request = http::Request::post("http://app.ns/a.B/C").body(http2::full("")).unwrap();
+                soon(client.call(request)).await.unwrap().body.to_vec()
             }
         };
         assert_eq!(body, b"app");

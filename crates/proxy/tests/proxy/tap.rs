@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use weft_model::{
     ProtocolHint,
     endpoint::ServerTls,
-    tap::{End, Event, Match, Observation, Step, TextMatch},
+    tap::{AddrMatch, End, Event, Match, Observation, Step, TextMatch},
 };
 use weft_testkit::http2;
 use weft_transport::tls::{Key, Store};
