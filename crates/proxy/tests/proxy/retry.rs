@@ -280,7 +280,8 @@ async fn grpc_is_asked_again_by_its_codes() {
 /// Where nobody is ready to be asked again the application gets the answer that there is.
 #[tokio::test]
 async fn who_is_gone_by_then_is_not_asked_again() {
-    let mesh = Mesh::start().await;
+    // Who waits for the endpoint at first is not asked again for that.
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "60s")], &[]).await;
     let gone = Arc::new(Notify::new());
     let wait = Arc::clone(&gone);
     let origin = http2::Origin::start(move |_| {
@@ -292,22 +293,14 @@ async fn who_is_gone_by_then_is_not_asked_again() {
     })
     .await
     .unwrap();
-    // The second has nobody from the beginning.
-    let (one, two) = (mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]), mesh.service(&[]));
-    ask(&mesh, &one, |rule| {
-        let backend = |known: &Service| {
-            let backend = balance(service("ns", "app", 80), known.target.parse().unwrap());
-            (RouteBackend { backend, filters: vec![] }, 1)
-        };
-        rule.backends = Distribution::RandomAvailable(vec![backend(&one), backend(&two)]);
-        rule.retry = Some(on(503..=503, 3));
-    });
-    let mut client = mesh.http2(&one).await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    ask(&mesh, &known, |rule| rule.retry = Some(on(503..=503, 3)));
+    let mut client = mesh.http2(&known).await;
     let call = tokio::spawn(async move { client.call(get()).await });
     origin.saw(|seen| seen.requests.len() == 1).await.unwrap();
     let ready = "outbound_http_balancer_p2c_endpoints{";
     mesh.web.reaches(ready, 1.0).await;
-    mesh.control.set_endpoints(&one.target, vec![]);
+    mesh.control.set_endpoints(&known.target, vec![]);
     mesh.web.reaches(ready, 0.0).await;
     gone.notify_one();
     let answer = soon(call).await.unwrap().unwrap();
