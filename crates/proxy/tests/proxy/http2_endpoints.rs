@@ -2,7 +2,9 @@
 
 use crate::{
     harness::soon,
-    http2_settings::{ATTEMPTS, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, Windows, read, write},
+    http2_settings::{
+        ATTEMPTS, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, Windows, read, until, write,
+    },
     mesh::{Mesh, get},
 };
 use std::time::Duration;
@@ -51,6 +53,48 @@ async fn the_send_buffer_of_an_endpoint_bounds_what_waits_for_it() {
         let (answer, (largest, _tcp)) = tokio::join!(soon(call), serve);
         assert_eq!(answer.unwrap().head.status, 200);
         assert!(largest <= most && largest > most / 2, "{max_send_buf_size:?}: {largest}");
+    }
+}
+
+/// Streams that the proxy has reset are remembered for what the server may have sent meanwhile; discovery says of an endpoint how many.
+/// What comes for one that is forgotten is told to be of a stream that is closed.
+#[tokio::test]
+async fn as_many_reset_streams_are_remembered_as_an_endpoint_has() {
+    const STREAM_CLOSED: u32 = 5;
+    let mesh = Mesh::start().await;
+    for (max_concurrent_reset_streams, told) in [(Some(1), 1), (None, 0)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http2 = Http2Params { max_concurrent_reset_streams, ..Http2Params::default() };
+        let service = mesh.service(&[Endpoint { http2, ..Endpoint::plain(listener.local_addr().unwrap()) }]);
+        let client = mesh.http2(&service).await;
+        let call = || {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.call(get()).await.map(drop) })
+        };
+        let calls = [call(), call()];
+        let mut tcp = accepted(&listener).await;
+        let streams = [until(&mut tcp, HEADERS).await.stream, until(&mut tcp, HEADERS).await.stream];
+        calls.iter().for_each(|call| call.abort());
+        for _ in streams {
+            until(&mut tcp, RST_STREAM).await;
+        }
+        for stream in streams {
+            write(&mut tcp, HEADERS, END_HEADERS, stream, &OK).await;
+        }
+        let mut codes = vec![];
+        // What is said to the heads goes before the answer to what comes behind the answer to this.
+        for ping in [b"is it so", b"all seen"] {
+            write(&mut tcp, PING, 0, 0, ping).await;
+            loop {
+                let frame = read(&mut tcp).await.unwrap();
+                match (frame.kind, frame.flags) {
+                    (RST_STREAM, _) => codes.push(u32::from_be_bytes(frame.payload.try_into().unwrap())),
+                    (PING, 1) if frame.payload == ping => break,
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(codes, vec![STREAM_CLOSED; told], "{max_concurrent_reset_streams:?}");
     }
 }
 
