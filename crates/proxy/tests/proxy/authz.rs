@@ -16,7 +16,12 @@ use weft_model::{
     Endpoint, Identity, ProtocolHint, ServerPolicy,
     decide::cidr::Cidr,
     endpoint::ServerTls,
-    policy::inbound::{Authentication, Authorization, DefaultPolicy, IdentitySuffix, NetworkMatch},
+    policy::{
+        inbound::{
+            Authentication, Authorization, DefaultPolicy, IdentitySuffix, InboundRule, NetworkMatch, ServerProtocol,
+        },
+        route::{GrpcMatch, GrpcRoute, Rule},
+    },
 };
 use weft_testkit::{
     control::{FakeControl, Service},
@@ -108,10 +113,14 @@ fn rows(ip: IpAddr) -> Vec<Row> {
     ]
 }
 
-/// Publishes a port's policy under a name of its own, and waits until it is in force: loopback is let in by every one.
+/// Publishes a port's policy under a name of its own, and waits until it is in force.
 async fn known(mesh: &Mesh, addr: SocketAddr, name: &str, authorizations: Vec<Authorization>) {
-    let policy = ServerPolicy { meta: service("ns", name, 0), authorizations, ..inbound(DefaultPolicy::Deny) };
-    mesh.control.set_inbound(addr.port(), policy);
+    in_force(mesh, addr, name, ServerPolicy { authorizations, ..inbound(DefaultPolicy::Deny) }).await;
+}
+
+/// The same of any policy: loopback is let in by every one.
+async fn in_force(mesh: &Mesh, addr: SocketAddr, name: &str, policy: ServerPolicy) {
+    mesh.control.set_inbound(addr.port(), ServerPolicy { meta: service("ns", name, 0), ..policy });
     let start = Instant::now();
     while !mesh.app.metric_has(&format!("srv_name=\"{name}\"")) {
         assert!(start.elapsed() < LONG, "the policy {name} never comes");
@@ -124,6 +133,11 @@ async fn known(mesh: &Mesh, addr: SocketAddr, name: &str, authorizations: Vec<Au
 
 /// The status that a client gets which proves so much.
 async fn status(control: &FakeControl, app: &Proxy, addr: SocketAddr, ip: IpAddr, proof: &str) -> u16 {
+    soon(client(control, app, addr, ip, proof).await.call(get())).await.unwrap().head.status.as_u16()
+}
+
+/// A client that proves so much.
+async fn client(control: &FakeControl, app: &Proxy, addr: SocketAddr, ip: IpAddr, proof: &str) -> http2::Client {
     let tcp = app.connect_inbound_from(ip, addr).await.unwrap();
     let store = match proof {
         "nothing" => None,
@@ -133,7 +147,7 @@ async fn status(control: &FakeControl, app: &Proxy, addr: SocketAddr, ip: IpAddr
         }
         name => Some(certified(control, identity(name))),
     };
-    let mut client = match store {
+    match store {
         None => http2::Client::over(tcp).await.unwrap(),
         Some(store) => {
             let id = app.identity();
@@ -141,8 +155,7 @@ async fn status(control: &FakeControl, app: &Proxy, addr: SocketAddr, ip: IpAddr
             let (stream, _) = soon(store.connect(tcp, &server, false)).await.unwrap();
             http2::Client::over(stream).await.unwrap()
         }
-    };
-    soon(client.call(get())).await.unwrap().head.status.as_u16()
+    }
 }
 
 #[tokio::test]
@@ -223,6 +236,77 @@ async fn the_default_policy_of_the_environment_lets_in_whom_it_names() {
     };
     futures_util::stream::iter(rows).for_each_concurrent(4, each).await;
     assert_eq!(control.open(Service::Inbound), 0, "nothing was answered");
+}
+
+/// Nobody is let in by the server of a port of gRPC, strangers by the route of one of its services, and a member by that of another.
+#[tokio::test]
+async fn a_service_of_grpc_is_open_to_whom_its_route_lets_in() {
+    let mesh = Mesh::start().await;
+    let (ip, origin) = (elsewhere(), naming("app").await);
+    let route = |name: &str, called: &str, authentication: Option<Authentication>| {
+        let authorizations =
+            authentication.map(|who| authorization(&format!("{name}-ones"), vec![network((ip, WIDE), &[])], who));
+        let does = InboundRule { authorizations: authorizations.into_iter().collect() };
+        let matches = vec![GrpcMatch { service: called.to_owned(), ..GrpcMatch::default() }];
+        GrpcRoute { meta: service("ns", name, 0), hosts: vec![], rules: vec![Rule { matches, filters: vec![], does }] }
+    };
+    let routes = vec![
+        route("open", "a.Open", Some(Authentication::Unauthenticated)),
+        route("members", "a.Members", Some(proving(&[identity("web")], &[]))),
+        route("closed", "a.Closed", None),
+    ];
+    let protocol = ServerProtocol::Grpc { routes };
+    in_force(&mesh, origin.addr(), "rpcs", ServerPolicy { protocol, ..inbound(DefaultPolicy::Deny) }).await;
+    let before = origin.seen().requests.len();
+    let mut served = 0;
+    for (proof, answers) in [
+        (
+            "nothing",
+            [("/a.Open/C", None), ("/a.Members/C", Some("7")), ("/a.Closed/C", Some("7")), ("/a.No/C", Some("5"))],
+        ),
+        ("web", [("/a.Open/C", None), ("/a.Members/C", None), ("/a.Closed/C", Some("7")), ("/a.No/C", Some("5"))]),
+        (
+            "peer",
+            [("/a.Open/C", None), ("/a.Members/C", Some("7")), ("/a.Closed/C", Some("7")), ("/a.No/C", Some("5"))],
+        ),
+    ] {
+        // A call that is refused leaves the connection to the others.
+        let mut client = client(&mesh.control, &mesh.app, origin.addr(), ip, proof).await;
+        for (path, refused) in answers {
+            let call = http::Request::post(format!("http://app.ns{path}")).header("content-type", "application/grpc");
+            let answer = soon(client.call(call.body(http2::full("x")).unwrap())).await.unwrap();
+            assert_eq!(answer.head.status, 200, "{proof}: {path}");
+            let header = |name: &str| answer.head.headers.get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(header("grpc-status"), refused, "{proof}: {path}");
+            assert_eq!(&answer.body[..], if refused.is_none() { &b"app"[..] } else { b"" }, "{proof}: {path}");
+            let told = refused.filter(|_| proof != "nothing").map(|code| match code {
+                "7" => "unauthorized request on route [UNAUTHORIZED]",
+                _ => "no route found for request [ROUTE_NOT_FOUND]",
+            });
+            assert_eq!(header("grpc-message"), told, "{proof}: {path}");
+            served += usize::from(refused.is_none());
+        }
+    }
+    assert_eq!(origin.seen().requests.len() - before, served, "who is refused reaches nobody");
+    let counted = |family: &str, labels: &str| {
+        let text = mesh.app.metrics();
+        let of = text.lines().filter(|l| l.starts_with(family) && l.contains("\"rpcs\"") && l.contains(labels));
+        of.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    let route = |name: &str| format!("route_group=\"core\",route_kind=\"Service\",route_name=\"{name}\"");
+    let by =
+        |name: &str| format!("{},authz_group=\"core\",authz_kind=\"Service\",authz_name=\"{name}-ones\"", route(name));
+    for (family, labels, requests) in [
+        ("inbound_http_authz_allow_total{", by("open"), 3.0),
+        ("inbound_http_authz_allow_total{", by("members"), 1.0),
+        ("inbound_http_authz_deny_total{", route("members"), 2.0),
+        ("inbound_http_authz_deny_total{", route("closed"), 3.0),
+        ("inbound_grpc_requests_total{", route("open"), 3.0),
+        ("inbound_grpc_requests_total{", route("members"), 1.0),
+    ] {
+        eventually(&format!("{family}{labels}"), || counted(family, &labels) == requests).await;
+    }
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"UNAUTHORIZED\"}", 5.0).await;
 }
 
 /// A client whose certificate has several names is the first of them, also where another one would be let in; of a server's any

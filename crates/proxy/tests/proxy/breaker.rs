@@ -18,7 +18,7 @@ use weft_model::{
 };
 use weft_testkit::{
     http1, http2,
-    policy::{balance, detect, grpc_routes, service},
+    policy::{balance, detect, grpc_routes, http_routes, service},
 };
 
 const WEB: &[(&str, &str)] =
@@ -228,6 +228,51 @@ async fn grpc_failures_are_told_by_trailers() {
     assert_eq!(statuses(r#"grpc_status="INTERNAL",error="""#), 7.0);
     assert_eq!(statuses(r#"grpc_status="NOT_FOUND",error="""#), 2.0);
     assert!(statuses(r#"grpc_status="UNKNOWN",error="FAIL_FAST""#) >= 1.0);
+}
+
+/// Routes of a protocol that the policy names bring their breaker along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_breaker_trips_where_the_policy_names_the_protocol() {
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "200ms")], &[]).await;
+    let status = Arc::new(AtomicU16::new(200));
+    let told = Arc::clone(&status);
+    let one = http1::Origin::start(move |_| http1::Reply::status(told.load(Relaxed), "So", "")).await.unwrap();
+    let told = Arc::clone(&status);
+    let two = http2::Origin::start(move |request| {
+        let status = told.load(Relaxed);
+        async move {
+            http2::complete((), request.into_body()).await?;
+            Ok(http::Response::builder().status(status).body(http2::full(""))?)
+        }
+    });
+    let two = two.await.unwrap();
+    for (addr, http2) in [(one.addr(), false), (two.addr(), true)] {
+        let known = mesh.service(&[mesh.endpoint(addr, ProtocolHint::Unknown)]);
+        let meta = service("ns", "app", 80);
+        let mut routes = http_routes(balance(meta.clone(), known.target.parse().unwrap()));
+        routes.breaker = Some(consecutive(3, Duration::from_secs(60)));
+        let protocol = if http2 { ClientProtocol::Http2(routes) } else { ClientProtocol::Http1(routes) };
+        mesh.control.set_outbound(known.addr, ClientPolicy { meta, protocol });
+        let ask = async || {
+            if !http2 {
+                return call(&mesh, &known).await;
+            }
+            let head = soon(mesh.http2(&known).await.call(crate::mesh::get())).await.unwrap().head;
+            let error = head.headers.get("l5d-proxy-error").map(|text| text.to_str().unwrap().to_owned());
+            (head.status.as_u16(), error)
+        };
+        status.store(200, Relaxed);
+        while ask().await.0 != 200 {}
+        status.store(500, Relaxed);
+        for _ in 0..3 {
+            assert_eq!(ask().await, (500, None), "HTTP/2: {http2}");
+        }
+        let (status, error) = ask().await;
+        let error = error.expect("a text");
+        assert!(status == 504 && error.ends_with("[BREAKER_SHUT]"), "HTTP/2: {http2}: {status} {error}");
+    }
+    assert_eq!((one.seen().requests.len(), two.seen().requests.len()), (4, 4));
+    mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"BREAKER_SHUT\"}", 2.0).await;
 }
 
 /// Connections that break count as failures, and clients that go away say nothing.

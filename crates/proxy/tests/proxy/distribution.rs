@@ -2,7 +2,8 @@
 
 use crate::{
     harness::{Proxy, eventually, soon},
-    mesh::{Mesh, Service},
+    inbound::client_hello,
+    mesh::{Mesh, Service, shouting},
 };
 use std::{
     net::SocketAddr,
@@ -22,7 +23,7 @@ use weft_model::{
 };
 use weft_testkit::{
     http1,
-    policy::{balance, detect, forward, service},
+    policy::{balance, detect, forward, service, tls_route},
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
@@ -236,6 +237,50 @@ async fn the_queue_is_bounded_for_the_process_and_ends_with_failfast() {
     })
     .await;
     assert_eq!(status(&mut client(mesh.connect(&known).await)).await, Some(200));
+}
+
+/// The same of connections, whose bytes nobody looks at or which are routed by their server name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_wait_are_bounded_for_the_process() {
+    let web = [
+        ("LINKERD2_PROXY_CORES", "2"),
+        ("LINKERD2_PROXY_OUTBOUND_TCP_QUEUE_CAPACITY", "1"),
+        ("LINKERD2_PROXY_OUTBOUND_TCP_FAILFAST_TIMEOUT", "60s"),
+    ];
+    let mesh = Mesh::with(&web, &[]).await;
+    let (addr, server) = shouting(std::net::Ipv4Addr::LOCALHOST.into()).await;
+    let hello = client_hello("db.example");
+    for (kind, shed) in [("tcp", 1.0), ("tls", 2.0)] {
+        let known = mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+        if kind == "tls" {
+            let meta = service("ns", "app", 80);
+            let to = balance(meta.clone(), known.target.parse().unwrap());
+            let protocol = ClientProtocol::Tls(vec![tls_route("tls", &["db.example"], to)]);
+            mesh.control.set_outbound(known.addr, ClientPolicy { meta, protocol });
+        }
+        mesh.control.set_endpoints(&known.target, vec![]);
+        eventually("both workers are idle", || mesh.web.handle().open_connections() == 0).await;
+        let mut one = mesh.connect(&known).await;
+        one.write_all(&hello).await.unwrap();
+        let length = format!("outbound_{kind}_balancer_queue_length{{");
+        mesh.web.reaches(&length, 1.0).await;
+        // The other worker has nobody waiting, but the process has.
+        if let Ok(mut two) = mesh.web.try_connect_outbound(known.addr).await {
+            let _ = two.write_all(&hello).await;
+            let end = soon(two.read(&mut [0; 1])).await;
+            assert!(end.is_err(), "{kind}: reset: {end:?}");
+        }
+        mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"LOAD_SHED\"}", shed).await;
+        mesh.web.reaches("outbound_tcp_errors_total{error=\"loadshed\"}", shed).await;
+        assert_eq!(mesh.web.metric(&length), 1.0, "{kind}");
+        mesh.control.set_endpoints(&known.target, vec![mesh.endpoint(addr, ProtocolHint::Opaque)]);
+        one.shutdown().await.unwrap();
+        let mut all = vec![];
+        soon(one.read_to_end(&mut all)).await.unwrap();
+        assert_eq!(all, [b"hello\n", &hello.to_ascii_uppercase()[..], b"bye\n"].concat(), "{kind}");
+        mesh.web.reaches(&length, 0.0).await;
+    }
+    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

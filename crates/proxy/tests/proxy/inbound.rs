@@ -193,3 +193,45 @@ async fn who_waits_for_the_application_is_bounded() {
     assert_eq!(answer.status(), Some(503));
     mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 1.0).await;
 }
+
+/// Of the requests of two workers one has the only place to wait, and the other is told at once.
+#[tokio::test]
+async fn workers_share_the_places_of_who_waits_for_the_application() {
+    let patient = [
+        ("LINKERD2_PROXY_CORES", "2"),
+        ("LINKERD2_PROXY_INBOUND_HTTP_QUEUE_CAPACITY", "1"),
+        ("LINKERD2_PROXY_INBOUND_HTTP_FAILFAST_TIMEOUT", "60s"),
+        ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MIN", "20ms"),
+        ("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_MAX", "40ms"),
+        // No session is opened ahead of a request.
+        ("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", "0"),
+    ];
+    let mesh = Mesh::with(&[], &patient).await;
+    // Nobody listens yet, and nobody else can.
+    let place = tokio::net::TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let away = place.local_addr().unwrap();
+    let mut one = http1::Client::over(mesh.app.connect_inbound(away).await);
+    let mut two = http1::Client::over(mesh.app.connect_inbound(away).await);
+    let worker = |n: u8| mesh.app.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}"));
+    eventually("each worker has one", || (worker(0), worker(1)) == (1.0, 1.0)).await;
+    for client in [&mut one, &mut two] {
+        client.send("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n").await.unwrap();
+    }
+    let (told, waits) = tokio::select! {
+        told = soon(one.response(false)) => (told, &mut two),
+        told = soon(two.response(false)) => (told, &mut one),
+    };
+    assert_eq!(told.unwrap().status(), Some(503));
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 1.0).await;
+    let listener = place.listen(128).unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let _ = tcp.read(&mut [0; 1024]).await;
+        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none").await.unwrap();
+        tcp
+    });
+    assert_eq!(&soon(waits.response(false)).await.unwrap().body[..], b"one");
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 1.0).await;
+    drop(serving);
+}

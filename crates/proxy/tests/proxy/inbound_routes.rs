@@ -1,13 +1,16 @@
-//! What is counted of inbound routes: Linkerd's families, with its labels.
+//! What is counted of inbound routes: Linkerd's families, with its labels; and what clients of gRPC see of a failure that one injects.
 
 use crate::{
     harness::{eventually, metric, soon},
     mesh::Mesh,
 };
 use http::{HeaderMap, Request, Response};
-use weft_model::policy::{
-    inbound::{DefaultPolicy, ServerProtocol},
-    route::{GrpcMatch, GrpcRoute, Rule},
+use weft_model::{
+    ProtocolHint, ServerPolicy,
+    policy::{
+        inbound::{DefaultPolicy, ServerProtocol},
+        route::{Filter, GrpcMatch, GrpcRoute, HttpMatch, PathMatch, Ratio, Rule},
+    },
 };
 use weft_testkit::{
     http2,
@@ -98,4 +101,89 @@ async fn the_authority_is_a_label_only_where_it_is_asked_for() {
         }
         mesh.app.reaches(label, 2.0).await;
     }
+}
+
+/// Injected by a rule of gRPC with its code, or by one of HTTP: who speaks gRPC gets a status of gRPC, through the mesh and to its
+/// own framing, and no server sees the call.
+#[tokio::test]
+async fn a_failure_that_a_port_injects_is_a_status_of_grpc_to_who_speaks_it() {
+    let mesh = Mesh::start().await;
+    let always = Ratio { numerator: 1, denominator: 1 };
+    let grpc = |called: &str, filters| Rule {
+        matches: vec![GrpcMatch { service: called.to_owned(), ..GrpcMatch::default() }],
+        filters,
+        does: Default::default(),
+    };
+    let message = "50% of it".to_owned();
+    let unavailable = Filter::GrpcFailure { code: 14, message: message.clone(), ratio: always };
+    let rules = vec![grpc("a.B", vec![]), grpc("a.Broken", vec![unavailable])];
+    let mut of_grpc = inbound(DefaultPolicy::AllUnauthenticated);
+    of_grpc.protocol =
+        ServerProtocol::Grpc { routes: vec![GrpcRoute { meta: service("ns", "rpc", 0), hosts: vec![], rules }] };
+    let mut of_http = inbound(DefaultPolicy::AllUnauthenticated);
+    if let ServerProtocol::Detect { routes, .. } = &mut of_http.protocol {
+        let mut broken = routes[0].rules[0].clone();
+        let path = Some(PathMatch::Prefix("/a.Broken".to_owned()));
+        broken.matches = vec![HttpMatch { path, ..HttpMatch::default() }];
+        broken.filters = vec![Filter::HttpFailure { status: 418, message, ratio: always }];
+        routes[0].rules.push(broken);
+    }
+    // Who does not speak gRPC gets the status of HTTP that stands for the code.
+    for (name, policy, code, status) in [("grpc", of_grpc, "14", 503), ("http", of_http, "9", 418)] {
+        let origin = origin().await;
+        let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+        mesh.control.set_inbound(origin.addr().port(), ServerPolicy { meta: service("ns", name, 0), ..policy });
+        let ask = |path: &str, content: &str| {
+            let request = Request::post(format!("http://app.ns{path}")).header("content-type", content);
+            request.body(http2::full("x")).unwrap()
+        };
+        let mut client = mesh.http2(&known).await;
+        let start = std::time::Instant::now();
+        // The first calls may still follow the default policy, and are served.
+        let mut refused = loop {
+            let answer = soon(client.call(ask("/a.Broken/C", "application/grpc"))).await.unwrap();
+            if answer.body.is_empty() {
+                break answer;
+            }
+            assert!(start.elapsed() < crate::harness::LONG, "{name}: {answer:?}");
+        };
+        let before = origin.seen().requests.len();
+        for _ in 0..2 {
+            let header = |name: &str| refused.head.headers.get(name).map(|value| value.to_str().unwrap());
+            assert_eq!((refused.head.status.as_u16(), header("grpc-status")), (200, Some(code)), "{name}");
+            assert_eq!(header("grpc-message"), Some("50%25 of it [FAULT_INJECTED]"), "{name}");
+            assert_eq!(header("content-type"), Some("application/grpc"), "{name}");
+            assert!(refused.trailers.is_none(), "{name}: what is refused has no trailers of its own");
+            refused = soon(client.call(ask("/a.Broken/C", "application/grpc"))).await.unwrap();
+        }
+        let plain = soon(client.call(ask("/a.Broken/C", "text/plain"))).await.unwrap();
+        assert_eq!((plain.head.status.as_u16(), plain.head.headers.get("grpc-status")), (status, None), "{name}");
+        // A stranger is told the code and nothing else.
+        let tcp = mesh.app.connect_inbound(origin.addr()).await;
+        let mut stranger = http2::Client::over(tcp).await.unwrap();
+        let told = soon(stranger.call(ask("/a.Broken/C", "application/grpc"))).await.unwrap();
+        assert_eq!(told.head.headers["grpc-status"], code, "{name}");
+        assert!(!told.head.headers.contains_key("grpc-message"), "{name}");
+        assert_eq!(origin.seen().requests.len(), before, "{name}");
+        let served = soon(client.call(ask("/a.B/C", "application/grpc"))).await.unwrap();
+        assert_eq!(
+            (served.body.len(), &served.trailers.unwrap()["grpc-status"]),
+            (2000, &"5".parse().unwrap()),
+            "{name}"
+        );
+        let failed = format!("grpc_status=\"{code}\"");
+        eventually("the client's side counts them as failures", || {
+            let text = mesh.web.metrics();
+            let of =
+                text.lines().filter(|l| l.starts_with("response_total{direction=\"outbound\"") && l.contains(&failed));
+            of.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() == 3.0
+        })
+        .await;
+        let route = format!(
+            "inbound_{name}_requests_total{{parent_group=\"core\",parent_kind=\"Service\",parent_name=\"{name}\""
+        );
+        mesh.app.reaches(&route, 1.0).await;
+    }
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"FAULT_INJECTED\"}", 10.0).await;
+    assert_eq!(mesh.app.metric("inbound_http_errors_total{"), 0.0, "asked for by a policy: no error");
 }

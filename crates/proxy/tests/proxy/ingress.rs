@@ -12,7 +12,7 @@ use weft_testkit::{
     policy::{balance, detect, service},
 };
 
-const INGRESS: (&str, &str) = ("LINKERD2_PROXY_INGRESS_MODE", "true");
+pub(crate) const INGRESS: (&str, &str) = ("LINKERD2_PROXY_INGRESS_MODE", "true");
 
 /// A service that is known by its name alone.
 fn named(mesh: &Mesh, name: &str, endpoint: Endpoint) {
@@ -61,6 +61,45 @@ async fn each_request_goes_where_its_header_says() {
     assert_eq!((asked("blue.ns.svc.cluster.local:80"), asked("green.ns.svc.cluster.local:8080")), (1, 1));
     let profile = |call: &Call| matches!(call, Call::Profile(l) if l.path == "blue.ns.svc.cluster.local:80");
     assert!(mesh.control.calls().iter().any(profile));
+}
+
+/// As ingresses ask: over one connection of HTTP/1 that is kept, on either carrier.
+#[tokio::test]
+async fn each_request_of_one_http1_connection_goes_where_its_header_says() {
+    let mesh = Mesh::with(&[INGRESS], &[]).await;
+    let origin = async |name: &'static str| http1::Origin::start(move |_| http1::Reply::ok(name)).await.unwrap();
+    let (blue, green, dialled) = (origin("blue").await, origin("green").await, origin("dialled").await);
+    for (zone, hint) in [("east", ProtocolHint::Unknown), ("west", ProtocolHint::H2)] {
+        named(&mesh, &format!("blue.{zone}.svc.cluster.local:80"), mesh.endpoint(blue.addr(), hint));
+        named(&mesh, &format!("green.{zone}.svc.cluster.local:8080"), mesh.endpoint(green.addr(), hint));
+        let service = mesh.service(&[mesh.endpoint(dialled.addr(), hint)]);
+        let mut client = http1::Client::over(mesh.connect(&service).await);
+        for (n, (header, answer)) in [
+            (format!("l5d-dst-override: blue.{zone}.svc.cluster.local\r\n"), &blue),
+            (format!("L5D-Dst-Override: green.{zone}.svc.cluster.local:8080\r\n"), &green),
+            (String::new(), &dialled),
+            (format!("l5d-dst-override: BLUE.{zone}.svc.cluster.local.:80\r\n"), &blue),
+            (String::new(), &dialled),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let before = answer.seen().requests.len();
+            let sent = format!("GET /{n} HTTP/1.1\r\nHost: shop.example\r\n{header}X-Own: o\r\n\r\n");
+            let answered = soon(client.call(sent)).await.unwrap();
+            assert_eq!(answered.status(), Some(200), "{hint:?} {header}");
+            let seen = answer.seen().requests;
+            assert_eq!(seen.len(), before + 1, "{hint:?} {header}");
+            let seen = seen.last().unwrap();
+            assert_eq!(seen.first_line(), format!("GET /{n} HTTP/1.1"), "{hint:?} {header}");
+            assert_eq!(seen.header("l5d-dst-override"), None, "{hint:?} {}", seen.head_text());
+            assert_eq!(seen.header("host").as_deref(), Some("shop.example"), "the host stays");
+            assert_eq!(seen.header("x-own").as_deref(), Some("o"));
+            assert_eq!(seen.header("l5d-client-id").as_deref(), Some(mesh.web.identity().as_str()), "over the mesh");
+        }
+        let accepted = format!("tcp_open_total{{direction=\"outbound\",peer=\"src\",target_addr=\"{}\"", service.addr);
+        mesh.web.reaches(&accepted, 1.0).await;
+    }
 }
 
 #[tokio::test]

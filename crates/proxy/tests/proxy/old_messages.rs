@@ -1,11 +1,12 @@
-//! What an older control plane says and ours cannot: messages by hand, field by field as data plane 10.2 numbers them.
+//! What another control plane says and ours cannot, or what nobody can read: messages by hand, field by field as data plane 10.2 numbers
+//! them.
 
 use crate::{
-    harness::{LONG, Setup, soon},
-    mesh::Mesh,
+    harness::{LONG, Setup, elsewhere, soon},
+    mesh::{Mesh, get, naming},
 };
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::stream;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -13,11 +14,17 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::atomic::{AtomicU8, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use weft_testkit::http2;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
+use weft_testkit::{http1, http2};
 
 const WATCH: &str = "/io.linkerd.proxy.outbound.OutboundPolicies/Watch";
+const WATCH_PORT: &str = "/io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort";
 /// The request timeout as it was once said.
 const SHORT: Duration = Duration::from_millis(200);
 /// Later than that, and soon enough for whoever has more time.
@@ -73,33 +80,68 @@ fn policy(kind: u64, addr: SocketAddr, timeouts: &[Vec<u8>]) -> Vec<u8> {
     [protocol, named(2, "old")].concat()
 }
 
-/// A policy service that answers each `Watch` for `addr:port` with the message for that port, and knows nothing else.
-async fn control(known: Vec<(SocketAddr, Vec<u8>)>) -> http2::Origin {
+/// `Server` that lets everybody in and detects what is spoken.
+fn server() -> Vec<u8> {
+    let anywhere = [vec![1 << 3 | 5], 0_u32.to_le_bytes().to_vec()].concat();
+    // Network {net 1 {ip 1, prefix_len 2}}, Authn {unauthenticated 1}.
+    let network = message(1, &[message(1, &[message(1, &[anywhere])])]);
+    let everybody = message(3, &[network, message(2, &[message(1, &[])]), named(4, "everybody")]);
+    let detect = message(1, &[message(1, &[duration(1, LONG)])]);
+    [detect, everybody, label("name", "old")].concat()
+}
+
+/// An entry of `Server.labels`.
+fn label(name: &str, value: &str) -> Vec<u8> {
+    message(4, &[text(1, name), text(2, value)])
+}
+
+/// Who answers about a port: with the newest message first, then with each that follows.
+type Said = watch::Receiver<Vec<u8>>;
+
+/// A policy service that answers each `Watch` and `WatchPort` for one of these ports, and knows nothing else.
+async fn control(known: Vec<(u16, Said)>) -> http2::Origin {
     http2::Origin::start(move |request| {
         let (path, known) = (request.uri().path().to_owned(), known.clone());
         async move {
             let answer = || Response::builder().header("content-type", "application/grpc");
             let missing = || Ok(answer().header("grpc-status", "5").body(http2::full(""))?);
-            if path != WATCH {
+            if path != WATCH && path != WATCH_PORT {
                 return missing();
             }
             // Of a stream of requests there is one; its end need not come.
             let mut body = request.into_body();
             let Some(Ok(frame)) = body.frame().await else { return missing() };
             let asked = frame.into_data().unwrap_or_default();
-            let wants = |addr: &SocketAddr| {
-                let port = number(2, addr.port().into());
+            // TcpAddress and PortSpec both have their port there.
+            let wants = |port: u16| {
+                let port = number(2, port.into());
                 asked.windows(port.len()).any(|part| part == port)
             };
-            let Some((_, policy)) = known.iter().find(|(addr, _)| wants(addr)) else { return missing() };
-            let framed = [&[0][..], &u32::try_from(policy.len())?.to_be_bytes(), policy].concat();
-            let said = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(framed)))]);
-            let body = BodyExt::boxed(StreamBody::new(said.chain(futures_util::stream::pending())));
-            Ok(answer().body(body)?)
+            let Some((_, said)) = known.into_iter().find(|(port, _)| wants(*port)) else { return missing() };
+            Ok(answer().body(told(said))?)
         }
     })
     .await
     .unwrap()
+}
+
+/// The body of a stream that has no end.
+fn told(mut said: Said) -> http2::Body {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        said.mark_changed();
+        while said.changed().await.is_ok() {
+            let message = said.borrow_and_update().clone();
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            let framed = [&[0][..], &length, &message].concat();
+            if tell.send(Frame::data(Bytes::from(framed))).is_err() {
+                return;
+            }
+        }
+        tell.closed().await;
+    });
+    let frames = stream::poll_fn(move |cx| told.poll_recv(cx).map(|frame| frame.map(Ok::<_, Infallible>)));
+    BodyExt::boxed(StreamBody::new(frames))
 }
 
 /// Answers late, or for `/s.S/Never` not at all.
@@ -134,7 +176,9 @@ async fn the_old_request_timeout_ends_a_request_where_there_is_no_new_one() {
             known.push((target(), kind, ends, timeouts));
         }
     }
-    let answers = known.iter().map(|(addr, kind, _, timeouts)| (*addr, policy(*kind, server.addr(), timeouts)));
+    let answers = known
+        .iter()
+        .map(|(addr, kind, _, timeouts)| (addr.port(), watch::channel(policy(*kind, server.addr(), timeouts)).1));
     let control = control(answers.collect()).await;
     let elder = |setup: Setup| setup.env("LINKERD2_PROXY_POLICY_SVC_ADDR", control.addr());
     let mesh = Mesh::of(elder, |app| app).await;
@@ -170,4 +214,122 @@ async fn the_old_request_timeout_ends_a_request_where_there_is_no_new_one() {
     };
     mesh.web.reaches(&counted("http", "http_status=\"200\",error=\"\""), 1.0).await;
     mesh.web.reaches(&counted("grpc", "grpc_status=\"OK\",error=\"\""), 1.0).await;
+}
+
+/// Who asks with each framing of HTTP, and what it is told.
+async fn refused(connect: impl AsyncFn() -> TcpStream, text: &str) {
+    let told = |header: Option<&str>| {
+        let told = header.unwrap_or_default();
+        assert!(
+            told.starts_with(text) && told.contains("protocol") && told.ends_with(" [POLICY_UNSUPPORTED]"),
+            "{told:?}"
+        );
+    };
+    let mut old = http1::Client::over(connect().await);
+    let answer = soon(old.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+    assert_eq!(answer.status(), Some(500), "{}", answer.head_text());
+    told(answer.header("l5d-proxy-error").as_deref());
+    let mut client = http2::Client::over(connect().await).await.unwrap();
+    let call = Request::post("http://app.ns/s.S/Call").header("content-type", "application/grpc");
+    let head = soon(client.call(call.body(http2::full("x")).unwrap())).await.unwrap().head;
+    // INTERNAL
+    assert_eq!((head.status.as_u16(), &head.headers["grpc-status"]), (200, &"13".parse().unwrap()));
+    told(head.headers["grpc-message"].to_str().ok());
+}
+
+/// Asks until the answer has that status, each time over a connection of its own.
+async fn until(status: u16, connect: impl AsyncFn() -> TcpStream) {
+    let start = Instant::now();
+    loop {
+        let mut client = http2::Client::over(connect().await).await.unwrap();
+        let head = soon(client.call(get())).await.unwrap().head;
+        if head.status == status {
+            return;
+        }
+        assert!(start.elapsed() < LONG, "{head:?}");
+    }
+}
+
+/// What is not HTTP is reset.
+async fn bytes_are_cut(connected: std::io::Result<TcpStream>) {
+    // Who is refused early is reset before it is seen to be connected, or while it writes.
+    let Ok(mut tcp) = connected else { return };
+    let _ = tcp.write_all(b"\0\x01\x02\x03").await;
+    let end = soon(tcp.read(&mut [0; 1])).await;
+    assert!(end.is_err(), "{end:?}");
+}
+
+const UNSUPPORTED: &str = "code=\"POLICY_UNSUPPORTED\"}";
+
+/// Neither message says a protocol; the next one does, and the one after that does not again.
+#[tokio::test]
+async fn a_target_whose_policy_cannot_be_read_is_refused_until_it_can() {
+    let server = naming("app").await;
+    let target = target();
+    let (bad, good) = (named(2, "bad"), policy(4, server.addr(), &[]));
+    let (say, said) = watch::channel(bad.clone());
+    let control = control(vec![(target.port(), said)]).await;
+    let mesh = Mesh::of(|web| web.env("LINKERD2_PROXY_POLICY_SVC_ADDR", control.addr()), |app| app).await;
+    let connect = async || mesh.web.connect_outbound(target).await;
+    for round in 1..=2 {
+        until(500, connect).await;
+        let seen = server.seen().requests.len();
+        assert_eq!(seen == 0, round == 1, "nothing is guessed before");
+        refused(connect, "invalid client policy configuration: ").await;
+        bytes_are_cut(mesh.web.try_connect_outbound(target).await).await;
+        assert_eq!(server.seen().requests.len(), seen, "round {round}: nobody is asked");
+        mesh.web
+            .at_least(&format!("weft_proxy_errors_total{{direction=\"outbound\",{UNSUPPORTED}"), 4.0 * f64::from(round))
+            .await;
+        let closed = "outbound_tcp_route_close_total{parent_group=\"\",parent_kind=\"default\",parent_namespace=\"\",parent_name=\"invalid\"";
+        mesh.web.reaches(closed, f64::from(round)).await;
+        // What follows is followed.
+        say.send_replace(good.clone());
+        until(200, connect).await;
+        say.send_replace(bad.clone());
+    }
+    assert!(mesh.web.metric_has("route_name=\"invalid\",error=\"invalid_policy\"}"));
+}
+
+/// The same of a port, whose default policy lets everybody in: once a message has come that cannot be read it does not count.
+#[tokio::test]
+async fn a_port_whose_policy_cannot_be_read_refuses_until_it_can() {
+    let origin = naming("app").await;
+    let addr = origin.addr();
+    let (bad, good) = (label("name", "bad"), server());
+    let (say, said) = watch::channel(bad.clone());
+    let control = control(vec![(addr.port(), said)]).await;
+    let mesh = Mesh::of(|web| web, |app| app.env("LINKERD2_PROXY_POLICY_SVC_ADDR", control.addr())).await;
+    let connect = async || mesh.app.connect_inbound(addr).await;
+    for round in 1..=2 {
+        until(500, connect).await;
+        let seen = origin.seen().requests.len();
+        // Members are told why, in either framing.
+        refused(async || relayed(&mesh, addr).await, "invalid server configuration: ").await;
+        bytes_are_cut(mesh.app.connect_inbound_from(elsewhere(), addr).await).await;
+        assert_eq!(origin.seen().requests.len(), seen, "round {round}: nobody is asked");
+        mesh.app
+            .at_least(&format!("weft_proxy_errors_total{{direction=\"inbound\",{UNSUPPORTED}"), 3.0 * f64::from(round))
+            .await;
+        let denied = format!(
+            "inbound_tcp_authz_deny_total{{srv_group=\"\",srv_kind=\"default\",srv_name=\"invalid\",srv_port=\"{}\"",
+            addr.port()
+        );
+        mesh.app.reaches(&denied, f64::from(round)).await;
+        say.send_replace(good.clone());
+        until(200, connect).await;
+        say.send_replace(bad.clone());
+    }
+    assert!(mesh.app.metric_has("srv_name=\"old\""));
+}
+
+/// A connection whose other end is one of the mesh to `addr`.
+async fn relayed(mesh: &Mesh, addr: SocketAddr) -> TcpStream {
+    let tcp = mesh.app.connect_inbound(addr).await;
+    let (mut stream, _) = soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut far, _) = listener.accept().await.unwrap();
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut far, &mut stream).await });
+    near
 }

@@ -1,22 +1,28 @@
-//! What a port speaks by its policy, from strangers and from the mesh (data plane 3.4), and what detection counts.
+//! What a port or a target speaks by its policy (data plane 3.4, 4.2), from strangers and from the mesh, and what detection counts.
 
 use crate::{
     harness::{LONG, eventually, soon},
-    mesh::{Mesh, get, naming, shouting},
+    inbound::client_hello,
+    mesh::{Mesh, Service, get, naming, shouting},
 };
-use http::Request;
+use http::{HeaderMap, Request, Response};
 use std::{net::SocketAddr, time::Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use weft_model::{
-    ProtocolHint, ServerPolicy,
+    ClientPolicy, Endpoint, ProtocolHint, ServerPolicy,
     policy::{
         inbound::{DefaultPolicy, ServerProtocol},
+        outbound::{Backend, ClientProtocol},
         route::{GrpcMatch, GrpcRoute, Rule},
     },
 };
 use weft_testkit::{
+    frames::PREFACE,
     http1, http2,
-    policy::{inbound, service},
+    policy::{balance, grpc_routes, http_routes, inbound, service},
 };
 
 fn speaking(protocol: ServerProtocol, name: &str) -> ServerPolicy {
@@ -52,14 +58,39 @@ fn grpc() -> ServerProtocol {
     ServerProtocol::Grpc { routes: vec![GrpcRoute { meta: service("ns", "rpc", 0), hosts: vec![], rules: vec![rule] }] }
 }
 
-/// What a stranger gets for these bytes, up to the end or the first pause.
+/// What a stranger gets for these bytes, up to the end.
 async fn answer(mesh: &Mesh, addr: SocketAddr, bytes: &[u8]) -> String {
-    let mut tcp = mesh.app.connect_inbound(addr).await;
-    tcp.write_all(bytes).await.unwrap();
-    tcp.shutdown().await.unwrap();
+    String::from_utf8_lossy(&said(mesh.app.connect_inbound(addr).await, bytes).await).into_owned()
+}
+
+/// The same over any connection. Who is refused may be reset while it writes.
+async fn said(mut tcp: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    let _ = tcp.write_all(bytes).await;
+    let _ = tcp.shutdown().await;
     let mut answer = vec![];
     let _ = soon(tcp.read_to_end(&mut answer)).await;
-    String::from_utf8_lossy(&answer).into_owned()
+    answer
+}
+
+/// A target of this name whose policy says what it speaks, with one endpoint.
+fn target(mesh: &Mesh, name: &str, endpoint: Endpoint, speaks: impl FnOnce(Backend) -> ClientProtocol) -> Service {
+    let known = mesh.service(&[endpoint]);
+    let meta = service("ns", name, 80);
+    let protocol = speaks(balance(meta.clone(), known.target.parse().unwrap()));
+    mesh.control.set_outbound(known.addr, ClientPolicy { meta, protocol });
+    known
+}
+
+/// Waits until so many connections to the target of this name are counted under `protocol`; there are no others, and nothing was
+/// looked for.
+async fn declared(mesh: &Mesh, name: &str, protocol: &str, connections: f64) {
+    let parent =
+        format!("parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",parent_name=\"{name}\"");
+    let family = "outbound_tcp_protocol_connections_total{";
+    mesh.web.reaches(&format!("{family}protocol=\"{protocol}\",{parent}"), connections).await;
+    let text = mesh.web.metrics();
+    let lines = |family: &str| text.lines().filter(|l| l.starts_with(family) && l.contains(&parent)).count();
+    assert_eq!((lines(family), lines("outbound_tcp_detect_http_results_total{")), (1, 0), "{name}: {text}");
 }
 
 #[tokio::test]
@@ -124,8 +155,112 @@ async fn opaque_and_tls_pass_bytes_under_the_policy() {
         };
         eventually("it is counted", || mesh.app.handle().metrics().lines().any(counted)).await;
     }
+    // Of a port declared to speak TLS that is not the mesh's, the hello says to whom; it goes on as it came.
+    let hello = client_hello("db.example");
+    let told = said(mesh.app.connect_inbound(addr).await, &hello).await;
+    assert_eq!(told, [b"hello\n", &hello.to_ascii_uppercase()[..], b"bye\n"].concat());
+    let series = format!(
+        "inbound_tcp_authz_allow_total{{srv_group=\"core\",srv_kind=\"Service\",srv_name=\"tls\",srv_port=\"{port}\",\
+         authz_group=\"\",authz_kind=\"default\",authz_name=\"all-unauthenticated\",target_addr=\"{addr}\",\
+         target_ip=\"127.0.0.1\",target_port=\"{port}\",tls=\"opaque\",sni=\"db.example\"}}",
+        port = addr.port()
+    );
+    mesh.app.reaches(&series, 1.0).await;
     assert_eq!(mesh.app.metric("request_total{direction=\"inbound\""), 0.0);
     server.abort();
+}
+
+#[tokio::test]
+async fn a_target_declared_http1_is_taken_at_its_word() {
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok("one")).await.unwrap();
+    // Between the proxies on HTTP/1, and carried on HTTP/2.
+    for (name, hint) in [("one", ProtocolHint::Unknown), ("carried", ProtocolHint::H2)] {
+        let http1 = |to| ClientProtocol::Http1(http_routes(to));
+        let known = target(&mesh, name, mesh.endpoint(origin.addr(), hint), http1);
+        let before = origin.seen().requests.len();
+        let mut client = http1::Client::over(mesh.connect(&known).await);
+        for path in ["/a?b=%20c", "/d"] {
+            let answered =
+                soon(client.call(format!("POST {path} HTTP/1.1\r\nHost: app.ns\r\nContent-Length: 3\r\n\r\nask")))
+                    .await;
+            let answered = answered.unwrap();
+            assert_eq!(
+                (answered.first_line().as_str(), &answered.body[..]),
+                ("HTTP/1.1 200 OK", &b"one"[..]),
+                "{name}"
+            );
+            let seen = origin.seen().requests.pop().unwrap();
+            assert_eq!((seen.first_line(), &seen.body[..]), (format!("POST {path} HTTP/1.1"), &b"ask"[..]), "{name}");
+            assert_eq!(seen.header("host").as_deref(), Some("app.ns"), "{name}");
+        }
+        for wrong in [PREFACE, b"\0\x01\r\n\r\n"] {
+            let told = String::from_utf8(said(mesh.connect(&known).await, wrong).await).unwrap();
+            assert!(told.starts_with("HTTP/1.1 400 "), "{name}: {told}");
+        }
+        assert_eq!(origin.seen().requests.len(), before + 2, "{name}");
+        declared(&mesh, name, "http/1", 3.0).await;
+    }
+    mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"BAD_REQUEST\"}", 4.0).await;
+}
+
+#[tokio::test]
+async fn targets_declared_http2_and_grpc_take_nothing_else() {
+    let mesh = Mesh::start().await;
+    let origin = http2::Origin::start(|request| async move {
+        let asked = http2::complete((), request.into_body()).await?;
+        let trailers = HeaderMap::from_iter([("grpc-status".parse()?, "0".parse()?)]);
+        Ok(Response::new(http2::with_trailers(asked.body, trailers)))
+    });
+    let origin = origin.await.unwrap();
+    let http2 = |to| ClientProtocol::Http2(http_routes(to));
+    let grpc = |to| {
+        let mut routes = grpc_routes(to);
+        routes[0].rules[0].matches = vec![GrpcMatch { service: "a.B".to_owned(), ..GrpcMatch::default() }];
+        ClientProtocol::Grpc { routes, breaker: None }
+    };
+    let endpoint = || mesh.endpoint(origin.addr(), ProtocolHint::H2);
+    for (name, known, statuses) in [
+        ("two", target(&mesh, "two", endpoint(), http2), [200, 200]),
+        ("rpc", target(&mesh, "rpc", endpoint(), grpc), [404, 200]),
+    ] {
+        let mut client = mesh.http2(&known).await;
+        let call = Request::post("http://app.ns/a.B/C").header("content-type", "application/grpc");
+        for (request, status) in [get(), call.body(http2::full("ask")).unwrap()].into_iter().zip(statuses) {
+            let calls = request.method() == http::Method::POST;
+            let answered = soon(client.call(request)).await.unwrap();
+            assert_eq!(answered.head.status, status, "{name}");
+            if calls {
+                assert_eq!(
+                    (&answered.body[..], &answered.trailers.unwrap()["grpc-status"]),
+                    (&b"ask"[..], &"0".parse().unwrap()),
+                    "{name}"
+                );
+            }
+        }
+        let seen =
+            || (origin.seen().requests.len(), mesh.web.metric("tcp_open_total{direction=\"outbound\",peer=\"dst\""));
+        let before = seen();
+        for wrong in [&b"GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n"[..], b"\0\x01bytes that are no HTTP at all"] {
+            let told = said(mesh.connect(&known).await, wrong).await;
+            // It is told in frames, if at all.
+            assert!(told.is_empty() || told.starts_with(&[0, 0]), "{name}: {told:?}");
+        }
+        assert_eq!(seen(), before, "{name}: nobody is dialled");
+        declared(&mesh, name, "http/2", 3.0).await;
+    }
+    let route = |kind: &str, name: &str, status: &str| {
+        format!(
+            "outbound_{kind}_route_request_statuses_total{{parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",\
+             parent_name=\"{name}\",parent_port=\"80\",parent_section_name=\"\",route_group=\"\",route_kind=\"default\",\
+             route_namespace=\"\",route_name=\"{kind}\",hostname=\"\",{status},error=\"\"}}"
+        )
+    };
+    mesh.web.reaches(&route("http", "two", "http_status=\"200\""), 2.0).await;
+    mesh.web.reaches(&route("grpc", "rpc", "grpc_status=\"OK\""), 1.0).await;
+    let code = |code: &str| format!("weft_proxy_errors_total{{direction=\"outbound\",code=\"{code}\"}}");
+    mesh.web.reaches(&code("ROUTE_NOT_FOUND"), 1.0).await;
+    mesh.web.reaches(&code("HTTP2_VIOLATION"), 4.0).await;
 }
 
 #[tokio::test]

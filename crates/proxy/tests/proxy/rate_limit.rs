@@ -1,7 +1,8 @@
 //! Local rate limits: of all clients and of each, shared by the workers, on a clock that the test moves.
 
 use crate::{
-    harness::{LONG, eventually, http1 as ask, soon},
+    faults::forwarded,
+    harness::{LONG, Proxy, eventually, http1 as ask, identity, soon},
     mesh::{Mesh, get, naming},
     repeated::leaving,
 };
@@ -15,7 +16,7 @@ use std::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use weft_model::{
-    ProtocolHint, ServerPolicy,
+    Endpoint, ProtocolHint, ServerPolicy,
     policy::{
         inbound::{DefaultPolicy, RateLimit, ServerProtocol},
         route::{GrpcMatch, GrpcRoute, Rule},
@@ -26,6 +27,7 @@ use weft_testkit::{
     http1, http2,
     policy::{inbound, service},
 };
+use weft_transport::Stream;
 
 /// Milliseconds that stand still.
 #[derive(Clone, Default)]
@@ -85,29 +87,43 @@ async fn statuses(client: &mut http2::Client, requests: usize) -> Vec<u16> {
     all
 }
 
+/// Whether each of the two workers has a connection.
+async fn each_worker_has_one(proxy: &Proxy) {
+    eventually("each worker has one", || {
+        (0..2).all(|n| proxy.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}")) == 1.0)
+    })
+    .await;
+}
+
 /// The application answers nobody.
 #[tokio::test]
 async fn workers_share_what_may_be_in_flight() {
-    let app = [("LINKERD2_PROXY_CORES", "2"), ("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "2")];
-    let mesh = Mesh::with(&[], &app).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut clients = vec![];
-    for _ in 0..2 {
-        clients
-            .push(http2::Client::over(mesh.app.connect_inbound(listener.local_addr().unwrap()).await).await.unwrap());
+    let two = |limit| [("LINKERD2_PROXY_CORES", "2"), (limit, "2")];
+    let (web, app) = (two("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT"), two("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT"));
+    let mesh = Mesh::with(&web, &app).await;
+    for (proxy, direction) in [(&mesh.web, "outbound"), (&mesh.app, "inbound")] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let known = forwarded(&mesh, Endpoint::plain(addr));
+        let mut clients = vec![];
+        for _ in 0..2 {
+            let tcp = match direction {
+                "outbound" => mesh.connect(&known).await,
+                _ => mesh.app.connect_inbound(addr).await,
+            };
+            clients.push(http2::Client::over(tcp).await.unwrap());
+        }
+        each_worker_has_one(proxy).await;
+        let mut late = clients.clone();
+        let _waiting: Vec<_> =
+            clients.into_iter().map(|mut client| tokio::spawn(async move { client.call(get()).await })).collect();
+        let _held = [soon(listener.accept()).await.unwrap(), soon(listener.accept()).await.unwrap()];
+        for client in &mut late {
+            assert_eq!(soon(client.call(get())).await.unwrap().head.status, 503, "{direction}");
+        }
+        let code = format!("weft_proxy_errors_total{{direction=\"{direction}\",code=\"LOAD_SHED\"}}");
+        proxy.reaches(&code, 2.0).await;
     }
-    eventually("each worker has one", || {
-        (0..2).all(|n| mesh.app.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}")) == 1.0)
-    })
-    .await;
-    let mut late = clients.clone();
-    let _waiting: Vec<_> =
-        clients.into_iter().map(|mut client| tokio::spawn(async move { client.call(get()).await })).collect();
-    let _held = [soon(listener.accept()).await.unwrap(), soon(listener.accept()).await.unwrap()];
-    for client in &mut late {
-        assert_eq!(soon(client.call(get())).await.unwrap().head.status, 503);
-    }
-    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"LOAD_SHED\"}", 2.0).await;
 }
 
 #[tokio::test]
@@ -117,10 +133,7 @@ async fn workers_share_a_limit() {
     known(&mesh, origin.addr().port(), limited(limit(Some(10), None)), "limited").await;
     let mut first = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
     let mut second = http2::Client::over(mesh.app.connect_inbound(origin.addr()).await).await.unwrap();
-    eventually("each worker has one", || {
-        (0..2).all(|n| mesh.app.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}")) == 1.0)
-    })
-    .await;
+    each_worker_has_one(&mesh.app).await;
     assert_eq!(statuses(&mut first, 6).await, [200; 6]);
     assert_eq!(statuses(&mut second, 6).await, [200, 200, 200, 200, 429, 429]);
     assert_eq!(statuses(&mut first, 1).await, [429]);
@@ -171,6 +184,111 @@ async fn clients_are_limited_apart_and_told_in_their_framing() {
         text.lines().any(|l| l.starts_with("inbound_http_local_ratelimit_total{") && l.contains(scope))
     };
     assert!(scope("ratelimit_scope=\"identity\"") && !scope("ratelimit_scope=\"total\""));
+}
+
+/// A client that has proven a name, or nothing.
+enum Client {
+    Http1(http1::Client<Stream>),
+    Http2(http2::Client),
+}
+
+impl Client {
+    async fn over(mesh: &Mesh, port: u16, name: Option<&str>, http2: bool) -> Self {
+        let tcp = mesh.app.connect_inbound(([127, 0, 0, 1], port).into()).await;
+        let stream = match name {
+            None => Stream::tcp(tcp),
+            Some(name) => soon(mesh.store(name).connect(tcp, &mesh.server(), false)).await.unwrap().0,
+        };
+        if http2 {
+            Self::Http2(http2::Client::over(stream).await.unwrap())
+        } else {
+            Self::Http1(http1::Client::over(stream))
+        }
+    }
+
+    /// The status, and what the proxy says of it.
+    async fn ask(&mut self) -> (u16, Option<String>) {
+        match self {
+            Self::Http1(client) => {
+                let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app\r\n\r\n")).await.unwrap();
+                (answer.status().unwrap(), answer.header("l5d-proxy-error"))
+            }
+            Self::Http2(client) => {
+                let head = soon(client.call(get())).await.unwrap().head;
+                let text = head.headers.get("l5d-proxy-error").map(|text| text.to_str().unwrap().to_owned());
+                (head.status.as_u16(), text)
+            }
+        }
+    }
+}
+
+/// One client with a limit of its own, each of the others with the common one, and all of them together.
+#[tokio::test]
+async fn overrides_and_both_limits_hold_where_the_policy_names_the_protocol() {
+    let (mesh, time) = mesh().await;
+    let one = http1::Origin::start(|_| http1::Reply::ok("one")).await.unwrap();
+    let two = naming("two").await;
+    let limit = RateLimit {
+        meta: service("ns", "limit", 0),
+        total: Some(9),
+        identity: Some(2),
+        overrides: vec![(5, vec![identity("web"), identity("other")])],
+    };
+    for (name, port, http2) in [("one", one.addr().port(), false), ("two", two.addr().port(), true)] {
+        let mut policy = inbound(DefaultPolicy::AllUnauthenticated);
+        let ServerProtocol::Detect { routes, .. } = policy.protocol else { unreachable!() };
+        let rate_limit = Some(limit.clone());
+        policy.protocol = if http2 {
+            ServerProtocol::Http2 { routes, rate_limit }
+        } else {
+            ServerProtocol::Http1 { routes, rate_limit }
+        };
+        known(&mesh, port, policy, name).await;
+        let mut web = Client::over(&mesh, port, Some("web"), http2).await;
+        let mut peer = Client::over(&mesh, port, Some("peer"), http2).await;
+        let mut stranger = Client::over(&mesh, port, None, http2).await;
+        let over = |scope: &str, rps: u8| (429, Some(format!("{scope} rate limit exceeded: {rps}rps [RATE_LIMITED]")));
+        let counted = async |total: f64, identity: f64| {
+            for (scope, refused) in [("total", total), ("identity", identity)] {
+                eventually(scope, || {
+                    let text = mesh.app.metrics();
+                    let of = |l: &&str| {
+                        l.starts_with("inbound_http_local_ratelimit_total{")
+                            && l.contains(&format!("srv_name=\"{name}\""))
+                            && l.contains(&format!("ratelimit_name=\"limit\",ratelimit_scope=\"{scope}\""))
+                    };
+                    let values = text.lines().filter(of).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+                    values.sum::<f64>() == refused
+                })
+                .await;
+            }
+        };
+        for _ in 0..5 {
+            assert_eq!(web.ask().await, (200, None), "{name}");
+        }
+        assert_eq!(web.ask().await, over("identity", 5), "{name}");
+        let mut again = Client::over(&mesh, port, Some("other"), http2).await;
+        assert_eq!(again.ask().await, over("identity", 5), "{name}: clients of one override share it");
+        for _ in 0..2 {
+            assert_eq!(peer.ask().await, (200, None), "{name}");
+        }
+        assert_eq!(peer.ask().await, over("identity", 2), "{name}");
+        for _ in 0..2 {
+            assert_eq!(stranger.ask().await, (200, None), "{name}");
+        }
+        counted(0.0, 3.0).await;
+        // Nine were let in: the total is looked at first, and for whom nothing is left of his own it says so as well.
+        let mut fresh = Client::over(&mesh, port, Some("fresh"), http2).await;
+        assert_eq!(fresh.ask().await, over("total", 9), "{name}");
+        assert_eq!(web.ask().await, over("total", 9), "{name}");
+        assert_eq!(stranger.ask().await, (429, None), "{name}: strangers are told nothing");
+        counted(3.0, 3.0).await;
+        time.pass(1000);
+        assert_eq!(fresh.ask().await, (200, None), "{name}");
+        assert_eq!(web.ask().await, (200, None), "{name}");
+    }
+    assert_eq!((one.seen().requests.len(), two.seen().requests.len()), (11, 11));
+    mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"RATE_LIMITED\"}", 12.0).await;
 }
 
 #[tokio::test]

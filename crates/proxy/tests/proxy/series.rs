@@ -1,8 +1,10 @@
 //! The series that dashboards and the CLI select by: names and labels are Linkerd's, and what they count adds up.
 
 use crate::{
+    faults::forwarded,
     harness::{Proxy, eventually, soon},
     inbound::client_hello,
+    ingress::INGRESS,
     mesh::{Mesh, get, naming, shouting},
 };
 use std::{
@@ -10,7 +12,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_model::ProtocolHint;
+use weft_model::{Endpoint, ProtocolHint};
 use weft_testkit::policy::{balance, opaque};
 
 /// The families of traffic without their values, each line once, with ports and buckets left out.
@@ -57,6 +59,31 @@ async fn labels_are_linkerds() {
     server.abort();
 }
 
+/// Why there is no TLS to an endpoint, of requests and of connections. In ingress mode a target that was dialled is discovered like
+/// one that was named: Linkerd's reason for the one that is not, `ingress_without_override`, has no case.
+#[tokio::test]
+async fn what_is_dialled_without_tls_says_why() {
+    let origin = naming("app").await;
+    for (env, reason) in [
+        (&[][..], "not_provided_by_service_discovery"),
+        (&[INGRESS], "not_provided_by_service_discovery"),
+        (&[("LINKERD2_PROXY_INBOUND_IPS", "127.0.0.1")], "loopback"),
+    ] {
+        let mesh = Mesh::with(env, &[]).await;
+        let known = forwarded(&mesh, Endpoint::plain(origin.addr()));
+        assert_eq!(soon(mesh.http2(&known).await.call(get())).await.unwrap().head.status, 200);
+        let labels = format!(
+            "target_addr=\"{addr}\",target_ip=\"127.0.0.1\",target_port=\"{port}\",tls=\"no_identity\",\
+             no_tls_reason=\"{reason}\"",
+            addr = origin.addr(),
+            port = origin.addr().port()
+        );
+        mesh.web.reaches(&format!("request_total{{direction=\"outbound\",{labels}}}"), 1.0).await;
+        mesh.web.reaches(&format!("tcp_open_total{{direction=\"outbound\",peer=\"dst\",{labels}}}"), 1.0).await;
+        assert!(!mesh.web.metric_has("tls=\"true\",server_id"), "{env:?}");
+    }
+}
+
 #[tokio::test]
 async fn version_six_end_to_end() {
     let listen = ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "[::1]:0");
@@ -79,18 +106,26 @@ async fn version_six_end_to_end() {
 #[tokio::test]
 async fn over_the_cap_requests_are_counted_together() {
     const HOSTS: usize = 150;
-    let env = [("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", "true"), ("WEFT_PROXY_METRICS_SERIES_CAP", "300")];
+    const CAP: usize = 300;
+    let cap = CAP.to_string();
+    let env = [
+        ("LINKERD2_PROXY_CORES", "2"),
+        ("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", "true"),
+        ("WEFT_PROXY_METRICS_SERIES_CAP", &cap),
+    ];
     let mesh = Mesh::with(&env, &[]).await;
     let origin = naming("app").await;
     let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
-    let mut client = mesh.http2(&known).await;
+    let mut clients = [mesh.http2(&known).await, mesh.http2(&known).await];
+    let worker = |n: u8| mesh.web.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}"));
+    eventually("each worker has one", || (worker(0), worker(1)) == (1.0, 1.0)).await;
     let family = "outbound_http_route_request_statuses_total{";
     let named = || mesh.web.metrics().lines().filter(|l| l.starts_with(family) && l.contains("hostname=\"h")).count();
     let (mut asked, mut kept) = (0, vec![]);
     for _ in 0..2 {
         for n in asked..asked + HOSTS {
             let request = http::Request::get(format!("http://h{n}.example/")).body(weft_testkit::http2::full(""));
-            assert_eq!(soon(client.call(request.unwrap())).await.unwrap().head.status, 200);
+            assert_eq!(soon(clients[n % 2].call(request.unwrap())).await.unwrap().head.status, 200);
         }
         asked += HOSTS;
         mesh.web.reaches(family, asked as f64).await;
@@ -98,6 +133,9 @@ async fn over_the_cap_requests_are_counted_together() {
     }
     assert!((1..HOSTS).contains(&kept[0]), "some hosts have a series of their own: {kept:?}");
     assert_eq!(kept[0], kept[1], "beyond the cap none is added");
+    // It is the process's: with one of its own each worker would keep as many apart. Two threads may pass it by one each.
+    let apart = mesh.web.metric("weft_metrics_series ");
+    assert!((CAP as f64..=CAP as f64 + 2.0).contains(&apart), "{apart} series");
     let together = asked - kept[1];
     mesh.web.reaches("outbound_http_route_request_statuses_total{overflow=\"true\"}", together as f64).await;
     mesh.web.at_least("weft_metrics_series_dropped_total", together as f64).await;

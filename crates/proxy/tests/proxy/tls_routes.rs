@@ -96,6 +96,9 @@ async fn the_server_name_decides_and_the_bytes_are_untouched() {
         let all = exchange(&mesh, &service, &hello).await.unwrap();
         assert_eq!(all, format!("{name}{}", String::from_utf8_lossy(&hello)), "{sni}");
     }
+    let declared = "outbound_tcp_protocol_connections_total{protocol=\"tls\",parent_group=\"core\",parent_kind=\"Service\",\
+                    parent_namespace=\"ns\",parent_name=\"db\"";
+    mesh.web.reaches(declared, 3.0).await;
     let labels = |route: &str| {
         format!(
             "{{parent_group=\"core\",parent_kind=\"Service\",parent_namespace=\"ns\",parent_name=\"db\",parent_port=\"443\",\
