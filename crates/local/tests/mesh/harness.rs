@@ -58,7 +58,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// The programs of the mesh, in a folder that every user may enter.
-fn programs() -> &'static Path {
+pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         let test = std::env::current_exe().unwrap();

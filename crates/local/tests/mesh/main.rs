@@ -13,6 +13,7 @@ mod annotations;
 mod asked;
 mod capture;
 mod change;
+mod documented;
 mod end;
 mod failure;
 mod first_day;
