@@ -101,13 +101,15 @@ fn is_taken_away(cluster: &Cluster, terminal: &Terminal<'_>, report: &mut Report
     // Its pods are in use.
     let told = refused(cluster, &["uninstall"]);
     assert!(told.contains("pod meshed/web-"), "{told}");
-    cluster.ask("delete namespace meshed trial").unwrap();
+    // While these end.
+    cluster.ask("delete namespace meshed trial --wait=false").unwrap();
     terminal.types("kubectl -n shop get deployments -o yaml | weft uninject - | kubectl apply -f -", "");
     let app = ["emoji", "voting", "web", "bot"];
     rolled_out(cluster, "shop", &app);
     // What ends is meshed to its end.
     let meshed = "--namespace shop get pods --selector linkerd.io/control-plane-ns --output name";
     cluster.until(meshed, str::is_empty).unwrap();
+    cluster.until("get namespaces meshed trial --ignore-not-found --output name", str::is_empty).unwrap();
     terminal.types("weft uninstall | kubectl delete -f -", "");
     // Everything of it is made anew where there is no mesh, and works.
     restarted(cluster, "shop", &app);
