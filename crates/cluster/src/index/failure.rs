@@ -1,4 +1,5 @@
-//! How requests fail that the mesh itself answers instead of a server: of HTTP by a status, of gRPC by a code.
+//! How traffic fails that the mesh itself answers instead of a server: requests of HTTP by a status, of gRPC by a code; connections by
+//! their end.
 
 use crate::policy::route::Beyond;
 use weft_model::policy::route::{Filter, Ratio};
@@ -12,12 +13,13 @@ const UNAVAILABLE: u16 = 14;
 
 /// What a route is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Requests {
+pub(super) enum Traffic {
     Http,
     Grpc,
+    Connections,
 }
 
-impl Requests {
+impl Traffic {
     /// What a rule wants with these filters and nobody carries out, by the type of its filter.
     pub(super) fn unmet<'a>(self, filters: &[Filter], beyond: &'a Beyond) -> Option<&'a str> {
         let edits_responses = filters.iter().any(|filter| matches!(filter, Filter::ResponseHeaders(_)));
@@ -37,9 +39,12 @@ impl Requests {
         self.failing(INTERNAL_SERVER_ERROR, UNAVAILABLE, why.to_owned())
     }
 
-    /// Requests may not go where they want to.
+    /// It may not go where it wants to.
     pub(super) fn denied(self, why: &str) -> Filter {
-        self.failing(FORBIDDEN, PERMISSION_DENIED, why.to_owned())
+        match self {
+            Self::Http | Self::Grpc => self.failing(FORBIDDEN, PERMISSION_DENIED, why.to_owned()),
+            Self::Connections => Filter::Forbidden,
+        }
     }
 
     fn failing(self, status: u16, code: u16, message: String) -> Filter {
@@ -47,6 +52,7 @@ impl Requests {
         match self {
             Self::Http => Filter::HttpFailure { status, message, ratio },
             Self::Grpc => Filter::GrpcFailure { code, message, ratio },
+            Self::Connections => Filter::Invalid(message),
         }
     }
 }

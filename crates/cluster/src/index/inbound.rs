@@ -1,7 +1,7 @@
 //! How a port of a pod is served and who may call it (control plane 6.4).
 
 use super::{
-    Index, Platform, Refusal, destination::is_said_opaque, facts::PodFacts, failure::Requests, grants, routes::RouteId,
+    Index, Platform, Refusal, destination::is_said_opaque, facts::PodFacts, failure::Traffic, grants, routes::RouteId,
     store::Id,
 };
 use crate::{
@@ -83,18 +83,18 @@ impl Index {
 
     fn http_route(&self, id: &RouteId, route: &Route) -> Option<HttpRoute<InboundRule>> {
         let RouteOf::Http(HttpRoute { meta, hosts, rules }) = &route.of else { return None };
-        let rules = self.rules(id, rules, Requests::Http);
+        let rules = self.rules(id, rules, Traffic::Http);
         Some(HttpRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
     }
 
     fn grpc_route(&self, id: &RouteId, route: &Route) -> Option<GrpcRoute<InboundRule>> {
         let RouteOf::Grpc(GrpcRoute { meta, hosts, rules }) = &route.of else { return None };
-        let rules = self.rules(id, rules, Requests::Grpc);
+        let rules = self.rules(id, rules, Traffic::Grpc);
         Some(GrpcRoute { meta: without_namespace(meta), hosts: hosts.clone(), rules })
     }
 
     /// Requests of a rule that cannot be carried out are refused: without it they would follow another, which may let in others.
-    fn rules<M: Clone>(&self, id: &RouteId, rules: &[Rule<M, Asked>], of: Requests) -> Vec<Rule<M, InboundRule>> {
+    fn rules<M: Clone>(&self, id: &RouteId, rules: &[Rule<M, Asked>], of: Traffic) -> Vec<Rule<M, InboundRule>> {
         let does = InboundRule { authorizations: self.grants_of_route(id) };
         let rules = rules.iter().map(|Rule { matches, filters, does: asked }| {
             let filters = match asked.beyond.first() {

@@ -17,7 +17,7 @@ pub(super) enum KindDecision {
 
 use KindDecision::{List, NotYet, Supported};
 
-const POLICY: &str = "remove it: it comes in a later version; policies, and HTTPRoute and GRPCRoute of Servers, Services and EgressNetworks work";
+const POLICY: &str = "remove it: it comes in a later version; policies and the other routes work";
 const CONFIG: &str = "remove it, and give its values in env";
 const WORKLOAD: &str = "use a Deployment";
 const CLUSTER: &str = "remove it: it has no meaning on one machine";
@@ -65,8 +65,6 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
     ("workload.linkerd.io", "", "ExternalWorkload", NotYet(POLICY)),
     ("multicluster.linkerd.io", "", "Link", NotYet(CLUSTER)),
-    ("gateway.networking.k8s.io", "", "TCPRoute", NotYet(POLICY)),
-    ("gateway.networking.k8s.io", "", "TLSRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "UDPRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "ReferenceGrant", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "Gateway", NotYet("remove it; --publish opens a port on the host")),
@@ -115,7 +113,9 @@ mod tests {
             ("gateway.networking.k8s.io/v1", "HTTPRoute", Supported(Kind::HttpRoute)),
             ("gateway.networking.k8s.io/v1alpha2", "HTTPRoute", KindDecision::OtherVersion(NEWEST)),
             ("gateway.networking.k8s.io/v1", "GRPCRoute", Supported(Kind::GrpcRoute)),
-            ("gateway.networking.k8s.io/v1", "TLSRoute", NotYet(POLICY)),
+            ("gateway.networking.k8s.io/v1", "TLSRoute", Supported(Kind::TlsRoute)),
+            ("gateway.networking.k8s.io/v1alpha2", "TCPRoute", Supported(Kind::TcpRoute)),
+            ("gateway.networking.k8s.io/v1", "UDPRoute", NotYet(POLICY)),
             ("policy.linkerd.io/v1alpha1", "HTTPLocalRateLimitPolicy", Supported(Kind::HttpLocalRateLimitPolicy)),
             ("linkerd.io/v1alpha2", "ServiceProfile", Supported(Kind::ServiceProfile)),
             ("linkerd.io/v1", "ServiceProfile", KindDecision::OtherVersion(NEWEST_PROFILE)),

@@ -118,8 +118,13 @@ mod tests {
         let service = json!({"group": "", "kind": "Service", "name": "s"});
         assert_eq!((of_mesh(json!([service])), route(json!([service]))), (fine.clone(), fine.clone()));
         assert_eq!(route(json!([{"group": GROUP, "kind": "EgressNetwork", "name": "e", "port": 1}])), fine);
-        let tcp = json!({"parentRefs": [{"name": "gateway"}, server]});
-        assert_eq!(reviewed(GATEWAY_API, "TCPRoute", tcp), (vec!["spec.parentRefs[1]".to_owned()], 0));
+        let udp = json!({"parentRefs": [{"name": "gateway"}, server]});
+        assert_eq!(reviewed(GATEWAY_API, "UDPRoute", udp), (vec!["spec.parentRefs[1]".to_owned()], 0));
+        let tcp = |parent: &Value| reviewed(GATEWAY_API, "TCPRoute", json!({"parentRefs": [parent], "rules": [{}]}));
+        assert_eq!(tcp(&service), fine);
+        assert_eq!(tcp(&server).0, ["spec.parentRefs[0].kind"]);
+        let filtered = json!({"parentRefs": [service], "rules": [{"backendRefs": [{"name": "a", "port": 1, "filters": []}]}]});
+        assert_eq!(reviewed(GATEWAY_API, "TLSRoute", filtered).0, ["spec.rules[0].backendRefs[0].filters"]);
     }
 
     /// Where it would have an effect.

@@ -65,6 +65,8 @@ pub(crate) enum On {
     Service,
     EgressNetwork,
     Route,
+    /// A route of connections, of which nothing is said.
+    ConnectionRoute,
 }
 
 /// The retries and timeouts that an object asks for: of each group what is said, or that nothing is.
@@ -290,7 +292,9 @@ pub(crate) fn mistakes(annotations: &Annotations, on: On) -> Vec<Mistake> {
         let is_of_parents = OF_ACCRUAL.contains(&key) || OF_LOAD.contains(&key);
         if !OF_TERMS.contains(&key) && !is_of_parents {
             reader.mistake(key, format!("there is no annotation {key}"), "correct the spelling, or remove it");
-        } else if is_of_parents && on == On::Route {
+        } else if !is_of_parents && on == On::ConnectionRoute {
+            reader.mistake(key, "it has no effect on a route of connections", "remove it");
+        } else if is_of_parents && matches!(on, On::Route | On::ConnectionRoute) {
             reader.mistake(key, "it has no effect on a route", "write it on the Service that is the route's parent");
         } else if OF_LOAD.contains(&key) && on == On::EgressNetwork {
             reader.mistake(key, "it has no effect on an EgressNetwork, which has one endpoint", "remove it");

@@ -4,7 +4,7 @@ use super::route::GATEWAY_API;
 use crate::Kind;
 
 /// The mesh's own kinds, and routes, that are carried out.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 13] = [
     Kind::Server,
     Kind::ServerAuthorization,
     Kind::AuthorizationPolicy,
@@ -14,6 +14,8 @@ pub const KINDS: [Kind; 11] = [
     Kind::MeshHttpRoute,
     Kind::HttpRoute,
     Kind::GrpcRoute,
+    Kind::TlsRoute,
+    Kind::TcpRoute,
     Kind::EgressNetwork,
     Kind::ServiceProfile,
 ];

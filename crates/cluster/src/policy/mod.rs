@@ -203,7 +203,8 @@ pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
         Object::EgressNetwork(o) => client_mistakes(&o.metadata, client::On::EgressNetwork),
         object => match (route::checked(object), object.metadata()) {
             (Some(Ok(checked)), Some(metadata)) if checked.route.is_for_clients() => {
-                client_mistakes(metadata, client::On::Route)
+                let connections = matches!(object.kind(), Kind::TlsRoute | Kind::TcpRoute);
+                client_mistakes(metadata, if connections { client::On::ConnectionRoute } else { client::On::Route })
             }
             _ => vec![],
         },

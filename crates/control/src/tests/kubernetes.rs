@@ -274,7 +274,7 @@ async fn validators_name_what_is_wrong() {
     assert!(message.starts_with("spec.accessPolicy: \"open\" is no policy; use one of deny, "), "{message}");
     assert_eq!((&refused["allowed"], &refused["status"]["code"]), (&json!(false), &json!(400)));
     let route = json!({"spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "a"}]}});
-    let warned = asked("policy-validator", "gateway.networking.k8s.io", "TCPRoute", route).await;
+    let warned = asked("policy-validator", "gateway.networking.k8s.io", "UDPRoute", route).await;
     assert_eq!((&warned["allowed"], warned["warnings"].as_array().unwrap().len()), (&json!(true), 1));
     let profile = |spec: Value| json!({"metadata": {"name": "web.ns.svc.cluster.local"}, "spec": spec});
     assert_eq!(asked("profile-validator", "linkerd.io", "ServiceProfile", profile(json!({}))).await["allowed"], true);

@@ -194,12 +194,17 @@ impl<C: Connections> Spread<C> {
 
     /// The endpoint of a backend to try next; waits for one up to the failfast timeout.
     pub(super) async fn next(&self, chosen: usize) -> Result<Picked<C>, ProxyError> {
-        match self.branches.get(chosen).map(|branch| &branch.to) {
+        let branch = self.branches.get(chosen);
+        match branch.map(|branch| &branch.to) {
             Some(Choice::Forward(member)) => Ok(Picked { member: Rc::clone(member), ticket: None }),
             Some(Choice::Balance(balancer, series)) => balancer.next(series).await,
             Some(Choice::Missing) | None => {
-                // Data plane 4.12: no filter says what its requests are answered with.
-                Err(ProxyError::new(Code::BackendInvalid, "the route's backend has no kind").answered(502, 14))
+                let why = branch.and_then(|branch| {
+                    branch.filters.iter().find_map(|f| if let Filter::Invalid(why) = f { Some(why.as_str()) } else { None })
+                });
+                // Data plane 4.12: where no filter says what its requests are answered with.
+                let why = why.unwrap_or("the route's backend has no kind");
+                Err(ProxyError::new(Code::BackendInvalid, why).answered(502, 14))
             }
         }
     }

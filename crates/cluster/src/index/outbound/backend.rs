@@ -1,7 +1,7 @@
 //! Where the rules of routes send. What is no backend keeps its share of the requests, and they fail.
 
 use super::{
-    super::{Index, failure::Requests},
+    super::{Index, failure::Traffic},
     Parent, QUEUE, To, egress_meta, service_meta,
 };
 use crate::policy::route::{BackendOf, BackendRef, ParentOf, Resolved, Unresolved};
@@ -18,9 +18,9 @@ struct Nobody {
 
 impl Index {
     /// Over the backends of a rule by their weights; one without any sends to its parent.
-    pub(super) fn distribution(&self, parent: &Parent<'_>, backends: &[BackendRef], of: Requests) -> Distribution {
+    pub(super) fn distribution(&self, parent: &Parent<'_>, backends: &[BackendRef], of: Traffic) -> Distribution {
         if backends.is_empty() {
-            return parent.itself(parent.load);
+            return parent.itself(of);
         }
         if backends.iter().all(|backend| backend.weight == 0) {
             let why = "no backend of the route has a weight".to_owned();
@@ -30,8 +30,8 @@ impl Index {
         Distribution::RandomAvailable(backends.iter().map(branch).collect())
     }
 
-    fn branch(&self, parent: &Parent<'_>, reference: &BackendRef, of: Requests) -> RouteBackend {
-        match self.backend(parent, reference) {
+    fn branch(&self, parent: &Parent<'_>, reference: &BackendRef, of: Traffic) -> RouteBackend {
+        match self.backend(parent, reference, of) {
             Ok(backend) => {
                 let filters = match of.unmet(&reference.filters, &reference.beyond) {
                     Some(what) => vec![of.not_carried_out(what)],
@@ -43,10 +43,10 @@ impl Index {
         }
     }
 
-    fn backend(&self, parent: &Parent<'_>, reference: &BackendRef) -> Result<Backend, Nobody> {
-        let BackendRef { of, namespace, name, port, weight: _, filters: _, beyond: _ } = reference;
+    fn backend(&self, parent: &Parent<'_>, reference: &BackendRef, of: Traffic) -> Result<Backend, Nobody> {
+        let BackendRef { of: kind, namespace, name, port, weight: _, filters: _, beyond: _ } = reference;
         let id = (namespace.clone(), name.clone());
-        let meta = match (of, port) {
+        let meta = match (kind, port) {
             (BackendOf::Service, Some(port)) => service_meta(&id, *port),
             (BackendOf::EgressNetwork, _) => egress_meta(&id, port.unwrap_or(parent.meta.port())),
             (BackendOf::Service | BackendOf::Other(_), _) => invalid(),
@@ -59,7 +59,7 @@ impl Index {
         let kind = match (reference.resolve(parent.of, is_there), &parent.to) {
             (Ok(Resolved::Service(port)), _) => match self.endpoints_of(&id, port) {
                 // The parent says how load is told, whoever the backend is.
-                Ok(target) => BackendKind::Balance { target, load: parent.load },
+                Ok(target) => BackendKind::Balance { target, load: parent.load_of(of) },
                 Err(refusal) => return Err(Nobody { meta, why: refusal.to_string() }),
             },
             (Ok(Resolved::EgressNetwork), To::Address(addr)) => BackendKind::Forward(Endpoint::plain(*addr)),
@@ -71,7 +71,7 @@ impl Index {
 }
 
 impl Nobody {
-    fn failing(self, of: Requests) -> RouteBackend {
+    fn failing(self, of: Traffic) -> RouteBackend {
         let Self { meta, why } = self;
         let backend = Backend { meta, kind: BackendKind::Missing, queue: QUEUE };
         RouteBackend { backend, filters: vec![of.to_nobody(&why)] }

@@ -8,7 +8,7 @@
 mod backend;
 mod routes;
 
-use super::{Index, Refusal, Target, facts::ServiceFacts, name, policies::EgressFacts, store::Id};
+use super::{Index, Refusal, Target, facts::ServiceFacts, failure::Traffic, name, policies::EgressFacts, store::Id};
 use crate::policy::{GROUP, client::Terms, route::ParentOf};
 use std::{net::SocketAddr, time::Duration};
 use weft_model::{
@@ -125,7 +125,7 @@ impl Index {
             Some(_) => self.protocol(&parent, self.wire_of(&id.0, service, port)),
             None => ClientProtocol::Opaque(Some(TcpRoute {
                 meta: Meta::default_named("undefined-port"),
-                backends: parent.itself(Load::LINKERD),
+                backends: parent.itself(Traffic::Connections),
                 filters: vec![Filter::Forbidden],
             })),
         };
@@ -158,10 +158,18 @@ impl Index {
 }
 
 impl Parent<'_> {
+    /// The load of connections is told by how long they take to be made.
+    fn load_of(&self, of: Traffic) -> Load {
+        match of {
+            Traffic::Http | Traffic::Grpc => self.load,
+            Traffic::Connections => Load::LINKERD,
+        }
+    }
+
     /// All of it goes where it would go without a route.
-    fn itself(&self, load: Load) -> Distribution {
+    fn itself(&self, of: Traffic) -> Distribution {
         let kind = match &self.to {
-            To::Endpoints(target) => BackendKind::Balance { target: target.clone(), load },
+            To::Endpoints(target) => BackendKind::Balance { target: target.clone(), load: self.load_of(of) },
             To::Address(addr) => BackendKind::Forward(Endpoint::plain(*addr)),
         };
         only(Backend { meta: self.meta.clone(), kind, queue: QUEUE })

@@ -3,7 +3,7 @@
 use super::{
     super::{
         Index, Platform,
-        failure::Requests,
+        failure::Traffic,
         routes::{RouteFacts, RouteId},
     },
     Parent, Wire, detect,
@@ -12,14 +12,14 @@ use crate::{
     Kind,
     policy::{
         client::Terms,
-        route::{Asked, ParentOf, RouteOf, RuleTimeouts},
+        route::{Asked, ConnectionRoute, ParentOf, RouteOf, RuleTimeouts},
     },
 };
 use std::time::Duration;
 use weft_model::{
     Meta,
     policy::{
-        outbound::{ClientProtocol, Distribution, HttpRoutes, Load, OutboundRule, Retry, TcpRoute, Timeouts},
+        outbound::{ClientProtocol, Distribution, HttpRoutes, OutboundRule, Retry, TcpRoute, Timeouts, TlsRoute},
         route::{Filter, GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
@@ -27,20 +27,27 @@ use weft_model::{
 /// What a client is told whose request may not leave.
 const NOT_ALLOWED: &str = "traffic not allowed";
 
+const HTTP: [Kind; 2] = [Kind::MeshHttpRoute, Kind::HttpRoute];
+
 /// A route, and what it is of.
-type Follow<'i> = (&'i RouteFacts, Requests);
+type Follow<'i> = (&'i RouteFacts, Traffic);
 
 impl Index {
-    /// What the Service says of the port comes before its routes, and routes of gRPC before those of HTTP.
+    /// What the Service says of the port comes before its routes; of these those of gRPC come before others of requests, and then
+    /// those of TLS before those of any connections.
     pub(super) fn protocol(&self, parent: &Parent<'_>, wire: Wire) -> ClientProtocol {
         let http = || HttpRoutes { routes: self.http(parent), breaker: parent.breaker.cloned() };
+        let has = |kinds: &[Kind]| !self.followed(parent, kinds).is_empty();
         match wire {
-            Wire::Opaque => ClientProtocol::Opaque(Some(parent.every_connection())),
+            Wire::Opaque => ClientProtocol::Opaque(Some(self.tcp(parent))),
             Wire::Http1 => ClientProtocol::Http1(http()),
             Wire::Http2 | Wire::Detect => match (self.grpc(parent), wire) {
                 (Some(routes), _) => ClientProtocol::Grpc { routes, breaker: parent.breaker.cloned() },
                 (None, Wire::Http2) => ClientProtocol::Http2(http()),
-                (None, _) => detect(http(), parent.every_connection()),
+                (None, _) if has(&HTTP) => detect(http(), parent.every_connection("opaq", "tcp")),
+                (None, _) if has(&[Kind::TlsRoute]) => ClientProtocol::Tls(self.tls(parent)),
+                (None, _) if has(&[Kind::TcpRoute]) => ClientProtocol::Opaque(Some(self.tcp(parent))),
+                (None, _) => detect(http(), parent.every_connection("opaq", "tcp")),
             },
         }
     }
@@ -63,19 +70,19 @@ impl Index {
     }
 
     fn http(&self, parent: &Parent<'_>) -> Vec<HttpRoute<OutboundRule>> {
-        let followed = self.followed(parent, &[Kind::MeshHttpRoute, Kind::HttpRoute]);
+        let followed = self.followed(parent, &HTTP);
         let mut routes: Vec<_> = followed
             .into_iter()
             .filter_map(|(_, facts)| {
                 let RouteOf::Http(HttpRoute { meta, hosts, rules }) = &facts.route.of else { return None };
-                let rules = self.rules_of(parent, (facts, Requests::Http), rules);
+                let rules = self.rules_of(parent, (facts, Traffic::Http), rules);
                 Some(HttpRoute { meta: meta.clone(), hosts: hosts.clone(), rules })
             })
             .collect();
         if routes.is_empty() || parent.of == ParentOf::EgressNetwork {
-            let (name, filters) = parent.otherwise("http", "http", Requests::Http.denied(NOT_ALLOWED));
+            let (name, filters) = parent.otherwise("http", "http", Traffic::Http.denied(NOT_ALLOWED));
             let retry = parent.terms.http.clone().flatten();
-            routes.push(every_request(&name, filters, asked(parent.terms, retry, parent.itself(parent.load))));
+            routes.push(every_request(&name, filters, asked(parent.terms, retry, parent.itself(Traffic::Http))));
         }
         routes
     }
@@ -87,7 +94,7 @@ impl Index {
             .into_iter()
             .filter_map(|(_, facts)| {
                 let RouteOf::Grpc(GrpcRoute { meta, hosts, rules }) = &facts.route.of else { return None };
-                let rules = self.rules_of(parent, (facts, Requests::Grpc), rules);
+                let rules = self.rules_of(parent, (facts, Traffic::Grpc), rules);
                 Some(GrpcRoute { meta: meta.clone(), hosts: hosts.clone(), rules })
             })
             .collect();
@@ -95,13 +102,39 @@ impl Index {
             return None;
         }
         if parent.of == ParentOf::EgressNetwork {
-            let (name, filters) = parent.otherwise("grpc", "grpc", Requests::Grpc.denied(NOT_ALLOWED));
+            let (name, filters) = parent.otherwise("grpc", "grpc", Traffic::Grpc.denied(NOT_ALLOWED));
             let retry = parent.terms.grpc.clone().flatten();
-            let does = asked(parent.terms, retry, parent.itself(parent.load));
+            let does = asked(parent.terms, retry, parent.itself(Traffic::Grpc));
             let rules = vec![Rule { matches: vec![GrpcMatch::default()], filters, does }];
             routes.push(GrpcRoute { meta: Meta::default_named(name), hosts: vec![], rules });
         }
         Some(routes)
+    }
+
+    fn tls(&self, parent: &Parent<'_>) -> Vec<TlsRoute> {
+        let followed = self.followed(parent, &[Kind::TlsRoute]);
+        let routes = followed.into_iter().filter_map(|(_, facts)| match &facts.route.of {
+            RouteOf::Tls(route) => Some(TlsRoute { snis: route.names.clone(), route: self.connections(parent, route) }),
+            RouteOf::Http(_) | RouteOf::Grpc(_) | RouteOf::Tcp(_) => None,
+        });
+        let others = TlsRoute { snis: vec![], route: parent.every_connection("tls", "tls") };
+        routes.chain((parent.of == ParentOf::EgressNetwork).then_some(others)).collect()
+    }
+
+    /// Of several the first: nothing of a connection tells them apart.
+    fn tcp(&self, parent: &Parent<'_>) -> TcpRoute {
+        let followed = self.followed(parent, &[Kind::TcpRoute]);
+        let mut routes = followed.into_iter().filter_map(|(_, facts)| match &facts.route.of {
+            RouteOf::Tcp(route) => Some(self.connections(parent, route)),
+            RouteOf::Http(_) | RouteOf::Grpc(_) | RouteOf::Tls(_) => None,
+        });
+        routes.next().unwrap_or_else(|| parent.every_connection("opaq", "tcp"))
+    }
+
+    fn connections(&self, parent: &Parent<'_>, route: &ConnectionRoute) -> TcpRoute {
+        let ConnectionRoute { meta, names: _, backends } = route;
+        let backends = self.distribution(parent, backends, Traffic::Connections);
+        TcpRoute { meta: meta.clone(), backends, filters: vec![] }
     }
 
     fn rules_of<M: Clone>(
@@ -131,8 +164,9 @@ impl Index {
             None => filters.to_vec(),
         };
         let (own, parents) = match of {
-            Requests::Http => (&facts.terms.http, &parent.terms.http),
-            Requests::Grpc => (&facts.terms.grpc, &parent.terms.grpc),
+            Traffic::Http => (&facts.terms.http, &parent.terms.http),
+            Traffic::Grpc => (&facts.terms.grpc, &parent.terms.grpc),
+            Traffic::Connections => (&None, &None),
         };
         let does = OutboundRule {
             backends: self.distribution(parent, backends, of),
@@ -169,10 +203,10 @@ impl Parent<'_> {
         }
     }
 
-    /// The load of connections is told by how long they take to be made.
-    fn every_connection(&self) -> TcpRoute {
-        let (name, filters) = self.otherwise("opaq", "tcp", Filter::Forbidden);
-        TcpRoute { meta: Meta::default_named(name), backends: self.itself(Load::LINKERD), filters }
+    fn every_connection(&self, of_service: &str, of_egress: &str) -> TcpRoute {
+        let of = Traffic::Connections;
+        let (name, filters) = self.otherwise(of_service, of_egress, of.denied(NOT_ALLOWED));
+        TcpRoute { meta: Meta::default_named(name), backends: self.itself(of), filters }
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use weft_model::{
     Meta,
     policy::{
-        outbound::{Breaker, OutboundRule, Retry, RetryOn, RouteBackend, Timeouts},
-        route::{GrpcRoute, HttpRoute},
+        outbound::{Breaker, Load, OutboundRule, Retry, RetryOn, RouteBackend, Timeouts},
+        route::{GrpcRoute, HostMatch, HttpRoute},
     },
 };
 
@@ -184,6 +184,54 @@ fn what_a_port_speaks_decides_which_routes_are_followed() {
     assert_eq!(index.apply(Event::Apply(http())), [], "nothing new");
     assert_eq!(index.apply(Event::Delete(http().key())), touched);
     assert_eq!(outbound(&index, "10.96.0.1:80").unwrap(), before);
+}
+
+#[test]
+fn connections_follow_routes_of_their_own() {
+    let sending = |backends: Value| json!([{"backendRefs": backends}]);
+    let shares = |backends: Value| {
+        let route = route(Kind::TcpRoute, "t", of_service(json!({})), sending(backends), json!({}));
+        let policy = outbound(&web(vec![route]), "10.96.0.1:80").unwrap();
+        assert!(matches!(policy.protocol, ClientProtocol::Opaque(_)));
+        let tcp = tcp_of(&policy);
+        assert_eq!((tcp.meta.kind(), tcp.meta.name(), tcp.filters.len()), ("TCPRoute", "t", 0));
+        let one = |b: &RouteBackend| match (&b.backend.kind, &b.filters[..]) {
+            (BackendKind::Balance { target, load }, []) => {
+                assert_eq!(*load, Load::LINKERD);
+                target.to_string()
+            }
+            (BackendKind::Missing, [Filter::Invalid(why)]) => why.clone(),
+            other => panic!("{other:?}"),
+        };
+        tcp.backends.iter().map(one).collect::<Vec<_>>()
+    };
+    let both = shares(json!([{"name": "api", "port": 80, "weight": 3}, {"name": "gone", "port": 80}]));
+    assert_eq!(both, ["api.ns.svc.cluster.local:80", "there is no Service ns/gone"]);
+    assert_eq!(shares(json!([{"name": "api", "port": 80, "weight": 0}])), ["no backend of the route has a weight"]);
+
+    let named = |name: &str, host: &str, parent: Value, patch: Value| {
+        let spec = json!({"parentRefs": [parent], "hostnames": [host], "rules": sending(json!([{"name": "api", "port": 80}]))});
+        object(Kind::TlsRoute, name, spec, patch)
+    };
+    let policy = outbound(&web(vec![named("t", "*.a", of_service(json!({})), json!({}))]), "10.96.0.1:80").unwrap();
+    let ClientProtocol::Tls(routes) = &policy.protocol else { panic!("{policy:?}") };
+    assert_eq!((routes.len(), &routes[0].snis[..]), (1, &[HostMatch::Suffix(vec!["a".to_owned()])][..]));
+
+    // By an EgressNetwork the rest goes, or not, as before.
+    for (allowed, default) in [("Allow", "tls-egress-allow"), ("Deny", "tls-egress-deny")] {
+        let net = egress("out", json!({"trafficPolicy": allowed}), json!({}));
+        let of = |route: Object| outbound(&kubernetes(vec![net.clone(), api(), route]), "203.0.113.1:443").unwrap();
+        let policy = of(named("t", "a.b", of_egress(443), json!({})));
+        let ClientProtocol::Tls(routes) = &policy.protocol else { panic!("{policy:?}") };
+        assert_eq!(routes.iter().map(|r| r.route.meta.name()).collect::<Vec<_>>(), ["t", default]);
+        assert_eq!(routes[1].route.filters, if allowed == "Deny" { vec![Filter::Forbidden] } else { vec![] });
+        let network = json!({"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": "out"});
+        let policy = of(route(Kind::TcpRoute, "t", of_egress(443), sending(json!([network])), json!({})));
+        let tcp = tcp_of(&policy);
+        assert_eq!((tcp.meta.name(), tcp.filters.len()), ("t", 0));
+        let to = &tcp.backends.iter().next().unwrap().backend.kind;
+        assert!(matches!(to, BackendKind::Forward(to) if to.addr == "203.0.113.1:443".parse().unwrap()));
+    }
 }
 
 #[test]
@@ -447,19 +495,19 @@ fn the_object_itself_is_named_and_one_that_cannot_be_carried_out_is_not_there() 
 /// A route with the weights of its backends, and whether each is there.
 type Naive = (String, String, String, Vec<(u64, bool)>);
 
-/// The routes, of calls or of other requests, that clients of the namespace `from` follow to a port of the Service `ns/web`.
-fn naive(objects: &[&Value], grpc: bool, from: &str, port: u64) -> Vec<Naive> {
+/// The routes of these kinds that clients of the namespace `from` follow to a port of the Service `ns/web`.
+fn naive(objects: &[&Value], kinds: &[Kind], from: &str, port: u64) -> Vec<Naive> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let namespace = |o: &Value| text(&o["metadata"]["namespace"]);
     let is_followed = |o: &&&Value| {
-        let is_route = o["kind"].as_str().is_some_and(|kind| kind.contains("Route"));
+        let is_route = kinds.iter().any(|kind| o["kind"] == kind.as_str());
         let of_service = o["spec"]["parentRefs"].as_array().into_iter().flatten().any(|parent| {
             parent["kind"] == "Service"
                 && parent["namespace"] == "ns"
                 && parent["name"] == "web"
                 && parent["port"].as_u64().is_none_or(|own| own == port)
         });
-        is_route && (o["kind"] == "GRPCRoute") == grpc && of_service && (namespace(o) == "ns" || namespace(o) == from)
+        is_route && of_service && (namespace(o) == "ns" || namespace(o) == from)
     };
     let mut routes: Vec<&Value> = objects.iter().filter(is_followed).copied().collect();
     routes.sort_by_key(|o| {
@@ -483,12 +531,12 @@ fn naive(objects: &[&Value], grpc: bool, from: &str, port: u64) -> Vec<Naive> {
 }
 
 /// What the index says of the same.
-fn told<'p>(routes: impl Iterator<Item = (&'p Meta, &'p OutboundRule)>) -> Vec<Naive> {
-    let of = |(meta, does): (&Meta, &OutboundRule)| {
+fn told<'p>(routes: impl Iterator<Item = (&'p Meta, &'p Distribution)>) -> Vec<Naive> {
+    let of = |(meta, backends): (&Meta, &Distribution)| {
         let is_mesh = meta.group() == "policy.linkerd.io";
         let kind = if is_mesh { Kind::MeshHttpRoute.as_str() } else { meta.kind() };
         let is_there = |backend: &RouteBackend| !matches!(backend.backend.kind, BackendKind::Missing);
-        let shares = match &does.backends {
+        let shares = match backends {
             Distribution::RandomAvailable(all) => all.iter().map(|(b, w)| (u64::from(*w), is_there(b))).collect(),
             // Its parent, or nobody where there is no weight.
             Distribution::FirstAvailable(one) if is_there(&one[0]) => vec![],
@@ -510,22 +558,40 @@ fn wrong(base: &Index, always: &[Value], objects: &[&(Value, Object)], from: &st
     objects.iter().for_each(|(_, object)| drop(index.store.insert(object)));
     let written: Vec<&Value> = objects.iter().map(|(written, _)| written).chain(always).collect();
     let policy = seen_from(&index, from, &format!("web.ns.svc.cluster.local:{port}")).unwrap();
-    let (grpc, found) = match &policy.protocol {
-        ClientProtocol::Grpc { routes, .. } => (true, told(routes.iter().map(|r| (&r.meta, &r.rules[0].does)))),
-        _ => (false, told(http_of(&policy).routes.iter().map(|r| (&r.meta, &r.rules[0].does)))),
+    let (followed, found) = match &policy.protocol {
+        ClientProtocol::Grpc { routes, .. } => {
+            ("grpc", told(routes.iter().map(|r| (&r.meta, &r.rules[0].does.backends))))
+        }
+        ClientProtocol::Tls(routes) => ("tls", told(routes.iter().map(|r| (&r.route.meta, &r.route.backends)))),
+        ClientProtocol::Opaque(route) => ("tcp", told(route.iter().map(|r| (&r.meta, &r.backends)))),
+        _ => ("http", told(http_of(&policy).routes.iter().map(|r| (&r.meta, &r.rules[0].does.backends)))),
     };
-    let of_grpc = naive(&written, true, from, port.into());
-    let takes_grpc = port != 81 && !of_grpc.is_empty();
-    let mut expected = if takes_grpc { of_grpc } else { naive(&written, false, from, port.into()) };
-    if expected.is_empty() {
-        expected.push(("default".to_owned(), String::new(), "http".to_owned(), vec![]));
+    // Of which kinds they may be, the first that has some first.
+    let order: &[(&str, &[Kind])] = &[
+        ("grpc", &[Kind::GrpcRoute]),
+        ("http", &HTTP),
+        ("tls", &[Kind::TlsRoute]),
+        ("tcp", &[Kind::TcpRoute]),
+    ];
+    let (order, default) = match port {
+        80 => (order, ("http", "http")),
+        81 => (&order[1..2], ("http", "http")),
+        82 => (&order[..2], ("http", "http")),
+        _ => (&order[3..], ("tcp", "opaq")),
+    };
+    let all = order.iter().map(|(of, kinds)| (*of, naive(&written, kinds, from, port.into())));
+    let none = || (default.0, vec![("default".to_owned(), String::new(), default.1.to_owned(), vec![])]);
+    let (of, mut expected) = all.into_iter().find(|(_, routes)| !routes.is_empty()).unwrap_or_else(none);
+    if of == "tcp" {
+        expected.truncate(1);
     }
     for (.., shares) in &mut expected {
         if !shares.is_empty() && shares.iter().all(|(weight, _)| *weight == 0) {
             *shares = vec![(0, false)];
         }
     }
-    ((grpc, &found) != (takes_grpc, &expected)).then(|| format!("{from} {port}: {found:?} instead of {expected:?}"))
+    let fault = || format!("{from} {port}: {followed} {found:?} instead of {of} {expected:?}");
+    ((followed, &found) != (of, &expected)).then(fault)
 }
 
 /// Clients follow what the text of 6.5 says, and send where it says.
@@ -545,7 +611,7 @@ fn clients_follow_what_the_text_says() {
         let mut objects: Vec<_> = named.into_values().collect();
         objects.extend(others.iter().filter(|_| rng.bool()));
         let from = *chance::pick(&mut rng, &["ns", "other", "third"]);
-        let port = *chance::pick(&mut rng, &[80, 81, 82]);
+        let port = *chance::pick(&mut rng, &[80, 80, 81, 82, 83]);
         if wrong(&base, &always, &objects, from, port).is_none() {
             return Ok(());
         }

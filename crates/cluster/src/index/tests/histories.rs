@@ -383,7 +383,8 @@ fn object() -> impl Strategy<Value = Object> {
 
 /// Routes that clients follow, whose parents and backends come and go.
 pub(super) fn client_routes() -> impl Strategy<Value = Object> {
-    let kinds = prop::sample::select(vec![Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute]);
+    let http = [Kind::MeshHttpRoute, Kind::HttpRoute, Kind::HttpRoute];
+    let kinds = prop::sample::select([&http[..], &[Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute]].concat());
     let namespaces = || prop::sample::select(vec!["ns", "ns", "other"]);
     let services = || (prop::sample::select(vec!["web", "api"]), namespaces());
     let networks =
@@ -423,7 +424,7 @@ pub(super) fn client_routes() -> impl Strategy<Value = Object> {
                 );
             }
             let mut rule = json!({"backendRefs": backends});
-            if rewrites {
+            if rewrites && !matches!(kind, Kind::TlsRoute | Kind::TcpRoute) {
                 rule["filters"] = json!([{"type": "ExtensionRef", "extensionRef": {}}]);
             }
             policies::object(kind, name, json!({"parentRefs": parents, "rules": [rule]}), patch)

@@ -110,6 +110,7 @@ impl BackendSpec {
             BackendOf::Other(other)
         };
         let of_gateway_api = origin.kind != Kind::MeshHttpRoute;
+        let of_connections = matches!(origin.kind, Kind::TlsRoute | Kind::TcpRoute);
         let weight = weight.unwrap_or(1);
         for (field, is_wrong, message, remedy) in [
             ("name", name.is_empty(), "the backend has no name", "give it"),
@@ -120,6 +121,7 @@ impl BackendSpec {
                 "a Service is a backend by one of its ports",
                 "give it",
             ),
+            ("filters", of_connections && filters.is_some(), "nothing is done with connections", "remove them"),
             ("weight", weight > MAX_WEIGHT, "it is too much", "use 0 to 1000000"),
         ] {
             if is_wrong {

@@ -19,15 +19,21 @@ use crate::{Event, Key, Kind, Object, Refused, object::namespace_of};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
 /// Under which name statuses are written: that of Linkerd's.
 pub const CONTROLLER: &str = "linkerd.io/policy-controller";
 /// The kinds whose status is written.
-pub(crate) const KINDS: [Kind; 4] =
-    [Kind::HttpLocalRateLimitPolicy, Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute];
+pub(crate) const KINDS: [Kind; 6] = [
+    Kind::HttpLocalRateLimitPolicy,
+    Kind::MeshHttpRoute,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::TlsRoute,
+    Kind::TcpRoute,
+];
 /// What a definition allows of entries, and what is said at most.
 const MAX_ENTRIES: usize = 32;
 const MAX_MESSAGE_CHARS: usize = 1024;
@@ -100,8 +106,23 @@ struct Route {
     message: String,
 }
 
-/// The parents that a route of gRPC takes for itself, for the clients of a namespace: of, namespace, name, and port if it is one.
-type Taken<'s> = HashSet<(ParentOf, &'s str, &'s str, Option<u16>, &'s str)>;
+/// The parents that a route takes for itself and its like, for the clients of a namespace: of, namespace, name, and port if it is one.
+/// With the rank of the first of these routes.
+type Taken<'s> = HashMap<(ParentOf, &'s str, &'s str, Option<u16>, &'s str), Rank>;
+
+/// Of several kinds of routes of a port those of the lowest are followed.
+type Rank = u8;
+
+/// `None` of what is no route.
+fn rank(kind: Kind) -> Option<Rank> {
+    match kind {
+        Kind::GrpcRoute => Some(0),
+        Kind::MeshHttpRoute | Kind::HttpRoute => Some(1),
+        Kind::TlsRoute => Some(2),
+        Kind::TcpRoute => Some(3),
+        _ => None,
+    }
+}
 
 /// One condition of ours.
 #[derive(Debug)]
@@ -187,6 +208,8 @@ impl Statuses {
                 self.route(key, object, &o.metadata, &o.api_version, o.status.as_ref())
             }
             Object::GrpcRoute(o) => self.route(key, object, &o.metadata, &o.api_version, o.status.as_ref()),
+            Object::TlsRoute(o) => self.route(key, object, &o.metadata, &o.api_version, o.status.as_ref()),
+            Object::TcpRoute(o) => self.route(key, object, &o.metadata, &o.api_version, o.status.as_ref()),
             _ => false,
         }
     }
@@ -216,15 +239,15 @@ impl Statuses {
     }
 
     fn taken(&self) -> Taken<'_> {
-        let of_grpc = self.held.iter().filter(|(key, _)| key.kind == Kind::GrpcRoute);
-        let parents = of_grpc.filter_map(|(key, held)| match &held.of {
-            Of::Route(route) => Some(route.parents.iter().map(move |parent| (key, parent))),
-            Of::Limit { .. } | Of::Refused { .. } => None,
-        });
-        let taken = parents.flatten().map(|(key, Parent { of, namespace, name, port, written: _ })| {
-            (*of, namespace.as_str(), name.as_str(), *port, key.namespace.as_str())
-        });
-        taken.collect()
+        let mut taken = Taken::new();
+        for (key, held) in &self.held {
+            let (Of::Route(route), Some(rank)) = (&held.of, rank(key.kind)) else { continue };
+            for Parent { of, namespace, name, port, written: _ } in &route.parents {
+                let place = (*of, namespace.as_str(), name.as_str(), *port, key.namespace.as_str());
+                taken.entry(place).and_modify(|first| *first = rank.min(*first)).or_insert(rank);
+            }
+        }
+        taken
     }
 
     fn patch(&self, key: &Key, held: &Held, taken: &Taken<'_>, now: Timestamp) -> Option<Patch> {
@@ -344,15 +367,16 @@ impl Statuses {
     }
 }
 
-/// Among the routes of a parent that is there: once there are some of gRPC, others of the same clients and ports are not looked at.
+/// Among the routes of a parent that is there: those of the same clients and ports are followed that are of the first kind.
 fn shared(key: &Key, route: &Route, parent: &Parent, taken: &Taken<'_>) -> Verdict {
     let Parent { of, namespace, name, port, written: _ } = parent;
-    let is_taken = |port| {
-        let by = |from: &str| taken.contains(&(*of, namespace.as_str(), name.as_str(), port, from));
-        by(namespace) || by(&key.namespace)
+    let own = rank(key.kind);
+    let is_taken = |port: Option<u16>| {
+        let by = |from: &str| taken.get(&(*of, namespace.as_str(), name.as_str(), port, from)).copied();
+        [by(namespace), by(&key.namespace)].into_iter().flatten().any(|first| Some(first) < own)
     };
-    if key.kind != Kind::GrpcRoute && (is_taken(None) || port.is_some() && is_taken(*port)) {
-        let message = "a GRPCRoute has the same parent, whose requests are all calls of gRPC";
+    if is_taken(None) || port.is_some() && is_taken(*port) {
+        let message = "the parent has a route of another kind, which comes before: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute";
         return Verdict::accepted(CONFLICTED, message);
     }
     Verdict::accepted(ACCEPTED, &route.message)

@@ -285,6 +285,23 @@ fn what_a_route_sends_to_and_is_not_there_is_named() {
 }
 
 #[test]
+fn of_several_kinds_of_routes_of_a_port_the_first_is_followed() {
+    let kinds = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TlsRoute, Kind::TcpRoute];
+    let of = |kind: Kind| {
+        let spec = json!({"parentRefs": [of_service(json!({}))], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]});
+        apply(kind, written(kind, spec, Value::Null))
+    };
+    for (i, first) in kinds.into_iter().enumerate() {
+        let events = [vec![service("web", "10.96.0.1")], kinds[i..].iter().map(|kind| of(*kind)).collect()].concat();
+        for patch in statuses(events).wanted(NOW.parse().unwrap()) {
+            let reason = &patch.body["status"]["parents"][0]["conditions"][0]["reason"];
+            let expected = if patch.key.kind == first { "Accepted" } else { "RouteReasonConflicted" };
+            assert_eq!(reason, expected, "{:?} beside {first:?}", patch.key.kind);
+        }
+    }
+}
+
+#[test]
 fn routes_of_grpc_take_a_port_for_themselves() {
     let named = |kind: Kind, name: &str, namespace: &str, parent: Value| {
         let mut value = written(kind, json!({"parentRefs": [parent]}), Value::Null);
