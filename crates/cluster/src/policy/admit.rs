@@ -123,7 +123,8 @@ mod tests {
         let tcp = |parent: &Value| reviewed(GATEWAY_API, "TCPRoute", json!({"parentRefs": [parent], "rules": [{}]}));
         assert_eq!(tcp(&service), fine);
         assert_eq!(tcp(&server).0, ["spec.parentRefs[0].kind"]);
-        let filtered = json!({"parentRefs": [service], "rules": [{"backendRefs": [{"name": "a", "port": 1, "filters": []}]}]});
+        let filtered =
+            json!({"parentRefs": [service], "rules": [{"backendRefs": [{"name": "a", "port": 1, "filters": []}]}]});
         assert_eq!(reviewed(GATEWAY_API, "TLSRoute", filtered).0, ["spec.rules[0].backendRefs[0].filters"]);
     }
 

@@ -200,7 +200,10 @@ impl<C: Connections> Spread<C> {
             Some(Choice::Balance(balancer, series)) => balancer.next(series).await,
             Some(Choice::Missing) | None => {
                 let why = branch.and_then(|branch| {
-                    branch.filters.iter().find_map(|f| if let Filter::Invalid(why) = f { Some(why.as_str()) } else { None })
+                    branch
+                        .filters
+                        .iter()
+                        .find_map(|f| if let Filter::Invalid(why) = f { Some(why.as_str()) } else { None })
                 });
                 // Data plane 4.12: where no filter says what its requests are answered with.
                 let why = why.unwrap_or("the route's backend has no kind");

@@ -567,12 +567,8 @@ fn wrong(base: &Index, always: &[Value], objects: &[&(Value, Object)], from: &st
         _ => ("http", told(http_of(&policy).routes.iter().map(|r| (&r.meta, &r.rules[0].does.backends)))),
     };
     // Of which kinds they may be, the first that has some first.
-    let order: &[(&str, &[Kind])] = &[
-        ("grpc", &[Kind::GrpcRoute]),
-        ("http", &HTTP),
-        ("tls", &[Kind::TlsRoute]),
-        ("tcp", &[Kind::TcpRoute]),
-    ];
+    let order: &[(&str, &[Kind])] =
+        &[("grpc", &[Kind::GrpcRoute]), ("http", &HTTP), ("tls", &[Kind::TlsRoute]), ("tcp", &[Kind::TcpRoute])];
     let (order, default) = match port {
         80 => (order, ("http", "http")),
         81 => (&order[1..2], ("http", "http")),

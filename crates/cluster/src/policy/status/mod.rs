@@ -376,7 +376,8 @@ fn shared(key: &Key, route: &Route, parent: &Parent, taken: &Taken<'_>) -> Verdi
         [by(namespace), by(&key.namespace)].into_iter().flatten().any(|first| Some(first) < own)
     };
     if is_taken(None) || port.is_some() && is_taken(*port) {
-        let message = "the parent has a route of another kind, which comes before: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute";
+        let message =
+            "the parent has a route of another kind, which comes before: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute";
         return Verdict::accepted(CONFLICTED, message);
     }
     Verdict::accepted(ACCEPTED, &route.message)

@@ -288,7 +288,8 @@ fn what_a_route_sends_to_and_is_not_there_is_named() {
 fn of_several_kinds_of_routes_of_a_port_the_first_is_followed() {
     let kinds = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TlsRoute, Kind::TcpRoute];
     let of = |kind: Kind| {
-        let spec = json!({"parentRefs": [of_service(json!({}))], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]});
+        let spec =
+            json!({"parentRefs": [of_service(json!({}))], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]});
         apply(kind, written(kind, spec, Value::Null))
     };
     for (i, first) in kinds.into_iter().enumerate() {
