@@ -2,7 +2,7 @@
 
 use crate::{
     control_streams::front,
-    harness::{Proxy, Setup, soon},
+    harness::{Setup, soon},
     mesh::{Mesh, naming},
 };
 use http::{HeaderMap, Request};
@@ -60,86 +60,77 @@ async fn without_a_collector_the_context_passes_untouched() {
     }
 }
 
+/// In each of the forms that a context has, to a collector that is of the mesh itself: it is known by its identity. All at once:
+/// spans wait until there are many, or for long.
 #[tokio::test]
 async fn a_sampled_request_leaves_four_spans_that_hang_together() {
+    // A version, then the trace, the span and the flags, each behind its number.
+    const GRPC: &str = "AAAK92UZFs1D3YRI6yEcgDGcAbeta3FpIDMxAgE";
+    const W3C: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    // The short form, of half as many digits.
+    const B3: &str = "463ac35c9f6413ad";
+    let control = FakeControl::start().unwrap();
     let collected = Collector::start().await.unwrap();
-    let env = collector(collected.addr());
-    let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let mesh = Mesh::with(&env, &env).await;
-    let sent = [("traceparent", &*format!("00-{TRACE}-{SPAN}-01")), ("tracestate", "a=b"), ("user-agent", "curl/8")];
-    let seen = seen(&mesh, &sent).await;
-    assert_eq!(seen["tracestate"], "a=b");
-    let spans = collected.saw(4).await.unwrap();
-    assert!(spans.len() == 4 && spans.iter().all(|span| hex(&span.trace) == TRACE), "{spans:#?}");
-    let (server, client) = (of(&spans, "outbound", SpanKind::Server), of(&spans, "outbound", SpanKind::Client));
-    let (inner, last) = (of(&spans, "inbound", SpanKind::Server), of(&spans, "inbound", SpanKind::Client));
-    assert_eq!(hex(&server.parent), SPAN);
-    assert_eq!((client.parent, inner.parent, last.parent), (server.id, client.id, inner.id));
-    assert_eq!(seen["traceparent"], format!("00-{TRACE}-{}-01", hex(&last.id)));
-    for span in &spans {
-        assert!(span.start <= span.end && span.name == "/a" && span.failure.is_none(), "{span:?}");
-        for (name, value) in [
-            ("http.request.method", Value::Text("GET".into())),
-            ("url.full", Value::Text("http://app.ns/a?b".into())),
-            ("http.response.status_code", Value::Number(200)),
-            ("user_agent.original", Value::Text("curl/8".into())),
-        ] {
-            assert!(span.attributes.contains(&(name.to_owned(), value)), "{name}: {span:#?}");
+    let (addr, id) = front(&control, collected.addr()).await;
+    let setup = |name| {
+        let setup = Setup::new(&control, name).env("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_NAME", &id);
+        collector(addr).into_iter().fold(setup, |setup, (name, value)| setup.env(name, value))
+    };
+    let (web, app) = tokio::join!(setup("web").ready(), setup("app").ready());
+    let mesh = Mesh { control, web, app };
+    let w3c = [("traceparent", &*format!("00-{W3C}-{SPAN}-01")), ("tracestate", "a=b"), ("user-agent", "curl/8")];
+    let seen_w3c = seen(&mesh, &w3c).await;
+    assert_eq!(seen_w3c["tracestate"], "a=b");
+    let b3 = [("x-b3-traceid", B3), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1"), ("user-agent", "curl/8")];
+    let seen_b3 = seen(&mesh, &b3).await;
+    let seen_grpc = seen(&mesh, &[("grpc-trace-bin", GRPC), ("user-agent", "curl/8")]).await;
+    let all = collected.saw(12).await.unwrap();
+    assert_eq!(all.len(), 12, "{all:#?}");
+    for trace in [W3C, &format!("{:016}{B3}", 0), TRACE] {
+        let spans: Vec<_> = all.iter().filter(|span| hex(&span.trace) == trace).cloned().collect();
+        assert_eq!(spans.len(), 4, "{trace}: {all:#?}");
+        let (server, client) = (of(&spans, "outbound", SpanKind::Server), of(&spans, "outbound", SpanKind::Client));
+        let (inner, last) = (of(&spans, "inbound", SpanKind::Server), of(&spans, "inbound", SpanKind::Client));
+        assert_eq!(hex(&server.parent), SPAN);
+        assert_eq!((client.parent, inner.parent, last.parent), (server.id, client.id, inner.id));
+        match trace {
+            W3C => assert_eq!(seen_w3c["traceparent"], format!("00-{W3C}-{}-01", hex(&last.id))),
+            TRACE => {
+                let context = Context { trace: last.trace, parent: server.parent, sampled: true };
+                let expected =
+                    |id| propagate::headers(&context, propagate::Format::GrpcBin(1), id, [0; 8]).swap_remove(0).1;
+                assert_eq!(expected(server.parent), GRPC);
+                assert_eq!(seen_grpc["grpc-trace-bin"], expected(last.id));
+            }
+            _ => {
+                let names = ["x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"];
+                let now = names.map(|name| seen_b3[name].to_str().unwrap());
+                assert_eq!(now, [B3, &hex(&last.id), &hex(&inner.id), "1"]);
+            }
+        }
+        for span in &spans {
+            assert!(span.start <= span.end && span.name == "/a" && span.failure.is_none(), "{span:?}");
+            for (name, value) in [
+                ("http.request.method", Value::Text("GET".into())),
+                ("url.full", Value::Text("http://app.ns/a?b".into())),
+                ("http.response.status_code", Value::Number(200)),
+                ("user_agent.original", Value::Text("curl/8".into())),
+            ] {
+                assert!(span.attributes.contains(&(name.to_owned(), value)), "{name}: {span:#?}");
+            }
         }
     }
     let resource = &collected.exports()[0].resource;
     for (name, value) in [("zone", "a"), ("service.name", "web-proxy")] {
         assert!(resource.contains(&(name.to_owned(), Value::Text(value.to_owned()))), "{resource:?}");
     }
-    let exported = |proxy: &Proxy| proxy.metric("opentelemetry_span_exports ");
-    crate::harness::eventually("they are counted", || (exported(&mesh.web), exported(&mesh.app)) == (2.0, 2.0)).await;
-    mesh.web.reaches("opentelemetry_span_export_requests ", 1.0).await;
-    mesh.web.reaches("opentelemetry_balancer_queue_requests_total{addr=\"", 1.0).await;
-}
-
-/// In the forms of B3 and of gRPC, to a collector that is of the mesh itself: it is known by its identity.
-#[tokio::test]
-async fn b3_and_grpc_contexts_leave_their_spans_at_a_collector_of_the_mesh() {
-    // A version, then the trace, the span and the flags, each behind its number.
-    const GRPC: &str = "AAAK92UZFs1D3YRI6yEcgDGcAbeta3FpIDMxAgE";
-    let control = FakeControl::start().unwrap();
-    let collected = Collector::start().await.unwrap();
-    let (addr, id) = front(&control, collected.addr()).await;
-    let setup = |name| {
-        let setup = Setup::new(&control, name).env("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR", addr);
-        setup.env("LINKERD2_PROXY_TRACE_COLLECTOR_SVC_NAME", &id)
-    };
-    let (web, app) = tokio::join!(setup("web").ready(), setup("app").ready());
-    let mesh = Mesh { control, web, app };
-    // Another trace than that of gRPC, and the short form of its number.
-    let short = "463ac35c9f6413ad";
-    let seen_b3 = seen(&mesh, &[("x-b3-traceid", short), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1")]).await;
-    let seen_grpc = seen(&mesh, &[("grpc-trace-bin", GRPC)]).await;
-    let spans = collected.saw(8).await.unwrap();
-    assert_eq!(spans.len(), 8, "{spans:#?}");
-    for (trace, is_b3) in [(format!("{:016}{short}", 0), true), (TRACE.to_owned(), false)] {
-        let spans: Vec<_> = spans.iter().filter(|span| hex(&span.trace) == trace).cloned().collect();
-        assert_eq!(spans.len(), 4, "{trace}: {spans:#?}");
-        let (server, client) = (of(&spans, "outbound", SpanKind::Server), of(&spans, "outbound", SpanKind::Client));
-        let (inner, last) = (of(&spans, "inbound", SpanKind::Server), of(&spans, "inbound", SpanKind::Client));
-        assert_eq!(hex(&server.parent), SPAN);
-        assert_eq!((client.parent, inner.parent, last.parent), (server.id, client.id, inner.id));
-        if is_b3 {
-            let names = ["x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"];
-            let now = names.map(|name| seen_b3[name].to_str().unwrap());
-            assert_eq!(now, [short, &hex(&last.id), &hex(&inner.id), "1"]);
-        } else {
-            let context = Context { trace: last.trace, parent: server.parent, sampled: true };
-            let expected =
-                |id| propagate::headers(&context, propagate::Format::GrpcBin(1), id, [0; 8]).swap_remove(0).1;
-            assert_eq!(expected(server.parent), GRPC);
-            assert_eq!(seen_grpc["grpc-trace-bin"], expected(last.id));
-        }
-    }
+    let sent = format!("control_request_total{{addr=\"{addr}\",tls=\"true\",server_id=\"{id}\"}}");
     for proxy in [&mesh.web, &mesh.app] {
-        let sent = format!("control_request_total{{addr=\"{addr}\",tls=\"true\",server_id=\"{id}\"}}");
+        proxy.reaches("opentelemetry_span_exports ", 6.0).await;
         proxy.at_least(&sent, 1.0).await;
     }
+    mesh.web.at_least("opentelemetry_span_export_requests ", 1.0).await;
+    mesh.web.at_least("opentelemetry_balancer_queue_requests_total{addr=\"", 1.0).await;
 }
 
 #[tokio::test]
