@@ -45,6 +45,10 @@ pub(super) fn start() -> anyhow::Result<()> {
 
 fn serve(client: TcpStream) -> io::Result<()> {
     let server = TcpStream::connect((NODE, API_PORT))?;
+    // Answers come in pieces: each would wait for the other side's word on the one before.
+    for side in [&client, &server] {
+        side.set_nodelay(true)?;
+    }
     let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
     let requests = thread::Builder::new().stack_size(64 << 10).spawn(move || {
         let _ = io::copy(&mut from_client, &mut to_server);
