@@ -1,0 +1,333 @@
+//! Against a real API server, etcd and kube-apiserver without a node: what its kinds, its validation and its rights make of each line.
+//!
+//! Left to the fake are those that it cannot be made to fail: that it answers, and that it is new enough.
+
+use crate::{
+    broken::{broken, edit},
+    world::{Api, around, failed, installed, options},
+};
+use serde_json::{Value, json};
+use std::{
+    cell::RefCell,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{runtime::Handle, task::block_in_place};
+use weft_cluster::{
+    install,
+    kubernetes::{Client, connect},
+};
+use weft_control::check::{ALL, Check, Report, What, run, table};
+use weft_testkit::kubernetes::{Cluster, or_skip};
+
+/// Nothing here takes longer unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where kinds are: group and version, plural.
+const PLACES: [(&str, &str, &str); 16] = [
+    ("Namespace", "v1", "namespaces"),
+    ("Node", "v1", "nodes"),
+    ("Pod", "v1", "pods"),
+    ("Service", "v1", "services"),
+    ("ServiceAccount", "v1", "serviceaccounts"),
+    ("ConfigMap", "v1", "configmaps"),
+    ("Secret", "v1", "secrets"),
+    ("Deployment", "apps/v1", "deployments"),
+    ("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles"),
+    ("ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    ("MutatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
+    ("ValidatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations"),
+    ("Server", "policy.linkerd.io/v1beta3", "servers"),
+    ("ServerAuthorization", "policy.linkerd.io/v1beta1", "serverauthorizations"),
+    ("HTTPRoute", "policy.linkerd.io/v1beta3", "httproutes"),
+    ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions"),
+];
+/// Those of which the API server writes a status apart.
+const WITH_STATUS: [&str; 3] = ["Pod", "Node", "Deployment"];
+/// The API server's own to write.
+const OWN: [&str; 6] =
+    ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp"];
+
+struct Real {
+    client: Client,
+    runtime: Handle,
+    /// What was before, newest last.
+    before: RefCell<Vec<(Id, Option<Value>)>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Id {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+impl Id {
+    fn of(object: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let meta = &object["metadata"];
+        Self { kind: text(&object["kind"]), namespace: text(&meta["namespace"]), name: text(&meta["name"]) }
+    }
+
+    fn api_version(&self) -> &'static str {
+        self.place().1
+    }
+
+    fn place(&self) -> (&'static str, &'static str, &'static str) {
+        PLACES.into_iter().find(|(kind, ..)| *kind == self.kind).unwrap_or_else(|| panic!("where is {self:?}?"))
+    }
+
+    /// Of all of its kind.
+    fn folder(&self) -> String {
+        let (_, api_version, plural) = self.place();
+        let root = if api_version.contains('/') { "apis" } else { "api" };
+        match self.namespace.as_str() {
+            "" => format!("/{root}/{api_version}/{plural}"),
+            namespace => format!("/{root}/{api_version}/namespaces/{namespace}/{plural}"),
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.folder(), self.name)
+    }
+}
+
+impl Real {
+    /// What the API server says to a request; `None` if there is no such object.
+    fn asked(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let body = if body.is_null() { vec![] } else { serde_json::to_vec(body).unwrap() };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let asking = self.client.request::<Value>(request.body(body).unwrap());
+        match block_in_place(|| self.runtime.block_on(asking)) {
+            Ok(answer) => Some(answer),
+            Err(error) if error.to_string().contains("NotFound") => None,
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    fn find(&self, id: &Id) -> Option<Value> {
+        let mut found = self.asked("GET", &id.path(), &Value::Null)?;
+        found["kind"] = json!(id.kind);
+        Some(found)
+    }
+
+    fn write(&self, mut object: Value) {
+        let id = Id::of(&object);
+        let status = object.as_object_mut().unwrap().remove("status");
+        object["apiVersion"] = json!(id.api_version());
+        for field in OWN {
+            object["metadata"].as_object_mut().unwrap().remove(field);
+        }
+        match self.find(&id) {
+            // Most of it cannot be changed.
+            Some(_) if id.kind == "Pod" => {
+                self.remove(&id);
+                self.asked("POST", &id.folder(), &object);
+            }
+            Some(now) => {
+                object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+                self.asked("PUT", &id.path(), &object);
+            }
+            None => drop(self.asked("POST", &id.folder(), &object)),
+        }
+        if let Some(status) = status.filter(|_| WITH_STATUS.contains(&id.kind.as_str())) {
+            let mut now = self.find(&id).unwrap();
+            now["status"] = status;
+            self.asked("PUT", &format!("{}/status", id.path()), &now);
+        }
+    }
+
+    fn remove(&self, id: &Id) {
+        self.asked("DELETE", &id.path(), &json!({"gracePeriodSeconds": 0}));
+        if id.kind == "Namespace"
+            && let Some(mut going) = self.find(id)
+        {
+            // Nobody else is there to do it.
+            going["spec"] = json!({"finalizers": []});
+            self.asked("PUT", &format!("{}/finalize", id.path()), &going);
+        }
+        let start = Instant::now();
+        while self.find(id).is_some() {
+            assert!(start.elapsed() < PATIENCE, "{id:?} stays");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn note(&self, id: &Id) {
+        let mut before = self.before.borrow_mut();
+        if !before.iter().any(|(known, _)| known == id) {
+            before.push((id.clone(), self.find(id)));
+        }
+    }
+
+    /// Undoes whatever has been done since the last time.
+    fn restore(&self) {
+        for (id, was) in self.before.take().into_iter().rev() {
+            match was {
+                Some(was) => self.write(was),
+                None => self.remove(&id),
+            }
+        }
+    }
+
+    async fn report(&self, what: What, later: Duration) -> Report {
+        run(Ok(self.client.clone()), &options(what), SystemTime::now() + later, &mut |_| {}).await
+    }
+}
+
+impl Api for Real {
+    fn put(&self, object: Value) {
+        self.note(&Id::of(&object));
+        self.write(object);
+    }
+
+    fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        let id = Id { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
+        self.note(&id);
+        self.remove(&id);
+    }
+
+    fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.find(&Id { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    fn forbid(&self, plural: &str) {
+        panic!("nobody who may all is forbidden {plural}");
+    }
+
+    fn goes(&self) {
+        panic!("it stays");
+    }
+
+    fn ages(&self) {
+        panic!("it is as old as it is");
+    }
+}
+
+/// What the fake alone can be told.
+const LEFT_OUT: [&Check; 3] = [&table::CLIENT, &table::ANSWERS, &table::MINIMUM];
+/// What an account without rights is told.
+const OF_RIGHTS: [&Check; 7] = [
+    &table::CLUSTER_OBJECTS,
+    &table::CREATE_ACCOUNTS,
+    &table::CREATE_SERVICES,
+    &table::CREATE_DEPLOYMENTS,
+    &table::CREATE_CONFIG_MAPS,
+    &table::CREATE_SECRETS,
+    &table::READ_SECRETS,
+];
+/// With a definition all objects of its kind go: at the end, and nobody brings them back.
+const AT_THE_END: [&Check; 3] = [&table::DEFINITIONS, &table::DEFINED, &table::GATEWAY_API];
+
+#[test]
+fn every_line_that_can_fails_on_a_real_api_server() {
+    let Some(cluster) = or_skip(Cluster::up("cluster-check", &["--api-only"])) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let real = runtime.block_on(async {
+        let client = connect(Some(&cluster.kubeconfig)).await.unwrap();
+        Real { client, runtime: Handle::current(), before: RefCell::default() }
+    });
+    runtime.block_on(async {
+        is_in_order(&cluster, &real).await;
+        without_rights(&cluster).await;
+        let apart = [&LEFT_OUT[..], &OF_RIGHTS, &AT_THE_END].concat();
+        let mut wrong = vec![];
+        for check in ALL.iter().filter(|check| !apart.contains(check)) {
+            wrong.extend(in_vain(check, &real).await);
+            real.restore();
+        }
+        let report = real.report(What::DataPlane(Some("shop".to_owned())), Duration::ZERO).await;
+        assert_eq!(failed(&report), [], "it is as it was");
+        for check in AT_THE_END {
+            wrong.extend(in_vain(check, &real).await);
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}
+
+/// How it does not fail as it should.
+async fn in_vain(check: &'static Check, real: &Real) -> Option<String> {
+    let (what, later, says) = if check == &table::QUARANTINED {
+        // Of its own kinds the API server takes nothing that has no meaning.
+        edit(real, "Service", "shop", "web", |service| {
+            service["metadata"]["annotations"] = json!({"retry.linkerd.io/limit": "many"});
+        });
+        (What::ControlPlane, Duration::ZERO, "shop/web: ")
+    } else {
+        broken(check, real)
+    };
+    // It has Services of its own, and few are named.
+    let says = if check == &table::SERVICE_NETWORKS { "Service default/kubernetes has 10." } else { says };
+    // Who asks for less is answered sooner.
+    let what = if check.category.contains("data-plane") || [What::Pre, What::Crds].contains(&what) {
+        what
+    } else {
+        What::ControlPlane
+    };
+    let report = real.report(what, later).await;
+    let line = report.0.iter().find(|line| line.check == check);
+    let error = line.and_then(|line| line.error.as_deref());
+    let is_told = error.is_some_and(|error| error.contains(says));
+    (!is_told).then(|| format!("{}: no {says:?} in {:?}", check.description, failed(&report)))
+}
+
+/// A mesh is there, as far as it can be without a node, and no line fails.
+async fn is_in_order(cluster: &Cluster, real: &Real) {
+    let gateway_api = cluster.gateway_api("standard").display().to_string();
+    cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
+    let (definitions, mut objects): (Vec<Value>, Vec<Value>) =
+        installed().into_iter().partition(|object| object["kind"] == "CustomResourceDefinition");
+    cluster.apply(&install::text(&definitions)).unwrap();
+    cluster.ask("wait --for condition=established --timeout 60s crd --all").unwrap();
+    for object in &mut objects {
+        // Nobody is there who would answer them.
+        for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
+            webhook["namespaceSelector"] = json!({"matchLabels": {"nobody": "asks"}});
+        }
+    }
+    cluster.apply(&install::text(&objects)).unwrap();
+    for component in ["destination", "identity", "proxy-injector"] {
+        edit(real, "Deployment", "linkerd", &format!("linkerd-{component}"), |deployment| {
+            deployment["status"] = json!({"replicas": 1, "readyReplicas": 1});
+        });
+    }
+    around().into_iter().for_each(|object| real.write(object));
+    real.before.take();
+    let report = real.report(What::DataPlane(Some("shop".to_owned())), Duration::ZERO).await;
+    assert_eq!(failed(&report), []);
+}
+
+/// An account that may look and no more.
+async fn without_rights(cluster: &Cluster) {
+    let role = "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: guest }
+rules:
+- { apiGroups: [''], resources: [namespaces, nodes], verbs: [get, list] }
+- { apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: guest }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: guest }
+subjects: [{ kind: ServiceAccount, name: guest, namespace: default }]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: guest, namespace: default }
+";
+    cluster.apply(role).unwrap();
+    let token = cluster.ask("--namespace default create token guest").unwrap();
+    let mut config: Value =
+        serde_json::from_str(&cluster.ask("config view --raw --minify --output json").unwrap()).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guest.kubeconfig");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let client = connect(Some(&file)).await;
+    let report = run(client, &options(What::Pre), SystemTime::now(), &mut |_| {}).await;
+    for check in OF_RIGHTS {
+        let error = report.0.iter().find(|line| line.check == check).and_then(|line| line.error.clone());
+        let error = error.unwrap_or_else(|| panic!("{check:?}: {:?}", failed(&report)));
+        assert!(error.contains("may not ") || error.contains("forbidden"), "{check:?}: {error}");
+    }
+}
