@@ -272,7 +272,7 @@ async fn connections_that_wait_are_bounded_for_the_process() {
         }
         mesh.web.reaches("weft_proxy_errors_total{direction=\"outbound\",code=\"LOAD_SHED\"}", shed).await;
         mesh.web.reaches("outbound_tcp_errors_total{error=\"loadshed\"}", shed).await;
-        assert_eq!(mesh.web.metric(&length), 1.0, "{kind}");
+        mesh.web.reaches(&length, 1.0).await;
         mesh.control.set_endpoints(&known.target, vec![mesh.endpoint(addr, ProtocolHint::Opaque)]);
         one.shutdown().await.unwrap();
         let mut all = vec![];

@@ -184,7 +184,7 @@ async fn a_profile_of_the_name_is_followed() {
     let labels = format!("{{direction=\"outbound\",dst=\"{TARGET}\",rt_route=\"all\"");
     let failed = format!("route_response_total{labels},status_code=\"200\",classification=\"failure\"}}");
     mesh.app.reaches(&failed, 1.0).await;
-    assert_eq!(mesh.app.metric(&format!("route_request_total{labels}")), 1.0);
+    mesh.app.reaches(&format!("route_request_total{labels}"), 1.0).await;
     assert_eq!(mesh.app.metric("outbound_http_route_"), 0.0, "no route of the policy");
 
     // A pod of a StatefulSet by its name: no policy is about it.
