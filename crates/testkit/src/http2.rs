@@ -41,6 +41,7 @@ type Handler = dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<R
 pub struct Origin {
     addr: SocketAddr,
     seen: watch::Receiver<Seen>,
+    forgets: Arc<watch::Sender<Seen>>,
     task: JoinHandle<()>,
 }
 
@@ -87,6 +88,7 @@ impl Origin {
         let addr = listener.local_addr()?;
         let (seen, watched) = watch::channel(Seen::default());
         let seen = Arc::new(seen);
+        let forgets = seen.clone();
         let handler: Arc<Handler> = Arc::new(move |request| Box::pin(reply(request)));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -95,7 +97,7 @@ impl Origin {
                 connections.spawn(serve(tcp, handler.clone(), seen.clone()));
             }
         });
-        Ok(Self { addr, seen: watched, task })
+        Ok(Self { addr, seen: watched, forgets, task })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -104,6 +106,11 @@ impl Origin {
 
     pub fn seen(&self) -> Seen {
         self.seen.borrow().clone()
+    }
+
+    /// Keeps none of the requests so far.
+    pub fn forget(&self) {
+        self.forgets.send_modify(|seen| seen.requests.clear());
     }
 
     /// Waits until what was seen is `wanted`.

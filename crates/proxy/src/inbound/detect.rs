@@ -23,7 +23,7 @@ enum Look {
 /// The protocol; what was read is put back. `None` if the client closed without having sent anything.
 ///
 /// `configured` is the proxy's own timeout, for policies that name none. What was looked at is counted. Where the port has spoken
-/// HTTP no slowness makes bytes of it: who has said nothing then is as good as gone.
+/// HTTP not even silence makes bytes of it: who has said nothing then is as good as gone.
 pub(super) async fn protocol(
     stream: &mut Stream,
     policy: &ServerPolicy,
@@ -59,8 +59,10 @@ pub(super) async fn protocol(
         // A server may take for a request what ends where it could still become one: nothing goes around the policy's routes.
         Seen::Eof if server_first::is_http(&policy.protocol) => Some(Protocol::Http1),
         Seen::Eof => Some(Protocol::Opaque),
-        Seen::Timeout if spoke_http => (!empty).then_some(Protocol::Http1),
-        Seen::Timeout => Some(otherwise),
+        // What could still become a request is held to what holds for requests, or a slow client would go around limits and say who it
+        // is; its codec knows how long the rest may take.
+        Seen::Timeout if !empty => Some(Protocol::Http1),
+        Seen::Timeout => (!spoke_http).then_some(otherwise),
     })
 }
 

@@ -134,7 +134,7 @@ impl Lab {
 
     /// The origin keeps the heads of all requests: of very many that would be more than what is measured.
     pub(crate) fn forget(&self) {
-        self.origin.seen().requests.clear();
+        self.origin.forget();
     }
 
     /// Requests for `/` that are before the origin.

@@ -273,11 +273,12 @@ async fn detection_counts_what_it_finds() {
     assert!(answer(&mesh, addr, b"EHLO a\r\n").await.starts_with("hello\n"));
     let mut old = http1::Client::over(mesh.app.connect_inbound(origin.addr()).await);
     soon(old.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")).await.unwrap();
-    // What looks like a request and does not come to its end is bytes after the timeout.
-    let mut slow = mesh.app.connect_inbound(addr).await;
+    // What could still become a request when the timeout is over is held to what holds for requests.
+    let forged = |request: &http1::Message| request.header("l5d-client-id").is_some();
+    let other =
+        http1::Origin::start(move |r| http1::Reply::ok(if forged(r) { "forged" } else { "held" })).await.unwrap();
+    let mut slow = mesh.app.connect_inbound(other.addr()).await;
     slow.write_all(b"GE").await.unwrap();
-    let mut hello = [0; 6];
-    soon(slow.read_exact(&mut hello)).await.unwrap();
     let found = |result: &str| {
         let text = mesh.app.handle().metrics();
         let series =
@@ -287,6 +288,12 @@ async fn detection_counts_what_it_finds() {
     for result in ["http/2", "http/1", "not_http", "read_timeout"] {
         eventually(result, || found(result) == 1.0).await;
     }
+    let rest =
+        b"T / HTTP/1.1\r\nHost: a\r\nl5d-client-id: admin.ns.serviceaccount.identity.linkerd.cluster.local\r\n\r\n";
+    slow.write_all(rest).await.unwrap();
+    let mut slow = http1::Client::over(slow);
+    let answer = soon(slow.response(false)).await.unwrap();
+    assert_eq!((answer.status(), &answer.body[..]), (Some(200), &b"held"[..]));
     mesh.app.reaches("inbound_tcp_detect_http_duration_seconds_count{srv_group=\"\"", 4.0).await;
     server.abort();
 }
