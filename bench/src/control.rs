@@ -213,13 +213,12 @@ async fn change(
     last: &mut HashMap<u32, u32>,
 ) -> Result<Changed> {
     // New pods have numbers that none has had.
-    let mut next = last.values().max().map_or(services * ENDPOINTS, |newest| newest + 1);
+    let first = last.values().max().map_or(services * ENDPOINTS, |newest| newest + 1);
     let (start, before) = (Instant::now(), control.cpu()?);
     let all = rate * seconds;
     for n in 0..all {
         tokio::time::sleep_until((start + Duration::from_secs(1) * n / rate).into()).await;
-        let (service, new) = (n % services, next);
-        next += 1;
+        let (service, new) = (n % services, first + n);
         api.put(pod_of(service, new));
         let addr = pod_address(new);
         told.made.lock().unwrap_or_else(PoisonError::into_inner).insert(addr, Instant::now());
