@@ -394,7 +394,8 @@ async fn strangers(mesh: &Mesh) {
     let bytes = |default| ServerPolicy { protocol: ServerProtocol::Opaque, ..inbound(default) };
     mesh.control.set_inbound(shout.port(), bytes(DefaultPolicy::AllUnauthenticated));
     let mut open = mesh.app.connect_inbound_from(elsewhere(), shout).await.unwrap();
-    open.write_all(b"abc").await.unwrap();
+    // Bytes also where the policy has not come yet.
+    open.write_all(b"abc\n").await.unwrap();
     soon(tokio::io::AsyncReadExt::read_exact(&mut open, &mut [0; 6])).await.unwrap();
     mesh.control.set_inbound(shout.port(), bytes(DefaultPolicy::Deny));
     mesh.app.at_least("inbound_tcp_authz_terminate_total{", 1.0).await;

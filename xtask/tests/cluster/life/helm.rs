@@ -96,6 +96,8 @@ fn is_upgraded(cluster: &Cluster, terminal: &Terminal<'_>, load: &mut Load<'_>, 
     load.through("rolling restart of the app below the new control plane", report, || {
         restarted(cluster, "meshed", &["web", "emoji", "voting"]);
     });
+    // Pods that are ready replace others before those are gone.
+    ended(cluster, "meshed");
     for app in ["web", "emoji", "voting"] {
         let pods = pods(cluster, "meshed", &format!("app={app}"));
         assert!(pods.iter().all(|pod| pod.to_string().contains(PROXYS_CPU)), "{app} has the new values");
