@@ -6,7 +6,7 @@ use super::{
     pods,
     report::Report,
     restarted, rolled_out,
-    upgrade::{CHANGED, PROXYS_CPU},
+    upgrade::{CHANGED, PROXYS_CPU, new_values_hold},
     wire::app_is_meshed,
 };
 use crate::{cluster, linkerd, typed::Terminal};
@@ -93,6 +93,7 @@ fn is_upgraded(cluster: &Cluster, terminal: &Terminal<'_>, load: &mut Load<'_>, 
     assert_eq!(decoded(&bundle).matches("BEGIN CERTIFICATE").count(), 2);
     assert!(decoded(&bundle).contains(decoded(&ending).trim()), "the one before is trusted");
 
+    new_values_hold(cluster);
     load.through("rolling restart of the app below the new control plane", report, || {
         restarted(cluster, "meshed", &["web", "emoji", "voting"]);
     });
@@ -100,7 +101,8 @@ fn is_upgraded(cluster: &Cluster, terminal: &Terminal<'_>, load: &mut Load<'_>, 
     ended(cluster, "meshed");
     for app in ["web", "emoji", "voting"] {
         let pods = pods(cluster, "meshed", &format!("app={app}"));
-        assert!(pods.iter().all(|pod| pod.to_string().contains(PROXYS_CPU)), "{app} has the new values");
+        let old = pods.iter().find(|pod| !pod.to_string().contains(PROXYS_CPU));
+        assert!(old.is_none(), "{app} has the new values: {old:?}");
     }
 }
 

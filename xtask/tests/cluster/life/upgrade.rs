@@ -39,6 +39,12 @@ fn certificates(cluster: &Cluster) -> Vec<String> {
         .to_vec()
 }
 
+/// The kubelet tells a pod of other values when it comes to that, also one that has just started.
+pub(super) fn new_values_hold(cluster: &Cluster) {
+    let request = "{.spec.initContainers[?(@.name=='linkerd-proxy')].resources.requests.cpu}";
+    eventually("pods with the new values", || would_be(cluster, request) == PROXYS_CPU);
+}
+
 /// What a pod that is made now would be given.
 fn would_be(cluster: &Cluster, path: &str) -> String {
     let words = "--namespace trial run trial --image=weft/demo:test --dry-run=server --output";
@@ -78,8 +84,7 @@ pub(super) fn is_upgraded_under_load(
     // What was given once, and what is given now.
     let pull = "--namespace linkerd get deployment linkerd-identity --output jsonpath={.spec.template.spec.containers[*].imagePullPolicy}";
     assert!(cluster.ask(pull).unwrap().split(' ').all(|policy| policy == "Never"));
-    let request = "{.spec.initContainers[?(@.name=='linkerd-proxy')].resources.requests.cpu}";
-    eventually("pods with the new values", || would_be(cluster, request) == PROXYS_CPU);
+    new_values_hold(cluster);
 
     let pruned = terminal.types("weft prune | kubectl delete -f -", "");
     assert_eq!(pruned.lines().count(), 1, "{pruned}");
