@@ -14,42 +14,32 @@ use tokio_util::sync::CancellationToken;
 /// How a process that ended comes back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restart {
-    /// After an end that follows this long a life, at once or after `first`.
+    /// After a life this long an end is no failure.
     pub(crate) settled: Duration,
-    pub(crate) at_once: bool,
+    /// The wait behind the second failure in a row; behind the first there is none.
     pub(crate) first: Duration,
     pub(crate) longest: Duration,
 }
 
 impl Restart {
-    pub(crate) const PROGRAM: Self = Self {
-        settled: Duration::from_secs(10),
-        at_once: false,
-        first: Duration::from_secs(1),
-        longest: Duration::from_secs(60),
-    };
-    /// Without its proxy a pod is cut off: the first time it is back at once.
-    pub(crate) const PROXY: Self = Self {
-        settled: Duration::from_secs(2),
-        at_once: true,
-        first: Duration::from_millis(250),
-        longest: Duration::from_secs(10),
-    };
+    pub(crate) const PROGRAM: Self =
+        Self { settled: Duration::from_secs(10), first: Duration::from_secs(1), longest: Duration::from_secs(60) };
+    /// Without its proxy a pod is cut off.
+    pub(crate) const PROXY: Self =
+        Self { settled: Duration::from_secs(2), first: Duration::from_millis(250), longest: Duration::from_secs(10) };
 
     /// After a life of this length that followed `failures` short ones: how many short ones there are now, and the wait
     /// before the next start.
     fn after(self, life: Duration, failures: u32) -> (u32, Duration) {
         let failures = if life >= self.settled { 0 } else { failures.saturating_add(1) };
-        // A short life after a long one is the first failure, and may be bad luck.
-        (failures, self.wait(failures.saturating_sub(u32::from(self.at_once))))
+        (failures, self.wait(failures))
     }
 
-    /// The wait before the start that follows `failures` short lives in a row.
+    /// The wait before the start that follows `failures` short lives in a row. The first may be bad luck.
     fn wait(self, failures: u32) -> Duration {
         match failures {
-            0 if self.at_once => Duration::ZERO,
-            0 => self.first,
-            n => self.first.saturating_mul(1 << (n - 1).min(16)).min(self.longest),
+            0 | 1 => Duration::ZERO,
+            n => self.first.saturating_mul(1 << (n - 2).min(16)).min(self.longest),
         }
     }
 }
@@ -144,13 +134,12 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound() {
         let seconds = |n| Restart::PROGRAM.wait(n).as_secs();
-        assert_eq!([seconds(0), seconds(1), seconds(2), seconds(3), seconds(40)], [1, 1, 2, 4, 60]);
-        assert_eq!(Restart::PROXY.wait(0), Duration::ZERO);
-        assert_eq!(Restart::PROXY.wait(2), Duration::from_millis(500));
+        assert_eq!([seconds(0), seconds(1), seconds(2), seconds(3), seconds(4), seconds(40)], [0, 0, 1, 2, 4, 60]);
+        assert_eq!(Restart::PROXY.wait(3), Duration::from_millis(500));
     }
 
     #[test]
-    fn a_proxy_that_ran_well_is_back_at_once() {
+    fn what_ran_well_is_back_at_once() {
         let (mut failures, mut waits) = (40, vec![]);
         for life in [3600.0, 0.1, 0.1, 0.1, 2.0, 0.1] {
             let wait;
@@ -158,6 +147,6 @@ mod tests {
             waits.push(wait.as_millis());
         }
         assert_eq!(waits, [0, 0, 250, 500, 0, 0]);
-        assert_eq!(Restart::PROGRAM.after(Duration::from_secs(3600), 40), (0, Duration::from_secs(1)));
+        assert_eq!(Restart::PROGRAM.after(Duration::from_secs(3600), 40), (0, Duration::ZERO));
     }
 }
