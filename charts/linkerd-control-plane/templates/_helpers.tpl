@@ -269,7 +269,7 @@ numbers and truth values is text too. */}}
 - accepted:
     globalEgressNetworkNamespace: linkerd-egress
   path: egress
-  remedy: "remove it: there are no EgressNetworks yet, so that traffic to addresses outside goes as it does without the mesh"
+  remedy: "remove it: EgressNetworks that hold for every namespace stand in linkerd-egress, which cannot be another"
 - accepted: null
   path: heartbeatSchedule
   remedy: "remove it: weft never calls out, so there is no heartbeat"

@@ -46,7 +46,7 @@ pub(crate) const REFUSED: &[Refused] = &[
     refused(
         "egress",
         r#"{"globalEgressNetworkNamespace":"linkerd-egress"}"#,
-        "remove it: there are no EgressNetworks yet, so that traffic to addresses outside goes as it does without the mesh",
+        "remove it: EgressNetworks that hold for every namespace stand in linkerd-egress, which cannot be another",
     ),
     refused("heartbeatSchedule", IF_EMPTY, NO_CALL),
     refused("heartbeatResources", IF_EMPTY, NO_CALL),
