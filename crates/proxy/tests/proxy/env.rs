@@ -1,15 +1,16 @@
 //! The environment: the reference follows the table, all problems come at once, defaults are what the table says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 use weft_model::policy::inbound::DefaultPolicy;
 use weft_proxy::config::{self, Checked, Config, Problem, reference, table};
+use weft_testkit::ca::Ca;
 
-const PEM: &str = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+static ANCHORS: LazyLock<String> = LazyLock::new(|| Ca::new().unwrap().anchors_pem().to_owned());
 
 /// What must be set, with this file as the token.
 fn minimal() -> BTreeMap<String, String> {
     [
-        ("IDENTITY_TRUST_ANCHORS", PEM),
+        ("IDENTITY_TRUST_ANCHORS", ANCHORS.as_str()),
         ("IDENTITY_DIR", "/nowhere"),
         ("IDENTITY_TOKEN_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
         ("IDENTITY_SVC_ADDR", "localhost.:8080"),
@@ -76,9 +77,24 @@ fn every_problem_is_reported() {
 #[test]
 fn defaults_are_linkerds() {
     let text = format!("{:#?}", config(&[]));
-    insta::with_settings!({filters => vec![(r#""[^"]*/Cargo.toml""#, "TOKEN")]}, {
+    let filters = vec![(r#""[^"]*/Cargo.toml""#, "TOKEN"), (r#""-----BEGIN[^"]*""#, "ANCHORS")];
+    insta::with_settings!({filters => filters}, {
         insta::assert_snapshot!(text);
     });
+}
+
+#[test]
+fn trust_anchors_are_read_at_the_start() {
+    let cut = ANCHORS.replace("MII", "MI");
+    let empty = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+    for (anchors, said) in
+        [(cut.as_str(), "certificate"), (empty, "certificate"), ("-----BEGIN CERTIFICATE-----", "PEM")]
+    {
+        let problems = checked(&[("IDENTITY_TRUST_ANCHORS", anchors)]).unwrap_err();
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        let text = problem.to_string();
+        assert!(text.starts_with("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: ") && text.contains(said), "{text}");
+    }
 }
 
 #[test]

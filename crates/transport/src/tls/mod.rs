@@ -37,4 +37,4 @@ pub use serving::Serving;
 pub(crate) use session::Session;
 pub use shown::Asking;
 pub use store::{Peer, Store};
-pub use verify::{Info, KeyExchange, info};
+pub use verify::{Info, KeyExchange, check_anchors, info};

@@ -83,6 +83,14 @@ pub fn info(exchange: KeyExchange) -> Info {
     }
 }
 
+/// Whether these are trust anchors that a [`super::Store`] takes.
+///
+/// # Errors
+/// They are no certificates, or none at all.
+pub fn check_anchors(pem: &str) -> Result<(), AnchorsError> {
+    anchors(pem).map(drop)
+}
+
 /// Reads trust anchors; whatever stands around the certificates is skipped, as are other kinds of PEM blocks.
 pub(super) fn anchors(pem: &str) -> Result<RootCertStore, AnchorsError> {
     let mut roots = RootCertStore::empty();

@@ -4,7 +4,7 @@ use super::reader::{Reader, dns_name};
 use crate::config::{IdentityConfig, IdentityService, IdentitySource, WorkloadApi, value};
 use std::path::PathBuf;
 use weft_model::{DnsName, Identity};
-use weft_transport::tls::KeyExchange;
+use weft_transport::tls::{self, KeyExchange};
 
 impl Reader {
     pub(super) fn identity(&self) -> Option<IdentityConfig> {
@@ -12,11 +12,9 @@ impl Reader {
             self.problem("LINKERD2_PROXY_IDENTITY_DISABLED", "a proxy cannot run without an identity: remove this");
         }
         let trust_anchors = self.required("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", |text| {
-            if text.contains("-----BEGIN CERTIFICATE-----") {
-                Ok(text.to_owned())
-            } else {
-                Err("holds no PEM certificate: give the certificates themselves, not a path".into())
-            }
+            tls::check_anchors(text)
+                .map_err(|error| format!("{error}: give the certificates themselves as PEM, not a path"))?;
+            Ok(text.to_owned())
         });
         let api = self.workload_api();
         let names = self.local_names(api.is_some());
