@@ -6,6 +6,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::{AsFd, AsRawFd, RawFd},
     time::Duration,
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -103,6 +104,39 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Descriptors that whoever accepts connections leaves to others: what is open goes on with some, and they are wanted for onward
+/// connections, the control plane and scrapes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserve {
+    /// The lowest number of a descriptor that belongs to the reserve.
+    first: RawFd,
+}
+
+impl Reserve {
+    /// An eighth of what this process may have open now, at most 1,024.
+    ///
+    /// # Errors
+    /// The kernel does not tell the limit.
+    pub fn of_this_process() -> io::Result<Self> {
+        use nix::sys::resource::{Resource, getrlimit};
+        Ok(Self::of(getrlimit(Resource::RLIMIT_NOFILE)?.0))
+    }
+
+    fn of(limit: u64) -> Self {
+        Self { first: RawFd::try_from(limit - (limit / 8).min(1024)).unwrap_or(RawFd::MAX) }
+    }
+
+    /// Whether the newest descriptor is one of the reserve. The kernel gives the lowest free number: all below it are taken then.
+    pub fn is_reached_by(&self, newest: &impl AsFd) -> bool {
+        newest.as_fd().as_raw_fd() >= self.first
+    }
+
+    /// Whether there is a free descriptor again that is none of the reserve; found out with a copy of `any`.
+    pub fn is_whole(&self, any: &impl AsFd) -> bool {
+        any.as_fd().try_clone_to_owned().is_ok_and(|copy| !self.is_reached_by(&copy))
+    }
+}
+
 /// Whether an operation failed because this process, or the system, has as many files and sockets open as it may.
 pub fn is_descriptor_limit(error: &io::Error) -> bool {
     use nix::errno::Errno;
@@ -127,6 +161,17 @@ pub fn original_dst(tcp: &TcpStream) -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reserve_begins_where_all_below_is_taken() {
+        assert_eq!(Reserve::of(80).first, 70);
+        assert_eq!(Reserve::of(1_000_000).first, 998_976);
+        assert_eq!(Reserve::of(u64::MAX).first, RawFd::MAX);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (taken, free) = (Reserve { first: 0 }, Reserve { first: RawFd::MAX });
+        assert!(taken.is_reached_by(&file) && !taken.is_whole(&file));
+        assert!(!free.is_reached_by(&file) && free.is_whole(&file));
+    }
 
     #[tokio::test]
     async fn options_are_set_on_both_sides() {

@@ -35,14 +35,14 @@ use tokio::{
     sync::{Notify, mpsc},
     task::{LocalSet, spawn_local},
 };
-use weft_telemetry::{CounterFamily, Labels, Registry, metrics::Sample};
+use weft_telemetry::{CounterFamily, Labels, Registry, Shard, metrics::Sample};
 use weft_transport::{drain, socket, stream};
 
 /// Connections on their way to another worker; when it is full the accepting worker serves them itself.
 const HAND_OFF: usize = 1024;
-/// How long accepting pauses after a failure, such as having no descriptor left: the kernel keeps who connects meanwhile.
+/// How long accepting pauses after a failure and when descriptors are short: the kernel keeps who connects meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often it is said that there is no descriptor left.
+/// How often it is logged that descriptors are short.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the sockets stay open for those who are connecting when the drain begins.
@@ -297,31 +297,43 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certif
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "A listening socket cannot be used"),
     };
+    let reserve = match socket::Reserve::of_this_process() {
+        Ok(reserve) => reserve,
+        Err(error) => return tracing::error!(%error, "The limit of open files cannot be read"),
+    };
     let failed = acceptor.failures.pinned(sides.context.shard, &Labels::new().with("direction", direction.as_str()));
-    let labels = labels::code(direction, Code::DescriptorLimit);
-    let mut said: Option<Instant> = None;
+    let mut limit = AtLimit { direction, codes: acceptor.codes.clone(), shard: sides.context.shard, logged: None };
     let leaving = drain.leaving();
     tokio::pin!(leaving);
-    loop {
+    'accepting: loop {
         // Dropping the accept is safe: a connection that was not taken stays in the kernel's queue.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut leaving => break,
         };
+        let at_limit = match &accepted {
+            Ok((tcp, _)) => reserve.is_reached_by(tcp),
+            Err(error) => socket::is_descriptor_limit(error),
+        };
+        let mut pause = at_limit || accepted.is_err();
         match accepted {
             Ok((tcp, client)) => acceptor.hand(direction, tcp, client, &sides),
             Err(error) => {
                 failed.inc();
-                if socket::is_descriptor_limit(&error) {
-                    acceptor.codes.pinned(sides.context.shard, &labels).inc();
-                    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-                        said = Some(Instant::now());
-                        let (direction, code) = (direction.as_str(), Code::DescriptorLimit.as_str());
-                        tracing::warn!(direction, code, "No descriptor is left: accepting pauses until one is");
-                    }
-                }
                 tracing::debug!(%error, direction = direction.as_str(), "A connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        if at_limit {
+            limit.say();
+        }
+        while pause {
+            tokio::select! {
+                () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                () = &mut leaving => break 'accepting,
+            }
+            pause = !reserve.is_whole(&listener);
+            if pause {
+                limit.say();
             }
         }
     }
@@ -329,6 +341,26 @@ async fn accept(listener: Listener, acceptor: Acceptor, sides: Rc<Sides>, certif
     tokio::time::sleep(LAST_LOOK).await;
     while let Some(Ok((tcp, client))) = listener.accept().now_or_never() {
         acceptor.hand(direction, tcp, client, &sides);
+    }
+}
+
+/// Says that accepting pauses because descriptors are short.
+struct AtLimit {
+    direction: Direction,
+    codes: CounterFamily,
+    shard: Shard,
+    /// When it was logged last.
+    logged: Option<Instant>,
+}
+
+impl AtLimit {
+    fn say(&mut self) {
+        self.codes.pinned(self.shard, &labels::code(self.direction, Code::DescriptorLimit)).inc();
+        if self.logged.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            self.logged = Some(Instant::now());
+            let (direction, code) = (self.direction.as_str(), Code::DescriptorLimit.as_str());
+            tracing::warn!(direction, code, "Only the reserve of descriptors is left: accepting pauses until more are");
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! At the limit of open files accepting pauses, without spinning; what is open goes on, and it is said why.
+//! At the limit of open files accepting pauses, without spinning; what is open goes on, a reserve of descriptors is left for that,
+//! and it is said why.
 //!
 //! Budget: half a processor, and `EACH` bytes for each connection that there is a descriptor for.
 //!
@@ -82,6 +83,12 @@ fn inside() {
         order("full").await;
         let full = "weft_proxy_errors_total{direction=\"inbound\",code=\"DESCRIPTOR_LIMIT\"}";
         eventually("the limit is counted", || mesh.app.metric(full) >= 1.0).await;
+        let reserve: Vec<_> = (0..LIMIT / 16).map(|_| File::open("/dev/null")).collect();
+        assert!(
+            reserve.iter().all(Result::is_ok),
+            "what is open goes on with some, and scrapes are answered: {reserve:?}"
+        );
+        drop(reserve);
         let begun = cpu(&mut stat);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let used = cpu(&mut stat) - begun;
