@@ -5,10 +5,12 @@
 
 mod bench;
 mod cluster;
+mod conformance;
 mod demo;
 mod dist;
 mod foreign;
 mod fuzz;
+mod go;
 mod image;
 mod soak;
 mod test;
@@ -49,6 +51,8 @@ enum Chore {
     /// A real Kubernetes of one node on this machine.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Runs the Gateway API's official suite against the mesh in a cluster and writes conformance/.
+    Conformance(conformance::Options),
     /// Measures the proxies beside HAProxy and Envoy and writes bench/RESULTS.md.
     Bench {
         /// Passed to the bench program.
@@ -85,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Tidy => tidy::run(),
         Chore::Image(options) => image::run(&options),
         Chore::Cluster(command) => cluster::run(command),
+        Chore::Conformance(options) => conformance::run(&options),
         Chore::Bench { args } => bench::run(&args),
         Chore::Profile => dist::watch(),
         Chore::Fuzz { target, minutes } => fuzz::run(minutes, target.as_deref()),

@@ -21,6 +21,8 @@ mod up;
 
 use clap::{Args, Subcommand};
 use home::Home;
+#[cfg(test)]
+pub(crate) use programs::VERSION;
 use std::{ffi::OsString, path::PathBuf};
 
 /// The address of the node, where the API server listens.
