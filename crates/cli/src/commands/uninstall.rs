@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{args::Uninstall, print};
 use std::process::ExitCode;
-use weft_cluster::install::{helm_release, remains, users};
+use weft_cluster::install::{Remains, helm_release, remains, users};
 
 pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<ExitCode> {
     let cluster = cluster_to_change(folder, &args.to).await?;
@@ -29,7 +29,13 @@ pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<Exit
             return Ok(ExitCode::FAILURE);
         }
     }
-    let objects = remains(&cluster, namespace).await?;
+    let Remains { objects, others } = remains(&cluster, namespace).await?;
+    if !others.is_empty() {
+        print::error(&format!(
+            "weft: the definitions of kinds stay: a control plane in the namespace {} has them too",
+            others.join(", ")
+        ));
+    }
     if objects.is_empty() {
         // Linkerd's says success where nothing was done.
         print::error(&format!("weft: there is nothing of a mesh in the namespace {namespace}"));

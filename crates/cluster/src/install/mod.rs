@@ -30,8 +30,10 @@ mod webhook;
 pub use config::{CONFIG, ISSUER, values_of_cluster};
 use meta::Meta;
 pub use prune::{Left, left};
-pub use ready::{NotReady, api_server_ports, defined, gateway_api, heeded, ready_for_control_plane, ready_for_crds};
-pub use remains::{helm_release, remains, users};
+pub use ready::{
+    NotReady, api_server_ports, defined, gateway_api, heeded, not_installed, ready_for_control_plane, ready_for_crds,
+};
+pub use remains::{Remains, helm_release, remains, users};
 pub use running::{Running, running};
 pub use stored::{Author, NotStored, Source, Stored, objects, stored, told, trust_domain};
 pub use trust::{Trusting, proxy_versions, trusting};

@@ -1,11 +1,13 @@
 //! Whether a cluster is ready for what is to be installed.
 
-use super::{By, CONFIG, crds, unheeded};
+use super::{By, CONFIG, Installation, Material, control_plane, crds, remains, unheeded};
 use crate::{
     kubernetes::{Cluster, Error, Resource},
+    label,
     policy::GROUP,
     values::Values,
 };
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Definitions of the Gateway API, in whose kinds routes are written. They are their own project's to install.
@@ -29,10 +31,17 @@ pub enum NotReady {
     #[error(transparent)]
     Cluster(#[from] Error),
     #[error(
-        "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}; change it by \
-         `weft upgrade --crds | kubectl apply -f -` and `weft upgrade | kubectl apply -f -`"
+        "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}, and a cluster has one; change it by \
+         `weft upgrade -L {0} --crds | kubectl apply -f -` and `weft upgrade -L {0} | kubectl apply -f -`"
     )]
     Installed(String),
+    #[error(
+        "the {kind} {name} belongs to a control plane in the namespace {of}, says its label {label}, and would be overwritten; install \
+         into that namespace by -L {of}, or, if that control plane is gone, say so by \
+         `kubectl label {kind} {name} {label}={namespace} --overwrite`",
+        label = label::CONTROL_NAMESPACE
+    )]
+    Others { kind: &'static str, name: String, of: String, namespace: String },
     #[error(
         "the Gateway API's definition {name} {wrong}; install it by\n\n    kubectl apply --server-side -f \
          https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml\n"
@@ -145,9 +154,35 @@ pub async fn api_server_ports(cluster: &Cluster) -> Result<String, Error> {
     Ok(ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
 }
 
-async fn not_installed(cluster: &Cluster, namespace: &str) -> Result<(), NotReady> {
-    match cluster.config_map(namespace, CONFIG).await? {
-        Some(_) => Err(NotReady::Installed(namespace.to_owned())),
-        None => Ok(()),
+/// Whether no control plane is in the cluster: neither its configuration, in whichever namespace, nor what an installation would take
+/// from another one's.
+///
+/// # Errors
+/// There is one, or the API server does not answer.
+pub async fn not_installed(cluster: &Cluster, namespace: &str) -> Result<(), NotReady> {
+    let mut installed = remains::control_planes(cluster).await?;
+    // Of several the one that is meant is named.
+    installed.sort_by_key(|of| of != namespace);
+    if let Some(of) = installed.into_iter().next() {
+        return Err(NotReady::Installed(of));
     }
+    let (values, material) = (Values::default(), Material::default());
+    let by = By::Cli;
+    let mut rendered = crds(&values, namespace, by);
+    rendered.extend(control_plane(Installation { values: &values, namespace, by, material: &material, overrides: "" }));
+    for kind in remains::KINDS {
+        for found in cluster.objects(kind, label::CONTROL_NAMESPACE).await? {
+            let (metadata, of) = (&found["metadata"], &found["metadata"]["labels"][label::CONTROL_NAMESPACE]);
+            let is_same = |wanted: &Value| {
+                let (name, namespace) = (&wanted["metadata"]["name"], &wanted["metadata"]["namespace"]);
+                wanted["kind"] == kind.kind && *name == metadata["name"] && *namespace == metadata["namespace"]
+            };
+            if of != namespace && rendered.iter().any(is_same) {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let (name, of) = (text(&metadata["name"]), text(of));
+                return Err(NotReady::Others { kind: kind.kind, name, of, namespace: namespace.to_owned() });
+            }
+        }
+    }
+    Ok(())
 }

@@ -10,12 +10,12 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 /// What is in no namespace, or outlives the control plane's: Linkerd's list, without what Kubernetes no longer has.
-const KINDS: [Resource; 10] = [
+pub(super) const KINDS: [Resource; 10] = [
     Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"),
     Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
     Resource::new("rbac.authorization.k8s.io", "v1", "Role", "roles"),
     Resource::new("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
-    Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"),
+    DEFINITION,
     Resource::new(
         "admissionregistration.k8s.io",
         "v1",
@@ -38,21 +38,44 @@ const KINDS: [Resource; 10] = [
     Resource::new("", "v1", "Namespace", "namespaces"),
 ];
 
+const DEFINITION: Resource =
+    Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
+const CONFIG_MAP: Resource = Resource::new("", "v1", "ConfigMap", "configmaps");
+
+/// The namespaces in which a control plane is installed, whoever's.
+pub(super) async fn control_planes(cluster: &Cluster) -> Result<Vec<String>, Error> {
+    let found = cluster.named(CONFIG_MAP, CONFIG).await?;
+    Ok(found.iter().filter_map(|map| map["metadata"]["namespace"].as_str()).map(str::to_owned).collect())
+}
+
 /// The release of Helm's that the control plane is, if it is one.
 #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
 pub async fn helm_release(cluster: &Cluster, namespace: &str) -> Result<Option<String>, Error> {
-    const CONFIG_MAPS: Resource = Resource::new("", "v1", "ConfigMap", "configmaps");
     let labels = format!("{}={namespace}", label::CONTROL_NAMESPACE);
-    let all = cluster.objects(CONFIG_MAPS, &labels).await?;
+    let all = cluster.objects(CONFIG_MAP, &labels).await?;
     let config = all.iter().find(|map| map["metadata"]["name"] == CONFIG && map["metadata"]["namespace"] == namespace);
     Ok(config.and_then(|map| map["metadata"]["annotations"]["meta.helm.sh/release-name"].as_str()).map(str::to_owned))
 }
 
-/// As much of each object as deletes it. The namespace is the last: with it goes everything in it.
-pub async fn remains(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>, Error> {
+/// What goes with a control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// As much of each object as deletes it. The namespace is the last: with it goes everything in it.
+    pub objects: Vec<Value>,
+    /// Namespaces of other control planes. These have the definitions too, with which all policies would go, so that they stay.
+    pub others: Vec<String>,
+}
+
+/// What bears the label of this control plane, and none of another.
+///
+/// # Errors
+/// The API server does not tell all.
+pub async fn remains(cluster: &Cluster, namespace: &str) -> Result<Remains, Error> {
     let labels = format!("{}={namespace}", label::CONTROL_NAMESPACE);
+    let mut others = control_planes(cluster).await?;
+    others.retain(|of| of != namespace);
     let mut remains = vec![];
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|kind| others.is_empty() || *kind != DEFINITION) {
         for object in cluster.objects(kind, &labels).await? {
             let mut metadata = json!({ "name": object["metadata"]["name"] });
             if let Some(namespace) = object["metadata"].get("namespace") {
@@ -61,10 +84,10 @@ pub async fn remains(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>, E
             remains.push(json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata }));
         }
     }
-    Ok(remains)
+    Ok(Remains { objects: remains, others })
 }
 
-/// Pods that are meshed, apart from the control plane's own, and extensions.
+/// Pods that are meshed, by whichever control plane, apart from this one's own, and extensions.
 pub async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<String>, Error> {
     let extensions: Vec<String> = cluster
         .namespaces("linkerd.io/extension")
@@ -73,7 +96,7 @@ pub async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<String>, Er
         .filter_map(|extension| extension.metadata.name)
         .collect();
     let mut users: Vec<String> = extensions.iter().map(|name| format!("the extension of namespace {name}")).collect();
-    for pod in cluster.pods(None, &format!("{}={namespace}", label::CONTROL_NAMESPACE)).await? {
+    for pod in cluster.pods(None, label::CONTROL_NAMESPACE).await? {
         let of = pod.metadata.namespace.clone().unwrap_or_default();
         if of != namespace && !extensions.contains(&of) && is_running(&pod) && has_proxy(&pod) {
             users.push(format!("pod {of}/{}", pod.metadata.name.unwrap_or_default()));

@@ -212,6 +212,14 @@ impl Cluster {
         Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
     }
 
+    /// Everything of a kind that has this name, in whichever namespace.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn named(&self, of: Resource, name: &str) -> Result<Vec<Value>, Error> {
+        let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &of.api());
+        let found = pages(&api, ListParams::default().fields(&format!("metadata.name={name}"))).await?;
+        Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
+    }
+
     /// Whether there is such a kind.
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn serves(&self, of: Resource) -> Result<bool, Error> {
@@ -253,8 +261,15 @@ async fn list<K>(api: &Api<K>, labels: &str) -> Result<Vec<K>, Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {
+    pages(api, ListParams::default().labels(labels)).await
+}
+
+async fn pages<K>(api: &Api<K>, of: ListParams) -> Result<Vec<K>, Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
     let mut found = vec![];
-    let mut params = ListParams::default().labels(labels).limit(PAGE);
+    let mut params = of.limit(PAGE);
     loop {
         let page = match answer(api.list(&params)).await {
             Ok(page) => page,

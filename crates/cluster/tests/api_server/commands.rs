@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use weft_cluster::{
     install::{
         By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, left, proxy_versions,
-        ready_for_control_plane, ready_for_crds, stored, trusting,
+        ready_for_control_plane, ready_for_crds, remains, stored, trusting, users,
     },
     kubernetes::Cluster,
     values::Values,
@@ -41,12 +41,92 @@ async fn definitions_want_the_gateway_apis_and_no_control_plane() {
     assert_eq!(told().await, Ok(()));
     api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "linkerd"}}));
     assert!(told().await.unwrap_err().contains("installed in the namespace linkerd already"));
-    assert!(ready_for_crds(&cluster, "other").await.is_ok());
+    let elsewhere = ready_for_crds(&cluster, "other").await.unwrap_err().to_string();
+    assert!(elsewhere.contains("installed in the namespace linkerd already"), "{elsewhere}");
+    assert!(elsewhere.contains("`weft upgrade -L linkerd | kubectl apply -f -`"), "{elsewhere}");
+    api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "other"}}));
+    let own = ready_for_crds(&cluster, "other").await.unwrap_err().to_string();
+    assert!(own.contains("installed in the namespace other already"), "the one that is meant: {own}");
     api.fail(Some(Failure::Status(503)));
     assert!(
         matches!(ready_for_crds(&cluster, "other").await, Err(NotReady::Cluster(_))),
         "who cannot be asked is not ready"
     );
+}
+
+/// As an installation labels it.
+fn of(namespace: &str, mut object: Value) -> Value {
+    object["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": namespace});
+    object
+}
+
+#[tokio::test]
+async fn nothing_of_another_control_plane_is_taken_from_it() {
+    let (api, cluster) = lab().await;
+    for name in ["httproutes", "grpcroutes"] {
+        api.put(definition(&format!("{name}.gateway.networking.k8s.io"), &["v1"]));
+    }
+    defined(&api);
+    let webhook = "linkerd-proxy-injector-webhook-config";
+    for (object, told) in [
+        (definition("servers.policy.linkerd.io", &["v1beta3"]), "CustomResourceDefinition servers.policy.linkerd.io"),
+        (
+            json!({"kind": "MutatingWebhookConfiguration", "metadata": {"name": webhook}}),
+            "MutatingWebhookConfiguration linkerd-proxy-injector-webhook-config",
+        ),
+        (json!({"kind": "ClusterRole", "metadata": {"name": "linkerd-policy"}}), "ClusterRole linkerd-policy"),
+    ] {
+        let values = Values::default();
+        let (kind, name) = (object["kind"].clone(), object["metadata"]["name"].clone());
+        api.put(of("linkerd", object));
+        for refused in [
+            ready_for_crds(&cluster, "weft").await.unwrap_err().to_string(),
+            ready_for_control_plane(&cluster, &values, "weft").await.unwrap_err().to_string(),
+        ] {
+            assert!(refused.starts_with(&format!("the {told} belongs to a control plane in the namespace linkerd")));
+            assert!(refused.contains("linkerd.io/control-plane-ns=weft --overwrite`"), "{refused}");
+        }
+        ready_for_crds(&cluster, "linkerd").await.unwrap();
+        api.delete(kind.as_str().unwrap(), "", name.as_str().unwrap());
+        defined(&api);
+    }
+    // An extension has webhooks of its own.
+    api.put(of(
+        "linkerd",
+        json!({"kind": "MutatingWebhookConfiguration", "metadata": {"name": "linkerd-tap-injector-webhook-config"}}),
+    ));
+    ready_for_crds(&cluster, "weft").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_taken_away_takes_nothing_of_another_and_nobody_who_is_meshed() {
+    let (api, cluster) = lab().await;
+    let pod = |namespace: &str, name: &str, of: &str| {
+        json!({"kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": {"linkerd.io/control-plane-ns": of}},
+            "spec": {"containers": [{"name": "app"}, {"name": "linkerd-proxy"}]}, "status": {"phase": "Running"}})
+    };
+    let config =
+        |namespace: &str| json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": namespace}});
+    let role = |name: &str| json!({"kind": "ClusterRole", "metadata": {"name": name}});
+    api.put(config("weft"));
+    api.put(pod("weft", "identity", "weft"));
+    api.put(of("weft", role("linkerd-weft-identity")));
+    api.put(of("weft", definition("servers.policy.linkerd.io", &["v1beta3"])));
+    assert!(users(&cluster, "weft").await.unwrap().is_empty());
+    let kinds = async || {
+        let found = remains(&cluster, "weft").await.unwrap();
+        let kinds: Vec<String> = found.objects.iter().map(|o| o["kind"].as_str().unwrap().to_owned()).collect();
+        (kinds, found.others)
+    };
+    let expected = ["ClusterRole".to_owned(), "CustomResourceDefinition".to_owned()];
+    assert_eq!(kinds().await, (expected.to_vec(), vec![]));
+
+    api.put(config("linkerd"));
+    api.put(pod("app", "web", "linkerd"));
+    api.put(of("linkerd", role("linkerd-linkerd-identity")));
+    assert_eq!(users(&cluster, "weft").await.unwrap(), ["pod app/web"], "it lives by these definitions");
+    assert_eq!(kinds().await, (vec!["ClusterRole".to_owned()], vec!["linkerd".to_owned()]));
 }
 
 /// All kinds of the mesh's own, in all versions.

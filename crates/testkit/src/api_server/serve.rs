@@ -121,7 +121,10 @@ fn list(world: &World, kind: &str, namespace: Option<&str>, query: &HashMap<&str
         metadata["continue"] = next.to_string().into();
     }
     let selector = query.get("labelSelector").map(|selector| decoded(selector)).unwrap_or_default();
-    let items: Vec<Value> = items.into_iter().filter(|item| is_selected(item, &selector)).collect();
+    let fields = query.get("fieldSelector").map(|selector| decoded(selector)).unwrap_or_default();
+    let is_named =
+        |item: &Value| fields.strip_prefix("metadata.name=").is_none_or(|name| item["metadata"]["name"] == name);
+    let items: Vec<Value> = items.into_iter().filter(|item| is_selected(item, &selector) && is_named(item)).collect();
     let list = json!({"kind": format!("{}List", kind_shown(kind)), "apiVersion": version_of(kind), "metadata": metadata, "items": items});
     json_response(200, &list)
 }
