@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use weft_cluster::{
-    install::{self, By, Installation, Material, gateway_api},
+    install::{self, By, Installation, Material, NotReady, gateway_api, not_installed},
     k8s::api::core::v1::Node,
     kubernetes::{Cluster, Resource},
     values::Values,
@@ -47,11 +47,16 @@ const SKEW: Duration = Duration::from_secs(5 * 60 + 10);
 
 /// Whether somebody may install here, and the clocks agree.
 pub(super) async fn open(run: &mut Run<'_>, cluster: &Cluster, namespace: &str, now: SystemTime) -> ControlFlow<()> {
-    run.line(&table::FREE, async || {
-        let found = cluster.object(NAMESPACE, None, namespace).await.map_err(text)?;
-        none(found.map(|_| format!("the namespace {namespace} exists")).into_iter().collect())
-    })
-    .await?;
+    let installed = not_installed(cluster, namespace).await;
+    let is_meshed = matches!(installed, Err(NotReady::Installed(_) | NotReady::Others { .. }));
+    run.noted(&table::NO_MESH, installed.map_err(|e| e.to_string()))?;
+    if !is_meshed {
+        run.line(&table::FREE, async || {
+            let found = cluster.object(NAMESPACE, None, namespace).await.map_err(text)?;
+            none(found.map(|_| format!("the namespace {namespace} exists")).into_iter().collect())
+        })
+        .await?;
+    }
     run.line(&table::CLUSTER_OBJECTS, async || without_namespace(cluster, namespace).await).await?;
     for (check, resource) in MADE {
         run.line(check, async || may(cluster, "create", resource, namespace).await).await?;

@@ -79,12 +79,20 @@ pub const GATEWAY_API: Check = check(
     Fatal,
     "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml",
 );
+/// Asked first: where a mesh is, the namespace is its own.
+pub const NO_MESH: Check = check(
+    PRE,
+    "no control plane is installed already",
+    "pre-mesh",
+    Error,
+    "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's",
+);
 pub const FREE: Check = check(
     PRE,
     "control plane namespace does not already exist",
     "pre-ns",
     Error,
-    "weft uninstall | kubectl delete -f -",
+    "name another by --linkerd-namespace; or, if the namespace is meant for the mesh, go on: weft install leaves what is in it",
 );
 const PRE: &str = "pre-kubernetes-setup";
 const RIGHTS: &str = "use an account that may, such as a cluster's administrator: kubectl auth can-i --list";
@@ -417,6 +425,7 @@ pub const ALL: &[&Check] = &[
     &ANSWERS,
     &MINIMUM,
     &GATEWAY_API,
+    &NO_MESH,
     &FREE,
     &CLUSTER_OBJECTS,
     &CREATE_ACCOUNTS,

@@ -48,7 +48,13 @@ pub(crate) fn broken(check: &Check, api: &impl Api) -> (What, Duration, &'static
             api.delete("CustomResourceDefinition", "", "grpcroutes.gateway.networking.k8s.io");
             usual("grpcroutes.gateway.networking.k8s.io is missing")
         }
-        c if c == &table::FREE => (What::Pre, Duration::ZERO, "the namespace linkerd exists"),
+        c if c == &table::NO_MESH => {
+            (What::Pre, Duration::ZERO, "a control plane is installed in the namespace linkerd already")
+        }
+        c if c == &table::FREE => {
+            api.delete("ConfigMap", "linkerd", "linkerd-config");
+            (What::Pre, Duration::ZERO, "the namespace linkerd exists")
+        }
         c if c == &table::CLUSTER_OBJECTS => {
             api.forbid("clusterrolebindings");
             (What::Pre, Duration::ZERO, "cannot create ClusterRoleBinding linkerd-linkerd-destination: ")

@@ -88,6 +88,7 @@ async fn a_mesh_in_order_has_no_line_that_fails() {
     assert_eq!(failed(&report), []);
     let lines: Vec<_> = report.0.iter().map(|line| line.check).collect();
     let elsewhere = [
+        &table::NO_MESH,
         &table::FREE,
         &table::CLUSTER_OBJECTS,
         &table::CREATE_ACCOUNTS,
@@ -104,10 +105,33 @@ async fn a_mesh_in_order_has_no_line_that_fails() {
     assert_eq!(lines, expected, "in the order of the table");
     assert_eq!(failed(&asked(&api, What::Crds, Duration::ZERO).await), []);
     api.delete("Namespace", "", "linkerd");
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
     let before = api.all("ClusterRole");
     assert_eq!(failed(&asked(&api, What::Pre, Duration::ZERO).await), []);
     assert_eq!(api.all("ClusterRole"), before, "nothing is created");
     assert_eq!(api.all("Namespace").len(), 1);
+}
+
+/// Nothing that is recommended takes a mesh away.
+#[tokio::test]
+async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not_deleted() {
+    let api = world().await;
+    let lines = async || {
+        let report = asked(&api, What::Pre, Duration::ZERO).await;
+        let of_place = [&table::NO_MESH, &table::FREE];
+        let lines = report.0.into_iter().filter(|line| of_place.contains(&line.check));
+        lines.map(|line| (line.check, line.error.is_none())).collect::<Vec<_>>()
+    };
+    assert_eq!(lines().await, [(&table::NO_MESH, false)], "of the namespace nothing is asked");
+    assert!(table::NO_MESH.remedy.contains("weft upgrade | kubectl apply -f -"));
+    // Linkerd's is one too, wherever it is.
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
+    api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "mesh"}}));
+    assert_eq!(lines().await, [(&table::NO_MESH, false)]);
+    api.delete("ConfigMap", "mesh", "linkerd-config");
+    assert_eq!(lines().await, [(&table::NO_MESH, true), (&table::FREE, false)]);
+    let all = ALL.iter().chain(LOCAL).map(|check| check.remedy);
+    assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
 
 #[tokio::test]
