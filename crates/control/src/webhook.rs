@@ -1,9 +1,12 @@
 //! Webhooks: HTTPS that the API server asks, with the certificate of a Secret that is renewed under way.
 //!
 //! ```text
-//! API server ─► TLS ─► POST, bounded body ─► AdmissionReview ─► the webhook's own decision ─► AdmissionReview
+//! API server ─► seat ─► TLS ─► POST, body within the room ─► AdmissionReview ─► the webhook's own decision ─► AdmissionReview
 //! files ─► Serving (looked at every 2 s)
 //! ```
+
+mod room;
+mod seats;
 
 use crate::Error;
 use bytes::Bytes;
@@ -13,6 +16,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+pub(crate) use room::Room;
+use room::{Crowded, Share};
+use seats::{Seat, Seats};
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
@@ -24,7 +30,6 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -36,6 +41,9 @@ use weft_transport::tls::Serving;
 const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A peer that is gone is noticed after both.
+const PING: Duration = Duration::from_secs(10);
+const PONG: Duration = Duration::from_secs(10);
 const MAX_BODY_BYTES: usize = 10 << 20;
 /// Of all reviews that are being read or decided: what finds no room is refused, and asked again by who wanted it.
 const MAX_BYTES: usize = 64 << 20;
@@ -87,8 +95,8 @@ pub(crate) struct Webhook<D> {
     first: (String, String),
     serving: Arc<Serving>,
     decide: Arc<D>,
-    /// Bytes of reviews that may still come.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room: Arc<Room>,
+    seats: Arc<Seats>,
     failed: Counter,
     undecided: Counter,
     crowded: Counter,
@@ -121,7 +129,11 @@ where
             first: (chain, key),
             serving: Arc::new(serving),
             decide: Arc::new(decide),
-            room: Arc::new(Semaphore::new(MAX_BYTES)),
+            room: Arc::new(Room::new(MAX_BYTES)),
+            seats: Arc::new(Seats::new(
+                MAX_CONNECTIONS,
+                counter("weft_webhook_ended_total", "Connections at rest that were ended because others came."),
+            )),
             failed: counter("weft_webhook_handshakes_failed_total", "TLS handshakes that failed."),
             undecided: counter("weft_webhook_undecided_total", "Reviews that could not be decided, and were refused."),
             crowded: counter("weft_webhook_crowded_total", "Reviews for which there was no room."),
@@ -136,11 +148,9 @@ where
             let (this, stop) = (this.clone(), stop.clone());
             async move { stop.run_until_cancelled(this.renew()).await }
         });
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            let Ok(slot) = slots.clone().acquire_owned().await else { break };
             match stop.run_until_cancelled(this.socket.accept()).await {
                 None => break,
                 Some(Err(error)) => {
@@ -148,11 +158,8 @@ where
                     tokio::time::sleep(PAUSE).await;
                 }
                 Some(Ok((tcp, peer))) => {
-                    let (this, stop) = (this.clone(), stop.clone());
-                    connections.spawn(async move {
-                        let _slot = slot;
-                        this.connection(tcp, peer, stop).await;
-                    });
+                    let Some(seat) = stop.run_until_cancelled(this.seats.take()).await else { break };
+                    connections.spawn(this.clone().connection(tcp, peer, Arc::new(seat), stop.clone()));
                 }
             }
         }
@@ -161,8 +168,12 @@ where
         renewing.abort();
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, stop: CancellationToken) {
-        let stream = match tokio::time::timeout(HANDSHAKE, self.serving.accept(tcp)).await {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, seat: Arc<Seat>, stop: CancellationToken) {
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout(HANDSHAKE, self.serving.accept(tcp)) => handshake,
+            () = seat.is_told_to_go() => return,
+        };
+        let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.failed.inc();
@@ -171,21 +182,37 @@ where
             }
             Err(_) => return self.failed.inc(),
         };
-        let this = self.clone();
+        let (this, asker) = (self.clone(), seat.clone());
         let service = service_fn(move |request| {
-            let this = this.clone();
-            async move { Ok::<_, Infallible>(this.answer(request).await) }
+            let (this, asker) = (this.clone(), asker.clone());
+            async move { Ok::<_, Infallible>(this.answer(request, &asker).await) }
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
         server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG);
         let serving = server.serve_connection(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = stop.cancelled() => {
+            ended = &mut serving => Some(ended),
+            () = seat.is_cut_off() => return,
+            () = seat.is_told_to_go() => None,
+            () = seat.is_idle() => None,
+            () = stop.cancelled() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
                 serving.as_mut().graceful_shutdown();
-                serving.await
+                tokio::select! {
+                    ended = serving => ended,
+                    () = seat.is_cut_off() => return,
+                    () = seat.lingers() => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -193,16 +220,18 @@ where
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, seat: &Arc<Seat>) -> Response<Full<Bytes>> {
+        let _open = seat.asks();
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
         }
         let read = tokio::time::timeout(BODY, self.read(request.into_body())).await;
-        let (body, _room) = match read {
+        let (body, _share) = match read {
             Ok(Ok(read)) => read,
             Ok(Err((status, why))) => return text(status, why),
             Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n"),
         };
+        let _decided = seat.decides();
         let Ok(mut review) = serde_json::from_slice::<Value>(&body) else {
             return text(StatusCode::BAD_REQUEST, "the body is no JSON\n");
         };
@@ -224,26 +253,28 @@ where
     }
 
     /// The whole body, and the room that it takes up.
-    async fn read(
-        &self,
-        mut body: Incoming,
-    ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), (StatusCode, &'static str)> {
-        let (mut bytes, mut room) = (vec![], vec![]);
-        while let Some(frame) = body.frame().await {
+    async fn read(&self, mut body: Incoming) -> Result<(Vec<u8>, Share), (StatusCode, &'static str)> {
+        let full = |_: Crowded| {
+            self.crowded.inc();
+            (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once; ask again\n")
+        };
+        let (mut bytes, mut share) = (vec![], self.room.share());
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = share.is_taken() => return Err(full(Crowded)),
+            };
+            let Some(frame) = frame else { break };
             let Ok(frame) = frame else { return Err((StatusCode::BAD_REQUEST, "the body broke off\n")) };
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > MAX_BODY_BYTES {
                 return Err((StatusCode::PAYLOAD_TOO_LARGE, "the review has more than 10 MiB\n"));
             }
-            let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            let Ok(permit) = self.room.clone().try_acquire_many_owned(length) else {
-                self.crowded.inc();
-                return Err((StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once; ask again\n"));
-            };
-            room.push(permit);
+            share.grow(data.len()).map_err(full)?;
             bytes.extend_from_slice(&data);
         }
-        Ok((bytes, room))
+        share.arrived().map_err(full)?;
+        Ok((bytes, share))
     }
 
     /// Follows the files.

@@ -1,13 +1,12 @@
 //! A webhook over real TLS.
 
 use super::lab::patiently;
-use crate::webhook::{Certificate, Verdict, Webhook};
+use crate::webhook::{Certificate, Room, Verdict, Webhook};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -52,7 +51,7 @@ impl Lab {
         };
         let mut webhook = Webhook::new("test", socket, Certificate::in_folder(&dir), decide, &registry).unwrap();
         if let Some(room) = room {
-            webhook.room = Arc::new(Semaphore::new(room));
+            webhook.room = Arc::new(Room::new(room));
         }
         let stop = CancellationToken::new();
         let task = tokio::spawn(webhook.serve(stop.clone()));
@@ -163,4 +162,44 @@ async fn reviews_have_a_bounded_room_together() {
     }
     let metrics = lab.registry.encode();
     assert!(metrics.contains("weft_webhook_crowded_total{webhook=\"test\"} 3\n"), "{metrics}");
+}
+
+/// More sessions than there are seats, none of which says anything.
+#[tokio::test]
+async fn who_says_nothing_keeps_nobody_out() {
+    let lab = Lab::start("silent").await;
+    let mut silent = vec![];
+    for _ in 0..300 {
+        let tcp = TcpStream::connect(lab.addr).await.unwrap();
+        silent.push(patiently(connect_unverified(tcp, lab.addr.ip())).await.unwrap());
+    }
+    assert_eq!(lab.post(&review("good")).await.0, 200);
+    drop(silent);
+    // Nor do those that have not even begun with TLS.
+    let mut mute = vec![];
+    for _ in 0..600 {
+        mute.push(TcpStream::connect(lab.addr).await.unwrap());
+    }
+    assert_eq!(lab.post(&review("good")).await.0, 200);
+    let metrics = lab.registry.encode();
+    assert!(!metrics.contains("weft_webhook_ended_total{webhook=\"test\"} 0\n"), "{metrics}");
+    lab.stop.cancel();
+    patiently(lab.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_review_that_comes_slowly_gives_way() {
+    let lab = Lab::with_room("slow", Some(1_000)).await;
+    let long = |length: usize| format!("{:length$}", review("good"));
+    let (addr, most) = (lab.addr, long(900));
+    // Nearly all of it, and then nothing.
+    let slow = tokio::spawn(async move { post_of(addr, 950, &most).await });
+    patiently(async {
+        while !slow.is_finished() {
+            assert_eq!(lab.post(&long(500)).await.0, 200);
+        }
+    })
+    .await;
+    let (status, told) = slow.await.unwrap();
+    assert_eq!((status, told.as_str()), (503, "too many reviews at once; ask again\n"));
 }
