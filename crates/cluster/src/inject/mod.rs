@@ -43,6 +43,7 @@ use crate::{
     annotation::{PortList, PortRanges},
     index::runs_to_an_end,
     label,
+    object::is_label_text,
     values::Values,
 };
 use k8s_openapi::{
@@ -173,7 +174,7 @@ fn admit_pod(
     annotations.insert(CREATED_BY.to_owned(), format!("linkerd/proxy-injector {}", mesh.values.linkerd_version));
     let mut labels = labels(namespace, mesh);
     if let Some(Owner { kind, name }) = owner.filter(|owner| owner.kind != "pod") {
-        labels.insert(format!("{}{kind}", label::PROXY_PREFIX), name.to_owned());
+        labels.extend(owner_label(format!("{}{kind}", label::PROXY_PREFIX), name, warnings));
     }
     insert(patch, pods, &settings, annotations, labels, mesh, warnings);
     Ok(())
@@ -199,7 +200,7 @@ pub fn manual(object: &Value, annotations: &Annotations, mesh: Mesh<'_>) -> Resu
         annotations.insert(CREATED_BY.to_owned(), created_by(mesh.values));
         let mut labels = labels(&subject.namespace, mesh);
         if let Some(label) = &pods.owner_label {
-            labels.insert(label.clone(), subject.name.clone());
+            labels.extend(owner_label(label.clone(), &subject.name, &mut warnings));
         }
         insert(&mut patch, pods, &settings, annotations, labels, mesh, &mut warnings);
     }
@@ -279,6 +280,18 @@ fn labels(namespace: &str, mesh: Mesh<'_>) -> Annotations {
         labels.insert(label::WORKLOAD_NAMESPACE.to_owned(), namespace.to_owned());
     }
     labels
+}
+
+/// The label that says which workload a pod belongs to; none where the API server would refuse the pod for it: workloads may have
+/// longer names than labels have values.
+fn owner_label(key: String, name: &str, warnings: &mut Vec<Warning>) -> Option<(String, String)> {
+    let kind = key.rsplit('/').next().unwrap_or_default();
+    if is_label_text(kind) && is_label_text(name) {
+        return Some((key, name.to_owned()));
+    }
+    let message = format!("the pod gets no such label: {name:?} cannot be one, which has at most 63 characters");
+    warnings.push(Warning { key, message });
+    None
 }
 
 /// Writes the proxy and what belongs to it.

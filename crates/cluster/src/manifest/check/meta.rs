@@ -4,7 +4,7 @@ use super::{super::path::Path, Reading};
 use crate::{
     annotation::{self, Owner, PortList, PortRanges},
     inject,
-    object::{is_label, is_subdomain},
+    object::{is_label, is_label_text, is_subdomain},
     policy::client,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -76,14 +76,6 @@ fn is_qualified(key: &str) -> bool {
         None => is_label_text(key),
         Some((prefix, name)) => (SUBDOMAIN.valid)(prefix) && is_label_text(name),
     }
-}
-
-fn is_label_text(text: &str) -> bool {
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    (1..=63).contains(&text.len())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        && ends(text.chars().next())
-        && ends(text.chars().next_back())
 }
 
 /// The annotations of the mesh: values, places, spelling.
