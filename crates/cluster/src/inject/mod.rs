@@ -163,9 +163,10 @@ fn admit_pod(
     warnings: &mut Vec<Warning>,
 ) -> Result<(), Vec<Refusal>> {
     let Around { namespace, namespace_annotations, owner } = around;
+    let above = settings::Namespace { name: namespace, annotations: namespace_annotations };
     let mut own = pods.annotations.clone();
     own.extend(opaque.clone());
-    let mut settings = settings::overlay(mesh.values, &own, namespace_annotations, warnings)?;
+    let mut settings = settings::overlay(mesh.values, &own, Some(above), warnings)?;
     let mode = own.get(names::INJECT).or_else(|| namespace_annotations.get(names::INJECT));
     settings.values.proxy.is_ingress |= mode.is_some_and(|mode| mode == "ingress");
 
@@ -192,7 +193,7 @@ pub fn manual(object: &Value, annotations: &Annotations, mesh: Mesh<'_>) -> Resu
     if report.is_injected() {
         let mut own = pods.annotations.clone();
         own.extend(annotations.clone());
-        let mut settings = settings::overlay(mesh.values, &own, &Annotations::new(), &mut warnings)?;
+        let mut settings = settings::overlay(mesh.values, &own, None, &mut warnings)?;
         settings.values.proxy.is_ingress |= own.get(names::INJECT).is_some_and(|mode| mode == "ingress");
         // The webhook finds the proxy, and leaves the pods alone.
         let mut annotations: Annotations =
@@ -228,7 +229,7 @@ pub fn annotate(object: &Value, annotations: &Annotations) -> Result<Outcome, Ve
                 let mut all = pods.annotations.clone();
                 all.extend(annotations.clone());
                 // What the webhook would refuse or ignore is told before.
-                settings::overlay(&Values::default(), &all, &Annotations::new(), &mut warnings)?;
+                settings::overlay(&Values::default(), &all, None, &mut warnings)?;
                 patch.add_entries(&format!("{}/metadata/annotations", pods.at), annotations);
             }
         }

@@ -37,25 +37,40 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Reads the annotations of a pod over those of its namespace.
+/// The annotations of a Namespace, and its name.
+#[derive(Clone, Copy)]
+pub(super) struct Namespace<'a> {
+    pub(super) name: &'a str,
+    pub(super) annotations: &'a Annotations,
+}
+
+/// On what an annotation stands.
+#[derive(Clone, Copy)]
+pub(super) enum On<'a> {
+    /// The object itself.
+    Own,
+    Namespace(&'a str),
+}
+
+/// Reads the annotations of a pod over those of its namespace, if it is known.
 pub(super) fn overlay(
     values: &Values,
     own: &Annotations,
-    namespace: &Annotations,
+    namespace: Option<Namespace<'_>>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Settings, Vec<Refusal>> {
     let mut settings = Settings { values: values.clone(), ..Settings::default() };
     let mut refusals = vec![];
+    let inherited = |key| Some((On::Namespace(namespace?.name), namespace?.annotations.get(key)?));
     for row in TABLE {
-        let inherited = namespace.get(row.key).filter(|_| row.inherited);
         // The variables of both count, name by name.
         let both = row.key == ADDITIONAL_ENV;
-        let values = [inherited.filter(|_| both || !own.contains_key(row.key)), own.get(row.key)];
-        for value in values.into_iter().flatten() {
+        let inherited = inherited(row.key).filter(|_| row.inherited && (both || !own.contains_key(row.key)));
+        for (on, value) in inherited.into_iter().chain(own.get(row.key).map(|value| (On::Own, value))) {
             if let Err(message) = (row.set)(value.trim(), &mut settings) {
                 match row.mistake {
-                    Mistake::Refused => refusals.push(refusal(row.key, value, &message)),
-                    Mistake::Default => warnings.push(warning(row, value, &message)),
+                    Mistake::Refused => refusals.push(refusal(row.key, on, value, &message)),
+                    Mistake::Default => warnings.push(warning(row, on, value, &message)),
                 }
             }
         }
@@ -63,13 +78,26 @@ pub(super) fn overlay(
     for (key, value) in own {
         if let Some(name) = key.strip_prefix(TRACE_ATTRIBUTE_PREFIX) {
             settings.trace_attributes.insert(name.to_owned(), value.clone());
-        } else if annotation::owner(key) == Owner::Mesh && !is_known(key) {
-            let message = "there is no such annotation: correct the spelling, or remove it".to_owned();
-            warnings.push(Warning { key: key.clone(), message });
         }
+        unread(key, On::Own, warnings);
+    }
+    for Namespace { name, annotations } in namespace {
+        annotations.keys().for_each(|key| unread(key, On::Namespace(name), warnings));
     }
     together(&mut settings, warnings, &mut refusals);
     if refusals.is_empty() { Ok(settings) } else { Err(refusals) }
+}
+
+/// Tells of an annotation that nothing is read from.
+fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
+    let message = if annotation::owner(key) == Owner::Mesh && !is_known(key) {
+        "there is no such annotation: correct the spelling, or remove it"
+    } else if matches!(on, On::Namespace(_)) && TABLE.iter().any(|row| row.key == key && !row.inherited) {
+        "pods do not inherit it: write it on them"
+    } else {
+        return;
+    };
+    warnings.push(Warning { key: key.to_owned(), message: format!("{}{message}", on.told()) });
 }
 
 /// Settings that exclude each other.
@@ -92,12 +120,22 @@ fn together(settings: &mut Settings, warnings: &mut Vec<Warning>, refusals: &mut
     }
 }
 
-fn refusal(key: &str, value: &str, message: &str) -> Refusal {
+impl On<'_> {
+    /// Before what is told of the annotation.
+    fn told(self) -> String {
+        match self {
+            Self::Own => String::new(),
+            Self::Namespace(name) => format!("on the Namespace {name}: "),
+        }
+    }
+}
+
+pub(super) fn refusal(key: &str, _on: On<'_>, value: &str, message: &str) -> Refusal {
     Refusal { field: format!("metadata.annotations[{key}]"), message: format!("{}: {message}", shown(value)) }
 }
 
-fn warning(row: &Annotation, value: &str, message: &str) -> Warning {
-    let message = format!("{} is ignored: {message}", shown(value));
+fn warning(row: &Annotation, on: On<'_>, value: &str, message: &str) -> Warning {
+    let message = format!("{}{} is ignored: {message}", on.told(), shown(value));
     Warning { key: row.key.to_owned(), message }
 }
 

@@ -237,12 +237,15 @@ fn every_annotation_does_what_it_says() {
     for (key, value) in ANNOTATIONS {
         let with = shown(&admitted(&pod(json!({*key: value})), json!({"linkerd.io/inject": "enabled"}), &values));
         let _ = writeln!(golden, "{key}: {value}\n{}", difference(&plain, &with));
-        // From the namespace it does the same, or, if it is not inherited, nothing.
+        // From the namespace it does the same, or, if it is not inherited, nothing, and a warning says so.
         let from_namespace = admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled", *key: value}), &values);
-        let own = ["enable-debug-sidecar", "proxy-cpu-ratio-limit", "enable-gateway", "memroy"];
-        let expected = if own.iter().any(|o| key.contains(o)) { &plain } else { &with };
-        if *key != "linkerd.io/inject" {
-            assert_eq!(&shown(&from_namespace), expected, "{key}");
+        let from_namespace = shown(&from_namespace);
+        if ["enable-debug-sidecar", "proxy-cpu-ratio-limit", "enable-gateway", "memroy"].iter().any(|o| key.contains(o)) {
+            let (warning, rest) = from_namespace.split_once('\n').unwrap();
+            assert_eq!(rest, plain, "{key}");
+            let _ = writeln!(golden, "{warning}\n");
+        } else if *key != "linkerd.io/inject" {
+            assert_eq!(from_namespace.replace("on the Namespace shop: ", ""), with, "{key}");
         }
     }
     insta::assert_snapshot!(golden);
@@ -352,6 +355,31 @@ fn who_gets_a_proxy() {
         let skipped: Vec<_> = outcome.report.skipped.iter().map(|s| s.as_str()).collect();
         let _ = writeln!(golden, "{name}: {}", skipped.join(", "));
     }
+    insta::assert_snapshot!(golden);
+}
+
+/// A Deployment may have a name of 253 characters, the value of a label 63: pods with a longer one would be refused.
+#[test]
+fn a_workload_with_a_name_that_no_label_can_have_starts() {
+    let values = values(json!({}));
+    let (fits, long) = ("w".repeat(63), "w".repeat(64));
+    let mut golden = String::new();
+    for (kind, name) in [("deployment", &*fits), ("deployment", &long), ("my kind", "web"), (&*long, "web")] {
+        let around = Around {
+            namespace: "shop",
+            namespace_annotations: &map(&json!({"linkerd.io/inject": "enabled"})),
+            owner: Some(Owner { kind, name }),
+        };
+        let outcome = admit(&pod(json!({})), around, mesh(&values)).unwrap();
+        let _ = writeln!(golden, "{}", outcome.object["metadata"]["labels"]);
+        golden.extend(outcome.warnings.iter().map(|w| format!("warning: {}: {}\n", w.key, w.message)));
+        assert!(outcome.report.is_injected());
+    }
+    let mut deployment = workload("Deployment");
+    deployment["metadata"]["name"] = json!(long);
+    let outcome = manual(&deployment, &Annotations::new(), mesh(&values)).unwrap();
+    let _ = writeln!(golden, "{}", outcome.object["spec"]["template"]["metadata"]["labels"]);
+    golden.extend(outcome.warnings.iter().map(|w| format!("warning: {}: {}\n", w.key, w.message)));
     insta::assert_snapshot!(golden);
 }
 
