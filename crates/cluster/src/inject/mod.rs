@@ -165,7 +165,8 @@ fn admit_pod(
     let Around { namespace, namespace_annotations, owner } = around;
     let above = settings::Namespace { name: namespace, annotations: namespace_annotations };
     let mut own = pods.annotations.clone();
-    own.extend(opaque.clone());
+    // What the Namespace says is read as its word.
+    own.extend(opaque.clone().filter(|(key, _)| !namespace_annotations.contains_key(key)));
     let mut settings = settings::overlay(mesh.values, &own, Some(above), warnings)?;
     let mode = own.get(names::INJECT).or_else(|| namespace_annotations.get(names::INJECT));
     settings.values.proxy.is_ingress |= mode.is_some_and(|mode| mode == "ingress");

@@ -3,7 +3,7 @@
 use super::{
     Annotations,
     table::{
-        ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, TABLE, TRACE_ATTRIBUTE_PREFIX,
+        ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, PROXY_PORTS, TABLE, TRACE_ATTRIBUTE_PREFIX,
         WAIT_BEFORE_EXIT, is_known,
     },
 };
@@ -32,7 +32,7 @@ pub struct Warning {
 /// Why an object is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The field, such as `metadata.annotations[config.linkerd.io/proxy-uid]`.
+    /// The field, such as `metadata.annotations[config.linkerd.io/proxy-uid]`, and whose it is if it is another object's.
     pub field: String,
     pub message: String,
 }
@@ -84,7 +84,11 @@ pub(super) fn overlay(
     for Namespace { name, annotations } in namespace {
         annotations.keys().for_each(|key| unread(key, On::Namespace(name), warnings));
     }
-    together(&mut settings, warnings, &mut refusals);
+    let ports = match namespace {
+        Some(Namespace { name, .. }) if !PROXY_PORTS.iter().any(|key| own.contains_key(*key)) => On::Namespace(name),
+        _ => On::Own,
+    };
+    together(&mut settings, ports, warnings, &mut refusals);
     if refusals.is_empty() { Ok(settings) } else { Err(refusals) }
 }
 
@@ -100,12 +104,12 @@ fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
     warnings.push(Warning { key: key.to_owned(), message: format!("{}{message}", on.told()) });
 }
 
-/// Settings that exclude each other.
-fn together(settings: &mut Settings, warnings: &mut Vec<Warning>, refusals: &mut Vec<Refusal>) {
+/// Settings that exclude each other; `ports` is where the proxy's ports are chosen.
+fn together(settings: &mut Settings, ports: On<'_>, warnings: &mut Vec<Warning>, refusals: &mut Vec<Refusal>) {
     let Settings { values, .. } = settings;
     if let Some((first, second)) = crate::values::clash(values) {
         let message = format!("{second} is the same port as {first}: give each its own");
-        refusals.push(Refusal { field: "metadata.annotations".to_owned(), message });
+        refusals.push(Refusal { field: ports.field("metadata.annotations"), message });
     }
     if values.proxy.native_sidecar && values.proxy.wait_before_exit_seconds > 0 {
         values.proxy.wait_before_exit_seconds = 0;
@@ -128,10 +132,19 @@ impl On<'_> {
             Self::Namespace(name) => format!("on the Namespace {name}: "),
         }
     }
+
+    /// How a refusal names a field of it.
+    fn field(self, field: &str) -> String {
+        match self {
+            Self::Own => field.to_owned(),
+            Self::Namespace(name) => format!("{field} of the Namespace {name}"),
+        }
+    }
 }
 
-pub(super) fn refusal(key: &str, _on: On<'_>, value: &str, message: &str) -> Refusal {
-    Refusal { field: format!("metadata.annotations[{key}]"), message: format!("{}: {message}", shown(value)) }
+pub(super) fn refusal(key: &str, on: On<'_>, value: &str, message: &str) -> Refusal {
+    let field = on.field(&format!("metadata.annotations[{key}]"));
+    Refusal { field, message: format!("{}: {message}", shown(value)) }
 }
 
 fn warning(row: &Annotation, on: On<'_>, value: &str, message: &str) -> Warning {

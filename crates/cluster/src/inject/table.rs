@@ -63,6 +63,13 @@ pub(crate) const NATIVE_SIDECAR: [&str; 3] = [
     "config.beta.linkerd.io/proxy-enable-native-sidecar",
     "config.linkerd.io/proxy-enable-native-sidecar",
 ];
+/// The proxy's own ports, each of which is another.
+pub(crate) const PROXY_PORTS: [&str; 4] = [
+    "config.linkerd.io/control-port",
+    "config.linkerd.io/admin-port",
+    "config.linkerd.io/inbound-port",
+    "config.linkerd.io/outbound-port",
+];
 pub(crate) const WAIT_BEFORE_EXIT: &str = "config.alpha.linkerd.io/proxy-wait-before-exit-seconds";
 pub(crate) const CLOSE_WAIT_TIMEOUT: &str = "config.linkerd.io/close-wait-timeout";
 pub(crate) const DEBUG_SIDECAR: &str = "config.linkerd.io/enable-debug-sidecar";
@@ -77,10 +84,10 @@ pub(crate) const TABLE: &[Annotation] = &[
     row("config.linkerd.io/debug-image-version", "tag", "The tag of the debug container's image", |v, s| read::text(v, &mut s.values.debug_container.image.version)),
     row("config.linkerd.io/debug-image-pull-policy", "Always, IfNotPresent or Never", "When the debug container's image is pulled", |v, s| read::pull_policy(v, &mut s.values.debug_container.image.pull_policy)),
     row(DEBUG_SIDECAR, "bool", "Adds the container linkerd-debug", |v, s| read::bool(v, &mut s.debug)).own(),
-    row("config.linkerd.io/control-port", "port", "The port of the proxy's tap server", |v, s| read::port(v, &mut s.values.proxy.ports.control)).refused(),
-    row("config.linkerd.io/admin-port", "port", "The port of the proxy's metrics and probes", |v, s| read::port(v, &mut s.values.proxy.ports.admin)).refused(),
-    row("config.linkerd.io/inbound-port", "port", "The port to which connections to the pod are redirected", |v, s| read::port(v, &mut s.values.proxy.ports.inbound)).refused(),
-    row("config.linkerd.io/outbound-port", "port", "The port to which connections of the pod are redirected", |v, s| read::port(v, &mut s.values.proxy.ports.outbound)).refused(),
+    row(PROXY_PORTS[0], "port", "The port of the proxy's tap server", |v, s| read::port(v, &mut s.values.proxy.ports.control)).refused(),
+    row(PROXY_PORTS[1], "port", "The port of the proxy's metrics and probes", |v, s| read::port(v, &mut s.values.proxy.ports.admin)).refused(),
+    row(PROXY_PORTS[2], "port", "The port to which connections to the pod are redirected", |v, s| read::port(v, &mut s.values.proxy.ports.inbound)).refused(),
+    row(PROXY_PORTS[3], "port", "The port to which connections of the pod are redirected", |v, s| read::port(v, &mut s.values.proxy.ports.outbound)).refused(),
     row("config.linkerd.io/pod-inbound-ports", "ports", "Ignored: the ports are those that the containers declare", |_, _| Err("the ports are those that the containers declare".to_owned())),
     row(names::SKIP_INBOUND_PORTS, "ports and ranges", "Ports of the pod that are not redirected", |v, s| read::valid::<PortRanges>(v, &mut s.values.proxy_init.ignore_inbound_ports)).refused().local(),
     row(names::SKIP_OUTBOUND_PORTS, "ports and ranges", "Ports of others that are not redirected", |v, s| read::valid::<PortRanges>(v, &mut s.values.proxy_init.ignore_outbound_ports)).refused().local(),

@@ -311,6 +311,16 @@ fn what_would_open_a_pod_is_refused_and_the_rest_is_told() {
     }
     let clash = json!({"config.linkerd.io/admin-port": "4143"});
     golden += &shown(&admitted(&pod(clash), json!({"linkerd.io/inject": "enabled"}), &values));
+    // What the Namespace says wrongly is corrected there.
+    for wrong in [
+        json!({"linkerd.io/inject": "enabled", "config.linkerd.io/skip-inbound-ports": "many"}),
+        json!({"linkerd.io/inject": "enabled", "config.linkerd.io/opaque-ports": "many ports"}),
+        json!({"linkerd.io/inject": "enabled", "config.linkerd.io/admin-port": "4143"}),
+        json!({"linkerd.io/inject": "enabled", "config.linkerd.io/proxy-memory-limit": "much"}),
+    ] {
+        let told = shown(&admitted(&pod(json!({})), wrong, &values));
+        golden.extend(told.lines().filter(|l| l.contains("Namespace")).map(|l| format!("{l}\n")));
+    }
     let mut same_user = pod(json!({}));
     same_user["spec"]["securityContext"] = json!({"runAsUser": 2102});
     let outcome = admitted(&same_user, json!({"linkerd.io/inject": "enabled"}), &values).unwrap();
