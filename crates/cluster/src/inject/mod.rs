@@ -140,6 +140,8 @@ pub fn admit(object: &Value, around: Around<'_>, mesh: Mesh<'_>) -> Result<Outco
         }
         What::Service(spec) => {
             let own = &subject.annotations;
+            let above = settings::Namespace { name: around.namespace, annotations: around.namespace_annotations };
+            opaque::check(own, Some(above))?;
             let opaque = opaque::of_service(own, spec, around.namespace_annotations, &mesh.values.proxy.opaque_ports);
             report.annotated = opaque.is_some();
             patch.add_entries("/metadata/annotations", opaque);
@@ -241,6 +243,9 @@ pub fn annotate(object: &Value, annotations: &Annotations) -> Result<Outcome, Ve
         }
         What::Service(_) => {
             let opaque = annotations.remove_entry(names::OPAQUE_PORTS);
+            let mut all = subject.annotations.clone();
+            all.extend(opaque.clone());
+            opaque::check(&all, None)?;
             report.annotated = opaque.is_some();
             patch.add_entries("/metadata/annotations", opaque);
         }

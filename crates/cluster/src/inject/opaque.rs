@@ -1,12 +1,30 @@
 //! Opaque ports of pods and Services that do not name any: their namespace's, or those of the installation that they have.
 
-use super::{Annotations, has, serving, subject::Pods};
+use super::{
+    Annotations, Refusal, has, serving,
+    settings::{Namespace, On, refusal},
+    subject::Pods,
+};
+use crate::annotation::PortList;
 use k8s_openapi::{api::core::v1::ServiceSpec, apimachinery::pkg::util::intstr::IntOrString};
 use weft_model::names::annotation::OPAQUE_PORTS;
 
 pub(super) fn of_pod(pods: &Pods, namespace: &Annotations, default: &str) -> Option<(String, String)> {
     let declared = serving(&pods.spec).flat_map(|c| c.ports.iter().flatten());
     annotation(&pods.annotations, namespace, declared.map(|p| p.container_port).filter(|p| has(default, *p)))
+}
+
+/// What a Service says, or else its namespace, must be readable: a text that says nothing would have its clients wait for the
+/// first bytes of servers that speak first.
+pub(super) fn check(own: &Annotations, namespace: Option<Namespace<'_>>) -> Result<(), Vec<Refusal>> {
+    let inherited = || namespace.and_then(|n| Some((On::Namespace(n.name), n.annotations.get(OPAQUE_PORTS)?)));
+    match own.get(OPAQUE_PORTS).map(|value| (On::Own, value)).or_else(inherited) {
+        Some((on, value)) => match value.parse::<PortList>() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(vec![refusal(OPAQUE_PORTS, on, value, &error.to_string())]),
+        },
+        None => Ok(()),
+    }
 }
 
 /// A Service's port is opaque if the port of the pods behind it is.

@@ -420,6 +420,16 @@ fn opaque_ports_are_handed_down() {
     assert_eq!(annotation(&service(json!([{"port": 80}]), json!({})), json!({})), Value::Null);
     // A Service without any annotation gets its map.
     assert_eq!(annotation(&service(ports, Value::Null), json!({})), "25,80");
+    // What says nothing is refused where it stands, as it is on pods.
+    let wrong = json!({"config.linkerd.io/opaque-ports": "many ports"});
+    let field = |outcome: Result<Outcome, Vec<Refusal>>| outcome.unwrap_err()[0].field.clone();
+    let at = "metadata.annotations[config.linkerd.io/opaque-ports]";
+    let own = service(ports.clone(), wrong.clone());
+    assert_eq!(field(admitted(&own, json!({}), &values)), at);
+    assert_eq!(field(annotate(&own, &Annotations::new())), at);
+    let above = admitted(&service(ports.clone(), json!({})), wrong.clone(), &values);
+    assert_eq!(field(above), format!("{at} of the Namespace shop"));
+    assert!(admitted(&service(ports.clone(), given.clone()), wrong, &values).is_ok(), "its own word counts");
     // Pods as well, injected or not.
     assert_eq!(annotation(&pod(json!({})), json!({})), "11211");
     assert_eq!(annotation(&pod(json!({})), json!({"linkerd.io/inject": "enabled"})), "11211");
