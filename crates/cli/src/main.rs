@@ -70,7 +70,7 @@ fn run(args: Args, named: bool) -> anyhow::Result<ExitCode> {
         Command::Ps(ps) => runtime()?.block_on(commands::ps::run(&folder, ps)),
         Command::Logs(logs) => runtime()?.block_on(commands::logs::run(state, logs)),
         Command::Down => runtime()?.block_on(commands::down::run(state)),
-        Command::Inject(inject) => runtime()?.block_on(commands::inject::run(*inject)),
+        Command::Inject(inject) => runtime()?.block_on(commands::inject::run(&folder, *inject)),
         Command::Uninject(uninject) => runtime()?.block_on(commands::inject::undo(uninject)),
         Command::Install(install) => runtime()?.block_on(commands::install::run(&folder, *install)),
         Command::Upgrade(upgrade) => runtime()?.block_on(commands::upgrade::run(&folder, *upgrade)),

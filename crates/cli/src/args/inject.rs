@@ -1,5 +1,6 @@
 //! The words of `weft inject` and `weft uninject`: Linkerd's.
 
+use super::ToCluster;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -8,22 +9,21 @@ pub(crate) struct Inject {
     /// Manifests: a file, a folder with all that is below it, an https URL (10 MiB and 30s at most), or `-` for standard input.
     #[arg(value_name = "FILE|DIR|URL|-")]
     pub(crate) from: String,
-    /// Writes the proxies into the manifests, instead of having the cluster's injector add them. Needs --ignore-cluster and
-    /// --identity-trust-anchors-file.
-    #[arg(long, requires = "ignore_cluster", requires = "identity_trust_anchors_file")]
+    /// Writes the proxies into the manifests, instead of having the cluster's injector add them.
+    #[arg(long)]
     pub(crate) manual: bool,
-    /// Asks no cluster for the values of the installation. Without --manual none is asked anyway.
+    /// Asks no cluster for the values of the installation and its trust anchors; with --manual these are given by --values and
+    /// --identity-trust-anchors-file. Without --manual no cluster is asked anyway.
     #[arg(long)]
     pub(crate) ignore_cluster: bool,
-    /// The certificates that --manual proxies trust, PEM.
+    /// The certificates that --manual proxies trust, PEM [default: the cluster's]
     #[arg(long, value_name = "FILE", requires = "manual")]
     pub(crate) identity_trust_anchors_file: Option<PathBuf>,
-    /// The values of the installation that --manual proxies belong to; of several files the last holds.
+    /// Values of the installation that --manual proxies belong to, above the cluster's; of several files the last holds.
     #[arg(short = 'f', long, value_name = "FILE", requires = "manual")]
     pub(crate) values: Vec<PathBuf>,
-    /// The namespace of the control plane.
-    #[arg(short = 'L', long, value_name = "NAMESPACE", env = "LINKERD_NAMESPACE", default_value = "linkerd")]
-    pub(crate) linkerd_namespace: String,
+    #[command(flatten)]
+    pub(crate) to: ToCluster,
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: ManifestFormat,
     /// Tells every check, not only those that found something.

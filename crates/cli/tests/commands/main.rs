@@ -5,6 +5,7 @@
 mod away;
 mod completion;
 mod download;
+mod inject;
 mod lab;
 mod meant;
 mod policy;

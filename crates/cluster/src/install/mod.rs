@@ -35,7 +35,7 @@ pub use ready::{
 };
 pub use remains::{Remains, helm_release, remains, users};
 pub use running::{Running, running};
-pub use stored::{Author, NotStored, Source, Stored, objects, stored, told, trust_domain};
+pub use stored::{Author, NotStored, OfProxies, Source, Stored, objects, of_proxies, stored, told, trust_domain};
 pub use trust::{Trusting, proxy_versions, trusting};
 pub use unheeded::unheeded;
 pub use webhook::Webhook;

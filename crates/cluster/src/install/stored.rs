@@ -87,37 +87,69 @@ pub fn objects(text: &str) -> Result<Vec<Value>, NotStored> {
     Ok(objects)
 }
 
+/// What the proxies of an installation are made with.
+#[derive(Clone, Debug)]
+pub struct OfProxies {
+    pub by: Author,
+    /// All values, as its injector reads them.
+    pub values: Value,
+    /// PEM.
+    pub anchors_pem: String,
+}
+
+/// What its injector knows of a control plane.
+///
+/// # Errors
+/// There is no control plane, or nobody whom it trusts.
+pub async fn of_proxies(source: Source<'_>, namespace: &str) -> Result<OfProxies, NotStored> {
+    let Config { by, values } = config(source, namespace).await?;
+    Ok(OfProxies { by, values, anchors_pem: anchors(source, namespace).await? })
+}
+
+/// What the ConfigMap of a control plane says.
+struct Config {
+    by: Author,
+    values: Value,
+}
+
+async fn config(source: Source<'_>, namespace: &str) -> Result<Config, NotStored> {
+    let config = source.config_map(namespace, CONFIG).await?;
+    let config = config.ok_or_else(|| NotStored::Nothing(namespace.to_owned()))?;
+    let values = layer(config.get("values").map_or("", String::as_str))
+        .map_err(|reason| invalid(namespace, &format!("the key `values` of the ConfigMap {CONFIG}"), reason))?;
+    Ok(Config { by: if config.contains_key(config::VERSION) { Author::Weft } else { Author::Linkerd }, values })
+}
+
+async fn anchors(source: Source<'_>, namespace: &str) -> Result<String, NotStored> {
+    let anchors = source.config_map(namespace, TRUST_ROOTS).await?;
+    anchors.and_then(|mut map| map.remove(TRUST_ROOTS_KEY)).ok_or_else(|| {
+        let reason = format!("it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts");
+        invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason)
+    })
+}
+
+fn invalid(namespace: &str, object: &str, reason: String) -> NotStored {
+    NotStored::Invalid { object: object.to_owned(), namespace: namespace.to_owned(), reason }
+}
+
 /// Everything that is stored in the control plane's namespace.
 ///
 /// # Errors
 /// There is no control plane, or not enough of one.
 pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotStored> {
-    let invalid = |object: &str, reason: String| NotStored::Invalid {
-        object: object.to_owned(),
-        namespace: namespace.to_owned(),
-        reason,
-    };
-    let config = source.config_map(namespace, CONFIG).await?;
-    let config = config.ok_or_else(|| NotStored::Nothing(namespace.to_owned()))?;
-    let values = layer(config.get("values").map_or("", String::as_str))
-        .map_err(|reason| invalid(&format!("the key `values` of the ConfigMap {CONFIG}"), reason))?;
+    let Config { by, values } = config(source, namespace).await?;
     let overrides = source.secret(namespace, config::OVERRIDES).await?;
     let overrides = overrides.as_ref().and_then(|secret| secret.get(config::OVERRIDES));
     let overrides = overrides.ok_or_else(|| NotStored::NoOverrides(namespace.to_owned()))?;
     let of = format!("the Secret {}", config::OVERRIDES);
-    let overrides = text(overrides).map_err(|reason| invalid(&of, reason))?;
-    let mut given = layer(&overrides).map_err(|reason| invalid(&of, reason))?;
+    let overrides = text(overrides).map_err(|reason| invalid(namespace, &of, reason))?;
+    let mut given = layer(&overrides).map_err(|reason| invalid(namespace, &of, reason))?;
     for path in config::OF_OBJECTS {
         remove(&mut given, path);
     }
-    let anchors = source.config_map(namespace, TRUST_ROOTS).await?;
-    let anchors_pem = anchors.and_then(|mut map| map.remove(TRUST_ROOTS_KEY)).ok_or_else(|| {
-        let reason = format!("it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts");
-        invalid(&format!("the ConfigMap {TRUST_ROOTS}"), reason)
-    })?;
-    let is_ours = config.contains_key(config::VERSION);
+    let anchors_pem = anchors(source, namespace).await?;
     Ok(Stored {
-        by: if is_ours { Author::Weft } else { Author::Linkerd },
+        by,
         given,
         api_server_ports: values["proxyInit"]["kubeAPIServerPorts"].as_str().map(str::to_owned),
         trust_domain: trust_domain(&values),
@@ -176,11 +208,8 @@ impl Source<'_> {
         let names = if secret.contains_key("crt.pem") { ["crt.pem", "key.pem"] } else { ["tls.crt", "tls.key"] };
         let [certificate, key] = names.map(|key| {
             let reason = || "it is not there".to_owned();
-            secret.get(key).ok_or_else(reason).and_then(|bytes| text(bytes)).map_err(|reason| NotStored::Invalid {
-                object: format!("the key {key} of the Secret {name}"),
-                namespace: namespace.to_owned(),
-                reason,
-            })
+            let of = format!("the key {key} of the Secret {name}");
+            secret.get(key).ok_or_else(reason).and_then(|bytes| text(bytes)).map_err(|reason| invalid(namespace, &of, reason))
         });
         Ok(Some(Pair { certificate: certificate?, key: key? }))
     }

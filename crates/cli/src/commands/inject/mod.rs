@@ -2,22 +2,20 @@
 
 mod options;
 
+use super::meant::{Folder, cluster_to_change};
 use crate::{
     args::{Inject, ManifestFormat, Uninject},
     given, print,
 };
-use anyhow::{Context, bail};
-use std::{
-    fmt::Write,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use anyhow::{Context, anyhow, bail};
+use serde_json::Value;
+use std::{fmt::Write, io::Write as _, path::Path, process::ExitCode};
 use weft_cluster::{
     download::{download, is_url},
     inject::{Annotations, Change, Changed, Format, Mesh, change, injected, uninjected},
+    install::{Author, Source, of_proxies},
     manifest::{self, Text},
-    values::Values,
+    values::{Values, carried},
 };
 
 /// What goes to standard output and to standard error.
@@ -28,7 +26,7 @@ struct Done {
     failed: bool,
 }
 
-pub(crate) async fn run(args: Inject) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(folder: &Folder, args: Inject) -> anyhow::Result<ExitCode> {
     if args.disable_identity {
         bail!(
             "--disable-identity is no longer possible: a proxy without identity could not speak to the mesh; remove it"
@@ -36,42 +34,70 @@ pub(crate) async fn run(args: Inject) -> anyhow::Result<ExitCode> {
     }
     let annotations = options::annotations(&args.options)?;
     let texts = texts(&args.from).await?;
-    let done = match &args.identity_trust_anchors_file {
-        Some(file) if args.manual => by_hand(&texts, &args, &annotations, file)?,
-        _ => all(&texts, Change::Annotate(&annotations), args.output, |changed| injected(changed, args.verbose)),
-    };
-    told(done)
+    let report = |changed: &Changed| injected(changed, args.verbose);
+    if !args.manual {
+        return told(all(&texts, Change::Annotate(&annotations), args.output, report));
+    }
+    let Known { values, anchors_pem } = known(folder, &args).await?;
+    let sha256 = weft_control::sha256(anchors_pem.as_bytes());
+    let namespace = args.to.linkerd_namespace.as_str();
+    let mesh = Mesh { values: &values, namespace, anchors_pem: &anchors_pem, anchors_sha256: &sha256 };
+    told(all(&texts, Change::Manual(&annotations, mesh), args.output, report))
 }
 
 pub(crate) async fn undo(args: Uninject) -> anyhow::Result<ExitCode> {
     told(all(&texts(&args.from).await?, Change::Uninject, args.output, uninjected))
 }
 
-/// The proxies of an installation that this process knows by its values only.
-fn by_hand(texts: &[Text], args: &Inject, annotations: &Annotations, anchors: &Path) -> anyhow::Result<Done> {
-    let read = |file: &Path| std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()));
-    let pem = read(anchors)?;
-    if !pem.contains("-----BEGIN CERTIFICATE-----") {
-        bail!("{} holds no certificate; name a file with PEM certificates", anchors.display());
-    }
-    let layers = args.values.iter().map(|file| Ok((file, read(file)?))).collect::<anyhow::Result<Vec<_>>>()?;
-    let values = values(&layers)?;
-    let sha256 = weft_control::sha256(pem.as_bytes());
-    let namespace = args.linkerd_namespace.as_str();
-    let mesh = Mesh { values: &values, namespace, anchors_pem: &pem, anchors_sha256: &sha256 };
-    let change = Change::Manual(annotations, mesh);
-    Ok(all(texts, change, args.output, |changed| injected(changed, args.verbose)))
+/// What proxies that are written by hand have from their installation.
+struct Known {
+    values: Values,
+    anchors_pem: String,
 }
 
-fn values(layers: &[(&PathBuf, String)]) -> anyhow::Result<Values> {
-    match layers {
-        [] => Ok(Values::default()),
-        layers => {
-            let texts: Vec<&str> = layers.iter().map(|(_, text)| text.as_str()).collect();
-            let files: Vec<String> = layers.iter().map(|(file, _)| file.display().to_string()).collect();
-            Values::from_yamls(&texts).map_err(|problems| anyhow::anyhow!("{}: {problems}", files.join(", ")))
+/// What the cluster says, and the files that are named above it.
+async fn known(folder: &Folder, args: &Inject) -> anyhow::Result<Known> {
+    let read = |file: &Path| std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()));
+    let (mut layers, mut anchors_pem) = (vec![], None);
+    if !args.ignore_cluster {
+        let cluster = cluster_to_change(folder, &args.to).await?;
+        let stored = of_proxies(Source::Cluster(&cluster), &args.to.linkerd_namespace).await?;
+        let (values, left_out) = match stored.by {
+            Author::Weft => (stored.values, vec![]),
+            // This command's proxies belong to Linkerd's control plane, of whose images they are not.
+            Author::Linkerd => carried(without_version(stored.values)),
+        };
+        for problem in left_out {
+            print::error(&format!("weft: a value of Linkerd's that is left out: {problem}"));
         }
+        layers.push(values);
+        anchors_pem = Some(stored.anchors_pem);
     }
+    for file in &args.values {
+        layers.push(Values::layer(&read(file)?).map_err(|problems| anyhow!("{}: {problems}", file.display()))?);
+    }
+    let values = Values::from_layers(layers).map_err(|problems| anyhow!("the values of the installation: {problems}"))?;
+    if let Some(file) = &args.identity_trust_anchors_file {
+        let pem = read(file)?;
+        if !pem.contains("-----BEGIN CERTIFICATE-----") {
+            bail!("{} holds no certificate; name a file with PEM certificates", file.display());
+        }
+        anchors_pem = Some(pem);
+    }
+    let anchors_pem = anchors_pem.ok_or_else(|| {
+        anyhow!(
+            "--manual --ignore-cluster: whom the proxies trust is known to the cluster alone; name a file with PEM certificates by \
+             --identity-trust-anchors-file, or leave out --ignore-cluster"
+        )
+    })?;
+    Ok(Known { values, anchors_pem })
+}
+
+fn without_version(mut values: Value) -> Value {
+    if let Some(values) = values.as_object_mut() {
+        values.remove("linkerdVersion");
+    }
+    values
 }
 
 /// Everything that `from` names, read.

@@ -1,0 +1,79 @@
+//! `weft inject --manual`: proxies as the cluster's own injector would write them.
+
+use crate::lab::{Home, Told, fed};
+use serde_json::{Value, json};
+use std::fs;
+use tokio::runtime::Runtime;
+use weft_testkit::{api_server::FakeApi, ca::Ca};
+
+const DEPLOYMENT: &str = r#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {"template": {"spec": {"containers": [{"name": "web", "image": "web:1"}]}}}}"#;
+
+fn config_map(name: &str, data: Value) -> Value {
+    json!({"kind": "ConfigMap", "metadata": {"name": name, "namespace": "mesh"}, "data": data})
+}
+
+fn proxy(told: &Told) -> Value {
+    assert!(told.ok, "{told:?}");
+    let object: Value = serde_json::from_str(&told.out).unwrap();
+    let pod = &object["spec"]["template"]["spec"];
+    let mut all = ["initContainers", "containers"].into_iter().flat_map(|list| pod[list].as_array().unwrap());
+    all.find(|container| container["name"] == "linkerd-proxy").unwrap().clone()
+}
+
+fn variable<'p>(proxy: &'p Value, name: &str) -> &'p str {
+    let env = proxy["env"].as_array().unwrap();
+    env.iter().find(|variable| variable["name"] == name).unwrap()["value"].as_str().unwrap()
+}
+
+#[test]
+fn proxies_written_by_hand_are_those_of_the_cluster() {
+    let runtime = Runtime::new().unwrap();
+    let (home, api) = (Home::new(), runtime.block_on(FakeApi::start()).unwrap());
+    home.configure(&api);
+    let inject = |words: &[&str]| {
+        let words = [&["inject", "-", "--manual", "-o", "json", "-L", "mesh"], words].concat();
+        fed(home.weft(&words), DEPLOYMENT.as_bytes())
+    };
+    let told = inject(&[]);
+    assert!(!told.ok && told.err.contains("there is no control plane: the namespace mesh has no ConfigMap"), "{told:?}");
+
+    let values = "linkerdVersion: v7\nclusterDomain: example.org\nproxy: { logLevel: of-the-cluster, logFormat: json }\n";
+    api.put(config_map("linkerd-config", json!({"values": values, "weft-version": "v7"})));
+    let told = inject(&[]);
+    assert!(!told.ok && told.err.contains("the ConfigMap linkerd-identity-trust-roots of the namespace mesh"), "{told:?}");
+    let (of_cluster, of_file) = (Ca::new().unwrap().anchors_pem(), Ca::new().unwrap().anchors_pem());
+    api.put(config_map("linkerd-identity-trust-roots", json!({"ca-bundle.crt": of_cluster})));
+
+    // No overrides are asked for: Helm leaves none.
+    let made = proxy(&inject(&[]));
+    assert!(made["image"].as_str().unwrap().ends_with(":v7"), "{made}");
+    assert_eq!(variable(&made, "LINKERD2_PROXY_LOG"), "of-the-cluster");
+    assert_eq!(variable(&made, "LINKERD2_PROXY_DESTINATION_SVC_ADDR"), "linkerd-dst-headless.mesh.svc.example.org.:8086");
+    assert_eq!(variable(&made, "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS"), of_cluster);
+
+    // What is given lies above it.
+    fs::write(home.0.join("values.yaml"), "proxy: { logLevel: of-the-file }\n").unwrap();
+    fs::write(home.0.join("anchors.pem"), &of_file).unwrap();
+    let files = ["-f", "values.yaml", "--identity-trust-anchors-file", "anchors.pem"];
+    let made = proxy(&inject(&files));
+    assert_eq!(variable(&made, "LINKERD2_PROXY_LOG"), "of-the-file");
+    assert_eq!(variable(&made, "LINKERD2_PROXY_LOG_FORMAT"), "json");
+    assert_eq!(variable(&made, "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS"), of_file);
+
+    // A control plane of Linkerd's has values that are not carried out, and images of its own.
+    let linkerds = format!("{values}cniEnabled: true\n");
+    api.put(config_map("linkerd-config", json!({ "values": linkerds })));
+    let told = inject(&[]);
+    let version = format!(":{}", env!("CARGO_PKG_VERSION"));
+    assert!(proxy(&told)["image"].as_str().unwrap().ends_with(&version) && told.err.contains("cniEnabled: "), "{told:?}");
+
+    // Without the cluster everything is given.
+    api.put(config_map("linkerd-config", json!({"values": "- no values", "weft-version": "v7"})));
+    let told = inject(&[]);
+    assert!(!told.ok && told.err.contains("the key `values` of the ConfigMap linkerd-config"), "{told:?}");
+    let without = [&["--ignore-cluster"], files.as_slice()].concat();
+    assert_eq!(variable(&proxy(&inject(&without)), "LINKERD2_PROXY_LOG_FORMAT"), "plain");
+    let told = inject(&["--ignore-cluster"]);
+    assert!(!told.ok && told.out.is_empty() && told.err.contains("--identity-trust-anchors-file"), "{told:?}");
+}
