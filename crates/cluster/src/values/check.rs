@@ -213,6 +213,14 @@ impl Check {
             let remedy = format!("set {path}.externalSecret, and make the Secret");
             self.wrong(format!("{path}.injectCaFrom"), "the certificate is made here", remedy);
         }
+        if webhook.external_secret && !injected && webhook.ca_bundle.is_empty() {
+            let remedy = format!("give it, or {path}.injectCaFrom or {path}.injectCaFromSecret");
+            self.wrong(
+                format!("{path}.caBundle"),
+                "nobody says who vouches for the certificate of your Secret",
+                remedy,
+            );
+        }
         if webhook.crt_pem.is_empty() != webhook.key_pem.is_empty() {
             self.wrong(format!("{path}.crtPEM"), "certificate and key go together", "give both or none");
         }

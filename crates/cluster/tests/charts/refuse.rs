@@ -86,6 +86,34 @@ fn what_cannot_be_is_refused_by_name() {
     }
 }
 
+/// What the API server trusts is never a certificate that nobody has.
+#[test]
+fn a_webhook_whose_secret_is_yours_wants_to_know_whom_to_trust() {
+    let webhooks = ["proxyInjector", "profileValidator", "policyValidator"];
+    let without = |besides: Value| {
+        let mut values = pems();
+        for webhook in webhooks {
+            values[webhook] = besides.clone();
+            values[webhook]["externalSecret"] = json!(true);
+        }
+        values
+    };
+    let given = Given::default().file("untrusted", &without(json!({})));
+    for told in [told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[]))] {
+        for webhook in webhooks {
+            let wanted =
+                format!("{webhook}.caBundle: nobody says who vouches for the certificate of your Secret; give it, or");
+            assert!(told.contains(&wanted), "{told}");
+        }
+    }
+    for (name, trusted) in [("bundle", json!({"caBundle": "b"})), ("injected", json!({"injectCaFrom": "linkerd/a"}))] {
+        let given = Given::default().file(&format!("trusted-{name}"), &without(trusted));
+        for output in [given.helm(CONTROL_PLANE), given.weft(&[])] {
+            assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
 /// `weft install` makes a root and an issuer; Helm would make others at every upgrade.
 #[test]
 fn helm_has_to_be_given_the_certificates_of_identity() {

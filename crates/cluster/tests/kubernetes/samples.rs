@@ -88,9 +88,13 @@ pub(crate) fn besides(path: &str) -> Value {
             let pair = json!({"crtPEM": "c", "keyPEM": "k"});
             json!({"identity": {"issuer": {"tls": pair}}, "proxyInjector": pair, "profileValidator": pair, "policyValidator": pair})
         }
+        p if p.ends_with("externalSecret") => {
+            let trusted = json!({"caBundle": "b"});
+            json!({"proxyInjector": trusted, "profileValidator": trusted, "policyValidator": trusted})
+        }
         p if p.contains("injectCa") => {
-            let external = json!({"externalSecret": true});
-            json!({"proxyInjector": external, "profileValidator": external, "policyValidator": external})
+            let webhook = p.split('.').next().unwrap_or_default();
+            json!({ webhook: {"externalSecret": true} })
         }
         _ => json!({}),
     }

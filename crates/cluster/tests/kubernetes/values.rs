@@ -83,6 +83,7 @@ fn what_is_wrong_is_named_all_at_once() {
         },
         "proxyInit": {"closeWaitTimeoutSecs": 5, "iptablesMode": "ebpf"},
         "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "crtPEM": "d"},
+        "profileValidator": {"externalSecret": true},
     });
     insta::assert_snapshot!("cannot-be", problems(values));
 }
