@@ -45,6 +45,14 @@ pub struct Stored {
     pub proxy_injector: Option<Pair>,
     pub profile_validator: Option<Pair>,
     pub policy_validator: Option<Pair>,
+    /// Whom the API server believes to be a webhook, PEM; nothing of one that it is not told of.
+    pub bundles: Vec<(Webhook, String)>,
+}
+
+impl Stored {
+    pub fn bundle(&self, of: Webhook) -> &str {
+        self.bundles.iter().find(|(webhook, _)| *webhook == of).map_or("", |(_, bundle)| bundle)
+    }
 }
 
 /// Why it cannot be known.
@@ -148,6 +156,10 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         remove(&mut given, path);
     }
     let anchors_pem = anchors(source, namespace).await?;
+    let mut bundles = vec![];
+    for webhook in Webhook::ALL {
+        bundles.push((webhook, source.bundle(webhook).await?));
+    }
     Ok(Stored {
         by,
         given,
@@ -158,6 +170,7 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         proxy_injector: source.pair(namespace, Webhook::ProxyInjector.secret()).await?,
         profile_validator: source.pair(namespace, Webhook::ProfileValidator.secret()).await?,
         policy_validator: source.pair(namespace, Webhook::PolicyValidator.secret()).await?,
+        bundles,
     })
 }
 
@@ -202,6 +215,21 @@ impl Source<'_> {
         }
     }
 
+    /// What the configuration of a webhook says; nothing where there is none, or no text.
+    async fn bundle(self, webhook: Webhook) -> Result<String, NotStored> {
+        let (of, name) = (webhook.configured(), webhook.configuration());
+        let found = match self {
+            Self::Cluster(cluster) => cluster.object(of, None, &name).await?,
+            Self::Manifests(objects) => {
+                let is = |object: &&Value| object["kind"] == of.kind && object["metadata"]["name"] == name;
+                objects.iter().find(is).cloned()
+            }
+        };
+        let bundle = found.map(|object| object["webhooks"][0]["clientConfig"]["caBundle"].clone()).unwrap_or_default();
+        let bytes = serde_json::from_value::<ByteString>(bundle).map(|bytes| bytes.0).unwrap_or_default();
+        Ok(text(&bytes).unwrap_or_default())
+    }
+
     /// A certificate and its key, under either pair of names.
     async fn pair(self, namespace: &str, name: &str) -> Result<Option<Pair>, NotStored> {
         let Some(secret) = self.secret(namespace, name).await? else { return Ok(None) };
@@ -209,7 +237,11 @@ impl Source<'_> {
         let [certificate, key] = names.map(|key| {
             let reason = || "it is not there".to_owned();
             let of = format!("the key {key} of the Secret {name}");
-            secret.get(key).ok_or_else(reason).and_then(|bytes| text(bytes)).map_err(|reason| invalid(namespace, &of, reason))
+            secret
+                .get(key)
+                .ok_or_else(reason)
+                .and_then(|bytes| text(bytes))
+                .map_err(|reason| invalid(namespace, &of, reason))
         });
         Ok(Some(Pair { certificate: certificate?, key: key? }))
     }

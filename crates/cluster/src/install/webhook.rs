@@ -1,7 +1,7 @@
 //! Webhooks: where the API server asks, with which certificate, and for what.
 
 use super::{Installation, Meta, Pair};
-use crate::{label, values::Validator};
+use crate::{kubernetes::Resource, label, values::Validator};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
@@ -44,6 +44,19 @@ impl Webhook {
     /// The configuration by which the API server asks it.
     pub fn configuration(self) -> String {
         format!("{}-webhook-config", self.service())
+    }
+
+    /// Among which objects that is.
+    pub const fn configured(self) -> Resource {
+        const GROUP: &str = "admissionregistration.k8s.io";
+        match self {
+            Self::ProxyInjector => {
+                Resource::new(GROUP, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            }
+            Self::ProfileValidator | Self::PolicyValidator => {
+                Resource::new(GROUP, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            }
+        }
     }
 }
 
@@ -92,7 +105,7 @@ pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value
     webhook["objectSelector"] = json!(injector.object_selector);
     webhook["timeoutSeconds"] = json!(injector.timeout_seconds);
     webhook["rules"] = json!([rule("", &["v1"], &["CREATE"], &["pods", "services"])]);
-    objects.push(configuration("MutatingWebhookConfiguration", Webhook::ProxyInjector, &trust, webhook, meta));
+    objects.push(configuration(Webhook::ProxyInjector, &trust, webhook, meta));
     let profiles = rule("linkerd.io", &["v1alpha1", "v1alpha2"], &["CREATE", "UPDATE"], &["serviceprofiles"]);
     let made = (&material.profile_validator, &*material.profile_validator_before);
     objects.extend(validator(Webhook::ProfileValidator, &values.profile_validator, made, json!([profiles]), meta));
@@ -125,7 +138,7 @@ fn validator(
         let own = json!({ "key": label::CONTROL_NAMESPACE, "operator": "DoesNotExist" });
         hook["objectSelector"] = json!({ "matchExpressions": [own] });
     }
-    objects.push(configuration("ValidatingWebhookConfiguration", webhook, &trust, hook, meta));
+    objects.push(configuration(webhook, &trust, hook, meta));
     objects
 }
 
@@ -159,10 +172,10 @@ fn common(webhook: Webhook, trust: &Trust<'_>, namespaces: &LabelSelector, meta:
     })
 }
 
-fn configuration(kind: &str, webhook: Webhook, trust: &Trust<'_>, hook: Value, meta: &Meta<'_>) -> Value {
+fn configuration(webhook: Webhook, trust: &Trust<'_>, hook: Value, meta: &Meta<'_>) -> Value {
     let mut object = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": kind,
+        "kind": webhook.configured().kind,
         "metadata": meta.of_the_cluster(&webhook.configuration(), Some(webhook.component())),
         "webhooks": [hook],
     });

@@ -16,6 +16,8 @@ use weft_transport::tls::Serving;
 
 /// A webhook's certificate is kept while it is valid for longer.
 const KEPT: Duration = Duration::from_secs(60 * DAY.as_secs());
+/// Certificates of a webhook that are believed besides the present one: there are two where upgrades follow each other.
+const MOST: usize = 4;
 /// Pods named in a message.
 const TOLD: usize = 10;
 
@@ -42,7 +44,9 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
         |issuer: &Pair| tried(&anchors_pem, &issuer.certificate, &issuer.key, namespace, values.trust_domain(), now);
     works(&issuer)
         .map_err(|reason| given(format!("the issuer and the trust anchors do not belong together: {reason}")))?;
-    let of = |webhook: Webhook, stored: &Option<Pair>| of_webhook(webhook, stored.as_ref(), namespace, now);
+    let of = |webhook: Webhook, pair: &Option<Pair>| {
+        of_webhook(webhook, pair.as_ref(), stored.bundle(webhook), namespace, now)
+    };
     let (proxy_injector, proxy_injector_before) = of(Webhook::ProxyInjector, &stored.proxy_injector)?;
     let (profile_validator, profile_validator_before) = of(Webhook::ProfileValidator, &stored.profile_validator)?;
     let (policy_validator, policy_validator_before) = of(Webhook::PolicyValidator, &stored.policy_validator)?;
@@ -59,27 +63,37 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
     })
 }
 
-/// A webhook's certificate from now on, and the one before it where that is another.
+/// A webhook's certificate from now on, and those that serve until its process has read that: what is stored, and of what the API
+/// server believes what is still valid. An upgrade may follow another before the kubelet has handed over its Secret.
 fn of_webhook(
     webhook: Webhook,
     stored: Option<&Pair>,
+    believed: &str,
     namespace: &str,
     now: SystemTime,
 ) -> Result<(Pair, String), Error> {
-    let serves = |pair: &Pair, at: SystemTime| {
-        let host = format!("{}.{namespace}.svc", webhook.service());
-        Serving::new(&pair.certificate, &pair.key).is_ok()
-            && Serving::vouched(&pair.certificate, &pair.certificate, &host, at).is_ok()
+    let host = format!("{}.{namespace}.svc", webhook.service());
+    let vouches = |certificate: &str| Serving::vouched(certificate, certificate, &host, now).is_ok();
+    let serves = |pair: &Pair| Serving::new(&pair.certificate, &pair.key).is_ok() && vouches(&pair.certificate);
+    let stored = stored.filter(|pair| serves(pair));
+    let pair = match stored {
+        Some(pair) if earliest(&pair.certificate).is_ok_and(|end| end > now + KEPT) => pair.clone(),
+        _ => webhook_pair(webhook, namespace, now)?,
     };
-    match stored {
-        Some(pair) if serves(pair, now) && earliest(&pair.certificate).is_ok_and(|end| end > now + KEPT) => {
-            Ok((pair.clone(), String::new()))
-        }
-        other => {
-            let before = other.filter(|pair| serves(pair, now)).map(|pair| pair.certificate.clone());
-            Ok((webhook_pair(webhook, namespace, now)?, before.unwrap_or_default()))
+    let mut before: Vec<String> = vec![];
+    for one in stored.iter().flat_map(|stored| certificates(&stored.certificate)).chain(certificates(believed)) {
+        let is_known = before.contains(&one) || certificates(&pair.certificate).any(|present| present == one);
+        if !is_known && before.len() < MOST && vouches(&one) {
+            before.push(one);
         }
     }
+    Ok((pair, before.concat()))
+}
+
+/// Each of a text, in a form that can be compared.
+fn certificates(pem: &str) -> impl Iterator<Item = String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    pem.split_inclusive(END).map(str::trim).filter(|one| one.ends_with(END)).map(|one| format!("{one}\n"))
 }
 
 /// Whether nobody is cut off: running proxies believe what the issuer signs from now on, and the anchors from now on vouch for what
@@ -156,6 +170,7 @@ mod tests {
             proxy_injector: Some(material.proxy_injector.clone()),
             profile_validator: Some(material.profile_validator.clone()),
             policy_validator: Some(material.policy_validator.clone()),
+            bundles: vec![],
         }
     }
 
@@ -191,7 +206,7 @@ mod tests {
         for (days, is_kept) in [(304, true), (306, false)] {
             let later = SystemTime::now() + days * DAY;
             let stored = Some(&before.proxy_injector);
-            let (after, until_then) = of_webhook(Webhook::ProxyInjector, stored, "linkerd", later).unwrap();
+            let (after, until_then) = of_webhook(Webhook::ProxyInjector, stored, "", "linkerd", later).unwrap();
             assert_eq!(after == before.proxy_injector, is_kept, "after {days} days");
             assert_eq!(until_then, if is_kept { "" } else { before.proxy_injector.certificate.as_str() });
             // What the API server trusts vouches for what is presented, before and after.
@@ -206,6 +221,28 @@ mod tests {
             let after = kept(&Values::default(), "linkerd", &stored, now).unwrap();
             assert!(!after.proxy_injector.certificate.is_empty() && after.proxy_injector_before.is_empty());
         }
+    }
+
+    /// The kubelet takes a minute to hand a Secret over: until then the process presents what it has.
+    #[test]
+    fn an_upgrade_behind_another_drops_no_certificate_that_serves() {
+        let (first, host) = (new().proxy_injector, "linkerd-proxy-injector.linkerd.svc");
+        let of = |stored: &Pair, bundle: &str, days: u32| {
+            let later = SystemTime::now() + days * DAY;
+            of_webhook(Webhook::ProxyInjector, Some(stored), bundle, "linkerd", later).unwrap()
+        };
+        let (second, before) = of(&first, &first.certificate, 306);
+        let bundle = second.certificate.clone() + &before;
+        let (again, before) = of(&second, &bundle, 306);
+        assert_eq!((&again, &before), (&second, &first.certificate), "believed until it has ended");
+        let bundle = again.certificate.clone() + &before;
+        for presented in [&first, &second] {
+            let later = SystemTime::now() + 306 * DAY;
+            Serving::vouched(&bundle, &presented.certificate, host, later).unwrap();
+        }
+        assert_eq!(of(&second, &bundle, 366), (second.clone(), String::new()), "what has ended goes");
+        let others = new().policy_validator.certificate + "no certificate";
+        assert_eq!(of(&second, &others, 306), (second, String::new()), "others' names are not believed");
     }
 
     #[test]
