@@ -116,7 +116,7 @@ impl Shown {
             let error = error.trim_end().replace('\n', "\n    ");
             text += &format!(
                 "    {error}\n    to mend it: {}\n    see {HINTS}#{} for hints\n",
-                line.check.remedy, line.check.anchor
+                line.remedy, line.check.anchor
             );
         }
         text
@@ -133,7 +133,7 @@ fn json(report: &Report) -> Value {
         let mut check = json!({ "description": line.check.description, "result": line.result() });
         if let Some(error) = &line.error {
             check["hint"] = json!(format!("{HINTS}#{}", line.check.anchor));
-            check["error"] = json!(format!("{error}; to mend it: {}", line.check.remedy));
+            check["error"] = json!(format!("{error}; to mend it: {}", line.remedy));
         }
         match categories.last_mut().filter(|c| c["categoryName"] == line.check.category) {
             Some(category) => {
@@ -160,9 +160,10 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let line = |description, error: Option<&str>| Line {
-            check: check::ALL.iter().find(|check| check.description == description).unwrap(),
-            error: error.map(str::to_owned),
+        let line = |description, error: Option<&str>| {
+            let check = check::ALL.iter().copied().find(|check| check.description == description).unwrap();
+            let remedy = check.remedy.of(&check::Installer::default());
+            Line { check, error: error.map(str::to_owned), remedy }
         };
         Report(vec![
             line("can initialize the client", None),

@@ -36,6 +36,11 @@ pub(crate) struct Definition {
     pub(crate) versions: &'static [&'static str],
 }
 
+/// How kubectl names a kind, which several groups may have.
+pub fn resource(kind: Kind) -> String {
+    definition(kind).map_or_else(|| kind.as_str().to_lowercase(), |of| format!("{}.{}", of.plural, of.group))
+}
+
 /// `None` for a kind that Kubernetes itself brings.
 pub(crate) fn definition(kind: Kind) -> Option<Definition> {
     let (group, name) = match kind {

@@ -27,8 +27,8 @@ pub use authorization::{
     AccountSpec, AuthorizationPolicySpec, ClientSpec, MeshTlsSpec, ServerAuthorizationSpec, ServerRefSpec,
 };
 pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target};
-pub use definition::KINDS;
 pub(crate) use definition::{Definition, GROUP, definition};
+pub use definition::{KINDS, resource};
 pub(crate) use egress::Egress;
 pub use egress::EgressNetworkSpec;
 pub(crate) use rate_limit::Limit;

@@ -1,6 +1,11 @@
 //! Whether the certificates of the mesh are what they should be, and for how long.
 
-use super::{Run, TOLD, none, table, text};
+use super::{
+    Run, TOLD, none,
+    proxies::restarts,
+    remedy::{Failed, mended},
+    table, text,
+};
 use crate::ca;
 use std::{
     collections::BTreeMap,
@@ -11,7 +16,7 @@ use weft_cluster::{
     inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
     install::{ISSUER, Webhook, trusting},
     k8s::ByteString,
-    kubernetes::{Cluster, Resource},
+    kubernetes::Cluster,
     values::Values,
 };
 use weft_transport::tls::Serving;
@@ -19,11 +24,6 @@ use x509_parser::{extensions::GeneralName, pem::Pem, public_key::PublicKey, x509
 
 /// Linkerd's; a renewal wants preparation.
 const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
-const WEBHOOKS: &str = "admissionregistration.k8s.io";
-const MUTATING: Resource =
-    Resource::new(WEBHOOKS, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations");
-const VALIDATING: Resource =
-    Resource::new(WEBHOOKS, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations");
 
 /// From when until when, of one certificate of a text.
 struct Validity {
@@ -120,16 +120,38 @@ struct Texts {
     key: String,
 }
 
-async fn texts(cluster: &Cluster, namespace: &str) -> Result<Texts, String> {
+async fn anchors(cluster: &Cluster, namespace: &str) -> Result<String, String> {
     let anchors = cluster.config_map(namespace, TRUST_ROOTS).await.map_err(text)?;
     let mut anchors = anchors.ok_or_else(|| format!("there is no ConfigMap {TRUST_ROOTS}"))?;
-    let anchors = anchors
-        .remove(TRUST_ROOTS_KEY)
-        .ok_or_else(|| format!("the ConfigMap {TRUST_ROOTS} has no key {TRUST_ROOTS_KEY}"))?;
+    anchors.remove(TRUST_ROOTS_KEY).ok_or_else(|| format!("the ConfigMap {TRUST_ROOTS} has no key {TRUST_ROOTS_KEY}"))
+}
+
+/// Its certificate and its key.
+async fn issuer(cluster: &Cluster, namespace: &str) -> Result<(String, String), String> {
     let secret = secret(cluster, namespace, ISSUER).await?;
     let names = if secret.contains_key("crt.pem") { ("crt.pem", "key.pem") } else { ("tls.crt", "tls.key") };
     let part = |name: &str| part(&secret, ISSUER, name);
-    Ok(Texts { anchors, certificate: part(names.0)?, key: part(names.1)? })
+    Ok((part(names.0)?, part(names.1)?))
+}
+
+/// Everybody trusts whom the issuer is below; without them an upgrade knows nobody.
+fn write_anchors(namespace: &str) -> String {
+    format!(
+        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
+         | kubectl apply -f -, with the root that the issuer is below"
+    )
+}
+
+/// A Secret of which a part is missing is in an upgrade's way.
+fn write_issuer(namespace: &str, values: &Values) -> String {
+    if &*values.identity.issuer.scheme == "kubernetes.io/tls" {
+        format!("kubectl -n {namespace} describe secret/{ISSUER} certificates, which somebody else writes")
+    } else {
+        format!(
+            "kubectl -n {namespace} create secret generic {ISSUER} --from-file=crt.pem=issuer.crt --from-file=key.pem=issuer.key \
+             --dry-run=client -o yaml | kubectl apply -f -, with an issuer below the trust anchors, made as in docs/certificates.md"
+        )
+    }
 }
 
 async fn secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, String> {
@@ -149,10 +171,13 @@ pub(super) async fn identity(
     now: SystemTime,
 ) -> ControlFlow<()> {
     let read = async {
-        let texts = texts(cluster, namespace).await?;
-        let anchors = read(&format!("the ConfigMap {TRUST_ROOTS}"), &texts.anchors)?;
-        let issuer = read(&format!("the Secret {ISSUER}"), &texts.certificate)?;
-        Ok((texts, anchors, issuer))
+        let of_anchors = |why| Failed::mended_by(why, write_anchors(namespace));
+        let of_issuer = |why| Failed::mended_by(why, write_issuer(namespace, values));
+        let anchors_pem = anchors(cluster, namespace).await.map_err(of_anchors)?;
+        let (certificate, key) = issuer(cluster, namespace).await.map_err(of_issuer)?;
+        let anchors = read(&format!("the ConfigMap {TRUST_ROOTS}"), &anchors_pem).map_err(of_anchors)?;
+        let issuer = read(&format!("the Secret {ISSUER}"), &certificate).map_err(of_issuer)?;
+        Ok::<_, Failed>((Texts { anchors: anchors_pem, certificate, key }, anchors, issuer))
     };
     let (texts, anchors, issuer) = run.found(&table::ANCHORS, read.await)?;
     run.noted(&table::ANCHORS_ALGORITHM, known(&anchors, true))?;
@@ -199,8 +224,10 @@ pub(super) async fn trusted(
             let namespace_of = pod.split('/').next().unwrap_or_default();
             namespace_of != namespace && of.is_none_or(|of| of == namespace_of)
         };
-        let pods = other.flat_map(|one| &one.pods).filter(is_asked);
-        none(pods.take(TOLD).map(|pod| format!("the proxy of pod {pod} trusts other roots")).collect())
+        let pods: Vec<&String> = other.flat_map(|one| &one.pods).filter(is_asked).take(TOLD).collect();
+        let restarts = restarts(cluster, namespace, of, !pods.is_empty()).await?;
+        let told = |pod: &String| (format!("the proxy of pod {pod} trusts other roots"), restarts.of(pod));
+        mended(pods.into_iter().map(told).collect())
     })
     .await
 }
@@ -225,7 +252,7 @@ async fn webhook(
         return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")));
     }
     let configuration = webhook.configuration();
-    let kind = if webhook == Webhook::ProxyInjector { MUTATING } else { VALIDATING };
+    let kind = webhook.configured();
     let found = cluster.object(kind, None, &configuration).await.map_err(text)?;
     let found = found.ok_or_else(|| format!("there is no {} {configuration}", kind.kind))?;
     let bundle = found["webhooks"][0]["clientConfig"]["caBundle"].clone();

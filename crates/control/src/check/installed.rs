@@ -1,6 +1,10 @@
 //! Whether all of an installation is there, and ready.
 
-use super::{Check, Run, none, table, text};
+use super::{
+    Check, Run, none,
+    remedy::{Failed, describe, mended},
+    table, text,
+};
 use serde_json::Value;
 use std::{collections::BTreeMap, ops::ControlFlow};
 use weft_cluster::{
@@ -65,30 +69,33 @@ pub(super) async fn exists(run: &mut Run<'_>, cluster: &Cluster, namespace: &str
     ControlFlow::Continue(values)
 }
 
-async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, String> {
+async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, Failed> {
     let of = format!("the ConfigMap {CONFIG} of the namespace {namespace}");
     let data = cluster.config_map(namespace, CONFIG).await.map_err(text)?;
     let data = data.ok_or_else(|| format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"))?;
-    let values = data.get("values").ok_or_else(|| format!("{of} has no key `values`"))?;
-    Values::from_yaml(values).map_err(|problems| format!("{of}: {problems}"))
+    // It is there, so that an installation would be refused: what was given is written anew.
+    let unread = |why: String| Failed::upgraded(why, "");
+    let values = data.get("values").ok_or_else(|| unread(format!("{of} has no key `values`")))?;
+    Values::from_yaml(values).map_err(|problems| unread(format!("{of}: {problems}")))
 }
 
-async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
     let mut wrong = vec![];
     for component in COMPONENTS {
         let name = format!("linkerd-{component}");
         let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await.map_err(text)?;
         let Some(found) = found else {
-            wrong.push(format!("there is no Deployment {name}"));
-            continue;
+            return Err(Failed::upgraded(format!("there is no Deployment {name}"), ""));
         };
         let wanted = found["spec"]["replicas"].as_i64().unwrap_or(1);
         let ready = found["status"]["readyReplicas"].as_i64().unwrap_or(0);
         if ready < wanted {
-            wrong.push(format!("of the Deployment {name} {ready} of {wanted} replicas are ready"));
+            let why = format!("of the Deployment {name} {ready} of {wanted} replicas are ready");
+            let pods = format!("kubectl -n {namespace} describe pods -l {}={component}", label::COMPONENT);
+            wrong.push((why, pods));
         }
     }
-    none(wrong)
+    mended(wrong)
 }
 
 /// Pods of the control plane.
@@ -106,31 +113,32 @@ fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-async fn schedulable(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+async fn schedulable(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
     let pods = own(cluster, namespace).await?;
     let wrong = pods.iter().filter_map(|pod| match condition(pod, "PodScheduled")? {
-        ("False", message) => Some(format!("pod {}: {message}", name(pod))),
+        ("False", message) => Some((format!("pod {}: {message}", name(pod)), describe(pod))),
         _ => None,
     });
-    none(wrong.collect())
+    mended(wrong.collect())
 }
 
-async fn ready(cluster: &Cluster, namespace: &str) -> Result<(), String> {
+async fn ready(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
     let pods = own(cluster, namespace).await?;
     let mut wrong = vec![];
     for component in COMPONENTS {
         let component_of = |pod: &Pod| pod.metadata.labels.as_ref()?.get(label::COMPONENT).cloned();
         let mut of = pods.iter().filter(|pod| component_of(pod).as_deref() == Some(component)).peekable();
         if of.peek().is_none() {
-            wrong.push(format!("there is no pod of {component}"));
+            let deployment = format!("kubectl -n {namespace} describe deployment linkerd-{component}");
+            wrong.push((format!("there is no pod of {component}"), deployment));
         }
         let unready = of.filter(|pod| condition(pod, "Ready").is_none_or(|(status, _)| status != "True"));
         wrong.extend(unready.map(|pod| {
             let why = condition(pod, "Ready").map(|(_, message)| message).unwrap_or_default();
-            format!("pod {} is not ready: {why}", name(pod))
+            (format!("pod {} is not ready: {why}", name(pod)), describe(pod))
         }));
     }
-    none(wrong)
+    mended(wrong)
 }
 
 /// Those of the addresses that are in none of the cluster's networks.
@@ -145,7 +153,7 @@ fn outside(values: &Values, networks: impl Iterator<Item = (String, String)>) ->
     none(wrong.take(5).collect())
 }
 
-async fn nodes(cluster: &Cluster, values: &Values) -> Result<(), String> {
+async fn nodes(cluster: &Cluster, values: &Values) -> Result<(), Failed> {
     let nodes = cluster.nodes().await.map_err(text)?;
     let networks = nodes.into_iter().flat_map(|node| {
         let name = format!("node {}", node.metadata.name.unwrap_or_default());
@@ -153,7 +161,18 @@ async fn nodes(cluster: &Cluster, values: &Values) -> Result<(), String> {
         let all = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
         all.into_iter().map(move |network| (name.clone(), network))
     });
-    outside(values, networks)
+    let networks: Vec<(String, String)> = networks.collect();
+    outside(values, networks.iter().cloned()).map_err(|why| {
+        // All that there are, once: what lies within another does no harm.
+        let mut all: Vec<&str> = values.cluster_networks.split(',').map(str::trim).collect();
+        for (_, network) in &networks {
+            if !all.contains(&network.as_str()) {
+                all.push(network);
+            }
+        }
+        let options = format!("--set 'clusterNetworks={}'", all.join("\\,"));
+        Failed::upgraded(why, &options)
+    })
 }
 
 async fn pods(cluster: &Cluster, values: &Values) -> Result<(), String> {
@@ -246,8 +265,15 @@ pub(super) async fn extensions(run: &mut Run<'_>, cluster: &Cluster) -> ControlF
             namespaces.entry(of).or_default().extend(namespace.metadata.name);
         }
         let several = namespaces.into_iter().filter(|(_, names)| names.len() > 1);
-        none(
-            several.map(|(of, names)| format!("the namespaces {} have the extension {of}", names.join(", "))).collect(),
+        mended(
+            several
+                .map(|(of, names)| {
+                    // Which of them is meant its owner knows.
+                    let others = names.get(1..).unwrap_or_default().join(" ");
+                    let command = format!("kubectl label namespace {others} {EXTENSION}-");
+                    (format!("the namespaces {} have the extension {of}", names.join(", ")), command)
+                })
+                .collect(),
         )
     })
     .await

@@ -1,7 +1,11 @@
 //! Whether what people have written at pods and Services stands where it has an effect, and says the same.
 
-use super::{Run, TOLD, none, table, text};
-use std::{collections::BTreeMap, ops::ControlFlow};
+use super::{
+    Run, TOLD, none,
+    remedy::{edit, mended},
+    table, text,
+};
+use std::ops::ControlFlow;
 use weft_cluster::{
     annotation::PortList,
     k8s::{
@@ -41,18 +45,29 @@ pub(super) async fn of_pods(
         Ok::<_, String>(services.into_iter().filter(|service| is_asked(&service.metadata)).collect::<Vec<_>>())
     };
     run.line(&table::POD_LABELS, async || {
-        none(pods().await?.iter().flat_map(|pod| labels("pod", &pod.metadata)).take(TOLD).collect())
+        let pods = pods().await?;
+        let wrong = pods.iter().flat_map(|pod| labels("pod", &pod.metadata).map(move |(.., told)| (told, edit(pod))));
+        mended(wrong.take(TOLD).collect())
     })
     .await?;
     run.line(&table::SERVICE_LABELS, async || {
-        none(services().await?.iter().flat_map(|service| labels("Service", &service.metadata)).take(TOLD).collect())
+        let services = services().await?;
+        let wrong = services.iter().flat_map(|service| {
+            let meta = &service.metadata;
+            labels("Service", meta)
+                .map(move |(key, value, told)| (told, turned(meta, ["label", "annotate"], key, value)))
+        });
+        mended(wrong.take(TOLD).collect())
     })
     .await?;
     run.line(&table::SERVICE_ANNOTATIONS, async || {
         let services = services().await?;
-        let has = |meta: &ObjectMeta| meta.annotations.as_ref().is_some_and(|all| all.contains_key(EXPORTED));
-        let wrong = services.iter().map(|service| &service.metadata).filter(|meta| has(meta));
-        none(wrong.take(TOLD).map(|meta| format!("{} has the annotation {EXPORTED}", named("Service", meta))).collect())
+        let wrong = services.iter().map(|service| &service.metadata).filter_map(|meta| {
+            let value = meta.annotations.as_ref()?.get(EXPORTED)?;
+            let told = format!("{} has the annotation {EXPORTED}", named("Service", meta));
+            Some((told, turned(meta, ["annotate", "label"], EXPORTED, value)))
+        });
+        mended(wrong.take(TOLD).collect())
     })
     .await?;
     run.line(&table::OPAQUE_PORTS, async || {
@@ -68,11 +83,20 @@ fn named(kind: &str, meta: &ObjectMeta) -> String {
     format!("{kind} {}/{}", text(&meta.namespace), text(&meta.name))
 }
 
-/// Annotations of the mesh that somebody has written as labels.
-fn labels(kind: &str, meta: &ObjectMeta) -> Vec<String> {
-    let is_wrong = |key: &&String| *key == INJECT || ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix));
-    let wrong = meta.labels.iter().flat_map(BTreeMap::keys).filter(is_wrong);
-    wrong.map(|key| format!("{} has the label {key}", named(kind, meta))).collect()
+/// Annotations of the mesh that somebody has written as labels: key, value, and what is told of it.
+fn labels<'m>(kind: &'m str, meta: &'m ObjectMeta) -> impl Iterator<Item = (&'m str, &'m str, String)> {
+    let is_wrong = |key: &str| key == INJECT || ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix));
+    let all = meta.labels.iter().flatten().filter(move |(key, _)| is_wrong(key));
+    all.map(move |(key, value)| (key.as_str(), value.as_str(), format!("{} has the label {key}", named(kind, meta))))
+}
+
+/// The one becomes the other; `ways` are kubectl's words for both.
+fn turned(meta: &ObjectMeta, [from, to]: [&str; 2], key: &str, value: &str) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name) = (text(&meta.namespace), text(&meta.name));
+    format!(
+        "kubectl -n {namespace} {to} service {name} '{key}={value}' && kubectl -n {namespace} {from} service {name} {key}-"
+    )
 }
 
 /// Ports that are bytes for the one side and not for the other. A headless Service's clients ask for its pods.

@@ -14,8 +14,10 @@ mod marks;
 mod policies;
 mod probes;
 mod proxies;
+mod remedy;
 pub mod table;
 
+pub use remedy::{Failed, Installer, Mend, Remedy};
 pub use table::{ALL, Check, LOCAL, Severity, local};
 
 use serde::Serialize;
@@ -24,7 +26,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::time::Instant;
-use weft_cluster::kubernetes::{Client, Cluster, Error};
+use weft_cluster::{
+    install::helm_release,
+    kubernetes::{Client, Cluster, Error},
+};
 
 /// A few tell it all.
 const TOLD: usize = 10;
@@ -59,6 +64,8 @@ pub struct Line {
     pub check: &'static Check,
     /// Why it failed.
     pub error: Option<String>,
+    /// What mends it; empty if it did not fail.
+    pub remedy: String,
 }
 
 impl Line {
@@ -111,10 +118,13 @@ pub async fn run(
 }
 
 async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options, now: SystemTime) -> ControlFlow<()> {
+    let namespace = options.namespace.as_str();
+    run.installer.namespace = namespace.to_owned();
     let client = run.found(&table::CLIENT, client.map_err(|e| e.to_string()))?;
     let cluster = &Cluster::new(client);
-    let namespace = options.namespace.as_str();
     cluster::fit(run, cluster).await?;
+    // Where it cannot be asked no line is true anyway.
+    run.installer.release = helm_release(cluster, namespace).await.ok().flatten();
     match &options.what {
         What::Pre => return cluster::open(run, cluster, namespace, now).await,
         What::Crds => return installed::defined(run, cluster, namespace, &table::DEFINED).await,
@@ -148,6 +158,7 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
 /// A check under way.
 pub struct Run<'a> {
     pub report: Report,
+    installer: Installer,
     until: Instant,
     tell: &'a mut (dyn FnMut(Told<'_>) + Send),
 }
@@ -155,14 +166,18 @@ pub struct Run<'a> {
 impl<'a> Run<'a> {
     /// What may come true is waited for so long.
     pub fn begin(wait: Duration, tell: &'a mut (dyn FnMut(Told<'_>) + Send)) -> Self {
-        Self { report: Report::default(), until: Instant::now() + wait, tell }
+        Self { report: Report::default(), installer: Installer::default(), until: Instant::now() + wait, tell }
     }
 
     /// Asks a line, again and again if it may come true.
-    pub async fn line(&mut self, check: &'static Check, ask: impl AsyncFn() -> Result<(), String>) -> ControlFlow<()> {
+    pub async fn line<E: Into<Failed>>(
+        &mut self,
+        check: &'static Check,
+        ask: impl AsyncFn() -> Result<(), E>,
+    ) -> ControlFlow<()> {
         loop {
-            match ask().await {
-                Err(why) if check.retried && Instant::now() < self.until => {
+            match ask().await.map_err(Into::<Failed>::into) {
+                Err(Failed { why, .. }) if check.retried && Instant::now() < self.until => {
                     (self.tell)(Told::Waiting(check, &why));
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -172,19 +187,24 @@ impl<'a> Run<'a> {
     }
 
     /// Writes a line down, and goes on with what was found.
-    pub fn found<T>(&mut self, check: &'static Check, found: Result<T, String>) -> ControlFlow<(), T> {
-        let (found, error) = match found {
-            Ok(found) => (Some(found), None),
-            Err(error) => (None, Some(error)),
+    pub fn found<T>(&mut self, check: &'static Check, found: Result<T, impl Into<Failed>>) -> ControlFlow<(), T> {
+        let (found, error, remedy) = match found {
+            Ok(found) => (Some(found), None, String::new()),
+            Err(failed) => {
+                let Failed { why, remedy } = failed.into();
+                let installer = &self.installer;
+                let remedy = remedy.map_or_else(|| check.remedy.of(installer), |better| better.of(installer));
+                (None, Some(why), remedy)
+            }
         };
-        let line = Line { check, error };
+        let line = Line { check, error, remedy };
         (self.tell)(Told::Line(&line));
         self.report.0.push(line);
         found.map_or(ControlFlow::Break(()), ControlFlow::Continue)
     }
 
     /// The same of a line that others may follow.
-    pub fn noted(&mut self, check: &'static Check, answer: Result<(), String>) -> ControlFlow<()> {
+    pub fn noted(&mut self, check: &'static Check, answer: Result<(), impl Into<Failed>>) -> ControlFlow<()> {
         match self.found(check, answer) {
             ControlFlow::Break(()) if check.severity == Severity::Fatal => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),

@@ -1,6 +1,6 @@
 //! Whether what people say of who may call whom, and of how traffic behaves, can be carried out.
 
-use super::{Run, none, table, text};
+use super::{Failed, Run, remedy::mended, table, text};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use weft_cluster::{
@@ -16,18 +16,20 @@ pub(super) async fn carried_out(run: &mut Run<'_>, cluster: &Cluster) -> Control
     run.line(&table::QUARANTINED, async || quarantined(cluster).await).await
 }
 
-async fn quarantined(cluster: &Cluster) -> Result<(), String> {
+async fn quarantined(cluster: &Cluster) -> Result<(), Failed> {
     let mut wrong = vec![];
     for kind in KINDS {
         for object in cluster.policies(kind).await.map_err(text)? {
             let name = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
-            let of = format!("{} {}/{}", kind.as_str(), name(&object, "namespace"), name(&object, "name"));
+            let (namespace, name) = (name(&object, "namespace"), name(&object, "name"));
+            let of = format!("{} {namespace}/{name}", kind.as_str());
             let mistakes = match policy::read(kind, object) {
                 Ok(object) => policy::said_in_vain(&object),
                 Err(mistakes) => mistakes,
             };
             if !mistakes.is_empty() {
-                wrong.push(format!("{of}: {}", policy::told(&mistakes)));
+                let edit = edit(&policy::resource(kind), &namespace, &name);
+                wrong.push((format!("{of}: {}", policy::told(&mistakes)), edit));
             }
         }
     }
@@ -35,13 +37,19 @@ async fn quarantined(cluster: &Cluster) -> Result<(), String> {
         let object = Object::Service(Box::new(service));
         let mistakes = policy::said_in_vain(&object);
         if !mistakes.is_empty() {
-            wrong.push(format!("{}: {}", object.key(), policy::told(&mistakes)));
+            let key = object.key();
+            wrong.push((format!("{key}: {}", policy::told(&mistakes)), edit("services", &key.namespace, &key.name)));
         }
     }
     let more = wrong.len().saturating_sub(TOLD);
     wrong.truncate(TOLD);
-    if more > 0 {
-        wrong.push(format!("and {more} more"));
-    }
-    none(wrong)
+    mended(wrong).map_err(|failed| match more {
+        0 => failed,
+        _ => Failed { why: format!("{}; and {more} more", failed.why), ..failed },
+    })
+}
+
+/// What has no effect is corrected, or deleted.
+fn edit(resource: &str, namespace: &str, name: &str) -> String {
+    format!("kubectl -n {namespace} edit {resource}/{name}")
 }

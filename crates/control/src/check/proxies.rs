@@ -1,6 +1,10 @@
 //! Whether pods have the proxies that they should have, and these are ready.
 
-use super::{Run, TOLD, none, table, text};
+use super::{
+    Failed, Run, TOLD, none,
+    remedy::{describe, mended, restart},
+    table, text,
+};
 use std::{collections::BTreeMap, ops::ControlFlow};
 use weft_cluster::{
     inject::{Bare, PROXY},
@@ -21,22 +25,61 @@ pub(super) async fn of_the_control_plane(
 ) -> ControlFlow<()> {
     run.line(&table::PROXIES, async || {
         let pods = cluster.pods(Some(namespace), label::COMPONENT).await.map_err(text)?;
-        none(pods.iter().filter_map(|pod| unready(pod).or_else(|| without(pod))).take(TOLD).collect())
+        let wrong = pods.iter().filter_map(|pod| Some((unready(pod).or_else(|| without(pod))?, describe(pod))));
+        mended(wrong.take(TOLD).collect())
     })
     .await?;
-    run.line(&table::PROXIES_VERSION, async || others(cluster, namespace, Some(namespace), version).await).await
+    run.line(&table::PROXIES_VERSION, async || {
+        let others = others(cluster, namespace, Some(namespace), version).await?;
+        none(others.into_iter().map(|(_, why)| why).collect())
+    })
+    .await
 }
 
-/// Proxies of another version.
-async fn others(cluster: &Cluster, namespace: &str, of: Option<&str>, version: &str) -> Result<(), String> {
+/// How the pods of a mesh are made anew.
+pub(super) struct Restarts(BTreeMap<String, String>);
+
+impl Restarts {
+    pub(super) fn of(&self, pod: &str) -> String {
+        // It may have gone since.
+        self.0.get(pod).cloned().unwrap_or_else(|| format!("kubectl get pods --all-namespaces | grep {pod}"))
+    }
+}
+
+/// Asked only where somebody wants it.
+pub(super) async fn restarts(
+    cluster: &Cluster,
+    control_namespace: &str,
+    of: Option<&str>,
+    wanted: bool,
+) -> Result<Restarts, String> {
+    if !wanted {
+        return Ok(Restarts(BTreeMap::new()));
+    }
+    let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
+    let pods = cluster.pods(of, &labels).await.map_err(text)?;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let key = |pod: &Pod| format!("{}/{}", text(&pod.metadata.namespace), text(&pod.metadata.name));
+    Ok(Restarts(pods.iter().map(|pod| (key(pod), restart(pod))).collect()))
+}
+
+/// Pods with proxies of another version, and what is told of them.
+async fn others(
+    cluster: &Cluster,
+    namespace: &str,
+    of: Option<&str>,
+    version: &str,
+) -> Result<Vec<(String, String)>, String> {
     let pods = running(cluster, namespace, of).await.map_err(text)?;
     // What ends is on its way to the version that is wanted.
     let wrong = pods.iter().filter(|pod| pod.status != "Terminating" && (of.is_some() || pod.namespace != namespace));
     let wrong = wrong.filter_map(|pod| {
         let found = pod.version.as_deref().filter(|found| *found != version)?;
-        Some(format!("the proxy of pod {}/{} is {found}, not {version}", pod.namespace, pod.name))
+        let pod = format!("{}/{}", pod.namespace, pod.name);
+        let told = format!("the proxy of pod {pod} is {found}, not {version}");
+        Some((pod, told))
     });
-    none(wrong.take(TOLD).collect())
+    Ok(wrong.take(TOLD).collect())
 }
 
 /// Of one namespace, or of all.
@@ -50,13 +93,14 @@ pub(super) async fn of_pods(
     run.line(&table::DATA_NAMESPACE, async || {
         let Some(name) = of else { return Ok(()) };
         let found = cluster.object(NAMESPACE, None, name).await.map_err(text)?;
-        found.map(drop).ok_or_else(|| format!("there is no namespace {name}"))
+        found.map(drop).ok_or_else(|| Failed::from(format!("there is no namespace {name}")))
     })
     .await?;
     run.line(&table::DATA_PROXIES, async || {
         let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
         let pods = cluster.pods(of, &labels).await.map_err(text)?;
-        none(pods.iter().filter(|pod| runs(pod)).filter_map(unready).take(TOLD).collect())
+        let wrong = pods.iter().filter(|pod| runs(pod)).filter_map(|pod| Some((unready(pod)?, describe(pod))));
+        mended(wrong.take(TOLD).collect())
     })
     .await?;
     run.line(&table::UNMESHED, async || {
@@ -70,10 +114,15 @@ pub(super) async fn of_pods(
             let said = said.get(&of).map(String::as_str);
             of != control_namespace && Bare::of(pod).is_some_and(|bare| bare.was_to_get_one(said))
         });
-        none(missed.filter_map(without).take(TOLD).collect())
+        mended(missed.filter_map(|pod| Some((without(pod)?, restart(pod)))).take(TOLD).collect())
     })
     .await?;
-    run.line(&table::DATA_VERSION, async || others(cluster, control_namespace, of, version).await).await
+    run.line(&table::DATA_VERSION, async || {
+        let others = others(cluster, control_namespace, of, version).await?;
+        let restarts = restarts(cluster, control_namespace, of, !others.is_empty()).await?;
+        mended(others.into_iter().map(|(pod, why)| (why, restarts.of(&pod))).collect())
+    })
+    .await
 }
 
 fn runs(pod: &Pod) -> bool {

@@ -1,5 +1,7 @@
 //! Every line of `weft check`: what it says, what a failure means, and what mends it.
 
+use super::remedy::{Remedy, UPGRADE, set, text};
+
 /// What a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -19,8 +21,8 @@ pub struct Check {
     pub severity: Severity,
     /// Whether it may come true by itself, so that it is waited for.
     pub retried: bool,
-    /// A command, or what to do.
-    pub remedy: &'static str,
+    /// What mends it, unless the failure knows better.
+    pub remedy: Remedy,
 }
 
 const fn check(
@@ -28,7 +30,7 @@ const fn check(
     description: &'static str,
     anchor: &'static str,
     severity: Severity,
-    remedy: &'static str,
+    remedy: Remedy,
 ) -> Check {
     Check { category, description, anchor, severity, retried: false, remedy }
 }
@@ -51,33 +53,42 @@ const VERSION: &str = "control-plane-version";
 const PROXY: &str = "linkerd-control-plane-proxy";
 const DATA_PLANE: &str = "linkerd-data-plane";
 
-const UPGRADE: &str = "weft upgrade | kubectl apply -f -";
-const INSTALL_CRDS: &str = "weft install --crds | kubectl apply -f -";
-const UPGRADE_CRDS: &str = "weft upgrade --crds | kubectl apply -f -";
-const LOGS: &str = "kubectl -n NAMESPACE describe pods";
-const ROTATE: &str = "docs/certificates.md says how an issuer and a root are replaced without cutting anybody off";
+const LOGS: Remedy = text("kubectl -n {namespace} describe pods");
+const NEW_ISSUER: Remedy = Remedy::Given {
+    weft: "--identity-issuer-certificate-file issuer.crt --identity-issuer-key-file issuer.key",
+    helm: "--set-file identity.issuer.tls.crtPEM=issuer.crt --set-file identity.issuer.tls.keyPEM=issuer.key",
+    files: "with an issuer below the trust anchors, made as in docs/certificates.md",
+};
+const NEW_ROOT: Remedy = Remedy::Given {
+    weft: "--identity-trust-anchors-file both.crt",
+    helm: "--set-file identityTrustAnchorsPEM=both.crt",
+    files: "with a new root besides the present one, the first of three steps in docs/certificates.md",
+};
+const RESTART: Remedy = text("kubectl -n NAMESPACE rollout restart KIND/NAME, of the pods' workload");
 
 pub const CLIENT: Check = check(
     API,
     "can initialize the client",
     "k8s-api",
     Fatal,
-    "name a cluster by --kubeconfig FILE, --context NAME or $KUBECONFIG",
+    text("name a cluster by --kubeconfig FILE, --context NAME or $KUBECONFIG"),
 );
-pub const ANSWERS: Check = check(API, "can query the Kubernetes API", "k8s-api", Fatal, "kubectl cluster-info");
+pub const ANSWERS: Check = check(API, "can query the Kubernetes API", "k8s-api", Fatal, text("kubectl cluster-info"));
 pub const MINIMUM: Check = check(
     "kubernetes-version",
     "is running the minimum Kubernetes API version",
     "k8s-version",
     Error,
-    "upgrade the cluster to Kubernetes 1.31 or later",
+    text("upgrade the cluster to Kubernetes 1.31 or later"),
 );
 pub const GATEWAY_API: Check = check(
     "gateway-api-crd",
     "the Gateway API's definitions are installed",
     "gateway-api-crd",
     Fatal,
-    "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml",
+    text(
+        "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml",
+    ),
 );
 /// Asked first: where a mesh is, the namespace is its own.
 pub const NO_MESH: Check = check(
@@ -85,17 +96,17 @@ pub const NO_MESH: Check = check(
     "no control plane is installed already",
     "pre-mesh",
     Error,
-    "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's",
+    text("weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's"),
 );
 pub const FREE: Check = check(
     PRE,
     "control plane namespace does not already exist",
     "pre-ns",
     Error,
-    "name another by --linkerd-namespace; or, if the namespace is meant for the mesh, go on: weft install leaves what is in it",
+    text("name another by --linkerd-namespace; or, if the namespace is meant for the mesh, go on: weft install leaves what is in it"),
 );
 const PRE: &str = "pre-kubernetes-setup";
-const RIGHTS: &str = "use an account that may, such as a cluster's administrator: kubectl auth can-i --list";
+const RIGHTS: Remedy = text("use an account that may, such as a cluster's administrator: kubectl auth can-i --list");
 pub const CLUSTER_OBJECTS: Check =
     check(PRE, "can create non-namespaced resources", "pre-k8s-cluster-k8s", Error, RIGHTS);
 pub const CREATE_ACCOUNTS: Check = check(PRE, "can create ServiceAccounts", "pre-k8s", Error, RIGHTS);
@@ -109,10 +120,16 @@ pub const CLOCK: Check = check(
     "no clock skew detected",
     "pre-k8s-clock-skew",
     Warning,
-    "set the clocks by NTP, of this machine and of the nodes that are named: certificates hold from a moment on",
+    text("set the clocks by NTP, of this machine and of the nodes that are named: certificates hold from a moment on"),
 );
-pub const DEFINED: Check =
-    check("linkerd-crd", "the mesh's own kinds are defined", "l5d-existence-crd", Fatal, INSTALL_CRDS).retried();
+pub const DEFINED: Check = check(
+    "linkerd-crd",
+    "the mesh's own kinds are defined",
+    "l5d-existence-crd",
+    Fatal,
+    text("weft install --crds -L {namespace} | kubectl apply -f -"),
+)
+.retried();
 
 pub const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5d-existence-ns", Fatal, UPGRADE);
 pub const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, UPGRADE);
@@ -120,7 +137,7 @@ pub const BINDINGS: Check =
     check(CONFIG, "control plane ClusterRoleBindings exist", "l5d-existence-crb", Fatal, UPGRADE);
 pub const ACCOUNTS: Check = check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
 pub const DEFINITIONS: Check =
-    check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, UPGRADE_CRDS);
+    check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, Remedy::UpgradeCrds);
 pub const MUTATING: Check =
     check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
 pub const VALIDATING: Check =
@@ -135,7 +152,7 @@ pub const RUN_AS_ROOT: Check = check(
     "proxy-init container runs as root user if docker container runtime is used",
     "l5d-proxy-init-run-as-root",
     Error,
-    "weft upgrade --set proxyInit.runAsRoot=true | kubectl apply -f -",
+    set("--set proxyInit.runAsRoot=true"),
 );
 
 pub const VALUES: Check = check(
@@ -143,7 +160,7 @@ pub const VALUES: Check = check(
     "'linkerd-config' config map exists",
     "l5d-existence-linkerd-config",
     Fatal,
-    "weft install --crds | kubectl apply -f - && weft install | kubectl apply -f -",
+    text("weft install --crds | kubectl apply -f - && weft install | kubectl apply -f -"),
 );
 pub const REPLICAS: Check =
     check(EXISTENCE, "control plane replica sets are ready", "l5d-existence-replicasets", Fatal, LOGS).retried();
@@ -151,8 +168,11 @@ pub const SCHEDULABLE: Check =
     check(EXISTENCE, "no unschedulable pods", "l5d-existence-unschedulable-pods", Warning, LOGS).retried();
 pub const READY: Check =
     check(EXISTENCE, "control plane pods are ready", "l5d-api-control-ready", Fatal, LOGS).retried();
-const NETWORKS: &str =
-    "weft upgrade --set clusterNetworks=… | kubectl apply -f -, with all networks of nodes, pods and Services";
+const NETWORKS: Remedy = Remedy::Given {
+    weft: "--set 'clusterNetworks=NETWORK\\,NETWORK'",
+    helm: "--set 'clusterNetworks=NETWORK\\,NETWORK'",
+    files: "with all networks of nodes, pods and Services",
+};
 pub const NODE_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all node podCIDRs", "l5d-cluster-networks-cidr", Error, NETWORKS);
 pub const POD_NETWORKS: Check =
@@ -160,61 +180,56 @@ pub const POD_NETWORKS: Check =
 pub const SERVICE_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all services", "l5d-cluster-networks-pods", Error, NETWORKS);
 
-pub const ANCHORS: Check = check(
-    IDENTITY,
-    "certificate config is valid",
-    "l5d-identity-cert-config-valid",
-    Fatal,
-    "bring the ConfigMap linkerd-identity-trust-roots and the Secret linkerd-identity-issuer in order",
-);
+pub const ANCHORS: Check =
+    check(IDENTITY, "certificate config is valid", "l5d-identity-cert-config-valid", Fatal, NEW_ISSUER);
 pub const ANCHORS_ALGORITHM: Check = check(
     IDENTITY,
     "trust anchors are using supported crypto algorithm",
     "l5d-identity-trustAnchors-use-supported-crypto",
     Fatal,
-    ROTATE,
+    NEW_ROOT,
 );
 pub const ANCHORS_NOW: Check = check(
     IDENTITY,
     "trust anchors are within their validity period",
     "l5d-identity-trustAnchors-are-time-valid",
     Fatal,
-    ROTATE,
+    NEW_ROOT,
 );
 pub const ANCHORS_SOON: Check = check(
     IDENTITY,
     "trust anchors are valid for at least 60 days",
     "l5d-identity-trustAnchors-not-expiring-soon",
     Warning,
-    ROTATE,
+    NEW_ROOT,
 );
 pub const ISSUER_ALGORITHM: Check = check(
     IDENTITY,
     "issuer cert is using supported crypto algorithm",
     "l5d-identity-issuer-cert-uses-supported-crypto",
     Fatal,
-    ROTATE,
+    NEW_ISSUER,
 );
 pub const ISSUER_NOW: Check = check(
     IDENTITY,
     "issuer cert is within its validity period",
     "l5d-identity-issuer-cert-is-time-valid",
     Fatal,
-    ROTATE,
+    NEW_ISSUER,
 );
 pub const ISSUER_SOON: Check = check(
     IDENTITY,
     "issuer cert is valid for at least 60 days",
     "l5d-identity-issuer-cert-not-expiring-soon",
     Warning,
-    ROTATE,
+    NEW_ISSUER,
 );
 pub const ISSUED: Check = check(
     IDENTITY,
     "issuer cert is issued by the trust anchor",
     "l5d-identity-issuer-cert-issued-by-trust-anchor",
     Error,
-    ROTATE,
+    NEW_ISSUER,
 );
 
 pub const INJECTOR: Check =
@@ -227,7 +242,6 @@ pub const INJECTOR_SOON: Check = check(
     UPGRADE,
 );
 
-const RESTART: &str = "kubectl rollout restart their workloads";
 pub const TRUSTED: Check = check(
     "linkerd-identity-data-plane",
     "data plane proxies certificate match CA",
@@ -236,44 +250,39 @@ pub const TRUSTED: Check = check(
     RESTART,
 );
 
-pub const SAME_VERSION: Check = check(
-    VERSION,
-    "control plane and cli versions match",
-    "l5d-version-control",
-    Warning,
-    "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f -, or use the weft of the control plane's version",
-);
+pub const SAME_VERSION: Check =
+    check(VERSION, "control plane and cli versions match", "l5d-version-control", Warning, Remedy::UpgradeAll);
 pub const PROXIES: Check =
     check(PROXY, "control plane proxies are healthy", "l5d-cp-proxy-healthy", Fatal, LOGS).retried();
 
-pub const PROXIES_VERSION: Check = check(
-    PROXY,
-    "control plane proxies and cli versions match",
-    "l5d-cp-proxy-cli-version",
-    Warning,
-    "weft upgrade | kubectl apply -f -, or use the weft of the proxies' version",
-);
+pub const PROXIES_VERSION: Check =
+    check(PROXY, "control plane proxies and cli versions match", "l5d-cp-proxy-cli-version", Warning, UPGRADE);
 
 pub const QUARANTINED: Check = check(
     "linkerd-policy",
     "policies can be carried out",
     "l5d-policy-quarantined",
     Error,
-    "correct or delete the objects: each of them has no effect at all",
+    text("kubectl -n NAMESPACE edit KIND/NAME, or delete: it has no effect at all"),
 );
 
-pub const DATA_NAMESPACE: Check =
-    check(DATA_PLANE, "data plane namespace exists", "l5d-data-plane-exists", Fatal, "name another by --namespace");
-pub const DATA_PROXIES: Check =
-    check(DATA_PLANE, "data plane proxies are ready", "l5d-data-plane-ready", Fatal, "kubectl describe the pod")
-        .retried();
-pub const UNMESHED: Check = check(
+pub const DATA_NAMESPACE: Check = check(
     DATA_PLANE,
-    "pods that ask for a proxy have one",
-    "l5d-data-plane-injected",
-    Warning,
-    "kubectl rollout restart their workload: they were made while the injector was away, or before they asked",
+    "data plane namespace exists",
+    "l5d-data-plane-exists",
+    Fatal,
+    text("name another by --namespace"),
 );
+pub const DATA_PROXIES: Check = check(
+    DATA_PLANE,
+    "data plane proxies are ready",
+    "l5d-data-plane-ready",
+    Fatal,
+    text("kubectl -n NAMESPACE describe pod NAME"),
+)
+.retried();
+pub const UNMESHED: Check =
+    check(DATA_PLANE, "pods that ask for a proxy have one", "l5d-data-plane-injected", Warning, RESTART);
 
 pub const PROFILES: Check =
     check(WEBHOOKS, "sp-validator webhook has valid cert", "l5d-sp-validator-webhook-cert-valid", Fatal, UPGRADE);
@@ -301,7 +310,8 @@ pub const POLICIES_SOON: Check = check(
 
 pub const DATA_VERSION: Check =
     check(DATA_PLANE, "data plane and cli versions match", "l5d-data-plane-cli-version", Warning, RESTART);
-const ANNOTATE: &str = "write it as an annotation: as a label it has no effect";
+const ANNOTATE: Remedy =
+    text("kubectl -n NAMESPACE edit KIND/NAME, and write it as an annotation: as a label it has no effect");
 pub const POD_LABELS: Check =
     check(DATA_PLANE, "data plane pod labels are configured correctly", "l5d-data-plane-pod-labels", Warning, ANNOTATE);
 pub const SERVICE_LABELS: Check = check(
@@ -316,14 +326,16 @@ pub const SERVICE_ANNOTATIONS: Check = check(
     "data plane service annotations are configured correctly",
     "l5d-data-plane-services-annotations",
     Warning,
-    "write it as a label: as an annotation it has no effect",
+    text("kubectl -n NAMESPACE annotate service NAME KEY- && kubectl -n NAMESPACE label service NAME KEY=VALUE"),
 );
 pub const OPAQUE_PORTS: Check = check(
     DATA_PLANE,
     "opaque ports are properly annotated",
     "linkerd-opaque-ports-definition",
     Warning,
-    "give the Service and the template of its pods the same annotation config.linkerd.io/opaque-ports, or their namespace, and restart the pods",
+    text(
+        "give the Service and the template of its pods the same annotation config.linkerd.io/opaque-ports, or their namespace, and restart the pods",
+    ),
 );
 
 pub const PROBES: Check = check(
@@ -331,8 +343,10 @@ pub const PROBES: Check = check(
     "HTTP probes of pods are let in",
     "l5d-data-plane-probes",
     Warning,
-    "give the probes a route of their own and an AuthorizationPolicy of it: with its first route a Server lets in none by itself \
+    text(
+        "give the probes a route of their own and an AuthorizationPolicy of it: with its first route a Server lets in none by itself \
      (docs/authorization.md)",
+    ),
 );
 
 pub const SEVERAL: Check = check(
@@ -340,7 +354,7 @@ pub const SEVERAL: Check = check(
     "multiple replicas of control plane pods",
     "l5d-control-plane-replicas",
     Warning,
-    "weft upgrade --set controllerReplicas=3 | kubectl apply -f -",
+    set("--set controllerReplicas=3"),
 )
 .retried();
 pub const EXTENSIONS: Check = check(
@@ -348,7 +362,7 @@ pub const EXTENSIONS: Check = check(
     "namespace configuration for extensions",
     "l5d-extension-namespaces",
     Warning,
-    "take the label linkerd.io/extension from all but one of the namespaces",
+    text("kubectl label namespace NAME linkerd.io/extension-, of all but one of the namespaces"),
 );
 
 /// Those of a mesh on one machine, which `weft-local` asks.
@@ -356,54 +370,59 @@ pub mod local {
     use super::{
         Check,
         Severity::{Error, Fatal, Warning},
-        check,
+        check, text,
     };
 
     const MESH: &str = "local-mesh";
 
-    pub const ANSWERS: Check = check(MESH, "the mesh answers", "local-answers", Fatal, "weft up -f DIR");
+    pub const ANSWERS: Check = check(MESH, "the mesh answers", "local-answers", Fatal, text("weft up -f DIR"));
     pub const SAME_VERSION: Check = check(
         MESH,
         "mesh and cli versions match",
         "local-version",
         Warning,
-        "weft down && weft up -f DIR, or use the weft of the mesh's version",
+        text("weft down && weft up -f DIR, or use the weft of the mesh's version"),
     );
-    pub const CONTROL_PLANE: Check =
-        check(MESH, "the control plane is ready", "local-control-plane", Fatal, "weft logs linkerd/control-plane")
-            .retried();
+    pub const CONTROL_PLANE: Check = check(
+        MESH,
+        "the control plane is ready",
+        "local-control-plane",
+        Fatal,
+        text("weft logs linkerd/control-plane"),
+    )
+    .retried();
     pub const ROOT_SOON: Check = check(
         MESH,
         "the root certificate is valid for at least 60 days",
         "local-root",
         Warning,
-        "weft down, remove the folder ca of the state folder, weft up -f DIR: everybody gets a new certificate",
+        text("weft down, remove the folder ca of the state folder, weft up -f DIR: everybody gets a new certificate"),
     );
     pub const ISSUER_NOW: Check = check(
         MESH,
         "the issuer's certificate is within its validity period",
         "local-issuer",
         Error,
-        "weft logs linkerd/control-plane says why it was not renewed",
+        text("weft logs linkerd/control-plane says why it was not renewed"),
     );
     pub const MANIFESTS: Check = check(
         MESH,
         "all manifests are carried out",
         "local-manifests",
         Error,
-        "correct the manifests: changes on disk are applied",
+        text("correct the manifests: changes on disk are applied"),
     );
     pub const PUBLISHED: Check = check(
         MESH,
         "published ports are open",
         "local-published",
         Error,
-        "weft down && weft up --publish another port",
+        text("weft down && weft up --publish another port"),
     );
     pub const NAMESPACE: Check =
-        check(MESH, "data plane namespace exists", "local-namespace", Fatal, "name another by --namespace");
+        check(MESH, "data plane namespace exists", "local-namespace", Fatal, text("name another by --namespace"));
     pub const PODS: Check =
-        check(MESH, "the pods are ready", "local-pods", Error, "weft logs NAMESPACE/NAME").retried();
+        check(MESH, "the pods are ready", "local-pods", Error, text("weft logs NAMESPACE/NAME")).retried();
 }
 
 /// All of [`local`], in the order in which they are shown.
