@@ -49,6 +49,10 @@ pub(crate) enum News {
     Kept {
         why: String,
     },
+    /// There is none, or the present one has ended: nobody gets a certificate.
+    Invalid {
+        why: String,
+    },
     /// Somebody should see to a successor; told again now and then.
     Due {
         issuer_left: Duration,
@@ -181,10 +185,17 @@ pub(crate) fn renew<T: Fn(News) + Send>(
                 }
                 Err(error) => {
                     failures.inc();
-                    if told.as_ref() != Some(&error) {
-                        tracing::error!(%error, "certificate authority not renewed; the present one stays");
-                        tell(News::Kept { why: error.clone() });
-                        told = Some(error);
+                    let has_ended = now >= authority.ca().status().issuer_not_after;
+                    let news = (has_ended, error);
+                    if told.as_ref() != Some(&news) {
+                        let (has_ended, why) = news.clone();
+                        tracing::error!(
+                            error = why,
+                            has_ended,
+                            "certificate authority not renewed; the present one stays"
+                        );
+                        tell(if has_ended { News::Invalid { why } } else { News::Kept { why } });
+                        told = Some(news);
                     }
                 }
             }

@@ -7,7 +7,7 @@ pub use wrong::{Refuses, Wrong};
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, RsaKeySize,
 };
 use std::{
     sync::Arc,
@@ -49,8 +49,16 @@ impl Ca {
         Self::shaped(|params| (params.not_before, params.not_after) = (begin.into(), end.into()))
     }
 
+    /// One whose root has a key of RSA.
+    pub fn below_rsa(bits: RsaKeySize) -> Result<Self> {
+        Self::below(KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, bits)?, |_| {})
+    }
+
     fn shaped(shape: impl Fn(&mut CertificateParams)) -> Result<Self> {
-        let root_key = KeyPair::generate()?;
+        Self::below(KeyPair::generate()?, shape)
+    }
+
+    fn below(root_key: KeyPair, shape: impl Fn(&mut CertificateParams)) -> Result<Self> {
         let mut root_params = authority("root.linkerd.cluster.local");
         shape(&mut root_params);
         let root = root_params.self_signed(&root_key)?;
@@ -78,6 +86,27 @@ impl Ca {
     pub fn issuer_pem(&self) -> (&str, &str) {
         let (certificate, key) = &self.0.issuer_pem;
         (certificate, key)
+    }
+
+    /// The issuer's key as `openssl ecparam -genkey` writes it: SEC 1, with the curve before it and in it.
+    pub fn issuer_sec1(&self) -> Result<String> {
+        const NUMBER: [u8; 5] = [2, 1, 1, 4, 32];
+        /// The name of P-256.
+        const CURVE: [u8; 10] = [6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+        let key = self.0.issuer.key();
+        let pkcs8 = key.serialize_der();
+        let at = pkcs8.windows(NUMBER.len()).position(|bytes| bytes == NUMBER).context("finding the number")?;
+        let number = pkcs8.get(at + NUMBER.len()..at + NUMBER.len() + 32).context("reading the number")?;
+        let mut sec1 = vec![0x30, 0x77];
+        sec1.extend(NUMBER);
+        sec1.extend(number);
+        sec1.extend([0xa0, 10]);
+        sec1.extend(CURVE);
+        sec1.extend([0xa1, 68, 3, 66, 0]);
+        sec1.extend(key.der_bytes());
+        let block =
+            |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", base64(der));
+        Ok(block("EC PARAMETERS", &CURVE) + &block("EC PRIVATE KEY", &sec1))
     }
 
     /// The root in DER.
@@ -124,6 +153,26 @@ impl Ca {
     fn certificate(&self, leaf: Vec<u8>, valid_until: SystemTime) -> Certificate {
         Certificate { leaf: leaf.into(), intermediates: vec![self.0.issuer_der.clone().into()], valid_until }
     }
+}
+
+/// In lines of 64 characters.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for (index, three) in bytes.chunks(3).enumerate() {
+        let number = (0..3).fold(0_usize, |number, at| number << 8 | usize::from(three.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let letter = LETTERS.get(number >> (18 - 6 * at) & 63).copied().map_or('=', char::from);
+            text.push(if at <= three.len() { letter } else { '=' });
+        }
+        if index % 16 == 15 {
+            text.push('\n');
+        }
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
 
 fn authority(name: &str) -> CertificateParams {

@@ -34,7 +34,7 @@ pub enum Refused {
     #[error("the certificate signing request is refused: {0}")]
     NotAllowed(String),
     /// The issuer is out of its time.
-    #[error("the issuer's certificate is not valid now; check the clock, and see weft ps for its expiry")]
+    #[error("the issuer's certificate is not valid now: check the clock, and by `weft check` when it ended")]
     Expired,
     #[error("signing failed: {0}")]
     Failed(String),

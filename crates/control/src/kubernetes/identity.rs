@@ -121,7 +121,7 @@ impl Service {
                     let error = error.to_string();
                     if told.as_ref() != Some(&error) {
                         tracing::error!(error, "there is no issuer yet");
-                        self.news.post(&News::Kept { why: error.clone() });
+                        self.news.post(&News::Invalid { why: error.clone() });
                         told = Some(error);
                     }
                     tokio::time::sleep(RETRY).await;
@@ -153,6 +153,7 @@ impl Board {
         let event = match news {
             News::Renewed => (false, "IssuerUpdated", "Updated identity issuer".to_owned()),
             News::Kept { why } => (true, "IssuerUpdateSkipped", format!("Skipping issuer update: {why}")),
+            News::Invalid { why } => (true, "IssuerValidationFailed", format!("No certificate can be signed: {why}")),
             News::Due { issuer_left, root_left } => {
                 let days = |left: &Duration| left.as_secs() / (24 * 60 * 60);
                 let (issuer, root) = (days(issuer_left), days(root_left));

@@ -582,6 +582,81 @@ async fn the_issuer_follows_its_files_if_proxies_would_take_it() {
     assert_eq!(bundle.pem.matches("BEGIN CERTIFICATE").count(), 2);
 }
 
+/// Nobody changes anything: it ends where it is.
+#[tokio::test]
+async fn an_issuer_that_ends_in_its_place_is_told_of() {
+    let api = FakeApi::start().await.unwrap();
+    tokens(&api);
+    let lab = Lab::start("ends-here", api, identity_mode).await;
+    let invalid = |wanted: &'static str| {
+        move |events: Vec<Value>| {
+            events.iter().any(|e| {
+                let about = &e["involvedObject"];
+                e["reason"] == "IssuerValidationFailed"
+                    && (&about["kind"], &about["name"]) == (&"Deployment".into(), &"linkerd-identity".into())
+                    && e["message"].as_str().unwrap().contains(wanted)
+            })
+        }
+    };
+    // Nothing is mounted, so that nobody can be given anything.
+    event(&lab.api, invalid("No such file")).await;
+    // Long enough to be taken up, however slow the machine is.
+    let mut life = Duration::from_secs(4);
+    loop {
+        let now = SystemTime::now();
+        mount(&lab.dir, &Ca::valid(now - Duration::from_secs(3600), now + life).unwrap(), ["crt.pem", "key.pem"]);
+        while lab.admin("/ready").await.0 != 200 && SystemTime::now() < now + life {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if lab.admin("/ready").await.0 == 200 {
+            break;
+        }
+        life *= 4;
+    }
+    event(&lab.api, invalid("the issuer's certificate is not valid now")).await;
+    let (code, told) = certify(&lab, "web", "web's").await.unwrap_err();
+    assert!(code == Code::Unavailable && told.contains("weft check") && !told.contains("weft ps"), "{told}");
+    assert!(lab.api.all("Event").iter().all(|e| e["reason"] != "IssuerUpdateSkipped"), "nobody tried to change it");
+    // The next one is taken up where it ended.
+    mount(&lab.dir, &Ca::new().unwrap(), ["crt.pem", "key.pem"]);
+    patiently(async { while certify(&lab, "web", "web's").await.is_err() {} }).await;
+}
+
+/// Roots that others have made, and keys as openssl writes them.
+#[tokio::test]
+async fn issuers_below_roots_of_rsa_and_keys_in_either_form_sign() {
+    let api = FakeApi::start().await.unwrap();
+    tokens(&api);
+    let lab = Lab::start("forms", api, identity_mode).await;
+    let mut serials = std::collections::BTreeSet::new();
+    for bits in [None, Some(rcgen::RsaKeySize::_2048), Some(rcgen::RsaKeySize::_4096)] {
+        let ca = match bits {
+            None => Ca::new().unwrap(),
+            Some(bits) => Ca::below_rsa(bits).unwrap(),
+        };
+        for in_sec1 in [false, true] {
+            mount(&lab.dir, &ca, ["crt.pem", "key.pem"]);
+            if in_sec1 {
+                let key = ca.issuer_sec1().unwrap();
+                assert!(key.contains("BEGIN EC PARAMETERS") && key.contains("BEGIN EC PRIVATE KEY"));
+                std::fs::write(issuer(&lab.dir).0.join("key.pem"), key).unwrap();
+            }
+            lab.until("/ready", |status, _| status == 200).await;
+            let signed = patiently(async {
+                loop {
+                    match certify(&lab, "web", "web's").await {
+                        Ok(signed) if takes(&ca, "web", &signed) => break signed,
+                        _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            })
+            .await;
+            assert!(serials.insert(signed.1.leaf.to_vec()));
+        }
+    }
+    assert!(lab.api.all("Event").iter().all(|e| e["reason"] != "IssuerUpdateSkipped"));
+}
+
 #[tokio::test]
 async fn an_issuer_that_ends_soon_is_told_of() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
