@@ -98,9 +98,8 @@ fn destination() -> Vec<Value> {
         rule("batch", &["jobs"], &READ),
         rule("", &["pods", "endpoints", "services", "nodes", "namespaces"], &READ),
         rule("linkerd.io", &["serviceprofiles"], &READ),
-        rule("workload.linkerd.io", &["externalworkloads"], &READ),
         rule("coordination.k8s.io", &["leases"], &["create", "get", "update", "patch"]),
-        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
+        rule("discovery.k8s.io", &["endpointslices"], &READ),
     ]
 }
 
@@ -127,7 +126,6 @@ fn policy() -> Vec<Value> {
         rule(GATEWAY, &ROUTES, &READ),
         statuses("policy.linkerd.io", &["egressnetworks", "httplocalratelimitpolicies", "httproutes"]),
         statuses(GATEWAY, &ROUTES),
-        rule("workload.linkerd.io", &["externalworkloads"], &READ),
         rule("coordination.k8s.io", &["leases"], &["create", "get", "patch"]),
     ]
 }
