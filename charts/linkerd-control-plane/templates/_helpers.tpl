@@ -213,6 +213,9 @@ numbers and truth values is text too. */}}
 - "{{ $name }}.injectCaFrom: the certificate is made here; set {{ $name }}.externalSecret, and make the Secret"
 {{- end }}
 {{- end }}
+{{- if and $webhook.externalSecret (not (or $webhook.injectCaFrom $webhook.injectCaFromSecret $webhook.caBundle)) }}
+- "{{ $name }}.caBundle: nobody says who vouches for the certificate of your Secret; give it, or {{ $name }}.injectCaFrom or {{ $name }}.injectCaFromSecret"
+{{- end }}
 {{- if ne (empty $webhook.crtPEM) (empty $webhook.keyPEM) }}
 - "{{ $name }}.crtPEM: certificate and key go together; give both or none"
 {{- end }}

@@ -151,20 +151,25 @@ spec: { podSelector: {}, port: 80, accessPolicy: everybody }
     eventually("the validator to refuse", || refused().is_some());
     let told = refused().unwrap();
     assert!(told.contains("spec.accessPolicy: \"everybody\" is no policy; use one of deny, "), "{told}");
+    // Anybody can say of anything that it is a control plane's.
+    let labelled =
+        server.replace("namespace: default", "namespace: default, labels: { linkerd.io/control-plane-ns: linkerd }");
+    let told = cluster.apply(&labelled).unwrap_err().to_string();
+    assert!(told.contains("spec.accessPolicy: \"everybody\" is no policy"), "{told}");
 }
 
-/// The webhook does not look at what is a control plane's.
+/// The webhook does not look at what is the control plane's.
 fn what_slips_in_is_named(cluster: &Cluster) {
     let server = "apiVersion: policy.linkerd.io/v1beta3
 kind: Server
-metadata: { name: slipped, namespace: default, labels: { linkerd.io/control-plane-ns: elsewhere } }
+metadata: { name: slipped, namespace: linkerd, labels: { linkerd.io/control-plane-ns: linkerd } }
 spec: { podSelector: {}, port: 80, accessPolicy: everybody }
 ";
     cluster.apply(server).unwrap();
     let check = weft(cluster, &["check", "--expected-version=test"]);
     let told = String::from_utf8(check.stdout).unwrap();
-    assert!(!check.status.success() && told.contains("Server default/slipped: spec.accessPolicy"), "{told}");
-    cluster.ask("delete server slipped").unwrap();
+    assert!(!check.status.success() && told.contains("Server linkerd/slipped: spec.accessPolicy"), "{told}");
+    cluster.ask("--namespace linkerd delete server slipped").unwrap();
 }
 
 const GUARD: &str = "apiVersion: policy.linkerd.io/v1beta3

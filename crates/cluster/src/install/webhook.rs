@@ -134,9 +134,15 @@ fn validator(
     let mut hook = common(webhook, &trust, &values.namespace_selector, meta);
     hook["rules"] = rules;
     if webhook == Webhook::PolicyValidator {
-        // The control plane's own policies come before anybody can validate them.
-        let own = json!({ "key": label::CONTROL_NAMESPACE, "operator": "DoesNotExist" });
-        hook["objectSelector"] = json!({ "matchExpressions": [own] });
+        // The control plane's own policies come before anybody can validate them. Others cannot say that theirs are such.
+        hook["matchConditions"] = json!([{
+            "name": "not-of-the-control-plane",
+            "expression": format!(
+                "!(request.namespace == '{}' && has(object.metadata.labels) && '{}' in object.metadata.labels)",
+                meta.namespace,
+                label::CONTROL_NAMESPACE
+            ),
+        }]);
     }
     objects.push(configuration(webhook, &trust, hook, meta));
     objects

@@ -207,10 +207,15 @@ fn the_control_planes_own_policies_wait_for_no_validator() {
         let hook = hooks.find(|hook| hook["name"] == "linkerd-policy-validator.linkerd.io").unwrap();
         assert_eq!(hook["failurePolicy"], "Fail");
         let label = "linkerd.io/control-plane-ns";
-        let expected = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
-        assert_eq!(hook["objectSelector"], expected);
+        // A label alone, which anybody may write on anything, takes nothing out.
+        assert_eq!(hook["objectSelector"], Value::Null);
+        let expected = format!(
+            "!(request.namespace == 'linkerd' && has(object.metadata.labels) && '{label}' in object.metadata.labels)"
+        );
+        assert_eq!(hook["matchConditions"], json!([{"name": "not-of-the-control-plane", "expression": expected}]));
         for own in of("Server").chain(of("ServerAuthorization")) {
             assert!(own["metadata"]["labels"][label].is_string(), "{}", key(own));
+            assert_eq!(own["metadata"]["namespace"], "linkerd");
         }
     }
 }
@@ -262,7 +267,13 @@ fn no_value_is_accepted_and_forgotten() {
             forgotten.push(format!("{path}: no other value is known to this test"));
             continue;
         };
-        let base = values_or_problem(&[besides(path)]);
+        // One of the two is given where the Secret is somebody else's.
+        let sibling = match path.strip_suffix("Secret") {
+            Some(sibling) if path.ends_with("injectCaFromSecret") => Some(sibling.to_owned()),
+            _ => path.ends_with("injectCaFrom").then(|| format!("{path}Secret")),
+        };
+        let instead = sibling.map_or(json!({}), |sibling| at(&sibling, other.clone()));
+        let base = values_or_problem(&[besides(path), instead]);
         let changed = values_or_problem(&[besides(path), at(path, other)]);
         match (base, changed) {
             (Ok(base), Ok(changed))
