@@ -1,7 +1,7 @@
-# The images of the mesh for those who have a container engine: docker build --target proxy --tag weft/proxy .
-# What goes in is packed by `cargo xtask image`, so the layout is the same as without one. Its result needs no base, which is as
-# distroless as it gets; to have certificates or time zones in it, name a distroless base: --build-arg BASE=…
-ARG BASE=scratch
+# The images of the mesh for those who have a container engine (BuildKit): docker build --target proxy --tag weft/proxy .
+# What goes in is packed by `cargo xtask image`, so the layout is the same as without one: programs with the libraries that they need. The base
+# brings certificates and time zones, no shell and no library; without any, as `cargo xtask image` packs it, it is --build-arg BASE=scratch.
+ARG BASE=gcr.io/distroless/static-debian12:nonroot
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src

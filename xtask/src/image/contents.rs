@@ -195,8 +195,11 @@ mod tests {
     #[test]
     fn the_dockerfile_gives_the_same() {
         let text = fs::read_to_string(crate::root().join("Dockerfile")).unwrap();
+        let base = text.lines().find_map(|line| line.strip_prefix("ARG BASE=")).unwrap();
+        assert!(base.starts_with("gcr.io/distroless/static-debian") && base.contains(':'), "{base}");
         for Content { name, entrypoint, user, .. } in ALL {
             let stage = text.split("\nFROM ").find(|stage| stage.contains(&format!(" AS {name}\n"))).unwrap();
+            assert!(stage.starts_with("${BASE} "), "{stage}");
             let words = entrypoint.join("\", \"");
             let expected =
                 format!("COPY --from=build /rootfs/{name}/ /\nUSER {user}:{user}\nENTRYPOINT [\"{words}\"]\n");

@@ -46,10 +46,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let into = options.into.clone().unwrap_or_else(|| target.join("images"));
     fs::create_dir_all(&into).with_context(|| format!("creating {}", into.display()))?;
     let stripped = into.join("stripped");
-    let prefix = options.registry.as_ref().map(|registry| format!("{registry}/")).unwrap_or_default();
     for content in contents::ALL {
         let image = oci::Image {
-            name: format!("{prefix}weft/{}:{}", content.name, options.tag),
+            name: options.name(content.name),
             entries: content.entries(&built, &stripped, &found)?,
             config: content.config(),
         };
@@ -58,4 +57,55 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         eprintln!("xtask: {} in {} ({} MB)", image.name, file.display(), fs::metadata(&file)?.len() / 1_000_000);
     }
     fs::remove_dir_all(&stripped).context("removing the copies without symbols")
+}
+
+impl Options {
+    /// What an image is pulled by.
+    fn name(&self, image: &str) -> String {
+        let prefix = self.registry.as_ref().map(|registry| format!("{}/", registry.trim_end_matches('/')));
+        format!("{}weft/{image}:{}", prefix.unwrap_or_default(), self.tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn a_registry_stands_in_front_of_every_name() {
+        let names = |words: &[&str]| {
+            let options = Words::parse_from([&["image", "--tag=v1"], words].concat()).options;
+            contents::ALL.iter().map(|content| options.name(content.name)).collect::<Vec<_>>()
+        };
+        for name in ["weft/controller:v1", "weft/proxy:v1", "weft/demo:v1"] {
+            assert!(names(&[]).iter().any(|known| known == name), "{name}");
+        }
+        for registry in ["--registry=registry.example/mesh", "--registry=registry.example/mesh/"] {
+            for (name, plain) in names(&[registry]).into_iter().zip(names(&[])) {
+                assert_eq!(name, format!("registry.example/mesh/{plain}"));
+            }
+        }
+    }
+
+    /// The name is what whoever loads the archive finds in it.
+    #[test]
+    fn an_archive_says_its_name() {
+        let folder = std::env::temp_dir().join(format!("weft-image-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let content = contents::ALL.first().unwrap();
+        let name = "registry.example/mesh/weft/controller:v1";
+        let image = oci::Image { name: name.to_owned(), entries: vec![], config: content.config() };
+        let file = folder.join("image.tar");
+        image.write(&file, oci::Form::Oci).unwrap();
+        let archive = fs::read(&file).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(String::from_utf8_lossy(&archive).contains(&format!("\"{name}\"")));
+    }
 }
