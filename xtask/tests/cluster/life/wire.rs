@@ -5,7 +5,7 @@ use crate::app;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Child,
+    process::{Child, Command},
 };
 use weft_testkit::kubernetes::Cluster;
 
@@ -32,6 +32,9 @@ with open(sys.argv[1], "wb", buffering=0) as out:
             pass
 "#;
 
+/// Whether the file argv[1] holds the bytes argv[2].
+const FIND: &str = "import sys; print(bytes.fromhex(sys.argv[2]) in open(sys.argv[1], 'rb').read())";
+
 impl Capture {
     fn start(cluster: &Cluster, name: &str) -> Self {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.packets"));
@@ -44,8 +47,15 @@ impl Capture {
         Self { file, sniffer }
     }
 
-    fn contains(&self, word: &str) -> bool {
-        String::from_utf8_lossy(&fs::read(&self.file).unwrap()).contains(word)
+    /// The bytes are in hexadecimal digits.
+    fn contains(&self, bytes: &str) -> bool {
+        let mut python = Command::new("python3");
+        let found = python.args(["-c", FIND]).arg(&self.file).arg(bytes).output().unwrap();
+        match String::from_utf8_lossy(&found.stdout).trim() {
+            "True" => true,
+            "False" => false,
+            other => panic!("{other}: {}", String::from_utf8_lossy(&found.stderr)),
+        }
     }
 }
 
@@ -141,11 +151,23 @@ fn has_proxies(cluster: &Cluster, namespace: &str, expected: usize) {
     assert_eq!(names.split(' ').filter(|name| *name == "linkerd-proxy").count(), expected, "{names}");
 }
 
+/// What passes at each hop of the app, and in which bytes, of which whatever else passes has none: kubelets ask for pages and of gRPC
+/// for health alone.
+const READABLE: [(&str, &str); 5] = [
+    // GET /api/vote?choice=
+    ("a request of HTTP/1", "474554202f6170692f766f74653f63686f6963653d"),
+    // "shortcode":"
+    ("its answer, of JSON", "2273686f7274636f6465223a22"),
+    // /emojivoto.v1.EmojiService/ and /emojivoto.v1.VotingService/Vote, as HPACK's code of Huffman has them
+    ("a request of gRPC to emoji", "60b49fa1bb9d275fb857c149fa1b716cee6215"),
+    ("a request of gRPC to voting", "60b49fa1bb9d275fb857e2749aa9b716cee62158e274"),
+    // A jack-o'-lantern, and the number of the field behind it
+    ("an answer of gRPC", "f09f8e8312"),
+];
+
 pub(super) fn speaks_in_the_clear_without_a_mesh_only(cluster: &Cluster) {
-    let capture = Capture::start(cluster, "mesh");
-    cluster.apply(&(app("shop", "") + &bot("shop"))).unwrap();
+    let of_mesh = Capture::start(cluster, "mesh");
     app_is_meshed(cluster);
-    has_proxies(cluster, "shop", 0);
     // Each hop by its two ends: who called, and that it was proven.
     let client = proven("meshed", "default");
     for app in ["web", "emoji", "voting"] {
@@ -160,8 +182,20 @@ pub(super) fn speaks_in_the_clear_without_a_mesh_only(cluster: &Cluster) {
     });
     let in_the_clear = ["direction=\"outbound\"", "tls=\"no_identity\""];
     assert_eq!(sum(&of_proxy(cluster, "meshed", "bot"), "request_total", &in_the_clear), 0.0);
-    // What is seen of the one is not seen of the other.
-    let header = |namespace: &str| format!("host: {}\r\n", host(namespace));
-    eventually("the shop's requests on the wire", || capture.contains(&header("shop")));
-    assert!(!capture.contains(&header("meshed")), "a meshed pod's request in the clear");
+    for (what, bytes) in READABLE {
+        assert!(!of_mesh.contains(bytes), "{what} of a meshed pod in the clear");
+    }
+    drop(of_mesh);
+    // All of it is seen where there is no mesh, with the names that meshed pods' requests have not.
+    let of_shop = Capture::start(cluster, "shop");
+    cluster.apply(&(app("shop", "") + &bot("shop"))).unwrap();
+    has_proxies(cluster, "shop", 0);
+    for (what, bytes) in READABLE {
+        eventually(&format!("{what} of the shop on the wire"), || of_shop.contains(bytes));
+    }
+    let header = |namespace: &str| -> String {
+        format!("host: {}\r\n", host(namespace)).bytes().map(|byte| format!("{byte:02x}")).collect()
+    };
+    eventually("the shop's requests on the wire", || of_shop.contains(&header("shop")));
+    assert!(!of_shop.contains(&header("meshed")), "a meshed pod's request in the clear");
 }
