@@ -3,8 +3,8 @@
 use super::{
     Annotations,
     table::{
-        ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, PROXY_PORTS, TABLE, TRACE_ATTRIBUTE_PREFIX,
-        WAIT_BEFORE_EXIT, is_known,
+        ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, PROXY_PORTS, TABLE,
+        TRACE_ATTRIBUTE_PREFIX, WAIT_BEFORE_EXIT, is_known,
     },
 };
 use crate::{
@@ -81,7 +81,7 @@ pub(super) fn overlay(
         }
         unread(key, On::Own, warnings);
     }
-    for Namespace { name, annotations } in namespace {
+    if let Some(Namespace { name, annotations }) = namespace {
         annotations.keys().for_each(|key| unread(key, On::Namespace(name), warnings));
     }
     let ports = match namespace {

@@ -240,7 +240,8 @@ fn every_annotation_does_what_it_says() {
         // From the namespace it does the same, or, if it is not inherited, nothing, and a warning says so.
         let from_namespace = admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled", *key: value}), &values);
         let from_namespace = shown(&from_namespace);
-        if ["enable-debug-sidecar", "proxy-cpu-ratio-limit", "enable-gateway", "memroy"].iter().any(|o| key.contains(o)) {
+        if ["enable-debug-sidecar", "proxy-cpu-ratio-limit", "enable-gateway", "memroy"].iter().any(|o| key.contains(o))
+        {
             let (warning, rest) = from_namespace.split_once('\n').unwrap();
             assert_eq!(rest, plain, "{key}");
             let _ = writeln!(golden, "{warning}\n");
@@ -419,7 +420,7 @@ fn opaque_ports_are_handed_down() {
     assert_eq!(annotation(&service(ports.clone(), given.clone()), json!({})), "1,db");
     assert_eq!(annotation(&service(json!([{"port": 80}]), json!({})), json!({})), Value::Null);
     // A Service without any annotation gets its map.
-    assert_eq!(annotation(&service(ports, Value::Null), json!({})), "25,80");
+    assert_eq!(annotation(&service(ports.clone(), Value::Null), json!({})), "25,80");
     // What says nothing is refused where it stands, as it is on pods.
     let wrong = json!({"config.linkerd.io/opaque-ports": "many ports"});
     let field = |outcome: Result<Outcome, Vec<Refusal>>| outcome.unwrap_err()[0].field.clone();

@@ -216,11 +216,11 @@ async fn who_asked_and_gets_none_is_told_why_and_a_trial_leaves_nothing() {
     let service = admitted(&review(&lab, &request).await, &request);
     assert_eq!(service["metadata"]["annotations"]["config.linkerd.io/opaque-ports"], "3306");
     let mut wrong = request.clone();
-    wrong["object"]["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "many"});
+    wrong["object"]["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "many ports"});
     let response = review(&lab, &wrong).await;
     assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(400)));
     let message = response["status"]["message"].as_str().unwrap();
-    assert!(message.starts_with("metadata.annotations[config.linkerd.io/opaque-ports]: \"many\": "), "{message}");
+    assert!(message.starts_with("metadata.annotations[config.linkerd.io/opaque-ports]: \"many ports\": "), "{message}");
     request["operation"] = json!("DELETE");
     assert_eq!(review(&lab, &request).await, json!({"uid": request["uid"], "allowed": true}));
 }

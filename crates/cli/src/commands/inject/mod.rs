@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::{fmt::Write, io::Write as _, path::Path, process::ExitCode};
 use weft_cluster::{
     download::{download, is_url},
-    inject::{Annotations, Change, Changed, Format, Mesh, change, injected, uninjected},
+    inject::{Change, Changed, Format, Mesh, change, injected, uninjected},
     install::{Author, Source, of_proxies},
     manifest::{self, Text},
     values::{Values, carried},
@@ -76,7 +76,8 @@ async fn known(folder: &Folder, args: &Inject) -> anyhow::Result<Known> {
     for file in &args.values {
         layers.push(Values::layer(&read(file)?).map_err(|problems| anyhow!("{}: {problems}", file.display()))?);
     }
-    let values = Values::from_layers(layers).map_err(|problems| anyhow!("the values of the installation: {problems}"))?;
+    let values =
+        Values::from_layers(layers).map_err(|problems| anyhow!("the values of the installation: {problems}"))?;
     if let Some(file) = &args.identity_trust_anchors_file {
         let pem = read(file)?;
         if !pem.contains("-----BEGIN CERTIFICATE-----") {

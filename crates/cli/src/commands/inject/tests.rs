@@ -3,6 +3,7 @@
 use super::*;
 use crate::args::{Args, Command};
 use clap::Parser;
+use weft_cluster::inject::Annotations;
 
 fn parsed(words: &[&str]) -> Inject {
     match Args::parse_from(["weft", "inject", "-"].iter().chain(words)).command {
