@@ -96,14 +96,18 @@ pub const NO_MESH: Check = check(
     "no control plane is installed already",
     "pre-mesh",
     Error,
-    text("weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's"),
+    text(
+        "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's",
+    ),
 );
 pub const FREE: Check = check(
     PRE,
     "control plane namespace does not already exist",
     "pre-ns",
     Error,
-    text("name another by --linkerd-namespace; or, if the namespace is meant for the mesh, go on: weft install leaves what is in it"),
+    text(
+        "name another by --linkerd-namespace; or, if the namespace is meant for the mesh, go on: weft install leaves what is in it",
+    ),
 );
 const PRE: &str = "pre-kubernetes-setup";
 const RIGHTS: Remedy = text("use an account that may, such as a cluster's administrator: kubectl auth can-i --list");

@@ -123,14 +123,14 @@ async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not
         lines.map(|line| (line.check, line.error.is_none())).collect::<Vec<_>>()
     };
     assert_eq!(lines().await, [(&table::NO_MESH, false)], "of the namespace nothing is asked");
-    assert!(table::NO_MESH.remedy.contains("weft upgrade | kubectl apply -f -"));
+    assert!(table::NO_MESH.remedy.documented().0.contains("weft upgrade | kubectl apply -f -"));
     // Linkerd's is one too, wherever it is.
     api.delete("ConfigMap", "linkerd", "linkerd-config");
     api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "mesh"}}));
     assert_eq!(lines().await, [(&table::NO_MESH, false)]);
     api.delete("ConfigMap", "mesh", "linkerd-config");
     assert_eq!(lines().await, [(&table::NO_MESH, true), (&table::FREE, false)]);
-    let all = ALL.iter().chain(LOCAL).map(|check| check.remedy);
+    let all = ALL.iter().chain(LOCAL).map(|check| check.remedy.documented().0);
     assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
 
