@@ -99,9 +99,9 @@ async fn before_the_head_it_is_a_504_and_the_connection_goes_on() {
 async fn behind_the_head_the_response_is_seen_to_be_incomplete() {
     let mesh = Mesh::start().await;
     let cases = [
-        ("REQUEST_TIMEOUT", Timeouts { request: Some(3 * SHORT), ..Timeouts::default() }),
-        ("RESPONSE_TIMEOUT", Timeouts { response: Some(3 * SHORT), ..Timeouts::default() }),
-        ("IDLE_TIMEOUT", Timeouts { idle: Some(3 * SHORT), ..Timeouts::default() }),
+        ("REQUEST_TIMEOUT", Timeouts { request: Some(10 * SHORT), ..Timeouts::default() }),
+        ("RESPONSE_TIMEOUT", Timeouts { response: Some(10 * SHORT), ..Timeouts::default() }),
+        ("IDLE_TIMEOUT", Timeouts { idle: Some(10 * SHORT), ..Timeouts::default() }),
     ];
     for (code, timeouts) in cases {
         let mut calls = vec![];
@@ -206,7 +206,7 @@ async fn the_application_sets_an_attempts_time_where_it_may() {
         ask(&mesh, &service, |rule| {
             rule.allow_l5d_headers = allowed;
             // Whom it is not allowed waits for this.
-            rule.timeouts.request = Some(if allowed { LONG } else { 3 * SHORT });
+            rule.timeouts.request = Some(if allowed { LONG } else { 10 * SHORT });
         });
         let mut client = http1::Client::over(mesh.connect(&service).await);
         let begun = Instant::now();

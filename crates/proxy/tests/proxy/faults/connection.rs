@@ -26,7 +26,7 @@ use weft_testkit::{
 use weft_transport::tls::{Key, Store};
 use weft_wire::transport_header::{PREFACE, TransportHeader};
 
-const QUICK: super::Env = &[("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "200ms")];
+const QUICK: super::Env = &[("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "2s")];
 
 pub(super) fn faults() -> Vec<Fault> {
     let slow = |name, inject| fault(name, Code::DetectTimeout, Inbound, Sees::End, inject).app(QUICK);
