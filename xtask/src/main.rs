@@ -12,6 +12,7 @@ mod foreign;
 mod fuzz;
 mod go;
 mod image;
+mod links;
 mod soak;
 mod test;
 mod tidy;

@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: what must hold of the tree and the compiler does not check.
 
-use crate::{cargo, root};
+use crate::{cargo, links, root};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::{
@@ -64,6 +64,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     described(&members, &mut faults)?;
     guarded(&mut faults)?;
     held(&mut faults)?;
+    links::resolve(&mut faults)?;
     for fault in &faults {
         eprintln!("tidy: {fault}");
     }
@@ -308,9 +309,14 @@ fn attributes(text: &str, test: &str) -> Option<String> {
 
 /// Every Rust file that git knows or would add.
 fn sources(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    files(root, "*.rs")
+}
+
+/// Every file like this that git knows or would add.
+pub(crate) fn files(root: &Path, like: &str) -> anyhow::Result<Vec<PathBuf>> {
     let output = std::process::Command::new("git")
         .current_dir(root)
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", like])
         .output()
         .context("asking git for the files")?;
     let names = String::from_utf8(output.stdout)?;

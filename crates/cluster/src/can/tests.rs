@@ -378,13 +378,6 @@ fn mistakes_in_cases_are_told_with_their_lines() {
 }
 
 #[test]
-fn the_example_of_the_page_is_read() {
-    let page = include_str!("../../../../docs/authorization.md");
-    let example = page.split("```yml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    assert_eq!(Cases::read(Path::new("cases.yaml"), example, "default").unwrap().cases.len(), 2);
-}
-
-#[test]
 fn answers_are_shown() {
     let index = of_text(SHOP);
     let shown =

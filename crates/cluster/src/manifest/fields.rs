@@ -367,7 +367,7 @@ pub(super) fn walk(node: &Node, table: Table, at: &Path, found: &mut Vec<Finding
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{policy, service_profile};
     use k8s_openapi::{
@@ -402,10 +402,15 @@ mod tests {
         }
     }
 
-    fn compare<'de, T: Deserialize<'de>>(table: Table) {
+    pub(in super::super) fn fields_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
         let mut fields = vec![];
         let _ = T::deserialize(FieldsOf(&mut fields));
         assert!(!fields.is_empty());
+        fields
+    }
+
+    fn compare<'de, T: Deserialize<'de>>(table: Table) {
+        let fields = fields_of::<T>();
         let undecided: Vec<_> = fields.iter().filter(|f| !table.iter().any(|(name, _)| name == *f)).collect();
         assert!(undecided.is_empty(), "{}: undecided {undecided:?}", std::any::type_name::<T>());
         let invented: Vec<_> = table.iter().filter(|(name, _)| !fields.contains(name)).map(|(n, _)| n).collect();

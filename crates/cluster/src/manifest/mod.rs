@@ -278,4 +278,6 @@ impl From<files::Unread> for Problem {
 }
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;

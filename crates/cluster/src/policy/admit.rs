@@ -51,8 +51,11 @@ fn of(kind: Kind, object: Value) -> Review {
         Ok(object) => object,
         Err(mistakes) => return Review { mistakes, warnings: vec![] },
     };
-    let Some(Ok(checked)) = route::checked(&object) else { return Review::default() };
-    let (mistakes, in_vain): (Vec<_>, Vec<_>) = said_in_vain(&object).into_iter().partition(client::is_of_terms);
+    let in_vain = said_in_vain(&object);
+    let Some(Ok(checked)) = route::checked(&object) else {
+        return Review { mistakes: vec![], warnings: in_vain.iter().map(ToString::to_string).collect() };
+    };
+    let (mistakes, in_vain): (Vec<_>, Vec<_>) = in_vain.into_iter().partition(client::is_of_terms);
     let mut warnings: Vec<String> = checked.notes.iter().map(ToString::to_string).collect();
     warnings.extend(in_vain.iter().map(ToString::to_string));
     let parents = checked.route.parents.iter().enumerate();
@@ -126,6 +129,16 @@ mod tests {
         let filtered =
             json!({"parentRefs": [service], "rules": [{"backendRefs": [{"name": "a", "port": 1, "filters": []}]}]});
         assert_eq!(reviewed(GATEWAY_API, "TLSRoute", filtered).0, ["spec.rules[0].backendRefs[0].filters"]);
+    }
+
+    #[test]
+    fn an_annotation_of_an_egress_network_that_is_in_vain_is_told() {
+        let object = json!({"kind": "EgressNetwork", "spec": {"trafficPolicy": "Deny"},
+            "metadata": {"name": "a", "annotations": {"timeout.linkerd.io/request": "soon"}}});
+        let of = json!({"group": GROUP, "version": "v1alpha1", "kind": "EgressNetwork"});
+        let Review { mistakes, warnings } = review(&json!({"kind": of, "namespace": "ns", "object": object}));
+        assert!(mistakes.is_empty() && warnings.len() == 1, "{mistakes:?} {warnings:?}");
+        assert!(warnings[0].starts_with("metadata.annotations[timeout.linkerd.io/request]: \"soon\" cannot be read"));
     }
 
     /// Where it would have an effect.

@@ -321,6 +321,17 @@ mod tests {
     }
 
     #[test]
+    fn every_annotation_stands_in_the_page() {
+        let page = include_str!("../../../../docs/reference/kinds/service.md");
+        let all = OF_TERMS.iter().chain(&OF_ACCRUAL).chain(&OF_LOAD);
+        let missing: Vec<_> = all.filter(|key| !page.contains(&format!("| `{key}` |"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        let first = page.split("## ").find(|part| part.starts_with("Circuit breaking")).unwrap();
+        let named: Vec<_> = first.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+        assert_eq!(named[..OF_ACCRUAL.len()], OF_ACCRUAL, "the first nine are of EgressNetworks too");
+    }
+
+    #[test]
     fn retries_are_asked_for_by_any_of_their_annotations() {
         let http = |pairs: &[(&str, &str)]| terms(&said(pairs)).http;
         let retry = |max_retries, on: Vec<_>, timeout| {

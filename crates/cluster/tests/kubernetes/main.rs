@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod documented;
 mod documents;
 mod inject;
 mod install;
-mod policies;
 mod samples;
 mod traffic;
 mod upgrade;

@@ -64,6 +64,16 @@ fn entry(parent: Value, conditions: Value) -> Value {
 }
 
 #[test]
+fn every_reason_stands_in_the_page() {
+    let page = include_str!("../../../../../docs/reference/kinds/README.md");
+    for reason in
+        [ACCEPTED, RESOLVED, CONFLICTED, NOT_FOUND, NO_BACKEND, NO_PARENT, NO_TARGET, ALREADY_THERE, UNSUPPORTED]
+    {
+        assert!(page.contains(&format!("| `{reason}` |")), "{reason}");
+    }
+}
+
+#[test]
 fn a_route_is_accepted_while_its_server_is_there() {
     for kind in [Kind::MeshHttpRoute, Kind::HttpRoute] {
         let route = |status: Value| apply(kind, written(kind, json!({"parentRefs": [parent("s")]}), status));
