@@ -123,6 +123,7 @@ fn material() -> Material {
         anchors_pem: String::new(),
         anchors_sha256: variable::stand_in("anchors"),
         issuer: Pair::default(),
+        issuer_since: None,
         proxy_injector: pair(Webhook::ProxyInjector),
         proxy_injector_before: before(Webhook::ProxyInjector),
         profile_validator: pair(Webhook::ProfileValidator),

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 pub const CONFIG: &str = "linkerd-config";
 /// The Secret with the issuer's certificate and key.
 pub const ISSUER: &str = "linkerd-identity-issuer";
+/// Of the issuer's Secret: since when this one signs, where it has replaced another.
+pub(super) const ISSUER_SINCE: &str = "weft/issuer-since";
 pub(super) const OVERRIDES: &str = "linkerd-config-overrides";
 /// The key that tells our installations from Linkerd's.
 pub(super) const VERSION: &str = "weft-version";
@@ -40,10 +42,14 @@ pub(super) fn all(installation: &Installation<'_>, meta: &Meta<'_>) -> Vec<Value
         }));
     }
     if &*values.identity.issuer.scheme == "linkerd.io/tls" {
+        let mut metadata = meta.named(ISSUER, Some("identity"));
+        if let Some(since) = material.issuer_since {
+            metadata["annotations"][ISSUER_SINCE] = json!(since.to_string());
+        }
         objects.push(json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": meta.named(ISSUER, Some("identity")),
+            "metadata": metadata,
             "type": "Opaque",
             "stringData": {
                 "crt.pem": values.identity.issuer.tls.crt_pem.or(&material.issuer.certificate),

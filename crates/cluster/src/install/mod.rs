@@ -41,6 +41,7 @@ pub use unheeded::unheeded;
 pub use webhook::Webhook;
 
 use crate::{values::Values, yaml};
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// The ServiceAccounts of the three Deployments, which bear the same names.
@@ -57,6 +58,8 @@ pub struct Material {
     pub anchors_sha256: String,
     /// Not rendered if the scheme of the issuer says that somebody else brings it.
     pub issuer: Pair,
+    /// Since when it signs, where it has replaced another one.
+    pub issuer_since: Option<Timestamp>,
     /// The webhooks', each for the name of its Service; not rendered with `externalSecret`.
     pub proxy_injector: Pair,
     /// The certificate that the injector presents until it has read the new one, if that is another: the API server trusts both.

@@ -6,13 +6,17 @@
 use super::{CONFIG, ISSUER, Pair, Webhook, config};
 use crate::{
     inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
-    kubernetes::{Cluster, Error},
+    kubernetes::{Cluster, Error, Resource},
     manifest,
     values::{Values, remove},
 };
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+use weft_model::duration::parse_go;
+
+const SECRET: Resource = Resource::new("", "v1", "Secret", "secrets");
 
 /// Where it is read.
 #[derive(Clone, Copy)]
@@ -33,6 +37,8 @@ pub enum Author {
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub by: Author,
+    /// Of weft that installed it; `None` if that was another.
+    pub version: Option<String>,
     /// All values that were given, without those that are certificates of identity: these are below.
     pub given: Value,
     /// `proxyInit.kubeAPIServerPorts`, for who cannot ask the cluster.
@@ -42,6 +48,10 @@ pub struct Stored {
     pub anchors_pem: String,
     /// `None` where the Secret is missing.
     pub issuer: Option<Pair>,
+    /// Since when it signs, where weft has replaced another by it.
+    pub issuer_since: Option<Timestamp>,
+    /// How long what it signs is valid, with what is allowed for clocks.
+    pub leaf: Duration,
     pub proxy_injector: Option<Pair>,
     pub profile_validator: Option<Pair>,
     pub policy_validator: Option<Pair>,
@@ -110,13 +120,14 @@ pub struct OfProxies {
 /// # Errors
 /// There is no control plane, or nobody whom it trusts.
 pub async fn of_proxies(source: Source<'_>, namespace: &str) -> Result<OfProxies, NotStored> {
-    let Config { by, values } = config(source, namespace).await?;
+    let Config { by, version: _, values } = config(source, namespace).await?;
     Ok(OfProxies { by, values, anchors_pem: anchors(source, namespace).await? })
 }
 
 /// What the ConfigMap of a control plane says.
 struct Config {
     by: Author,
+    version: Option<String>,
     values: Value,
 }
 
@@ -125,7 +136,8 @@ async fn config(source: Source<'_>, namespace: &str) -> Result<Config, NotStored
     let config = config.ok_or_else(|| NotStored::Nothing(namespace.to_owned()))?;
     let values = layer(config.get("values").map_or("", String::as_str))
         .map_err(|reason| invalid(namespace, &format!("the key `values` of the ConfigMap {CONFIG}"), reason))?;
-    Ok(Config { by: if config.contains_key(config::VERSION) { Author::Weft } else { Author::Linkerd }, values })
+    let version = config.get(config::VERSION).cloned();
+    Ok(Config { by: if version.is_some() { Author::Weft } else { Author::Linkerd }, version, values })
 }
 
 async fn anchors(source: Source<'_>, namespace: &str) -> Result<String, NotStored> {
@@ -145,7 +157,7 @@ fn invalid(namespace: &str, object: &str, reason: String) -> NotStored {
 /// # Errors
 /// There is no control plane, or not enough of one.
 pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotStored> {
-    let Config { by, values } = config(source, namespace).await?;
+    let Config { by, version, values } = config(source, namespace).await?;
     let overrides = source.secret(namespace, config::OVERRIDES).await?;
     let overrides = overrides.as_ref().and_then(|secret| secret.get(config::OVERRIDES));
     let overrides = overrides.ok_or_else(|| NotStored::NoOverrides(namespace.to_owned()))?;
@@ -156,17 +168,23 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         remove(&mut given, path);
     }
     let anchors_pem = anchors(source, namespace).await?;
+    let since = source.annotation(namespace, ISSUER, config::ISSUER_SINCE).await?;
+    let of = format!("the annotation {} of the Secret {ISSUER}", config::ISSUER_SINCE);
+    let issuer_since = since.map(|text| text.parse::<Timestamp>()).transpose();
     let mut bundles = vec![];
     for webhook in Webhook::ALL {
         bundles.push((webhook, source.bundle(webhook).await?));
     }
     Ok(Stored {
         by,
+        version,
         given,
         api_server_ports: values["proxyInit"]["kubeAPIServerPorts"].as_str().map(str::to_owned),
         trust_domain: trust_domain(&values),
         anchors_pem,
         issuer: source.pair(namespace, ISSUER).await?,
+        issuer_since: issuer_since.map_err(|e| invalid(namespace, &of, e.to_string()))?,
+        leaf: leaf(&values),
         proxy_injector: source.pair(namespace, Webhook::ProxyInjector.secret()).await?,
         profile_validator: source.pair(namespace, Webhook::ProfileValidator.secret()).await?,
         policy_validator: source.pair(namespace, Webhook::PolicyValidator.secret()).await?,
@@ -189,6 +207,17 @@ pub fn trust_domain(values: &Value) -> String {
     let given = ["identityTrustDomain", "clusterDomain"].iter().filter_map(|name| values[*name].as_str());
     let domain = given.into_iter().find(|domain| !domain.is_empty());
     domain.map_or_else(|| Values::default().trust_domain().to_owned(), str::to_owned)
+}
+
+/// By values that are in force, which say each or mean the default.
+fn leaf(values: &Value) -> Duration {
+    let defaults = Values::default().identity.issuer;
+    let of = |name: &str, default: &str| {
+        let given = values["identity"]["issuer"][name].as_str().and_then(parse_go);
+        given.or_else(|| parse_go(default)).unwrap_or_default()
+    };
+    let lifetime = of("issuanceLifetime", &defaults.issuance_lifetime);
+    lifetime.saturating_add(of("clockSkewAllowance", &defaults.clock_skew_allowance))
 }
 
 impl Source<'_> {
@@ -228,6 +257,18 @@ impl Source<'_> {
         let bundle = found.map(|object| object["webhooks"][0]["clientConfig"]["caBundle"].clone()).unwrap_or_default();
         let bytes = serde_json::from_value::<ByteString>(bundle).map(|bytes| bytes.0).unwrap_or_default();
         Ok(text(&bytes).unwrap_or_default())
+    }
+
+    async fn annotation(self, namespace: &str, secret: &str, key: &str) -> Result<Option<String>, NotStored> {
+        let read;
+        let object = match self {
+            Self::Cluster(cluster) => {
+                read = cluster.object(SECRET, Some(namespace), secret).await?;
+                read.as_ref()
+            }
+            Self::Manifests(objects) => named(objects, "Secret", namespace, secret),
+        };
+        Ok(object.and_then(|object| object["metadata"]["annotations"][key].as_str()).map(str::to_owned))
     }
 
     /// A certificate and its key, under either pair of names.

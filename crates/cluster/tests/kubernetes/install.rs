@@ -21,6 +21,7 @@ fn material() -> Material {
         anchors_pem: "anchors\n".to_owned(),
         anchors_sha256: "5a5a".to_owned(),
         issuer: pair("issuer"),
+        issuer_since: None,
         proxy_injector: pair("injector"),
         proxy_injector_before: String::new(),
         profile_validator: pair("profiles"),

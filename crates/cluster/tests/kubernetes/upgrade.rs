@@ -1,6 +1,7 @@
 //! What is read of an installation that exists, ours or Linkerd's, and what of it holds on.
 
 use serde_json::{Value, json};
+use std::time::Duration;
 use weft_cluster::{
     install::{Author, By, Installation, Material, NotStored, Pair, Source, control_plane, objects, stored, text},
     k8s::ByteString,
@@ -23,7 +24,7 @@ fn without(objects: &[Value], name: &str) -> Vec<Value> {
 async fn an_installation_of_linkerds_is_carried_on_with_what_weft_can_be_given() {
     let objects = linkerds();
     let stored = stored(Source::Manifests(&objects), "linkerd").await.unwrap();
-    assert_eq!(stored.by, Author::Linkerd);
+    assert_eq!((stored.by, stored.version, stored.issuer_since), (Author::Linkerd, None, None));
     // What has been replaced since holds, not what was given once.
     assert_eq!(stored.anchors_pem, "anchors that have been replaced\n");
     assert_eq!(stored.issuer.unwrap().certificate, "issuer that has been renewed\n");
@@ -44,6 +45,7 @@ async fn what_an_installation_of_ours_stores_is_read_again() {
     let material = Material {
         anchors_pem: "anchors\n".to_owned(),
         issuer: pair("issuer"),
+        issuer_since: Some("2026-11-26T08:00:00Z".parse().unwrap()),
         proxy_injector: pair("injector"),
         ..Material::default()
     };
@@ -59,7 +61,9 @@ async fn what_an_installation_of_ours_stores_is_read_again() {
     });
     let saved = objects(&text(&rendered)).unwrap();
     let stored = stored(Source::Manifests(&saved), "mesh").await.unwrap();
-    assert_eq!(stored.by, Author::Weft);
+    assert_eq!((stored.by, stored.version.as_deref()), (Author::Weft, Some("v1")));
+    assert_eq!(stored.issuer_since, material.issuer_since);
+    assert_eq!(stored.leaf, Duration::from_secs(60 * 60 + 20), "what is in force, with 20 s for clocks");
     // The version is another one from now on, and certificates are what the objects hold.
     assert_eq!(
         stored.given,
@@ -84,6 +88,11 @@ async fn what_is_missing_or_broken_is_named() {
     );
     let helms = without(&all, "linkerd-config-overrides");
     assert!(told(&helms, "linkerd").await.contains("no Secret linkerd-config-overrides"));
+    let mut undated = all.clone();
+    let issuer = undated.iter_mut().find(|object| object["metadata"]["name"] == "linkerd-identity-issuer").unwrap();
+    issuer["metadata"]["annotations"] = json!({"weft/issuer-since": "yesterday"});
+    let said = told(&undated, "linkerd").await;
+    assert!(said.contains("the annotation weft/issuer-since of the Secret linkerd-identity-issuer"), "{said}");
     let rootless = without(&all, "linkerd-identity-trust-roots");
     assert!(
         told(&rootless, "linkerd")

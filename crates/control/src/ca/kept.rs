@@ -5,15 +5,22 @@
 use super::{
     Error,
     material::{DAY, anchors_sha256, tried, webhook_pair},
-    mounted::earliest,
+    mounted::{begin, earliest},
 };
-use std::time::{Duration, SystemTime};
+use jiff::{Timestamp, Unit};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 use weft_cluster::{
     install::{Material, Pair, Stored, Trusting, Webhook},
     values::Values,
 };
 use weft_transport::tls::Serving;
+use x509_parser::pem::Pem;
 
+/// By then the kubelet has handed another issuer to the identity process, which signs by the one before until then.
+const HANDED_OVER: Duration = Duration::from_secs(2 * 60);
 /// A webhook's certificate is kept while it is valid for longer.
 const KEPT: Duration = Duration::from_secs(60 * DAY.as_secs());
 /// Certificates of a webhook that are believed besides the present one: there are two where upgrades follow each other.
@@ -50,10 +57,13 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
     let (proxy_injector, proxy_injector_before) = of(Webhook::ProxyInjector, &stored.proxy_injector)?;
     let (profile_validator, profile_validator_before) = of(Webhook::ProfileValidator, &stored.profile_validator)?;
     let (policy_validator, policy_validator_before) = of(Webhook::PolicyValidator, &stored.policy_validator)?;
+    let is_same = stored.issuer.as_ref() == Some(&issuer);
+    let issuer_since = if is_same { stored.issuer_since } else { Timestamp::try_from(now).ok() };
     Ok(Material {
         anchors_sha256: anchors_sha256(&anchors_pem),
         anchors_pem,
         issuer,
+        issuer_since,
         proxy_injector,
         proxy_injector_before,
         profile_validator,
@@ -96,8 +106,34 @@ fn certificates(pem: &str) -> impl Iterator<Item = String> {
     pem.split_inclusive(END).map(str::trim).filter(|one| one.ends_with(END)).map(|one| format!("{one}\n"))
 }
 
+/// Whether an anchor is left out while a certificate of the issuer before the present one may be valid.
+fn still_needed(material: &Material, stored: &Stored, now: SystemTime) -> Result<(), Error> {
+    let kept = anchors(&material.anchors_pem);
+    if anchors(&stored.anchors_pem).is_subset(&kept) {
+        return Ok(());
+    }
+    // Where nobody has noted it, the issuer has not signed for longer than it is valid.
+    let noted = stored.issuer_since.map(SystemTime::from);
+    let Some(since) = noted.or_else(|| begin(&stored.issuer.as_ref()?.certificate)) else { return Ok(()) };
+    let until = since + stored.leaf + HANDED_OVER;
+    if until <= now {
+        return Ok(());
+    }
+    let shown = |time: SystemTime| Timestamp::try_from(time).map(|t| t.round(Unit::Second).unwrap_or(t).to_string());
+    Err(Error::Given(format!(
+        "the trust anchors that are given leave out a present one, and certificates of an issuer below it may be valid until {}: the \
+         present issuer signs since {} only, and whoever has such a certificate would be believed by nobody; wait until then, or --force",
+        shown(until).unwrap_or_default(),
+        shown(since).unwrap_or_default(),
+    )))
+}
+
+fn anchors(pem: &str) -> BTreeSet<Vec<u8>> {
+    Pem::iter_from_buffer(pem.as_bytes()).filter_map(|block| Some(block.ok()?.contents)).collect()
+}
+
 /// Whether nobody is cut off: running proxies believe what the issuer signs from now on, and the anchors from now on vouch for what
-/// the issuer until now has signed. `running` is `None` if it could not be asked.
+/// the issuers until now have signed. `running` is `None` if it could not be asked.
 ///
 /// # Errors
 /// Who would be cut off, and what to do first.
@@ -121,6 +157,7 @@ pub fn believed(
                 .to_owned(),
         ));
     }
+    still_needed(material, stored, now)?;
     let is_same =
         material.anchors_pem.trim() == stored.anchors_pem.trim() && stored.issuer.as_ref() == Some(&material.issuer);
     let Some(running) = running else {
@@ -155,6 +192,8 @@ mod tests {
     use serde_json::{Value, json};
     use weft_cluster::install::Author;
 
+    const SKEW: Duration = Duration::from_secs(20);
+
     fn values(given: Value) -> Values {
         Values::from_layers([given]).unwrap()
     }
@@ -162,11 +201,14 @@ mod tests {
     fn stored(material: &Material) -> Stored {
         Stored {
             by: Author::Weft,
+            version: Some("v1".to_owned()),
             given: json!({}),
             api_server_ports: None,
             trust_domain: "cluster.local".to_owned(),
             anchors_pem: material.anchors_pem.clone(),
             issuer: Some(material.issuer.clone()),
+            issuer_since: material.issuer_since,
+            leaf: DAY + SKEW,
             proxy_injector: Some(material.proxy_injector.clone()),
             profile_validator: Some(material.profile_validator.clone()),
             policy_validator: Some(material.policy_validator.clone()),
@@ -272,8 +314,26 @@ mod tests {
 
         let restarted = [Trusting { anchors_pem: Some(both.clone()), pods: vec!["app/web".to_owned()] }];
         let second = step(&both, Some(&next.issuer), &first, &restarted).unwrap();
-        let third = step(&next.anchors_pem, None, &second, &restarted).unwrap();
-        assert_eq!((third.anchors_pem, third.issuer), (next.anchors_pem, Some(next.issuer)));
+        // Whoever was certified a moment before has the old issuer's certificate for a day.
+        let since = SystemTime::from(second.issuer_since.unwrap());
+        let third = |later: Duration| {
+            let issuer_since = Timestamp::try_from(since - later).ok();
+            step(&next.anchors_pem, None, &Stored { issuer_since, ..second.clone() }, &restarted)
+        };
+        for early in [Duration::ZERO, DAY, DAY + SKEW] {
+            let told = third(early).unwrap_err();
+            assert!(told.contains("leave out a present one") && told.contains("--force"), "after {early:?}: {told}");
+        }
+        // An upgrade between them rotates nothing, and starts nothing anew.
+        assert_eq!(step(&both, None, &second, &restarted).unwrap().issuer_since, second.issuer_since);
+        let third = third(DAY + SKEW + HANDED_OVER).unwrap();
+        assert_eq!((&third.anchors_pem, &third.issuer), (&next.anchors_pem, &Some(next.issuer.clone())));
+
+        // Of an issuer that somebody else has replaced it is known since when it is valid.
+        let others = Stored { issuer_since: None, ..second };
+        let told = step(&next.anchors_pem, None, &others, &restarted).unwrap_err();
+        assert!(told.contains("leave out a present one"), "{told}");
+        still_needed(&next, &others, now + 2 * DAY).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ const AHEAD: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
-    begin: SystemTime,
+    pub(super) begin: SystemTime,
     pub(super) end: SystemTime,
 }
 

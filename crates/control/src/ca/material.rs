@@ -38,6 +38,7 @@ pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Mat
         anchors_sha256: anchors_sha256(&anchors_pem),
         anchors_pem,
         issuer,
+        issuer_since: None,
         proxy_injector: webhook(Webhook::ProxyInjector)?,
         proxy_injector_before: String::new(),
         profile_validator: webhook(Webhook::ProfileValidator)?,

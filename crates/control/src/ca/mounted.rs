@@ -103,6 +103,11 @@ fn first_end(roots: &[Life]) -> Result<SystemTime, String> {
 }
 
 fn lives(anchors_pem: &str) -> Result<Vec<Life>, String> {
+/// When the first certificate of a text begins to be valid.
+pub(super) fn begin(chain_pem: &str) -> Option<SystemTime> {
+    lives(chain_pem).ok()?.first().map(|life| life.begin)
+}
+
     let blocks = Pem::iter_from_buffer(anchors_pem.as_bytes()).map(|block| {
         let block = block.map_err(|e| format!("the trust anchors are no PEM: {e}"))?;
         let root = block.parse_x509().map_err(|e| format!("a trust anchor cannot be read: {e}"))?;
