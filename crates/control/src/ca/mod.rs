@@ -19,7 +19,7 @@ mod state;
 pub use kept::{believed, kept};
 pub use material::{material, tried};
 pub(crate) use mounted::Mounted;
-pub use sign::{Leaf, Refused};
+pub use sign::{Asked, Leaf, Refused};
 
 use crate::{Lifetimes, digest::sha256};
 use sign::Signer;
@@ -114,7 +114,15 @@ impl Ca {
     /// # Errors
     /// See [`Refused`].
     pub fn sign(&self, identity: &Identity, csr: &[u8], now: SystemTime) -> Result<Leaf, Refused> {
-        self.signer.sign(identity, csr, now)
+        self.sign_asked(Asked::read(identity, csr)?, now)
+    }
+
+    /// The same for what was read before.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn sign_asked(&self, asked: Asked, now: SystemTime) -> Result<Leaf, Refused> {
+        self.signer.sign(asked, now)
     }
 }
 

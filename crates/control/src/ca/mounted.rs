@@ -2,7 +2,11 @@
 //!
 //! What is read is tried before it is used: a leaf that it signs must be one that proxies would take.
 
-use super::{Ca, Error, Status, life::Life, sign::Signer};
+use super::{
+    Ca, Error, Status,
+    life::Life,
+    sign::{Asked, Signer},
+};
 use crate::{Lifetimes, digest::sha256};
 use std::{
     fs::File,
@@ -80,7 +84,8 @@ fn tried(anchors_pem: &str, signer: &Signer, identity: &Identity, now: SystemTim
         Store::new(anchors_pem, name.clone(), identity.clone()).map_err(|e| format!("the trust anchors: {e}"))?;
     let key = Key::generate().map_err(|e| e.to_string())?;
     let csr = key.csr(identity).map_err(|e| e.to_string())?;
-    let leaf = signer.sign(identity, &csr, now).map_err(|e| e.to_string())?;
+    let asked = Asked::read(identity, &csr).map_err(|e| e.to_string())?;
+    let leaf = signer.sign(asked, now).map_err(|e| e.to_string())?;
     store
         .set_certificate(&key, &leaf.certificate, &leaf.intermediates)
         .map_err(|e| format!("proxies would refuse what this issuer signs: {e}"))
@@ -98,16 +103,16 @@ pub(super) fn earliest(anchors_pem: &str) -> Result<SystemTime, String> {
     first_end(&lives(anchors_pem)?)
 }
 
-fn first_end(roots: &[Life]) -> Result<SystemTime, String> {
-    roots.iter().map(|root| root.end).min().ok_or_else(|| "there is no trust anchor in it".to_owned())
-}
-
-fn lives(anchors_pem: &str) -> Result<Vec<Life>, String> {
 /// When the first certificate of a text begins to be valid.
 pub(super) fn begin(chain_pem: &str) -> Option<SystemTime> {
     lives(chain_pem).ok()?.first().map(|life| life.begin)
 }
 
+fn first_end(roots: &[Life]) -> Result<SystemTime, String> {
+    roots.iter().map(|root| root.end).min().ok_or_else(|| "there is no trust anchor in it".to_owned())
+}
+
+fn lives(anchors_pem: &str) -> Result<Vec<Life>, String> {
     let blocks = Pem::iter_from_buffer(anchors_pem.as_bytes()).map(|block| {
         let block = block.map_err(|e| format!("the trust anchors are no PEM: {e}"))?;
         let root = block.parse_x509().map_err(|e| format!("a trust anchor cannot be read: {e}"))?;

@@ -40,6 +40,21 @@ pub enum Refused {
     Failed(String),
 }
 
+/// A request that asks for nothing but the certificate of an identity, by who has the key.
+pub struct Asked(CertificateSigningRequestParams);
+
+impl Asked {
+    /// Reads a request (DER).
+    ///
+    /// # Errors
+    /// It asks for something else.
+    pub fn read(identity: &Identity, csr: &[u8]) -> Result<Self, Refused> {
+        let request = parse(csr)?;
+        allowed(&request, identity)?;
+        Ok(Self(request))
+    }
+}
+
 pub(super) struct Signer {
     issuer: rcgen::Issuer<'static, KeyPair>,
     chain: Vec<Vec<u8>>,
@@ -96,9 +111,7 @@ impl Signer {
         self.due
     }
 
-    pub(super) fn sign(&self, identity: &Identity, csr: &[u8], now: SystemTime) -> Result<Leaf, Refused> {
-        let request = parse(csr)?;
-        allowed(&request, identity)?;
+    pub(super) fn sign(&self, Asked(request): Asked, now: SystemTime) -> Result<Leaf, Refused> {
         if now >= self.not_after {
             return Err(Refused::Expired);
         }

@@ -69,7 +69,7 @@ pub(super) async fn start(common: Common, options: Identity) -> Result<Running, 
             cluster_domain: common.cluster_domain,
             ..Settings::default()
         },
-        holders: Holders::Reviewed(Box::new(Reviewed::new(Tokens::new(client), recorder))),
+        holders: Holders::Reviewed(Box::new(Reviewed::new(Tokens::new(client), recorder, &process.registry))),
         news,
         registry: process.registry.clone(),
         stop: process.stop.clone(),

@@ -1,7 +1,10 @@
 //! Certify: who holds a workload's token gets that workload's certificate (control plane 7.2).
 
 use super::{holders::Holders, limit::Limit};
-use crate::{authority::Authority, ca::Refused};
+use crate::{
+    authority::Authority,
+    ca::{Asked, Refused},
+};
 use std::{
     sync::Arc,
     time::{Instant, SystemTime},
@@ -34,8 +37,20 @@ impl Identities {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Status::invalid_argument("the token is too long"));
         }
-        // The token before anything that costs: who has none cannot make the CA work.
-        let holder = self.holders.of(&token).await?;
+        // What costs this process alone comes before what costs the API server.
+        let refused = |e: Refused| match e {
+            Refused::Malformed(_) => Status::invalid_argument(e.to_string()),
+            Refused::NotAllowed(_) => Status::failed_precondition(e.to_string()),
+            Refused::Expired => Status::unavailable(e.to_string()),
+            Refused::Failed(_) => Status::internal(e.to_string()),
+        };
+        let asked = Asked::read(&identity, &csr).map_err(refused)?;
+        let exhausted = || Status::resource_exhausted(format!("too many certificates for {identity}; try again later"));
+        // Only what the identity itself was given counts, so that nobody else can use it up.
+        if self.limit.is_spent(&identity, Instant::now()) {
+            return Err(exhausted());
+        }
+        let holder = self.holders.of(&token, &identity).await?;
         let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
         let proven = Identity::of_service_account(&holder.account, &holder.namespace, control, domain)
             .map_err(|e| Status::failed_precondition(e.to_string()))?;
@@ -43,14 +58,9 @@ impl Identities {
             return Err(Status::failed_precondition(format!("the token proves {proven}, not {identity}")));
         }
         if !self.limit.allows(&identity, Instant::now()) {
-            return Err(Status::resource_exhausted(format!("too many certificates for {identity}; try again later")));
+            return Err(exhausted());
         }
-        let leaf = self.authority.ca().sign(&identity, &csr, SystemTime::now()).map_err(|e| match e {
-            Refused::Malformed(_) => Status::invalid_argument(e.to_string()),
-            Refused::NotAllowed(_) => Status::failed_precondition(e.to_string()),
-            Refused::Expired => Status::unavailable(e.to_string()),
-            Refused::Failed(_) => Status::internal(e.to_string()),
-        })?;
+        let leaf = self.authority.ca().sign_asked(asked, SystemTime::now()).map_err(refused)?;
         tracing::info!(%identity, pod = holder.pod, "certificate issued");
         self.holders.issued(&holder, &identity, leaf.not_after);
         Ok(Certificate {

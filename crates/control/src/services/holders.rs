@@ -1,11 +1,13 @@
 //! Whose token is this?
 
+use super::reviews::{NotReviewed, Reviews};
 use crate::{digest::token_sha256, hub::Hub};
 use std::{sync::Arc, time::SystemTime};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use weft_cluster::kubernetes::{About, NoAccount, Recorder, Tokens};
 use weft_model::Identity;
+use weft_telemetry::Registry;
 
 /// Who knows.
 pub(crate) enum Holders {
@@ -17,6 +19,7 @@ pub(crate) enum Holders {
 
 pub(crate) struct Reviewed {
     tokens: Tokens,
+    reviews: Reviews,
     recorder: Recorder,
     /// Events under way: they are news, and many at once are dropped.
     events: Arc<Semaphore>,
@@ -34,13 +37,14 @@ pub(super) struct Holder {
 const MAX_EVENTS: usize = 32;
 
 impl Reviewed {
-    pub(crate) fn new(tokens: Tokens, recorder: Recorder) -> Self {
-        Self { tokens, recorder, events: Arc::new(Semaphore::new(MAX_EVENTS)) }
+    pub(crate) fn new(tokens: Tokens, recorder: Recorder, registry: &Registry) -> Self {
+        Self { tokens, reviews: Reviews::new(registry), recorder, events: Arc::new(Semaphore::new(MAX_EVENTS)) }
     }
 }
 
 impl Holders {
-    pub(super) async fn of(&self, token: &[u8]) -> Result<Holder, Status> {
+    /// Of a token by which somebody claims to be `identity`.
+    pub(super) async fn of(&self, token: &[u8], identity: &Identity) -> Result<Holder, Status> {
         match self {
             Self::Known(hub) => {
                 let Some(holder) = hub.token(&token_sha256(token)).await? else {
@@ -55,12 +59,18 @@ impl Holders {
                     .ok()
                     .filter(|t| !t.is_empty())
                     .ok_or_else(|| Status::invalid_argument("the token is no text"))?;
-                let account = reviewed.tokens.account(text).await.map_err(|e| match e {
-                    NoAccount::Invalid(_) => Status::invalid_argument(e.to_string()),
-                    NoAccount::Unauthenticated | NoAccount::NoServiceAccount(_) | NoAccount::Audience => {
-                        Status::failed_precondition(e.to_string())
+                let asked = reviewed.reviews.account(identity, text, reviewed.tokens.account(text)).await;
+                let account = asked.map_err(|e| match e {
+                    NotReviewed::Crowded => {
+                        Status::resource_exhausted("too many tokens wait for their review; try again later")
                     }
-                    NoAccount::Unavailable(_) => Status::unavailable(e.to_string()),
+                    NotReviewed::NoAccount(e) => match e {
+                        NoAccount::Invalid(_) => Status::invalid_argument(e.to_string()),
+                        NoAccount::Unauthenticated | NoAccount::NoServiceAccount(_) | NoAccount::Audience => {
+                            Status::failed_precondition(e.to_string())
+                        }
+                        NoAccount::Unavailable(_) => Status::unavailable(e.to_string()),
+                    },
                 })?;
                 Ok(Holder { namespace: account.namespace, account: account.name, pod: String::new() })
             }

@@ -23,6 +23,11 @@ struct Bucket {
 }
 
 impl Limit {
+    /// Whether one more would not be allowed at `now`.
+    pub(super) fn is_spent(&self, identity: &Identity, now: Instant) -> bool {
+        self.0.lock().get(identity).is_some_and(|bucket| bucket.at(now) == 0)
+    }
+
     /// Whether one more is allowed at `now`.
     pub(super) fn allows(&self, identity: &Identity, now: Instant) -> bool {
         let mut buckets = self.0.lock();
@@ -67,6 +72,7 @@ mod tests {
         let (limit, now) = (Limit::default(), Instant::now());
         let id = |name: &str| name.parse::<Identity>().unwrap();
         assert_eq!((0..2 * BURST).filter(|_| limit.allows(&id("a.b"), now)).count(), BURST as usize);
+        assert!(limit.is_spent(&id("a.b"), now) && !limit.is_spent(&id("c.d"), now));
         assert!(limit.allows(&id("c.d"), now));
         assert!(!limit.allows(&id("a.b"), now + REFILL / 2));
         assert!(limit.allows(&id("a.b"), now + REFILL));

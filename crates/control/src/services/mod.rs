@@ -6,6 +6,7 @@ mod destination;
 mod holders;
 mod limit;
 mod policy;
+mod reviews;
 mod stream;
 mod trust;
 mod work;

@@ -14,6 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinSet,
 };
 use tokio_stream::StreamExt;
 use tonic::{Code, transport::Channel};
@@ -537,6 +538,105 @@ async fn the_api_server_says_whose_a_token_is() {
 
 #[tokio::test]
 async fn the_issuer_follows_its_files_if_proxies_would_take_it() {
+/// How often the API server was asked about a token.
+fn reviews(api: &FakeApi) -> usize {
+    api.requests().iter().filter(|request| request.path.ends_with("/tokenreviews")).count()
+}
+
+/// Tokens that prove nothing, by many who claim the same, and nobody answers.
+#[tokio::test]
+async fn a_flood_of_junk_keeps_no_good_token_out() {
+    let api = FakeApi::start().await.unwrap();
+    tokens(&api);
+    api.hold_reviews(true);
+    let ca = Ca::new().unwrap();
+    let lab = Lab::start("flood", api, |dir| {
+        mount(dir, &ca, ["crt.pem", "key.pem"]);
+        identity_mode(dir)
+    })
+    .await;
+    lab.until("/ready", |status, _| status == 200).await;
+    let key = Key::generate().unwrap();
+    let mut flood = JoinSet::new();
+    let send = async |flood: &mut JoinSet<Result<(), Error>>, account: &str, junk: String| {
+        let (identity, csr) = (identity(account), key.csr(&identity(account)).unwrap());
+        let mut client = weft_wire::identity::Client::new(lab.channel("identity").await);
+        flood.spawn(async move { client.certify(&identity, junk.into(), csr.into()).await.map(drop) });
+    };
+    for junk in 0..50 {
+        send(&mut flood, "web", format!("junk {junk}")).await;
+    }
+    patiently(async {
+        while reviews(&lab.api) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(takes(&ca, "voting", &certify(&lab, "voting", "voting's").await.unwrap()), "others are not kept waiting");
+    assert_eq!(reviews(&lab.api), 4 + 1, "at a time, of those who claim one name");
+    // By those who claim many names.
+    for other in 0..40 {
+        send(&mut flood, &format!("other-{other}"), format!("other junk {other}")).await;
+    }
+    patiently(async {
+        while reviews(&lab.api) < 32 + 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    lab.api.hold_reviews(false);
+    while let Some(refused) = patiently(flood.join_next()).await {
+        assert!(matches!(refused.unwrap(), Err(Error::Rpc(_))));
+    }
+    assert!(certify(&lab, "web", "web's").await.is_ok());
+    // What was refused a moment ago is not asked about again, nor is what asks for something else than it claims.
+    assert_eq!(certify(&lab, "web", "once more").await.unwrap_err().0, Code::InvalidArgument);
+    let before = reviews(&lab.api);
+    assert_eq!(certify(&lab, "web", "once more").await.unwrap_err().0, Code::InvalidArgument);
+    let mut client = weft_wire::identity::Client::new(lab.channel("identity").await);
+    let csr = key.csr(&identity("voting")).unwrap();
+    let other = patiently(client.certify(&identity("web"), "web's".to_owned().into(), csr.into())).await;
+    assert!(matches!(other, Err(Error::Rpc(status)) if status.code() == Code::FailedPrecondition));
+    assert_eq!(reviews(&lab.api), before);
+    let metrics = lab.admin("/metrics").await.1;
+    assert!(metrics.contains("weft_control_token_reviews_total{outcome=\"remembered\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_identity_over_its_limit_is_told_so_and_the_api_server_is_not_asked() {
+    let api = FakeApi::start().await.unwrap();
+    tokens(&api);
+    let ca = Ca::new().unwrap();
+    let lab = Lab::start("limit", api, |dir| {
+        mount(dir, &ca, ["crt.pem", "key.pem"]);
+        identity_mode(dir)
+    })
+    .await;
+    lab.until("/ready", |status, _| status == 200).await;
+    let key = Key::generate().unwrap();
+    let mut client = weft_wire::identity::Client::new(lab.channel("identity").await);
+    let mut ask = async |account: &str| {
+        let csr = key.csr(&identity(account)).unwrap();
+        let token = format!("{account}'s");
+        match patiently(client.certify(&identity(account), token.into(), csr.into())).await {
+            Ok(_) => Code::Ok,
+            Err(Error::Rpc(status)) => status.code(),
+            Err(Error::Invalid(invalid)) => panic!("{invalid}"),
+        }
+    };
+    // A burst of 200, and what is refilled meanwhile: two a second, of which each takes some of the time.
+    let mut given = 0;
+    while ask("web").await == Code::Ok {
+        given += 1;
+        assert!(given < 2_000, "there is no limit");
+    }
+    assert!(given >= 200);
+    assert_eq!(reviews(&lab.api), given, "who is over the limit costs no review");
+    assert_eq!(ask("voting").await, Code::Ok, "it is each identity's own");
+    let metrics = lab.admin("/metrics").await.1;
+    assert!(metrics.contains("weft_control_certify_total{outcome=\"ResourceExhausted\"} 1\n"), "{metrics}");
+}
+
     let api = FakeApi::start().await.unwrap();
     tokens(&api);
     let (old, new, stranger) = (Ca::new().unwrap(), Ca::new().unwrap(), Ca::new().unwrap());

@@ -113,6 +113,16 @@ impl FakeApi {
         self.world.token(token, user, audiences);
     }
 
+    /// Reviews of tokens that nobody has are not answered, until `false`.
+    pub fn hold_reviews(&self, held: bool) {
+        self.world.hold_reviews(held);
+    }
+
+    /// Requests whose path has this in it are not answered, until `None`.
+    pub fn hold_requests(&self, part: Option<&str>) {
+        self.world.hold_requests(part);
+    }
+
     /// Nobody may create objects of these, and reviews of access say so of whatever is asked.
     pub fn forbid(&self, plural: &str) {
         self.world.forbid(plural);

@@ -38,6 +38,10 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
     world.record(Request { method: parts.method.to_string(), path: path.clone(), query: query.clone() });
     let query: HashMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
     let watches = query.get("watch").is_some_and(|w| *w == "true");
+    let mut changes = world.changes();
+    while world.is_path_held(&path) {
+        changes.changed().await.map_err(io::Error::other)?;
+    }
     let failure = world.state().failure;
     match failure {
         Some(Failure::Status(code)) => return Ok(status(code, "Failed")),
@@ -59,6 +63,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         _ => return Ok(status(404, "NotFound")),
     };
     if rest == ["tokenreviews"] {
+        while world.is_held(&sent) {
+            changes.changed().await.map_err(io::Error::other)?;
+        }
         return Ok(json_response(201, &world.review(sent)));
     }
     if rest == ["selfsubjectaccessreviews"] {

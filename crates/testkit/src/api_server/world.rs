@@ -98,6 +98,10 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) bookmarks: u64,
     pub(super) held: bool,
+    /// Reviews of tokens that nobody has.
+    held_reviews: bool,
+    /// Requests with this in their path.
+    held_requests: Option<String>,
     pub(super) failure: Option<Failure>,
     /// What it says of itself, if a test wants another.
     pub(super) release: Option<String>,
@@ -307,6 +311,26 @@ impl World {
     pub(super) fn record(&self, request: Request) {
         self.state().requests.push(request);
         self.changed();
+    }
+
+    pub(super) fn hold_reviews(&self, held: bool) {
+        self.state().held_reviews = held;
+        self.changed();
+    }
+
+    pub(super) fn hold_requests(&self, part: Option<&str>) {
+        self.state().held_requests = part.map(str::to_owned);
+        self.changed();
+    }
+
+    pub(super) fn is_path_held(&self, path: &str) -> bool {
+        self.state().held_requests.as_ref().is_some_and(|part| path.contains(part))
+    }
+
+    /// Whether the answer to a TokenReview has to wait.
+    pub(super) fn is_held(&self, review: &Value) -> bool {
+        let state = self.state();
+        state.held_reviews && !review["spec"]["token"].as_str().is_some_and(|token| state.tokens.contains_key(token))
     }
 
     /// The answer to a TokenReview.
