@@ -258,7 +258,7 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
         assert!(said.contains(left_out), "{left_out}: {said}");
     }
     rolled_out(cluster, "linkerd", &PARTS);
-    let pruned = terminal.types("weft prune | kubectl delete -f -", "");
+    let pruned = terminal.types("weft prune | kubectl delete -f -", "--expected-version=test");
     for gone in ["linkerd-heartbeat", "remote-discovery"] {
         assert!(pruned.contains(&format!("\"{gone}\"")), "{gone}: {pruned}");
     }

@@ -72,6 +72,9 @@ pub(crate) struct Upgrade {
 
 #[derive(Args)]
 pub(crate) struct Prune {
+    /// The version that the control plane should have [default: this command's]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) expected_version: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: ManifestFormat,
     #[command(flatten)]

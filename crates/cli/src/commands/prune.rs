@@ -20,6 +20,16 @@ pub(crate) async fn run(folder: &Folder, args: Prune) -> anyhow::Result<ExitCode
              `weft upgrade | kubectl apply -f -` first"
         );
     }
+    // What another version has made, this one may not know: it would be taken for left over.
+    let own = args.expected_version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+    let found = next.stored.version.as_deref().unwrap_or_default();
+    if found != own {
+        bail!(
+            "the control plane in the namespace {namespace} is of version {found}, and what belongs to it is known to that version alone, \
+             not to {own}; run `weft upgrade --crds | kubectl apply -f -` and `weft upgrade | kubectl apply -f -` first, or use the weft of \
+             the control plane's version"
+        );
+    }
     // Names do not depend on certificates.
     let mut rendered = next.rendered(namespace, &Material::default());
     rendered.extend(install::crds(&next.values, namespace, By::Cli));

@@ -12,3 +12,4 @@ mod lab;
 mod meant;
 mod policy;
 mod profile;
+mod prune;

@@ -86,10 +86,10 @@ pub(super) fn is_upgraded_under_load(
     assert!(cluster.ask(pull).unwrap().split(' ').all(|policy| policy == "Never"));
     new_values_hold(cluster);
 
-    let pruned = terminal.types("weft prune | kubectl delete -f -", "");
+    let pruned = terminal.types("weft prune | kubectl delete -f -", "--expected-version=next");
     assert_eq!(pruned.lines().count(), 1, "{pruned}");
     assert!(pruned.contains("\"left-over\""), "{pruned}");
-    assert_eq!(printed(cluster, &["prune"]), "", "nothing is left");
+    assert_eq!(printed(cluster, &["prune", "--expected-version=next"]), "", "nothing is left");
     terminal.types("kubectl -n linkerd get configmaps,secrets -o yaml > linkerd.yaml", "");
     terminal.types("weft upgrade --from-manifests linkerd.yaml > upgraded.yaml", "");
 
