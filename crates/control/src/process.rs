@@ -8,7 +8,7 @@ use weft_telemetry::{Readiness, Registry};
 
 /// Series of the metrics: a few families without unbounded labels.
 const SERIES_CAP: usize = 1_000;
-/// How long open calls may end by themselves.
+/// Of open calls, where nobody says that they take longer.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Dropping it ends everything at once.
@@ -16,6 +16,8 @@ pub(crate) struct Process {
     pub(crate) registry: Registry,
     pub(crate) readiness: Readiness,
     pub(crate) stop: CancellationToken,
+    /// How long open calls may end by themselves.
+    pub(crate) drain: Duration,
     tasks: JoinSet<()>,
 }
 
@@ -24,7 +26,8 @@ impl Process {
         let registry = Registry::new(0, SERIES_CAP);
         weft_telemetry::build::register(&registry);
         weft_telemetry::process::register(&registry);
-        Self { registry, readiness: Readiness::new(), stop: CancellationToken::new(), tasks: JoinSet::new() }
+        let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+        Self { registry, readiness, stop, drain: DRAIN, tasks: JoinSet::new() }
     }
 
     pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -43,11 +46,18 @@ impl Process {
         Ok(addr)
     }
 
+    /// Goes on for whoever does not know yet that it ends, until they do; then stops.
+    pub(crate) async fn leave(self, known: impl Future<Output = ()>) {
+        let _unready = self.readiness.task("end");
+        known.await;
+        self.stop().await;
+    }
+
     /// Ends all streams and waits for the tasks.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+        if tokio::time::timeout(self.drain, ended).await.is_err() {
             tracing::warn!("some calls did not end in time");
         }
     }

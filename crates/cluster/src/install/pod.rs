@@ -43,6 +43,8 @@ const API_ACCESS: &str = "kube-api-access";
 const API_ACCESS_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// As the API server itself projects it.
 const TOKEN_SECONDS: i64 = 3607;
+/// A process goes on for five seconds once it is told to end, and a review under way may take thirty: more the API server does not wait.
+const GRACE_SECONDS: i64 = 45;
 
 pub(super) fn deployment(part: &Part<'_>, installation: &Installation<'_>, meta: &Meta<'_>) -> Value {
     let values = meta.values;
@@ -158,6 +160,7 @@ fn spec(part: &Part<'_>, meta: &Meta<'_>) -> Value {
         "nodeSelector": meta::texts(&values.node_selector),
         "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
         "serviceAccountName": part.name,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "volumes": volumes,
     });
     placement(&mut spec, part, &values);

@@ -119,6 +119,7 @@ fn validator(
     let decide = move |request: Value| async move { Ok(verdict(&review(&request))) };
     let webhook = Webhook::new(name, socket, Certificate::in_folder(&tls), decide, &process.registry)?;
     process.spawn(webhook.serve(process.stop.clone()));
+    process.drain = super::REVIEW;
     Ok(Some((name, addr)))
 }
 

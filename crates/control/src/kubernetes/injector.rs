@@ -18,6 +18,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 use weft_cluster::{
@@ -68,7 +69,8 @@ pub(super) async fn start(common: Common, options: ProxyInjector) -> Result<Runn
         requests: counter("proxy_inject_admission_requests_total", "Admissions asked for."),
         responses: counter("proxy_inject_admission_responses_total", "Admissions answered."),
     });
-    injector.files.current()?;
+    let timeout = injector.files.current()?.values.proxy_injector.timeout_seconds;
+    process.drain = u64::try_from(timeout).map_or(super::REVIEW, Duration::from_secs);
 
     let unsynced = Mutex::new(Some(process.readiness.task("watches")));
     let sink: kubernetes::Sink = Arc::new({

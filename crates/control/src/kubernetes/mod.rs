@@ -21,7 +21,13 @@ pub use identity::Identity;
 pub use injector::ProxyInjector;
 
 use crate::Error;
-use std::{future::Future, net::SocketAddr, path::PathBuf};
+use std::{future::Future, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// A pod is told to end when its addresses are taken back: until nodes and the API server have noticed, they send it reviews and
+/// connections.
+const NOTICED: Duration = Duration::from_secs(5);
+/// How long a review may take, where an installation says nothing else: the API server's own default.
+const REVIEW: Duration = Duration::from_secs(10);
 
 /// What all of them are told.
 #[derive(Clone, Debug)]
@@ -58,7 +64,7 @@ pub struct Running {
 pub async fn run(common: Common, mode: Mode, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     let running = start(common, mode).await?;
     shutdown.await;
-    running.stop().await;
+    running.leave(tokio::time::sleep(NOTICED)).await;
     Ok(())
 }
 
@@ -77,6 +83,11 @@ pub async fn start(common: Common, mode: Mode) -> Result<Running, Error> {
 }
 
 impl Running {
+    /// Is not ready any more, and serves until everybody has noticed; then it stops.
+    pub async fn leave(self, noticed: impl Future<Output = ()>) {
+        self.process.leave(noticed).await;
+    }
+
     /// Ends all streams and waits for the tasks.
     pub async fn stop(self) {
         self.process.stop().await;

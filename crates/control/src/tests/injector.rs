@@ -243,3 +243,31 @@ async fn values_are_followed_and_a_mistake_in_them_stops_no_pod() {
     let metrics = lab.admin("/metrics").await.1;
     assert!(metrics.contains("weft_injector_values_kept_total 1\n"), "told once: {metrics}");
 }
+
+/// Nodes and the API server do not know at once that a pod goes, and a review that comes then may take seconds.
+#[tokio::test]
+async fn no_review_is_lost_when_the_process_is_told_to_end() {
+    let api = FakeApi::start().await.unwrap();
+    namespace(&api, "shop", json!({"linkerd.io/inject": "enabled"}));
+    let mut lab = start("leaves", api).await;
+    // The look-up of the owner gives up after four seconds.
+    lab.api.hold_requests(Some("/replicasets/"));
+    let (all, known) = tokio::sync::oneshot::channel::<()>();
+    let leaving = lab.running.take().unwrap().leave(async move { drop(known.await) });
+    let leaving = tokio::spawn(leaving);
+    lab.until("/ready", |status, body| status == 503 && body == "not ready: end\n").await;
+    let request = pod("shop");
+    let stops = async {
+        lab.api.asked(|request| request.path.contains("/replicasets/")).await.unwrap();
+        all.send(()).unwrap();
+    };
+    let (response, ()) = tokio::join!(review(&lab, &request), stops);
+    assert_eq!(names(&admitted(&response, &request)["spec"]["initContainers"]), ["linkerd-init", "linkerd-proxy"]);
+    patiently(leaving).await.unwrap();
+    patiently(async {
+        while TcpStream::connect(lab.addr("webhook")).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}

@@ -36,7 +36,9 @@ use weft_wire::{Error, identity::Certificate, outbound::Target, work::WorkSpec};
 pub(super) struct Lab {
     pub(super) api: FakeApi,
     pub(super) dir: PathBuf,
-    running: Running,
+    addresses: Vec<(&'static str, SocketAddr)>,
+    /// Until a test ends it.
+    pub(super) running: Option<Running>,
 }
 
 impl Lab {
@@ -54,11 +56,11 @@ impl Lab {
             instance: "pod".to_owned(),
         };
         let running = kubernetes::start(common, mode(&dir)).await.unwrap();
-        Self { api, dir, running }
+        Self { api, dir, addresses: running.addresses.clone(), running: Some(running) }
     }
 
     pub(super) fn addr(&self, name: &str) -> SocketAddr {
-        self.running.addresses.iter().find(|(n, _)| *n == name).unwrap().1
+        self.addresses.iter().find(|(n, _)| *n == name).unwrap().1
     }
 
     async fn channel(&self, name: &str) -> Channel {
@@ -536,8 +538,6 @@ async fn the_api_server_says_whose_a_token_is() {
     assert!(metrics.contains("issuer_cert_ttl_seconds "), "{metrics}");
 }
 
-#[tokio::test]
-async fn the_issuer_follows_its_files_if_proxies_would_take_it() {
 /// How often the API server was asked about a token.
 fn reviews(api: &FakeApi) -> usize {
     api.requests().iter().filter(|request| request.path.ends_with("/tokenreviews")).count()
@@ -637,6 +637,8 @@ async fn an_identity_over_its_limit_is_told_so_and_the_api_server_is_not_asked()
     assert!(metrics.contains("weft_control_certify_total{outcome=\"ResourceExhausted\"} 1\n"), "{metrics}");
 }
 
+#[tokio::test]
+async fn the_issuer_follows_its_files_if_proxies_would_take_it() {
     let api = FakeApi::start().await.unwrap();
     tokens(&api);
     let (old, new, stranger) = (Ca::new().unwrap(), Ca::new().unwrap(), Ca::new().unwrap());
