@@ -8,6 +8,8 @@
 pub mod decide;
 pub mod duration;
 pub mod endpoint;
+pub mod extension;
+pub mod fnv;
 pub mod identity;
 pub mod meta;
 pub mod names;
@@ -19,6 +21,7 @@ pub mod trace;
 pub mod unsupported;
 
 pub use endpoint::{Endpoint, EndpointUpdate, NameAddr, ProtocolHint};
+pub use extension::Extensions;
 pub use identity::{DnsName, Identity};
 pub use meta::Meta;
 pub use policy::{inbound::ServerPolicy, outbound::ClientPolicy};

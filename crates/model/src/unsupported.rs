@@ -5,11 +5,11 @@
 
 use crate::{
     ClientPolicy, ServerPolicy,
-    decide::filter::is_protected,
+    decide::{filter::is_protected, host::host_port},
     policy::{
         inbound::{InboundRule, ServerProtocol},
         outbound::{ClientProtocol, Distribution, HttpRoutes, OutboundRule, TcpRoute},
-        route::{Filter, HeaderEdits, Rule},
+        route::{Filter, HeaderEdits, PathReplacement, Rewrite, Rule},
     },
 };
 
@@ -85,8 +85,29 @@ fn filters(filters: &[Filter]) -> Option<String> {
         Filter::HttpFailure { status, message: _, ratio: _ } => {
             (*status < 200).then(|| format!("filter that fails HTTP requests with status {status}"))
         }
-        Filter::GrpcFailure { code: _, message: _, ratio: _ } | Filter::Forbidden | Filter::Invalid(_) => None,
+        Filter::Rewrite(rewrite) => rewritten(rewrite).map(str::to_owned),
+        Filter::GrpcFailure { code: _, message: _, ratio: _ }
+        | Filter::Extension(_)
+        | Filter::Forbidden
+        | Filter::Invalid(_) => None,
     })
+}
+
+/// What is put into a request is a URI's, whoever says it.
+fn rewritten(Rewrite { host, path }: &Rewrite) -> Option<&'static str> {
+    let is_host = |host: &String| host_port(host.as_bytes()).is_some_and(|(host, _)| !host.is_empty());
+    if !host.as_ref().is_none_or(is_host) {
+        return Some("filter that rewrites the host to what is none");
+    }
+    let absolute = |path: &str| {
+        path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'))
+    };
+    let is_path = match path {
+        None => true,
+        Some(PathReplacement::Full(path)) => absolute(path),
+        Some(PathReplacement::Prefix(path)) => path.is_empty() || absolute(path),
+    };
+    (!is_path).then_some("filter that rewrites the path to what is none")
 }
 
 fn edited(edits: &HeaderEdits) -> Option<String> {
@@ -104,6 +125,8 @@ fn named(filter: &Filter) -> String {
         Filter::RequestHeaders(_) => "filter that edits request headers",
         Filter::ResponseHeaders(_) => "filter that edits response headers",
         Filter::Redirect(_) => "filter that redirects",
+        Filter::Rewrite(_) => "filter that rewrites",
+        Filter::Extension(_) => "filter that is told beside the policy",
         Filter::HttpFailure { .. } => "filter that fails HTTP requests",
         Filter::GrpcFailure { .. } => "filter that fails gRPC requests",
         Filter::Forbidden => "filter that forbids",
@@ -202,6 +225,26 @@ mod tests {
             of(Filter::HttpFailure { status, message: String::new(), ratio }).1
         };
         assert_eq!((failure(200), failure(599)), (None, None));
+        let rewrite = |host: Option<&str>, path: Option<PathReplacement>| {
+            of(Filter::Rewrite(Rewrite { host: host.map(str::to_owned), path })).1
+        };
+        let (full, prefix) = (
+            |p: &str| Some(PathReplacement::Full(p.to_owned())),
+            |p: &str| Some(PathReplacement::Prefix(p.to_owned())),
+        );
+        for good in
+            [rewrite(Some("a.b"), full("/x%20y")), rewrite(None, prefix("")), rewrite(Some("[::1]:80"), prefix("/a/"))]
+        {
+            assert_eq!(good, None);
+        }
+        for wrong in [Some("a b"), Some(""), Some(":80"), Some("a\r\nb"), Some("u@h")] {
+            assert!(rewrite(wrong, None).unwrap().contains("host"), "{wrong:?}");
+        }
+        for wrong in
+            [full(""), full("a"), full("/a b"), full("/a?b"), full("/a#b"), full("/\r\n"), prefix("a"), prefix("/é")]
+        {
+            assert!(rewrite(None, wrong.clone()).unwrap().contains("path"), "{wrong:?}");
+        }
         assert_eq!(failure(101).unwrap(), "filter that fails HTTP requests with status 101");
         assert_eq!(of(Filter::Invalid(String::new())), (None, None), "it answers by itself");
     }

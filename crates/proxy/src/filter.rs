@@ -6,20 +6,28 @@ use crate::{
     error::{Code, ProxyError},
     exchange::{Edits, HeaderChanges},
 };
+use http::uri::PathAndQuery;
 use std::{fmt::Display, rc::Rc};
 use weft_model::{
     decide::{
-        filter::{Matched, answer, request_changes, response_changes},
+        filter::{Matched, answer, request_changes, response_changes, rewriting, rewritten},
         route::{RequestView, matched_prefix},
     },
-    policy::route::{Filter, HttpMatch},
+    policy::route::{Filter, HttpMatch, Rewrite},
 };
 
-/// The header changes of a rule, or of a rule and one of its backends.
+/// The changes of a rule, or of a rule and one of its backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     request: Option<Rc<HeaderChanges>>,
     response: Option<Rc<HeaderChanges>>,
+    rewrite: Option<Rc<Rewrites>>,
+}
+
+#[derive(Debug)]
+struct Rewrites {
+    rewrite: Rewrite,
+    host: Option<Rc<str>>,
 }
 
 impl Changes {
@@ -28,11 +36,36 @@ impl Changes {
         Self {
             request: HeaderChanges::new(request_changes(rule.iter().chain(backend))),
             response: HeaderChanges::new(response_changes(backend.iter().chain(rule))),
+            rewrite: rewriting(rule.iter().chain(backend)).map(Rewrites::new),
         }
     }
 
     pub(crate) fn edit(&self, edits: Edits) -> Edits {
         Edits { request: self.request.clone(), response: self.response.clone(), ..edits }
+    }
+
+    /// The authority and the target that `request` goes on with, where it is another. `matches` as for [`permit`].
+    ///
+    /// # Errors
+    /// It cannot be rewritten as the policy wants it.
+    pub(crate) fn rewrite(
+        &self,
+        request: &dyn RequestView,
+        matches: &[HttpMatch],
+    ) -> Result<(Option<Rc<str>>, Option<PathAndQuery>), ProxyError> {
+        let Some(Rewrites { rewrite, host }) = self.rewrite.as_deref() else { return Ok((None, None)) };
+        let refused = |why: &str| ProxyError::new(Code::PolicyUnsupported, why);
+        let target = rewritten(rewrite, request, matched_prefix(matches, request)).map_err(refused)?;
+        let target = target.map(PathAndQuery::try_from).transpose();
+        let target = target.map_err(|_| ProxyError::new(Code::BadRequest, "the request target cannot be rewritten"))?;
+        Ok((host.clone(), target))
+    }
+}
+
+impl Rewrites {
+    fn new(rewrite: Rewrite) -> Rc<Self> {
+        let host = rewrite.host.as_deref().map(Rc::from);
+        Rc::new(Self { rewrite, host })
     }
 }
 

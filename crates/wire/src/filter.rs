@@ -5,7 +5,7 @@
 
 use crate::{
     error::{Invalid, Within, each, here, optional, require, required},
-    net,
+    extension, net,
     route::{decode_header_name, decode_scheme, encode_scheme},
 };
 use linkerd2_proxy_api::{grpc_route, http_route as proto, http_types, inbound, opaque_route, outbound};
@@ -78,10 +78,19 @@ filters!(decode_tls, encode_tls, outbound::tls_route::Filter, outbound::tls_rout
 fn decode_http_failure(failure: proto::HttpFailureInjector) -> Result<Filter, Invalid> {
     let proto::HttpFailureInjector { status, message, ratio } = failure;
     let status = decode_status(status).within("failure_injector.status")?;
-    Ok(Filter::HttpFailure { status, message, ratio: decode_ratio(ratio).within("failure_injector.ratio")? })
+    let ratio = decode_ratio(ratio).within("failure_injector.ratio")?;
+    Ok(match extension::named(&message).filter(|_| ratio == Ratio::ALWAYS && status == extension::STATUS) {
+        Some(extension) => Filter::Extension(extension),
+        None => Filter::HttpFailure { status, message, ratio },
+    })
 }
 
 fn encode_http_failure(filter: &Filter) -> Option<proto::HttpFailureInjector> {
+    if let Filter::Extension(extension) = filter {
+        let ratio = Some(encode_ratio(Ratio::ALWAYS));
+        let message = extension::message(extension);
+        return Some(proto::HttpFailureInjector { status: extension::STATUS.into(), message, ratio });
+    }
     let Filter::HttpFailure { status, message, ratio } = filter else { return None };
     let ratio = Some(encode_ratio(*ratio));
     Some(proto::HttpFailureInjector { status: (*status).into(), message: message.clone(), ratio })
@@ -90,10 +99,19 @@ fn encode_http_failure(filter: &Filter) -> Option<proto::HttpFailureInjector> {
 fn decode_grpc_failure(failure: grpc_route::GrpcFailureInjector) -> Result<Filter, Invalid> {
     let grpc_route::GrpcFailureInjector { code, message, ratio } = failure;
     let code = u16::try_from(code).map_err(|_| Invalid::new("failure_injector.code", "is above 65535"))?;
-    Ok(Filter::GrpcFailure { code, message, ratio: decode_ratio(ratio).within("failure_injector.ratio")? })
+    let ratio = decode_ratio(ratio).within("failure_injector.ratio")?;
+    Ok(match extension::named(&message).filter(|_| ratio == Ratio::ALWAYS && code == extension::GRPC_CODE) {
+        Some(extension) => Filter::Extension(extension),
+        None => Filter::GrpcFailure { code, message, ratio },
+    })
 }
 
 fn encode_grpc_failure(filter: &Filter) -> Option<grpc_route::GrpcFailureInjector> {
+    if let Filter::Extension(extension) = filter {
+        let ratio = Some(encode_ratio(Ratio::ALWAYS));
+        let message = extension::message(extension);
+        return Some(grpc_route::GrpcFailureInjector { code: extension::GRPC_CODE.into(), message, ratio });
+    }
     let Filter::GrpcFailure { code, message, ratio } = filter else { return None };
     let ratio = Some(encode_ratio(*ratio));
     Some(grpc_route::GrpcFailureInjector { code: (*code).into(), message: message.clone(), ratio })

@@ -1,6 +1,6 @@
 //! The conversions from messages as functions of bytes, for `weft-fuzz`: not part of what is shipped (feature `fuzzing`).
 
-use crate::{endpoint, identity, inbound, outbound, profile, spiffe, tap, trust};
+use crate::{endpoint, extension, identity, inbound, outbound, profile, spiffe, tap, trust};
 use linkerd2_proxy_api as api;
 use prost::Message;
 
@@ -12,7 +12,11 @@ pub fn messages(data: &[u8]) {
         0 => again(bytes, inbound::policy::decode, inbound::policy::encode),
         1 => again(bytes, outbound::policy::decode, outbound::policy::encode),
         2 => again(bytes, profile::decode, profile::encode),
-        3 => again(bytes, trust::decode, trust::encode),
+        // Both are short, and of our own.
+        3 => {
+            again(bytes, trust::decode, trust::encode);
+            again(bytes, extension::decode, extension::encode);
+        }
         4 => {
             let _ = api::identity::CertifyResponse::decode(bytes).map(identity::decode_certificate);
             let _ = api::identity::CertifyRequest::decode(bytes).map(identity::decode_request);

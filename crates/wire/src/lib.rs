@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod destination;
+pub mod extension;
 pub mod identity;
 pub mod inbound;
 pub mod otlp;

@@ -233,7 +233,10 @@ fn answered(filter: &Filter) -> Option<(Verdict, String)> {
         Filter::Redirect(_) => Some((Verdict::Allowed, "the route answers with a redirect".to_owned())),
         Filter::Forbidden => Some((Verdict::Denied, "the route allows nobody".to_owned())),
         Filter::Invalid(why) => Some((Verdict::Denied, why.clone())),
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+        Filter::Extension(extension) => {
+            Some((Verdict::Denied, format!("the port's proxy carries out no {}", extension.wants)))
+        }
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
     }
 }
 

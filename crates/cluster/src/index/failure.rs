@@ -20,12 +20,12 @@ pub(super) enum Traffic {
 }
 
 impl Traffic {
-    /// What a rule wants with these filters and nobody carries out, by the type of its filter.
+    /// What a rule wants with these filters and no client's proxy carries out, by the type of its filter.
     pub(super) fn unmet<'a>(self, filters: &[Filter], beyond: &'a Beyond) -> Option<&'a str> {
         let edits_responses = filters.iter().any(|filter| matches!(filter, Filter::ResponseHeaders(_)));
         // No message for gRPC on the wire can say it.
         let of_grpc = (self == Self::Grpc && edits_responses).then_some("ResponseHeaderModifier");
-        beyond.first().or(of_grpc)
+        beyond.unmet().or(of_grpc)
     }
 
     /// A rule, or one of its backends, wants something that nobody carries out: without it requests would go on as if they had it.

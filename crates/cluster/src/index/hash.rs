@@ -1,9 +1,7 @@
 //! Versions: the hash of an answer's content.
 
 use std::fmt::{self, Debug, Write};
-
-const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const PRIME: u64 = 0x0000_0100_0000_01b3;
+use weft_model::fnv::{OFFSET, fold};
 
 struct Fnv1a(u64);
 
@@ -12,15 +10,6 @@ impl Write for Fnv1a {
         self.0 = fold(self.0, text.as_bytes());
         Ok(())
     }
-}
-
-fn fold(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
-}
-
-/// Not for secrets, nor against somebody who searches for collisions: it only tells versions apart.
-pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
-    fold(OFFSET, bytes)
 }
 
 /// Of the content as its `Debug` form shows it, which is complete and the same in every process of one build.

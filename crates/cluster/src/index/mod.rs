@@ -26,7 +26,6 @@ mod store;
 mod work;
 
 pub use endpoints::{Endpoints, Place};
-pub(crate) use hash::fnv1a;
 pub(crate) use known::{Known, Missing};
 pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
 pub use settings::{DefaultPolicyName, Platform, Settings};

@@ -224,7 +224,7 @@ fn http_probe(probe: &Probe) -> Option<PodProbe> {
 /// Ten characters in the alphabet that Kubernetes uses: no vowels, so that no words come out.
 fn hash_text(text: &str) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut hash = crate::index::fnv1a(text.as_bytes());
+    let mut hash = weft_model::fnv::fnv1a(text.as_bytes());
     (0..10)
         .map(|_| {
             let at = usize::try_from(hash % 27).unwrap_or(0);

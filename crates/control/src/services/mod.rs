@@ -34,5 +34,6 @@ pub(crate) fn destination(hub: &Arc<Hub>) -> Routes {
 pub(crate) fn policy(hub: &Arc<Hub>) -> Routes {
     Routes::new(weft_wire::inbound::server(policy::Inbounds::new(hub.clone())))
         .add_service(weft_wire::outbound::server(policy::Outbounds::new(hub.clone())))
+        .add_service(weft_wire::extension::server(policy::Extended::new(hub.clone())))
         .add_service(weft_wire::work::server(work::PodWorks::new(hub.clone())))
 }

@@ -1,19 +1,21 @@
-//! Inbound and outbound policy.
+//! Inbound and outbound policy, and what is told beside the latter.
 
 use super::{ask, stream::whole};
-use crate::hub::Hub;
+use crate::hub::{Hub, Subscription};
 use std::sync::Arc;
 use tonic::{Request, Status};
 use weft_cluster::index::{Answer, Question, Target};
-use weft_model::{ClientPolicy, ServerPolicy};
+use weft_model::{ClientPolicy, Extensions, ServerPolicy};
 use weft_wire::{
     Outgoing,
+    extension::{self, PolicyExtensions},
     inbound::{InboundPolicies, PortSpec},
     outbound::{self, OutboundPolicies, TrafficSpec},
 };
 
 pub(crate) struct Inbounds(Arc<Hub>);
 pub(crate) struct Outbounds(Arc<Hub>);
+pub(crate) struct Extended(Arc<Hub>);
 
 impl Inbounds {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
@@ -22,6 +24,12 @@ impl Inbounds {
 }
 
 impl Outbounds {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self(hub)
+    }
+}
+
+impl Extended {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
         Self(hub)
     }
@@ -43,22 +51,37 @@ impl InboundPolicies for Inbounds {
 
 impl OutboundPolicies for Outbounds {
     async fn watch(&self, request: Request<TrafficSpec>) -> Result<Outgoing<ClientPolicy>, Status> {
-        let connection = ask::require_identity(&request)?;
-        let TrafficSpec { workload, target } = request.into_inner();
-        let (from, _) = ask::workload(&workload)?;
-        let target = match target {
-            outbound::Target::Addr(addr) => Target::Addr(addr),
-            // What is no name of a Service is somebody else's: the proxy sends it where the application wanted.
-            outbound::Target::Authority(authority) => match ask::target(&authority) {
-                Ok(target @ Target::Name(_)) => target,
-                _ => return Err(Status::not_found("the authority is no name of a Service")),
-            },
-        };
-        let subscription = self.0.subscribe(Question::Outbound { from, target }, connection).await?;
-        whole(subscription, |answer| match answer {
+        whole(outbound(&self.0, request).await?, |answer| match answer {
             Answer::Outbound(policy) => Some(policy.clone()),
             _ => None,
         })
         .await
     }
+}
+
+/// Of the same answers as the policies: what is told beside one is never of another.
+impl PolicyExtensions for Extended {
+    async fn watch(&self, request: Request<TrafficSpec>) -> Result<Outgoing<Extensions>, Status> {
+        whole(outbound(&self.0, request).await?, |answer| match answer {
+            Answer::Outbound(policy) => Some(extension::of(policy)),
+            _ => None,
+        })
+        .await
+    }
+}
+
+/// How traffic to a target behaves.
+async fn outbound(hub: &Arc<Hub>, request: Request<TrafficSpec>) -> Result<Subscription, Status> {
+    let connection = ask::require_identity(&request)?;
+    let TrafficSpec { workload, target } = request.into_inner();
+    let (from, _) = ask::workload(&workload)?;
+    let target = match target {
+        outbound::Target::Addr(addr) => Target::Addr(addr),
+        // What is no name of a Service is somebody else's: the proxy sends it where the application wanted.
+        outbound::Target::Authority(authority) => match ask::target(&authority) {
+            Ok(target @ Target::Name(_)) => target,
+            _ => return Err(Status::not_found("the authority is no name of a Service")),
+        },
+    };
+    hub.subscribe(Question::Outbound { from, target }, connection).await
 }

@@ -24,6 +24,7 @@ mod hostile;
 mod logs;
 mod network;
 mod probes;
+mod rewrite;
 mod scrape;
 mod split;
 mod talk;

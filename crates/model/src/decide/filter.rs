@@ -5,9 +5,12 @@
 //! compiles the changes has refused those that would break it ([`is_protected`]).
 
 mod redirect;
+mod rewrite;
+
+pub use rewrite::{rewriting, rewritten};
 
 use super::{field::is_of_mesh, route::RequestView};
-use crate::policy::route::{Filter, HeaderEdits, Ratio};
+use crate::policy::route::{Extension, Filter, HeaderEdits, Ratio};
 use std::borrow::Cow;
 
 /// What is answered instead of sending the request on.
@@ -72,7 +75,11 @@ pub fn answer<'p>(
     mut draw: impl FnMut(u32) -> u32,
 ) -> Option<Answer<'p>> {
     filters.iter().find_map(|filter| match filter {
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
+        Filter::Extension(Extension { key: _, wants }) => {
+            let why = format!("the route wants a {wants}, and this proxy was not told which");
+            Some(Answer::Invalid(Cow::Owned(why)))
+        }
         Filter::Redirect(redirect) => redirect::answer(redirect, matched),
         Filter::HttpFailure { status, message, ratio } => {
             hits(*ratio, &mut draw).then_some(Answer::HttpFailure { status: *status, message })

@@ -95,6 +95,11 @@ pub enum Filter {
     RequestHeaders(HeaderEdits),
     ResponseHeaders(HeaderEdits),
     Redirect(Redirect),
+    /// The request goes on with another host, path, or both.
+    Rewrite(Rewrite),
+    /// What Linkerd's messages have no words for. It is told beside the policy, under a name that stands for the content; who is not
+    /// told it refuses the requests.
+    Extension(Extension),
     /// Answers instead of the server.
     HttpFailure {
         status: u16,
@@ -127,6 +132,23 @@ pub struct Redirect {
     pub path: Option<PathReplacement>,
     pub port: Option<u16>,
     pub status: Option<u16>,
+}
+
+/// Parts of a request's URI that are replaced before it is sent on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The whole authority.
+    pub host: Option<String>,
+    /// The query stays.
+    pub path: Option<PathReplacement>,
+}
+
+/// What stands in a policy for something that is told beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    pub key: String,
+    /// The types of its filters, for people.
+    pub wants: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

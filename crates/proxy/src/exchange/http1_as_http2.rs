@@ -21,9 +21,10 @@ pub(super) fn request(head: &RequestHead, block: &Bytes, edits: &Edits) -> Resul
     let mut uri = http::uri::Parts::default();
     let target = &head.target;
     let to = target.query.map_or(target.path.end(), |query| query.end());
-    let path = match block.get(target.path.start()..to).unwrap_or_default() {
-        path @ ([b'/', ..] | b"*") => PathAndQuery::from_maybe_shared(block.slice_ref(path)),
-        path => PathAndQuery::from_maybe_shared(Bytes::from([b"/", path].concat())),
+    let path = match (&edits.target, block.get(target.path.start()..to).unwrap_or_default()) {
+        (Some(target), _) => Ok(target.clone()),
+        (None, path @ ([b'/', ..] | b"*")) => PathAndQuery::from_maybe_shared(block.slice_ref(path)),
+        (None, path) => PathAndQuery::from_maybe_shared(Bytes::from([b"/", path].concat())),
     };
     uri.path_and_query = Some(path.map_err(|_| unfit(()))?);
     let authority = match (edits.authority.as_deref(), view.authority()) {

@@ -12,7 +12,7 @@ pub(super) fn write_head(head: &mut request::Parts, edits: &Edits, whole: bool, 
     let authority = edits.authority.as_deref().or_else(|| head.uri.authority().map(|authority| authority.as_str()));
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = edits.target.as_ref().or(head.uri.path_and_query()).map_or("/", |path| path.as_str());
     // `OPTIONS *` has no absolute form: the asterisk would become a part of the host.
     if orig.absolute
         && path.starts_with('/')

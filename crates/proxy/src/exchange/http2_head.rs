@@ -138,6 +138,9 @@ impl RequestView for HeadView<'_> {
 /// Applies the edits of a direction to a request that goes on as HTTP/2.
 pub(super) fn edit_request(head: &mut request::Parts, edits: &Edits) {
     edit_fields(&mut head.headers, edits);
+    if let Some(target) = &edits.target {
+        replace_target(head, target.clone());
+    }
     if let Some(authority) = edits.authority.as_deref() {
         replace_authority(head, authority);
     } else if head.uri.authority().is_none() {
@@ -195,6 +198,13 @@ fn replace_authority(head: &mut request::Parts, authority: &str) {
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         head.headers.remove(header::HOST);
     }
+    head.uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+fn replace_target(head: &mut request::Parts, target: PathAndQuery) {
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(target);
+    // What has an authority has a scheme, and now a path.
     head.uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
@@ -284,5 +294,18 @@ mod tests {
         assert_eq!(head.uri, "http://other:81/a?b");
         assert_eq!(head.headers.len(), 2);
         assert_eq!(head.headers["l5d-client-id"], "real");
+    }
+
+    #[test]
+    fn a_target_is_replaced_with_or_without_an_authority() {
+        let edits = || Edits { target: Some(PathAndQuery::from_static("/x?b")), ..Edits::default() };
+        for (uri, expected) in [("http://web:80/a?b", "http://web:80/x?b"), ("/a", "/x?b")] {
+            let mut head = head(uri, &[]);
+            edit_request(&mut head, &edits());
+            assert_eq!(head.uri, expected);
+        }
+        let mut head = head("/a", &[("host", "web")]);
+        edit_request(&mut head, &Edits { authority: Some("other".into()), ..edits() });
+        assert_eq!((head.uri.to_string(), head.headers.len()), ("http://other/x?b".to_owned(), 0));
     }
 }

@@ -122,6 +122,8 @@ pub(crate) struct Edits {
     pub response: Option<Rc<HeaderChanges>>,
     /// Replaces the authority.
     pub authority: Option<Rc<str>>,
+    /// Replaces path and query, of a request that has a path.
+    pub target: Option<http::uri::PathAndQuery>,
     /// Inbound: an HTTP/2 request with `l5d-orig-proto` is turned back into HTTP/1, and the reply says so.
     pub restore_orig_proto: bool,
     /// Outbound: response headers of the mesh are removed before the application sees them.

@@ -205,22 +205,26 @@ impl RequestHead {
     fn write_line<'a>(&self, buf: &'a [u8], edits: &'a Edits, out: &mut Vec<u8>) -> Option<&'a [u8]> {
         let whole = buf.get(..self.line_end()).unwrap_or_default();
         let replaced = edits.authority.as_deref().map(str::as_bytes);
-        match (self.target.authority, replaced) {
-            (None, _) => {
-                out.extend_from_slice(whole);
-                replaced
-            }
-            (Some(authority), None) => {
-                out.extend_from_slice(whole);
-                Some(authority.of(buf))
-            }
-            (Some(authority), Some(replaced)) => {
-                out.extend_from_slice(whole.get(..authority.start()).unwrap_or_default());
-                out.extend_from_slice(replaced);
-                out.extend_from_slice(whole.get(authority.end()..).unwrap_or_default());
-                Some(replaced)
-            }
+        let mut from = 0;
+        let mut replace = |out: &mut Vec<u8>, start: usize, end: usize, by: &[u8]| {
+            out.extend_from_slice(whole.get(from..start).unwrap_or_default());
+            out.extend_from_slice(by);
+            from = end;
+        };
+        if let (Some(authority), Some(replaced)) = (self.target.authority, replaced) {
+            replace(out, authority.start(), authority.end(), replaced);
         }
+        if let Some(target) = &edits.target {
+            let path = self.target.path;
+            replace(
+                out,
+                path.start(),
+                self.target.query.map_or(path.end(), |query| query.end()),
+                target.as_str().as_bytes(),
+            );
+        }
+        out.extend_from_slice(whole.get(from..).unwrap_or_default());
+        replaced.or(self.target.authority.map(|authority| authority.of(buf)))
     }
 }
 

@@ -281,17 +281,21 @@ impl Requests {
                 return Err(error);
             }
         };
-        let authority = member.connections.authority_override();
-        let canonical =
-            profile.filter(|_| authority.is_none()).map(|(_, name)| (header::DST_CANONICAL, Rc::clone(name)));
+        let (host, target) = branch.changes.rewrite(request, matches)?;
+        // An endpoint that is found by an authority of its own needs that one.
+        let overridden = member.connections.authority_override();
+        let is_overridden = overridden.is_some();
+        let authority = overridden.or(host);
+        let canonical = profile.filter(|_| !is_overridden).map(|(_, name)| (header::DST_CANONICAL, Rc::clone(name)));
         Ok(Directed {
             endpoint: lease,
             carrier,
             edits: branch.changes.edit(Edits {
-                remove: removed(ingress, authority.is_some()),
+                remove: removed(ingress, is_overridden),
                 remove_asked: ruled.asked.as_ref().map_or(&[], Asked::removed),
                 set: canonical.into_iter().collect(),
                 authority,
+                target,
                 strip_mesh_response: member.endpoint.tls.is_some(),
                 heed_close: member.connections.heeds_close(),
                 ..Edits::default()

@@ -52,6 +52,7 @@ mod refused;
 mod repeated;
 mod retry;
 mod revoke;
+mod rewrite;
 mod series;
 mod server_first;
 mod shared;

@@ -21,7 +21,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tonic::{Code, Status, service::Routes, transport::server::TcpIncoming};
 use weft_model::{ClientPolicy, Endpoint, Profile, ServerPolicy};
-use weft_wire::{destination, identity, inbound, outbound, trust, work};
+use weft_wire::{destination, extension, identity, inbound, outbound, trust, work};
 
 pub use outbound::Target;
 use world::World;
@@ -106,6 +106,12 @@ impl FakeControl {
     /// The trust anchors that watches get; `None` makes the service UNIMPLEMENTED, as a control plane of Linkerd's is.
     pub fn set_anchors(&self, pem: Option<&str>) {
         self.world.send_modify(|world| world.anchors = pem.map(str::to_owned));
+    }
+
+    /// Whether it tells what Linkerd's policies have no words for; without it the service is UNIMPLEMENTED, as a control plane of
+    /// Linkerd's is.
+    pub fn set_extends(&self, extends: bool) {
+        self.world.send_modify(|world| world.extends = extends);
     }
 
     /// Whether the work of every pod is done; `None` makes the service UNIMPLEMENTED, as a control plane of Linkerd's is.
@@ -205,6 +211,7 @@ fn serve(listener: TcpListener, world: &watch::Sender<World>) -> Result<Server> 
         .add_service(inbound::server(services.clone()))
         .add_service(outbound::server(services.clone()))
         .add_service(identity::server(services.clone()))
+        .add_service(extension::server(services.clone()))
         .add_service(trust::server(services.clone()))
         .add_service(work::server(services));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -8,10 +8,11 @@ use futures_util::stream;
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::watch;
 use tonic::{Code, Request, Status};
-use weft_model::{ClientPolicy, EndpointUpdate, Profile, ServerPolicy};
+use weft_model::{ClientPolicy, EndpointUpdate, Extensions, Profile, ServerPolicy};
 use weft_wire::{
     Outgoing,
     destination::{Destination, Lookup},
+    extension::{self, PolicyExtensions},
     identity::{Certificate, CertifyRequest, Identity},
     inbound::{InboundPolicies, PortSpec},
     outbound::{OutboundPolicies, TrafficSpec},
@@ -180,6 +181,24 @@ impl OutboundPolicies for Services {
         let spec = spec.into_inner();
         self.called(Call::Outbound(spec.clone())).await?;
         self.follow_value(Service::Outbound, move |world| world.outbound.get(&spec.target))
+    }
+}
+
+impl PolicyExtensions for Services {
+    async fn watch(&self, spec: Request<TrafficSpec>) -> Result<Outgoing<Extensions>, Status> {
+        let spec = spec.into_inner();
+        self.called(Call::Extensions(spec.clone())).await?;
+        if !self.world.borrow().extends {
+            return Err(Status::unimplemented("there is no such service"));
+        }
+        let mut sent = None;
+        Ok(self.follow(Service::Extensions, move |world| {
+            let policy = world.outbound.get(&spec.target).ok_or_else(|| told(Code::NotFound))?;
+            let now = extension::of(policy);
+            let new = sent.as_ref() != Some(&now);
+            sent = Some(now.clone());
+            Ok(new.then_some(now).into_iter().collect())
+        }))
     }
 }
 

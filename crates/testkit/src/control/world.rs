@@ -27,6 +27,7 @@ pub enum Service {
     Certify,
     Trust,
     Work,
+    Extensions,
 }
 
 /// What somebody asked.
@@ -39,6 +40,7 @@ pub enum Call {
     Certify { identity: Identity, token: Vec<u8> },
     Trust,
     Work(WorkSpec),
+    Extensions(TrafficSpec),
 }
 
 pub(super) struct World {
@@ -49,6 +51,8 @@ pub(super) struct World {
     pub(super) anchors: Option<String>,
     /// Whether the work of every pod is done; `None` is a control plane that does not say.
     pub(super) done: Option<bool>,
+    /// Whether it tells what belongs to policies.
+    pub(super) extends: bool,
     pub(super) ca: Ca,
     pub(super) lifetime: Duration,
     pub(super) token: Option<Vec<u8>>,
@@ -69,6 +73,7 @@ impl World {
             outbound: HashMap::new(),
             anchors: Some(ca.anchors_pem().to_owned()),
             done: Some(false),
+            extends: true,
             ca,
             lifetime: Duration::from_secs(24 * 60 * 60),
             token: None,
@@ -95,6 +100,7 @@ impl Call {
             Self::Certify { .. } => Service::Certify,
             Self::Trust => Service::Trust,
             Self::Work(_) => Service::Work,
+            Self::Extensions(_) => Service::Extensions,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::backend;
 use crate::{
     error::{Invalid, each, require, required},
-    filter,
+    extension, filter,
 };
 use linkerd2_proxy_api::outbound as proto;
 use weft_model::policy::outbound::{Distribution, RouteBackend};
@@ -45,7 +45,7 @@ macro_rules! distribution {
             let one = |RouteBackend { backend: to, filters }: &RouteBackend| {
                 Ok(m::RouteBackend {
                     backend: Some(backend::encode(to)?),
-                    filters: each("filters", filters, $encode_filter)?,
+                    filters: each("filters", extension::standing_in(filters).iter(), $encode_filter)?,
                     $(..$rest::default())?
                 })
             };

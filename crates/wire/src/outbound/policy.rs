@@ -3,7 +3,7 @@
 use super::{breaker, distribution, rule};
 use crate::{
     error::{Invalid, Within, each, here, optional, require, required},
-    filter, meta, route, time,
+    extension, filter, meta, route, time,
 };
 use linkerd2_proxy_api::outbound as proto;
 use proto::proxy_protocol as kind;
@@ -152,7 +152,7 @@ macro_rules! routes {
                     let OutboundRule { backends, timeouts, retry, allow_l5d_headers } = does;
                     Ok(proto::$module::Rule {
                         matches: each("matches", matches, $encode_match)?,
-                        filters: each("filters", filters, $encode_filter)?,
+                        filters: each("filters", extension::standing_in(filters).iter(), $encode_filter)?,
                         backends: Some($encode_backends(backends).within("backends")?),
                         timeouts: rule::encode_timeouts(timeouts)?,
                         retry: optional("retry", retry.as_ref(), $encode_retry)?,

@@ -14,7 +14,7 @@ use weft_model::{
     meta::Resource,
     policy::route::{
         Filter, GrpcMatch, HeaderEdits, HeaderMatch, HostMatch, HttpMatch, PathMatch, PathReplacement, Pattern,
-        QueryMatch, Ratio, Redirect, ValueMatch,
+        QueryMatch, Ratio, Redirect, Rewrite, ValueMatch,
     },
     profile::{ProfileRoute, RequestMatch, ResponseClass, ResponseMatch, RetryBudget, WeightedTarget},
 };
@@ -182,6 +182,11 @@ fn redirect() -> impl Strategy<Value = Filter> {
         option::of(300_u16..400),
     )
         .prop_map(|(scheme, host, path, port, status)| Filter::Redirect(Redirect { scheme, host, path, port, status }))
+}
+
+pub(super) fn rewrite() -> impl Strategy<Value = Filter> {
+    let path = prop_oneof!["/.{0,8}".prop_map(PathReplacement::Full), ".{0,8}".prop_map(PathReplacement::Prefix)];
+    (option::of("[a-z.]{1,8}"), option::of(path)).prop_map(|(host, path)| Filter::Rewrite(Rewrite { host, path }))
 }
 
 pub(super) fn inbound_http_filter() -> impl Strategy<Value = Filter> {

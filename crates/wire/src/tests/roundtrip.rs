@@ -4,7 +4,7 @@ use super::{any, policies};
 use crate::{
     Invalid,
     destination::{self, Lookup},
-    endpoint,
+    endpoint, extension,
     identity::{Certificate, CertifyRequest},
     inbound::{self, PortSpec},
     outbound::{self, Target, TrafficSpec},
@@ -15,6 +15,7 @@ use crate::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
+use weft_model::policy::{outbound::ClientProtocol, route::Filter};
 
 /// `value` encoded, sent, received and decoded; and people could be shown it.
 fn across<T, P: Message + Default + std::fmt::Debug>(
@@ -51,13 +52,36 @@ proptest! {
         prop_assert_eq!(across(&sent, outbound::policy::encode, outbound::policy::decode), Ok(sent));
     }
 
+    /// In two messages, of which the one alone leaves nothing undone in silence.
+    #[test]
+    fn client_policies_that_linkerd_has_no_words_for(mut sent in policies::client_policy(), rewrite in any::rewrite()) {
+        let mut rules = 0;
+        if let ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) = &mut sent.protocol {
+            for rule in routes.routes.iter_mut().flat_map(|route| &mut route.rules) {
+                rules += 1;
+                rule.filters.insert(0, rewrite.clone());
+            }
+        }
+        let alone = across(&sent, outbound::policy::encode, outbound::policy::decode).unwrap();
+        prop_assert_eq!(alone.wants().count(), rules);
+        if let ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) = &alone.protocol {
+            let mut rules = routes.routes.iter().flat_map(|route| &route.rules);
+            prop_assert!(rules.all(|rule| matches!(rule.filters.first(), Some(Filter::Extension(_)))));
+        }
+        let again = across(&alone, outbound::policy::encode, outbound::policy::decode);
+        prop_assert_eq!(again, Ok(alone.clone()));
+        let told = across(&extension::of(&sent), extension::encode, extension::decode).unwrap();
+        prop_assert_eq!(alone.extended(&told), sent);
+    }
+
     #[test]
     fn questions(workload in ".{0,16}", path in ".{1,16}", uid in ".{0,8}", addr in any::addr(), is_addr: bool) {
         let sent = PortSpec { workload: workload.clone(), port: addr.port() };
         prop_assert_eq!(across(&sent, |s| Ok(inbound::encode_spec(s.clone())), inbound::decode_spec), Ok(sent));
         let target = if is_addr { Target::Addr(addr) } else { Target::Authority(path.clone()) };
         let sent = TrafficSpec { workload: workload.clone(), target };
-        prop_assert_eq!(across(&sent, |s| Ok(outbound::encode_spec(s.clone())), outbound::decode_spec), Ok(sent));
+        prop_assert_eq!(across(&sent, |s| Ok(outbound::encode_spec(s.clone())), outbound::decode_spec), Ok(sent.clone()));
+        prop_assert_eq!(across(&sent, |s| Ok(extension::encode_spec(s.clone())), extension::decode_spec), Ok(sent));
         let sent = Lookup { path, context: workload.clone() };
         let decode = |message| Ok(destination::decode_lookup(message));
         prop_assert_eq!(across(&sent, |s| Ok(destination::encode_lookup(s.clone())), decode), Ok(sent));

@@ -35,7 +35,7 @@ impl Index {
             Ok(kind) => {
                 let filters = match of.unmet(filters, beyond) {
                     Some(what) => vec![of.not_carried_out(what)],
-                    None => filters.clone(),
+                    None => beyond.filters().chain(filters.iter().cloned()).collect(),
                 };
                 RouteBackend { backend: Backend { meta, kind, queue: QUEUE }, filters }
             }

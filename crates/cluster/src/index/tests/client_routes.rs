@@ -12,7 +12,7 @@ use weft_model::{
     Meta,
     policy::{
         outbound::{Breaker, Load, OutboundRule, Retry, RetryOn, RouteBackend, Timeouts},
-        route::{GrpcRoute, HostMatch, HttpRoute},
+        route::{GrpcRoute, HostMatch, HttpRoute, PathReplacement, Rewrite},
     },
 };
 
@@ -338,11 +338,30 @@ fn a_backend_has_filters_of_its_own() {
     assert!(matches!(filters[..], [Filter::RequestHeaders(_), Filter::ResponseHeaders(_)]), "{filters:?}");
 }
 
+#[test]
+fn a_rule_and_a_backend_rewrite() {
+    let rewrite = |host: &str| {
+        let path = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": ""});
+        json!({"type": "URLRewrite", "urlRewrite": {"hostname": host, "path": path}})
+    };
+    let modifier = || json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}});
+    let rule = json!({
+        "filters": [modifier(), rewrite("rule")],
+        "backendRefs": [{"name": "api", "port": 80, "filters": [rewrite("backend"), modifier()]}],
+    });
+    let policy = outbound(&web(vec![ruled(Kind::HttpRoute, rule, json!({}))]), "10.96.0.1:80").unwrap();
+    let rule = &http_of(&policy).routes[0].rules[0];
+    for (filters, host) in [(&rule.filters, "rule"), (&rule.does.backends.iter().next().unwrap().filters, "backend")] {
+        let [Filter::Rewrite(rewrite), Filter::RequestHeaders(_)] = &filters[..] else { panic!("{filters:?}") };
+        let path = Some(PathReplacement::Prefix(String::new()));
+        assert_eq!(*rewrite, Rewrite { host: Some(host.to_owned()), path });
+    }
+}
+
 /// Without it requests would go on as if it had been done.
 #[test]
-fn what_no_policy_on_the_wire_can_say_fails_its_requests() {
+fn what_no_proxy_carries_out_fails_its_requests() {
     let filters = [
-        json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}}),
         json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 1}}}),
         json!({"type": "ExtensionRef", "extensionRef": {}}),
     ];
@@ -363,7 +382,7 @@ fn what_no_policy_on_the_wire_can_say_fails_its_requests() {
     for rule in [
         json!({"filters": [response]}),
         to(json!([{"name": "api", "port": 80, "filters": [response]}])),
-        json!({"filters": [filters[2]]}),
+        json!({"filters": [filters[1]]}),
     ] {
         let policy = outbound(&web(vec![ruled(Kind::GrpcRoute, rule.clone(), json!({}))]), "10.96.0.1:80").unwrap();
         let of_rule = &grpc_of(&policy)[0].rules[0];

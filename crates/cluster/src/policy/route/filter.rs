@@ -10,7 +10,7 @@ use crate::Kind;
 use weft_model::{
     DnsName,
     decide::filter::is_protected,
-    policy::route::{Filter, HeaderEdits, PathReplacement, Ratio, Redirect},
+    policy::route::{Filter, HeaderEdits, PathReplacement, Ratio, Redirect, Rewrite},
 };
 
 /// What the Gateway API answers with where a redirect names no status.
@@ -18,20 +18,13 @@ const FOUND: u16 = 302;
 /// How many headers one list of a filter may name.
 const MAX_EDITS: usize = 16;
 
-/// What filters say that no policy on the wire of Linkerd's can. Who cannot carry it out refuses the requests.
+/// What filters say that no message of Linkerd's can. Who cannot carry it out refuses the requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Beyond {
     pub(crate) rewrite: Option<Rewrite>,
     pub(crate) mirrors: Vec<Mirror>,
     /// Types of filters that nobody carries out, as they are written.
     pub(crate) unknown: Vec<String>,
-}
-
-/// Parts of a request's URI that are replaced before it is sent on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rewrite {
-    pub(crate) host: Option<String>,
-    pub(crate) path: Option<PathReplacement>,
 }
 
 /// Requests are sent there too.
@@ -48,11 +41,20 @@ pub(super) struct Filters {
 }
 
 impl Beyond {
-    /// The first filter that is there, by its type.
+    /// The first filter that is there, by its type: a server's proxy carries out none.
     pub(crate) fn first(&self) -> Option<&str> {
-        let Self { rewrite, mirrors, unknown } = self;
-        let rewrite = rewrite.as_ref().map(|_| "URLRewrite");
-        rewrite.or_else(|| mirrors.first().map(|_| "RequestMirror")).or_else(|| unknown.first().map(String::as_str))
+        self.rewrite.as_ref().map(|_| "URLRewrite").or_else(|| self.unmet())
+    }
+
+    /// The first filter that a client's proxy does not carry out, by its type.
+    pub(crate) fn unmet(&self) -> Option<&str> {
+        let Self { rewrite: _, mirrors, unknown } = self;
+        mirrors.first().map(|_| "RequestMirror").or_else(|| unknown.first().map(String::as_str))
+    }
+
+    /// What a client's proxy carries out.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = Filter> {
+        self.rewrite.iter().cloned().map(Filter::Rewrite)
     }
 
     pub(super) fn replaces_prefix(&self) -> bool {
@@ -69,6 +71,12 @@ pub(super) fn all(specs: Option<&[FilterSpec]>, at: &str, origin: Origin<'_>, fo
     let mut filters = Filters::default();
     for (at, spec) in found.each(specs, &format!("{at}.filters"), MAX_FILTERS) {
         spec.checked(&at, origin, &mut filters, found);
+    }
+    let redirects = filters.known.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
+    if redirects && filters.beyond.rewrite.is_some() {
+        let message =
+            "what is answered with a redirect is not sent on: RequestRedirect and URLRewrite exclude each other";
+        found.mistake(format!("{at}.filters"), message, "remove one of them");
     }
     filters
 }
@@ -135,11 +143,10 @@ impl FilterSpec {
             into.beyond.unknown.push(kind.chars().take(64).collect());
         }
         let of_grpc = origin.kind == Kind::GrpcRoute && !origin.only_servers && response_header_modifier.is_some();
-        if of_grpc
-            || matches!(kind.as_str(), "URLRewrite" | "RequestMirror")
-            || into.beyond.unknown.last() == Some(kind)
-        {
-            let message = format!("nobody carries out a filter of the type {}: its requests are refused", shown(kind));
+        let of_nobody = of_grpc || kind == "RequestMirror" || into.beyond.unknown.last() == Some(kind);
+        if of_nobody || kind == "URLRewrite" && origin.has_servers {
+            let who = if of_nobody { "nobody" } else { "no proxy of a Server" };
+            let message = format!("{who} carries out a filter of the type {}: its requests are refused", shown(kind));
             found.note(format!("{at}.type"), message);
         }
     }

@@ -122,6 +122,7 @@ pub(crate) fn checked(object: &Object) -> Option<Result<Checked, Vec<Mistake>>> 
         // There a backend without a namespace is in the one of that name.
         first_version: matches!(object, Object::MeshHttpRoute(o) if o.api_version.ends_with("/v1alpha1")),
         is_ours: false,
+        has_servers: false,
         only_servers: false,
     };
     let parent_refs = match object {
@@ -133,6 +134,7 @@ pub(crate) fn checked(object: &Object) -> Option<Result<Checked, Vec<Mistake>>> 
     };
     let parents = parent::all(parent_refs.as_deref(), origin, &mut found);
     origin.is_ours = !parents.is_empty();
+    origin.has_servers = parents.iter().any(|parent| parent.of == ParentOf::Server);
     origin.only_servers = !parents.is_empty() && parents.iter().all(|parent| parent.of == ParentOf::Server);
     let meta = Meta::Resource(Resource {
         group: definition(key.kind).map(|d| d.group).unwrap_or_default().to_owned(),
@@ -167,6 +169,8 @@ struct Origin<'a> {
     first_version: bool,
     /// It names a parent of the mesh.
     is_ours: bool,
+    /// A server's proxy reads it too.
+    has_servers: bool,
     /// Nobody reads what is for a client's side.
     only_servers: bool,
 }

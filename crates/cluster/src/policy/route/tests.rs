@@ -6,14 +6,15 @@ use super::{
         tests::{all_wrong, object, right},
     },
     backend::BackendOf,
-    filter::Rewrite,
     *,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_model::{
     decide::path::readings,
-    policy::route::{Filter, HeaderEdits, HeaderMatch, PathReplacement, QueryMatch, Ratio, Redirect, ValueMatch},
+    policy::route::{
+        Filter, HeaderEdits, HeaderMatch, PathReplacement, QueryMatch, Ratio, Redirect, Rewrite, ValueMatch,
+    },
 };
 
 const ROUTES: [Kind; 5] = [Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute];
@@ -417,10 +418,7 @@ fn what_the_wire_lacks_is_kept_beside_it() {
     let shares: Vec<Ratio> = beyond.mirrors.iter().map(|m| m.share).collect();
     assert_eq!(shares, [Ratio { numerator: 1, denominator: 1 }, Ratio { numerator: 10, denominator: 100 }]);
     assert_eq!((beyond.mirrors[0].to.name.as_str(), beyond.first()), ("copy", Some("URLRewrite")));
-    assert_eq!(
-        (found.filters, notes),
-        (vec![], [0, 1, 2].map(|i| format!("spec.rules[0].filters[{i}].type")).to_vec())
-    );
+    assert_eq!((found.filters, notes), (vec![], [1, 2].map(|i| format!("spec.rules[0].filters[{i}].type")).to_vec()));
 
     let (found, notes) =
         rule(json!({"filters": [{"type": "ExtensionRef", "extensionRef": {"name": "x"}}, {"type": "Later"}]}));
@@ -444,6 +442,18 @@ fn what_the_wire_lacks_is_kept_beside_it() {
             (wrong(mirror(json!({"backendRef": {"name": "copy"}}))), at("port")),
         ],
     );
+    // Each of the pair is right; together one of them would do nothing.
+    let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}});
+    let both = json!({"filters": [redirect, rewrite]});
+    all_wrong(Kind::HttpRoute, vec![(ruled(both), &["spec.rules[0].filters"])]);
+    let twice = json!({"filters": [rewrite, rewrite]});
+    all_wrong(Kind::HttpRoute, vec![(ruled(twice), &["spec.rules[0].filters[1].type"])]);
+    // The proxy of a Server carries it out no more than others carry out what is unknown.
+    let rewrites = json!({"filters": [rewrite]});
+    for (parents, notes) in [(json!([service()]), 0), (json!([server(), service()]), 1), (json!([server()]), 1)] {
+        let (_, found) = http(Kind::HttpRoute, json!({"parentRefs": parents, "rules": [rewrites]}));
+        assert_eq!(found.len(), notes, "{parents}: {found:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Where a redirect leads: the request's own URI with the parts replaced that the policy names.
 
-use super::{Answer, Matched};
+use super::{
+    Answer, Matched,
+    rewrite::{replaced, with_query},
+};
 use crate::{
     decide::host::split,
     policy::route::{PathReplacement, Redirect},
@@ -50,12 +53,9 @@ fn target(path: Option<&PathReplacement>, matched: &Matched<'_>) -> Option<Strin
     Some(match path {
         None => own_target(matched),
         // It may bring a query; the request's is dropped, as Linkerd does.
-        Some(PathReplacement::Full(path)) => rooted(path),
-        Some(PathReplacement::Prefix(new)) => {
-            let prefix = matched.prefix?;
-            let rest = matched.request.path().strip_prefix(prefix.strip_suffix('/').unwrap_or(prefix))?;
-            let path = if rest.is_empty() { rooted(new) } else { rooted(&[new.trim_end_matches('/'), rest].concat()) };
-            with_query(path, matched.request.query())
+        Some(full @ PathReplacement::Full(_)) => replaced(full, matched.request.path(), None)?,
+        Some(prefix @ PathReplacement::Prefix(_)) => {
+            with_query(replaced(prefix, matched.request.path(), matched.prefix)?, matched.request.query())
         }
     })
 }
@@ -64,17 +64,6 @@ fn own_target(matched: &Matched<'_>) -> String {
     // `OPTIONS *` and CONNECT have no path.
     let path = Some(matched.request.path()).filter(|path| path.starts_with('/')).unwrap_or("/");
     with_query(path.to_owned(), matched.request.query())
-}
-
-fn with_query(path: String, query: Option<&str>) -> String {
-    match query {
-        Some(query) => [&path, "?", query].concat(),
-        None => path,
-    }
-}
-
-fn rooted(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { ["/", path].concat() }
 }
 
 /// Whatever the policy or the client wrote, it is a URI and a header value: other bytes are escaped.

@@ -1,7 +1,7 @@
 //! Tables for redirects, shares and edits of headers, and the edits done one by one.
 
 use super::*;
-use crate::policy::route::{PathReplacement, Redirect};
+use crate::policy::route::{Extension, PathReplacement, Redirect, Rewrite};
 use proptest::prelude::*;
 
 struct Asked {
@@ -115,6 +115,65 @@ fn paths_are_replaced_in_whole_or_by_prefix() {
     let same = Redirect { path: prefix("/foo"), ..Redirect::default() };
     assert_eq!(leads(same.clone(), "web", "/foo/a", Some("/foo")), "-");
     assert!(leads(same, "web", "/foo/a", None).contains("matched otherwise"));
+}
+
+fn goes_on(path: Option<PathReplacement>, asked: &Asked, prefix: Option<&str>) -> Result<Option<String>, &'static str> {
+    rewritten(&Rewrite { host: None, path }, asked, prefix)
+}
+
+#[test]
+fn a_rewrite_replaces_what_it_names_and_keeps_the_query() {
+    let full = |path: &str| Some(PathReplacement::Full(path.to_owned()));
+    let prefix = |path: &str| Some(PathReplacement::Prefix(path.to_owned()));
+    let asked = |path: &'static str| {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        Asked { authority: None, path, query }
+    };
+    for (path, by, to, expected) in [
+        ("/foo/bar", "/foo", prefix("/xyz"), "/xyz/bar"),
+        ("/foo/bar", "/foo/", prefix("/xyz/"), "/xyz/bar"),
+        ("/foo", "/foo", prefix("/xyz"), "/xyz"),
+        ("/foo/", "/foo", prefix("/xyz"), "/xyz/"),
+        ("/foo/", "/foo", prefix(""), "/"),
+        ("/foo", "/foo", prefix(""), "/"),
+        ("/foo/", "/foo", prefix("/"), "/"),
+        ("/foo?", "/foo", prefix(""), "/?"),
+        ("/foo/b%2Fc//d?a=b?c&d", "/foo", prefix("/x%20y"), "/x%20y/b%2Fc//d?a=b?c&d"),
+        ("/", "/", prefix("/v2"), "/v2/"),
+        ("/a?q=1", "/", full("/b"), "/b?q=1"),
+        ("/a/b/?q=1", "/a", full("/"), "/?q=1"),
+    ] {
+        assert_eq!(goes_on(to, &asked(path), Some(by)), Ok(Some(expected.to_owned())), "{path} by {by}");
+    }
+    assert!(goes_on(prefix("/b"), &asked("/a"), None).unwrap_err().contains("matched otherwise"));
+    assert!(goes_on(full("/b"), &asked("*"), Some("/")).unwrap_err().contains("the request has none"));
+    let host = Rewrite { host: Some("a.b".to_owned()), path: None };
+    assert_eq!(rewritten(&host, &asked("*"), None), Ok(None));
+}
+
+#[test]
+fn of_several_rewrites_the_last_word_counts_for_each_part() {
+    let of = |host: Option<&str>, path: Option<&str>| {
+        Filter::Rewrite(Rewrite {
+            host: host.map(str::to_owned),
+            path: path.map(|p| PathReplacement::Full(p.to_owned())),
+        })
+    };
+    assert_eq!(rewriting(&[Filter::Forbidden]), None);
+    let all = rewriting(&[of(Some("rule"), Some("/rule")), of(None, Some("/backend"))]).unwrap();
+    assert_eq!(
+        all,
+        Rewrite { host: Some("rule".to_owned()), path: Some(PathReplacement::Full("/backend".to_owned())) }
+    );
+}
+
+#[test]
+fn what_was_not_told_is_refused() {
+    let asked = Asked { authority: None, path: "/", query: None };
+    let untold = Filter::Extension(Extension { key: "k".to_owned(), wants: "URLRewrite".to_owned() });
+    let Some(Answer::Invalid(why)) = answered(untold, &asked, None) else { panic!() };
+    assert!(why.contains("URLRewrite"), "{why}");
+    assert_eq!(answered(Filter::Rewrite(Rewrite::default()), &asked, None), None);
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! What is behind a target, from `GetProfile` and `OutboundPolicies.Watch` together (data plane 4.1).
+//!
+//! What Linkerd's policies have no words for is asked for where a policy says that there is such a thing, and nowhere else. Such a policy
+//! is shown once it is whole; if that takes too long it is shown as it is, and refuses the requests of which something is missing.
 
 use super::{Settings, Sources, TargetKey, Watched, fallback};
 use crate::process::{
@@ -7,16 +10,21 @@ use crate::process::{
 };
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
-use weft_model::{ClientPolicy, Profile};
-use weft_wire::{Verdict, destination, outbound};
+use weft_model::{ClientPolicy, Extensions, Profile};
+use weft_wire::{
+    Verdict, destination, extension,
+    outbound::{self, TrafficSpec},
+};
 
 /// How many calls for a profile may fail in a row, by no fault of the target, until the connection goes on without one: a
 /// control plane that is just starting shall not make an opaque port look like another.
 const PATIENCE: u32 = 3;
 /// When the control plane said that it knows no policy, it is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a policy waits for what is told beside it.
+const WHOLE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What is known of a target. Hold it as long as connections use it: what is held is not forgotten.
 pub struct OutboundTarget {
@@ -37,6 +45,7 @@ pub(super) struct Published {
     /// The profile's, kept as long as its limits stay.
     budget: ArcSwapOption<Budget>,
     first: watch::Sender<First>,
+    whole: watch::Sender<Whole>,
 }
 
 /// The newest answers to both questions.
@@ -44,6 +53,20 @@ pub(super) struct Published {
 struct Answers {
     policy: Answer<ClientPolicy>,
     profile: Answer<Profile>,
+    extensions: Answer<Extensions>,
+    /// The policy has waited for long enough.
+    late: bool,
+}
+
+/// Whether the policy wants anything to be told beside it, and that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    /// It wants nothing.
+    Alone,
+    Extended,
+    Waiting,
+    /// What it lacks it refuses.
+    Lacking,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -75,7 +98,8 @@ impl OutboundTarget {
             TargetKey::Addr(addr) => settings.profile_networks.iter().any(|net| net.contains(addr.ip())),
             TargetKey::Name(name) => settings.profile_suffixes.contains(&name.name),
         };
-        let answers = Answers { policy: Answer::Waiting, profile: if asked { Answer::Waiting } else { Answer::None } };
+        let profile_answer = if asked { Answer::Waiting } else { Answer::None };
+        let answers = Answers { profile: profile_answer, ..Answers::default() };
         let published = Arc::new(Published {
             key: key.clone(),
             settings: settings.clone(),
@@ -84,6 +108,7 @@ impl OutboundTarget {
             profile: profile.clone(),
             budget: ArcSwapOption::empty(),
             first: watch::Sender::new(First::Waiting),
+            whole: watch::Sender::new(Whole::Alone),
         });
         Self { key, policy, profile, published }
     }
@@ -116,16 +141,25 @@ pub(super) async fn watch(published: Arc<Published>, sources: Sources) {
             watch_profile(&published, &sources).await;
         }
     };
-    tokio::join!(watch_policy(&published, &sources), profiles);
+    tokio::join!(
+        watch_policy(&published, &sources),
+        profiles,
+        watch_extensions(&published, &sources),
+        lose_patience(&published)
+    );
+}
+
+fn asked(target: &TargetKey) -> outbound::Target {
+    match target {
+        TargetKey::Addr(addr) => outbound::Target::Addr(*addr),
+        TargetKey::Name(name) => outbound::Target::Authority(name.to_string()),
+    }
 }
 
 async fn watch_policy(published: &Published, sources: &Sources) {
     let client = outbound::Client::new(sources.policy.clone());
     let target = &published.key;
-    let asked = match target {
-        TargetKey::Addr(addr) => outbound::Target::Addr(*addr),
-        TargetKey::Name(name) => outbound::Target::Authority(name.to_string()),
-    };
+    let asked = asked(target);
     let open = || {
         let (mut client, workload, asked) = (client.clone(), sources.workload.clone(), asked.clone());
         async move { client.watch(&workload, asked).await }
@@ -151,6 +185,53 @@ async fn watch_policy(published: &Published, sources: &Sources) {
         }
     })
     .await;
+}
+
+/// Asks as long as the policy wants something to be told beside it.
+async fn watch_extensions(published: &Published, sources: &Sources) {
+    let client = extension::Client::new(sources.policy.clone());
+    let target = &published.key;
+    let spec = TrafficSpec { workload: sources.workload.clone(), target: asked(target) };
+    let open = || {
+        let (mut client, spec) = (client.clone(), spec.clone());
+        async move { client.watch(&spec).await }
+    };
+    let mut whole = published.whole.subscribe();
+    while whole.wait_for(|whole| *whole != Whole::Alone).await.is_ok() {
+        let following = follow(sources.policy_following, open, |event| match event {
+            Event::Message { value, .. } => published.extensions_answer(Answer::Known(value)),
+            Event::Invalid(reason) => {
+                tracing::warn!(%target, reason, "What belongs to an outbound policy is invalid: its requests are refused");
+                published.extensions_answer(Answer::None);
+            }
+            Event::Failed(Failed { error, verdict: Verdict::None, .. }) => {
+                tracing::debug!(%target, %error, "The stream of what belongs to an outbound policy is lost");
+            }
+            Event::Failed(Failed { error, again, .. }) => {
+                if !again {
+                    tracing::warn!(%target, %error, "What belongs to an outbound policy is not told: its requests are refused");
+                }
+                published.extensions_answer(Answer::None);
+            }
+        });
+        tokio::select! {
+            // It has no end, and what it was told stands in the answers.
+            () = following => {}
+            // Cancel-safe, as every wait for a value is.
+            _ = whole.wait_for(|whole| *whole == Whole::Alone) => {}
+        }
+    }
+}
+
+async fn lose_patience(published: &Published) {
+    let mut whole = published.whole.subscribe();
+    while whole.wait_for(|whole| *whole == Whole::Waiting).await.is_ok() {
+        let waiting = whole.wait_for(|whole| *whole != Whole::Waiting);
+        if tokio::time::timeout(WHOLE_WITHIN, waiting).await.is_err() {
+            tracing::warn!(target = %published.key, "What belongs to an outbound policy has not come: its requests are refused");
+            published.lose_patience();
+        }
+    }
 }
 
 async fn watch_profile(published: &Published, sources: &Sources) {
@@ -183,14 +264,56 @@ async fn watch_profile(published: &Published, sources: &Sources) {
     .await;
 }
 
+impl Answers {
+    /// The policy with what was told beside it; `None` while that is waited for.
+    fn extended(&self, policy: &ClientPolicy) -> (Whole, Option<ClientPolicy>) {
+        let none = Extensions::default();
+        let told = if let Answer::Known(told) = &self.extensions { told } else { &none };
+        let wanted: Vec<&str> = policy.wants().collect();
+        let extended = || Some(policy.clone().extended(told));
+        if wanted.is_empty() {
+            (Whole::Alone, extended())
+        } else if wanted.iter().all(|key| told.0.contains_key(*key)) {
+            (Whole::Extended, extended())
+        } else if self.late || self.extensions == Answer::None {
+            (Whole::Lacking, extended())
+        } else {
+            (Whole::Waiting, None)
+        }
+    }
+}
+
 impl Published {
     fn policy_answer(&self, answer: Answer<ClientPolicy>) {
         let mut answers = self.answers.lock();
         // A control plane that has just been started may not know yet what an earlier one knew.
         if answer != Answer::None || answers.policy == Answer::Waiting {
             answers.policy = answer;
+            answers.late = false;
         }
-        self.publish(&answers);
+        self.publish(&mut answers);
+    }
+
+    /// What was told stays as long as the policy wants it: it is of the policy's very words.
+    fn extensions_answer(&self, answer: Answer<Extensions>) {
+        let mut answers = self.answers.lock();
+        let old = std::mem::take(&mut answers.extensions);
+        answers.extensions = match (answer, old, &answers.policy) {
+            (Answer::Known(mut new), Answer::Known(old), Answer::Known(policy)) => {
+                let wanted: HashSet<&str> = policy.wants().collect();
+                new.0.extend(old.0.into_iter().filter(|(key, _)| wanted.contains(key.as_str())));
+                Answer::Known(new)
+            }
+            (Answer::None, old @ Answer::Known(_), _) => old,
+            (new, ..) => new,
+        };
+        self.publish(&mut answers);
+    }
+
+    fn lose_patience(&self) {
+        let mut answers = self.answers.lock();
+        answers.late = true;
+        self.publish(&mut answers);
     }
 
     fn profile_answer(&self, answer: Answer<Profile>) {
@@ -198,7 +321,7 @@ impl Published {
         if answer != Answer::None || answers.profile == Answer::Waiting {
             answers.profile = answer;
         }
-        self.publish(&answers);
+        self.publish(&mut answers);
     }
 
     fn refused(&self, reason: String) {
@@ -212,17 +335,26 @@ impl Published {
     }
 
     /// Shows the answers, once there is one to each question.
-    fn publish(&self, answers: &Answers) {
+    fn publish(&self, answers: &mut Answers) {
+        let known = if let Answer::Known(policy) = &answers.policy { Some(policy) } else { None };
+        let (whole, policy) = match known {
+            None => (Whole::Alone, None),
+            Some(policy) => answers.extended(policy),
+        };
+        self.whole.send_if_modified(|now| std::mem::replace(now, whole) != whole);
+        if whole == Whole::Alone {
+            answers.extensions = Answer::Waiting;
+        }
         let profile = match &answers.profile {
             Answer::Waiting => return,
             Answer::Known(profile) => Some(profile),
             Answer::None | Answer::Invalid(_) => None,
         };
-        let policy = match &answers.policy {
-            Answer::Waiting => return,
-            Answer::Known(policy) => policy.clone(),
-            Answer::None => fallback::client_policy(&self.key, profile, &self.settings),
-            Answer::Invalid(reason) => fallback::invalid_client_policy(reason, &self.settings),
+        let policy = match (policy, &answers.policy) {
+            (Some(policy), _) => policy,
+            (None, Answer::Waiting | Answer::Known(_)) => return,
+            (None, Answer::None) => fallback::client_policy(&self.key, profile, &self.settings),
+            (None, Answer::Invalid(reason)) => fallback::invalid_client_policy(reason, &self.settings),
         };
         let limits = profile.and_then(|profile| profile.retry_budget);
         if self.budget.load().as_ref().map(|budget| budget.limits()) != limits {
@@ -247,6 +379,7 @@ mod tests {
         policy::{
             inbound::DefaultPolicy,
             outbound::{BackendKind, ClientProtocol, Distribution},
+            route::{Extension, Filter, PathReplacement, Rewrite},
         },
     };
 
@@ -298,6 +431,67 @@ mod tests {
         t.published.profile_answer(Answer::None);
         assert_eq!(first(&t), First::Answered);
         assert_eq!(forwards_to(&t), ("fallback".to_owned(), Endpoint::plain(ADDR)));
+    }
+
+    /// What a control plane sends, and what it tells beside it.
+    fn rewriting(to: &str) -> (ClientPolicy, Extensions) {
+        let path = Some(PathReplacement::Full(to.to_owned()));
+        let mut policy = fallback::client_policy(&ADDR.into(), None, &settings(&[]));
+        let ClientProtocol::Detect { http1, .. } = &mut policy.protocol else { panic!() };
+        http1.routes[0].rules[0].filters = vec![Filter::Rewrite(Rewrite { host: None, path })];
+        let told = extension::of(&policy);
+        let key = told.0.keys().next().unwrap().clone();
+        let ClientProtocol::Detect { http1, .. } = &mut policy.protocol else { panic!() };
+        http1.routes[0].rules[0].filters = vec![Filter::Extension(Extension { key, wants: "URLRewrite".to_owned() })];
+        (policy, told)
+    }
+
+    fn filters(target: &OutboundTarget) -> Vec<Filter> {
+        let policy = target.policy.snapshot();
+        let ClientProtocol::Detect { http1, .. } = &policy.value.protocol else { panic!() };
+        http1.routes[0].rules[0].filters.clone()
+    }
+
+    #[test]
+    fn a_policy_is_shown_once_it_is_whole() {
+        let t = target(&[]);
+        let ((a, a_told), (b, b_told)) = (rewriting("/a"), rewriting("/b"));
+        let whole = |t: &OutboundTarget| *t.published.whole.borrow();
+        t.published.policy_answer(Answer::Known(a.clone()));
+        assert_eq!((first(&t), whole(&t)), (First::Waiting, Whole::Waiting));
+        t.published.extensions_answer(Answer::Known(b_told.clone()));
+        assert_eq!(first(&t), First::Waiting, "that is of another policy");
+        t.published.extensions_answer(Answer::Known(a_told.clone()));
+        assert_eq!((first(&t), whole(&t)), (First::Answered, Whole::Extended));
+        let rewrite = |told: &Extensions| told.0.values().next().unwrap().clone();
+        assert_eq!(filters(&t), rewrite(&a_told));
+        // Whichever comes first: what is in force stays until the other is there.
+        t.published.extensions_answer(Answer::Known(b_told.clone()));
+        assert_eq!(filters(&t), rewrite(&a_told));
+        t.published.policy_answer(Answer::Known(b.clone()));
+        assert_eq!(filters(&t), rewrite(&b_told));
+        t.published.policy_answer(Answer::Known(a.clone()));
+        assert_eq!((whole(&t), filters(&t)), (Whole::Waiting, rewrite(&b_told)));
+        t.published.lose_patience();
+        assert!(whole(&t) == Whole::Lacking && matches!(filters(&t)[..], [Filter::Extension(_)]));
+        t.published.extensions_answer(Answer::Known(a_told.clone()));
+        assert_eq!(filters(&t), rewrite(&a_told));
+        // A stream that is lost takes nothing away.
+        t.published.extensions_answer(Answer::None);
+        assert_eq!(filters(&t), rewrite(&a_told));
+        t.published.policy_answer(Answer::Known(fallback::client_policy(&ADDR.into(), None, &settings(&[]))));
+        assert_eq!((whole(&t), filters(&t)), (Whole::Alone, vec![]));
+        t.published.extensions_answer(Answer::None);
+        t.published.policy_answer(Answer::Known(a));
+        assert_eq!(whole(&t), Whole::Waiting, "what was said while nothing was wanted says nothing");
+    }
+
+    #[test]
+    fn who_is_told_nothing_refuses_at_once() {
+        let t = target(&[]);
+        t.published.policy_answer(Answer::Known(rewriting("/a").0));
+        t.published.extensions_answer(Answer::None);
+        assert!(first(&t) == First::Answered && matches!(filters(&t)[..], [Filter::Extension(_)]));
     }
 
     #[test]

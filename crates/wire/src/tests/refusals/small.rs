@@ -2,11 +2,12 @@
 
 use super::check;
 use crate::{
-    identity,
+    extension, identity,
     transport_header::{Error, MAX_BYTES, PREFACE, TransportHeader},
     trust,
 };
 use linkerd2_proxy_api::identity as proto;
+use weft_model::policy::route::Extension;
 
 #[test]
 fn certificate_requests() {
@@ -48,6 +49,15 @@ fn trust_bundles() {
     let empty = trust::TrustBundle { pem: String::new(), version: String::new() };
     assert_eq!(trust::encode(&empty).unwrap_err().field, "pem");
     assert_eq!(trust::decode(Default::default()).unwrap_err().field, "pem");
+}
+
+#[test]
+fn extensions() {
+    let message = extension::message(&Extension { key: "0123456789abcdef".to_owned(), wants: "A, which".to_owned() });
+    assert_eq!(extension::named(&message).unwrap().wants, "A, which");
+    for other in ["", "the route wants a B", &message.replace("0123", "X123"), &format!("{message} ")] {
+        assert_eq!(extension::named(other), None, "{other}");
+    }
 }
 
 #[test]
