@@ -23,7 +23,7 @@ impl Filter {
     /// Whether Linkerd's messages have no words for it.
     pub fn is_beyond_linkerd(&self) -> bool {
         match self {
-            Self::Rewrite(_) => true,
+            Self::Rewrite(_) | Self::Mirror(_) => true,
             Self::RequestHeaders(_)
             | Self::ResponseHeaders(_)
             | Self::Redirect(_)

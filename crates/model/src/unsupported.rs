@@ -87,6 +87,7 @@ fn filters(filters: &[Filter]) -> Option<String> {
         }
         Filter::Rewrite(rewrite) => rewritten(rewrite).map(str::to_owned),
         Filter::GrpcFailure { code: _, message: _, ratio: _ }
+        | Filter::Mirror(_)
         | Filter::Extension(_)
         | Filter::Forbidden
         | Filter::Invalid(_) => None,
@@ -126,6 +127,7 @@ fn named(filter: &Filter) -> String {
         Filter::ResponseHeaders(_) => "filter that edits response headers",
         Filter::Redirect(_) => "filter that redirects",
         Filter::Rewrite(_) => "filter that rewrites",
+        Filter::Mirror(_) => "filter that mirrors requests",
         Filter::Extension(_) => "filter that is told beside the policy",
         Filter::HttpFailure { .. } => "filter that fails HTTP requests",
         Filter::GrpcFailure { .. } => "filter that fails gRPC requests",

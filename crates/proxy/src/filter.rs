@@ -6,7 +6,7 @@ use crate::{
     error::{Code, ProxyError},
     exchange::{Edits, HeaderChanges},
 };
-use http::uri::PathAndQuery;
+use http::{HeaderMap, uri::PathAndQuery};
 use std::{fmt::Display, rc::Rc};
 use weft_model::{
     decide::{
@@ -22,6 +22,13 @@ pub(crate) struct Changes {
     request: Option<Rc<HeaderChanges>>,
     response: Option<Rc<HeaderChanges>>,
     rewrite: Option<Rc<Rewrites>>,
+}
+
+/// What a request goes on with, where it is another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rewritten {
+    pub(crate) authority: Option<Rc<str>>,
+    pub(crate) target: Option<PathAndQuery>,
 }
 
 #[derive(Debug)]
@@ -44,21 +51,24 @@ impl Changes {
         Edits { request: self.request.clone(), response: self.response.clone(), ..edits }
     }
 
-    /// The authority and the target that `request` goes on with, where it is another. `matches` as for [`permit`].
+    /// What a policy changes in the headers of a request.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        if let Some(changes) = &self.request {
+            changes.apply(headers);
+        }
+    }
+
+    /// What `request` goes on with. `matches` as for [`permit`].
     ///
     /// # Errors
     /// It cannot be rewritten as the policy wants it.
-    pub(crate) fn rewrite(
-        &self,
-        request: &dyn RequestView,
-        matches: &[HttpMatch],
-    ) -> Result<(Option<Rc<str>>, Option<PathAndQuery>), ProxyError> {
-        let Some(Rewrites { rewrite, host }) = self.rewrite.as_deref() else { return Ok((None, None)) };
+    pub(crate) fn rewrite(&self, request: &dyn RequestView, matches: &[HttpMatch]) -> Result<Rewritten, ProxyError> {
+        let Some(Rewrites { rewrite, host }) = self.rewrite.as_deref() else { return Ok(Rewritten::default()) };
         let refused = |why: &str| ProxyError::new(Code::PolicyUnsupported, why);
         let target = rewritten(rewrite, request, matched_prefix(matches, request)).map_err(refused)?;
         let target = target.map(PathAndQuery::try_from).transpose();
         let target = target.map_err(|_| ProxyError::new(Code::BadRequest, "the request target cannot be rewritten"))?;
-        Ok((host.clone(), target))
+        Ok(Rewritten { authority: host.clone(), target })
     }
 }
 

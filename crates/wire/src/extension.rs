@@ -14,9 +14,10 @@ use proto::{extensions_client::ExtensionsClient, extensions_server::ExtensionsSe
 use std::{borrow::Cow, future::Future};
 use tonic::{Request, Response, Status, async_trait};
 use weft_model::{
-    ClientPolicy, Extensions,
+    ClientPolicy, Extensions, Meta, NameAddr,
     fnv::fnv1a,
-    policy::route::{Extension, Filter, PathReplacement, Rewrite},
+    meta::Resource,
+    policy::route::{Extension, Filter, Mirror, PathReplacement, Ratio, Rewrite},
 };
 
 #[expect(unreachable_pub, clippy::allow_attributes, reason = "generated")]
@@ -118,6 +119,7 @@ pub(crate) fn named(message: &str) -> Option<Extension> {
 fn kind(filter: &Filter) -> Option<&'static str> {
     match filter {
         Filter::Rewrite(_) => Some("URLRewrite"),
+        Filter::Mirror(_) => Some("RequestMirror"),
         _ => None,
     }
 }
@@ -173,7 +175,30 @@ fn decode_filter(filter: proto::Filter) -> Result<Filter, Invalid> {
             });
             Ok(Filter::Rewrite(Rewrite { host: (!host.is_empty()).then_some(host), path }))
         }
+        Kind::Mirror(mirror) => decode_mirror(mirror).within("mirror"),
     }
+}
+
+fn decode_mirror(mirror: proto::Mirror) -> Result<Filter, Invalid> {
+    let proto::Mirror { authority, namespace, name, numerator, denominator } = mirror;
+    let target: NameAddr = authority.parse().map_err(|e| Invalid::new("authority", e))?;
+    for (field, value) in [("namespace", &namespace), ("name", &name)] {
+        if value.is_empty() {
+            return Err(Invalid::missing(field));
+        }
+    }
+    if denominator == 0 {
+        return Err(Invalid::new("denominator", "is not 0"));
+    }
+    let meta = Meta::Resource(Resource {
+        group: "core".to_owned(),
+        kind: "Service".to_owned(),
+        namespace,
+        name,
+        section: String::new(),
+        port: target.port,
+    });
+    Ok(Filter::Mirror(Mirror { meta, target, share: Ratio { numerator, denominator } }))
 }
 
 /// `None` for what the policy itself says.
@@ -186,6 +211,13 @@ fn encode_filter(filter: &Filter) -> Option<proto::Filter> {
                 PathReplacement::Full(path) => Path::Full(path),
                 PathReplacement::Prefix(path) => Path::Prefix(path),
             }),
+        }),
+        Filter::Mirror(Mirror { meta, target, share }) => Kind::Mirror(proto::Mirror {
+            authority: target.to_string(),
+            namespace: meta.namespace().to_owned(),
+            name: meta.name().to_owned(),
+            numerator: share.numerator,
+            denominator: share.denominator,
         }),
         _ => return None,
     };

@@ -236,7 +236,7 @@ fn answered(filter: &Filter) -> Option<(Verdict, String)> {
         Filter::Extension(extension) => {
             Some((Verdict::Denied, format!("the port's proxy carries out no {}", extension.wants)))
         }
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) | Filter::Mirror(_) => None,
     }
 }
 

@@ -22,6 +22,7 @@ mod foretold;
 mod harness;
 mod hostile;
 mod logs;
+mod mirror;
 mod network;
 mod probes;
 mod rewrite;

@@ -87,7 +87,8 @@ fn requests_go_on_by_another_path_and_host_while_a_route_says_so() {
         until(&mut mesh, untouched);
         // None of the changes was seen by halves.
         let said = mesh.output("client");
-        let odd: Vec<_> = said.iter().filter(|line| line.starts_with("BAD") || line.contains("POLICY_UNSUPPORTED")).collect();
+        let odd: Vec<_> =
+            said.iter().filter(|line| line.starts_with("BAD") || line.contains("POLICY_UNSUPPORTED")).collect();
         assert!(odd.is_empty(), "{user:?}: {odd:?}");
     }
 }

@@ -75,7 +75,7 @@ pub fn answer<'p>(
     mut draw: impl FnMut(u32) -> u32,
 ) -> Option<Answer<'p>> {
     filters.iter().find_map(|filter| match filter {
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) | Filter::Mirror(_) => None,
         Filter::Extension(Extension { key: _, wants }) => {
             let why = format!("the route wants a {wants}, and this proxy was not told which");
             Some(Answer::Invalid(Cow::Owned(why)))
@@ -92,7 +92,8 @@ pub fn answer<'p>(
     })
 }
 
-fn hits(ratio: Ratio, draw: &mut impl FnMut(u32) -> u32) -> bool {
+/// Whether a request is of the share. `draw` as for [`answer`].
+pub fn hits(ratio: Ratio, draw: &mut impl FnMut(u32) -> u32) -> bool {
     let Ratio { numerator, denominator } = ratio;
     numerator >= denominator || (numerator > 0 && draw(denominator) < numerator)
 }
@@ -142,10 +143,15 @@ fn trimmed(value: &[u8]) -> Vec<u8> {
     value.trim_ascii().to_vec()
 }
 
+/// Whether a header concerns one connection, or frames a message. `name` is lower-case.
+pub fn is_of_the_hop(name: &str) -> bool {
+    OF_THE_HOP.contains(&name)
+}
+
 /// Whether no policy may change this header: it frames a message, concerns one connection, says who is asked, or is a word
 /// between proxies. `name` is lower-case.
 pub fn is_protected(name: &str) -> bool {
-    is_of_mesh(name.as_bytes()) || name.starts_with(':') || OF_THE_HOP.contains(&name)
+    is_of_mesh(name.as_bytes()) || name.starts_with(':') || is_of_the_hop(name)
 }
 
 #[cfg(test)]

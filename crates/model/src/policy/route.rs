@@ -1,6 +1,6 @@
 //! Routes: which requests, and what is done with them.
 
-use crate::Meta;
+use crate::{Meta, NameAddr};
 use regex::Regex;
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ pub enum Filter {
     Redirect(Redirect),
     /// The request goes on with another host, path, or both.
     Rewrite(Rewrite),
+    /// A copy of the request is sent to another backend too, whose answer nobody waits for.
+    Mirror(Mirror),
     /// What Linkerd's messages have no words for. It is told beside the policy, under a name that stands for the content; who is not
     /// told it refuses the requests.
     Extension(Extension),
@@ -141,6 +143,15 @@ pub struct Rewrite {
     pub host: Option<String>,
     /// The query stays.
     pub path: Option<PathReplacement>,
+}
+
+/// Where a share of the requests is sent as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The backend: the `backend_*` labels.
+    pub meta: Meta,
+    pub target: NameAddr,
+    pub share: Ratio,
 }
 
 /// What stands in a policy for something that is told beside it.

@@ -11,6 +11,7 @@
 //! The direction says what is asked for, the exchanges say how far they have come; what follows is decided in
 //! `model::decide`. A request of which nothing is asked carries an empty cell: no timer is made, nothing is kept.
 
+use super::Copies;
 use crate::error::{Code, ProxyError};
 use std::{
     any::Any,
@@ -35,6 +36,7 @@ use weft_model::{
 pub(crate) struct Course {
     running: OnceCell<Box<Running>>,
     followed: OnceCell<Rc<dyn Followed>>,
+    copies: OnceCell<Rc<Copies>>,
     /// How many attempts have begun.
     attempts: Cell<u32>,
     /// The present attempt stands in for one that nobody has answered.
@@ -138,6 +140,20 @@ impl Course {
         if let Some(followed) = self.followed.get() {
             followed.given_up(error);
         }
+    }
+
+    /// Has the request's body copied as it is passed on, from now on and whatever becomes of its attempts.
+    pub(crate) fn copy(&self, copies: Copies) {
+        self.copies.get_or_init(|| Rc::new(copies));
+    }
+
+    /// Whether copies were taken, or there was nobody to take one.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.copies.get().is_some()
+    }
+
+    pub(super) fn copies(&self) -> Option<&Rc<Copies>> {
+        self.copies.get()
     }
 
     pub(crate) fn is_agreed(&self) -> bool {

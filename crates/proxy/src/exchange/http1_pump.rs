@@ -2,7 +2,7 @@
 //!
 //! Nothing is read before what was read last is written, so a slow receiver holds back its sender.
 
-use super::{Fields, Told};
+use super::{Copies, Fields, Told};
 use crate::http1::{
     body::{BodyError, Decoder, Step},
     framing::Body,
@@ -13,6 +13,7 @@ use crate::http1::{
 };
 use std::{
     io::{self, Write as _},
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 use weft_model::decide::field::Message;
@@ -52,6 +53,8 @@ pub(super) struct Pump {
     content: usize,
     done: bool,
     pub(super) grpc_status: Option<u16>,
+    /// Who is shown the content.
+    copies: Option<Rc<Copies>>,
 }
 
 impl Pump {
@@ -67,7 +70,13 @@ impl Pump {
             content: 0,
             done: false,
             grpc_status: None,
+            copies: None,
         }
+    }
+
+    /// Shows its content.
+    pub(super) fn copied_to(self, copies: Option<Rc<Copies>>) -> Self {
+        Self { copies, ..self }
     }
 
     /// The body is complete: read, and written with all that was to be written before it.
@@ -159,7 +168,11 @@ impl Pump {
     fn gather(&mut self, from: &Io, to: &mut Io) -> Result<(), BodyError> {
         let buf = from.read.filled();
         loop {
-            let step = self.decoder.next(buf.get(self.run.bytes..).unwrap_or_default())?;
+            let unread = buf.get(self.run.bytes..).unwrap_or_default();
+            let step = self.decoder.next(unread)?;
+            if let (Some(copies), Step::Data(n)) = (&self.copies, step) {
+                copies.data(unread.get(..n).unwrap_or_default());
+            }
             match (step, self.framing) {
                 (Step::More | Step::End, _) => break,
                 (Step::Data(n), Reframe::AddChunks) => {
@@ -185,6 +198,9 @@ impl Pump {
             }
         }
         self.moved |= self.run.bytes > 0 || self.decoder.is_end();
+        if let Some(copies) = self.copies.as_ref().filter(|_| self.decoder.is_end()) {
+            copies.whole();
+        }
         Ok(())
     }
 

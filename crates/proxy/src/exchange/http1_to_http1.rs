@@ -190,9 +190,17 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             }
             _ => None,
         };
+        let copies = self.course.copies().cloned();
+        if let Some(copies) = &copies {
+            copies.again();
+        }
         let (body, held) = match joined {
             Some(joined) => {
                 out.extend_from_slice(joined);
+                if let Some(copies) = &copies {
+                    copies.data(joined);
+                    copies.whole();
+                }
                 (Body::Empty, self.head.len + joined.len())
             }
             None => {
@@ -200,7 +208,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
                 (self.head.body, 0)
             }
         };
-        Sending { pump: Pump::new(body, Message::Request, Reframe::Keep), broken: None, held }
+        let pump = Pump::new(body, Message::Request, Reframe::Keep).copied_to(copies);
+        Sending { pump, broken: None, held }
     }
 
     /// Sends the request and reads until a head has come.

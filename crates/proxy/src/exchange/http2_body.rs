@@ -3,17 +3,25 @@
 //! What was read is given back to the sender's window only when the other side has accepted it, so a slow receiver stops a
 //! fast sender and not more than one window is held.
 
-use super::http2_head::{check_response, edit_trailers, grpc_status};
+use super::{
+    Copies,
+    http2_head::{check_response, edit_trailers, grpc_status},
+};
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
-use std::task::{Context, Poll, ready};
+use std::{
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 use weft_model::decide::field::Message;
 
 /// A body as it comes from the network, or once more as it was kept.
 pub(super) struct Body {
     stream: RecvStream,
     kept: Option<Box<Kept>>,
+    /// Who is shown what comes.
+    copies: Option<Rc<Copies>>,
 }
 
 /// What was read of a body and may be wanted again.
@@ -57,13 +65,27 @@ pub(super) enum Broken {
 
 impl Body {
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, kept: None }
+        Self { stream, kept: None, copies: None }
     }
 
     /// From now on keeps what is read, up to `limit` bytes; of a longer body nothing.
     pub(super) fn keep(&mut self, limit: usize) {
         let kept = Kept { limit, data: BytesMut::new(), trailers: None, again: None };
         self.kept.get_or_insert_with(|| Box::new(kept));
+    }
+
+    /// Shows what comes of it from now on, if it is not shown yet.
+    pub(super) fn copy(&mut self, copies: &Rc<Copies>) {
+        if self.copies.is_none() {
+            self.copies = Some(Rc::clone(copies));
+            self.tell_end();
+        }
+    }
+
+    fn tell_end(&self) {
+        if let Some(copies) = self.copies.as_ref().filter(|_| self.stream.is_end_stream()) {
+            copies.whole();
+        }
     }
 
     /// Whether the body was read to its end and is kept whole.
@@ -94,6 +116,10 @@ impl Body {
             return Poll::Ready((!data.is_empty()).then_some(Ok(data)));
         }
         let data = ready!(self.stream.poll_data(cx));
+        if let (Some(copies), Some(Ok(data))) = (&self.copies, &data) {
+            copies.data(data);
+            self.tell_end();
+        }
         if let (Some(kept), Some(Ok(data))) = (&mut self.kept, &data) {
             if kept.data.len() + data.len() <= kept.limit {
                 kept.data.extend_from_slice(data);
@@ -110,6 +136,10 @@ impl Body {
             return Poll::Ready(Ok(trailers.clone()));
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
+        // An end that came by itself, or with them, is known here at the latest.
+        if let (Some(copies), Ok(_)) = (&self.copies, &trailers) {
+            copies.whole();
+        }
         if let (Some(kept), Ok(trailers)) = (&mut self.kept, &trailers) {
             kept.trailers.clone_from(trailers);
         }

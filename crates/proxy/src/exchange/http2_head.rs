@@ -190,7 +190,7 @@ pub(super) fn edit_trailers(trailers: &mut HeaderMap, of: Message) {
     }
 }
 
-fn replace_authority(head: &mut request::Parts, authority: &str) {
+pub(crate) fn replace_authority(head: &mut request::Parts, authority: &str) {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     if let Ok(authority) = authority.parse() {
         parts.authority = Some(authority);

@@ -7,6 +7,7 @@
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
 mod changes;
+mod copy;
 mod course;
 mod departure;
 mod http1_as_http2;
@@ -22,13 +23,16 @@ mod http2_reply;
 mod http2_to_http1;
 mod http2_to_http2;
 mod orig_proto;
+mod send;
 mod serve_http1;
 mod serve_http2;
 
 pub(crate) use changes::HeaderChanges;
+pub(crate) use copy::{BodyCopy, Copies, NotWhole};
 pub(crate) use course::{Course, Followed, Retried, Retries, Retrying};
 pub(crate) use departure::Departure;
-pub(crate) use http2_head::HeadView;
+pub(crate) use http2_head::{HeadView, replace_authority};
+pub(crate) use send::{send_http1, send_http2};
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;
 

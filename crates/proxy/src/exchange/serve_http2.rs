@@ -117,6 +117,9 @@ async fn serve_stream<D: Director>(
         if let Some(limit) = course.keeps() {
             body.body().keep(limit);
         }
+        if let Some(copies) = course.copies() {
+            body.body().copy(copies);
+        }
         let (endpoint, edits, recorded, course) = (&endpoint, &edits, &mut record, &course);
         let carried = match carrier {
             Carrier::Http1 => {

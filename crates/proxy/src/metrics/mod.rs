@@ -7,6 +7,7 @@ pub(crate) mod detect;
 pub(crate) mod http;
 pub(crate) mod inbound;
 pub(crate) mod labels;
+pub(crate) mod mirror;
 pub(crate) mod outbound;
 pub(crate) mod retry;
 pub(crate) mod route;

@@ -3,7 +3,7 @@
 use super::{
     balancer,
     detect::{DetectFamilies, Detected},
-    labels, route,
+    labels, mirror, route,
     tcp::Transfer,
 };
 use weft_model::Meta;
@@ -18,6 +18,7 @@ pub(crate) struct Families {
     detect: DetectFamilies,
     protocols: CounterFamily,
     transfer: CounterFamily,
+    mirrors: mirror::Families,
 }
 
 impl Families {
@@ -29,6 +30,7 @@ impl Families {
             tcp_balancer: balancer::Families::new(registry, balancer::Kind::Tcp),
             tls_balancer: balancer::Families::new(registry, balancer::Kind::Tls),
             detect: DetectFamilies::new(registry),
+            mirrors: mirror::Families::new(registry),
             protocols: registry
                 .counter("outbound_tcp_protocol_connections_total", "Connections by what their policy says they speak"),
             transfer: registry
@@ -49,6 +51,11 @@ impl Families {
             balancer::Kind::Tcp => &self.tcp_balancer,
             balancer::Kind::Tls => &self.tls_balancer,
         }
+    }
+
+    /// Copies that go to a mirror.
+    pub(crate) fn mirror(&self, shard: Shard, labels: &Labels) -> mirror::Series {
+        self.mirrors.series(shard, labels)
     }
 
     pub(crate) fn detected(&self, shard: Shard, parent: &Meta) -> Detected {

@@ -6,6 +6,7 @@
 use super::{
     Wiring,
     balance::{Balancer, Connections, Key, Member, Picked, QueueLimits, Settings},
+    mirror::Mirror,
 };
 use crate::{
     config::Queue,
@@ -23,7 +24,7 @@ use weft_model::{
     decide::breaker::Rules,
     policy::{
         outbound::{Backend, BackendKind, Backoff, Breaker, Distribution, Load, RouteBackend},
-        route::Filter,
+        route::{self, Filter},
     },
 };
 
@@ -56,6 +57,8 @@ pub(super) struct Branch<C> {
     pub(super) filters: Vec<Filter>,
     /// Of the rule and of this backend.
     pub(super) changes: Changes,
+    /// Of both too.
+    pub(super) mirrors: Vec<Mirror<C>>,
 }
 
 /// Where a request may go.
@@ -90,6 +93,7 @@ impl<C: Connections> Backends<C> {
             to: self.choice(backend, parent, rules),
             filters: own.clone(),
             changes: Changes::new(filters, own),
+            mirrors: self.mirrors(filters.iter().chain(own), parent),
         };
         let (branches, weights) = match distribution {
             Distribution::Empty => (vec![], None),
@@ -99,6 +103,28 @@ impl<C: Connections> Backends<C> {
             }
         };
         Spread { branches, weights, backoff: self.wiring.context.config.outbound.backoff }
+    }
+
+    fn mirrors<'f>(&self, filters: impl Iterator<Item = &'f Filter>, parent: &Meta) -> Vec<Mirror<C>> {
+        let mirror = |filter: &Filter| {
+            let Filter::Mirror(route::Mirror { meta, target, share }) = filter else { return None };
+            let kind = BackendKind::Balance { target: target.clone(), load: Load::LINKERD };
+            // The proxy's own settings count for queues.
+            let queue = weft_model::policy::outbound::Queue { capacity: 0, failfast: Duration::ZERO };
+            let backend = Backend { meta: meta.clone(), kind, queue };
+            let labels = labels::parent(parent).join(&labels::backend(meta));
+            let branch = Branch {
+                to: self.choice(&backend, parent, None),
+                filters: vec![],
+                changes: Changes::default(),
+                mirrors: vec![],
+            };
+            let context = &self.wiring.context;
+            let spread = Spread { branches: vec![branch], weights: None, backoff: context.config.outbound.backoff };
+            let series = self.wiring.outbound.mirror(self.wiring.metrics.shard, &labels);
+            Some(Mirror::new(spread, *share, &context.outbound_copies, series))
+        };
+        filters.filter_map(mirror).collect()
     }
 
     /// Visits what is held per endpoint, and forgets balancers that no rule has held for `idle`.

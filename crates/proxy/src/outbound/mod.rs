@@ -17,6 +17,7 @@ mod endpoint;
 mod forward;
 mod gateway;
 mod ingress;
+mod mirror;
 mod profile;
 mod record;
 mod retry;
@@ -44,6 +45,7 @@ use discover::{Target, Targets};
 use endpoint::Http;
 use forward::Session;
 pub(crate) use gateway::Onward;
+pub(crate) use mirror::MAX_COPIES;
 pub(crate) use route::Requests;
 use std::{
     cell::Cell,

@@ -15,6 +15,7 @@ use super::{
     discover::{Found, Ruled, Snapshot, Target},
     endpoint::Lease,
     ingress,
+    mirror::{self, Changed},
     profile::Tried,
     record::Record,
     retry::Asked,
@@ -23,7 +24,7 @@ use crate::{
     answers::{Answer, Answers},
     error::{Code, ProxyError},
     exchange::{self, Carrier, Course, Directed, Director, Edits},
-    filter,
+    filter::{self, Rewritten},
     metrics::{
         Failed,
         route::{Backend, Kind, Route, Status},
@@ -281,7 +282,10 @@ impl Requests {
                 return Err(error);
             }
         };
-        let (host, target) = branch.changes.rewrite(request, matches)?;
+        let rewritten = branch.changes.rewrite(request, matches)?;
+        let changed = Changed { headers: &branch.changes, rewritten: &rewritten };
+        mirror::take(&branch.mirrors, request, version, changed, course);
+        let Rewritten { authority: host, target } = rewritten;
         // An endpoint that is found by an authority of its own needs that one.
         let overridden = member.connections.authority_override();
         let is_overridden = overridden.is_some();

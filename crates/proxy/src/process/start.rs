@@ -22,7 +22,7 @@ use crate::{
     config::{ControlAddr, IdentitySource, StreamLimits},
     direction::Direction,
     error::notice::Notices,
-    outbound::Balancers,
+    outbound::{Balancers, MAX_COPIES},
     records::{AccessLog, Readers, Sinks, Taps, Traces},
 };
 use std::{
@@ -194,6 +194,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let inbound_in_flight = InFlight::new(config.inbound.max_in_flight);
     let inbound_waiting = InFlight::new(config.inbound.http_queue.capacity);
     let outbound_in_flight = InFlight::new(config.outbound.max_in_flight);
+    let outbound_copies = InFlight::new(MAX_COPIES);
     let spoken = Arc::new(SpokenPorts::default());
     spoken.register(&registry);
     let outbound_balancers = Arc::<Balancers>::default();
@@ -206,6 +207,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         inbound_in_flight: inbound_in_flight.clone(),
         inbound_waiting: inbound_waiting.clone(),
         outbound_in_flight: outbound_in_flight.clone(),
+        outbound_copies: outbound_copies.clone(),
         inbound_http1_pool: config.inbound.http1_pool.share(index, workers),
         outbound_http1_pool: config.outbound.http1_pool.share(index, workers),
         outbound_balancers: outbound_balancers.clone(),

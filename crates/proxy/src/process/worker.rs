@@ -35,6 +35,8 @@ pub struct Context {
     /// All workers' requests that wait for an application that cannot be connected.
     pub inbound_waiting: Arc<InFlight>,
     pub outbound_in_flight: Arc<InFlight>,
+    /// Copies of requests, for mirrors.
+    pub outbound_copies: Arc<InFlight>,
     /// This worker's share of the idle connections.
     pub inbound_http1_pool: Http1Pool,
     pub outbound_http1_pool: Http1Pool,

@@ -35,6 +35,7 @@ mod inbound_routes;
 mod ingress;
 mod matches;
 mod mesh;
+mod mirror;
 mod mixed;
 mod mixed_pairs;
 mod multicluster;

@@ -191,7 +191,9 @@ async fn a_request_without_a_path_is_refused_where_paths_are_rewritten() {
         rule.filters = vec![to(None, full("/new"))];
     });
     mesh.control.set_outbound(known.addr, policy);
-    for request in ["OPTIONS * HTTP/1.1\r\nHost: app.ns\r\n\r\n", "CONNECT app.ns:80 HTTP/1.1\r\nHost: app.ns:80\r\n\r\n"] {
+    for request in
+        ["OPTIONS * HTTP/1.1\r\nHost: app.ns\r\n\r\n", "CONNECT app.ns:80 HTTP/1.1\r\nHost: app.ns:80\r\n\r\n"]
+    {
         let mut client = http1::Client::over(mesh.connect(&known).await);
         let response = soon(client.call(request)).await.unwrap();
         assert_eq!(response.status(), Some(500), "{request}");

@@ -34,7 +34,7 @@ pub struct Extension {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Filter {
-    #[prost(oneof = "filter::Kind", tags = "1")]
+    #[prost(oneof = "filter::Kind", tags = "1, 2")]
     pub kind: ::core::option::Option<filter::Kind>,
 }
 /// Nested message and enum types in `Filter`.
@@ -43,6 +43,8 @@ pub mod filter {
     pub enum Kind {
         #[prost(message, tag = "1")]
         Rewrite(super::Rewrite),
+        #[prost(message, tag = "2")]
+        Mirror(super::Mirror),
     }
 }
 /// The request goes on with another host, path, or both.
@@ -66,6 +68,22 @@ pub mod rewrite {
         #[prost(string, tag = "3")]
         Prefix(::prost::alloc::string::String),
     }
+}
+/// A copy of the request is sent to a Service too. Its answer is thrown away.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    /// The name of the Service and its port, as Destination.Get takes them.
+    #[prost(string, tag = "1")]
+    pub authority: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// The share of the requests. The denominator is at least 1.
+    #[prost(uint32, tag = "4")]
+    pub numerator: u32,
+    #[prost(uint32, tag = "5")]
+    pub denominator: u32,
 }
 /// Generated client implementations.
 pub mod extensions_client {

@@ -13,7 +13,7 @@ use weft_model::{
     endpoint::{Http2KeepAlive, Http2Params, ServerTls},
     meta::Resource,
     policy::route::{
-        Filter, GrpcMatch, HeaderEdits, HeaderMatch, HostMatch, HttpMatch, PathMatch, PathReplacement, Pattern,
+        Filter, GrpcMatch, HeaderEdits, HeaderMatch, HostMatch, HttpMatch, Mirror, PathMatch, PathReplacement, Pattern,
         QueryMatch, Ratio, Redirect, Rewrite, ValueMatch,
     },
     profile::{ProfileRoute, RequestMatch, ResponseClass, ResponseMatch, RetryBudget, WeightedTarget},
@@ -187,6 +187,15 @@ fn redirect() -> impl Strategy<Value = Filter> {
 pub(super) fn rewrite() -> impl Strategy<Value = Filter> {
     let path = prop_oneof!["/.{0,8}".prop_map(PathReplacement::Full), ".{0,8}".prop_map(PathReplacement::Prefix)];
     (option::of("[a-z.]{1,8}"), option::of(path)).prop_map(|(host, path)| Filter::Rewrite(Rewrite { host, path }))
+}
+
+pub(super) fn mirror() -> impl Strategy<Value = Filter> {
+    ("[a-z]{1,4}", "[a-z]{1,4}", name_addr(), ratio()).prop_map(|(namespace, name, target, share)| {
+        let (group, kind) = ("core".to_owned(), "Service".to_owned());
+        let section = String::new();
+        let meta = Meta::Resource(Resource { group, kind, namespace, name, section, port: target.port });
+        Filter::Mirror(Mirror { meta, target, share })
+    })
 }
 
 pub(super) fn inbound_http_filter() -> impl Strategy<Value = Filter> {

@@ -54,12 +54,15 @@ proptest! {
 
     /// In two messages, of which the one alone leaves nothing undone in silence.
     #[test]
-    fn client_policies_that_linkerd_has_no_words_for(mut sent in policies::client_policy(), rewrite in any::rewrite()) {
+    fn client_policies_that_linkerd_has_no_words_for(
+        mut sent in policies::client_policy(),
+        beyond in vec(prop_oneof![any::rewrite(), any::mirror()], 1..3),
+    ) {
         let mut rules = 0;
         if let ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) = &mut sent.protocol {
             for rule in routes.routes.iter_mut().flat_map(|route| &mut route.rules) {
                 rules += 1;
-                rule.filters.insert(0, rewrite.clone());
+                rule.filters.splice(0..0, beyond.iter().cloned());
             }
         }
         let alone = across(&sent, outbound::policy::encode, outbound::policy::decode).unwrap();

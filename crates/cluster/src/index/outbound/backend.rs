@@ -4,10 +4,13 @@ use super::{
     super::{Index, failure::Traffic},
     Parent, QUEUE, To, egress_meta, service_meta,
 };
-use crate::policy::route::{BackendOf, BackendRef, ParentOf, Resolved, Unresolved};
+use crate::policy::route::{BackendOf, BackendRef, Beyond, Copies, ParentOf, Resolved, Unresolved};
 use weft_model::{
     Endpoint, Meta,
-    policy::outbound::{Backend, BackendKind, Distribution, RouteBackend},
+    policy::{
+        outbound::{Backend, BackendKind, Distribution, RouteBackend},
+        route::{Filter, Mirror},
+    },
 };
 
 impl Index {
@@ -35,12 +38,28 @@ impl Index {
             Ok(kind) => {
                 let filters = match of.unmet(filters, beyond) {
                     Some(what) => vec![of.not_carried_out(what)],
-                    None => beyond.filters().chain(filters.iter().cloned()).collect(),
+                    None => self.beyond(parent, beyond).chain(filters.iter().cloned()).collect(),
                 };
                 RouteBackend { backend: Backend { meta, kind, queue: QUEUE }, filters }
             }
             Err(why) => nobody(meta, &why, of),
         }
+    }
+
+    /// What Linkerd's messages have no words for. Nothing is copied for who is not there; the route's status says so.
+    pub(super) fn beyond(&self, parent: &Parent<'_>, beyond: &Beyond) -> impl Iterator<Item = Filter> {
+        let Beyond { rewrite, mirrors, unknown: _ } = beyond;
+        let mirrors: Vec<Filter> = mirrors
+            .iter()
+            .filter_map(|Copies { to, share }| match self.resolved(parent, to, Traffic::Http) {
+                Ok(BackendKind::Balance { target, load: _ }) => {
+                    let meta = service_meta(&(to.namespace.clone(), to.name.clone()), target.port);
+                    Some(Filter::Mirror(Mirror { meta, target, share: *share }))
+                }
+                Ok(BackendKind::Forward(_) | BackendKind::Missing) | Err(_) => None,
+            })
+            .collect();
+        rewrite.iter().cloned().map(Filter::Rewrite).collect::<Vec<_>>().into_iter().chain(mirrors)
     }
 
     /// What a backend is, or why it is none.

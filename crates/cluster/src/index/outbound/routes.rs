@@ -161,7 +161,7 @@ impl Index {
     ) -> (Vec<Filter>, OutboundRule) {
         let filters = match of.unmet(filters, beyond) {
             Some(what) => vec![of.not_carried_out(what)],
-            None => beyond.filters().chain(filters.iter().cloned()).collect(),
+            None => self.beyond(parent, beyond).chain(filters.iter().cloned()).collect(),
         };
         let (own, parents) = match of {
             Traffic::Http => (&facts.terms.http, &parent.terms.http),

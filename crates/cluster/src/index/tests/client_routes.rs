@@ -12,7 +12,7 @@ use weft_model::{
     Meta,
     policy::{
         outbound::{Breaker, Load, OutboundRule, Retry, RetryOn, RouteBackend, Timeouts},
-        route::{GrpcRoute, HostMatch, HttpRoute, PathReplacement, Rewrite},
+        route::{GrpcRoute, HostMatch, HttpRoute, Mirror, PathReplacement, Ratio, Rewrite},
     },
 };
 
@@ -358,13 +358,42 @@ fn a_rule_and_a_backend_rewrite() {
     }
 }
 
+/// Copies for nobody are none, and come once there is somebody; the originals go on in either case.
+#[test]
+fn requests_are_mirrored_to_services_that_are_there() {
+    let mirror = |name: &str| {
+        let to = json!({"backendRef": {"name": name, "port": 80}, "percent": 10});
+        json!({"type": "RequestMirror", "requestMirror": to})
+    };
+    for kind in [Kind::HttpRoute, Kind::GrpcRoute] {
+        let backends = json!([{"name": "api", "port": 80, "filters": [mirror("copy")]}]);
+        let rule = json!({"filters": [mirror("api"), mirror("copy")], "backendRefs": backends});
+        let mut index = web(vec![ruled(kind, rule, json!({}))]);
+        let mirrors = |index: &Index| {
+            let policy = outbound(index, "10.96.0.1:80").unwrap();
+            let all = policy.filters().into_iter().flatten().map(|filter| match filter {
+                Filter::Mirror(Mirror { meta, target, share }) => {
+                    assert_eq!((*share, meta.port()), (Ratio { numerator: 10, denominator: 100 }, 80));
+                    target.to_string()
+                }
+                other => panic!("{other:?}"),
+            });
+            let mut all: Vec<String> = all.collect();
+            all.sort();
+            all.dedup();
+            all
+        };
+        let of = |name: &str| format!("{name}.ns.svc.cluster.local:80");
+        assert_eq!(mirrors(&index), [of("api")]);
+        index.apply(Event::Apply(service("copy", json!({"spec": {"clusterIP": "10.96.0.8"}}))));
+        assert_eq!(mirrors(&index), [of("api"), of("copy")]);
+    }
+}
+
 /// Without it requests would go on as if it had been done.
 #[test]
 fn what_no_proxy_carries_out_fails_its_requests() {
-    let filters = [
-        json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 1}}}),
-        json!({"type": "ExtensionRef", "extensionRef": {}}),
-    ];
+    let filters = [json!({"type": "CORS", "cors": {}}), json!({"type": "ExtensionRef", "extensionRef": {}})];
     let request = json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}});
     for filter in &filters {
         let rule = json!({"filters": [request, filter]});

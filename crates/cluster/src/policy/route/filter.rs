@@ -1,8 +1,8 @@
 //! What a rule, or one of its backends, does with its requests.
 
 use super::{
-    BackendRef, FilterSpec, Findings, HeaderSpec, MAX_FILTERS, MirrorSpec, ModifierSpec, Origin, PathModifierSpec,
-    RedirectSpec, RewriteSpec,
+    BackendOf, BackendRef, FilterSpec, Findings, HeaderSpec, MAX_FILTERS, MirrorSpec, ModifierSpec, Origin,
+    PathModifierSpec, RedirectSpec, RewriteSpec,
     matching::{is_path, is_token, no_name},
     shown,
 };
@@ -22,14 +22,14 @@ const MAX_EDITS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Beyond {
     pub(crate) rewrite: Option<Rewrite>,
-    pub(crate) mirrors: Vec<Mirror>,
+    pub(crate) mirrors: Vec<Copies>,
     /// Types of filters that nobody carries out, as they are written.
     pub(crate) unknown: Vec<String>,
 }
 
 /// Requests are sent there too.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Mirror {
+pub(crate) struct Copies {
     pub(crate) to: BackendRef,
     pub(crate) share: Ratio,
 }
@@ -43,18 +43,14 @@ pub(super) struct Filters {
 impl Beyond {
     /// The first filter that is there, by its type: a server's proxy carries out none.
     pub(crate) fn first(&self) -> Option<&str> {
-        self.rewrite.as_ref().map(|_| "URLRewrite").or_else(|| self.unmet())
+        let Self { rewrite, mirrors, unknown: _ } = self;
+        let rewrite = rewrite.as_ref().map(|_| "URLRewrite");
+        rewrite.or_else(|| mirrors.first().map(|_| "RequestMirror")).or_else(|| self.unmet())
     }
 
     /// The first filter that a client's proxy does not carry out, by its type.
     pub(crate) fn unmet(&self) -> Option<&str> {
-        let Self { rewrite: _, mirrors, unknown } = self;
-        mirrors.first().map(|_| "RequestMirror").or_else(|| unknown.first().map(String::as_str))
-    }
-
-    /// What a client's proxy carries out.
-    pub(crate) fn filters(&self) -> impl Iterator<Item = Filter> {
-        self.rewrite.iter().cloned().map(Filter::Rewrite)
+        self.unknown.first().map(String::as_str)
     }
 
     pub(super) fn replaces_prefix(&self) -> bool {
@@ -143,8 +139,8 @@ impl FilterSpec {
             into.beyond.unknown.push(kind.chars().take(64).collect());
         }
         let of_grpc = origin.kind == Kind::GrpcRoute && !origin.only_servers && response_header_modifier.is_some();
-        let of_nobody = of_grpc || kind == "RequestMirror" || into.beyond.unknown.last() == Some(kind);
-        if of_nobody || kind == "URLRewrite" && origin.has_servers {
+        let of_nobody = of_grpc || into.beyond.unknown.last() == Some(kind);
+        if of_nobody || matches!(kind.as_str(), "URLRewrite" | "RequestMirror") && origin.has_servers {
             let who = if of_nobody { "nobody" } else { "no proxy of a Server" };
             let message = format!("{who} carries out a filter of the type {}: its requests are refused", shown(kind));
             found.note(format!("{at}.type"), message);
@@ -248,11 +244,14 @@ impl PathModifierSpec {
 }
 
 impl MirrorSpec {
-    fn checked(&self, at: &str, origin: Origin<'_>, found: &mut Findings) -> Mirror {
+    fn checked(&self, at: &str, origin: Origin<'_>, found: &mut Findings) -> Copies {
         let Self { backend_ref, percent, fraction } = self;
         let to = backend_ref.checked(&format!("{at}.backendRef"), origin, found);
         if to.beyond.first().is_some() || !to.filters.is_empty() {
             found.mistake(format!("{at}.backendRef.filters"), "a copy of a request is sent as it is", "remove them");
+        }
+        if to.of == BackendOf::EgressNetwork {
+            found.mistake(format!("{at}.backendRef.kind"), "copies are sent to Services alone", "name a Service");
         }
         let share = match (percent, fraction) {
             (None, None) => Ratio::ALWAYS,
@@ -269,6 +268,6 @@ impl MirrorSpec {
             let field = if percent.is_some() { "percent" } else { "fraction" };
             found.mistake(format!("{at}.{field}"), "it is no share", "use 0 to 100 %");
         }
-        Mirror { to, share }
+        Copies { to, share }
     }
 }

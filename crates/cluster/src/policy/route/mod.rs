@@ -14,7 +14,7 @@ mod parent;
 mod spec;
 
 pub(crate) use backend::{BackendOf, BackendRef, Resolved, Unresolved};
-pub(crate) use filter::Beyond;
+pub(crate) use filter::{Beyond, Copies};
 pub(crate) use matching::is_token;
 pub(crate) use parent::{Parent, ParentOf, ours, parent_of};
 pub use spec::{
@@ -93,7 +93,7 @@ impl Route {
         self.parents.iter().any(|parent| parent.of != ParentOf::Server)
     }
 
-    /// Everything that it sends to.
+    /// Everything that it sends to, copies included.
     pub(crate) fn backends(&self) -> impl Iterator<Item = &BackendRef> {
         let (http, grpc, connections): (&[_], &[_], &[_]) = match &self.of {
             RouteOf::Http(route) => (&route.rules, &[], &[]),
@@ -101,7 +101,10 @@ impl Route {
             RouteOf::Tls(route) | RouteOf::Tcp(route) => (&[], &[], &route.backends),
         };
         let requests = http.iter().map(|rule| &rule.does).chain(grpc.iter().map(|rule| &rule.does));
-        requests.flat_map(|does| &does.backends).chain(connections)
+        let sent = requests.clone().flat_map(|does| &does.backends).chain(connections);
+        let of_backends = requests.clone().flat_map(|does| &does.backends).map(|backend| &backend.beyond);
+        let beyond = requests.map(|does| &does.beyond).chain(of_backends);
+        sent.chain(beyond.flat_map(|beyond| &beyond.mirrors).map(|mirror| &mirror.to))
     }
 }
 

@@ -294,6 +294,25 @@ fn what_a_route_sends_to_and_is_not_there_is_named() {
     assert_eq!(of(json!([api(), thing]), vec![]), no("InvalidKind", why));
 }
 
+/// Nor is there a copy for somebody who is not there, be it of a rule's requests or of a backend's.
+#[test]
+fn a_mirror_that_is_not_there_is_named() {
+    let mirror = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "copy", "port": 80}}}]);
+    for rule in [json!({"filters": mirror}), json!({"backendRefs": [{"name": "web", "port": 80, "filters": mirror}]})] {
+        let spec = json!({"parentRefs": [of_service(json!({}))], "rules": [rule]});
+        let route = apply(Kind::HttpRoute, written(Kind::HttpRoute, spec, Value::Null));
+        let mut statuses = statuses([service("web", "10.96.0.1"), route]);
+        let told = conditions(&statuses);
+        assert_eq!((told[0].0.as_str(), told[0].1.as_str()), (YES, ""), "it is carried out");
+        assert_eq!(
+            told[1],
+            ("ResolvedRefs False BackendNotFound".to_owned(), "there is no Service ns/copy".to_owned())
+        );
+        statuses.apply(&service("copy", "10.96.0.2"));
+        assert_eq!(reasons(&statuses), [YES, ALL_THERE]);
+    }
+}
+
 #[test]
 fn of_several_kinds_of_routes_of_a_port_the_first_is_followed() {
     let kinds = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TlsRoute, Kind::TcpRoute];

@@ -71,7 +71,15 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         let asks = self.head.expects_continue && self.head.version == Version::Http11;
         let only_head = self.head.asked(&block).head;
         let idempotent = self.head.is_idempotent(&block);
+        let copies = self.course.copies().cloned();
+        if let Some(copies) = &copies {
+            copies.again();
+            if whole {
+                copies.whole();
+            }
+        }
         let mut outgoing = Outgoing {
+            copies,
             decoder,
             data: 0,
             content: 0,

@@ -2,7 +2,7 @@
 
 use super::Cut;
 use crate::{
-    exchange::{Observe, http1_fields::trailers_of, http2_body::room},
+    exchange::{Copies, Observe, http1_fields::trailers_of, http2_body::room},
     http1::{
         body::{Decoder, Step},
         io::{Io, READ_AHEAD},
@@ -11,7 +11,10 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::SendStream;
-use std::task::{Context, Poll, ready};
+use std::{
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 use weft_model::decide::field::Message;
 
 /// The request's body on its way to the endpoint.
@@ -31,6 +34,8 @@ pub(super) struct Outgoing {
     /// The method is HEAD.
     pub(super) only_head: bool,
     pub(super) idempotent: bool,
+    /// Who is shown the content.
+    pub(super) copies: Option<Rc<Copies>>,
 }
 
 impl Outgoing {
@@ -65,7 +70,12 @@ impl Outgoing {
         match ready!(self.poll_move(cx, client, to)) {
             // What this means the response says.
             Ok(false) => self.stopped = true,
-            Ok(true) => self.whole = true,
+            Ok(true) => {
+                self.whole = true;
+                if let Some(copies) = &self.copies {
+                    copies.whole();
+                }
+            }
             Err(failed) => return Poll::Ready(Err(failed)),
         }
         Poll::Ready(Ok(()))
@@ -84,6 +94,9 @@ impl Outgoing {
                 let n = room.min(self.data);
                 let data = Bytes::copy_from_slice(client.read.filled().get(..n).unwrap_or_default());
                 client.read.consume(n);
+                if let Some(copies) = &self.copies {
+                    copies.data(&data);
+                }
                 self.data -= n;
                 self.content += n;
                 let end = self.data == 0 && self.decoder.is_end();

@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn a_policy_is_shown_once_it_is_whole() {
         let t = target(&[]);
-        let ((a, a_told), (b, b_told)) = (rewriting("/a"), rewriting("/b"));
+        let ((a, a_told), (b, b_told), (c, c_told)) = (rewriting("/a"), rewriting("/b"), rewriting("/c"));
         let whole = |t: &OutboundTarget| *t.published.whole.borrow();
         t.published.policy_answer(Answer::Known(a.clone()));
         assert_eq!((first(&t), whole(&t)), (First::Waiting, Whole::Waiting));
@@ -468,17 +468,17 @@ mod tests {
         // Whichever comes first: what is in force stays until the other is there.
         t.published.extensions_answer(Answer::Known(b_told.clone()));
         assert_eq!(filters(&t), rewrite(&a_told));
-        t.published.policy_answer(Answer::Known(b.clone()));
+        t.published.policy_answer(Answer::Known(b));
         assert_eq!(filters(&t), rewrite(&b_told));
-        t.published.policy_answer(Answer::Known(a.clone()));
+        t.published.policy_answer(Answer::Known(c));
         assert_eq!((whole(&t), filters(&t)), (Whole::Waiting, rewrite(&b_told)));
         t.published.lose_patience();
         assert!(whole(&t) == Whole::Lacking && matches!(filters(&t)[..], [Filter::Extension(_)]));
-        t.published.extensions_answer(Answer::Known(a_told.clone()));
-        assert_eq!(filters(&t), rewrite(&a_told));
+        t.published.extensions_answer(Answer::Known(c_told.clone()));
+        assert_eq!(filters(&t), rewrite(&c_told));
         // A stream that is lost takes nothing away.
         t.published.extensions_answer(Answer::None);
-        assert_eq!(filters(&t), rewrite(&a_told));
+        assert_eq!(filters(&t), rewrite(&c_told));
         t.published.policy_answer(Answer::Known(fallback::client_policy(&ADDR.into(), None, &settings(&[]))));
         assert_eq!((whole(&t), filters(&t)), (Whole::Alone, vec![]));
         t.published.extensions_answer(Answer::None);
