@@ -14,7 +14,8 @@ const DEFAULT_STATUS: u16 = 301;
 /// Requests reach the proxies without TLS of their own.
 const HTTP: &str = "http";
 
-/// `None` if it would lead to where the request was going anyway.
+/// `None` if it would lead to where the request was going anyway, unless a status is all that it names: that is answered each time, as
+/// the Gateway API wants.
 pub(super) fn answer(redirect: &Redirect, matched: &Matched<'_>) -> Option<Answer<'static>> {
     let Redirect { scheme, host, path, port, status } = redirect;
     let own =
@@ -26,7 +27,9 @@ pub(super) fn answer(redirect: &Redirect, matched: &Matched<'_>) -> Option<Answe
     };
     let location = location(scheme, &authority, &target);
     let unmoved = self::location(HTTP, &own, &own_target(matched));
-    (location != unmoved).then(|| Answer::Redirect { status: status.unwrap_or(DEFAULT_STATUS), location })
+    let status_alone = status.is_some() && redirect == &Redirect { status: *status, ..Redirect::default() };
+    (location != unmoved || status_alone)
+        .then(|| Answer::Redirect { status: status.unwrap_or(DEFAULT_STATUS), location })
 }
 
 /// Without a port of its own, a redirect to another scheme leads to that scheme's port, and one to another host to the same

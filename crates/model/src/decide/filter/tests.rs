@@ -186,6 +186,20 @@ fn a_request_without_authority_or_path_is_redirected_too() {
 }
 
 #[test]
+fn a_status_alone_is_answered_each_time() {
+    let of = |redirect: Redirect| {
+        let web = Asked { authority: Some("web"), path: "/a", query: Some("b=c") };
+        answered(Filter::Redirect(redirect), &web, Some("/a"))
+    };
+    let status = Some(307);
+    let location = "http://web/a?b=c".to_owned();
+    let answer = Some(Answer::Redirect { status: 307, location });
+    assert_eq!(of(Redirect { status, ..Redirect::default() }), answer);
+    // What names a part has done its work once that is so, or it would go on for ever.
+    assert_eq!(of(Redirect { status, host: Some("web".into()), ..Redirect::default() }), None);
+}
+
+#[test]
 fn failures_have_their_share() {
     let failing = |numerator, denominator, draw: u32| {
         let ratio = Ratio { numerator, denominator };
