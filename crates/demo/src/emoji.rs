@@ -6,11 +6,13 @@ use crate::{
     serve::Leave,
 };
 use bytes::Bytes;
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
+use tokio::net::TcpListener;
 use tonic::Status;
 
-pub(crate) async fn serve(addr: SocketAddr, leave: Leave) -> anyhow::Result<()> {
-    rpc::serve(addr, EMOJI_SERVICE, Arc::new(|path, body| Box::pin(async move { answer(&path, body) })), leave).await
+pub(crate) async fn serve(listener: TcpListener, leave: Leave) -> anyhow::Result<()> {
+    rpc::serve(listener, EMOJI_SERVICE, Arc::new(|path, body| Box::pin(async move { answer(&path, body) })), leave)
+        .await
 }
 
 fn answer(path: &str, body: Bytes) -> Result<Bytes, Status> {

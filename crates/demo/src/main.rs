@@ -24,6 +24,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serve::Leave;
 use std::{ffi::OsString, net::SocketAddr, path::Path, pin::pin, time::Duration};
+use tokio::net::TcpListener;
 
 #[derive(Parser)]
 #[command(name = "weft-demo", version, about = "A small voting app: web, emoji, voting and bot")]
@@ -125,10 +126,10 @@ async fn main() -> anyhow::Result<()> {
     let (tell, leave) = Leave::new(Duration::from_millis(leave_quiet_ms));
     let work = async move {
         match role {
-            Role::Web { port, emoji, voting } => web::serve(listen(port), &emoji, &voting, leave).await,
-            Role::Emoji { port } => emoji::serve(listen(port), leave).await,
+            Role::Web { port, emoji, voting } => web::serve(listen(port).await?, &emoji, &voting, leave).await,
+            Role::Emoji { port } => emoji::serve(listen(port).await?, leave).await,
             Role::Voting { port, failure_rate, delay_ms } => {
-                voting::serve(listen(port), failure_rate, Duration::from_millis(delay_ms), leave).await
+                voting::serve(listen(port).await?, failure_rate, Duration::from_millis(delay_ms), leave).await
             }
             Role::Bot { web, rate } => tokio::select! {
                 done = bot::run(&web, rate) => done,
@@ -167,6 +168,6 @@ fn words(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 /// Every address of the machine, both families.
-fn listen(port: u16) -> SocketAddr {
-    SocketAddr::from(([0u16; 8], port))
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(SocketAddr::from(([0u16; 8], port))).await.with_context(|| format!("listening on port {port}"))
 }

@@ -9,7 +9,8 @@ use futures_util::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
 use hyper::{body::Incoming, service::service_fn};
 use prost::Message;
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, future::Future, pin::Pin, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
 use tonic::{
     Status,
     client::Grpc,
@@ -115,7 +116,7 @@ pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
 
 /// Serves `service`, `/package.Service/`, and the health check of it, until the process ends.
 pub(crate) async fn serve(
-    addr: SocketAddr,
+    listener: TcpListener,
     service: &'static str,
     handler: Handler,
     leave: Leave,
@@ -143,7 +144,7 @@ pub(crate) async fn serve(
             Ok(grpc.unary(method, request).await)
         }
     });
-    serve::serve(addr, service, leave).await
+    serve::serve(listener, service, leave).await
 }
 
 /// 0, 1, 2 … until the server leaves, which ends the stream in order.
@@ -163,6 +164,24 @@ fn health(service: &str, body: Bytes) -> Result<Bytes, Status> {
     } else {
         Err(Status::not_found(format!("there is no service {}", asked.service)))
     }
+}
+
+/// Whether a call has certainly reached no server: it stayed here as its connection was told to go, or the server refused it unseen.
+/// Libraries of gRPC ask again then, once (gRFC A6); this one leaves it to its user.
+pub(crate) fn reached_nobody(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let goes = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (goes || refused);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Client {

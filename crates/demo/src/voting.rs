@@ -7,13 +7,19 @@ use crate::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
 use tonic::Status;
 
 #[derive(Default)]
 struct Votes(Mutex<BTreeMap<&'static str, i32>>);
 
-pub(crate) async fn serve(addr: SocketAddr, failure_rate: f64, delay: Duration, leave: Leave) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    failure_rate: f64,
+    delay: Duration,
+    leave: Leave,
+) -> anyhow::Result<()> {
     let votes = Arc::new(Votes::default());
     let handler = move |path: String, _: Bytes| {
         let votes = votes.clone();
@@ -26,7 +32,7 @@ pub(crate) async fn serve(addr: SocketAddr, failure_rate: f64, delay: Duration, 
         });
         reply
     };
-    rpc::serve(addr, VOTING_SERVICE, Arc::new(handler), leave).await
+    rpc::serve(listener, VOTING_SERVICE, Arc::new(handler), leave).await
 }
 
 impl Votes {

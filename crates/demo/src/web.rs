@@ -10,7 +10,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use serde_json::json;
-use std::{convert::Infallible, net::SocketAddr};
+use std::convert::Infallible;
+use tokio::net::TcpListener;
 use tonic::Status;
 
 const PAGE: &str = include_str!("page.html");
@@ -21,13 +22,13 @@ struct Web {
     voting: Client,
 }
 
-pub(crate) async fn serve(addr: SocketAddr, emoji: &str, voting: &str, leave: Leave) -> anyhow::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, emoji: &str, voting: &str, leave: Leave) -> anyhow::Result<()> {
     let web = Web { emoji: Client::new(emoji)?, voting: Client::new(voting)? };
     let service = service_fn(move |request| {
         let web = web.clone();
         async move { Ok::<_, Infallible>(web.answer(request).await) }
     });
-    serve::serve(addr, service, leave).await
+    serve::serve(listener, service, leave).await
 }
 
 impl Web {

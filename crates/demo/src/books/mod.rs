@@ -75,7 +75,7 @@ async fn answering<F: Future<Output = Answer> + Send + 'static>(
             })
         }
     });
-    serve::serve(crate::listen(port), service, leave).await
+    serve::serve(crate::listen(port).await?, service, leave).await
 }
 
 async fn whole(request: Request<Incoming>) -> anyhow::Result<Request<Bytes>> {
