@@ -1,24 +1,30 @@
-//! The same life by Helm: what `weft check` finds in order is upgraded and taken away under load, and keeps the certificates that it has.
+//! The same life by Helm, under load all the way: an app goes into the mesh as it runs, all of it at once; what `weft check` finds in
+//! order is upgraded, its certificates are renewed, all is restarted; the app leaves the mesh, those who ask before those who are asked.
+//!
+//! | who asks has a proxy | who is asked and ends has one | |
+//! |---|---|---|
+//! | no, until it ends | no | into the mesh |
+//! | yes | yes | restarts |
+//! | no | yes | out of the mesh |
+//!
+//! Who asks without a proxy knows servers by their Service alone, and that one of them leaves only if it is told on the connection that it
+//! keeps.
 
 use super::{
     PARTS, ended, everything, in_order,
     load::Load,
-    pods,
+    pods, ready, renewal,
     report::Report,
     restarted, rolled_out,
     upgrade::{CHANGED, PROXYS_CPU, new_values_hold},
-    wire::app_is_meshed,
+    wire::{bot, pods_are_given_proxies},
 };
-use crate::{cluster, linkerd, typed::Terminal};
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use crate::{app, cluster, linkerd, typed::Terminal};
 use weft_testkit::kubernetes::Cluster;
 
 /// What a test's images and node want besides, in files of the terminal's folder.
 const OURS: &str = "--set linkerdVersion=test,imagePullPolicy=Never,disableIPv6=false";
+const APPS: [&str; 4] = ["web", "emoji", "voting", "bot"];
 
 #[test]
 fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
@@ -28,16 +34,15 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
     let terminal = Terminal::open(cluster);
     let mut report = Report::default();
 
+    cluster.apply(&(app("meshed", "") + &bot("meshed"))).unwrap();
     is_installed(cluster, &terminal);
     is_helms_to_change(&terminal);
-    app_is_meshed(cluster);
+    ready(cluster, "meshed", &[("emoji", "1"), ("voting", "1"), ("web", "2"), ("bot", "1")]);
     let mut load = Load::start(cluster);
+    enters_the_mesh(cluster, &mut load, &mut report);
     is_upgraded(cluster, &terminal, &mut load, &mut report);
-    load.through_its_own_restart("the app without a mesh, and helm uninstall", &mut report, || {
-        cluster.ask("annotate namespace meshed linkerd.io/inject-").unwrap();
-        // Servers first: who asks them is kept from those that end by its proxy.
-        restarted(cluster, "meshed", &["emoji", "voting", "web", "bot"]);
-        restarted(cluster, "meshed", &["load"]);
+    leaves_the_mesh(cluster, &mut load, &mut report);
+    load.through("helm uninstall", &mut report, || {
         terminal.types("helm uninstall linkerd-control-plane linkerd-crds -n linkerd", "");
     });
     assert_eq!(everything(cluster), before);
@@ -45,6 +50,35 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
     assert_eq!(cluster.ask(left).unwrap(), "");
     cluster.ask("delete namespace linkerd meshed trial").unwrap();
     terminal.is_complete_of_helm();
+}
+
+/// As one does it: the namespace asks for proxies, and everything in it is made anew.
+fn enters_the_mesh(cluster: &Cluster, load: &mut Load<'_>, report: &mut Report) {
+    pods_are_given_proxies(cluster);
+    load.through_its_own_restart("the app into the mesh, all of it at once", report, || {
+        cluster.ask("annotate namespace meshed linkerd.io/inject=enabled").unwrap();
+        cluster.ask("--namespace meshed rollout restart deployment").unwrap();
+        rolled_out(cluster, "meshed", &APPS);
+        rolled_out(cluster, "meshed", &["load"]);
+        ended(cluster, "meshed");
+    });
+    assert_eq!(proxies(cluster), [true; 6]);
+}
+
+/// Whoever asks has no proxy any more while those that it asks end with theirs.
+fn leaves_the_mesh(cluster: &Cluster, load: &mut Load<'_>, report: &mut Report) {
+    load.through_its_own_restart("the client out of the mesh", report, || {
+        cluster.ask("annotate namespace meshed linkerd.io/inject-").unwrap();
+        restarted(cluster, "meshed", &["load"]);
+    });
+    assert_eq!(proxies(cluster).iter().filter(|is_meshed| !**is_meshed).count(), 1);
+    load.through("its servers out of the mesh", report, || restarted(cluster, "meshed", &APPS));
+    assert_eq!(proxies(cluster), [false; 6]);
+}
+
+/// Which pods of the app have one.
+fn proxies(cluster: &Cluster) -> Vec<bool> {
+    pods(cluster, "meshed", "").iter().map(|pod| pod.to_string().contains("\"linkerd-proxy\"")).collect()
 }
 
 fn is_installed(cluster: &Cluster, terminal: &Terminal<'_>) {
@@ -85,18 +119,13 @@ fn is_upgraded(cluster: &Cluster, terminal: &Terminal<'_>, load: &mut Load<'_>, 
     let pull = "--namespace linkerd get deployment linkerd-identity --output jsonpath={.spec.template.spec.containers[*].imagePullPolicy}";
     assert!(cluster.ask(pull).unwrap().split(' ').all(|policy| policy == "Never"), "what was given once is kept");
 
-    // One that ends soon is replaced, and trusted until the injector has read the next.
-    let ending = ends_soon(cluster);
-    load.through("helm upgrade, with a new certificate of the webhook", report, || drop(terminal.types(upgrade, "")));
-    let [secret, bundle] = certificates(cluster);
-    assert!(!secret.contains(&ending) && secret != certificate[0], "another certificate");
-    assert_eq!(decoded(&bundle).matches("BEGIN CERTIFICATE").count(), 2);
-    assert!(decoded(&bundle).contains(decoded(&ending).trim()), "the one before is trusted");
+    renewal::costs_no_review(cluster, load, report, || drop(terminal.types(upgrade, "")));
 
     new_values_hold(cluster);
     load.through("rolling restart of the app below the new control plane", report, || {
         restarted(cluster, "meshed", &["web", "emoji", "voting"]);
     });
+    load.through("rolling restart of the control plane", report, || restarted(cluster, "linkerd", &PARTS));
     // Pods that are ready replace others before those are gone.
     ended(cluster, "meshed");
     for app in ["web", "emoji", "voting"] {
@@ -113,32 +142,4 @@ fn certificates(cluster: &Cluster) -> [String; 2] {
         "get mutatingwebhookconfiguration linkerd-proxy-injector-webhook-config --output jsonpath={.webhooks[*].clientConfig.caBundle}",
     ]
     .map(|words| cluster.ask(words).unwrap())
-}
-
-/// Gives the injector a certificate for a month, and tells it in base64.
-fn ends_soon(cluster: &Cluster) -> String {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let [certificate, key] = ["ending.crt", "ending.key"].map(|name| folder.join(name).display().to_string());
-    let name = "linkerd-proxy-injector.linkerd.svc";
-    let words = format!(
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={name} -addext subjectAltName=DNS:{name} \
-         -keyout {key} -out {certificate}"
-    );
-    let made = Command::new("openssl").args(words.split_whitespace()).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let secret = "linkerd-proxy-injector-k8s-tls";
-    let words = format!("create secret tls {secret} --cert={certificate} --key={key} --dry-run=client --output yaml");
-    let text = cluster
-        .ask(&words)
-        .unwrap()
-        .replace(&format!("name: {secret}"), &format!("name: {secret}\n  namespace: linkerd"));
-    cluster.apply(&text).unwrap();
-    cluster.ask(&format!("--namespace linkerd get secret {secret} --output jsonpath={{.data.tls\\.crt}}")).unwrap()
-}
-
-fn decoded(base64: &str) -> String {
-    let mut command =
-        Command::new("base64").arg("--decode").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    command.stdin.take().unwrap().write_all(base64.as_bytes()).unwrap();
-    String::from_utf8(command.wait_with_output().unwrap().stdout).unwrap()
 }

@@ -24,6 +24,8 @@ const RATE: u32 = 210;
 struct Sum {
     asked: u64,
     answered: u64,
+    /// Of gRPC, what its library knew to have reached nobody.
+    again: u64,
     failed: u64,
 }
 
@@ -39,6 +41,7 @@ impl Sum {
         Self {
             asked: self.asked + other.asked,
             answered: self.answered + other.answered,
+            again: self.again + other.again,
             failed: self.failed + other.failed,
         }
     }
@@ -47,6 +50,7 @@ impl Sum {
         Self {
             asked: self.asked - before.asked,
             answered: self.answered - before.answered,
+            again: self.again - before.again,
             failed: self.failed - before.failed,
         }
     }
@@ -61,6 +65,10 @@ impl Sums {
     fn failed(&self) -> u64 {
         self.http1.failed + self.grpc.failed + self.stream.failed
     }
+
+    fn again(&self) -> u64 {
+        self.http1.again + self.grpc.again + self.stream.again
+    }
 }
 
 /// The pods that ask, one at a time, and what each has said.
@@ -72,6 +80,7 @@ pub(super) struct Load<'c> {
 /// One of them, whose log is followed to its end: a pod that is gone has none.
 struct Pod {
     name: String,
+    is_meshed: bool,
     log: PathBuf,
     follower: Child,
 }
@@ -114,14 +123,15 @@ impl<'c> Load<'c> {
     /// Finds the pod that asks now and listens to it.
     fn follow_the_newest(&mut self) {
         let start = Instant::now();
-        let name = loop {
+        let (name, is_meshed) = loop {
             let found = pods(self.cluster, "meshed", "app=load").into_iter().find_map(|pod| {
                 let runs = pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
                 let name = pod["metadata"]["name"].as_str()?.to_owned();
-                (runs && !self.pods.iter().any(|known| known.name == name)).then_some(name)
+                let is_new = !self.pods.iter().any(|known| known.name == name);
+                (runs && is_new).then(|| (name, pod.to_string().contains("\"linkerd-proxy\"")))
             });
             match found {
-                Some(name) => break name,
+                Some(found) => break found,
                 None => assert!(start.elapsed() < PATIENCE, "no pod loads: {}", told(self.cluster, "meshed")),
             }
             thread::sleep(Duration::from_millis(200));
@@ -130,7 +140,7 @@ impl<'c> Load<'c> {
         let mut follow = self.cluster.kubectl();
         follow.args(["--namespace", "meshed", "logs", "--follow", "--container", "load", &name]);
         let follower = follow.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap();
-        self.pods.push(Pod { name, log, follower });
+        self.pods.push(Pod { name, is_meshed, log, follower });
         self.until("the load's first answers", |pods| pods.last().is_some_and(|sums| sums.stream.answered > 0));
     }
 
@@ -164,6 +174,7 @@ impl<'c> Load<'c> {
 
     fn stage(&mut self, stage: &str, report: &mut Report, is_replaced: bool, work: impl FnOnce()) {
         let (before, start) = (self.all(), Instant::now());
+        let was_meshed = self.is_meshed();
         work();
         if is_replaced {
             self.follow_the_newest();
@@ -186,8 +197,12 @@ impl<'c> Load<'c> {
         });
         let of_stage = since(&self.counted());
         let Sums { http1, grpc, stream } = of_stage;
+        let again = match of_stage.again() {
+            0 => String::new(),
+            again => format!(", {again} asked again as they had reached nobody"),
+        };
         report.line(&format!(
-            "{stage}: {:.1} s, {} requests of HTTP/1, {} of HTTP/2, {} messages of a stream, {} failed",
+            "{stage}: {:.1} s, {} requests of HTTP/1, {} of HTTP/2, {} messages of a stream, {} failed{again}",
             took.as_secs_f64(),
             http1.answered,
             grpc.answered,
@@ -195,6 +210,13 @@ impl<'c> Load<'c> {
             of_stage.failed(),
         ));
         assert_eq!(of_stage.failed(), 0, "{stage}: requests failed: {}\n{}", self.said(), told(self.cluster, "meshed"));
+        // Who has a proxy leaves that to it.
+        let leaves_it = was_meshed && self.is_meshed();
+        assert!(!leaves_it || of_stage.again() == 0, "{stage}: asked again: {}", self.said());
+    }
+
+    fn is_meshed(&self) -> bool {
+        self.pods.last().is_some_and(|pod| pod.is_meshed)
     }
 
     /// Lines that are not sums.

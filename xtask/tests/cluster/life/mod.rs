@@ -14,6 +14,7 @@ mod ends;
 mod helm;
 mod load;
 mod missed;
+mod renewal;
 mod report;
 mod upgrade;
 mod wire;

@@ -130,15 +130,20 @@ pub(super) fn proven(namespace: &str, account: &str) -> String {
 }
 
 /// Makes the app anew in a namespace of its own, with a proxy in each pod, once pods are given one.
-pub(super) fn app_is_meshed(cluster: &Cluster) {
+fn app_is_meshed(cluster: &Cluster) {
+    pods_are_given_proxies(cluster);
+    cluster.apply(&(app("meshed", "linkerd.io/inject: enabled") + &bot("meshed"))).unwrap();
+    has_proxies(cluster, "meshed", 5);
+}
+
+/// Waits until they are, in a namespace that asks for them.
+pub(super) fn pods_are_given_proxies(cluster: &Cluster) {
     // A Ready injector is not at once asked: the API server and the node's rules follow, and until then pods come without proxies.
     cluster.ask("create namespace trial").unwrap();
     cluster.ask("annotate namespace trial linkerd.io/inject=enabled").unwrap();
     let trial = "--namespace trial run trial --image=weft/demo:test --dry-run=server --output \
                  jsonpath={.spec.initContainers[*].name}";
     cluster.until(trial, |names| names.contains("linkerd-proxy")).unwrap();
-    cluster.apply(&(app("meshed", "linkerd.io/inject: enabled") + &bot("meshed"))).unwrap();
-    has_proxies(cluster, "meshed", 5);
 }
 
 /// Waits for the app, and counts its proxies.
