@@ -1,7 +1,7 @@
 //! The life of a mesh in a cluster, as people run it: installed, meshed, used, changed under load, taken away.
 //!
 //! ```text
-//! install ─► check ─► wire: nothing in the clear ─► report: at rest ─► constraint, demos, annotated, ends, missed
+//! install ─► check ─► wire: nothing in the clear ─► report: at rest ─► constraint, demos, annotated, ends, security, missed
 //!                     load ─► restart of the app, of the control plane ─► upgrade ─► another root, proxies, issuer
 //! uninject ─► uninstall ─► a clean cluster, a working app
 //! ```
@@ -16,6 +16,7 @@ mod load;
 mod missed;
 mod renewal;
 mod report;
+mod security;
 mod upgrade;
 mod wire;
 
@@ -55,6 +56,7 @@ fn a_mesh_is_installed_used_and_taken_away() {
     demos::begin(cluster);
     annotated::pods_do_as_they_are_told(cluster);
     ends::jobs_end(cluster);
+    security::is_kept_but_for_linkerd_init(cluster);
     missed::are_named(cluster);
     demos::talk(cluster);
 
