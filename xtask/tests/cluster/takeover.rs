@@ -219,7 +219,7 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     cluster.ask(&format!("apply --server-side --filename {}", gateway_api.display())).unwrap();
     let port = "--namespace default get service kubernetes --output jsonpath={.spec.ports[0].targetPort}";
     let linkerds = control_plane(&ours, &format!("443,{}", cluster.ask(port).unwrap()));
-    let terminal = Terminal::of(cluster, "takeover", &["from-linkerd"]);
+    let terminal = Terminal::of(cluster, "takeover", &["docs/from-linkerd.md"]);
     let kinds = weft(cluster, &["install", "--crds"]);
     assert!(kinds.status.success(), "{kinds:?}");
     let kinds = String::from_utf8(kinds.stdout).unwrap();

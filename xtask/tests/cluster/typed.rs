@@ -1,4 +1,4 @@
-//! Command lines as people type them: those of the pages in `docs/`, each of which the life of the mesh goes through.
+//! Command lines as people type them: those of `README.md` and of the pages in `docs/`, each of which the life of the mesh goes through.
 
 use std::{
     cell::RefCell,
@@ -12,7 +12,7 @@ use std::{
 use weft_testkit::kubernetes::{Cluster, built};
 
 /// The pages whose commands are run.
-const PAGES: [&str; 3] = ["getting-started", "upgrade", "certificates"];
+const PAGES: [&str; 4] = ["README.md", "docs/getting-started.md", "docs/upgrade.md", "docs/certificates.md"];
 /// Commands that have a life of their own.
 const HELM: &str = "helm ";
 /// What no test may download.
@@ -57,9 +57,11 @@ impl<'c> Terminal<'c> {
         fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Puts a file into the folder.
+    /// Puts a file into the folder, or one below it.
     pub(crate) fn has(&self, name: &str, text: &str) {
-        fs::write(self.folder.join(name), text).unwrap();
+        let file = self.folder.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
     }
 
     /// Types a line of the pages, which has to succeed; what it has printed. `more` stands behind weft's own flags: what a test's
@@ -70,20 +72,22 @@ impl<'c> Terminal<'c> {
 
     /// The same with what was said besides.
     pub(crate) fn types_and_hears(&self, line: &str, more: &str) -> (String, String) {
-        let output = self.runs(line, more);
-        assert!(output.status.success(), "{line}: {output:?}");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (text(&output.stdout), text(&output.stderr))
+        heard(line, &self.runs(line, more, ""))
+    }
+
+    /// Types a line of the pages and, in the same shell, one that shows what it has done there.
+    pub(crate) fn types_before(&self, line: &str, next: &str) -> String {
+        heard(line, &self.runs(line, "", next)).0
     }
 
     /// The same of a line that has to fail; what it has said.
     pub(crate) fn types_in_vain(&self, line: &str, more: &str) -> String {
-        let output = self.runs(line, more);
+        let output = self.runs(line, more, "");
         assert!(!output.status.success(), "{line}: {output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn runs(&self, line: &str, more: &str) -> Output {
+    fn runs(&self, line: &str, more: &str, next: &str) -> Output {
         assert!(self.documented.contains(line), "no page has this command: {line}");
         self.typed.borrow_mut().insert(line.to_owned());
         let gateway_api = self.cluster.gateway_api("standard").display().to_string();
@@ -94,7 +98,8 @@ impl<'c> Terminal<'c> {
             run.insert_str(end, &format!(" {more}"));
         }
         let mut shell = Command::new("bash");
-        shell.args(["-o", "pipefail", "-c", &run]).current_dir(&self.folder).stdin(Stdio::null());
+        run += &format!("\n{next}");
+        shell.args(["-e", "-o", "pipefail", "-c", &run]).current_dir(&self.folder).stdin(Stdio::null());
         shell.env("PATH", &self.path).env("KUBECONFIG", &self.cluster.kubeconfig);
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             shell.env(variable, self.folder.join("helm"));
@@ -128,18 +133,27 @@ impl<'c> Terminal<'c> {
     }
 }
 
-/// The lines of all fenced blocks for a shell.
+fn heard(line: &str, output: &Output) -> (String, String) {
+    assert!(output.status.success(), "{line}: {output:?}");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The lines of all fenced blocks for a shell, without what stands behind them for people.
 fn documented(pages: &[&str]) -> BTreeSet<String> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut lines = BTreeSet::new();
     for page in pages {
-        let text = fs::read_to_string(docs.join(page).with_extension("md")).unwrap();
+        let text = fs::read_to_string(tree.join(page)).unwrap();
         let before = lines.len();
         let mut is_within = false;
         for line in text.lines() {
             match line.strip_prefix("```") {
                 Some(kind) => is_within = !is_within && kind == "sh",
-                None if is_within => drop(lines.insert(line.to_owned())),
+                None if is_within => {
+                    let command = line.split_once("  #").map_or(line, |(command, _)| command.trim_end());
+                    lines.insert(command.to_owned());
+                }
                 None => {}
             }
         }

@@ -4,6 +4,7 @@ use super::{
     eventually, rolled_out, told, weft_of,
     wire::{of_proxy, proven, sum},
 };
+use crate::typed::Terminal;
 use std::path::Path;
 use weft_testkit::kubernetes::Cluster;
 
@@ -21,15 +22,16 @@ const IMAGES: [(&str, &str); 5] = [
     ("weft/booksapp-traffic:v0", "/weft-demo booksapp-traffic"),
 ];
 
-/// As their tutorials do, but that nothing is started without a mesh first.
-pub(super) fn begin(cluster: &Cluster) {
+/// As their tutorials do, but that nothing is started without a mesh first: the one from a folder, the other from a pipe.
+pub(super) fn begin(cluster: &Cluster, terminal: &Terminal<'_>) {
     let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images/demo.tar");
     cluster.load_as(&archive, &IMAGES).unwrap();
     cluster.ask("create namespace booksapp").unwrap();
-    for (name, manifests, _) in DEMOS {
-        let meshed = weft_of(&["inject", "-"], manifests);
-        cluster.apply_in(name, &meshed).unwrap();
-    }
+    let [(_, emojivoto, _), (name, booksapp, _)] = DEMOS;
+    terminal.has("app/emojivoto.yaml", emojivoto);
+    let applied = terminal.types("weft inject app/ | kubectl apply -f -", "");
+    assert!(applied.contains("deployment.apps/vote-bot created"), "{applied}");
+    cluster.apply_in(name, &weft_of(&["inject", "-"], booksapp)).unwrap();
 }
 
 pub(super) fn talk(cluster: &Cluster) {

@@ -53,7 +53,7 @@ fn a_mesh_is_installed_used_and_taken_away() {
     wire::speaks_in_the_clear_without_a_mesh_only(cluster);
     report.at_rest(cluster, &terminal);
     constraint::holds(cluster);
-    demos::begin(cluster);
+    demos::begin(cluster, &terminal);
     annotated::pods_do_as_they_are_told(cluster);
     ends::jobs_end(cluster);
     security::is_kept_but_for_linkerd_init(cluster);
@@ -76,6 +76,8 @@ fn a_mesh_is_installed_used_and_taken_away() {
 }
 
 fn is_installed(cluster: &Cluster, terminal: &Terminal<'_>, report: &mut Report) {
+    let completed = terminal.types_before("source <(weft completion bash)", "complete -p weft");
+    assert!(completed.ends_with(" weft\n"), "{completed}");
     // First things first.
     let told = refused(cluster, &["install"]);
     assert!(told.contains("weft install --crds | kubectl apply -f -"), "{told}");

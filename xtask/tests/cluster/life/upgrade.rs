@@ -149,6 +149,9 @@ fn goes_on_below_another_root(
     eventually("meshed requests in the shop", || {
         sum(&of_proxy(cluster, "shop", "web"), "request_total", &wanted) > 10.0
     });
+    let shown = terminal.types("weft identity -n shop -l app=web", "");
+    let name = "default.shop.serviceaccount.identity.linkerd.cluster.local";
+    assert_eq!(shown.matches(&format!("DNS:{name}")).count(), 2, "one of each pod: {shown}");
     // Certificates of the old issuer, which the mesh still has, would be believed by nobody.
     let third = "weft upgrade --identity-trust-anchors-file root.crt | kubectl apply -f -";
     let told = terminal.types_in_vain(third, NEXT);
