@@ -115,11 +115,21 @@ impl EndpointUpdate {
 
     /// The steps that lead from `from` to `to`: removals first. None if both are equal.
     pub fn between(from: &BTreeMap<SocketAddr, Endpoint>, to: &BTreeMap<SocketAddr, Endpoint>) -> Vec<Self> {
+        Self::steps(from, to, |_, endpoint| endpoint.clone())
+    }
+
+    /// The same of sets whose endpoints are made only if they are sent.
+    pub fn steps<T: PartialEq>(
+        from: &BTreeMap<SocketAddr, T>,
+        to: &BTreeMap<SocketAddr, T>,
+        endpoint: impl Fn(SocketAddr, &T) -> Endpoint,
+    ) -> Vec<Self> {
         if to.is_empty() {
             return if from.is_empty() { vec![] } else { vec![Self::NoEndpoints { exists: true }] };
         }
         let gone: Vec<_> = from.keys().filter(|a| !to.contains_key(a)).copied().collect();
-        let new: Vec<_> = to.values().filter(|e| from.get(&e.addr) != Some(e)).cloned().collect();
+        let changed = to.iter().filter(|(addr, is)| from.get(*addr) != Some(*is));
+        let new: Vec<_> = changed.map(|(addr, is)| endpoint(*addr, is)).collect();
         let mut steps = vec![];
         if !gone.is_empty() {
             steps.push(Self::Remove(gone));

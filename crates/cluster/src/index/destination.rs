@@ -3,7 +3,7 @@
 use super::{
     Endpoints, Index, Platform, Refusal,
     endpoints::{Located, labels_of},
-    facts::{Family, Map, PodFacts, ServiceFacts, SliceFacts, TargetPort},
+    facts::{Common, Family, Map, PodFacts, ServiceFacts, SliceFacts, TargetPort},
     name::{self, ServiceName},
     store::Id,
 };
@@ -12,8 +12,9 @@ use crate::{
     workload::{CONTROL_NAMESPACE_LABEL, Mesh},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 use weft_model::{
@@ -57,15 +58,15 @@ impl Index {
 
     /// The pods that the Service selects.
     fn selected(&self, name: &ServiceName, service: &ServiceFacts, port: u16) -> BTreeMap<SocketAddr, Located> {
-        let labels = labels_of(&name.namespace, &name.service);
+        let mut likes = Likes::of(name);
         let pods = self.store.pods_of(&name.namespace, service).filter(|(_, pod)| {
             let instance = name.instance.as_ref().is_none_or(|i| is_instance(pod, i, &name.service));
             instance && !pod.terminating && (pod.ready || (service.publish_not_ready && pod.running))
         });
         pods.filter_map(|(id, pod)| {
             let addr = SocketAddr::new(self.address(service, pod)?, target_port(service, pod, port)?);
-            let endpoint = self.endpoint(id, pod, addr, labels.clone());
-            Some((addr, Located { endpoint, node: None, zone: None, for_zones: BTreeSet::new() }))
+            let (like, pod) = (likes.of_pod(self, id, pod, addr.port()), Some(id.1.as_str().into()));
+            Some((addr, Located { like, pod, node: None, zone: None, for_zones: BTreeSet::new() }))
         })
         .collect()
     }
@@ -75,7 +76,7 @@ impl Index {
     /// An endpoint that says which pod it is counts only while that pod is known and has the address: before and after, what
     /// is there would be reached without its identity or by another's.
     fn sliced(&self, name: &ServiceName, service: &ServiceFacts, port: u16) -> BTreeMap<SocketAddr, Located> {
-        let labels = labels_of(&name.namespace, &name.service);
+        let mut likes = Likes::of(name);
         let mut found: BTreeMap<SocketAddr, Located> = BTreeMap::new();
         let mut on_v6: BTreeSet<&Id> = BTreeSet::new();
         let mut on_v4: Vec<(&Id, SocketAddr)> = vec![];
@@ -89,10 +90,10 @@ impl Index {
                     continue;
                 }
                 let addr = SocketAddr::new(e.ip, number);
-                let endpoint = match &e.pod {
-                    None => Endpoint { labels: labels.clone(), ..Endpoint::plain(addr) },
+                let like = match &e.pod {
+                    None => likes.plain.clone(),
                     Some(id) => {
-                        let Some(pod) = self.store.pod(&id.0, &id.1).filter(|pod| pod.has_ip(e.ip)) else { continue };
+                        let Some(pod) = self.store.pod_of(id).filter(|pod| pod.has_ip(e.ip)) else { continue };
                         // The slice follows a little later.
                         if pod.terminating && !service.publish_not_ready {
                             continue;
@@ -101,11 +102,18 @@ impl Index {
                             Family::V6 => drop(on_v6.insert(id)),
                             Family::V4 => on_v4.push((id, addr)),
                         }
-                        self.endpoint(id, pod, addr, labels.clone())
+                        likes.of_pod(self, id, pod, number)
                     }
                 };
-                let (node, zone, for_zones) = (e.node.clone(), e.zone.clone(), e.for_zones.clone());
-                found.insert(addr, Located { endpoint, node, zone, for_zones });
+                let text = |text: &Option<String>| text.as_deref().map(Box::<str>::from);
+                let located = Located {
+                    like,
+                    pod: e.pod.as_ref().map(|id| id.1.as_str().into()),
+                    node: text(&e.node).filter(|_| service.node_only),
+                    zone: text(&e.zone),
+                    for_zones: e.for_zones.clone(),
+                };
+                found.insert(addr, located);
             }
         }
         // A pod is one endpoint, however many families it has.
@@ -116,20 +124,19 @@ impl Index {
     }
 
     /// How a port of a pod is reached.
-    pub(super) fn endpoint(
-        &self,
-        (namespace, name): &Id,
-        pod: &PodFacts,
-        addr: SocketAddr,
-        mut labels: Map,
-    ) -> Endpoint {
+    pub(super) fn endpoint(&self, id: &Id, pod: &PodFacts, addr: SocketAddr, labels: Map) -> Endpoint {
+        let mut endpoint = Endpoint { addr, ..self.like(&id.0, pod, addr.port(), labels) };
+        endpoint.labels.insert("pod".to_owned(), id.1.clone());
+        endpoint
+    }
+
+    /// How a port of any pod is reached that has this in common with others: all but the address, and the label of its name.
+    fn like(&self, namespace: &str, pod: &Common, port: u16, mut labels: Map) -> Endpoint {
         let mesh = self.mesh(namespace, pod);
         let of_this_mesh = pod.labels.get(CONTROL_NAMESPACE_LABEL) == Some(&self.settings.control_namespace);
-        let tls =
-            (of_this_mesh && !mesh.skip_inbound.contains(addr.port())).then(|| self.identity(namespace, pod)).flatten();
-        let opaque = self.is_opaque(namespace, &mesh, pod, addr.port());
+        let tls = (of_this_mesh && !mesh.skip_inbound.contains(port)).then(|| self.identity(namespace, pod)).flatten();
+        let opaque = self.is_opaque(namespace, &mesh, pod, port);
 
-        labels.insert("pod".to_owned(), name.clone());
         labels.insert("serviceaccount".to_owned(), pod.service_account.clone());
         labels.extend(pod.owner.clone());
         for (label, metric) in
@@ -139,14 +146,14 @@ impl Index {
         }
         let meshed = tls.is_some();
         Endpoint {
-            addr,
+            addr: nowhere(),
             hint: match (meshed, opaque) {
                 (true, true) => ProtocolHint::Opaque,
                 (true, false) => self.settings.hint,
                 (false, _) => ProtocolHint::Unknown,
             },
             // The proxy's own ports are not behind a transport header.
-            transport_port: (meshed && ![pod.proxy.admin, pod.proxy.control].contains(&addr.port()))
+            transport_port: (meshed && ![pod.proxy.admin, pod.proxy.control].contains(&port))
                 .then_some(pod.proxy.inbound),
             authority_override: None,
             http2: Http2Params { keep_alive: meshed.then_some(MESH_KEEP_ALIVE), ..Http2Params::default() },
@@ -155,12 +162,12 @@ impl Index {
         }
     }
 
-    pub(super) fn mesh(&self, namespace: &str, pod: &PodFacts) -> Mesh {
+    pub(super) fn mesh(&self, namespace: &str, pod: &Common) -> Mesh {
         Mesh::with_opaque_default(&self.annotations(namespace, &pod.annotations), &self.settings.opaque_ports)
     }
 
     /// Whether clients take a port for bytes: a Server of it says so or otherwise, else annotations, else it is a usual one.
-    pub(super) fn is_opaque(&self, namespace: &str, mesh: &Mesh, pod: &PodFacts, port: u16) -> bool {
+    pub(super) fn is_opaque(&self, namespace: &str, mesh: &Mesh, pod: &Common, port: u16) -> bool {
         let server =
             self.store.policies.server_of(namespace, pod, port, self.settings.platform == Platform::Kubernetes);
         match server {
@@ -182,7 +189,7 @@ impl Index {
     }
 
     /// `None` if the names do not make an identity, which Kubernetes' rules for names exclude but for their length.
-    fn identity(&self, namespace: &str, pod: &PodFacts) -> Option<ServerTls> {
+    fn identity(&self, namespace: &str, pod: &Common) -> Option<ServerTls> {
         let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
         let identity = Identity::of_service_account(&pod.service_account, namespace, control, domain).ok()?;
         match &identity {
@@ -192,8 +199,37 @@ impl Index {
     }
 }
 
+/// The endpoints of one answer that others are like, each made once.
+struct Likes<'s> {
+    /// The labels of all of them.
+    labels: Map,
+    /// Of what is no pod.
+    plain: Arc<Endpoint>,
+    /// By namespace, what the pods have in common (by where it is: it is held once), and port.
+    of_pods: HashMap<(&'s str, *const Common, u16), Arc<Endpoint>>,
+}
+
+impl<'s> Likes<'s> {
+    fn of(name: &ServiceName) -> Self {
+        let labels = labels_of(&name.namespace, &name.service);
+        let plain = Arc::new(Endpoint { labels: labels.clone(), ..Endpoint::plain(nowhere()) });
+        Self { labels, plain, of_pods: HashMap::new() }
+    }
+
+    fn of_pod(&mut self, index: &Index, id: &'s Id, pod: &'s PodFacts, port: u16) -> Arc<Endpoint> {
+        let key = (id.0.as_str(), Arc::as_ptr(&pod.common), port);
+        let made = self.of_pods.entry(key);
+        made.or_insert_with(|| Arc::new(index.like(&id.0, pod, port, self.labels.clone()))).clone()
+    }
+}
+
+/// The address of an endpoint that only others are like.
+fn nowhere() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, 0).into()
+}
+
 /// By annotations alone.
-pub(super) fn is_said_opaque(mesh: &Mesh, pod: &PodFacts, port: u16) -> bool {
+pub(super) fn is_said_opaque(mesh: &Mesh, pod: &Common, port: u16) -> bool {
     mesh.opaque_ports.contains(port, pod.port_name(port))
 }
 
@@ -209,7 +245,7 @@ fn slice_port(service: &ServiceFacts, slice: &SliceFacts, port: u16) -> Option<u
 }
 
 /// A port that the Service does not declare is used as it is.
-pub(super) fn target_port(service: &ServiceFacts, pod: &PodFacts, port: u16) -> Option<u16> {
+pub(super) fn target_port(service: &ServiceFacts, pod: &Common, port: u16) -> Option<u16> {
     match service.port(port).map(|p| &p.target) {
         None => Some(port),
         Some(TargetPort::Number(number)) => Some(*number),

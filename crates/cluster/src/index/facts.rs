@@ -17,6 +17,8 @@ use k8s_openapi::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    ops::Deref,
+    sync::Arc,
 };
 use weft_model::names::port;
 
@@ -70,29 +72,44 @@ pub(super) enum Family {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PodFacts {
-    pub(super) labels: Map,
-    /// Those of the mesh.
-    pub(super) annotations: Map,
-    pub(super) service_account: String,
+    /// Its fields are this pod's as well.
+    pub(super) common: Arc<Common>,
     /// The first is the main one; none if the pod shares the host's.
     pub(super) ips: Vec<IpAddr>,
     /// The host's, if the pod shares them.
     pub(super) host_ips: Vec<IpAddr>,
     /// Ports of its node that lead to ports of its own.
     pub(super) host_ports: Vec<HostPort>,
-    pub(super) proxy: ProxyPorts,
-    pub(super) ports: Vec<Port>,
-    /// Ports and paths of HTTP probes.
-    pub(super) probes: Vec<(u16, String)>,
     pub(super) running: bool,
     pub(super) ready: bool,
     pub(super) terminating: bool,
     /// With the Service that it is of.
     pub(super) hostname: Option<(String, String)>,
-    /// The metric label of its kind, and its name.
-    pub(super) owner: Option<(String, String)>,
     /// Of a pod that runs to an end.
     pub(super) work: Option<Work>,
+}
+
+/// What pods of one template have in common, held once for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Common {
+    pub(super) labels: Map,
+    /// Those of the mesh.
+    pub(super) annotations: Map,
+    pub(super) service_account: String,
+    pub(super) proxy: ProxyPorts,
+    pub(super) ports: Vec<Port>,
+    /// Ports and paths of HTTP probes.
+    pub(super) probes: Vec<(u16, String)>,
+    /// The metric label of its kind, and its name.
+    pub(super) owner: Option<(String, String)>,
+}
+
+impl Deref for PodFacts {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +119,7 @@ pub(super) struct HostPort {
 }
 
 /// Where a pod's proxy listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ProxyPorts {
     pub(super) inbound: u16,
     pub(super) control: u16,
@@ -152,7 +169,9 @@ impl PodFacts {
     pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
         self.ips.iter().chain(&self.host_ips).any(|own| own.to_canonical() == ip)
     }
+}
 
+impl Common {
     pub(super) fn port_names(&self, port: u16) -> impl Iterator<Item = &str> {
         self.ports.iter().filter(move |p| p.number == port).filter_map(|p| p.name.as_deref())
     }
@@ -277,25 +296,28 @@ impl From<&Pod> for PodFacts {
         probes.sort();
         probes.dedup();
         let proxy = containers().find(|c| c.name == crate::inject::PROXY).map(ProxyPorts::from).unwrap_or_default();
-        Self {
+        let common = Common {
             annotations: of_mesh(&pod.metadata),
             service_account: spec
                 .service_account_name
                 .clone()
                 .filter(|a| !a.is_empty())
                 .unwrap_or_else(|| "default".to_owned()),
-            ips,
-            host_ips,
-            host_ports,
             proxy,
             ports,
             probes,
+            owner: owner(&pod.metadata, &labels),
+            labels,
+        };
+        Self {
+            common: Arc::new(common),
+            ips,
+            host_ips,
+            host_ports,
             running: status.phase.as_deref() == Some("Running"),
             ready: status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True"),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             hostname: spec.hostname.clone().zip(spec.subdomain.clone()).filter(|(h, s)| !h.is_empty() && !s.is_empty()),
-            owner: owner(&pod.metadata, &labels),
-            labels,
             work,
         }
     }

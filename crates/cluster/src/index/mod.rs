@@ -13,6 +13,7 @@ mod facts;
 mod failure;
 mod grants;
 mod hash;
+mod held;
 mod inbound;
 mod known;
 mod name;
@@ -66,7 +67,11 @@ impl Index {
     /// The newest answer.
     pub fn answer(&self, question: &Question) -> Versioned {
         let answer = self.reply(question);
-        Versioned { version: hash::of(&answer), answer }
+        let version = match &answer {
+            Ok(Answer::Destination(endpoints)) => endpoints.version(),
+            answer => hash::of(answer),
+        };
+        Versioned { version, answer }
     }
 
     fn reply(&self, question: &Question) -> Result<Answer, Refusal> {

@@ -2,7 +2,8 @@
 
 use super::{
     Platform, Settings, Subject,
-    facts::{Map, PodFacts},
+    facts::{Common, Map},
+    held::Few,
     store::{Id, in_namespace, link},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 use weft_model::policy::outbound::Breaker;
@@ -29,7 +30,7 @@ pub(super) struct Policies {
     limits: BTreeMap<Id, (Limit, Age)>,
     egress: BTreeMap<Id, EgressFacts>,
     /// The policies that refer to an object of a kind, which may be in another namespace, or not be there.
-    referring: HashMap<(Kind, Id), BTreeSet<Id>>,
+    referring: HashMap<(Kind, Id), Few<Id>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Policies {
     pub(super) fn server_of(
         &self,
         namespace: &str,
-        pod: &PodFacts,
+        pod: &Common,
         port: u16,
         aged: bool,
     ) -> Option<(&Id, &ServerFacts)> {

@@ -2,6 +2,7 @@
 
 use super::{
     facts::Map,
+    held::Few,
     policies::Age,
     store::{Id, link},
 };
@@ -17,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
     held: BTreeMap<RouteId, RouteFacts>,
-    by_parent: HashMap<Named, BTreeSet<RouteId>>,
-    by_backend: HashMap<Named, BTreeSet<RouteId>>,
+    by_parent: HashMap<Named, Few<RouteId>>,
+    by_backend: HashMap<Named, Few<RouteId>>,
 }
 
 pub(super) type RouteId = (Kind, Id);

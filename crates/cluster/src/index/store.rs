@@ -2,13 +2,14 @@
 
 use super::{
     Subject,
-    facts::{self, Map, PodFacts, ServiceFacts, SliceFacts},
+    facts::{self, Common, Map, PodFacts, ServiceFacts, SliceFacts},
+    held::{Few, Pool},
     policies::{Policies, ServerFacts, put},
     routes::{Named, Routes},
 };
 use crate::{Key, Kind, Object, Token, policy::route::ParentOf, service_profile::Asked, workload};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::Hash,
     net::{IpAddr, SocketAddr},
 };
@@ -22,6 +23,8 @@ pub(super) struct Store {
     namespaces: BTreeMap<String, Map>,
     services: BTreeMap<Id, ServiceFacts>,
     pods: BTreeMap<Id, PodFacts>,
+    /// What those have in common.
+    common: Pool<Common>,
     slices: BTreeMap<Id, SliceFacts>,
     /// The zones of nodes.
     zones: HashMap<String, String>,
@@ -30,14 +33,14 @@ pub(super) struct Store {
     pub(super) routes: Routes,
     /// Each is named by the full name of its Service.
     profiles: BTreeMap<Id, Asked>,
-    services_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
-    pods_by_ip: HashMap<IpAddr, BTreeSet<Id>>,
+    services_by_ip: HashMap<IpAddr, Few<Id>>,
+    pods_by_ip: HashMap<IpAddr, Few<Id>>,
     /// By the ports of their nodes that lead to them.
-    pods_by_host: HashMap<SocketAddr, BTreeSet<Id>>,
+    pods_by_host: HashMap<SocketAddr, Few<Id>>,
     /// The slices of a Service.
-    slices_by_service: HashMap<Id, BTreeSet<Id>>,
+    slices_by_service: HashMap<Id, Few<Id>>,
     /// The slices that name a pod.
-    slices_by_pod: HashMap<Id, BTreeSet<Id>>,
+    slices_by_pod: HashMap<Id, Few<Id>>,
 }
 
 impl Store {
@@ -47,6 +50,10 @@ impl Store {
 
     pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<&PodFacts> {
         self.pods.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub(super) fn pod_of(&self, id: &Id) -> Option<&PodFacts> {
+        self.pods.get(id)
     }
 
     pub(super) fn all_pods(&self) -> impl Iterator<Item = (&Id, &PodFacts)> {
@@ -297,8 +304,14 @@ impl Store {
         subjects
     }
 
-    fn put_pod(&mut self, id: Id, new: Option<PodFacts>) -> Vec<Subject> {
+    fn put_pod(&mut self, id: Id, mut new: Option<PodFacts>) -> Vec<Subject> {
         let old = self.pods.remove(&id);
+        if let Some(new) = &mut new {
+            new.common = self.common.take(new.common.clone());
+        }
+        if let Some(old) = &old {
+            self.common.give_back(&old.common);
+        }
         let mut changed: Vec<Subject> = vec![];
         if old != new {
             changed.extend(old.iter().chain(&new).flat_map(|p| about_pod(&id, p)));
@@ -324,7 +337,7 @@ impl Store {
 }
 
 /// Enters or removes `id` under `key`.
-pub(super) fn link<K, V>(map: &mut HashMap<K, BTreeSet<V>>, key: K, id: &V, add: bool)
+pub(super) fn link<K, V>(map: &mut HashMap<K, Few<V>>, key: K, id: &V, add: bool)
 where
     K: Clone + Eq + Hash,
     V: Clone + Ord,
@@ -345,7 +358,7 @@ pub(super) fn in_namespace<'m, T>(map: &'m BTreeMap<Id, T>, namespace: &str) -> 
     map.range((namespace.clone(), String::new())..).take_while(move |(id, _)| id.0 == namespace)
 }
 
-fn unlink(by_ip: &mut HashMap<IpAddr, BTreeSet<Id>>, ip: IpAddr, id: &Id) {
+fn unlink(by_ip: &mut HashMap<IpAddr, Few<Id>>, ip: IpAddr, id: &Id) {
     if let Some(ids) = by_ip.get_mut(&ip.to_canonical()) {
         ids.remove(id);
         if ids.is_empty() {

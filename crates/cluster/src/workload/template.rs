@@ -58,7 +58,7 @@ pub struct Program {
     pub grace: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Port {
     pub name: Option<String>,
     pub number: u16,
