@@ -253,7 +253,7 @@ where
         self.shared.meters.lists.inc();
         let before = self.api.take();
         for (i, api) in self.apis.iter().enumerate() {
-            if let Some(list) = pages(api).await? {
+            if let Some(list) = pages(api, |guard| self.read(guard)).await? {
                 self.api = Some(i);
                 if before.is_some_and(|before| before != i) {
                     tracing::info!(kind = self.shared.kind.as_str(), "another version is served");
@@ -279,12 +279,12 @@ where
     }
 
     /// What there is, is all there is.
-    fn replace(&mut self, objects: Vec<DeserializeGuard<K>>) {
+    fn replace(&mut self, objects: Vec<Read>) {
         self.missed = 0;
         let (mut events, mut refused, mut listed) = (vec![], vec![], HashSet::new());
         let mut quarantined = HashMap::new();
-        for guard in objects {
-            match self.read(guard) {
+        for read in objects {
+            match read {
                 Ok(object) => {
                     self.see(&object);
                     listed.insert(object.key());
@@ -315,7 +315,7 @@ where
         self.take_in(events);
     }
 
-    fn read(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Result<Object, (Key, Rejected)> {
+    fn read(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Read {
         let object = object
             .map_err(|invalid| (self.key(&invalid.metadata), Rejected { reason: invalid.error, written: None }))?;
         let key = self.key(object.meta());
@@ -499,14 +499,20 @@ fn refusal(key: &Key, object: Value, reason: &str) -> Event {
     Event::Refused(Box::new(Refused { key: key.clone(), object, reason: reason.to_owned() }))
 }
 
+/// An object as the index takes it, or why there is none.
+type Read = Result<Object, (Key, Rejected)>;
+
 /// Everything of a version, and where to watch from.
-struct Listed<K> {
+struct Listed {
     version: String,
-    objects: Vec<DeserializeGuard<K>>,
+    objects: Vec<Read>,
 }
 
-/// All pages; `None` where there is no such kind.
-async fn pages<K>(api: &Api<DeserializeGuard<K>>) -> Result<Option<Listed<K>>, String>
+/// All pages, each of which is read before the next is asked for; `None` where there is no such kind.
+async fn pages<K>(
+    api: &Api<DeserializeGuard<K>>,
+    read: impl Fn(DeserializeGuard<K>) -> Read,
+) -> Result<Option<Listed>, String>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
@@ -519,7 +525,7 @@ where
             Ok(Err(error)) => return Err(client::reason(&error)),
             Err(_) => return Err(format!("a list was not answered within {ANSWER:?}")),
         };
-        objects.extend(list.items);
+        objects.extend(list.items.into_iter().map(&read));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page.continue_token = Some(token),
             None => {
