@@ -1,8 +1,9 @@
-//! The index, and one snapshot per question, shared by all streams that ask it.
+//! The index, and one snapshot per question, shared by all streams that ask it, with what is said of it to them.
 //!
 //! A stream holds only its place: a snapshot that was superseded before the stream came to it is never sent, and a reader that
 //! does not read holds up nobody. Who lags behind for long is cut off: it connects again and begins with the newest.
 
+use crate::steps::Steps;
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
@@ -41,13 +42,20 @@ pub(crate) struct Hub {
 
 struct State {
     index: Index,
-    topics: HashMap<Question, Topic>,
+    topics: HashMap<Arc<Question>, Topic>,
     /// Which questions an event may touch.
-    by_subject: HashMap<Subject, HashSet<Question>>,
+    by_subject: HashMap<Subject, HashSet<Arc<Question>>>,
+}
+
+/// An answer, and the messages that were made of it.
+pub(crate) struct Snapshot {
+    pub(crate) versioned: Versioned,
+    pub(crate) steps: Steps,
 }
 
 struct Topic {
-    newest: watch::Sender<Arc<Versioned>>,
+    question: Arc<Question>,
+    newest: watch::Sender<Arc<Snapshot>>,
     subjects: Vec<Subject>,
     places: Vec<Weak<Place>>,
     /// Subscriptions that are not dropped yet; without any the question is forgotten.
@@ -72,8 +80,8 @@ struct Metrics {
 
 /// A stream's place. Dropping the last one of a question forgets the question.
 pub(crate) struct Subscription {
-    newest: watch::Receiver<Arc<Versioned>>,
-    question: Question,
+    newest: watch::Receiver<Arc<Snapshot>>,
+    question: Arc<Question>,
     hub: Arc<Hub>,
     place: Arc<Place>,
     first: bool,
@@ -122,14 +130,14 @@ impl Hub {
             changed.extend(state.index.apply(event));
         }
         let State { index, topics, by_subject } = &*state;
-        let touched: HashSet<&Question> = changed.iter().filter_map(|s| by_subject.get(s)).flatten().collect();
+        let touched: HashSet<&Arc<Question>> = changed.iter().filter_map(|s| by_subject.get(s)).flatten().collect();
         for question in touched {
             let Some(topic) = topics.get(question) else { continue };
             let answer = index.answer(question);
             let published = topic.newest.send_if_modified(|newest| {
-                let differs = newest.version != answer.version;
+                let differs = newest.versioned.version != answer.version;
                 if differs {
-                    *newest = Arc::new(answer);
+                    *newest = Snapshot::new(answer);
                 }
                 differs
             });
@@ -173,19 +181,21 @@ impl Hub {
                 return Err(Status::resource_exhausted("the control plane is asked too many different questions"));
             }
             let subjects = index.subjects(&question);
+            let question = Arc::new(question.clone());
             for subject in &subjects {
                 by_subject.entry(subject.clone()).or_default().insert(question.clone());
             }
-            let newest = watch::Sender::new(Arc::new(index.answer(&question)));
-            topics.insert(question.clone(), Topic { newest, subjects, places: vec![], readers: 0 });
+            let newest = watch::Sender::new(Snapshot::new(index.answer(&question)));
+            topics.insert(question.clone(), Topic { question, newest, subjects, places: vec![], readers: 0 });
             self.metrics.questions.inc();
         }
         let Some(topic) = topics.get_mut(&question) else { return Err(Status::internal("the question was lost")) };
-        let taken = AtomicU64::new(topic.newest.borrow().version);
+        let taken = AtomicU64::new(topic.newest.borrow().versioned.version);
         let place = Arc::new(Place { taken, behind_since: Mutex::new(None), connection });
         topic.places.push(Arc::downgrade(&place));
         topic.readers += 1;
-        Ok(Subscription { newest: topic.newest.subscribe(), question, hub: self.clone(), place, first: true })
+        let (newest, question) = (topic.newest.subscribe(), topic.question.clone());
+        Ok(Subscription { newest, question, hub: self.clone(), place, first: true })
     }
 
     /// Waits for the first list of objects: before it, "there is none" would be a guess.
@@ -217,7 +227,7 @@ impl Hub {
     fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
         for (question, topic) in &mut state.topics {
-            let newest = topic.newest.borrow().version;
+            let newest = topic.newest.borrow().versioned.version;
             topic.places.retain(|place| {
                 let Some(place) = place.upgrade() else { return false };
                 let mut behind = place.behind_since.lock();
@@ -257,15 +267,21 @@ impl Hub {
     }
 }
 
+impl Snapshot {
+    fn new(versioned: Versioned) -> Arc<Self> {
+        Arc::new(Self { versioned, steps: Steps::default() })
+    }
+}
+
 impl Subscription {
     /// The answer as it is now, and from then on each newer one. `None` when the control plane ends.
-    pub(crate) async fn next(&mut self) -> Option<Arc<Versioned>> {
+    pub(crate) async fn next(&mut self) -> Option<Arc<Snapshot>> {
         if !std::mem::take(&mut self.first) {
             let changed = self.hub.stop.run_until_cancelled(self.newest.changed()).await;
             changed?.ok()?;
         }
         let newest = self.newest.borrow_and_update().clone();
-        self.place.taken.store(newest.version, Relaxed);
+        self.place.taken.store(newest.versioned.version, Relaxed);
         *self.place.behind_since.lock() = None;
         Some(newest)
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! unix socket ─► events ─┐
-//! API server ─► watches ─┴► hub (cluster::Index, one snapshot per question) ─► destination, inbound, outbound ─┐
+//! API server ─► watches ─┴► hub (cluster::Index, one snapshot per question, `steps` to it) ─► destination, inbound, outbound ─┐
 //!                                └─ tokens ─► identity ◄─ authority (ca) ─► trust bundle ──────────────────────┴─► serve
 //! ```
 //!
@@ -27,6 +27,7 @@ mod process;
 mod serve;
 mod services;
 mod start;
+mod steps;
 mod webhook;
 
 pub use config::{Config, Lifetimes, Ports};

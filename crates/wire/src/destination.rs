@@ -1,14 +1,16 @@
 //! What is behind a target: `io.linkerd.proxy.destination.Destination`.
 
 use crate::{
-    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport, endpoint, net, profile, shown,
-    stream::{incoming, incoming_parts, outgoing},
+    Encoded, Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
+    encoded::{Answer, Methods, Server, answer, encoded},
+    endpoint, net, profile, shown,
+    stream::{cannot_say, incoming, incoming_parts},
 };
 use linkerd2_proxy_api::destination::{
-    self as proto, destination_client::DestinationClient, destination_server::DestinationServer,
+    self as proto, destination_client::DestinationClient, destination_server::SERVICE_NAME,
 };
-use std::{collections::BTreeMap, future::Future, net::SocketAddr};
-use tonic::{Request, Response, Status, async_trait};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc};
+use tonic::{Request, Status, body::Body};
 use weft_model::{EndpointUpdate, Profile};
 
 /// What a proxy asks for.
@@ -125,36 +127,43 @@ pub(crate) fn encode_lookup(Lookup { path, context }: Lookup) -> proto::GetDesti
     proto::GetDestination { scheme: String::new(), path, context_token: context }
 }
 
+/// A step to be sent, by any number of streams.
+///
+/// # Errors
+/// The protocol has no words for it.
+pub fn encode(update: &EndpointUpdate) -> Result<Encoded, Status> {
+    let message = endpoint::encode_update(update).and_then(|message| Encoded::of(&message));
+    message.map_err(|invalid| cannot_say(&invalid))
+}
+
 /// A Destination service. The connection's extensions and the metadata are in the request.
 pub trait Destination: Send + Sync + 'static {
-    fn get(&self, lookup: Request<Lookup>) -> impl Future<Output = Result<Outgoing<EndpointUpdate>, Status>> + Send;
+    /// Steps, as [`encode`] has them.
+    fn get(&self, lookup: Request<Lookup>) -> impl Future<Output = Result<Outgoing<Encoded>, Status>> + Send;
 
     fn get_profile(&self, lookup: Request<Lookup>) -> impl Future<Output = Result<Outgoing<Profile>, Status>> + Send;
 }
 
 /// Serves `service` as gRPC.
 pub fn server(service: impl Destination) -> impl GrpcServer {
-    DestinationServer::new(Adapter(service))
+    Server::new(Adapter(service))
 }
 
 struct Adapter<S>(S);
 
-#[async_trait]
-impl<S: Destination> proto::destination_server::Destination for Adapter<S> {
-    type GetStream = Outgoing<proto::Update>;
-    type GetProfileStream = Outgoing<proto::DestinationProfile>;
+type Asked = Request<proto::GetDestination>;
 
-    async fn get(&self, request: Request<proto::GetDestination>) -> Result<Response<Self::GetStream>, Status> {
-        let updates = self.0.get(request.map(decode_lookup)).await?;
-        Ok(Response::new(outgoing(updates, endpoint::encode_update)))
-    }
+impl<S: Destination> Methods for Adapter<S> {
+    const NAME: &'static str = SERVICE_NAME;
 
-    async fn get_profile(
-        &self,
-        request: Request<proto::GetDestination>,
-    ) -> Result<Response<Self::GetProfileStream>, Status> {
-        let profiles = self.0.get_profile(request.map(decode_lookup)).await?;
-        Ok(Response::new(outgoing(profiles, profile::encode)))
+    fn call(self: Arc<Self>, method: &str, request: http::Request<Body>) -> Option<Answer> {
+        match method {
+            "Get" => answer(request, |asked: Asked| async move { self.0.get(asked.map(decode_lookup)).await }),
+            "GetProfile" => answer(request, |asked: Asked| async move {
+                Ok(encoded(self.0.get_profile(asked.map(decode_lookup)).await?, profile::encode))
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod transport_header;
 pub mod trust;
 pub mod work;
 
+mod encoded;
 mod endpoint;
 mod error;
 mod filter;
@@ -29,6 +30,7 @@ mod shown;
 mod stream;
 mod time;
 
+pub use encoded::Encoded;
 pub use error::{Error, Invalid, Verdict};
 pub use stream::{GrpcServer, Incoming, Outgoing, Transport};
 

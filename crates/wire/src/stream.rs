@@ -98,14 +98,19 @@ pub(crate) fn outgoing<P: Send + 'static, T: Send + 'static>(
     Box::pin(values.map(move |value| encode(&value?).map_err(|invalid| cannot_say(&invalid))))
 }
 
-/// The first of a stream, for the unary form of a watch.
-pub(crate) async fn first<T>(mut values: Outgoing<T>) -> Result<T, Status> {
-    values.next().await.unwrap_or_else(|| Err(Status::unavailable("the watch ended before its first answer")))
-}
-
 /// The control plane holds something that the protocol has no words for.
 pub(crate) fn cannot_say(invalid: &Invalid) -> Status {
     Status::internal(format!("the answer cannot be encoded: {invalid}"))
+}
+
+/// How a call ended, behind its last message.
+pub(crate) fn trailers(status: &Status) -> http::HeaderMap {
+    let mut trailers = http::HeaderMap::new();
+    if let Err(inexpressible) = status.add_header(&mut trailers) {
+        // The code alone has always a form as a header.
+        let _ = Status::new(inexpressible.code(), "").add_header(&mut trailers);
+    }
+    trailers
 }
 
 /// The caller sent something that cannot be used.

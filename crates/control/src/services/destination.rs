@@ -4,16 +4,19 @@ use super::{
     ask,
     stream::{ended, whole},
 };
-use crate::hub::{self, Hub, Subscription};
+use crate::{
+    hub::{self, Hub, Snapshot, Subscription},
+    steps::Way,
+};
 use futures_util::stream;
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::{Request, Status};
-use weft_cluster::index::{Answer, Endpoints, Place, Question, Refusal, Target, Versioned};
+use weft_cluster::index::{Answer, Place, Question, Refusal, Target};
 use weft_model::{EndpointUpdate, Profile};
 use weft_wire::{
-    Outgoing,
-    destination::{Destination, Lookup},
+    Encoded, Outgoing,
+    destination::{Destination, Lookup, encode},
 };
 
 pub(crate) struct Destinations(Arc<Hub>);
@@ -25,23 +28,22 @@ impl Destinations {
 }
 
 impl Destination for Destinations {
-    async fn get(&self, request: Request<Lookup>) -> Result<Outgoing<EndpointUpdate>, Status> {
+    async fn get(&self, request: Request<Lookup>) -> Result<Outgoing<Encoded>, Status> {
         let connection = ask::require_identity(&request)?;
         let Target::Name(target) = ask::target(&request.get_ref().path)? else {
             return Err(Status::invalid_argument("an address has no endpoints: ask for its profile"));
         };
         let node = ask::node(&request.get_ref().context);
         let mut subscription = self.0.subscribe(Question::Destination(target), connection).await?;
-        let zones = self.0.zones();
-        let mut steps = Steps { hub: self.0.clone(), node, zones, held: None, pending: VecDeque::new(), ended: false };
+        let mut client = Client::new(self.0.clone(), &node);
         let Some(first) = subscription.next().await else { return Err(ended()) };
-        if let Err(refusal) = &first.answer {
+        if let Err(refusal) = &first.versioned.answer {
             return Err(hub::status(refusal));
         }
-        steps.towards(first);
-        Ok(Box::pin(stream::unfold((subscription, steps), |(mut subscription, mut steps)| async move {
-            let next = steps.next(&mut subscription).await?;
-            Some((next, (subscription, steps)))
+        client.towards(first)?;
+        Ok(Box::pin(stream::unfold((subscription, client), |(mut subscription, mut client)| async move {
+            let next = client.next(&mut subscription).await?;
+            Some((next, (subscription, client)))
         })))
     }
 
@@ -58,23 +60,36 @@ impl Destination for Destinations {
     }
 }
 
-/// What the client holds, and the steps that it has yet to get.
-struct Steps {
+/// What the client holds, and the messages that it has yet to get.
+struct Client {
     hub: Arc<Hub>,
     /// Where the client runs.
-    node: String,
+    node: Box<str>,
+    place: Place,
     zones: watch::Receiver<()>,
-    /// The newest answer that was planned for, and the place that it was seen from.
-    held: Option<(Arc<Versioned>, Place)>,
-    pending: VecDeque<EndpointUpdate>,
+    /// The newest snapshot that a way was taken to, and the place that it was seen from.
+    held: Option<(Arc<Snapshot>, Place)>,
+    /// The way there, and how many of its messages are sent.
+    way: Option<(Way, usize)>,
     ended: bool,
 }
 
-impl Steps {
-    async fn next(&mut self, subscription: &mut Subscription) -> Option<Result<EndpointUpdate, Status>> {
+impl Client {
+    fn new(hub: Arc<Hub>, node: &str) -> Self {
+        let zones = hub.zones();
+        let place = hub.place(node);
+        Self { hub, node: node.into(), place, zones, held: None, way: None, ended: false }
+    }
+
+    async fn next(&mut self, subscription: &mut Subscription) -> Option<Result<Encoded, Status>> {
         loop {
-            if let Some(step) = self.pending.pop_front() {
-                return Some(Ok(step));
+            if let Some((way, sent)) = &mut self.way {
+                let message = way.get(*sent).cloned();
+                *sent += 1;
+                match message {
+                    Some(message) => return Some(Ok(message)),
+                    None => self.way = None,
+                }
             }
             if self.ended {
                 return None;
@@ -82,68 +97,49 @@ impl Steps {
             // What changed while the steps above were on their way is skipped over: only the newest counts.
             let newest = tokio::select! {
                 newest = subscription.next() => newest,
-                held = moved(&self.hub, &self.node, &mut self.zones, self.held.as_ref()) => Some(held),
+                held = moved(&self.hub, &self.node, &mut self.place, &mut self.zones, self.held.as_ref()) => Some(held),
             };
-            match newest {
-                None => {
-                    self.ended = true;
-                    return Some(Err(ended()));
-                }
-                Some(newest) => {
-                    if let Some(status) = self.towards(newest) {
-                        self.ended = true;
-                        return Some(Err(status));
-                    }
-                }
+            let Some(newest) = newest else {
+                self.ended = true;
+                return Some(Err(ended()));
+            };
+            if let Err(status) = self.towards(newest) {
+                self.ended = true;
+                return Some(Err(status));
             }
         }
     }
 
-    /// Plans the way to the newest answer.
-    fn towards(&mut self, newest: Arc<Versioned>) -> Option<Status> {
-        let place = self.hub.place(&self.node);
-        match &newest.answer {
+    /// Takes the way to the newest snapshot.
+    fn towards(&mut self, newest: Arc<Snapshot>) -> Result<(), Status> {
+        let way = match &newest.versioned.answer {
             Ok(Answer::Destination(endpoints)) => {
-                let to = endpoints.seen_from(&place);
-                match &self.held {
-                    Some((held, from)) => {
-                        let from = of(held).map(|e| e.seen_from(from)).unwrap_or_default();
-                        // Who comes before who goes: while pods are replaced there is always somebody.
-                        self.pending.extend(EndpointUpdate::between(&from, &to).into_iter().rev());
-                    }
-                    // The client waits for a first word even if there is nobody.
-                    None if to.is_empty() => self.pending.push_back(EndpointUpdate::NoEndpoints { exists: true }),
-                    None => self.pending.push_back(EndpointUpdate::Add(to.into_values().collect())),
-                }
+                let held = self.held.as_ref().map(|(held, was)| (&held.versioned, was));
+                newest.steps.to(endpoints, &self.place, held)?
             }
-            Err(Refusal::NotFound(_)) => self.pending.push_back(EndpointUpdate::NoEndpoints { exists: false }),
-            Err(refusal) => return Some(hub::status(refusal)),
-            Ok(_) => return Some(Status::internal("the index answered another question")),
-        }
-        self.held = Some((newest, place));
-        None
+            Err(Refusal::NotFound(_)) => [encode(&EndpointUpdate::NoEndpoints { exists: false })?].into(),
+            Err(refusal) => return Err(hub::status(refusal)),
+            Ok(_) => return Err(Status::internal("the index answered another question")),
+        };
+        self.way = Some((way, 0));
+        self.held = Some((newest, self.place.clone()));
+        Ok(())
     }
 }
 
-/// What is held, once its client is in another zone than it was planned for.
+/// What is held, once its client is in another zone than it was seen from.
 async fn moved(
     hub: &Hub,
     node: &str,
+    place: &mut Place,
     zones: &mut watch::Receiver<()>,
-    held: Option<&(Arc<Versioned>, Place)>,
-) -> Arc<Versioned> {
+    held: Option<&(Arc<Snapshot>, Place)>,
+) -> Arc<Snapshot> {
     while zones.changed().await.is_ok() {
-        if let Some((held, _)) = held.filter(|(_, from)| *from != hub.place(node)) {
+        *place = hub.place(node);
+        if let Some((held, _)) = held.filter(|(_, was)| *was != *place) {
             return held.clone();
         }
     }
     std::future::pending().await
-}
-
-/// Nothing of a target that is gone.
-fn of(versioned: &Versioned) -> Option<&Endpoints> {
-    match &versioned.answer {
-        Ok(Answer::Destination(endpoints)) => Some(endpoints),
-        _ => None,
-    }
 }

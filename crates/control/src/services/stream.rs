@@ -24,7 +24,7 @@ pub(super) async fn whole<T: Send + 'static>(
 
 async fn answer<T>(subscription: &mut Subscription, extract: fn(&Answer) -> Option<T>) -> Result<T, Status> {
     let newest = subscription.next().await.ok_or_else(ended)?;
-    match &newest.answer {
+    match &newest.versioned.answer {
         Ok(answer) => extract(answer).ok_or_else(|| Status::internal("the index answered another question")),
         Err(refusal) => Err(hub::status(refusal)),
     }

@@ -6,4 +6,5 @@ mod diagnostics;
 mod injector;
 mod kubernetes;
 mod lab;
+mod steps;
 mod webhook;

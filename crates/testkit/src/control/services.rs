@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tonic::{Code, Request, Status};
 use weft_model::{ClientPolicy, EndpointUpdate, Extensions, Profile, ServerPolicy};
 use weft_wire::{
-    Outgoing,
-    destination::{Destination, Lookup},
+    Encoded, Outgoing,
+    destination::{self, Destination, Lookup},
     extension::{self, PolicyExtensions},
     identity::{Certificate, CertifyRequest, Identity},
     inbound::{InboundPolicies, PortSpec},
@@ -143,7 +143,7 @@ impl Drop for Open {
 }
 
 impl Destination for Services {
-    async fn get(&self, lookup: Request<Lookup>) -> Result<Outgoing<EndpointUpdate>, Status> {
+    async fn get(&self, lookup: Request<Lookup>) -> Result<Outgoing<Encoded>, Status> {
         let lookup = lookup.into_inner();
         self.called(Call::Endpoints(lookup.clone())).await?;
         let mut sent = None;
@@ -157,7 +157,7 @@ impl Destination for Services {
                 (Some(Some(before)), Some(set)) => EndpointUpdate::between(before, set),
             };
             sent = Some(now.cloned());
-            Ok(steps)
+            steps.iter().map(destination::encode).collect()
         }))
     }
 

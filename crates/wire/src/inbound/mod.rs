@@ -4,16 +4,17 @@ mod authorization;
 pub(crate) mod policy;
 
 use crate::{
-    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport, net, shown,
-    stream::{cannot_say, first, incoming, outgoing, refused},
+    Encoded, Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
+    encoded::{Answer, Methods, Server, answer, encoded, first},
+    net, shown,
+    stream::{incoming, refused},
 };
 use linkerd2_proxy_api::inbound::{
-    self as proto,
-    inbound_server_policies_client::InboundServerPoliciesClient,
-    inbound_server_policies_server::{InboundServerPolicies, InboundServerPoliciesServer},
+    self as proto, inbound_server_policies_client::InboundServerPoliciesClient,
+    inbound_server_policies_server::SERVICE_NAME,
 };
-use std::future::Future;
-use tonic::{Request, Response, Status, async_trait};
+use std::{future::Future, sync::Arc};
+use tonic::{Request, Status, body::Body};
 use weft_model::ServerPolicy;
 
 /// What a proxy asks for.
@@ -64,23 +65,26 @@ pub trait InboundPolicies: Send + Sync + 'static {
 
 /// Serves `service` as gRPC.
 pub fn server(service: impl InboundPolicies) -> impl GrpcServer {
-    InboundServerPoliciesServer::new(Adapter(service))
+    Server::new(Adapter(service))
 }
 
 struct Adapter<S>(S);
 
-#[async_trait]
-impl<S: InboundPolicies> InboundServerPolicies for Adapter<S> {
-    type WatchPortStream = Outgoing<proto::Server>;
+impl<S: InboundPolicies> Methods for Adapter<S> {
+    const NAME: &'static str = SERVICE_NAME;
 
-    async fn get_port(&self, request: Request<proto::PortSpec>) -> Result<Response<proto::Server>, Status> {
-        let policy = first(self.0.watch_port(asked(request)?).await?).await?;
-        Ok(Response::new(policy::encode(&policy).map_err(|e| cannot_say(&e))?))
+    fn call(self: Arc<Self>, method: &str, request: http::Request<Body>) -> Option<Answer> {
+        match method {
+            "GetPort" => answer(request, |spec| async move { first(self.watch(spec).await?).await }),
+            "WatchPort" => answer(request, |spec| async move { self.watch(spec).await }),
+            _ => None,
+        }
     }
+}
 
-    async fn watch_port(&self, request: Request<proto::PortSpec>) -> Result<Response<Self::WatchPortStream>, Status> {
-        let policies = self.0.watch_port(asked(request)?).await?;
-        Ok(Response::new(outgoing(policies, policy::encode)))
+impl<S: InboundPolicies> Adapter<S> {
+    async fn watch(&self, spec: Request<proto::PortSpec>) -> Result<Outgoing<Encoded>, Status> {
+        Ok(encoded(self.0.watch_port(asked(spec)?).await?, policy::encode))
     }
 }
 

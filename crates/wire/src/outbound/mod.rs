@@ -7,18 +7,17 @@ pub(crate) mod policy;
 mod rule;
 
 use crate::{
-    Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
+    Encoded, Error, GrpcServer, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Transport,
+    encoded::{Answer, Methods, Server, answer, encoded, first},
     error::{Within, require},
     net, shown,
-    stream::{cannot_say, first, incoming, outgoing, refused},
+    stream::{incoming, refused},
 };
 use linkerd2_proxy_api::outbound::{
-    self as proto,
-    outbound_policies_client::OutboundPoliciesClient,
-    outbound_policies_server::{self, OutboundPoliciesServer},
+    self as proto, outbound_policies_client::OutboundPoliciesClient, outbound_policies_server::SERVICE_NAME,
 };
-use std::{future::Future, net::SocketAddr};
-use tonic::{Request, Response, Status, async_trait};
+use std::{future::Future, net::SocketAddr, sync::Arc};
+use tonic::{Request, Status, body::Body};
 use weft_model::ClientPolicy;
 
 /// What a proxy asks for.
@@ -75,23 +74,26 @@ pub trait OutboundPolicies: Send + Sync + 'static {
 
 /// Serves `service` as gRPC.
 pub fn server(service: impl OutboundPolicies) -> impl GrpcServer {
-    OutboundPoliciesServer::new(Adapter(service))
+    Server::new(Adapter(service))
 }
 
 struct Adapter<S>(S);
 
-#[async_trait]
-impl<S: OutboundPolicies> outbound_policies_server::OutboundPolicies for Adapter<S> {
-    type WatchStream = Outgoing<proto::OutboundPolicy>;
+impl<S: OutboundPolicies> Methods for Adapter<S> {
+    const NAME: &'static str = SERVICE_NAME;
 
-    async fn get(&self, request: Request<proto::TrafficSpec>) -> Result<Response<proto::OutboundPolicy>, Status> {
-        let policy = first(self.0.watch(asked(request)?).await?).await?;
-        Ok(Response::new(policy::encode(&policy).map_err(|e| cannot_say(&e))?))
+    fn call(self: Arc<Self>, method: &str, request: http::Request<Body>) -> Option<Answer> {
+        match method {
+            "Get" => answer(request, |spec| async move { first(self.watch(spec).await?).await }),
+            "Watch" => answer(request, |spec| async move { self.watch(spec).await }),
+            _ => None,
+        }
     }
+}
 
-    async fn watch(&self, request: Request<proto::TrafficSpec>) -> Result<Response<Self::WatchStream>, Status> {
-        let policies = self.0.watch(asked(request)?).await?;
-        Ok(Response::new(outgoing(policies, policy::encode)))
+impl<S: OutboundPolicies> Adapter<S> {
+    async fn watch(&self, spec: Request<proto::TrafficSpec>) -> Result<Outgoing<Encoded>, Status> {
+        Ok(encoded(self.0.watch(asked(spec)?).await?, policy::encode))
     }
 }
 
