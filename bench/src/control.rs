@@ -4,20 +4,21 @@
 //! fake API server ── lists, watches ──► weft control-plane destination (measured) ── streams ──► clients, as many as proxies
 //!       ▲ changes: a pod is replaced by another one ────────────── how long until each stream tells it ─┘
 //! ```
-//! The API server and the clients are this process. Everything is on loopback, in a network namespace of its own.
+//! The API server and the clients are this process, on one thread, so that they leave a core to what is measured. Everything is on loopback, in a network namespace of its own.
 
 use crate::{
     lab::sh,
+    messages,
     process::{Running, wait_for},
     report::{commit, machine},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::json;
 use std::{
     collections::HashMap,
     fmt::Write,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
@@ -26,9 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
-use tokio_stream::StreamExt;
 use tonic::transport::Endpoint;
-use weft_model::EndpointUpdate;
 use weft_testkit::api_server::FakeApi;
 
 /// Of each service.
@@ -40,6 +39,8 @@ const PROXIES: u32 = 500;
 const SERVICES: u32 = 250;
 /// Changes a second: what a real API server of one machine managed, and what is reached for.
 const RATES: [u32; 2] = [174, 500];
+/// Nothing more is told when nothing was for so long.
+const QUIET: Duration = Duration::from_secs(1);
 /// Nothing takes longer, or the measurement has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     /// Seconds of changes at each rate.
     #[arg(long, default_value_t = 20)]
     change: u32,
+    /// Only these sizes, of 1, 2 and 4; the report is printed and not written then.
+    #[arg(long)]
+    only: Vec<u32>,
     /// Prints the report without writing bench/CONTROL.md.
     #[arg(long)]
     dry: bool,
@@ -88,16 +92,16 @@ struct Changed {
 pub(crate) fn run(options: &Options) -> Result<()> {
     sh("mount -t tmpfs tmpfs /run && ip link set lo up")?;
     weft_transport::socket::raise_open_files()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut rows = vec![];
-    for times in [1, 2, 4] {
+    for times in [1, 2, 4].into_iter().filter(|times| options.only.is_empty() || options.only.contains(times)) {
         let row = runtime.block_on(size(PROXIES * times, SERVICES * times, options.change))?;
         println!("{}", line(&row));
         rows.push(row);
     }
     let text = render(&rows, options)?;
     println!("{text}");
-    if !options.dry {
+    if !options.dry && options.only.is_empty() {
         std::fs::write("bench/CONTROL.md", text).context("writing bench/CONTROL.md")?;
     }
     Ok(())
@@ -151,7 +155,10 @@ async fn size(proxies: u32, services: u32, seconds: u32) -> Result<Row> {
     for rate in RATES {
         changed.push(change(&api, &control, &told, services, rate, seconds, &mut last).await?);
     }
-    ensure!(streams.try_join_next().is_none(), "a stream has ended");
+    if let Some(ended) = streams.try_join_next() {
+        ended??;
+        bail!("a stream has ended");
+    }
     let rss = control.rss()?;
     Ok(Row { proxies, services, ready, answered, rss, changed })
 }
@@ -160,6 +167,7 @@ async fn size(proxies: u32, services: u32, seconds: u32) -> Result<Row> {
 #[derive(Default)]
 struct Told {
     answered: AtomicUsize,
+    messages: AtomicUsize,
     /// When a pod was made that nobody has been told of, and how often each was told of late.
     made: Mutex<HashMap<Ipv4Addr, Instant>>,
     delays: Mutex<Vec<Duration>>,
@@ -175,9 +183,22 @@ impl Told {
         Ok(())
     }
 
-    fn came(&self, addr: SocketAddr) {
-        let SocketAddr::V4(addr) = addr else { return };
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(addr.ip()).copied();
+    /// Waits until nothing more is told.
+    async fn quiet(&self) -> Result<()> {
+        let (start, mut last) = (Instant::now(), (self.messages.load(Relaxed), Instant::now()));
+        while last.1.elapsed() < QUIET {
+            ensure!(start.elapsed() < PATIENCE, "something is still told after {PATIENCE:?}");
+            tokio::time::sleep(QUIET / 20).await;
+            let messages = self.messages.load(Relaxed);
+            if messages != last.0 {
+                last = (messages, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn came(&self, addr: Ipv4Addr) {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&addr).copied();
         if let Some(made) = made {
             self.delays.lock().unwrap_or_else(PoisonError::into_inner).push(made.elapsed());
         }
@@ -187,16 +208,14 @@ impl Told {
 /// A stream of one proxy, to its end.
 async fn follow(channel: tonic::transport::Channel, target: String, told: Arc<Told>) -> Result<()> {
     let context = r#"{"ns":"load","nodeName":"n1","pod":"client"}"#;
-    let mut stream = weft_wire::destination::Client::new(channel).get(&target, context).await?;
+    let mut messages = messages::of_endpoints(channel, &target, context).await?;
     let mut first = true;
-    while let Some(update) = stream.next().await {
-        let EndpointUpdate::Add(endpoints) = update? else { continue };
+    while let Some(message) = messages.message().await? {
+        told.messages.fetch_add(1, Relaxed);
         if std::mem::take(&mut first) {
             told.answered.fetch_add(1, Relaxed);
-            continue;
-        }
-        for endpoint in endpoints {
-            told.came(endpoint.addr);
+        } else {
+            messages::addresses(&message).for_each(|addr| told.came(addr));
         }
     }
     Ok(())
@@ -230,7 +249,7 @@ async fn change(
     }
     let took = start.elapsed();
     // Of a set that changes again before a stream comes to it, only the newest is told.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    told.quiet().await?;
     let cores = (control.cpu()? - before).as_secs_f64() / took.as_secs_f64();
     let mut delays = std::mem::take(&mut *told.delays.lock().unwrap_or_else(PoisonError::into_inner));
     told.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -279,7 +298,8 @@ fn pod_of(service: u32, pod: u32) -> serde_json::Value {
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-5d4f8c7b9", name(service)),
                 "controller": true, "uid": "0"}]},
         "spec": {"serviceAccountName": name(service), "nodeName": "n1",
-            "containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080}]}]},
+            "containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080}]},
+                {"name": "linkerd-proxy", "ports": [{"name": "linkerd-proxy", "containerPort": 4143}]}]},
         "status": {"phase": "Running", "podIP": pod_address(pod), "podIPs": [{"ip": pod_address(pod)}]}})
 }
 
@@ -301,7 +321,7 @@ fn mb(bytes: u64) -> f64 {
 fn line(row: &Row) -> String {
     let Row { proxies, services, ready, answered, rss, changed } = row;
     let mut text = format!(
-        "| {proxies} | {services} | {} | {:.1} s, {:.1} s, {:.0} MB | {} | {:.1} s, {:.1} s | {:.0} MB |",
+        "| {proxies} | {services} | {} | {:.1} s, {:.1} s, {:.0} MB | {} | {:.1} s, {:.1} s, {:.0} MB | {:.0} MB |",
         services * ENDPOINTS,
         ready.took.as_secs_f64(),
         ready.cpu.as_secs_f64(),
@@ -309,6 +329,7 @@ fn line(row: &Row) -> String {
         proxies * STREAMS,
         answered.took.as_secs_f64(),
         answered.cpu.as_secs_f64(),
+        mb(answered.rss),
         mb(*rss),
     );
     for Changed { made, cores, told, delays } in changed {
@@ -321,12 +342,12 @@ fn line(row: &Row) -> String {
 fn render(rows: &[Row], options: &Options) -> Result<String> {
     let rates = RATES.map(|rate| format!(" changes, told at {rate}/s | cores | p50, p99, most |")).concat();
     let head = format!(
-        "| proxies | services | endpoints | ready: time, CPU, RSS | streams | answered: time, CPU | RSS at the end |{rates}"
+        "| proxies | services | endpoints | ready: time, CPU, RSS | streams | answered: time, CPU, RSS | RSS at the end |{rates}"
     );
     let mut text = format!(
         "# The control plane\n\nWritten by `cargo xtask bench control` on {} of {}. Machine: {}. `weft control-plane destination` below a fake API server;\n\
          each proxy has one connection with {STREAMS} streams, each service {ENDPOINTS} endpoints. A change replaces a pod of a service (three objects), for {} s\n\
-         at each rate; its delay is from the API server to the stream of a client, in the same process as the API server and on the same cores.\n\n{head}\n|{}\n",
+         at each rate; its delay is from the API server to the stream of a client, in the same process and on the same thread as the API server.\n\n{head}\n|{}\n",
         jiff::Zoned::now().date(),
         commit(),
         machine()?.0,

@@ -14,6 +14,7 @@ mod client;
 mod control;
 mod lab;
 mod load;
+mod messages;
 mod origin;
 mod process;
 mod report;
