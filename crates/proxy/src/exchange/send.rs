@@ -43,10 +43,12 @@ pub(crate) async fn send_http1(
         match body.next(io.read.filled()).map_err(|BodyError(what)| protocol(what))? {
             Step::Data(n) | Step::Framing(n) | Step::Trailers(n) => io.read.consume(n),
             Step::End => break,
-            Step::More => match poll_fn(|cx| io.poll_fill(cx, READ_AHEAD)).await.map_err(|error| broken(&error))? {
-                0 => return body.closed().map_err(|BodyError(what)| protocol(what)),
-                _ => {}
-            },
+            Step::More => {
+                let read = poll_fn(|cx| io.poll_fill(cx, READ_AHEAD)).await.map_err(|error| broken(&error))?;
+                if read == 0 {
+                    return body.closed().map_err(|BodyError(what)| protocol(what));
+                }
+            }
         }
     }
     if answer.keeps_alive() && connection.io.read.is_empty() && !connection.io.ended {
@@ -130,7 +132,7 @@ fn protocol(what: &str) -> ProxyError {
 fn malformed(error: &HeadError) -> ProxyError {
     protocol(match error {
         HeadError::TooLarge => "the head of the response is too large",
-        HeadError::Malformed(what) => *what,
+        HeadError::Malformed(what) => what,
     })
 }
 
