@@ -11,7 +11,7 @@
 //! keeps.
 
 use super::{
-    PARTS, ended, everything, in_order,
+    PARTS, ended, eventually, everything, in_order,
     load::Load,
     pods, ready, renewal,
     report::Report,
@@ -45,7 +45,8 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
     load.through("helm uninstall", &mut report, || {
         terminal.types("helm uninstall linkerd-control-plane linkerd-crds -n linkerd", "");
     });
-    assert_eq!(everything(cluster), before);
+    // Definitions of kinds go once all of their objects have.
+    eventually("the cluster to be as it was", || everything(cluster) == before);
     let left = "--namespace linkerd get secrets,services,deployments,serviceaccounts --selector linkerd.io/control-plane-ns --output name";
     assert_eq!(cluster.ask(left).unwrap(), "");
     cluster.ask("delete namespace linkerd meshed trial").unwrap();
