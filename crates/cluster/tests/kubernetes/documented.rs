@@ -122,7 +122,7 @@ impl Page {
         for (i, example) in examples.iter().enumerate() {
             fs::write(folder.join(format!("{i:02}.yaml")), &example.text).unwrap();
         }
-        let loaded = manifest::load(&[], &[folder.clone()]);
+        let loaded = manifest::load(&[], std::slice::from_ref(&folder));
         Self { examples, loaded, folder }
     }
 
@@ -149,7 +149,7 @@ impl Page {
     }
 
     /// What those say of an example who read manifests.
-    fn from_disk(&self, i: usize) -> (Vec<String>, Vec<String>) {
+    fn on_disk(&self, i: usize) -> (Vec<String>, Vec<String>) {
         let (file, manifest::Loaded { objects, problems, ignored }) = (self.file(i), &self.loaded);
         let problems = problems.iter().filter(|p| p.file == file);
         let problems = sorted(problems.map(|p| format!("{}: {}; {}", p.field, p.message, p.remedy)));
@@ -228,7 +228,7 @@ fn every_example_is_what_its_page_says() {
         let mut wrong = vec![];
         for (i, example) in page.examples.iter().enumerate() {
             let Example { object, text, statuses: wanted, refused, told } = example;
-            let (problems, ignored) = page.from_disk(i);
+            let (problems, ignored) = page.on_disk(i);
             let mut differs = |what: &str, found: &[String], said: &[String]| {
                 if found != said {
                     wrong.push(format!(
