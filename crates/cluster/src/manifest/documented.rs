@@ -4,8 +4,10 @@ use super::fields::tests::fields_of;
 use crate::{Kind, policy as p, service_profile as sp};
 use std::{fs, path::Path};
 
-/// The kinds of a page, and the fields that each of its objects may have.
-fn pages() -> Vec<(&'static str, Vec<Kind>, Vec<Vec<&'static str>>)> {
+/// A page's name, its kinds, and the fields that each of its objects may have.
+type Page = (&'static str, Vec<Kind>, Vec<Vec<&'static str>>);
+
+fn pages() -> Vec<Page> {
     let parent = fields_of::<p::ParentSpec>;
     let backend = fields_of::<p::BackendSpec>;
     let reference = fields_of::<p::ReferenceSpec>;
