@@ -45,7 +45,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(10);
 const MAX_BODY_BYTES: usize = 10 << 20;
-/// Of all reviews that are being read or decided: what finds no room is refused, and asked again by who wanted it.
+/// Of all reviews that are being read or decided: what finds no room is refused. With the failure
+/// policy `Fail` whoever wanted it asks again; with `Ignore` the object comes in as it is, and `check` names such pods.
 const MAX_BYTES: usize = 64 << 20;
 /// Reviews of one connection at a time.
 const MAX_STREAMS: u32 = 64;

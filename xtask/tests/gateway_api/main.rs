@@ -123,10 +123,15 @@ struct Mesh<'c> {
 impl<'c> Mesh<'c> {
     fn install(cluster: &'c Cluster, given: &Given) -> Self {
         let definitions = given.folder.join("gateway-api/standard");
-        let apply = ["apply", "--server-side", "--force-conflicts", "--filename"];
-        assert!(cluster.kubectl().args(apply).arg(&definitions).status().unwrap().success());
+        // On somebody's cluster whoever else owns their fields keeps them.
+        let forced = (!given.other).then_some("--force-conflicts");
+        let mut apply = cluster.kubectl();
+        apply.args(["apply", "--server-side"]).args(forced).arg("--filename").arg(&definitions);
+        assert!(apply.status().unwrap().success());
+        // A cluster that has a mesh is refused here, before there is anything to be taken away.
+        let crds = weft(cluster, &["install", "--crds"]);
         let mesh = Self { cluster, other: given.other };
-        cluster.apply(&weft(cluster, &["install", "--crds"])).unwrap();
+        cluster.apply(&crds).unwrap();
         let (mut install, mut check) = (vec!["install", "--set=disableIPv6=false"], vec!["check"]);
         if !given.other {
             install.extend(["--control-plane-version=test", "--image-pull-policy=Never"]);

@@ -26,8 +26,9 @@ pub(crate) async fn run(folder: &Folder, args: Prune) -> anyhow::Result<ExitCode
     if found != own {
         bail!(
             "the control plane in the namespace {namespace} is of version {found}, and what belongs to it is known to that version alone, \
-             not to {own}; run `weft upgrade --crds | kubectl apply -f -` and `weft upgrade | kubectl apply -f -` first, or use the weft of \
-             the control plane's version"
+             not to {own}; run `weft upgrade -L {namespace} --crds | kubectl apply -f -` and `weft upgrade -L {namespace} | kubectl apply -f -` \
+             first, or use the weft of the control plane's version; where the version was given by `--control-plane-version`, give it as \
+             `--expected-version`"
         );
     }
     // Names do not depend on certificates.

@@ -29,9 +29,11 @@ fn what_another_version_has_made_is_not_pruned() {
         installed(&api, version);
         let told = home.runs(&[vec!["prune"], flags].concat());
         assert!(!told.ok && told.out.is_empty(), "{told:?}");
-        for part in
-            [&*format!("is of version {version}"), "`weft upgrade | kubectl apply -f -` first", "use the weft of"]
-        {
+        for part in [
+            &*format!("is of version {version}"),
+            "`weft upgrade -L linkerd | kubectl apply -f -` first",
+            "`--expected-version`",
+        ] {
             assert!(told.err.contains(part), "{part}: {told:?}");
         }
     }

@@ -32,7 +32,8 @@ pub enum NotReady {
     Cluster(#[from] Error),
     #[error(
         "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}, and a cluster has one; change it by \
-         `weft upgrade -L {0} --crds | kubectl apply -f -` and `weft upgrade -L {0} | kubectl apply -f -`"
+         `weft upgrade -L {0} --crds | kubectl apply -f -` and `weft upgrade -L {0} | kubectl apply -f -`, or, if none runs there any \
+         more, `kubectl -n {0} delete configmap {CONFIG}`"
     )]
     Installed(String),
     #[error(

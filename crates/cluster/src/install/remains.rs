@@ -87,7 +87,8 @@ pub async fn remains(cluster: &Cluster, namespace: &str) -> Result<Remains, Erro
     Ok(Remains { objects: remains, others })
 }
 
-/// Pods that are meshed, by whichever control plane, apart from this one's own, and extensions.
+/// Who would lose anything: meshed pods of this control plane, where it is the only one whatever they say that they are of, and
+/// extensions. Its own pods are not counted.
 pub async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<String>, Error> {
     let extensions: Vec<String> = cluster
         .namespaces("linkerd.io/extension")
@@ -96,7 +97,9 @@ pub async fn users(cluster: &Cluster, namespace: &str) -> Result<Vec<String>, Er
         .filter_map(|extension| extension.metadata.name)
         .collect();
     let mut users: Vec<String> = extensions.iter().map(|name| format!("the extension of namespace {name}")).collect();
-    for pod in cluster.pods(None, label::CONTROL_NAMESPACE).await? {
+    let is_only = control_planes(cluster).await?.iter().all(|of| of == namespace);
+    let own = format!("{}={namespace}", label::CONTROL_NAMESPACE);
+    for pod in cluster.pods(None, if is_only { label::CONTROL_NAMESPACE } else { &own }).await? {
         let of = pod.metadata.namespace.clone().unwrap_or_default();
         if of != namespace && !extensions.contains(&of) && is_running(&pod) && has_proxy(&pod) {
             users.push(format!("pod {of}/{}", pod.metadata.name.unwrap_or_default()));

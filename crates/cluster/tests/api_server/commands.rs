@@ -122,10 +122,13 @@ async fn who_is_taken_away_takes_nothing_of_another_and_nobody_who_is_meshed() {
     let expected = ["ClusterRole".to_owned(), "CustomResourceDefinition".to_owned()];
     assert_eq!(kinds().await, (expected.to_vec(), vec![]));
 
-    api.put(config("linkerd"));
     api.put(pod("app", "web", "linkerd"));
-    api.put(of("linkerd", role("linkerd-linkerd-identity")));
     assert_eq!(users(&cluster, "weft").await.unwrap(), ["pod app/web"], "it lives by these definitions");
+    api.put(config("linkerd"));
+    api.put(of("linkerd", role("linkerd-linkerd-identity")));
+    assert!(users(&cluster, "weft").await.unwrap().is_empty(), "the definitions stay, and the pod is another's");
+    api.put(pod("app", "own", "weft"));
+    assert_eq!(users(&cluster, "weft").await.unwrap(), ["pod app/own"]);
     assert_eq!(kinds().await, (vec!["ClusterRole".to_owned()], vec!["linkerd".to_owned()]));
 }
 

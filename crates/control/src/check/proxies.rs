@@ -42,7 +42,10 @@ pub(super) struct Restarts(BTreeMap<String, String>);
 impl Restarts {
     pub(super) fn of(&self, pod: &str) -> String {
         // It may have gone since.
-        self.0.get(pod).cloned().unwrap_or_else(|| format!("kubectl get pods --all-namespaces | grep {pod}"))
+        self.0.get(pod).cloned().unwrap_or_else(|| match pod.split_once('/') {
+            Some((namespace, name)) => format!("kubectl -n {namespace} get pod {name}"),
+            None => "kubectl get pods --all-namespaces".to_owned(),
+        })
     }
 }
 

@@ -166,8 +166,8 @@ pub(super) fn describe(pod: &Pod) -> String {
 pub(super) fn restart(pod: &Pod) -> String {
     match workload(pod) {
         (namespace, Some(workload)) => format!("kubectl -n {namespace} rollout restart {workload}"),
-        // Its owner makes another; a pod of nobody's is made by who made it.
-        (namespace, None) => format!("kubectl -n {namespace} delete pod {}", name(pod)),
+        // What is deleted does not come back of itself, or is work that has begun.
+        (_, None) => format!("{}, and make it anew by what has made it", describe(pod)),
     }
 }
 
@@ -242,8 +242,10 @@ mod tests {
         assert_eq!(pod(owner("ReplicaSet", "web-5f8d"), "5f8d"), "kubectl -n shop rollout restart deployment/web");
         assert_eq!(pod(owner("StatefulSet", "db"), ""), "kubectl -n shop rollout restart statefulset/db");
         assert_eq!(pod(owner("DaemonSet", "log"), ""), "kubectl -n shop rollout restart daemonset/log");
-        for other in [owner("Job", "once"), owner("ReplicaSet", "own-by-hand")] {
-            assert_eq!(pod(other, "5f8d"), "kubectl -n shop delete pod web-5f8d-x");
+        let nobody = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"});
+        for other in [owner("Job", "once"), owner("ReplicaSet", "own-by-hand"), nobody] {
+            let told = pod(other, "5f8d");
+            assert_eq!(told, "kubectl -n shop describe pod web-5f8d-x, and make it anew by what has made it");
         }
     }
 }

@@ -164,7 +164,7 @@ pub const VALUES: Check = check(
     "'linkerd-config' config map exists",
     "l5d-existence-linkerd-config",
     Fatal,
-    text("weft install --crds | kubectl apply -f - && weft install | kubectl apply -f -"),
+    text("weft install -L {namespace} --crds | kubectl apply -f - && weft install -L {namespace} | kubectl apply -f -"),
 );
 pub const REPLICAS: Check =
     check(EXISTENCE, "control plane replica sets are ready", "l5d-existence-replicasets", Fatal, LOGS).retried();

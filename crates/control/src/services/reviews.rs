@@ -3,8 +3,9 @@
 //! ```text
 //! token ─► refused a moment ago? ─► turn: of its identity, of all, by the pace ─► TokenReview
 //! ```
-//! Whose a token is only the API server knows; until then a request has the name that it claims. Turns go round by these names, so that a
-//! flood of tokens that prove nothing delays those who claim the same name, and others by a moment.
+//! Whose a token is only the API server knows; until then a request has the name that it claims. Turns and places go by these names, so
+//! that a flood of tokens that prove nothing keeps out those who claim the same name, and delays others by a moment. A flood that claims
+//! many names fills the places of all: it is told so, and who asks again gets a place sooner or later.
 
 use crate::digest::token_sha256;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ const BURST: u32 = 200;
 const PACE: Duration = Duration::from_millis(10);
 /// Requests that wait for their turn: what the pace comes to within their patience.
 const MAX_WAITING: usize = 1_000;
+/// Of these so many may claim one identity.
+const MAX_WAITING_OF_ONE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A token may become valid: the API servers of a cluster do not learn all at the same moment.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -123,7 +126,8 @@ impl Reviews {
 
     fn place<'a>(&'a self, identity: &'a Identity) -> Option<Place<'a>> {
         let mut claimed = self.claimed.lock();
-        if claimed.values().map(|of| of.requests).sum::<usize>() >= MAX_WAITING {
+        let of_all: usize = claimed.values().map(|of| of.requests).sum();
+        if of_all >= MAX_WAITING || claimed.get(identity).is_some_and(|of| of.requests >= MAX_WAITING_OF_ONE) {
             return None;
         }
         let new = || Claimed { turns: Arc::new(Semaphore::new(OF_ONE)), requests: 0 };
@@ -201,6 +205,21 @@ mod tests {
         let later = now + 10 * BURST * PACE;
         assert!((0..BURST).all(|_| pace.next(later) == Duration::ZERO));
         assert_eq!(pace.next(later), PACE);
+    }
+
+    #[test]
+    fn who_claims_one_name_leaves_places_to_others() {
+        let reviews = Reviews::new(&Registry::new(1, 100));
+        let name = |name: String| -> Identity {
+            format!("{name}.ns.serviceaccount.identity.linkerd.cluster.local").parse().unwrap()
+        };
+        let (one, others): (_, Vec<_>) = (name("one".into()), (0..20).map(|n| name(format!("other{n}"))).collect());
+        let held: Vec<_> = (0..2 * MAX_WAITING).map_while(|_| reviews.place(&one)).collect();
+        assert_eq!(held.len(), MAX_WAITING_OF_ONE);
+        let of_others: Vec<_> = others.iter().filter_map(|other| reviews.place(other)).collect();
+        assert_eq!(of_others.len(), others.len());
+        drop(held);
+        assert!(reviews.place(&one).is_some());
     }
 
     #[test]
