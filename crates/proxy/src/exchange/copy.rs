@@ -4,7 +4,13 @@
 //! or whose request breaks off, is given up.
 
 use bytes::{Bytes, BytesMut};
-use std::cell::RefCell;
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::task::spawn_local;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Takes a copy until it is whole.
 pub(crate) struct BodyCopy(RefCell<Option<Taking>>);
@@ -19,7 +25,7 @@ struct Taking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotWhole {
     TooLarge,
-    /// The request broke off, or nobody read all of it.
+    /// The request broke off, nobody read all of it, or it took too long.
     Cut,
 }
 
@@ -56,49 +62,89 @@ impl BodyCopy {
     }
 }
 
-impl Drop for BodyCopy {
-    fn drop(&mut self) {
-        if let Some(taking) = self.0.get_mut().take() {
+impl BodyCopy {
+    fn cut(&self) {
+        let taking = self.0.borrow_mut().take();
+        if let Some(taking) = taking {
             (taking.done)(Err(NotWhole::Cut));
         }
     }
 }
 
+impl Drop for BodyCopy {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
 /// Copies of one request, all taken at once.
-pub(crate) struct Copies(Vec<BodyCopy>);
+pub(crate) struct Copies {
+    all: Vec<BodyCopy>,
+    /// Ends with the request.
+    limit: OnceCell<AbortOnDropHandle<()>>,
+}
 
 impl Copies {
+    /// What is not whole after `time` is given up: each copy holds a place, and a request may last for hours.
+    pub(super) fn within(all: Vec<BodyCopy>, time: Duration) -> Rc<Self> {
+        let copies = Rc::new(Self { all, limit: OnceCell::new() });
+        if !copies.all.is_empty() {
+            let taking = Rc::downgrade(&copies);
+            let limit = spawn_local(async move {
+                tokio::time::sleep(time).await;
+                if let Some(copies) = taking.upgrade() {
+                    copies.all.iter().for_each(BodyCopy::cut);
+                }
+            });
+            copies.limit.get_or_init(|| AbortOnDropHandle::new(limit));
+        }
+        copies
+    }
+
     /// An attempt reads the body from its beginning.
     pub(super) fn again(&self) {
-        self.0.iter().for_each(BodyCopy::again);
+        self.all.iter().for_each(BodyCopy::again);
     }
 
     pub(super) fn data(&self, data: &[u8]) {
-        self.0.iter().for_each(|copy| copy.data(data));
+        self.all.iter().for_each(|copy| copy.data(data));
     }
 
     /// The body is over.
     pub(super) fn whole(&self) {
-        self.0.iter().for_each(BodyCopy::whole);
-    }
-}
-
-impl FromIterator<BodyCopy> for Copies {
-    fn from_iter<I: IntoIterator<Item = BodyCopy>>(copies: I) -> Self {
-        Self(copies.into_iter().collect())
+        self.all.iter().for_each(BodyCopy::whole);
     }
 }
 
 impl std::fmt::Debug for Copies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Copies").field(&self.0.len()).finish()
+        f.debug_tuple("Copies").field(&self.all.len()).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::rc::Rc;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_takes_too_long_holds_no_place() {
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let told = Rc::new(RefCell::new(vec![]));
+                let heard = Rc::clone(&told);
+                let copies = Copies::within(
+                    vec![BodyCopy::new(4, move |copy| heard.borrow_mut().push(copy))],
+                    Duration::from_secs(10),
+                );
+                copies.data(b"a");
+                tokio::time::sleep(Duration::from_secs(11)).await;
+                assert_eq!(*told.borrow(), [Err(NotWhole::Cut)]);
+                copies.whole();
+                assert_eq!(told.borrow().len(), 1);
+            })
+            .await;
+    }
 
     #[test]
     fn a_copy_is_whole_or_none_and_told_once() {

@@ -11,7 +11,7 @@
 //! The direction says what is asked for, the exchanges say how far they have come; what follows is decided in
 //! `model::decide`. A request of which nothing is asked carries an empty cell: no timer is made, nothing is kept.
 
-use super::Copies;
+use super::{BodyCopy, Copies};
 use crate::error::{Code, ProxyError};
 use std::{
     any::Any,
@@ -142,9 +142,9 @@ impl Course {
         }
     }
 
-    /// Has the request's body copied as it is passed on, from now on and whatever becomes of its attempts.
-    pub(crate) fn copy(&self, copies: Copies) {
-        self.copies.get_or_init(|| Rc::new(copies));
+    /// Has the request's body copied as it is passed on, from now on, within `time` and whatever becomes of its attempts.
+    pub(crate) fn copy(&self, copies: Vec<BodyCopy>, time: Duration) {
+        self.copies.get_or_init(|| Copies::within(copies, time));
     }
 
     /// Whether copies were taken, or there was nobody to take one.

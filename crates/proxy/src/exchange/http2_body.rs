@@ -77,6 +77,10 @@ impl Body {
     /// Shows what comes of it from now on, if it is not shown yet.
     pub(super) fn copy(&mut self, copies: &Rc<Copies>) {
         if self.copies.is_none() {
+            // An earlier attempt, of which there was no copy, may have read some or all of it.
+            if let Some(kept) = &self.kept {
+                copies.data(&kept.data);
+            }
             self.copies = Some(Rc::clone(copies));
             self.tell_end();
         }

@@ -32,7 +32,7 @@ use weft_model::{
 pub(super) const MAX_BODY: usize = 64 * 1024;
 /// Copies of the process that are taken or under way.
 pub(crate) const MAX_COPIES: usize = 256;
-/// How long one may take, connection, answer and all.
+/// How long the body may take to come, and then the rest, connection, answer and all.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a share of a rule's requests is sent to as well.
@@ -99,7 +99,7 @@ pub(super) fn take(
     if mirrors.is_empty() || course.is_copied() {
         return;
     }
-    course.copy(mirrors.iter().filter_map(|mirror| mirror.take(request, version, changed)).collect());
+    course.copy(mirrors.iter().filter_map(|mirror| mirror.take(request, version, changed)).collect(), TIMEOUT);
 }
 
 async fn send(_place: Permit, head: Head, body: Bytes, to: Rc<Spread<Http>>, series: Rc<Series>) {

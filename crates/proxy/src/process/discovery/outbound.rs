@@ -214,11 +214,14 @@ async fn watch_extensions(published: &Published, sources: &Sources) {
                 published.extensions_answer(Answer::None);
             }
         });
-        tokio::select! {
+        let over = tokio::select! {
             // It has no end, and what it was told stands in the answers.
-            () = following => {}
+            () = following => false,
             // Cancel-safe, as every wait for a value is.
-            _ = whole.wait_for(|whole| *whole == Whole::Alone) => {}
+            _ = whole.wait_for(|whole| *whole == Whole::Alone) => true,
+        };
+        if over {
+            published.forget_extensions();
         }
     }
 }
@@ -310,6 +313,11 @@ impl Published {
         self.publish(&mut answers);
     }
 
+    /// The stream that told them has ended. Not before that: who asked for them once is not told them again.
+    fn forget_extensions(&self) {
+        self.answers.lock().extensions = Answer::Waiting;
+    }
+
     fn lose_patience(&self) {
         let mut answers = self.answers.lock();
         answers.late = true;
@@ -342,9 +350,6 @@ impl Published {
             Some(policy) => answers.extended(policy),
         };
         self.whole.send_if_modified(|now| std::mem::replace(now, whole) != whole);
-        if whole == Whole::Alone {
-            answers.extensions = Answer::Waiting;
-        }
         let profile = match &answers.profile {
             Answer::Waiting => return,
             Answer::Known(profile) => Some(profile),
@@ -479,11 +484,19 @@ mod tests {
         // A stream that is lost takes nothing away.
         t.published.extensions_answer(Answer::None);
         assert_eq!(filters(&t), rewrite(&c_told));
-        t.published.policy_answer(Answer::Known(fallback::client_policy(&ADDR.into(), None, &settings(&[]))));
+        let plain = || Answer::Known(fallback::client_policy(&ADDR.into(), None, &settings(&[])));
+        t.published.policy_answer(plain());
         assert_eq!((whole(&t), filters(&t)), (Whole::Alone, vec![]));
-        t.published.extensions_answer(Answer::None);
+        // It is wanted again before anybody has ended the stream, which will not say it twice.
+        t.published.policy_answer(Answer::Known(a.clone()));
+        t.published.extensions_answer(Answer::Known(a_told.clone()));
+        t.published.policy_answer(plain());
+        t.published.policy_answer(Answer::Known(a.clone()));
+        assert_eq!((whole(&t), filters(&t)), (Whole::Extended, rewrite(&a_told)));
+        t.published.policy_answer(plain());
+        t.published.forget_extensions();
         t.published.policy_answer(Answer::Known(a));
-        assert_eq!(whole(&t), Whole::Waiting, "what was said while nothing was wanted says nothing");
+        assert_eq!(whole(&t), Whole::Waiting, "what an earlier stream said says nothing");
     }
 
     #[test]
