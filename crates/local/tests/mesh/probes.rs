@@ -51,7 +51,9 @@ fn is_kept(mesh: &mut Mesh, name: &str, reason: &str) {
 fn over_tls_no_certificate_is_checked() {
     for user in users() {
         let probe = |path: &str, port: u16| {
-            format!("readinessProbe: {{httpGet: {{scheme: HTTPS, path: {path}, port: {port}}}, periodSeconds: 1}}")
+            let get = format!("httpGet: {{scheme: HTTPS, path: {path}, port: {port}}}");
+            // On a busy machine an answer takes longer than a second, and one that is cut off is an error to the server.
+            format!("readinessProbe: {{{get}, periodSeconds: 1, timeoutSeconds: 30}}")
         };
         let secure = "[python3, DIR/secure.py, DIR/certificate.pem]";
         let manifests = deployment("secure", 1, "", secure, &probe("/ready", 8443))
