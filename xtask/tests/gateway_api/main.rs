@@ -27,6 +27,7 @@ const CLAIMED: &[&str] = &[
     "MeshHTTPRouteQueryParamMatching",
     "MeshHTTPRouteRedirectPath",
     "MeshHTTPRouteRedirectPort",
+    "MeshHTTPRouteRewritePath",
     "MeshHTTPRouteSchemeRedirect",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
