@@ -38,7 +38,7 @@ spec:
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && told.contains(&format!("pod trial/{name} has no proxy")), "{output:?}");
     // What the check says to do about it.
-    assert!(told.contains("kubectl rollout restart"), "{told}");
+    assert!(told.contains("kubectl -n trial rollout restart deployment/bare"), "{told}");
     eventually("the webhook to be asked again", || {
         restarted(cluster, "trial", &["bare"]);
         pods(cluster, "trial", "app=bare").iter().all(|pod| pod.to_string().contains("linkerd-proxy"))
