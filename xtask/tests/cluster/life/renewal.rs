@@ -2,23 +2,21 @@
 //!
 //! ```text
 //! both are trusted ─► the Secret has the new one ─► the kubelet hands it over ─► the webhook shows it
-//!        pods and objects, one after the other, all the while
+//!        pods and objects, one after the other, until each pod of the webhook does
 //! ```
 
-use super::{eventually, load::Load, pods, report::Report};
+use super::{load::Load, pods, report::Report};
 use std::{
     fs,
     path::Path,
-    process::Command,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    thread,
+    process::{Command, Stdio},
 };
 use weft_testkit::kubernetes::{Cluster, fed};
 
-/// Objects of a kind during one change: fewer by far, unless a certificate is never shown.
+/// Objects of a kind until a new certificate is shown: fewer by far, unless it is never.
 const MAX_ASKED: usize = 2_000;
-/// Of these before the change, and behind it.
-const BESIDE: usize = 10;
+/// Objects of a kind behind that.
+const BEHIND: usize = 10;
 
 struct Webhook {
     service: &'static str,
@@ -30,7 +28,7 @@ struct Webhook {
     is_asked: fn(&Cluster),
 }
 
-static WEBHOOKS: [Webhook; 2] = [
+const WEBHOOKS: [Webhook; 2] = [
     Webhook {
         service: "linkerd-proxy-injector",
         secret: "linkerd-proxy-injector-k8s-tls",
@@ -79,11 +77,19 @@ spec: {{ podSelector: {{}}, port: 80, accessPolicy: {policy} }}
 /// Certificates that end soon are given to the webhooks, and replaced by whoever renews them.
 pub(super) fn costs_no_review(cluster: &Cluster, load: &mut Load<'_>, report: &mut Report, renew: impl FnOnce()) {
     let first = WEBHOOKS.each_ref().map(|webhook| webhook.given(cluster));
+    let mut asked = 0;
     load.through("certificates of webhooks that end soon", report, || {
-        nobody_is_missed(cluster, || WEBHOOKS.iter().for_each(|webhook| webhook.is_given_one_that_ends_soon(cluster)));
+        for webhook in &WEBHOOKS {
+            webhook.is_given_one_that_ends_soon(cluster);
+        }
+        asked += all_are_asked(cluster);
     });
     let ending = WEBHOOKS.each_ref().map(|webhook| webhook.given(cluster));
-    load.through("helm upgrade, with new certificates of webhooks", report, || nobody_is_missed(cluster, renew));
+    load.through("helm upgrade, with new certificates of webhooks", report, || {
+        renew();
+        asked += all_are_asked(cluster);
+    });
+    report.line(&format!("certificates of webhooks replaced twice: each was asked {asked} times, and missed never"));
     for (webhook, (first, ending)) in WEBHOOKS.iter().zip(first.into_iter().zip(ending)) {
         let given = webhook.given(cluster);
         assert!(given != ending && given != first, "{} has another certificate", webhook.service);
@@ -93,49 +99,22 @@ pub(super) fn costs_no_review(cluster: &Cluster, load: &mut Load<'_>, report: &m
     }
 }
 
-/// Asks the webhooks without a break: before a change, until every pod of each shows what its Secret has, and a while longer.
-fn nobody_is_missed(cluster: &Cluster, change: impl FnOnce()) {
-    let (asked, is_over) = (WEBHOOKS.each_ref().map(|_| AtomicUsize::new(0)), AtomicBool::new(false));
-    let more = |what: &str| {
-        let wanted = asked.each_ref().map(|asked| asked.load(Relaxed) + BESIDE);
-        let is_reached = || asked.iter().zip(wanted).all(|(asked, wanted)| asked.load(Relaxed) >= wanted);
-        eventually(what, || is_over.load(Relaxed) || is_reached());
-    };
-    thread::scope(|scope| {
-        for (webhook, asked) in WEBHOOKS.iter().zip(&asked) {
-            let is_over = Over(&is_over);
-            scope.spawn(move || {
-                while !is_over.0.load(Relaxed) && asked.load(Relaxed) < MAX_ASKED {
-                    (webhook.is_asked)(cluster);
-                    asked.fetch_add(1, Relaxed);
-                }
-            });
-        }
-        let is_over = Over(&is_over);
-        more("objects before the change");
-        change();
-        for webhook in &WEBHOOKS {
-            // The kubelet looks after what a pod mounts when the pod changes, and else once a minute.
-            let words = format!("--namespace linkerd annotate pods --overwrite --selector {}", webhook.selector());
-            cluster.ask(&format!("{words} renewed={}", webhook.given(cluster).len())).unwrap();
-            cluster.ask(&format!("{words} renewed-")).unwrap();
-        }
-        eventually("the new certificates to be shown", || {
-            is_over.0.load(Relaxed) || WEBHOOKS.iter().all(|webhook| webhook.shows_what_it_is_given(cluster))
-        });
-        let are_shown = WEBHOOKS.iter().all(|webhook| webhook.shows_what_it_is_given(cluster));
-        assert!(are_shown, "another certificate is shown after {MAX_ASKED} objects");
-        more("objects behind it");
-    });
-}
-
-/// Whoever ends, also by failing, ends all.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
+/// Until every pod of every webhook shows what its Secret has, and a while longer.
+fn all_are_asked(cluster: &Cluster) -> usize {
+    for webhook in &WEBHOOKS {
+        // The kubelet looks after what a pod mounts when the pod changes, and else once a minute.
+        let words = format!("--namespace linkerd annotate pods --overwrite --selector {}", webhook.selector());
+        cluster.ask(&format!("{words} renewed={}", webhook.given(cluster).len())).unwrap();
+        cluster.ask(&format!("{words} renewed-")).unwrap();
     }
+    for asked in 1..=MAX_ASKED {
+        WEBHOOKS.iter().for_each(|webhook| (webhook.is_asked)(cluster));
+        if WEBHOOKS.iter().all(|webhook| webhook.shows_what_it_is_given(cluster)) {
+            (0..BEHIND).for_each(|_| WEBHOOKS.iter().for_each(|webhook| (webhook.is_asked)(cluster)));
+            return asked + BEHIND;
+        }
+    }
+    panic!("another certificate is shown after {MAX_ASKED} objects");
 }
 
 impl Webhook {
@@ -185,8 +164,8 @@ impl Webhook {
         stay.all(|pod| {
             let address = format!("{}:{}", pod["status"]["podIP"].as_str().unwrap_or_default(), self.port);
             let name = format!("{}.linkerd.svc", self.service);
-            let ask = ["openssl", "s_client", "-connect", &address, "-servername", &name];
-            let told = cluster.on_node(&ask).output().unwrap();
+            let mut ask = cluster.on_node(&["openssl", "s_client", "-connect", &address, "-servername", &name]);
+            let told = ask.stdin(Stdio::null()).output().unwrap();
             bare(&String::from_utf8_lossy(&told.stdout)).contains(&bare(&given))
         })
     }
