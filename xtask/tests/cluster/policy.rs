@@ -264,14 +264,17 @@ fn routes_say_who_may_ask_for_what(cluster: &Cluster) {
         cluster.ask("--namespace guarded delete authorizationpolicy open").unwrap();
         eventually("nobody to be let in", || asked(cluster, &url("/")) == "403");
 
-        // The webhook names the field; it does not look at what is a control plane's.
+        // The webhook names the field; it does not look at namespaces that say so.
         let told = cluster.apply(&routed(group, version, "/%61", "a: b")).unwrap_err().to_string();
         assert!(told.contains("spec.rules[0].matches[0].path.value"), "{told}");
         if group == "policy.linkerd.io" {
             // Of a change it looks at both sides: it does not see what is such from its first moment.
             let delete = format!("--namespace guarded delete {resource} open");
             cluster.ask(&delete).unwrap();
-            cluster.apply(&routed(group, version, "/%61", "linkerd.io/control-plane-ns: elsewhere")).unwrap();
+            let looked_at = "label namespace guarded config.linkerd.io/admission-webhooks";
+            cluster.ask(&format!("{looked_at}=disabled")).unwrap();
+            eventually("what is wrong to slip in", || cluster.apply(&routed(group, version, "/%61", "a: b")).is_ok());
+            cluster.ask(&format!("{looked_at}-")).unwrap();
             eventually("what slipped in to say so", || condition("reason") == "UnsupportedValue");
             let check = weft(cluster, &["check", "--expected-version=test"]);
             let told = String::from_utf8(check.stdout).unwrap();
