@@ -240,7 +240,7 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     let refused = weft(cluster, &["install"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && refused.stdout.is_empty(), "{text}");
-    assert!(text.contains("weft upgrade --crds | kubectl apply -f -"), "{text}");
+    assert!(text.contains("weft upgrade -L linkerd --crds | kubectl apply -f -"), "{text}");
     let refused = weft(cluster, &["prune"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
