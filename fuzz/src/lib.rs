@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authorizations;
 mod context;
 mod matchers;
 
@@ -41,12 +42,13 @@ pub const TARGETS: &[Target] = &[
     target("names", names),
     target("matchers", matchers::run),
     target("grpc_matchers", matchers::grpc),
+    target("authorizations", authorizations::run),
     target("readings", readings),
     target("forwarded", through),
     target("trace_context", context::run),
     target("explain_query", weft_proxy::fuzzing::explain_query),
-    // A library parses these: of ours is only what is asked of it.
     target("dns", weft_proxy::fuzzing::dns),
+    // A library parses these: of ours is only what is asked of it.
     target("anchors", anchors),
 ];
 

@@ -13,10 +13,14 @@ use crate::{
         response::ResponseHead,
     },
     http2::gate::{FrameGate, Limits, Side},
+    process::srv_addrs,
     records,
 };
-use hickory_resolver::proto::op::Message;
-use std::time::Duration;
+use hickory_resolver::proto::{
+    op::Message,
+    rr::{Name, RData, rdata::SRV},
+};
+use std::{net::IpAddr, time::Duration};
 use weft_model::decide::route::RequestView;
 
 /// A head is never read from less than all of it, and what is forwarded is read as what was decided on.
@@ -116,13 +120,31 @@ pub fn explain_query(data: &[u8]) {
     }
 }
 
-/// What a name server answers. The library parses it (hickory); what it must not do is panic, for it runs on the admin thread.
+/// What a name server answers: the library (hickory) parses it, on the admin thread. Of its SRV records each gives one address or
+/// none, with its own port, and an address written as a target is that address again.
 pub fn dns(data: &[u8]) {
-    if let Ok(message) = Message::from_vec(data) {
-        for record in &message.answers {
-            let _ = record.name.to_string();
-        }
+    let Ok(message) = Message::from_vec(data) else { return };
+    for record in &message.answers {
+        let _ = record.name.to_string();
+        let found = srv_addrs(std::slice::from_ref(record));
+        let RData::SRV(srv) = &record.data else {
+            assert!(found.is_empty(), "an address of what is no SRV record");
+            continue;
+        };
+        assert!(found.len() <= 1);
+        let Some(addr) = found.first() else { continue };
+        assert_eq!(addr.port(), srv.port);
+        let dashed = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_string().replace('.', "-"),
+            IpAddr::V6(ip) => ip.to_string().replace(':', "-"),
+        };
+        let Ok(target) = Name::from_labels([dashed.as_bytes(), b"svc"]) else { panic!("{dashed} is no label") };
+        let mut again = record.clone();
+        again.data = RData::SRV(SRV::new(srv.priority, srv.weight, srv.port, target));
+        assert_eq!(srv_addrs(&[again]), [*addr], "{dashed} is read as another address");
     }
+    let each = message.answers.iter().flat_map(|record| srv_addrs(std::slice::from_ref(record)));
+    assert_eq!(srv_addrs(&message.answers), each.collect::<Vec<_>>(), "one record changes what is read of another");
 }
 
 /// A head that is too large is refused for that, whatever it holds.

@@ -24,8 +24,13 @@ impl Cidr {
     pub const ALL_V4: Self = Self { net: IpAddr::V4(Ipv4Addr::UNSPECIFIED), len: 0 };
     pub const ALL_V6: Self = Self { net: IpAddr::V6(Ipv6Addr::UNSPECIFIED), len: 0 };
 
-    /// The block of `len` leading bits that holds `addr`; `None` if the family has fewer bits.
+    /// The block of `len` leading bits that holds `addr`; `None` if the family has fewer bits. A block of IPv4-mapped IPv6
+    /// addresses is the one of IPv4: else it held nothing, and as an exception let in whom it names.
     pub fn new(addr: IpAddr, len: u8) -> Option<Self> {
+        let (addr, len) = match (addr.to_canonical(), len.checked_sub(96)) {
+            (v4 @ IpAddr::V4(_), Some(of_v4)) if addr.is_ipv6() => (v4, of_v4),
+            _ => (addr, len),
+        };
         let net = match addr {
             IpAddr::V4(v4) if len <= 32 => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
@@ -108,6 +113,11 @@ mod tests {
         assert!(!v4.contains("11.1.2.3".parse().unwrap()));
         assert!(!Cidr::ALL_V4.contains("fd00::1".parse().unwrap()));
         assert!(!Cidr::ALL_V6.contains("10.0.0.1".parse().unwrap()));
+        let mapped: Cidr = "::ffff:10.1.0.0/112".parse().unwrap();
+        assert_eq!(mapped, "10.1.0.0/16".parse().unwrap());
+        assert!(mapped.contains("10.1.2.3".parse().unwrap()) && !mapped.contains("10.2.2.3".parse().unwrap()));
+        assert!("::ffff:10.0.0.0/129".parse::<Cidr>().is_err());
+        assert!(!"::/0".parse::<Cidr>().unwrap().contains("10.0.0.1".parse().unwrap()));
         assert!("10.0.0.0/33".parse::<Cidr>().is_err());
         assert!("fd00::/129".parse::<Cidr>().is_err());
     }

@@ -28,6 +28,8 @@ mod work;
 pub mod worker;
 mod workers;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use control::srv_addrs;
 pub use run::{Handle, ProcessError};
 pub use start::{Addrs, Options, StartError, start};
 pub use upgrade::{Predecessor, Program};

@@ -19,3 +19,5 @@ pub(super) use count::{Counted, Families};
 pub(super) use follow::{Event, Failed, Following, REFUSED, follow, follow_while};
 pub(super) use link::Links;
 pub(super) use resolve::Resolver;
+#[cfg(feature = "fuzzing")]
+pub(crate) use resolve::srv_addrs;

@@ -5,7 +5,7 @@ use hickory_resolver::{
     ResolverBuilder, TokioResolver,
     config::LookupIpStrategy,
     net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::{Name, RData},
+    proto::rr::{Name, RData, Record},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -92,10 +92,14 @@ fn built(
     builder.build()
 }
 
-/// Kubernetes names the targets of a headless Service's SRV records by the pods' addresses, dashed.
 async fn by_srv(dns: &TokioResolver, name: &str) -> Vec<SocketAddr> {
     let Ok(lookup) = dns.srv_lookup(name).await else { return vec![] };
-    let records = lookup.answers().iter().filter_map(|record| match &record.data {
+    srv_addrs(lookup.answers())
+}
+
+/// Kubernetes names the targets of a headless Service's SRV records by the pods' addresses, dashed; others have none here.
+pub(crate) fn srv_addrs(answers: &[Record]) -> Vec<SocketAddr> {
+    let records = answers.iter().filter_map(|record| match &record.data {
         RData::SRV(srv) => Some(srv),
         _ => None,
     });
