@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use weft_transport::{
     Stream,
     detect::{self, Server},
+    drain,
 };
 
 /// What came from a server to which nobody has said anything.
@@ -26,6 +27,15 @@ pub(crate) enum Heard {
 const REST: Duration = Duration::from_secs(1);
 /// How long the end of a session may take that nobody waits for.
 const CLOSE: Duration = Duration::from_secs(1);
+
+/// How long a connection that has said nothing may still begin when the process ends.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Ready once a connection that waits for its first byte is given up because the process ends.
+pub(crate) async fn idle_at_the_end(drain: &drain::Watch) {
+    drain.signaled().await;
+    tokio::time::sleep(LAST_WORD).await;
+}
 
 /// Waits for the server's first bytes, and keeps them in `said`. May be dropped at any time.
 pub(crate) async fn listen(server: &mut Stream, said: &mut BytesMut) -> Heard {

@@ -16,26 +16,25 @@ use weft_transport::Stream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Known(Protocol),
-    /// For so long; then it is taken to be the given protocol.
-    For(Duration, Protocol),
+    /// For so long at most.
+    For(Duration),
 }
 
-/// The protocol; what was read is put back. `None` if the client closed without having sent anything.
+/// The protocol; what was read is put back. `None` if the client has closed, or the time has passed, without a byte: silence makes
+/// nothing of a connection, or what is said late would go around what holds for requests.
 ///
-/// `configured` is the proxy's own timeout, for policies that name none. What was looked at is counted. Where the port has spoken
-/// HTTP not even silence makes bytes of it: who has said nothing then is as good as gone.
+/// `configured` is the proxy's own timeout, for policies that name none. What was looked at is counted.
 pub(super) async fn protocol(
     stream: &mut Stream,
     policy: &ServerPolicy,
     meshed: bool,
     configured: Duration,
-    spoke_http: bool,
     metrics: &Metrics,
     port: u16,
 ) -> std::io::Result<Option<Protocol>> {
-    let (timeout, otherwise) = match look(&policy.protocol, meshed, configured) {
+    let timeout = match look(&policy.protocol, meshed, configured) {
         Look::Known(protocol) => return Ok(Some(protocol)),
-        Look::For(timeout, otherwise) => (timeout, otherwise),
+        Look::For(timeout) => timeout,
     };
     let start = Instant::now();
     let mut bytes = BytesMut::new();
@@ -55,14 +54,13 @@ pub(super) async fn protocol(
     stream.unread(bytes.freeze());
     Ok(match seen {
         Seen::Answer(protocol) => Some(protocol),
-        Seen::Eof if empty => None,
+        Seen::Eof | Seen::Timeout if empty => None,
         // A server may take for a request what ends where it could still become one: nothing goes around the policy's routes.
         Seen::Eof if server_first::is_http(&policy.protocol) => Some(Protocol::Http1),
         Seen::Eof => Some(Protocol::Opaque),
         // What could still become a request is held to what holds for requests, or a slow client would go around limits and say who it
         // is; its codec knows how long the rest may take.
-        Seen::Timeout if !empty => Some(Protocol::Http1),
-        Seen::Timeout => (!spoke_http).then_some(otherwise),
+        Seen::Timeout => Some(Protocol::Http1),
     })
 }
 
@@ -83,10 +81,10 @@ pub(super) async fn begun(stream: &mut Stream, timeout: Duration) -> std::io::Re
 fn look(policy: &ServerProtocol, meshed: bool, configured: Duration) -> Look {
     match policy {
         // The peer's proxy may carry HTTP/1 on HTTP/2.
-        ServerProtocol::Http1 { .. } if meshed => Look::For(configured, Protocol::Http1),
+        ServerProtocol::Http1 { .. } if meshed => Look::For(configured),
         ServerProtocol::Http1 { .. } => Look::Known(Protocol::Http1),
         ServerProtocol::Http2 { .. } | ServerProtocol::Grpc { .. } => Look::Known(Protocol::Http2),
-        ServerProtocol::Detect { timeout, .. } => Look::For(*timeout, Protocol::Opaque),
+        ServerProtocol::Detect { timeout, .. } => Look::For(*timeout),
         ServerProtocol::Opaque | ServerProtocol::Tls => Look::Known(Protocol::Opaque),
     }
 }
@@ -104,10 +102,10 @@ mod tests {
         let (own, policy) = (Duration::from_secs(10), Duration::from_secs(1));
         let detect = ServerProtocol::Detect { timeout: policy, routes: vec![], rate_limit: None };
         for (protocol, unmeshed, meshed) in [
-            (&http1, Look::Known(Protocol::Http1), Look::For(own, Protocol::Http1)),
+            (&http1, Look::Known(Protocol::Http1), Look::For(own)),
             (&http2, Look::Known(Protocol::Http2), Look::Known(Protocol::Http2)),
             (&ServerProtocol::Grpc { routes: vec![] }, Look::Known(Protocol::Http2), Look::Known(Protocol::Http2)),
-            (&detect, Look::For(policy, Protocol::Opaque), Look::For(policy, Protocol::Opaque)),
+            (&detect, Look::For(policy), Look::For(policy)),
             (&ServerProtocol::Tls, Look::Known(Protocol::Opaque), Look::Known(Protocol::Opaque)),
         ] {
             assert_eq!(look(protocol, false, own), unmeshed, "{protocol:?}");

@@ -38,7 +38,8 @@ impl Inbound {
         let timeout = context.config.inbound.detect_timeout;
         let started = Instant::now();
         let unmeshed = Connected { client, tls: AcceptedTls::NotFromRemote, target };
-        let mut session = match self.silence(Silent::Tcp(&tcp), &unmeshed, &port, timeout).await {
+        let mut session = match self.silence(Silent::Tcp(&tcp), None, &unmeshed, &port, timeout).await {
+            Broken::Never => return Ok(None),
             Broken::ByClient(session) => session,
             Broken::ByApplication(session) => {
                 let stream = self.metered(Stream::tcp(tcp), &unmeshed, &port);
@@ -55,8 +56,9 @@ impl Inbound {
         };
         let connected = Connected { client, tls, target };
         let mut stream = self.metered(stream, &connected, &port);
-        if session.is_none() && connected.tls.is_meshed() {
-            match self.silence(Silent::Stream(&mut stream), &connected, &port, timeout).await {
+        if connected.tls.is_meshed() {
+            match self.silence(Silent::Stream(&mut stream), session, &connected, &port, timeout).await {
+                Broken::Never => return Ok(None),
                 Broken::ByClient(opened) => session = opened,
                 Broken::ByApplication(greeting) => {
                     let (protocol, session) = (Protocol::Opaque, Some(greeting));
@@ -70,8 +72,7 @@ impl Inbound {
             let policy = port.policy.snapshot();
             let meshed = connected.tls.is_meshed();
             let metrics = &self.wiring.metrics;
-            let spoke_http = server_first::spoke_http(&self.wiring, &connected, &port);
-            match detect::protocol(&mut stream, &policy.value, meshed, timeout, spoke_http, metrics, port.port).await {
+            match detect::protocol(&mut stream, &policy.value, meshed, timeout, metrics, port.port).await {
                 Ok(protocol) => protocol,
                 Err(error) => {
                     server_first::unused(&self.wiring, session);
@@ -84,11 +85,18 @@ impl Inbound {
     }
 
     /// Waits for the first word of a connection whose protocol is looked for.
-    async fn silence(&self, client: Silent<'_>, connected: &Connected, port: &PortPolicy, timeout: Duration) -> Broken {
+    async fn silence(
+        &self,
+        client: Silent<'_>,
+        session: Option<Stream>,
+        connected: &Connected,
+        port: &PortPolicy,
+        timeout: Duration,
+    ) -> Broken {
         if !matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
-            return Broken::ByClient(None);
+            return Broken::ByClient(session);
         }
         let app = self.app(connected.target);
-        Box::pin(server_first::wait(&self.wiring, client, &app, connected, port, timeout)).await
+        Box::pin(server_first::wait(&self.wiring, client, session, &app, connected, port, timeout)).await
     }
 }

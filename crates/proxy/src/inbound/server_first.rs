@@ -52,6 +52,8 @@ pub(super) enum Broken {
     ByClient(Option<Stream>),
     /// The application greets over this session.
     ByApplication(Stream),
+    /// Nobody has spoken, and the process ends.
+    Never,
 }
 
 impl Silent<'_> {
@@ -71,32 +73,42 @@ impl Silent<'_> {
     }
 }
 
-/// Waits for the client to begin; where it is silent, and that is allowed, for the application too, at most for `timeout`.
+/// Waits for the client to begin; where it is silent, and that is allowed, for the application too, over `session` if there is one
+/// already: inside TLS for as long as both are silent, before it at most for `timeout`.
 pub(super) async fn wait(
     wiring: &Wiring,
     mut client: Silent<'_>,
+    session: Option<Stream>,
     app: &App,
     connected: &Connected,
     port: &PortPolicy,
     timeout: Duration,
 ) -> Broken {
-    let Some(allowed) = allowed(wiring, connected, port) else { return Broken::ByClient(None) };
-    if tokio::time::timeout(allowed.min(timeout), client.begins()).await.is_ok() {
-        return Broken::ByClient(None);
-    }
+    let Some(allowed) = allowed(wiring, connected, port) else { return Broken::ByClient(session) };
+    let patience = match client {
+        Silent::Tcp(_) => timeout,
+        Silent::Stream(_) => Duration::MAX,
+    };
     let count = |outcome| wiring.server_first.count(outcome);
-    // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
-    let mut session = tokio::select! {
-        biased;
-        session = app.connect() => match session {
-            Ok(session) => session,
-            Err(error) => {
-                tracing::debug!(target = %connected.target, %error, "no session for a silent client");
-                count(Outcome::Failed);
-                return Broken::ByClient(None);
-            }
+    let opened = match session {
+        Some(session) => Ok(session),
+        None if tokio::time::timeout(allowed.min(timeout), client.begins()).await.is_ok() => {
+            return Broken::ByClient(None);
+        }
+        // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
+        None => tokio::select! {
+            biased;
+            opened = app.connect() => opened,
+            () = client.begins() => return Broken::ByClient(None),
         },
-        () = client.begins() => return Broken::ByClient(None),
+    };
+    let mut session = match opened {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::debug!(target = %connected.target, %error, "no session for a silent client");
+            count(Outcome::Failed);
+            return Broken::ByClient(None);
+        }
     };
     let mut said = BytesMut::new();
     let heard = tokio::select! {
@@ -107,7 +119,11 @@ pub(super) async fn wait(
         }
         heard = listen(&mut session, &mut said) => heard,
         // Both are silent: that is judged by whoever waits for the client alone.
-        () = tokio::time::sleep(timeout) => return Broken::ByClient(Some(session)),
+        () = tokio::time::sleep(patience) => return Broken::ByClient(Some(session)),
+        () = server_first::idle_at_the_end(&wiring.context.drain) => {
+            unused(wiring, Some(session));
+            return Broken::Never;
+        }
     };
     match heard {
         Heard::Greeting => {
@@ -190,19 +206,15 @@ pub(super) async fn of_http(wiring: &Wiring, stream: &mut Stream) -> Result<Opti
     detect::begun(stream, config.detect_timeout).await.map_err(|error| protocol::broken("client", &error))
 }
 
-/// The policy is about HTTP: it says so, or has routes that somebody wrote.
+/// The policy is about HTTP: it says so, or has a limit for its requests or routes that somebody wrote.
 pub(super) fn is_http(protocol: &ServerProtocol) -> bool {
     match protocol {
-        ServerProtocol::Detect { routes, .. } => routes.iter().any(|route| matches!(route.meta, Meta::Resource(_))),
+        ServerProtocol::Detect { routes, rate_limit, .. } => {
+            rate_limit.is_some() || routes.iter().any(|route| matches!(route.meta, Meta::Resource(_)))
+        }
         ServerProtocol::Http1 { .. } | ServerProtocol::Http2 { .. } | ServerProtocol::Grpc { .. } => true,
         ServerProtocol::Opaque | ServerProtocol::Tls => false,
     }
-}
-
-/// Whether the port speaks HTTP, by its policy or as it was seen.
-pub(super) fn spoke_http(wiring: &Wiring, connected: &Connected, port: &PortPolicy) -> bool {
-    let policy = port.policy.load();
-    is_http(&policy.value.protocol) || known(wiring, connected, &policy.value.meta) == Some(Spoken::Http)
 }
 
 fn known(wiring: &Wiring, connected: &Connected, object: &Meta) -> Option<Spoken> {

@@ -55,8 +55,8 @@ impl Detected {
 
 /// What the connection speaks; `None` if the application closed without having sent anything.
 ///
-/// The proxy's own timeout counts, not the policy's (data plane 4.2). After it, and for what is not HTTP, bytes are forwarded; but
-/// silence alone never makes bytes of what was seen to be HTTP.
+/// The proxy's own timeout counts, not the policy's (data plane 4.2). Bytes are forwarded for what is not HTTP, and where the server
+/// speaks first; time alone never makes bytes of a connection.
 ///
 /// # Errors
 /// The connection broke, or the policy asks for a server name and there is none.
@@ -138,21 +138,18 @@ async fn look(
     let port = Port::of(outbound, target, snapshot);
     let known = port.known();
     let http = is_http(&snapshot.policy.value.protocol);
-    let stays_http = http || known == Some(Spoken::Http);
     let allowed = silence(known, http, config.server_first_wait);
     let mut bytes = BytesMut::new();
+    let stays_http = http || known == Some(Spoken::Http);
     let wait = allowed.unwrap_or(if stays_http { Duration::MAX } else { config.detect_timeout });
     let first = tokio::select! {
         first = first_byte(stream, &mut bytes, wait) => first?,
-        () = idle_at_the_end(outbound) => return Ok(None),
+        () = crate::server_first::idle_at_the_end(&context.drain) => return Ok(None),
     };
     if let Seen::Timeout = first {
-        if allowed.is_some() {
-            return Box::pin(server_first::decide(outbound, stream, target, &port)).await;
-        }
-        return Ok(Some(Detected::new(Protocol::Opaque, bytes)));
+        return Box::pin(server_first::decide(outbound, stream, target, &port)).await;
     }
-    rest(stream, bytes, &port, config.detect_timeout, stays_http).await
+    rest(stream, bytes, &port, config.detect_timeout).await
 }
 
 /// Waits until the client says anything.
@@ -170,14 +167,13 @@ pub(super) async fn rest(
     mut bytes: BytesMut,
     port: &Port<'_>,
     timeout: Duration,
-    stays_http: bool,
 ) -> Result<Option<Detected>, ProxyError> {
     let seen = protocol::read(stream, &mut bytes, timeout).await.map_err(|error| broken("application", &error))?;
-    Ok(judge(port, &seen, bytes, stays_http))
+    Ok(judge(port, &seen, bytes))
 }
 
 /// What is made of the client's first bytes.
-fn judge(port: &Port<'_>, seen: &Seen<Protocol>, bytes: BytesMut, stays_http: bool) -> Option<Detected> {
+fn judge(port: &Port<'_>, seen: &Seen<Protocol>, bytes: BytesMut) -> Option<Detected> {
     let protocol = match seen {
         Seen::Answer(protocol) => {
             // Whether it is HTTP, the server says.
@@ -187,9 +183,9 @@ fn judge(port: &Port<'_>, seen: &Seen<Protocol>, bytes: BytesMut, stays_http: bo
             *protocol
         }
         Seen::Eof if bytes.is_empty() => return None,
-        // Its codec knows how long the rest may take.
-        Seen::Timeout if stays_http => Protocol::Http1,
-        Seen::Eof | Seen::Timeout => Protocol::Opaque,
+        // What could still become a request is one; its codec knows how long the rest may take.
+        Seen::Timeout => Protocol::Http1,
+        Seen::Eof => Protocol::Opaque,
     };
     Some(Detected::new(protocol, bytes))
 }
@@ -247,13 +243,4 @@ pub(super) fn learning(outbound: &Rc<Outbound>, target: &Rc<Target>) -> Option<R
     target.found.key.addr().filter(|_| detects)?;
     let (outbound, target) = (Rc::clone(outbound), Rc::clone(target));
     Some(Answers::new(move |said| Port::of(&outbound, &target, &target.snapshot()).answered(said)))
-}
-
-/// How long a connection that has said nothing may still begin when the process ends.
-const LAST_WORD: Duration = Duration::from_secs(1);
-
-/// Ready once a connection that waits for its first byte is given up because the process ends.
-pub(super) async fn idle_at_the_end(outbound: &Outbound) {
-    outbound.wiring.context.drain.signaled().await;
-    tokio::time::sleep(LAST_WORD).await;
 }

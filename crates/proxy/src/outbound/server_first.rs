@@ -20,7 +20,7 @@ use crate::{
     metrics::server_first::Outcome,
     prefix::Seen,
     protocol::Protocol,
-    server_first::{Heard, listen},
+    server_first::{Heard, idle_at_the_end, listen},
 };
 use bytes::BytesMut;
 use std::{pin::pin, time::Duration};
@@ -57,7 +57,7 @@ pub(super) async fn decide(
             held = Held::opened(opened, outbound, target);
             None
         }
-        () = detect::idle_at_the_end(outbound) => return Ok(None),
+        () = idle_at_the_end(&outbound.wiring.context.drain) => return Ok(None),
     };
     if first.is_none() && held.state == server_first::Session::Standing {
         first = race(outbound, stream, &mut bytes, &mut held, port).await?;
@@ -65,13 +65,12 @@ pub(super) async fn decide(
     if let Some(patience) = held.patience(timeout) {
         first = tokio::select! {
             first = detect::first_byte(stream, &mut bytes, patience) => Some(first?),
-            () = detect::idle_at_the_end(outbound) => return Ok(None),
+            () = idle_at_the_end(&outbound.wiring.context.drain) => return Ok(None),
         };
     }
     let mut detected = None;
     if let Some(Seen::Answer(())) = first {
-        let stays_http = held.state == server_first::Session::SpokeHttp;
-        let mut rest = pin!(detect::rest(stream, std::mem::take(&mut bytes), port, timeout, stays_http));
+        let mut rest = pin!(detect::rest(stream, std::mem::take(&mut bytes), port, timeout));
         detected = loop {
             tokio::select! {
                 biased;
@@ -169,7 +168,7 @@ async fn race(
             return Ok(Some(first?));
         }
         heard = listen(&mut session.stream, &mut said) => heard,
-        () = detect::idle_at_the_end(outbound) => return Ok(None),
+        () = idle_at_the_end(&outbound.wiring.context.drain) => return Ok(None),
     };
     let count = |outcome| outbound.wiring.server_first.count(outcome);
     match heard {

@@ -356,3 +356,24 @@ async fn the_admin_server_measures_by_the_same_clock() {
     time.pass(1000);
     assert_eq!([status().await, status().await], [200, 429]);
 }
+
+/// Nor by a client of the mesh that says nothing of what it speaks.
+#[tokio::test]
+async fn a_session_that_names_no_protocol_does_not_go_around_limits() {
+    let (mesh, _time) = mesh().await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    let port = origin.addr().port();
+    known(&mesh, port, limited(limit(Some(1), None)), "limited-bytes").await;
+    let call = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let mut statuses = vec![];
+    for _ in 0..3 {
+        let mut session = crate::mesh::peer(&mesh).await;
+        let header = weft_wire::transport_header::TransportHeader { port, name: None, protocol: None };
+        let bytes = [header.encode().as_ref(), call.as_bytes()].concat();
+        tokio::io::AsyncWriteExt::write_all(&mut session, &bytes).await.unwrap();
+        let answer = soon(http1::Client::over(session).response(false)).await.unwrap();
+        statuses.push(answer.status());
+    }
+    assert_eq!(statuses, [Some(200), Some(429), Some(429)]);
+    assert_eq!(origin.seen().requests.len(), 1);
+}

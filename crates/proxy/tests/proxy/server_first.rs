@@ -526,3 +526,91 @@ async fn a_port_that_answers_with_something_else_is_forgotten_to_be_http() {
     }
     drop(server);
 }
+
+/// A port that is detected, whose policy waits as little as the proxy itself.
+async fn detected_quickly(mesh: &Mesh, port: u16) {
+    let mut policy = inbound(DefaultPolicy::AllUnauthenticated);
+    if let ServerProtocol::Detect { timeout, .. } = &mut policy.protocol {
+        *timeout = QUICK;
+    }
+    crate::rate_limit::known(mesh, port, policy, &format!("quick-{port}")).await;
+}
+
+const QUICK: Duration = Duration::from_millis(100);
+
+/// Silence for longer than detection makes nothing of a client: what it says then is held to what holds for requests.
+#[tokio::test]
+async fn who_is_silent_inside_tls_for_longer_than_detection_still_speaks_http() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND, ("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "100ms")]).await;
+    let tls = async |addr| {
+        let tcp = mesh.app.connect_inbound(addr).await;
+        soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap().0
+    };
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+    detected_quickly(&mesh, origin.addr().port()).await;
+    let silent = tls(origin.addr()).await;
+    tokio::time::sleep(QUICK * 5).await;
+    let call = "GET /late HTTP/1.1\r\nHost: app.ns\r\nl5d-client-id: forged\r\n\r\n";
+    assert_eq!(soon(http1::Client::over(silent).call(call)).await.unwrap().status(), Some(200));
+    let seen = origin.seen();
+    let late = seen.requests.iter().find(|request| request.first_line().starts_with("GET /late ")).unwrap();
+    assert_eq!(late.headers("l5d-client-id"), [mesh.web.identity().as_str()]);
+    mesh.app.reaches(&outcome("inbound", "http"), 1.0).await;
+
+    // What is not HTTP goes over the session that was opened meanwhile.
+    let server = Greeting::start(b"").await;
+    detected_quickly(&mesh, server.addr.port()).await;
+    let before = server.accepted.load(SeqCst);
+    let mut silent = tls(server.addr).await;
+    tokio::time::sleep(QUICK * 5).await;
+    silent.write_all(b"\0binary").await.unwrap();
+    let mut got = [0; 7];
+    soon(silent.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"\0binary");
+    assert_eq!(server.accepted.load(SeqCst), before + 1, "one session");
+    drop(silent);
+
+    // Nor do bytes pass where the application has ended the session meanwhile.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let ending = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    detected_quickly(&mesh, addr.port()).await;
+    let mut silent = tls(addr).await;
+    let ended = soon(silent.read(&mut [0; 1])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    ending.abort();
+}
+
+#[tokio::test]
+async fn silence_inside_tls_does_not_hold_up_the_end() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND]).await;
+    let server = Greeting::start(b"").await;
+    let tcp = mesh.app.connect_inbound(server.addr).await;
+    let (mut silent, _) = soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap();
+    eventually("the session is opened", || server.accepted.load(SeqCst) == 1).await;
+    let Mesh { control: _control, web: _web, app } = mesh;
+    assert_eq!(app.shutdown().await, weft_transport::drain::Drained::Done);
+    let ended = soon(silent.read(&mut [0; 1])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
+
+/// Neither a client that begins a request and waits, nor one that is silent where no session is opened for it.
+#[tokio::test]
+async fn no_time_makes_bytes_of_http_at_the_clients_proxy() {
+    let call = b"GET /late HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    for (wait, first) in [("20ms", 2), ("0", 2), ("0", 0)] {
+        let quick =
+            [("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", wait), ("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", "100ms")];
+        let mesh = Mesh::with(&quick, &[]).await;
+        let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
+        let service = mesh.service(&[weft_model::Endpoint::plain(origin.addr())]);
+        let mut slow = mesh.connect(&service).await;
+        slow.write_all(&call[..first]).await.unwrap();
+        tokio::time::sleep(QUICK * 5).await;
+        slow.write_all(&call[first..]).await.unwrap();
+        let mut answer = vec![0; 12];
+        soon(slow.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200");
+        mesh.web.reaches("request_total{direction=\"outbound\"", 1.0).await;
+    }
+}
