@@ -78,15 +78,15 @@ pub(crate) fn watch() -> anyhow::Result<()> {
     let merge = merger()?;
     let watched = target_dir()?.join("watched");
     let seen = watched.join("seen");
-    // Nothing of an earlier run, which was of another program.
+    let generate = format!("-Cprofile-generate={}", seen.display());
+    run_command(build(&[PROXY]).arg("--target-dir").arg(&watched).env("RUSTFLAGS", generate))?;
+    // Nothing of an earlier run, which was of another program, nor of the build itself: what it runs is watched, too.
     match fs::remove_dir_all(&seen) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).context("removing old profiles");
         }
         _ => fs::create_dir_all(&seen)?,
     }
-    let generate = format!("-Cprofile-generate={}", seen.display());
-    run_command(build(&[PROXY]).arg("--target-dir").arg(&watched).env("RUSTFLAGS", generate))?;
     let program = program("weft-bench")?;
     for work in WORKS {
         let mut bench = Command::new(&program);
