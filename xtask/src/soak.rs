@@ -20,7 +20,7 @@ const CASES: &str = "1024";
 /// Histories of the index and policies that are tried; the test command tries a tenth.
 const HISTORIES: &str = "1000000";
 /// How long the properties may take.
-const PROPERTIES: Duration = Duration::from_secs(12 * 60);
+const PROPERTIES: Duration = Duration::from_secs(25 * 60);
 /// How long the tests that a suite leaves to us may take.
 const LEFT: Duration = Duration::from_secs(50 * 60);
 /// How long one run of a suite may take.
