@@ -6,6 +6,7 @@
 //!                              └─► Event ─► source ─┐
 //! API server ─► kubernetes ─► Event ────────────────┴─► index ─► Answer per Question ─┬─► (control) gRPC streams
 //!                                                                                     └─► can: what a policy would say
+//! Event ─► external_workload, policy::status ─► what is to be written into the cluster
 //! ```
 //!
 //! Everything but `kubernetes`, which talks to the API server, and `download`, is a pure function or a plain state machine: no sockets, no
@@ -17,6 +18,7 @@ pub mod annotation;
 pub mod can;
 pub mod chart;
 pub mod download;
+pub mod external_workload;
 pub mod index;
 pub mod inject;
 pub mod install;

@@ -1,8 +1,8 @@
 //! Objects, their keys, and the events that add and remove them.
 
 use crate::policy::{
-    AuthorizationPolicy, EgressNetwork, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute, MeshTlsAuthentication,
-    NetworkAuthentication, Server, ServerAuthorization, ServiceProfile, TcpRoute, TlsRoute,
+    AuthorizationPolicy, EgressNetwork, ExternalWorkload, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute,
+    MeshTlsAuthentication, NetworkAuthentication, Server, ServerAuthorization, ServiceProfile, TcpRoute, TlsRoute,
 };
 use k8s_openapi::{
     api::{
@@ -13,7 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -65,6 +65,7 @@ pub enum Object {
     TcpRoute(Box<TcpRoute>),
     EgressNetwork(Box<EgressNetwork>),
     ServiceProfile(Box<ServiceProfile>),
+    ExternalWorkload(Box<ExternalWorkload>),
     Token(Token),
 }
 
@@ -103,6 +104,7 @@ pub enum Kind {
     TcpRoute,
     EgressNetwork,
     ServiceProfile,
+    ExternalWorkload,
     Token,
 }
 
@@ -166,6 +168,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::EgressNetwork => "EgressNetwork",
             Self::ServiceProfile => "ServiceProfile",
+            Self::ExternalWorkload => "ExternalWorkload",
             Self::Token => "Token",
         }
     }
@@ -209,6 +212,7 @@ impl Object {
             Self::TcpRoute(_) => Kind::TcpRoute,
             Self::EgressNetwork(_) => Kind::EgressNetwork,
             Self::ServiceProfile(_) => Kind::ServiceProfile,
+            Self::ExternalWorkload(_) => Kind::ExternalWorkload,
             Self::Token(_) => Kind::Token,
         }
     }
@@ -235,6 +239,7 @@ impl Object {
             Self::TcpRoute(o) => Some(&o.metadata),
             Self::EgressNetwork(o) => Some(&o.metadata),
             Self::ServiceProfile(o) => Some(&o.metadata),
+            Self::ExternalWorkload(o) => Some(&o.metadata),
             Self::Token(_) => None,
         }
     }
@@ -261,6 +266,7 @@ impl Object {
             Self::TcpRoute(o) => Some(&mut o.metadata),
             Self::EgressNetwork(o) => Some(&mut o.metadata),
             Self::ServiceProfile(o) => Some(&mut o.metadata),
+            Self::ExternalWorkload(o) => Some(&mut o.metadata),
             Self::Token(_) => None,
         }
     }
@@ -275,6 +281,16 @@ impl Object {
         let namespace = if self.kind().is_namespaced() { namespace } else { String::new() };
         Key { kind: self.kind(), namespace, name }
     }
+}
+
+/// Says whether that changed anything.
+pub(crate) fn put<K: Ord, T: PartialEq>(held: &mut BTreeMap<K, T>, key: K, new: Option<T>) -> bool {
+    let changed = held.get(&key) != new.as_ref();
+    match new {
+        Some(new) => drop(held.insert(key, new)),
+        None => drop(held.remove(&key)),
+    }
+    changed
 }
 
 pub(crate) fn namespace_of(meta: &ObjectMeta) -> &str {

@@ -7,7 +7,7 @@ use crate::digest::sha256;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     io,
@@ -22,7 +22,7 @@ use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 use weft_cluster::{
     Index,
-    index::{Answer, Place, Question, Target},
+    index::{Answer, Place, Question, Target, WorkloadKind},
 };
 use weft_model::EndpointUpdate;
 use weft_wire::{
@@ -57,6 +57,7 @@ pub struct Row {
     pub namespace: String,
     pub ip: IpAddr,
     pub port: u16,
+    /// Or the ExternalWorkload.
     pub pod: String,
     /// `web.emojivoto`.
     pub service: String,
@@ -116,8 +117,17 @@ impl Asking {
     }
 
     #[expect(clippy::missing_errors_doc, reason = "as the control plane refuses")]
-    pub async fn inbound(&self, namespace: &str, pod: &str, port: u16) -> Result<String, Unanswered> {
-        let workload = format!("{namespace}:{pod}");
+    pub async fn inbound(
+        &self,
+        namespace: &str,
+        of: WorkloadKind,
+        name: &str,
+        port: u16,
+    ) -> Result<String, Unanswered> {
+        let workload = match of {
+            WorkloadKind::Pod => format!("{namespace}:{name}"),
+            WorkloadKind::ExternalWorkload => json!({"ns": namespace, "external_workload": name}).to_string(),
+        };
         answered(inbound::Client::new(self.0.clone()).show(&workload, port)).await
     }
 
@@ -136,7 +146,8 @@ impl From<ShownEndpoint> for Row {
     fn from(ShownEndpoint { addr, weight, mut labels, http2 }: ShownEndpoint) -> Self {
         let namespace = labels.remove("namespace").unwrap_or_default();
         let service = labels.remove("service").unwrap_or_default();
-        let pod = labels.get("pod").cloned().unwrap_or_default();
+        let workload = ["pod", "external_workload"].into_iter().find_map(|of| labels.get(of));
+        let pod = workload.cloned().unwrap_or_default();
         Self {
             ip: addr.ip(),
             port: addr.port(),
@@ -158,7 +169,9 @@ fn sorted(rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
 
 /// What an index says, as its control plane would to a client that does not say where it is.
 pub mod of_index {
-    use super::{Answer, EndpointUpdate, Index, Place, Question, Row, ShownStep, Target, Unanswered, sorted};
+    use super::{
+        Answer, EndpointUpdate, Index, Place, Question, Row, ShownStep, Target, Unanswered, WorkloadKind, sorted,
+    };
     use crate::services::ask;
     use weft_wire::{Invalid, destination, inbound, outbound};
 
@@ -206,8 +219,14 @@ pub mod of_index {
     }
 
     #[expect(clippy::missing_errors_doc, reason = "as the index refuses")]
-    pub fn inbound(index: &Index, namespace: &str, pod: &str, port: u16) -> Result<String, Unanswered> {
-        let question = Question::Inbound { namespace: namespace.to_owned(), pod: pod.to_owned(), port };
+    pub fn inbound(
+        index: &Index,
+        namespace: &str,
+        of: WorkloadKind,
+        name: &str,
+        port: u16,
+    ) -> Result<String, Unanswered> {
+        let question = Question::Inbound { namespace: namespace.to_owned(), of, name: name.to_owned(), port };
         match answer(index, &question)? {
             Answer::Inbound(policy) => inbound::show(&policy).map_err(cannot_say),
             _ => Err(unexpected()),

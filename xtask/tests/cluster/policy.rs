@@ -1,7 +1,7 @@
 //! Who may call what: the control plane's own ports, and an app's as its owner says.
 
 use crate::{
-    app, cluster,
+    app, cluster, external,
     life::{PARTS, bot, eventually, printed, ready, rolled_out, weft},
     linkerd,
 };
@@ -61,6 +61,7 @@ fn whoever_is_not_named_is_denied() {
     who_may_forward_ports_is_answered(cluster);
     what_cannot_be_carried_out_is_refused(cluster);
     what_slips_in_is_named(cluster);
+    external::a_machine_is_behind_a_service(cluster);
     an_app_lets_in_whom_its_owner_names(cluster);
     routes_say_who_may_ask_for_what(cluster);
 

@@ -335,10 +335,6 @@ case \"$*\" in
 esac
 ",
     );
-    terminal.types(
-        "kubectl delete validatingadmissionpolicybinding,validatingadmissionpolicy linkerd-not-carried-out --ignore-not-found",
-        "",
-    );
     terminal.types("linkerd upgrade --crds | kubectl apply -f -", "");
     terminal.types("linkerd upgrade --from-manifests linkerd-before.yaml | kubectl apply -f -", "");
     terminal.types("kubectl -n linkerd rollout status deployment", "");

@@ -22,7 +22,7 @@ pub(crate) enum DiagnosticsCommand {
     Endpoints(Endpoints),
     /// What the control plane says of an address or a name, as JSON.
     Profile(Profile),
-    /// How the control plane has a pod's port served (po/NAME), or traffic to a Service's port behave (svc/NAME).
+    /// How the control plane has a pod's port served (po/NAME; externalworkload/NAME is no pod), or traffic to a Service's port behave (svc/NAME).
     Policy(Policy),
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Profile {
 
 #[derive(Args)]
 pub(crate) struct Policy {
-    /// po/NAME or svc/NAME.
+    /// po/NAME, externalworkload/NAME or svc/NAME.
     pub(crate) resource: String,
     pub(crate) port: u16,
     /// Where it is [default: the namespace of the kubeconfig's context, or default]

@@ -38,7 +38,7 @@ pub fn authorizations(index: &Index, resource: &str, namespace: &str) -> Result<
     for pod in &pods {
         for port in pod.ports {
             let (namespace, name) = pod.id.clone();
-            let question = Question::Inbound { namespace, pod: name, port: port.number };
+            let question = Question::Inbound { namespace, of: pod.of, name, port: port.number };
             if let Ok(Answer::Inbound(policy)) = index.answer(&question).answer {
                 of_policy(&policy, &mut granted);
             }

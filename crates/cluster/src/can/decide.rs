@@ -48,7 +48,7 @@ pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
         for caller in &callers {
             said.entry(door.says(index, pod, caller, asked.request)).or_default().push(caller.name.clone());
         }
-        alike.entry(said).or_default().push(format!("{}/{}", pod.namespace, pod.pod));
+        alike.entry(said).or_default().push(format!("{}/{}", pod.namespace, pod.name));
     }
     let answers = alike.into_iter().flat_map(|(said, pods)| {
         said.into_iter().map(move |(said, clients)| {
@@ -74,7 +74,7 @@ enum Door {
 
 impl Door {
     fn of(index: &Index, pod: &Called) -> Self {
-        let Called { namespace, pod: name, port, dialled: _, guard } = pod;
+        let Called { of, namespace, name, port, dialled: _, guard } = pod;
         let Some(port) = *port else { return Self::Unknown("the pod has no port of that name".to_owned()) };
         match guard {
             Guard::NoProxy => return Self::Open("the pod has no proxy, so that no policy holds there"),
@@ -88,10 +88,10 @@ impl Door {
             }
             Guard::OfThisMesh => {}
         }
-        let question = Question::Inbound { namespace: namespace.clone(), pod: name.clone(), port };
+        let question = Question::Inbound { namespace: namespace.clone(), of: *of, name: name.clone(), port };
         match index.answer(&question).answer {
             Ok(Known::Inbound(policy)) => {
-                let tls = index.is_reached_by_tls(&(namespace.clone(), name.clone()), port);
+                let tls = index.is_reached_by_tls(*of, &(namespace.clone(), name.clone()), port);
                 Self::Guarded { policy: Box::new(policy), tls }
             }
             Ok(_) => Self::Unknown("the index has no policy of the port".to_owned()),

@@ -1,4 +1,4 @@
-//! From names to those who call and are called: pods, with what they prove and where they are.
+//! From names to those who call and are called: workloads, with what they prove and where they are.
 
 use super::{
     Asked, Untold,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Index,
-    index::{Known, Missing},
+    index::{Known, Missing, WorkloadKind},
 };
 use std::net::IpAddr;
 use weft_model::{Identity, ports::PortRanges};
@@ -29,11 +29,12 @@ pub(super) struct Caller {
     pub(super) mesh: Option<String>,
 }
 
-/// A port of one pod that is called.
+/// A port of one workload that is called.
 #[derive(Clone, Debug)]
 pub(super) struct Called {
+    pub(super) of: WorkloadKind,
     pub(super) namespace: String,
-    pub(super) pod: String,
+    pub(super) name: String,
     /// `None`: it has no port of that name.
     pub(super) port: Option<u16>,
     /// What the client connects to, which is the Service's port where one is asked for.
@@ -95,32 +96,36 @@ pub(super) fn called(index: &Index, asked: &Asked<'_>) -> Result<Vec<Called>, Un
                 Port::Name(name) => known.ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.number),
             };
             let pods = running(index, pods)?.into_iter().map(|known| (number(&known), known));
-            pods.map(|(number, known)| of_pod(known, number, number.unwrap_or_default(), own)).collect()
+            pods.map(|(number, known)| workload(known, number, number.unwrap_or_default(), own)).collect()
         }
         Named::Service { namespace, name } => {
             let behind = index.behind(namespace, name, |number, name| port.is(number, name));
             let behind = behind.map_err(|missing| not_there(namespace, name, port, &missing))?;
             let dialled = behind.port;
-            behind.pods.into_iter().map(|(known, number)| of_pod(known, number, dialled, own)).collect::<Vec<_>>()
+            behind
+                .workloads
+                .into_iter()
+                .map(|(known, number)| workload(known, number, dialled, own))
+                .collect::<Vec<_>>()
         }
     };
     if found.is_empty() {
         let Named::Service { namespace, name } = &asked.target.of else { return Ok(found) };
-        let message = format!("no pod runs behind svc/{name} in the namespace {namespace}");
-        return Err(Untold::new(message, "check its selector, and the pods' labels"));
+        let message = format!("nothing runs behind svc/{name} in the namespace {namespace}");
+        return Err(Untold::new(message, "check its selector, and the labels of pods and ExternalWorkloads"));
     }
     bounded(found)
 }
 
-fn of_pod(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Called {
+fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Called {
     let guard = match known.control_namespace {
         None => Guard::NoProxy,
         Some(namespace) if namespace != own => Guard::OfAnother(namespace.to_owned()),
         Some(_) if port.is_some_and(|port| known.skip_inbound.contains(port)) => Guard::Skipped,
         Some(_) => Guard::OfThisMesh,
     };
-    let (namespace, pod) = known.id.clone();
-    Called { namespace, pod, port, dialled, guard }
+    let (of, (namespace, name)) = (known.of, known.id.clone());
+    Called { of, namespace, name, port, dialled, guard }
 }
 
 fn not_there(namespace: &str, name: &str, port: &Port, missing: &Missing) -> Untold {

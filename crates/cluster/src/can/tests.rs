@@ -107,7 +107,7 @@ fn what_is_no_question_is_refused_with_a_remedy() {
         ("deploy/bot", "svc/web:65536", "GET /", "\"65536\" is no port", "1 to 65535"),
         ("deploy/bot", "svc/no:80", "GET /", "there is no svc/no in the namespace shop", "by -n"),
         ("deploy/bot", "svc/web:81", "GET /", "svc/web in the namespace shop has no port 81", "it has 80 (http)"),
-        ("deploy/bot", "svc/nobody:80", "GET /", "no pod runs behind svc/nobody", "selector"),
+        ("deploy/bot", "svc/nobody:80", "GET /", "nothing runs behind svc/nobody", "selector"),
         ("deploy/bot", "svc/web:80", "G\u{e9}T /", "is no method", "GET"),
         ("deploy/bot", "svc/web:80", "GET x", "\"x\" is no path", "/api"),
         ("deploy/bot", "svc/web:80", "GET /a b", "is no path", "/api"),

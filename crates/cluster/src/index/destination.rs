@@ -3,7 +3,7 @@
 use super::{
     Endpoints, Index, Platform, Refusal,
     endpoints::{Located, labels_of},
-    facts::{Common, Family, Map, PodFacts, ServiceFacts, SliceFacts, TargetPort},
+    facts::{Behind, Common, ExternalFacts, Family, Map, PodFacts, Proves, ServiceFacts, SliceFacts, TargetPort},
     name::{self, ServiceName},
     store::Id,
 };
@@ -73,13 +73,13 @@ impl Index {
 
     /// What the Service's EndpointSlices name.
     ///
-    /// An endpoint that says which pod it is counts only while that pod is known and has the address: before and after, what
-    /// is there would be reached without its identity or by another's.
+    /// An endpoint that says which workload it is counts only while that one is known and has the address: before and after,
+    /// what is there would be reached without its identity or by another's.
     fn sliced(&self, name: &ServiceName, service: &ServiceFacts, port: u16) -> BTreeMap<SocketAddr, Located> {
         let mut likes = Likes::of(name);
         let mut found: BTreeMap<SocketAddr, Located> = BTreeMap::new();
-        let mut on_v6: BTreeSet<&Id> = BTreeSet::new();
-        let mut on_v4: Vec<(&Id, SocketAddr)> = vec![];
+        let mut on_v6: BTreeSet<&Behind> = BTreeSet::new();
+        let mut on_v4: Vec<(&Behind, SocketAddr)> = vec![];
         for slice in self.store.slices_of(&name.namespace, &name.service) {
             let Some(number) = slice_port(service, slice, port) else { continue };
             if slice.family == Family::V6 && !self.settings.ipv6 {
@@ -90,25 +90,34 @@ impl Index {
                     continue;
                 }
                 let addr = SocketAddr::new(e.ip, number);
-                let like = match &e.pod {
+                let like = match &e.of {
                     None => likes.plain.clone(),
-                    Some(id) => {
+                    Some(Behind::ExternalWorkload(id)) => {
+                        let Some(external) = self.store.external_of(id).filter(|of| of.has_ip(e.ip)) else { continue };
+                        likes.of_external(self, id, external, number)
+                    }
+                    Some(Behind::Pod(id)) => {
                         let Some(pod) = self.store.pod_of(id).filter(|pod| pod.has_ip(e.ip)) else { continue };
                         // The slice follows a little later.
                         if pod.terminating && !service.publish_not_ready {
                             continue;
                         }
-                        match slice.family {
-                            Family::V6 => drop(on_v6.insert(id)),
-                            Family::V4 => on_v4.push((id, addr)),
-                        }
                         likes.of_pod(self, id, pod, number)
                     }
+                };
+                match (&e.of, slice.family) {
+                    (Some(of), Family::V6) => drop(on_v6.insert(of)),
+                    (Some(of), Family::V4) => on_v4.push((of, addr)),
+                    (None, _) => {}
+                }
+                let pod = match &e.of {
+                    Some(Behind::Pod(id)) => Some(id.1.as_str().into()),
+                    Some(Behind::ExternalWorkload(_)) | None => None,
                 };
                 let text = |text: &Option<String>| text.as_deref().map(Box::<str>::from);
                 let located = Located {
                     like,
-                    pod: e.pod.as_ref().map(|id| id.1.as_str().into()),
+                    pod,
                     node: text(&e.node).filter(|_| service.node_only),
                     zone: text(&e.zone),
                     for_zones: e.for_zones.clone(),
@@ -116,8 +125,8 @@ impl Index {
                 found.insert(addr, located);
             }
         }
-        // A pod is one endpoint, however many families it has.
-        for (_, addr) in on_v4.into_iter().filter(|(id, _)| on_v6.contains(id)) {
+        // A workload is one endpoint, however many families it has.
+        for (_, addr) in on_v4.into_iter().filter(|(of, _)| on_v6.contains(of)) {
             found.remove(&addr);
         }
         found
@@ -130,31 +139,43 @@ impl Index {
         endpoint
     }
 
-    /// How a port of any pod is reached that has this in common with others: all but the address, and the label of its name.
-    fn like(&self, namespace: &str, pod: &Common, port: u16, mut labels: Map) -> Endpoint {
-        let mesh = self.mesh(namespace, pod);
-        let of_this_mesh = pod.labels.get(CONTROL_NAMESPACE_LABEL) == Some(&self.settings.control_namespace);
-        let tls = (of_this_mesh && !mesh.skip_inbound.contains(port)).then(|| self.identity(namespace, pod)).flatten();
-        let opaque = self.is_opaque(namespace, &mesh, pod, port);
+    /// How a port of an ExternalWorkload is reached.
+    pub(super) fn external_endpoint(&self, id: &Id, of: &ExternalFacts, addr: SocketAddr, labels: Map) -> Endpoint {
+        let mut endpoint = Endpoint { addr, ..self.like(&id.0, of, addr.port(), labels) };
+        endpoint.labels.insert("external_workload".to_owned(), id.1.clone());
+        endpoint
+    }
 
-        labels.insert("serviceaccount".to_owned(), pod.service_account.clone());
-        labels.extend(pod.owner.clone());
-        for (label, metric) in
-            [(CONTROL_NAMESPACE_LABEL, "control_plane_ns"), ("pod-template-hash", "pod_template_hash")]
-        {
-            labels.extend(pod.labels.get(label).map(|value| (metric.to_owned(), value.clone())));
-        }
+    /// How a port of any workload is reached that has this in common with others: all but the address, and the label of its name.
+    fn like(&self, namespace: &str, of: &Common, port: u16, mut labels: Map) -> Endpoint {
+        let mesh = self.mesh(namespace, of);
+        let opaque = self.is_opaque(namespace, &mesh, of, port);
+        labels.extend(of.owner.clone());
+        let (tls, hint) = match &of.proves {
+            Proves::Account(account) => {
+                let of_this_mesh = of.labels.get(CONTROL_NAMESPACE_LABEL) == Some(&self.settings.control_namespace);
+                let has_proxy = of_this_mesh && !mesh.skip_inbound.contains(port);
+                labels.insert("serviceaccount".to_owned(), account.clone());
+                for (label, metric) in
+                    [(CONTROL_NAMESPACE_LABEL, "control_plane_ns"), ("pod-template-hash", "pod_template_hash")]
+                {
+                    labels.extend(of.labels.get(label).map(|value| (metric.to_owned(), value.clone())));
+                }
+                (has_proxy.then(|| self.identity(namespace, account)).flatten(), self.settings.hint)
+            }
+            // Whatever the mesh's own hint is, as Linkerd does.
+            Proves::Said(tls) => (Some(tls.clone()), ProtocolHint::H2),
+        };
         let meshed = tls.is_some();
         Endpoint {
             addr: nowhere(),
             hint: match (meshed, opaque) {
                 (true, true) => ProtocolHint::Opaque,
-                (true, false) => self.settings.hint,
+                (true, false) => hint,
                 (false, _) => ProtocolHint::Unknown,
             },
             // The proxy's own ports are not behind a transport header.
-            transport_port: (meshed && ![pod.proxy.admin, pod.proxy.control].contains(&port))
-                .then_some(pod.proxy.inbound),
+            transport_port: (meshed && ![of.proxy.admin, of.proxy.control].contains(&port)).then_some(of.proxy.inbound),
             authority_override: None,
             http2: Http2Params { keep_alive: meshed.then_some(MESH_KEEP_ALIVE), ..Http2Params::default() },
             tls,
@@ -162,17 +183,16 @@ impl Index {
         }
     }
 
-    pub(super) fn mesh(&self, namespace: &str, pod: &Common) -> Mesh {
-        Mesh::with_opaque_default(&self.annotations(namespace, &pod.annotations), &self.settings.opaque_ports)
+    pub(super) fn mesh(&self, namespace: &str, of: &Common) -> Mesh {
+        Mesh::with_opaque_default(&self.annotations(namespace, &of.annotations), &self.settings.opaque_ports)
     }
 
     /// Whether clients take a port for bytes: a Server of it says so or otherwise, else annotations, else it is a usual one.
-    pub(super) fn is_opaque(&self, namespace: &str, mesh: &Mesh, pod: &Common, port: u16) -> bool {
-        let server =
-            self.store.policies.server_of(namespace, pod, port, self.settings.platform == Platform::Kubernetes);
+    pub(super) fn is_opaque(&self, namespace: &str, mesh: &Mesh, of: &Common, port: u16) -> bool {
+        let server = self.store.policies.server_of(namespace, of, port, self.settings.platform == Platform::Kubernetes);
         match server {
             Some((_, server)) => server.port.spoken == Spoken::Opaque,
-            None => is_said_opaque(mesh, pod, port),
+            None => is_said_opaque(mesh, of, port),
         }
     }
 
@@ -189,9 +209,9 @@ impl Index {
     }
 
     /// `None` if the names do not make an identity, which Kubernetes' rules for names exclude but for their length.
-    fn identity(&self, namespace: &str, pod: &Common) -> Option<ServerTls> {
+    fn identity(&self, namespace: &str, account: &str) -> Option<ServerTls> {
         let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
-        let identity = Identity::of_service_account(&pod.service_account, namespace, control, domain).ok()?;
+        let identity = Identity::of_service_account(account, namespace, control, domain).ok()?;
         match &identity {
             Identity::Dns(server_name) => Some(ServerTls { server_name: server_name.clone(), identity }),
             Identity::Uri(_) => None,
@@ -221,6 +241,13 @@ impl<'s> Likes<'s> {
         let made = self.of_pods.entry(key);
         made.or_insert_with(|| Arc::new(index.like(&id.0, pod, port, self.labels.clone()))).clone()
     }
+
+    /// Each proves something of its own, and is like no other.
+    fn of_external(&self, index: &Index, id: &Id, external: &ExternalFacts, port: u16) -> Arc<Endpoint> {
+        let addr = SocketAddr::new(nowhere().ip(), port);
+        let endpoint = index.external_endpoint(id, external, addr, self.labels.clone());
+        Arc::new(Endpoint { addr: nowhere(), ..endpoint })
+    }
 }
 
 /// The address of an endpoint that only others are like.
@@ -229,8 +256,8 @@ fn nowhere() -> SocketAddr {
 }
 
 /// By annotations alone.
-pub(super) fn is_said_opaque(mesh: &Mesh, pod: &Common, port: u16) -> bool {
-    mesh.opaque_ports.contains(port, pod.port_name(port))
+pub(super) fn is_said_opaque(mesh: &Mesh, of: &Common, port: u16) -> bool {
+    mesh.opaque_ports.contains(port, of.port_name(port))
 }
 
 pub(super) fn is_instance(pod: &PodFacts, instance: &str, service: &str) -> bool {
@@ -245,10 +272,10 @@ fn slice_port(service: &ServiceFacts, slice: &SliceFacts, port: u16) -> Option<u
 }
 
 /// A port that the Service does not declare is used as it is.
-pub(super) fn target_port(service: &ServiceFacts, pod: &Common, port: u16) -> Option<u16> {
+pub(super) fn target_port(service: &ServiceFacts, of: &Common, port: u16) -> Option<u16> {
     match service.port(port).map(|p| &p.target) {
         None => Some(port),
         Some(TargetPort::Number(number)) => Some(*number),
-        Some(TargetPort::Name(name)) => pod.ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.number),
+        Some(TargetPort::Name(name)) => of.ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.number),
     }
 }

@@ -3,8 +3,12 @@
 use super::work::Work;
 use crate::{
     annotation::is_port_name,
+    external_workload::External,
     object::namespace_of,
-    policy::client::{self, Balancing, Terms},
+    policy::{
+        ExternalWorkload, WorkloadKind,
+        client::{self, Balancing, Terms},
+    },
     workload::{Port, inherited},
 };
 use k8s_openapi::{
@@ -20,12 +24,14 @@ use std::{
     ops::Deref,
     sync::Arc,
 };
-use weft_model::names::port;
+use weft_model::{endpoint::ServerTls, names::port};
 
 pub(super) type Map = BTreeMap<String, String>;
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The port of an ExternalWorkload where its proxy listens.
+const PROXY_PORT: &str = "linkerd-proxy";
 /// The label of a Node that names its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -89,19 +95,43 @@ pub(super) struct PodFacts {
     pub(super) work: Option<Work>,
 }
 
-/// What pods of one template have in common, held once for all of them.
+/// What pods of one template have in common, held once for all of them; and all of an ExternalWorkload but its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Common {
     pub(super) labels: Map,
     /// Those of the mesh.
     pub(super) annotations: Map,
-    pub(super) service_account: String,
+    pub(super) proves: Proves,
     pub(super) proxy: ProxyPorts,
     pub(super) ports: Vec<Port>,
     /// Ports and paths of HTTP probes.
     pub(super) probes: Vec<(u16, String)>,
     /// The metric label of its kind, and its name.
     pub(super) owner: Option<(String, String)>,
+}
+
+/// What a proxy proves, if it has one of this mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Proves {
+    /// A pod's: that it is of this ServiceAccount of its namespace.
+    Account(String),
+    /// An ExternalWorkload's, which says so itself.
+    Said(ServerTls),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExternalFacts {
+    /// Its fields are this workload's as well.
+    pub(super) common: Common,
+    pub(super) ips: Vec<IpAddr>,
+}
+
+impl Deref for ExternalFacts {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 impl Deref for PodFacts {
@@ -145,8 +175,14 @@ pub(super) struct SliceEndpoint {
     pub(super) node: Option<String>,
     pub(super) zone: Option<String>,
     pub(super) for_zones: BTreeSet<String>,
-    /// Namespace and name.
-    pub(super) pod: Option<(String, String)>,
+    pub(super) of: Option<Behind>,
+}
+
+/// What an endpoint says that it is, by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Behind {
+    Pod((String, String)),
+    ExternalWorkload((String, String)),
 }
 
 impl Family {
@@ -172,6 +208,13 @@ impl PodFacts {
 }
 
 impl Common {
+    pub(super) fn kind(&self) -> WorkloadKind {
+        match self.proves {
+            Proves::Account(_) => WorkloadKind::Pod,
+            Proves::Said(_) => WorkloadKind::ExternalWorkload,
+        }
+    }
+
     pub(super) fn port_names(&self, port: u16) -> impl Iterator<Item = &str> {
         self.ports.iter().filter(move |p| p.number == port).filter_map(|p| p.name.as_deref())
     }
@@ -298,11 +341,9 @@ impl From<&Pod> for PodFacts {
         let proxy = containers().find(|c| c.name == crate::inject::PROXY).map(ProxyPorts::from).unwrap_or_default();
         let common = Common {
             annotations: of_mesh(&pod.metadata),
-            service_account: spec
-                .service_account_name
-                .clone()
-                .filter(|a| !a.is_empty())
-                .unwrap_or_else(|| "default".to_owned()),
+            proves: Proves::Account(
+                spec.service_account_name.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| "default".to_owned()),
+            ),
             proxy,
             ports,
             probes,
@@ -320,6 +361,35 @@ impl From<&Pod> for PodFacts {
             hostname: spec.hostname.clone().zip(spec.subdomain.clone()).filter(|(h, s)| !h.is_empty() && !s.is_empty()),
             work,
         }
+    }
+}
+
+impl ExternalFacts {
+    /// `None` of one that cannot be carried out.
+    pub(super) fn of(workload: &ExternalWorkload) -> Option<Self> {
+        let External { tls, ports, ips } = workload.spec.checked().ok()?;
+        let ports = ports.into_iter().filter(|p| is_tcp(Some(p.protocol)));
+        let ports: Vec<Port> = ports.map(|p| Port { name: p.name, number: p.number }).collect();
+        let inbound = ports.iter().find(|p| p.name.as_deref() == Some(PROXY_PORT)).map(|p| p.number);
+        let proxy = ProxyPorts { inbound: inbound.unwrap_or(port::INBOUND), ..ProxyPorts::default() };
+        let owner = match workload.metadata.owner_references.as_deref() {
+            Some([owner]) => Some((owner.kind.to_lowercase(), owner.name.clone())),
+            _ => None,
+        };
+        let common = Common {
+            labels: workload.metadata.labels.clone().unwrap_or_default(),
+            annotations: of_mesh(&workload.metadata),
+            proves: Proves::Said(tls),
+            proxy,
+            ports,
+            probes: vec![],
+            owner,
+        };
+        Some(Self { common, ips })
+    }
+
+    pub(super) fn has_ip(&self, ip: IpAddr) -> bool {
+        self.ips.contains(&ip)
     }
 }
 
@@ -363,8 +433,13 @@ impl SliceFacts {
 
 impl SliceEndpoint {
     fn of(slice: &EndpointSlice, spec: &SliceSpec) -> Option<Self> {
-        let pod = spec.target_ref.as_ref().filter(|r| r.kind.as_deref() == Some("Pod"));
         let own = || namespace_of(&slice.metadata).to_owned();
+        let of = spec.target_ref.as_ref().and_then(|r| match r.kind.as_deref() {
+            Some("Pod") => Some(Behind::Pod((r.namespace.clone().unwrap_or_else(own), r.name.clone()?))),
+            // Of no other namespace, whatever is said: it would be reached by what somebody else says that it proves.
+            Some("ExternalWorkload") => Some(Behind::ExternalWorkload((own(), r.name.clone()?))),
+            _ => None,
+        });
         let hints = spec.hints.iter().flat_map(|h| h.for_zones.iter().flatten());
         Some(Self {
             // All addresses of one endpoint are the same server.
@@ -375,7 +450,7 @@ impl SliceEndpoint {
             node: spec.node_name.clone().filter(|n| !n.is_empty()),
             zone: spec.zone.clone().filter(|z| !z.is_empty()),
             for_zones: hints.map(|z| z.name.clone()).collect(),
-            pod: pod.and_then(|r| Some((r.namespace.clone().unwrap_or_else(own), r.name.clone()?))),
+            of,
         })
     }
 }

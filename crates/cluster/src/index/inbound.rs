@@ -1,8 +1,8 @@
-//! How a port of a pod is served and who may call it (control plane 6.4).
+//! How a port of a workload is served and who may call it (control plane 6.4).
 
 use super::{
-    Index, Platform, Refusal, destination::is_said_opaque, facts::PodFacts, failure::Traffic, grants, routes::RouteId,
-    store::Id,
+    Index, Platform, Refusal, WorkloadKind, destination::is_said_opaque, facts::Common, failure::Traffic, grants,
+    routes::RouteId, store::Id,
 };
 use crate::{
     Kind,
@@ -26,53 +26,64 @@ use weft_model::{
 const PROXY_PROBES: [&str; 2] = ["/live", "/ready"];
 
 impl Index {
-    pub(super) fn inbound(&self, namespace: &str, name: &str, port: u16) -> Result<ServerPolicy, Refusal> {
+    pub(super) fn inbound(
+        &self,
+        namespace: &str,
+        of: WorkloadKind,
+        name: &str,
+        port: u16,
+    ) -> Result<ServerPolicy, Refusal> {
         if port == 0 {
             return Err(Refusal::Invalid("port 0 is no port".to_owned()));
         }
-        let missing = || Refusal::NotFound(format!("there is no pod {namespace}/{name}"));
-        let pod = self.store.pod(namespace, name).ok_or_else(missing)?;
+        let (found, what): (Option<&Common>, _) = match of {
+            WorkloadKind::Pod => (self.store.pod(namespace, name).map(|pod| &**pod), "pod"),
+            WorkloadKind::ExternalWorkload => {
+                (self.store.external(namespace, name).map(|external| &**external), "ExternalWorkload")
+            }
+        };
+        let of = found.ok_or_else(|| Refusal::NotFound(format!("there is no {what} {namespace}/{name}")))?;
         let aged = self.settings.platform == Platform::Kubernetes;
-        let mut policy = match self.store.policies.server_of(namespace, pod, port, aged) {
+        let mut policy = match self.store.policies.server_of(namespace, of, port, aged) {
             Some((id, server)) => ServerPolicy {
                 meta: grants::named("server", id),
-                protocol: self.spoken_by(id, server.port.spoken, pod, port),
+                protocol: self.spoken_by(id, server.port.spoken, of, port),
                 authorizations: self.grants(id, server),
             },
-            None => self.default_policy(namespace, pod, port),
+            None => self.default_policy(namespace, of, port),
         };
-        if port == pod.proxy.admin {
+        if port == of.proxy.admin {
             policy.authorizations.extend(from("scrape", &self.settings.scrape_networks));
         }
         Ok(policy)
     }
 
     /// Of a port that no Server selects.
-    fn default_policy(&self, namespace: &str, pod: &PodFacts, port: u16) -> ServerPolicy {
-        let mesh = self.mesh(namespace, pod);
+    fn default_policy(&self, namespace: &str, of: &Common, port: u16) -> ServerPolicy {
+        let mesh = self.mesh(namespace, of);
         let mut policy = mesh.default_policy.unwrap_or(self.settings.default_policy.0);
         if mesh.require_identity.contains(port) {
             policy = with_identity(policy);
         }
         // On Kubernetes the usual ports are opaque because injection wrote them into the pod's annotation.
         let said =
-            self.settings.platform == Platform::Manifests || pod.annotations.contains_key(annotation::OPAQUE_PORTS);
-        let spoken = if said && is_said_opaque(&mesh, pod, port) { Spoken::Opaque } else { Spoken::Unknown };
+            self.settings.platform == Platform::Manifests || of.annotations.contains_key(annotation::OPAQUE_PORTS);
+        let spoken = if said && is_said_opaque(&mesh, of, port) { Spoken::Opaque } else { Spoken::Unknown };
         ServerPolicy {
             meta: Meta::default_named(policy.as_str()),
-            protocol: spoken_as(spoken, || self.routes(pod, port), Vec::new, None),
+            protocol: spoken_as(spoken, || self.routes(of, port), Vec::new, None),
             authorizations: policy.authorizations(&self.settings.cluster_networks),
         }
     }
 
     /// Of a Server, whose routes take the place of the default ones: with the first of them it lets in no probe by itself.
-    fn spoken_by(&self, server: &Id, spoken: Spoken, pod: &PodFacts, port: u16) -> ServerProtocol {
+    fn spoken_by(&self, server: &Id, spoken: Spoken, of: &Common, port: u16) -> ServerProtocol {
         let aged = self.settings.platform == Platform::Kubernetes;
         let attached = |kinds: &[Kind]| self.store.routes.attached(ParentOf::Server, server, kinds, aged);
         let http = || {
             let routes = attached(&[Kind::MeshHttpRoute, Kind::HttpRoute]);
             let routes = routes.into_iter().filter_map(|(id, of)| self.http_route(id, &of.route)).collect::<Vec<_>>();
-            if routes.is_empty() { self.routes(pod, port) } else { routes }
+            if routes.is_empty() { self.routes(of, port) } else { routes }
         };
         let grpc = || {
             let routes = attached(&[Kind::GrpcRoute]);
@@ -107,14 +118,14 @@ impl Index {
         rules.collect()
     }
 
-    /// Every request, and the HTTP probes of the pod and of its proxy, which are let in whatever the policy is.
-    fn routes(&self, pod: &PodFacts, port: u16) -> Vec<HttpRoute<InboundRule>> {
+    /// Every request, and the HTTP probes of the workload and of its proxy, which are let in whatever the policy is.
+    fn routes(&self, of: &Common, port: u16) -> Vec<HttpRoute<InboundRule>> {
         let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
         let mut routes = vec![route("default", vec![every], vec![])];
-        let of_proxy = (port == pod.proxy.admin).then_some(PROXY_PROBES).into_iter().flatten();
-        let of_pod = pod.probes.iter().filter(|(at, _)| *at == port).map(|(_, path)| path.as_str());
+        let of_proxy = (port == of.proxy.admin).then_some(PROXY_PROBES).into_iter().flatten();
+        let of_workload = of.probes.iter().filter(|(at, _)| *at == port).map(|(_, path)| path.as_str());
         let probes: Vec<HttpMatch> = of_proxy
-            .chain(of_pod)
+            .chain(of_workload)
             .map(|path| HttpMatch {
                 path: Some(PathMatch::Exact(path.to_owned())),
                 method: Some("GET".to_owned()),

@@ -1,17 +1,18 @@
-//! Pods as they call and are called, for who asks what a policy would say before there is a request.
+//! Workloads as they call and are called, for who asks what a policy would say before there is a request.
 
 use super::{
-    Index,
-    facts::{Map, PodFacts},
+    Index, WorkloadKind,
+    facts::{ExternalFacts, Map, PodFacts, Proves},
     store::Id,
 };
 use crate::workload::{CONTROL_NAMESPACE_LABEL, Port};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use weft_model::{Identity, ports::PortRanges};
 
-/// A pod that is known.
+/// A workload that is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Known<'i> {
+    pub(crate) of: WorkloadKind,
     pub(crate) id: &'i Id,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: &'i [Port],
@@ -27,10 +28,10 @@ pub(crate) struct Known<'i> {
     pub(crate) running: bool,
 }
 
-/// A port of a Service, and the pods that the Service selects, each with its own port behind it, if it has one.
+/// A port of a Service, and the workloads that the Service selects, each with its own port behind it, if it has one.
 pub(crate) struct Behind<'i> {
     pub(crate) port: u16,
-    pub(crate) pods: Vec<(Known<'i>, Option<u16>)>,
+    pub(crate) workloads: Vec<(Known<'i>, Option<u16>)>,
 }
 
 /// What is missing where nothing can be told to be behind a Service.
@@ -53,7 +54,8 @@ impl Index {
     }
 
     pub(crate) fn known_at(&self, ip: IpAddr) -> impl Iterator<Item = Known<'_>> {
-        self.store.pods_at(ip).map(|(id, pod)| self.known_pod(id, pod)).filter(|known| known.running)
+        let pods = self.store.pods_at(ip).map(|(id, pod)| self.known_pod(id, pod)).filter(|known| known.running);
+        pods.chain(self.store.externals_at(ip).map(|(id, external)| self.known_external(id, external)))
     }
 
     pub(crate) fn behind(
@@ -77,23 +79,57 @@ impl Index {
             let number = super::destination::target_port(facts, pod, port.port);
             (self.known_pod(id, pod), number)
         });
-        Ok(Behind { port: port.port, pods: pods.filter(|(known, _)| known.running).collect() })
+        // One that does not declare the port is not behind the Service.
+        let externals = self.store.externals_of(namespace, facts).filter_map(|(id, external)| {
+            let number = super::destination::target_port(facts, external, port.port)?;
+            let declares = external.ports.iter().any(|own| own.number == number);
+            declares.then(|| (self.known_external(id, external), Some(number)))
+        });
+        let workloads = pods.filter(|(known, _)| known.running).chain(externals).collect();
+        Ok(Behind { port: port.port, workloads })
     }
 
-    /// Whether a proxy of this mesh that connects to the pod's port proves its identity there.
-    pub(crate) fn is_reached_by_tls(&self, id: &Id, port: u16) -> bool {
+    /// Whether a proxy of this mesh that connects to the workload's port proves its identity there.
+    pub(crate) fn is_reached_by_tls(&self, of: WorkloadKind, id: &Id, port: u16) -> bool {
         let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        self.store.pod(&id.0, &id.1).is_some_and(|pod| self.endpoint(id, pod, addr, Map::new()).tls.is_some())
+        match of {
+            WorkloadKind::Pod => {
+                self.store.pod_of(id).is_some_and(|pod| self.endpoint(id, pod, addr, Map::new()).tls.is_some())
+            }
+            WorkloadKind::ExternalWorkload => self.store.external_of(id).is_some(),
+        }
+    }
+
+    /// Its proxy is one of this mesh, and everything passes there.
+    fn known_external<'i>(&'i self, id: &'i Id, external: &'i ExternalFacts) -> Known<'i> {
+        let identity = match &external.proves {
+            Proves::Said(tls) => Some(tls.identity.clone()),
+            Proves::Account(_) => None,
+        };
+        Known {
+            of: WorkloadKind::ExternalWorkload,
+            id,
+            addresses: external.ips.clone(),
+            ports: &external.ports,
+            control_namespace: Some(&self.settings.control_namespace),
+            identity,
+            skip_outbound: PortRanges::default(),
+            skip_inbound: PortRanges::default(),
+            running: true,
+        }
     }
 
     fn known_pod<'i>(&'i self, id: &'i Id, pod: &'i PodFacts) -> Known<'i> {
         let mesh = self.mesh(&id.0, pod);
         let control_namespace = pod.labels.get(CONTROL_NAMESPACE_LABEL).map(String::as_str);
         let (control, domain) = (&self.settings.control_namespace, &self.settings.trust_domain);
-        let identity = (control_namespace == Some(control))
-            .then(|| Identity::of_service_account(&pod.service_account, &id.0, control, domain).ok())
-            .flatten();
+        let account = match &pod.proves {
+            Proves::Account(account) if control_namespace == Some(control) => Some(account),
+            Proves::Account(_) | Proves::Said(_) => None,
+        };
+        let identity = account.and_then(|account| Identity::of_service_account(account, &id.0, control, domain).ok());
         Known {
+            of: WorkloadKind::Pod,
             id,
             addresses: pod.ips.iter().chain(&pod.host_ips).copied().collect(),
             ports: &pod.ports,

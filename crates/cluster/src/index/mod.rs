@@ -32,6 +32,8 @@ pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
 pub use settings::{DefaultPolicyName, Platform, Settings};
 pub(crate) use work::runs_to_an_end;
 
+pub use crate::policy::WorkloadKind;
+
 use crate::Event;
 use store::Store;
 
@@ -78,7 +80,9 @@ impl Index {
         match question {
             Question::Destination(target) => self.destination(target).map(Answer::Destination),
             Question::Profile { from, target } => self.profile(from, target).map(Answer::Profile),
-            Question::Inbound { namespace, pod, port } => self.inbound(namespace, pod, *port).map(Answer::Inbound),
+            Question::Inbound { namespace, of, name, port } => {
+                self.inbound(namespace, *of, name, *port).map(Answer::Inbound)
+            }
             Question::Outbound { from, target } => self.outbound(from, target).map(Answer::Outbound),
             Question::Work { namespace, pod, uid } => self.work(namespace, pod, uid).map(|done| Answer::Work { done }),
         }
@@ -106,9 +110,14 @@ impl Index {
                 subjects.extend(egress.map(|namespace| Subject::Egress { namespace: namespace.clone() }));
                 subjects
             }
-            Question::Inbound { namespace, pod, .. } => {
+            Question::Inbound { namespace, of, name, .. } => {
+                let (namespace, name) = (namespace.clone(), name.clone());
                 let policies = Subject::Policies { namespace: namespace.clone() };
-                vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }, policies]
+                let workload = match of {
+                    WorkloadKind::Pod => Subject::Pod { namespace, name },
+                    WorkloadKind::ExternalWorkload => Subject::ExternalWorkload { namespace, name },
+                };
+                vec![workload, policies]
             }
             Question::Work { namespace, pod, .. } => {
                 vec![Subject::Pod { namespace: namespace.clone(), name: pod.clone() }]

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Kind, Object,
+    object::put,
     policy::{
         Egress, Identities, Limit, Networks, PolicyGrant, Port, Required, ServerGrant,
         client::{self, Terms},
@@ -68,16 +69,10 @@ pub(super) struct EgressFacts {
 }
 
 impl Policies {
-    /// The Server of a pod's port: of several the oldest, then the first by name. Where objects have no age, by name alone.
-    pub(super) fn server_of(
-        &self,
-        namespace: &str,
-        pod: &Common,
-        port: u16,
-        aged: bool,
-    ) -> Option<(&Id, &ServerFacts)> {
+    /// The Server of a workload's port: of several the oldest, then the first by name. Where objects have no age, by name alone.
+    pub(super) fn server_of(&self, namespace: &str, of: &Common, port: u16, aged: bool) -> Option<(&Id, &ServerFacts)> {
         in_namespace(&self.servers, namespace)
-            .filter(|(_, server)| server.port.is_of(&pod.labels, port, pod.port_names(port)))
+            .filter(|(_, server)| server.port.is_of(of.kind(), &of.labels, port, of.port_names(port)))
             .min_by_key(|(_, server)| server.age.counted(aged))
     }
 
@@ -218,16 +213,6 @@ impl EgressFacts {
             age: Age::of(object),
         }
     }
-}
-
-/// Says whether that changed anything.
-pub(super) fn put<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> bool {
-    let changed = held.get(&id) != new.as_ref();
-    match new {
-        Some(new) => drop(held.insert(id, new)),
-        None => drop(held.remove(&id)),
-    }
-    changed
 }
 
 fn references(policy: &PolicyGrant) -> Vec<(Kind, Id)> {

@@ -3,7 +3,7 @@
 use super::{
     Index, Refusal, Target,
     destination::is_instance,
-    facts::{Map, PodFacts, ServiceFacts},
+    facts::{Common, ExternalFacts, Map, PodFacts, ServiceFacts},
     name,
     outbound::Wire,
     store::Id,
@@ -28,9 +28,14 @@ impl Index {
                     .store
                     .pods_of(&name.namespace, service)
                     .find(|(_, pod)| !pod.terminating && is_instance(pod, &instance, &name.service));
-                let (id, pod) = pod.ok_or_else(missing)?;
-                let ip = pod.ips.first().ok_or_else(missing)?;
-                Ok(self.profile_of_pod(id, pod, SocketAddr::new(*ip, target.port)))
+                if let Some((id, pod)) = pod {
+                    let ip = pod.ips.first().ok_or_else(missing)?;
+                    return Ok(self.profile_of_pod(id, pod, SocketAddr::new(*ip, target.port)));
+                }
+                let mut external = self.store.externals_of(&name.namespace, service);
+                let (id, external) = external.find(|(id, _)| id.1 == instance).ok_or_else(missing)?;
+                let ip = external.ips.first().ok_or_else(missing)?;
+                Ok(self.profile_of_external(id, external, SocketAddr::new(*ip, target.port)))
             }
         }
     }
@@ -70,6 +75,20 @@ impl Index {
                 let ip = pod.ips.iter().find(same).or(pod.ips.first()).copied().unwrap_or(at.ip());
                 Ok(self.profile_of_pod(id, pod, SocketAddr::new(ip, port)))
             }
+            (None, _) => self.profile_of_external_port(at),
+        }
+    }
+
+    /// A port that an ExternalWorkload does not declare is not behind its proxy.
+    fn profile_of_external_port(&self, at: SocketAddr) -> Result<Profile, Refusal> {
+        let declares = |of: &ExternalFacts| of.ports.iter().any(|port| port.number == at.port());
+        let mut externals = self.store.externals_at(at.ip()).filter(|(_, of)| declares(of));
+        match (externals.next(), externals.next()) {
+            (Some((a, _)), Some((b, _))) => {
+                let text = format!("ExternalWorkloads {}/{} and {}/{} have the same address {at}", a.0, a.1, b.0, b.1);
+                Err(Refusal::Ambiguous(text))
+            }
+            (Some((id, external)), None) => Ok(self.profile_of_external(id, external, at)),
             (None, _) => Ok(Profile {
                 opaque: self.settings.opaque_ports.contains(&at.port()),
                 endpoint: (at.port() != 0).then(|| Endpoint::plain(at)),
@@ -107,10 +126,24 @@ impl Index {
     }
 
     fn profile_of_pod(&self, id: &Id, pod: &PodFacts, addr: SocketAddr) -> Profile {
-        let labels = Map::from([("namespace".to_owned(), id.0.clone())]);
+        self.profile_of_workload(&id.0, pod, addr, |labels| self.endpoint(id, pod, addr, labels))
+    }
+
+    fn profile_of_external(&self, id: &Id, external: &ExternalFacts, addr: SocketAddr) -> Profile {
+        self.profile_of_workload(&id.0, external, addr, |labels| self.external_endpoint(id, external, addr, labels))
+    }
+
+    fn profile_of_workload(
+        &self,
+        namespace: &str,
+        of: &Common,
+        addr: SocketAddr,
+        endpoint: impl FnOnce(Map) -> Endpoint,
+    ) -> Profile {
+        let labels = Map::from([("namespace".to_owned(), namespace.to_owned())]);
         Profile {
-            opaque: self.is_opaque(&id.0, &self.mesh(&id.0, pod), pod, addr.port()),
-            endpoint: (addr.port() != 0).then(|| self.endpoint(id, pod, addr, labels)),
+            opaque: self.is_opaque(namespace, &self.mesh(namespace, of), of, addr.port()),
+            endpoint: (addr.port() != 0).then(|| endpoint(labels)),
             ..Profile::default()
         }
     }

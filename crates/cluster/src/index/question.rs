@@ -1,6 +1,7 @@
 //! Questions and answers.
 
 use super::Endpoints;
+use crate::policy::WorkloadKind;
 use std::net::{IpAddr, SocketAddr};
 use weft_model::{ClientPolicy, NameAddr, Profile, ServerPolicy};
 
@@ -11,8 +12,8 @@ pub enum Question {
     Destination(NameAddr),
     /// What is this address or name, to a client in the namespace `from`?
     Profile { from: String, target: Target },
-    /// How is this port of a pod served?
-    Inbound { namespace: String, pod: String, port: u16 },
+    /// How is this port of a workload served?
+    Inbound { namespace: String, of: WorkloadKind, name: String, port: u16 },
     /// How does traffic to this target behave that comes from a namespace?
     Outbound { from: String, target: Target },
     /// Is the work of this very pod done?
@@ -34,6 +35,10 @@ pub enum Subject {
         name: String,
     },
     Pod {
+        namespace: String,
+        name: String,
+    },
+    ExternalWorkload {
         namespace: String,
         name: String,
     },

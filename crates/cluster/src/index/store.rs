@@ -2,12 +2,18 @@
 
 use super::{
     Subject,
-    facts::{self, Common, Map, PodFacts, ServiceFacts, SliceFacts},
+    facts::{self, Behind, Common, ExternalFacts, Map, PodFacts, ServiceFacts, SliceFacts},
     held::{Few, Pool},
-    policies::{Policies, ServerFacts, put},
+    policies::{Policies, ServerFacts},
     routes::{Named, Routes},
 };
-use crate::{Key, Kind, Object, Token, policy::route::ParentOf, service_profile::Asked, workload};
+use crate::{
+    Key, Kind, Object, Token,
+    object::put,
+    policy::{WorkloadKind, route::ParentOf},
+    service_profile::Asked,
+    workload,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
@@ -25,6 +31,7 @@ pub(super) struct Store {
     pods: BTreeMap<Id, PodFacts>,
     /// What those have in common.
     common: Pool<Common>,
+    externals: BTreeMap<Id, ExternalFacts>,
     slices: BTreeMap<Id, SliceFacts>,
     /// The zones of nodes.
     zones: HashMap<String, String>,
@@ -35,12 +42,13 @@ pub(super) struct Store {
     profiles: BTreeMap<Id, Asked>,
     services_by_ip: HashMap<IpAddr, Few<Id>>,
     pods_by_ip: HashMap<IpAddr, Few<Id>>,
+    externals_by_ip: HashMap<IpAddr, Few<Id>>,
     /// By the ports of their nodes that lead to them.
     pods_by_host: HashMap<SocketAddr, Few<Id>>,
     /// The slices of a Service.
     slices_by_service: HashMap<Id, Few<Id>>,
-    /// The slices that name a pod.
-    slices_by_pod: HashMap<Id, Few<Id>>,
+    /// The slices that name a workload.
+    slices_by_endpoint: HashMap<Behind, Few<Id>>,
 }
 
 impl Store {
@@ -54,6 +62,28 @@ impl Store {
 
     pub(super) fn pod_of(&self, id: &Id) -> Option<&PodFacts> {
         self.pods.get(id)
+    }
+
+    pub(super) fn external(&self, namespace: &str, name: &str) -> Option<&ExternalFacts> {
+        self.externals.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub(super) fn external_of(&self, id: &Id) -> Option<&ExternalFacts> {
+        self.externals.get(id)
+    }
+
+    pub(super) fn externals_at(&self, ip: IpAddr) -> impl Iterator<Item = (&Id, &ExternalFacts)> {
+        let ids = self.externals_by_ip.get(&ip.to_canonical()).into_iter().flatten();
+        ids.filter_map(|id| Some((id, self.externals.get(id)?)))
+    }
+
+    /// Those that the Service selects, which are always in its namespace.
+    pub(super) fn externals_of(
+        &self,
+        namespace: &str,
+        service: &ServiceFacts,
+    ) -> impl Iterator<Item = (&Id, &ExternalFacts)> {
+        in_namespace(&self.externals, namespace).filter(|(_, of)| service.selects(&of.labels))
     }
 
     pub(super) fn all_pods(&self) -> impl Iterator<Item = (&Id, &PodFacts)> {
@@ -132,6 +162,7 @@ impl Store {
             | Object::HttpLocalRateLimitPolicy(_) => self.policies.insert(id, object),
             Object::EgressNetwork(_) => self.put_egress(id, |policies, id| policies.insert(id, object)),
             Object::ServiceProfile(profile) => self.put_profile(id, profile.spec.checked().ok()),
+            Object::ExternalWorkload(workload) => self.put_external(id, ExternalFacts::of(workload)),
             Object::MeshHttpRoute(_)
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
@@ -173,6 +204,7 @@ impl Store {
             | Kind::HttpLocalRateLimitPolicy => self.policies.remove(key.kind, id),
             Kind::EgressNetwork => self.put_egress(id, |policies, id| policies.remove(key.kind, id)),
             Kind::ServiceProfile => self.put_profile(id, None),
+            Kind::ExternalWorkload => self.put_external(id, None),
             Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 let touched = self.routes.remove(key.kind, id);
                 self.about_parents(touched)
@@ -181,16 +213,16 @@ impl Store {
         }
     }
 
-    /// The Services whose slices name a pod.
-    fn naming(&self, pod: &Id) -> impl Iterator<Item = Subject> {
-        let slices = self.slices_by_pod.get(pod).into_iter().flatten();
+    /// The Services whose slices name a workload.
+    fn naming(&self, of: &Behind) -> impl Iterator<Item = Subject> {
+        let slices = self.slices_by_endpoint.get(of).into_iter().flatten();
         slices.filter_map(|slice| {
             let service = &self.slices.get(slice)?.service;
             Some(service_subject(&(slice.0.clone(), service.clone())))
         })
     }
 
-    /// A Server says what its pods' ports speak: that is told to their clients too.
+    /// A Server says what its workloads' ports speak: that is told to their clients too.
     fn put_server(&mut self, id: Id, change: impl FnOnce(&mut Policies, Id) -> Vec<Subject>) -> Vec<Subject> {
         let old = self.policies.server(&id).cloned();
         let mut changed = change(&mut self.policies, id.clone());
@@ -199,11 +231,17 @@ impl Store {
         }
         let servers: Vec<&ServerFacts> = old.iter().chain(self.policies.server(&id)).collect();
         for (pod_id, pod) in in_namespace(&self.pods, &id.0) {
-            if servers.iter().any(|server| server.port.selects(&pod.labels)) {
+            if servers.iter().any(|server| server.port.selects(WorkloadKind::Pod, &pod.labels)) {
                 changed.extend(about_pod(pod_id, pod));
-                changed.extend(self.naming(pod_id));
+                changed.extend(self.naming(&Behind::Pod(pod_id.clone())));
                 let selecting = in_namespace(&self.services, &id.0).filter(|(_, s)| s.selects(&pod.labels));
                 changed.extend(selecting.map(|(id, _)| service_subject(id)));
+            }
+        }
+        for (external_id, external) in in_namespace(&self.externals, &id.0) {
+            let selects = |server: &&ServerFacts| server.port.selects(WorkloadKind::ExternalWorkload, &external.labels);
+            if servers.iter().any(selects) {
+                changed.extend(self.about_external(external_id, external));
             }
         }
         changed
@@ -252,7 +290,11 @@ impl Store {
         }
         let services = in_namespace(&self.services, name);
         let pods = in_namespace(&self.pods, name);
-        services.flat_map(|(id, s)| about_service(id, s)).chain(pods.flat_map(|(id, p)| about_pod(id, p))).collect()
+        let externals = in_namespace(&self.externals, name);
+        let pods_and_externals = pods
+            .flat_map(|(id, pod)| about_pod(id, pod))
+            .chain(externals.flat_map(|(id, external)| self.about_external(id, external)));
+        services.flat_map(|(id, s)| about_service(id, s)).chain(pods_and_externals).collect()
     }
 
     fn put_service(&mut self, id: Id, new: Option<ServiceFacts>) -> Vec<Subject> {
@@ -294,8 +336,8 @@ impl Store {
                 subjects.push(service_subject(&service));
             }
             link(&mut self.slices_by_service, service, &id, add);
-            for pod in slice.endpoints.iter().filter_map(|e| e.pod.clone()) {
-                link(&mut self.slices_by_pod, pod, &id, add);
+            for of in slice.endpoints.iter().filter_map(|e| e.of.clone()) {
+                link(&mut self.slices_by_endpoint, of, &id, add);
             }
         }
         if let Some(new) = new {
@@ -318,7 +360,7 @@ impl Store {
             let selecting = in_namespace(&self.services, &id.0)
                 .filter(|(_, s)| old.iter().chain(&new).any(|pod| s.selects(&pod.labels)));
             changed.extend(selecting.map(|(id, _)| service_subject(id)));
-            changed.extend(self.naming(&id));
+            changed.extend(self.naming(&Behind::Pod(id.clone())));
         }
         for ip in old.iter().flat_map(|p| &p.ips) {
             unlink(&mut self.pods_by_ip, *ip, &id);
@@ -333,6 +375,32 @@ impl Store {
             self.pods.insert(id, new);
         }
         changed
+    }
+
+    fn put_external(&mut self, id: Id, new: Option<ExternalFacts>) -> Vec<Subject> {
+        let old = self.externals.remove(&id);
+        let mut changed: Vec<Subject> = vec![];
+        if old != new {
+            changed.extend(old.iter().chain(&new).flat_map(|external| self.about_external(&id, external)));
+        }
+        for (external, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
+            external.ips.iter().for_each(|ip| link(&mut self.externals_by_ip, *ip, &id, add));
+        }
+        if let Some(new) = new {
+            self.externals.insert(id, new);
+        }
+        changed
+    }
+
+    /// What answers about it depend on, its Services among them.
+    fn about_external(&self, id: &Id, external: &ExternalFacts) -> Vec<Subject> {
+        let (namespace, name) = id.clone();
+        let addresses = external.ips.iter().map(|ip| Subject::Address(ip.to_canonical()));
+        let mut about: Vec<Subject> = addresses.chain(self.naming(&Behind::ExternalWorkload(id.clone()))).collect();
+        let selecting = in_namespace(&self.services, &id.0).filter(|(_, s)| s.selects(&external.labels));
+        about.extend(selecting.map(|(id, _)| service_subject(id)));
+        about.push(Subject::ExternalWorkload { namespace, name });
+        about
     }
 }
 

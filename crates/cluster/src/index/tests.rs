@@ -16,6 +16,7 @@ use weft_model::{
 
 mod chance;
 mod client_routes;
+mod externals;
 mod histories;
 mod outbound;
 mod policies;
@@ -111,7 +112,11 @@ fn profile(index: &Index, path: &str) -> Result<Profile, Refusal> {
 }
 
 fn inbound(index: &Index, pod: &str, port: u16) -> Result<ServerPolicy, Refusal> {
-    match index.answer(&Question::Inbound { namespace: "ns".into(), pod: pod.into(), port }).answer? {
+    inbound_of(index, WorkloadKind::Pod, pod, port)
+}
+
+fn inbound_of(index: &Index, of: WorkloadKind, name: &str, port: u16) -> Result<ServerPolicy, Refusal> {
+    match index.answer(&Question::Inbound { namespace: "ns".into(), of, name: name.into(), port }).answer? {
         Answer::Inbound(policy) => Ok(policy),
         other => panic!("{other:?}"),
     }
@@ -373,6 +378,7 @@ fn namespaces_do_not_see_each_other() {
             "10.1.0.9",
             json!({"metadata": {"namespace": "other", "annotations": {"linkerd.io/inject": "disabled"}}}),
         ),
+        externals::external("a", &["10.1.0.9"], json!({"metadata": {"namespace": "other"}})),
         Object::Namespace(typed(json!({"apiVersion": "v1", "kind": "Namespace", "metadata":
             {"name": "other", "annotations": {"config.linkerd.io/default-inbound-policy": "deny"}}}))),
     ] {

@@ -99,7 +99,9 @@ fn destination() -> Vec<Value> {
         rule("", &["pods", "endpoints", "services", "nodes", "namespaces"], &READ),
         rule("linkerd.io", &["serviceprofiles"], &READ),
         rule("coordination.k8s.io", &["leases"], &["create", "get", "update", "patch"]),
-        rule("discovery.k8s.io", &["endpointslices"], &READ),
+        rule("workload.linkerd.io", &["externalworkloads"], &READ),
+        // Those that lead to ExternalWorkloads.
+        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch", "create", "update", "delete"]),
     ]
 }
 
@@ -123,6 +125,7 @@ fn policy() -> Vec<Value> {
         rule("", &["pods"], &READ),
         rule("apps", &["deployments"], &["get"]),
         rule("policy.linkerd.io", &KINDS, &READ),
+        rule("workload.linkerd.io", &["externalworkloads"], &READ),
         rule(GATEWAY, &ROUTES, &READ),
         statuses("policy.linkerd.io", &["egressnetworks", "httplocalratelimitpolicies", "httproutes"]),
         statuses(GATEWAY, &ROUTES),

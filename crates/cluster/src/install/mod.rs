@@ -113,7 +113,6 @@ pub fn control_plane(installation: Installation<'_>) -> Vec<Value> {
     objects.extend(access::all(&meta));
     objects.extend(config::all(&installation, &meta));
     objects.extend(webhook::all(&installation, &meta));
-    objects.extend(unheeded::all(&meta));
     objects.extend(service::all(&meta));
     objects.extend(policy::all(&meta));
     objects.extend(component::all(&installation, &meta));

@@ -221,6 +221,7 @@ fn policies() -> Value {
     let routes = ["httproutes", "grpcroutes", "tlsroutes", "tcproutes"];
     json!([
         rule("policy.linkerd.io", &["*"], &OPERATIONS, &own),
-        rule("gateway.networking.k8s.io", &["*"], &OPERATIONS, &routes)
+        rule("gateway.networking.k8s.io", &["*"], &OPERATIONS, &routes),
+        rule("workload.linkerd.io", &["*"], &OPERATIONS, &["externalworkloads"])
     ])
 }

@@ -6,6 +6,7 @@
 //!            ◄── lookup: what is this namespace, whose is this pod?
 //!            ◄─► lease: which of several replicas acts?
 //!            ◄── status: what an object's author should know
+//!            ◄── slices: where ExternalWorkloads are
 //! ```
 //!
 //! Nothing is decided here. What is known stays while the server is away; after a gap everything is listed anew.
@@ -17,6 +18,7 @@ mod everything;
 mod forward;
 mod lease;
 mod lookup;
+mod slices;
 mod status;
 mod tokens;
 mod trim;
@@ -29,6 +31,7 @@ pub use events::{About, Recorder};
 use forward::forward;
 pub use lease::{Lease, hold};
 pub use lookup::Lookup;
+pub use slices::write_slice;
 pub use status::{Written, write_status};
 pub use tokens::{AUDIENCE, Account, NoAccount, Tokens};
 pub use watch::{Sink, watch};

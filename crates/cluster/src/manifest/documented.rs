@@ -1,7 +1,7 @@
 //! The pages of kinds name every version that is read and every field that there is, and no other.
 
 use super::fields::tests::fields_of;
-use crate::{Kind, policy as p, service_profile as sp};
+use crate::{Kind, external_workload as ew, policy as p, service_profile as sp};
 use std::{fs, path::Path};
 
 /// A page's name, its kinds, and the fields that each of its objects may have.
@@ -113,6 +113,16 @@ fn pages() -> Vec<Page> {
                 fields_of::<sp::StatusRangeSpec>(),
                 fields_of::<sp::RetryBudgetSpec>(),
                 fields_of::<sp::OverrideSpec>(),
+            ],
+        ),
+        (
+            "externalworkload",
+            vec![Kind::ExternalWorkload],
+            vec![
+                fields_of::<ew::ExternalWorkloadSpec>(),
+                fields_of::<ew::WorkloadTlsSpec>(),
+                fields_of::<ew::WorkloadPortSpec>(),
+                fields_of::<ew::WorkloadIpSpec>(),
             ],
         ),
     ]

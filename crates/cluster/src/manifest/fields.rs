@@ -251,7 +251,7 @@ const SERVER_SPEC: Table = &[
     ("port", Carried),
     ("proxyProtocol", Carried),
     ("accessPolicy", Carried),
-    // Refused by the Server's own rules, as on Kubernetes.
+    // Refused by the rules of manifests: there is nothing that it could select.
     ("externalWorkloadSelector", Carried),
 ];
 

@@ -21,6 +21,7 @@ const POLICY: &str = "remove it: it comes in a later version; policies and the o
 const CONFIG: &str = "remove it, and give its values in env";
 const WORKLOAD: &str = "use a Deployment";
 const CLUSTER: &str = "remove it: it has no meaning on one machine";
+const EXTERNAL: &str = "remove it: nobody outside of this machine is of its mesh; a server there is reached by its name, or by --host-service";
 
 const NEWEST: &str = "policy.linkerd.io/v1beta3 for a Server or an HTTPRoute, v1beta1 for a ServerAuthorization, else v1alpha1; \
                       gateway.networking.k8s.io/v1 for its routes";
@@ -63,7 +64,7 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
-    ("workload.linkerd.io", "", "ExternalWorkload", NotYet(POLICY)),
+    ("workload.linkerd.io", "", "ExternalWorkload", NotYet(EXTERNAL)),
     ("multicluster.linkerd.io", "", "Link", NotYet(CLUSTER)),
     ("gateway.networking.k8s.io", "", "UDPRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "ReferenceGrant", NotYet(POLICY)),
@@ -119,6 +120,7 @@ mod tests {
             ("policy.linkerd.io/v1alpha1", "HTTPLocalRateLimitPolicy", Supported(Kind::HttpLocalRateLimitPolicy)),
             ("linkerd.io/v1alpha2", "ServiceProfile", Supported(Kind::ServiceProfile)),
             ("linkerd.io/v1", "ServiceProfile", KindDecision::OtherVersion(NEWEST_PROFILE)),
+            ("workload.linkerd.io/v1beta1", "ExternalWorkload", NotYet(EXTERNAL)),
             ("example.com/v1", "Server", KindDecision::Unknown),
             ("v1", "deployment", KindDecision::Unknown),
         ] {

@@ -187,6 +187,6 @@ fn table(kind: Kind) -> Table {
         Kind::EgressNetwork => fields::EGRESS_NETWORK,
         Kind::ServiceProfile => fields::SERVICE_PROFILE,
         // None of them is read from manifests.
-        Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::Token => &[],
+        Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::ExternalWorkload | Kind::Token => &[],
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Wrong
         Kind::TcpRoute => with(json, |o| Object::TcpRoute(Box::new(o)))?,
         Kind::EgressNetwork => with(json, |o| Object::EgressNetwork(Box::new(o)))?,
         Kind::ServiceProfile => with(json, |o| Object::ServiceProfile(Box::new(o)))?,
+        Kind::ExternalWorkload => with(json, |o| Object::ExternalWorkload(Box::new(o)))?,
         Kind::Token => with(json, Object::Token)?,
     })
 }

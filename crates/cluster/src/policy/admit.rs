@@ -1,7 +1,7 @@
 //! What the validating webhook says of an object of the mesh's own kinds, or of a route.
 
 use super::{
-    GROUP, KINDS, Mistake, client, definition, read,
+    GROUP, KINDS, Mistake, WORKLOADS, client, definition, read,
     route::{self, GATEWAY_API, ParentOf},
     said_in_vain,
 };
@@ -36,6 +36,16 @@ pub fn review(request: &Value) -> Review {
         GATEWAY_API => match carried_out(GATEWAY_API, kind) {
             Some(carried) => of(carried, object),
             None => foreign(kind, &object),
+        },
+        WORKLOADS => match carried_out(WORKLOADS, kind) {
+            // It is kept in the newest version, which has no field of that name: what its proxy proves would be lost.
+            Some(_) if request["kind"]["version"] == "v1alpha1" => {
+                let message = "the API server keeps nothing of spec.meshTls in this version";
+                let mistake = Mistake::new("apiVersion", message, "use workload.linkerd.io/v1beta1 with spec.meshTLS");
+                Review { mistakes: vec![mistake], warnings: vec![] }
+            }
+            Some(carried) => of(carried, object),
+            None => Review::default(),
         },
         _ => Review::default(),
     }

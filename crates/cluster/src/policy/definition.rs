@@ -4,7 +4,7 @@ use super::route::GATEWAY_API;
 use crate::Kind;
 
 /// The mesh's own kinds, and routes, that are carried out.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Server,
     Kind::ServerAuthorization,
     Kind::AuthorizationPolicy,
@@ -18,12 +18,16 @@ pub const KINDS: [Kind; 13] = [
     Kind::TcpRoute,
     Kind::EgressNetwork,
     Kind::ServiceProfile,
+    Kind::ExternalWorkload,
 ];
 
 pub(crate) const GROUP: &str = "policy.linkerd.io";
 
 /// The group of ServiceProfiles.
 const PROFILES: &str = "linkerd.io";
+
+/// The group of ExternalWorkloads.
+pub(crate) const WORKLOADS: &str = "workload.linkerd.io";
 
 /// Where objects of a kind are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         Kind::MeshHttpRoute => (GROUP, Kind::HttpRoute.as_str()),
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => (GATEWAY_API, kind.as_str()),
         Kind::ServiceProfile => (PROFILES, kind.as_str()),
+        Kind::ExternalWorkload => (WORKLOADS, kind.as_str()),
         _ => (GROUP, kind.as_str()),
     };
     let (plural, versions): (_, &[&str]) = match kind {
@@ -63,6 +68,7 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         Kind::TcpRoute => ("tcproutes", &["v1", "v1alpha2"]),
         Kind::EgressNetwork => ("egressnetworks", &["v1alpha1"]),
         Kind::ServiceProfile => ("serviceprofiles", &["v1alpha2", "v1alpha1"]),
+        Kind::ExternalWorkload => ("externalworkloads", &["v1beta1", "v1alpha1"]),
         Kind::Namespace
         | Kind::ServiceAccount
         | Kind::Deployment

@@ -27,7 +27,7 @@ pub use authorization::{
     AccountSpec, AuthorizationPolicySpec, ClientSpec, MeshTlsSpec, ServerAuthorizationSpec, ServerRefSpec,
 };
 pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target};
-pub(crate) use definition::{Definition, GROUP, definition};
+pub(crate) use definition::{Definition, GROUP, WORKLOADS, definition};
 pub use definition::{KINDS, resource};
 pub(crate) use egress::Egress;
 pub use egress::EgressNetworkSpec;
@@ -40,10 +40,15 @@ pub use route::{
     ParentSpec, PathModifierSpec, PathSpec, RedirectSpec, RewriteSpec, TcpRouteSpec, TimeoutsSpec, TlsRouteSpec,
 };
 pub(crate) use selector::Selector;
-pub use server::ServerSpec;
 pub(crate) use server::{Port, Spoken};
+pub use server::{ServerSpec, WorkloadKind};
 
-use crate::{Kind, Object, manifest::FieldPath, service_profile::ServiceProfileSpec};
+use crate::{
+    Kind, Object,
+    external_workload::{self, ExternalWorkloadSpec},
+    manifest::FieldPath,
+    service_profile::ServiceProfileSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -78,6 +83,7 @@ pub type TlsRoute = Custom<TlsRouteSpec>;
 pub type TcpRoute = Custom<TcpRouteSpec>;
 pub type EgressNetwork = Custom<EgressNetworkSpec>;
 pub type ServiceProfile = Custom<ServiceProfileSpec>;
+pub type ExternalWorkload = Custom<ExternalWorkloadSpec>;
 
 /// Something that an object says and that cannot be, or is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +153,7 @@ fn parse(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
         Kind::TcpRoute => Object::TcpRoute(whole(kind, object)?),
         Kind::EgressNetwork => Object::EgressNetwork(typed(object)?),
         Kind::ServiceProfile => Object::ServiceProfile(typed(object)?),
+        Kind::ExternalWorkload => Object::ExternalWorkload(typed(object)?),
         other => {
             let message = format!("{} is no kind of the mesh", other.as_str());
             return Err(vec![Mistake::new("kind", message, "use another kind")]);
@@ -188,6 +195,7 @@ pub(crate) fn check(object: &Object) -> Vec<Mistake> {
         Object::HttpLocalRateLimitPolicy(o) => o.spec.checked(&namespace).err(),
         Object::EgressNetwork(o) => o.spec.checked().err(),
         Object::ServiceProfile(o) => o.spec.checked().err(),
+        Object::ExternalWorkload(o) => o.spec.checked().err(),
         object => route::checked(object).and_then(Result::err),
     }
     .unwrap_or_default()
@@ -201,6 +209,7 @@ pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
             elsewhere.into_iter().chain(client_mistakes(&o.metadata, client::On::Service)).collect()
         }
         Object::EgressNetwork(o) => client_mistakes(&o.metadata, client::On::EgressNetwork),
+        Object::ExternalWorkload(o) => external_workload::said_in_vain(&o.metadata),
         object => match (route::checked(object), object.metadata()) {
             (Some(Ok(checked)), Some(metadata)) if checked.route.is_for_clients() => {
                 let connections = matches!(object.kind(), Kind::TlsRoute | Kind::TcpRoute);

@@ -1,4 +1,4 @@
-//! Servers: a port of some pods, what it speaks, and who may call it where nothing else says so.
+//! Servers: a port of some workloads, what it speaks, and who may call it where nothing else says so.
 
 use super::{Mistake, Selector, all_right};
 use crate::{Kind, annotation::is_port_name};
@@ -21,19 +21,27 @@ pub struct ServerSpec {
     pub access_policy: Option<String>,
 }
 
-/// What a Server says: a port of the pods that it selects.
+/// What a Server says: a port of the workloads that it selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Port {
-    pods: Selector,
+    of: WorkloadKind,
+    selector: Selector,
     port: PortRef,
     pub(crate) spoken: Spoken,
     pub(crate) access: DefaultPolicy,
 }
 
+/// What has a proxy. A pod and an ExternalWorkload may have one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WorkloadKind {
+    Pod,
+    ExternalWorkload,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum PortRef {
     Number(u16),
-    /// Of whatever port of a pod has this name.
+    /// Of whatever port of a workload has this name.
     Name(String),
 }
 
@@ -79,16 +87,22 @@ impl ServerSpec {
         let mut mistake = |field: &str, message: &str, remedy: &str| {
             mistakes.push(Mistake::new(format!("spec.{field}"), message, remedy));
         };
-        if external_workload_selector.is_some() {
-            let message = "this version of weft does not carry out Servers of external workloads";
-            mistake("externalWorkloadSelector", message, "use podSelector");
-        } else if pod_selector.is_none() {
-            mistake(
-                "podSelector",
-                "the Server selects nothing",
-                "give the labels of pods, or {} for all of the namespace",
-            );
-        }
+        let selected = match (pod_selector, external_workload_selector) {
+            (Some(pods), None) => Some((WorkloadKind::Pod, pods, "spec.podSelector")),
+            (None, Some(workloads)) => {
+                Some((WorkloadKind::ExternalWorkload, workloads, "spec.externalWorkloadSelector"))
+            }
+            (Some(_), Some(_)) => {
+                let message = "a Server is of pods or of ExternalWorkloads, and not of both";
+                mistake("externalWorkloadSelector", message, "remove it, or podSelector");
+                None
+            }
+            (None, None) => {
+                let remedy = "give the labels of pods, or {} for all of the namespace; or an externalWorkloadSelector";
+                mistake("podSelector", "the Server selects nothing", remedy);
+                None
+            }
+        };
         let port = match port {
             IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0).map(PortRef::Number),
             IntOrString::String(text) if is_port_name(text) => Some(PortRef::Name(text.clone())),
@@ -109,26 +123,30 @@ impl ServerSpec {
             let names = DefaultPolicy::ALL.map(DefaultPolicy::as_str).join(", ");
             mistake("accessPolicy", &format!("{text:?} is no policy"), &format!("use one of {names}"));
         }
-        let pods = match Selector::checked(&pod_selector.clone().unwrap_or_default(), "spec.podSelector") {
-            Ok(pods) => Some(pods),
+        let selected = selected.and_then(|(of, selector, at)| match Selector::checked(selector, at) {
+            Ok(selector) => Some((of, selector)),
             Err(wrong) => {
                 mistakes.extend(wrong);
                 None
             }
-        };
-        let server = (|| Some(Port { pods: pods?, port: port?, spoken: spoken?, access: access.ok()? }))();
+        });
+        let server = (|| {
+            let (of, selector) = selected?;
+            Some(Port { of, selector, port: port?, spoken: spoken?, access: access.ok()? })
+        })();
         all_right(server, mistakes)
     }
 }
 
 impl Port {
-    pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.pods.selects(labels)
+    pub(crate) fn selects(&self, of: WorkloadKind, labels: &BTreeMap<String, String>) -> bool {
+        self.of == of && self.selector.selects(labels)
     }
 
-    /// Whether it is of this port of a pod with these labels; the port's names are those that its containers give it.
+    /// Whether it is of this port of a workload with these labels; the port's names are those that the workload gives it.
     pub(crate) fn is_of<'a>(
         &self,
+        of: WorkloadKind,
         labels: &BTreeMap<String, String>,
         port: u16,
         mut names: impl Iterator<Item = &'a str>,
@@ -137,6 +155,6 @@ impl Port {
             PortRef::Number(number) => *number == port,
             PortRef::Name(name) => names.any(|n| n == name),
         };
-        is_port && self.pods.selects(labels)
+        is_port && self.selects(of, labels)
     }
 }

@@ -59,7 +59,10 @@ fn servers() {
             (json!({"podSelector": {}, "port": 80, "proxyProtocol": ""}), &["spec.proxyProtocol"]),
             (json!({"podSelector": {}, "port": 80, "accessPolicy": "allow"}), &["spec.accessPolicy"]),
             (json!({"podSelector": {}, "port": 80, "proxyProtocol": 1}), &["spec.proxyProtocol"]),
-            (json!({"externalWorkloadSelector": {}, "port": 80}), &["spec.externalWorkloadSelector"]),
+            (
+                json!({"externalWorkloadSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}, "port": 80}),
+                &["spec.externalWorkloadSelector.matchExpressions[0].values"],
+            ),
             (
                 json!({"podSelector": {}, "externalWorkloadSelector": {}, "port": 80}),
                 &["spec.externalWorkloadSelector"],

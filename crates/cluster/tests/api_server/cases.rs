@@ -1,13 +1,14 @@
 //! What holds on every API server.
 
 use super::lab::{ApiServer, LONG, Lab, NAMESPACE, pod, server, service, settings, slice};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_cluster::{
     Event, Index, Kind, Object,
-    index::{Question, Target},
-    kubernetes::{self, AUDIENCE, Account, Tokens},
+    external_workload::Change,
+    index::{Question, Target, WorkloadKind},
+    kubernetes::{self, AUDIENCE, Account, Tokens, Written, write_slice},
 };
 use weft_testkit::api_server::FakeApi;
 
@@ -107,6 +108,67 @@ pub(crate) async fn policies(api: &impl ApiServer) {
 }
 
 #[tokio::test]
+async fn slices_lead_to_external_workloads() {
+    slices(&FakeApi::start().await.unwrap()).await;
+}
+
+fn external(ip: &str, ready: bool) -> Value {
+    json!({"kind": "ExternalWorkload", "metadata": {"name": "vm", "namespace": NAMESPACE, "labels": {"app": "web"}},
+        "spec": {"meshTLS": {"identity": "spiffe://root.local/vm", "serverName": "vm.local"}, "ports": [{"port": 8080}],
+            "workloadIPs": [{"ip": ip}]},
+        "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}})
+}
+
+/// What is planned from objects as the API server gives them is written, is what its slices are, and is then planned no more.
+pub(crate) async fn slices(api: &impl ApiServer) {
+    api.define_kinds().await;
+    // Nothing else is behind it.
+    for (kind, name) in [("Pod", "a"), ("EndpointSlice", "web-1")] {
+        api.remove(kind, name).await;
+    }
+    api.write(service()).await;
+    let (lab, client) = (Lab::synced(api).await, api.client().await);
+    let planned = async |what: &str| {
+        lab.until(what, |fed| !fed.slices.wanted().is_empty()).await;
+        lab.planned().remove(0)
+    };
+    // Once the watch has told what was written.
+    let settled = async |what: &str, addresses: &[&str]| {
+        lab.until(what, |fed| fed.addresses() == addresses && fed.slices.wanted().is_empty()).await;
+    };
+    let written = async |change: &Change| write_slice(&client, change).await.0;
+    api.write(external("192.0.2.1", true)).await;
+    let create = planned("the workload").await;
+    assert!(matches!(create, Change::Create(_)), "{create:?}");
+    assert_eq!(written(&create).await, Written::Done);
+    settled("its slice", &["192.0.2.1:8080"]).await;
+    let [slice] = &api.all_of("EndpointSlice").await[..] else { panic!("one slice") };
+    let metadata = &slice["metadata"];
+    assert!(metadata["name"].as_str().unwrap().starts_with("linkerd-external-web-"), "{metadata}");
+    let manager = &metadata["labels"]["endpointslice.kubernetes.io/managed-by"];
+    assert_eq!(*manager, json!("linkerd-external-workloads-controller"));
+
+    api.write(external("192.0.2.2", true)).await;
+    let stale = planned("another address").await;
+    assert_eq!(written(&stale).await, Written::Done);
+    settled("the address", &["192.0.2.2:8080"]).await;
+    // Somebody was first, here we ourselves.
+    assert_eq!(written(&stale).await, Written::Outdated);
+    api.write(external("192.0.2.2", false)).await;
+    assert_eq!(written(&planned("not ready").await).await, Written::Done);
+    settled("nobody is ready", &[]).await;
+    api.remove("ExternalWorkload", "vm").await;
+    let delete = planned("the workload is gone").await;
+    assert!(matches!(delete, Change::Delete { .. }), "{delete:?}");
+    assert_eq!(written(&delete).await, Written::Done);
+    settled("the slice is gone", &[]).await;
+    assert!(api.all_of("EndpointSlice").await.is_empty());
+    assert_eq!(written(&delete).await, Written::Done, "it is gone, whoever has deleted it");
+    api.remove("Service", "web").await;
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn one_of_several_holds_a_lease_and_gives_it_back() {
     leases(&FakeApi::start().await.unwrap()).await;
 }
@@ -166,7 +228,12 @@ pub(crate) async fn compare<A: ApiServer>(lab: &Lab<'_, A>) {
         questions.push(Question::Profile { from: "ns".to_owned(), target });
     }
     for pod in ["a", "b", "c"] {
-        questions.push(Question::Inbound { namespace: "ns".into(), pod: pod.into(), port: 8080 });
+        questions.push(Question::Inbound {
+            namespace: "ns".into(),
+            of: WorkloadKind::Pod,
+            name: pod.into(),
+            port: 8080,
+        });
     }
     let fed = lab.fed.lock();
     for question in questions {

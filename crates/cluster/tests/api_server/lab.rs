@@ -15,7 +15,8 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use weft_cluster::{
     Event, Index, Key, Kind, Object,
-    index::{Answer, Place, Platform, Question, Settings},
+    external_workload::{Change, Slices},
+    index::{Answer, Place, Platform, Question, Settings, WorkloadKind},
     kubernetes::{self, Client},
 };
 use weft_telemetry::Registry;
@@ -61,6 +62,7 @@ impl ApiServer for FakeApi {
         self.define("Server", &["v1beta3", "v1beta2"]);
         self.define("ServerAuthorization", &["v1beta1"]);
         self.define("MeshTLSAuthentication", &["v1alpha1"]);
+        self.define("ExternalWorkload", &["v1beta1", "v1alpha1"]);
     }
 
     async fn token_for(&self, audience: &str) -> String {
@@ -75,7 +77,7 @@ pub(crate) const NAMESPACE: &str = "ns";
 
 /// Longer than anything here takes, shorter than anybody's patience.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Pod,
     Kind::Service,
     Kind::EndpointSlice,
@@ -83,6 +85,7 @@ const KINDS: [Kind; 7] = [
     Kind::Server,
     Kind::ServerAuthorization,
     Kind::MeshTlsAuthentication,
+    Kind::ExternalWorkload,
 ];
 
 pub(crate) struct Lab<'a, A> {
@@ -96,6 +99,7 @@ pub(crate) struct Lab<'a, A> {
 
 pub(crate) struct Fed {
     pub(crate) index: Index,
+    pub(crate) slices: Slices,
     pub(crate) objects: BTreeMap<Key, Object>,
     pub(crate) batches: Vec<usize>,
     pub(crate) synced: usize,
@@ -109,7 +113,13 @@ impl<'a, A: ApiServer> Lab<'a, A> {
     /// Nothing is known yet.
     pub(crate) async fn start(api: &'a A) -> Self {
         let client = api.client().await;
-        let fed = Fed { index: Index::new(settings()), objects: BTreeMap::new(), batches: vec![], synced: 0 };
+        let fed = Fed {
+            index: Index::new(settings()),
+            slices: Slices::default(),
+            objects: BTreeMap::new(),
+            batches: vec![],
+            synced: 0,
+        };
         let (fed, (wake, changes)) = (Arc::new(Mutex::new(fed)), watch::channel(0));
         let (registry, stop) = (Registry::new(0, 100), CancellationToken::new());
         let sink: kubernetes::Sink = Arc::new({
@@ -163,6 +173,11 @@ impl<'a, A: ApiServer> Lab<'a, A> {
         assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "{name} {kind}: {}", self.metric(name, kind));
     }
 
+    /// What would be written of slices.
+    pub(crate) fn planned(&self) -> Vec<Change> {
+        self.fed.lock().slices.wanted().into_values().flatten().collect()
+    }
+
     pub(crate) async fn end(self) -> Fed {
         self.stop.cancel();
         self.task.await.unwrap();
@@ -180,6 +195,7 @@ impl Fed {
                 Event::Refused(refused) => drop(self.objects.remove(&refused.key)),
                 Event::Synced => self.synced += 1,
             }
+            self.slices.apply(&event);
             self.index.apply(event);
         }
     }
@@ -200,7 +216,8 @@ impl Fed {
 
     /// By what object port 8080 of pod `a` is served, and how many may call it.
     pub(crate) fn served(&self) -> (String, usize) {
-        let question = Question::Inbound { namespace: NAMESPACE.into(), pod: "a".into(), port: 8080 };
+        let question =
+            Question::Inbound { namespace: NAMESPACE.into(), of: WorkloadKind::Pod, name: "a".into(), port: 8080 };
         match self.index.answer(&question).answer {
             Ok(Answer::Inbound(policy)) => (policy.meta.name().to_owned(), policy.authorizations.len()),
             other => panic!("{other:?}"),

@@ -39,6 +39,7 @@ fn resource(kind: &str) -> ApiResource {
         "Lease" => ("coordination.k8s.io", "v1"),
         "Server" => ("policy.linkerd.io", "v1beta3"),
         "ServerAuthorization" => ("policy.linkerd.io", "v1beta1"),
+        "ExternalWorkload" => ("workload.linkerd.io", "v1beta1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         _ => ("", "v1"),
     };
@@ -85,6 +86,7 @@ impl ApiServer for Real {
         let serves = async {
             while self.api("Server").list(&Default::default()).await.is_err()
                 || self.api("ServerAuthorization").list(&Default::default()).await.is_err()
+                || self.api("ExternalWorkload").list(&Default::default()).await.is_err()
             {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -96,6 +98,18 @@ impl ApiServer for Real {
         let asked = format!("create token web --namespace {NAMESPACE} --audience {audience}");
         self.cluster.ask(&asked).unwrap().trim().to_owned()
     }
+}
+
+/// For that admission refuses it.
+async fn an_older_version_loses_what_a_workload_proves(real: &Real) {
+    let older = ApiResource::from_gvk(&GroupVersionKind::gvk("workload.linkerd.io", "v1alpha1", "ExternalWorkload"));
+    let older: Api<DynamicObject> = Api::namespaced_with(real.client.clone(), NAMESPACE, &older);
+    let object = json!({"apiVersion": "workload.linkerd.io/v1alpha1", "kind": "ExternalWorkload", "metadata": {"name": "older"},
+        "spec": {"meshTls": {"identity": "spiffe://root.local/vm", "serverName": "vm.local"}}});
+    older.create(&Default::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let kept = real.api("ExternalWorkload").get("older").await.unwrap();
+    assert_eq!(kept.data["spec"], json!({}), "{kept:?}");
+    real.remove("ExternalWorkload", "older").await;
 }
 
 #[test]
@@ -111,6 +125,8 @@ fn the_cases_hold_on_a_real_api_server() {
         cases::leases(&real).await;
         cases::tokens(&real).await;
         cases::policies(&real).await;
+        cases::slices(&real).await;
+        an_older_version_loses_what_a_workload_proves(&real).await;
         cases::history(&real, 60).await;
     });
 }

@@ -1,10 +1,6 @@
 //! `weft control-plane destination`: what is behind a name, how a port is served, how traffic behaves.
 
-use super::{
-    Common, Running,
-    missed::Missed,
-    statuses::{LEASE, Writer},
-};
+use super::{Common, Running, missed::Missed, slices, statuses};
 use crate::{
     Error,
     hub::Hub,
@@ -63,23 +59,29 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
     let hub = Arc::new(Hub::new(settings(&common, &options), &registry, stop.clone()));
     process.spawn(hub.clone().watch_readers());
 
-    let writer = Arc::new(Writer::new(&registry));
     let (is_synced, synced) = watch::channel(false);
-    let (is_holder, holds) = watch::channel(false);
-    let lease = kubernetes::Lease {
-        namespace: common.control_namespace.clone(),
-        name: LEASE.to_owned(),
-        me: common.instance.clone(),
+    let mut held = |name: &str| {
+        let (is_holder, holds) = watch::channel(false);
+        let lease = kubernetes::Lease {
+            namespace: common.control_namespace.clone(),
+            name: name.to_owned(),
+            me: common.instance.clone(),
+        };
+        process.spawn(kubernetes::hold(client.clone(), lease, is_holder, stop.clone()));
+        holds
     };
-    process.spawn(kubernetes::hold(client.clone(), lease, is_holder, stop.clone()));
-    process.spawn(writer.clone().run(client.clone(), holds, synced, stop.clone()));
+    let (may_say, may_lead) = (held(statuses::LEASE), held(slices::LEASE));
+    let (statuses, slices) = (Arc::new(statuses::Writer::new(&registry)), Arc::new(slices::Writer::new(&registry)));
+    process.spawn(statuses.clone().run(client.clone(), may_say, synced.clone(), stop.clone()));
+    process.spawn(slices.clone().run(client.clone(), may_lead, synced, stop.clone()));
 
     let unsynced = Mutex::new(Some(process.readiness.task("watches")));
     let sink: kubernetes::Sink = Arc::new({
-        let (hub, missed, writer) = (hub.clone(), Missed::new(&common.control_namespace, &registry), writer.clone());
+        let (hub, missed) = (hub.clone(), Missed::new(&common.control_namespace, &registry));
         move |events| {
             missed.see(&events);
-            writer.see(&events);
+            statuses.see(&events);
+            slices.see(&events);
             let synced = events.last() == Some(&Event::Synced);
             hub.apply_all(events);
             if synced {

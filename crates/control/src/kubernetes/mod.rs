@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! destination      watches ─► hub ─► destination and policy, one index for both; validators ─► cluster::policy
-//!                          └► statuses, by whoever holds the lease ─► API server
+//!                          └► statuses, slices, by whoever holds the lease ─► API server
 //! identity         files of the issuer, TokenReview ─► certificates
 //! proxy-injector   webhook ─► cluster::inject ─► a pod with its proxy
 //! ```
@@ -11,9 +11,11 @@
 //! webhooks, which the API server asks, speak TLS themselves.
 
 mod destination;
+mod holder;
 mod identity;
 mod injector;
 mod missed;
+mod slices;
 mod statuses;
 
 pub use destination::{Destination, Validator, watched};

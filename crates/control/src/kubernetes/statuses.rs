@@ -2,6 +2,7 @@
 //!
 //! Answers wait for none of this. A wake-up only makes it look at what statuses should say; the timer is the retry.
 
+use super::holder::{self, Writing};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
@@ -22,10 +23,8 @@ use weft_telemetry::{Counter, Labels, Registry, Shard};
 pub(super) const LEASE: &str = "policy-controller-write";
 /// How often everything is looked at, whether anything has changed or not; and how long a write may take to be seen.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Changes that come within this are written about together.
-const TOGETHER: Duration = Duration::from_millis(50);
 
-/// What is to be said, kept by who sees events and written by [`Writer::run`].
+/// What is to be said, kept by who sees events.
 pub(super) struct Writer {
     statuses: Mutex<Statuses>,
     changed: Notify,
@@ -36,6 +35,14 @@ struct Meters {
     written: Counter,
     outdated: Counter,
     failed: Counter,
+}
+
+/// The loop's own.
+struct Round {
+    writer: Arc<Writer>,
+    client: Client,
+    /// Which version of an object was written about, and when: until it is seen it is not written about again.
+    written: HashMap<Key, (String, Instant)>,
 }
 
 impl Writer {
@@ -57,40 +64,23 @@ impl Writer {
         }
     }
 
-    /// Writes until `stop`, once everything is known: what was not listed yet would be said to be missing.
     pub(super) async fn run(
         self: Arc<Self>,
         client: Client,
-        mut holds: watch::Receiver<bool>,
-        mut synced: watch::Receiver<bool>,
+        holds: watch::Receiver<bool>,
+        synced: watch::Receiver<bool>,
         stop: CancellationToken,
     ) {
-        let run = async {
-            if synced.wait_for(|synced| *synced).await.is_err() {
-                return;
-            }
-            let mut written = HashMap::new();
-            loop {
-                if holds.wait_for(|holds| *holds).await.is_err() {
-                    return;
-                }
-                self.write(&client, &holds, &mut written).await;
-                let _ = tokio::time::timeout(AGAIN, self.changed.notified()).await;
-                tokio::time::sleep(TOGETHER).await;
-            }
-        };
-        stop.run_until_cancelled(run).await;
+        let round = Round { writer: self.clone(), client, written: HashMap::new() };
+        holder::write_while_held(round, &self.changed, holds, synced, stop).await;
     }
+}
 
-    /// `written` is which version of an object was written about, and when: until it is seen it is not written about again.
-    async fn write(
-        &self,
-        client: &Client,
-        holds: &watch::Receiver<bool>,
-        written: &mut HashMap<Key, (String, Instant)>,
-    ) {
+impl Writing for Round {
+    async fn write(&mut self, holds: &watch::Receiver<bool>) -> Duration {
+        let (meters, written) = (&self.writer.meters, &mut self.written);
         written.retain(|_, (_, at)| at.elapsed() < AGAIN);
-        let wanted = self.statuses.lock().wanted(Timestamp::now());
+        let wanted = self.writer.statuses.lock().wanted(Timestamp::now());
         // What fails for all is told of one.
         let mut told = HashSet::new();
         for patch in wanted {
@@ -99,17 +89,17 @@ impl Writer {
             }
             // Whoever holds the lease next may write already.
             if !*holds.borrow() {
-                return;
+                return AGAIN;
             }
             let object = patch.key.to_string();
-            match write_status(client, &patch).await {
-                Written::Done => self.meters.written.inc(),
+            match write_status(&self.client, &patch).await {
+                Written::Done => meters.written.inc(),
                 Written::Outdated => {
                     tracing::debug!(object, "status not written: the object has changed");
-                    self.meters.outdated.inc();
+                    meters.outdated.inc();
                 }
                 Written::Failed(reason) => {
-                    self.meters.failed.inc();
+                    meters.failed.inc();
                     if told.contains(&reason) {
                         tracing::debug!(object, reason, "status not written");
                     } else {
@@ -120,5 +110,6 @@ impl Writer {
             }
             written.insert(patch.key, (patch.version, Instant::now()));
         }
+        AGAIN
     }
 }

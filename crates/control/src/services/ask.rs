@@ -4,7 +4,7 @@ use crate::serve::Caller;
 use std::net::{IpAddr, SocketAddr};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
-use weft_cluster::index::Target;
+use weft_cluster::index::{Target, WorkloadKind};
 use weft_model::NameAddr;
 
 /// The port of a path that names none.
@@ -47,24 +47,44 @@ pub(crate) fn target(path: &str) -> Result<Target, Status> {
     Ok(Target::Name(NameAddr { name, port: DEFAULT_PORT }))
 }
 
-/// Namespace and pod of `{"ns":…,"pod":…}` or `ns:pod`.
-pub(super) fn workload(text: &str) -> Result<(String, String), Status> {
-    #[derive(serde::Deserialize)]
-    struct Workload {
-        ns: String,
-        pod: String,
+/// Whose proxy asks, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Workload {
+    pub(super) namespace: String,
+    pub(super) of: WorkloadKind,
+    pub(super) name: String,
+}
+
+impl Workload {
+    /// Of `{"ns":…,"pod":…}`, `{"ns":…,"external_workload":…}` or `ns:pod`.
+    pub(super) fn read(text: &str) -> Result<Self, Status> {
+        #[derive(serde::Deserialize)]
+        struct Said {
+            ns: String,
+            pod: Option<String>,
+            external_workload: Option<String>,
+        }
+        let invalid = || {
+            let message = r#"the workload is neither {"ns":…,"pod":…} nor {"ns":…,"external_workload":…} nor ns:pod"#;
+            Status::invalid_argument(message)
+        };
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(invalid());
+        }
+        let (namespace, of, name) = if text.trim_start().starts_with('{') {
+            let Said { ns, pod, external_workload } = serde_json::from_str(text).map_err(|_| invalid())?;
+            match (pod, external_workload) {
+                (Some(pod), None) => (ns, WorkloadKind::Pod, pod),
+                (None, Some(external)) => (ns, WorkloadKind::ExternalWorkload, external),
+                // Both have policies of their own: which it has is not to be guessed.
+                (Some(_), Some(_)) | (None, None) => return Err(invalid()),
+            }
+        } else {
+            let (namespace, pod) = text.split_once(':').ok_or_else(invalid)?;
+            (namespace.to_owned(), WorkloadKind::Pod, pod.to_owned())
+        };
+        if namespace.is_empty() || name.is_empty() { Err(invalid()) } else { Ok(Self { namespace, of, name }) }
     }
-    let invalid = || Status::invalid_argument("the workload is neither {\"ns\":…,\"pod\":…} nor ns:pod");
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(invalid());
-    }
-    let (namespace, pod) = if text.trim_start().starts_with('{') {
-        let Workload { ns, pod } = serde_json::from_str(text).map_err(|_| invalid())?;
-        (ns, pod)
-    } else {
-        text.split_once(':').map(|(n, p)| (n.to_owned(), p.to_owned())).ok_or_else(invalid)?
-    };
-    if namespace.is_empty() || pod.is_empty() { Err(invalid()) } else { Ok((namespace, pod)) }
 }
 
 /// Of a pod, as it says itself.
@@ -141,11 +161,14 @@ mod tests {
 
     #[test]
     fn workloads_are_read() {
-        let expected = ("ns".to_owned(), "pod".to_owned());
-        assert_eq!(workload(r#"{"ns":"ns","pod":"pod","more":1}"#).unwrap(), expected);
-        assert_eq!(workload("ns:pod").unwrap(), expected);
-        for bad in ["", "ns", ":pod", "{}", r#"{"ns":"","pod":"x"}"#] {
-            assert!(workload(bad).is_err(), "{bad}");
+        let expected = |of| Workload { namespace: "ns".to_owned(), of, name: "it".to_owned() };
+        assert_eq!(Workload::read(r#"{"ns":"ns","pod":"it","more":1}"#).unwrap(), expected(WorkloadKind::Pod));
+        assert_eq!(Workload::read("ns:it").unwrap(), expected(WorkloadKind::Pod));
+        let external = r#"{"ns":"ns","external_workload":"it"}"#;
+        assert_eq!(Workload::read(external).unwrap(), expected(WorkloadKind::ExternalWorkload));
+        let both = r#"{"ns":"ns","pod":"it","external_workload":"it"}"#;
+        for bad in ["", "ns", ":pod", "{}", r#"{"ns":"","pod":"x"}"#, r#"{"ns":"ns","external_workload":""}"#, both] {
+            assert!(Workload::read(bad).is_err(), "{bad}");
         }
     }
 }

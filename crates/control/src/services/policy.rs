@@ -39,8 +39,8 @@ impl InboundPolicies for Inbounds {
     async fn watch_port(&self, request: Request<PortSpec>) -> Result<Outgoing<ServerPolicy>, Status> {
         let connection = ask::require_identity(&request)?;
         let PortSpec { workload, port } = request.into_inner();
-        let (namespace, pod) = ask::workload(&workload)?;
-        let subscription = self.0.subscribe(Question::Inbound { namespace, pod, port }, connection).await?;
+        let ask::Workload { namespace, of, name } = ask::Workload::read(&workload)?;
+        let subscription = self.0.subscribe(Question::Inbound { namespace, of, name, port }, connection).await?;
         whole(subscription, |answer| match answer {
             Answer::Inbound(policy) => Some(policy.clone()),
             _ => None,
@@ -74,7 +74,7 @@ impl PolicyExtensions for Extended {
 async fn outbound(hub: &Arc<Hub>, request: Request<TrafficSpec>) -> Result<Subscription, Status> {
     let connection = ask::require_identity(&request)?;
     let TrafficSpec { workload, target } = request.into_inner();
-    let (from, _) = ask::workload(&workload)?;
+    let from = ask::Workload::read(&workload)?.namespace;
     let target = match target {
         outbound::Target::Addr(addr) => Target::Addr(addr),
         // What is no name of a Service is somebody else's: the proxy sends it where the application wanted.

@@ -4,7 +4,7 @@ use super::{ask, stream::whole};
 use crate::hub::Hub;
 use std::sync::Arc;
 use tonic::{Request, Status};
-use weft_cluster::index::{Answer, Question};
+use weft_cluster::index::{Answer, Question, WorkloadKind};
 use weft_wire::{
     Outgoing,
     work::{Progress, WorkSpec, Works},
@@ -22,7 +22,10 @@ impl Works for PodWorks {
     async fn watch(&self, request: Request<WorkSpec>) -> Result<Outgoing<Progress>, Status> {
         let connection = ask::require_identity(&request)?;
         let WorkSpec { workload, uid } = request.into_inner();
-        let (namespace, pod) = ask::workload(&workload)?;
+        let ask::Workload { namespace, of, name: pod } = ask::Workload::read(&workload)?;
+        if of != WorkloadKind::Pod {
+            return Err(Status::not_found("only a pod runs to an end"));
+        }
         let uid = ask::uid(uid)?;
         let subscription = self.0.subscribe(Question::Work { namespace, pod, uid }, connection).await?;
         whole(subscription, |answer| match answer {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use weft_cluster::{
     Event, Index,
-    index::{Platform, Settings},
+    index::{Platform, Settings, WorkloadKind},
     kubernetes::{Cluster, connect},
 };
 use weft_testkit::api_server::FakeApi;
@@ -56,15 +56,18 @@ async fn people_are_told_what_proxies_are_told() {
     let profile = destinations.profile("10.1.0.1:8080", "").await.unwrap();
     assert_eq!(json(&profile)["endpoint"]["metric_labels"]["pod"], "web-1", "{profile}");
     assert_eq!(json(&of_index::profile(&index, "10.1.0.1:8080").unwrap()), json(&profile));
-    let inbound = policies.inbound("emojivoto", "web-1", 8080).await.unwrap();
+    let inbound = policies.inbound("emojivoto", WorkloadKind::Pod, "web-1", 8080).await.unwrap();
     assert_eq!(json(&inbound)["labels"]["name"], "deny", "{inbound}");
-    assert_eq!(json(&of_index::inbound(&index, "emojivoto", "web-1", 8080).unwrap()), json(&inbound));
+    assert_eq!(
+        json(&of_index::inbound(&index, "emojivoto", WorkloadKind::Pod, "web-1", 8080).unwrap()),
+        json(&inbound)
+    );
     let outbound = policies.outbound(WEB, "default:diagnostics").await.unwrap();
     assert!(json(&outbound)["protocol"]["Kind"].is_object(), "{outbound}");
     assert_eq!(json(&of_index::outbound(&index, WEB).unwrap()), json(&outbound));
 
     let refused = destinations.endpoints(&["nowhere".to_owned()], "", Duration::ZERO).await.unwrap_err();
     assert!(refused.to_string().contains("nowhere"), "{refused}");
-    assert!(policies.inbound("emojivoto", "nobody", 8080).await.is_err());
+    assert!(policies.inbound("emojivoto", WorkloadKind::Pod, "nobody", 8080).await.is_err());
     assert!(of_index::endpoints(&index, &["10.1.0.1:80".to_owned()]).is_err());
 }

@@ -63,7 +63,7 @@ impl Lab {
         self.addresses.iter().find(|(n, _)| *n == name).unwrap().1
     }
 
-    async fn channel(&self, name: &str) -> Channel {
+    pub(super) async fn channel(&self, name: &str) -> Channel {
         let uri = format!("http://{}", self.addr(name));
         patiently(tonic::transport::Endpoint::from_shared(uri).unwrap().connect()).await.unwrap()
     }

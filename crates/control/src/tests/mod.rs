@@ -3,6 +3,7 @@
 mod answers;
 mod certificates;
 mod diagnostics;
+mod external;
 mod injector;
 mod kubernetes;
 mod lab;

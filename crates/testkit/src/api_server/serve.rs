@@ -96,7 +96,7 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
             world.get(&id(name)).map_or_else(|| status(404, "NotFound"), |o| json_response(200, &o))
         }
         (Method::POST, None) if world.is_forbidden(plural) => status(403, "Forbidden"),
-        (Method::POST, None) => match sent["metadata"]["name"].as_str() {
+        (Method::POST, None) => match sent["metadata"]["name"].as_str().or(sent["metadata"]["generateName"].as_str()) {
             Some(name) if query.get("dryRun").is_some_and(|run| *run == "All") => match world.get(&id(name)) {
                 Some(_) => status(409, "AlreadyExists"),
                 None => json_response(201, &sent),
@@ -112,9 +112,7 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
             written(world.patch(id(name), status, merge), 200)
         }
         (Method::PATCH, Some(name)) => written(world.patch(id(name), sent, merge), 200),
-        (Method::DELETE, Some(name)) => {
-            world.delete(&id(name)).map_or_else(|| status(404, "NotFound"), |o| json_response(200, &o))
-        }
+        (Method::DELETE, Some(name)) => written(world.delete_as(&id(name), &sent["preconditions"]), 200),
         _ => status(405, "MethodNotAllowed"),
     })
 }

@@ -46,6 +46,8 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("NetworkAuthentication", "policy.linkerd.io/v1alpha1", "networkauthentications", true),
     ("HTTPLocalRateLimitPolicy", "policy.linkerd.io/v1alpha1", "httplocalratelimitpolicies", true),
     ("HTTPRoute", "policy.linkerd.io/v1beta3", "httproutes", true),
+    ("ExternalWorkload", "workload.linkerd.io/v1beta1", "externalworkloads", true),
+    ("ExternalWorkload", "workload.linkerd.io/v1alpha1", "externalworkloads", true),
     (GATEWAY_HTTP_ROUTE, "gateway.networking.k8s.io/v1", "httproutes", true),
     ("GRPCRoute", "gateway.networking.k8s.io/v1", "grpcroutes", true),
     ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
@@ -207,8 +209,12 @@ impl World {
         Ok(object)
     }
 
-    pub(super) fn create(&self, id: Id, object: Value) -> Result<Value, (u16, &'static str)> {
+    /// One whose name ends in a dash gets a number behind it, as by `generateName`.
+    pub(super) fn create(&self, mut id: Id, object: Value) -> Result<Value, (u16, &'static str)> {
         let mut state = self.state();
+        if id.name.ends_with('-') {
+            id.name += &state.version.to_string();
+        }
         if state.objects.contains_key(&id) {
             return Err((409, "AlreadyExists"));
         }
@@ -227,6 +233,12 @@ impl World {
         drop(state);
         self.changed();
         Some(object)
+    }
+
+    /// Deletes an object if it still has the version that `expected` names.
+    pub(super) fn delete_as(&self, id: &Id, expected: &Value) -> Result<Value, (u16, &'static str)> {
+        self.state().is_present(id, &json!({"metadata": {"resourceVersion": expected["resourceVersion"]}}))?;
+        self.delete(id).ok_or((404, "NotFound"))
     }
 
     pub(super) fn get(&self, id: &Id) -> Option<Value> {

@@ -49,7 +49,6 @@ fn a_mesh_is_installed_used_and_taken_away() {
     let mut report = Report::default();
 
     is_installed(cluster, &terminal, &mut report);
-    what_would_not_hold_is_refused(cluster);
     wire::speaks_in_the_clear_without_a_mesh_only(cluster);
     report.at_rest(cluster, &terminal);
     constraint::holds(cluster);
@@ -214,23 +213,6 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
         assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
         thread::sleep(Duration::from_millis(200));
     }
-}
-
-/// A policy that does nothing would let everybody in. The API server comes to know the rule in a while.
-fn what_would_not_hold_is_refused(cluster: &Cluster) {
-    let workload = "apiVersion: workload.linkerd.io/v1beta1
-kind: ExternalWorkload
-metadata: { name: early, namespace: default }
-spec: { meshTLS: { identity: spiffe://root/early, serverName: early.example.com } }
-";
-    let start = Instant::now();
-    while cluster.apply(workload).is_ok() {
-        cluster.ask("delete externalworkload early").unwrap();
-        assert!(start.elapsed() < PATIENCE, "it is taken");
-        thread::sleep(Duration::from_millis(200));
-    }
-    let error = cluster.apply(workload).unwrap_err().to_string();
-    assert!(error.contains("does not carry out objects of th"), "{error}");
 }
 
 /// No line of a check fails.

@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Context, anyhow, bail};
 use std::process::ExitCode;
-use weft_cluster::{Index, install::told, kubernetes::Cluster, object::DEFAULT_NAMESPACE, yaml};
+use weft_cluster::{Index, index::WorkloadKind, install::told, kubernetes::Cluster, object::DEFAULT_NAMESPACE, yaml};
 use weft_control::diagnostics::{Asking, LISTEN, Row, Unanswered, of_index};
 use weft_model::names::{CLUSTER_DOMAIN, port};
 
@@ -140,26 +140,31 @@ pub(super) async fn policy(folder: &Folder, args: Policy) -> anyhow::Result<Exit
     let answering = Answering::new(folder, &args.ask).await?;
     let namespace = args.namespace.clone().unwrap_or_else(|| answering.namespace().to_owned());
     let (kind, name) = args.resource.split_once('/').unwrap_or(("", &args.resource));
-    let is_service = match kind {
-        "po" | "pod" | "pods" => false,
-        "svc" | "service" | "services" => true,
-        _ => bail!("{:?} is neither a pod nor a Service; use po/NAME or svc/NAME", args.resource),
+    // None is a Service.
+    let of = match kind {
+        "po" | "pod" | "pods" => Some(WorkloadKind::Pod),
+        "externalworkload" | "externalworkloads" => Some(WorkloadKind::ExternalWorkload),
+        "svc" | "service" | "services" => None,
+        _ => bail!(
+            "{:?} is no pod, ExternalWorkload or Service; use po/NAME, externalworkload/NAME or svc/NAME",
+            args.resource
+        ),
     };
-    let message = match answering {
-        Answering::Machine(index) if is_service => {
+    let message = match (answering, of) {
+        (Answering::Machine(index), None) => {
             let domain = index.settings().cluster_domain.clone();
             of_index::outbound(&index, &format!("{name}.{namespace}.svc.{domain}:{}", args.port))
         }
-        Answering::Machine(index) => of_index::inbound(&index, &namespace, name, args.port),
-        Answering::Cluster { cluster, control, pod } => {
+        (Answering::Machine(index), Some(of)) => of_index::inbound(&index, &namespace, of, name, args.port),
+        (Answering::Cluster { cluster, control, pod }, of) => {
             let asking = asking(&cluster, &control, pod.as_deref(), port::POLICY).await?;
-            if is_service {
+            if let Some(of) = of {
+                asking.inbound(&namespace, of, name, args.port).await
+            } else {
                 let values = told(&cluster, &control).await?.unwrap_or_default();
                 let domain = values["clusterDomain"].as_str().filter(|d| !d.is_empty()).unwrap_or(CLUSTER_DOMAIN);
                 let authority = format!("{name}.{namespace}.svc.{domain}:{}", args.port);
                 asking.outbound(&authority, args.ask.token.as_deref().unwrap_or(TOKEN)).await
-            } else {
-                asking.inbound(&namespace, name, args.port).await
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{
     chance::{self, pick},
-    *,
+    externals, *,
 };
 use crate::{Kind, Token};
 use std::{fmt, fmt::Write};
@@ -245,8 +245,11 @@ pub(super) fn questions() -> Vec<Question> {
         }
     }
     for (namespace, pod) in [("ns", "a"), ("ns", "b"), ("other", "a")] {
-        for port in [8080, 5432, 4191] {
-            questions.push(Question::Inbound { namespace: namespace.into(), pod: pod.into(), port });
+        for (of, port) in [8080, 5432, 4191]
+            .into_iter()
+            .flat_map(|port| [WorkloadKind::Pod, WorkloadKind::ExternalWorkload].map(|of| (of, port)))
+        {
+            questions.push(Question::Inbound { namespace: namespace.into(), of, name: pod.into(), port });
         }
         questions.push(Question::Work { namespace: namespace.into(), pod: pod.into(), uid: "1".into() });
     }
@@ -291,12 +294,36 @@ fn object() -> impl Strategy<Value = Object> {
             pod(name, &format!("10.1.0.{ip}"), patch)
         },
     );
-    let endpoints = (ab(), namespaces(), 1..3u8, any::<[bool; 4]>()).prop_map(
-        |(pod, namespace, ip, [ready, referring, v6, hinted])| {
+    let externals = (ab(), namespaces(), 1..3u8, any::<[bool; 6]>(), annotations.clone()).prop_map(
+        |(name, namespace, ip, [both, api, portless, owned, moved, elsewhere], annotations)| {
+            let mut patch = annotated(annotations);
+            merge(&mut patch, json!({"metadata": {"namespace": namespace}}));
+            if api {
+                merge(&mut patch, json!({"metadata": {"labels": {"app": "api"}}}));
+            }
+            if owned {
+                let owner = json!({"apiVersion": "v1", "kind": "Group", "name": "db", "uid": ""});
+                merge(&mut patch, json!({"metadata": {"ownerReferences": [owner]}}));
+            }
+            if portless {
+                merge(&mut patch, json!({"spec": {"ports": [{"name": "linkerd-proxy", "port": 5143}]}}));
+            }
+            if moved {
+                merge(&mut patch, json!({"spec": {"meshTLS": {"identity": "spiffe://td/x"}}}));
+            }
+            let v4 = if elsewhere { format!("203.0.113.{ip}") } else { format!("10.1.0.{ip}") };
+            let v6 = format!("fd00::{ip}");
+            let ips = if both { vec![v4.as_str(), v6.as_str()] } else { vec![v4.as_str()] };
+            externals::external(name, &ips, patch)
+        },
+    );
+    let endpoints = (ab(), namespaces(), 1..3u8, any::<[bool; 5]>()).prop_map(
+        |(pod, namespace, ip, [ready, referring, v6, hinted, external])| {
             let address = if v6 { format!("fd00::{ip}") } else { format!("10.1.0.{ip}") };
             let mut endpoint = json!({"addresses": [address], "conditions": {"ready": ready}, "hostname": "web-0"});
             if referring {
-                endpoint["targetRef"] = json!({"kind": "Pod", "namespace": namespace, "name": pod});
+                let kind = if external && hinted { "ExternalWorkload" } else { "Pod" };
+                endpoint["targetRef"] = json!({"kind": kind, "namespace": namespace, "name": pod});
             }
             if hinted {
                 merge(
@@ -398,7 +425,7 @@ fn object() -> impl Strategy<Value = Object> {
         // What slipped in while nobody looked, and cannot be carried out.
         1 => ab().prop_map(policies::broken),
     ];
-    prop_oneof![6 => pods, 5 => slices, 4 => services, 1 => of_namespaces, 1 => nodes, 1 => tokens, 7 => policies, 2 => egress, 2 => profiles, 4 => routes]
+    prop_oneof![6 => pods, 2 => externals, 5 => slices, 4 => services, 1 => of_namespaces, 1 => nodes, 1 => tokens, 7 => policies, 2 => egress, 2 => profiles, 4 => routes]
 }
 
 /// Routes that clients follow, whose parents and backends come and go.

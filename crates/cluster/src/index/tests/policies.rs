@@ -2,6 +2,7 @@
 
 use super::{
     chance::{self, pick},
+    externals,
     slices::kubernetes,
     *,
 };
@@ -236,8 +237,8 @@ struct Asks<'a> {
     identity: Option<&'a str>,
 }
 
-/// Whether `client` may use port 8080, which is named `http`, of pod `ns/a`, which is labelled app=web.
-fn naive(objects: &[&Value], client: &Asks<'_>) -> bool {
+/// Whether `client` may use port 8080, which is named `http`, of the pod or the ExternalWorkload `ns/a`, which is labelled app=web.
+fn naive(objects: &[&Value], of_pod: bool, client: &Asks<'_>) -> bool {
     if client.addr.is_loopback() {
         return true;
     }
@@ -246,7 +247,10 @@ fn naive(objects: &[&Value], client: &Asks<'_>) -> bool {
     };
     let mut servers: Vec<&Value> = of("Server")
         .filter(|s| s["spec"]["port"] == 8080 || s["spec"]["port"] == "http")
-        .filter(|s| labelled(&s["spec"]["podSelector"], "web"))
+        .filter(|s| {
+            let selector = &s["spec"][if of_pod { "podSelector" } else { "externalWorkloadSelector" }];
+            selector.is_object() && labelled(selector, "web")
+        })
         .collect();
     servers.sort_by_key(|s| {
         let created = s["metadata"]["creationTimestamp"].as_str();
@@ -447,13 +451,14 @@ fn selector() -> impl Strategy<Value = Value> {
 
 fn spec() -> impl Strategy<Value = (Kind, Value)> {
     let servers = (
+        prop_oneof![3 => Just("podSelector"), 1 => Just("externalWorkloadSelector")],
         selector(),
         any_of(&[json!(8080), json!("http"), json!(8081)]),
         prop::option::of(prop::sample::select(DefaultPolicy::ALL.to_vec())),
         any_of(&[json!("unknown"), json!("HTTP/2"), json!("gRPC"), json!("opaque")]),
     )
-        .prop_map(|(selector, port, access, protocol)| {
-            let mut spec = json!({"podSelector": selector, "port": port, "proxyProtocol": protocol});
+        .prop_map(|(of, selector, port, access, protocol)| {
+            let mut spec = json!({of: selector, "port": port, "proxyProtocol": protocol});
             if let Some(access) = access {
                 spec["accessPolicy"] = json!(access.as_str());
             }
@@ -623,7 +628,7 @@ fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: 
         };
         let asks = || Asks { addr: addr.to_canonical(), identity: text };
         let by: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
-        if by.is_some() != naive(&written, &asks()) {
+        if by.is_some() != naive(&written, matches!(asked, Question::Inbound { of: WorkloadKind::Pod, .. }), &asks()) {
             return Some(format!("{addr} {text:?} is let in by {by:?}"));
         }
         routes.iter().find_map(|((kind, name), authorizations)| {
@@ -643,12 +648,13 @@ fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: 
 /// What the index lets in, the text of 6.4 lets in, and nobody else.
 #[test]
 fn authorization_is_what_its_text_says() {
-    let base = web(vec![]);
-    let asked = Question::Inbound { namespace: "ns".into(), pod: "a".into(), port: 8080 };
+    let base = web(vec![externals::external("a", &["192.0.2.1"], json!({}))]);
+    let asked = |of| Question::Inbound { namespace: "ns".into(), of, name: "a".into(), port: 8080 };
     let read = |(kind, written): (Kind, Value)| (written.clone(), policy::read(kind, written).unwrap());
     let all: Vec<(Value, Object)> = chance::sample(&written(), 2_000).into_iter().map(read).collect();
     chance::try_all(|seed| {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let asked = asked(if rng.u8(..4) == 0 { WorkloadKind::ExternalWorkload } else { WorkloadKind::Pod });
         // One object of each name.
         let mut named: BTreeMap<Key, &(Value, Object)> = BTreeMap::new();
         for _ in 0..rng.usize(1..12) {

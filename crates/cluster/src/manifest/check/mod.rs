@@ -30,8 +30,14 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
             service::check(o, reading);
             mistakes(policy::said_in_vain(object), reading);
         }
-        Object::Server(_)
-        | Object::ServerAuthorization(_)
+        Object::Server(server) => {
+            policy(object, reading);
+            if server.spec.pod_selector.is_none() && server.spec.external_workload_selector.is_some() {
+                let message = "on one machine there are no ExternalWorkloads";
+                mistakes(vec![Mistake::new("spec.externalWorkloadSelector", message, "use podSelector")], reading);
+            }
+        }
+        Object::ServerAuthorization(_)
         | Object::AuthorizationPolicy(_)
         | Object::MeshTlsAuthentication(_)
         | Object::NetworkAuthentication(_)
@@ -46,7 +52,11 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
         | Object::GrpcRoute(_)
         | Object::TlsRoute(_)
         | Object::TcpRoute(_) => route(object, reading),
-        Object::Pod(_) | Object::EndpointSlice(_) | Object::Node(_) | Object::Token(_) => {}
+        Object::Pod(_)
+        | Object::EndpointSlice(_)
+        | Object::Node(_)
+        | Object::ExternalWorkload(_)
+        | Object::Token(_) => {}
     }
 }
 
