@@ -34,6 +34,7 @@ const CASES: &[Case] = &[
         run: links_reach_into_a_namespace_and_vanish,
         root_only: false,
     },
+    Case { name: "a_bridge_keeps_its_link_address", run: a_bridge_keeps_its_link_address, root_only: false },
     Case { name: "parameters_belong_to_the_namespace", run: parameters_belong_to_the_namespace, root_only: false },
 ];
 
@@ -195,6 +196,25 @@ fn links_reach_into_a_namespace_and_vanish() {
     address(&mut inside, link, A);
     here.delete_link(pair).unwrap();
     assert!(inside.link("inner").is_err(), "the other end goes with it");
+}
+
+fn a_bridge_keeps_its_link_address() {
+    let mut here = Netlink::open().unwrap();
+    let bridge = here.add_bridge("bridge").unwrap();
+    here.set_up(bridge).unwrap();
+    let address = || {
+        let output = Command::new("ip").args(["-oneline", "link", "show", "bridge"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_once("link/ether ").unwrap().1.split(' ').next().unwrap().to_owned()
+    };
+    let before = address();
+    let there: Vec<_> = (0..4).map(|_| Namespace::create().unwrap()).collect();
+    for (number, there) in there.iter().enumerate() {
+        let link = here.add_veth(&format!("outer{number}"), "inner", there).unwrap();
+        here.set_master(link, bridge).unwrap();
+        here.set_up(link).unwrap();
+        assert_eq!(address(), before);
+    }
 }
 
 fn parameters_belong_to_the_namespace() {

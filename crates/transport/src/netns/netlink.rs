@@ -18,6 +18,9 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+/// Of every bridge, each in a namespace of its own: a locally administered one, for one receiver.
+const BRIDGE_ADDRESS: [u8; 6] = [0x02, 0x77, 0x65, 0x66, 0x74, 0x01];
+
 /// A netlink socket of the namespace in which it was opened.
 pub struct Netlink {
     socket: Socket,
@@ -53,10 +56,15 @@ impl Netlink {
         }
     }
 
+    /// A bridge that keeps its link address whatever joins it. One that was not given any takes the lowest of its links', and
+    /// neighbours go on sending to the one before for as long as they remember it: a minute.
+    ///
     /// # Errors
     /// The name is taken or too long (15 bytes), or `CAP_NET_ADMIN` is missing.
     pub fn add_bridge(&mut self, name: &str) -> io::Result<LinkIndex> {
-        self.add_link(named(name), vec![LinkInfo::Kind(InfoKind::Bridge)])?;
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::Address(BRIDGE_ADDRESS.to_vec()));
+        self.add_link(message, vec![LinkInfo::Kind(InfoKind::Bridge)])?;
         self.link(name)
     }
 
