@@ -101,8 +101,8 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "None is needed. Else change the route's filter, or let another route match",
         ),
         Code::FaultInjected => (
-            "A filter of the route that the request matches fails it on purpose, or its share of the requests",
-            "Take the filter off the route when the experiment is over",
+            "A filter of the route that the request matches fails it on purpose, or its share of the requests; or an EgressNetwork denies what none of its routes lets through (403)",
+            "Take the filter off the route when the experiment is over; let through what should leave by a route of the EgressNetwork",
         ),
         Code::DetectTimeout => (
             "A client connected and did not send what its protocol is known by, a TLS handshake or a transport header, in time",
