@@ -5,14 +5,16 @@
 //!                     └─gRPC──► voting   (counts votes; the doughnut always fails)
 //! ```
 //! Ports, environment and answers are those of Linkerd's emojivoto (ecosystem 12.1), so that its tutorials can be replayed. Another
-//! demo of Linkerd's has a stand-in in [`books`]; [`load`] is for tests.
+//! demo of Linkerd's has a stand-in in [`books`]; [`load`], [`ask`] and [`echo`] are for tests.
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod books;
 mod bot;
 mod catalogue;
 mod client;
+mod echo;
 mod emoji;
 mod load;
 mod rpc;
@@ -86,6 +88,25 @@ enum Role {
         #[arg(long, env = "REQUEST_RATE", default_value_t = 200.0, value_parser = rate)]
         rate: f64,
     },
+    /// Says what it is asked for, and fails or is slow as the request's headers want it.
+    Echo {
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+        /// What it calls itself.
+        #[arg(long, env = "HOSTNAME")]
+        name: String,
+    },
+    /// Asks what it is told to ask (POST /ask) and says what it got; what it asks all the time besides is counted (GET /load).
+    Ask {
+        #[arg(long, default_value_t = 9000)]
+        port: u16,
+        /// host:port/path to ask all the time.
+        #[arg(long)]
+        load: Vec<String>,
+        /// Requests per second, to each of them.
+        #[arg(long, default_value_t = 50.0, value_parser = rate)]
+        rate: f64,
+    },
     /// Serves one part of another demo, a shop of books, under booksapp's arguments.
     Booksapp {
         /// prod:webapp, prod:authors or prod:books.
@@ -136,6 +157,8 @@ async fn main() -> anyhow::Result<()> {
                 () = leave.told() => Ok(()),
             },
             Role::Load { web, emoji, rate } => load::run(&web, &emoji, rate, leave).await,
+            Role::Echo { port, name } => echo::serve(listen(port).await?, name, leave).await,
+            Role::Ask { port, load, rate } => ask::serve(listen(port).await?, &load, rate, leave).await,
             Role::Booksapp { part, authors, books, failure_rate } => {
                 books::serve(&part, books::Sites { authors, books, failure_rate }, leave).await
             }

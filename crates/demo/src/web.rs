@@ -85,7 +85,7 @@ impl Web {
     }
 }
 
-fn json_reply(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+pub(crate) fn json_reply(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
     reply(status, "application/json", value.to_string().into())
 }
 
