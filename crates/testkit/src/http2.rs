@@ -3,8 +3,12 @@
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{body::Incoming, client::conn::http2::SendRequest, service::service_fn};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2::SendRequest,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     convert::Infallible,
@@ -66,6 +70,13 @@ pub fn full(body: impl Into<Bytes>) -> Body {
 /// A body with trailers, as gRPC responses have.
 pub fn with_trailers(body: impl Into<Bytes>, trailers: HeaderMap) -> Body {
     Full::new(body.into()).with_trailers(async move { Some(Ok(trailers)) }).boxed()
+}
+
+/// A body that goes on for as long as somebody reads it.
+pub fn endless(piece: impl Into<Bytes>) -> Body {
+    let piece = piece.into();
+    let frames = futures_util::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
+    BodyExt::boxed(StreamBody::new(frames))
 }
 
 /// Waits for the whole of a body.

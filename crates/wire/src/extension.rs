@@ -5,9 +5,9 @@
 
 use crate::{
     Error, GrpcServer, Incoming, Outgoing, Transport,
-    error::{Invalid, Within, each, require},
+    error::{Invalid, Within, each, require, usable},
     outbound::{Target, TrafficSpec},
-    stream::{incoming, outgoing, refused},
+    stream::{incoming_parts, outgoing, refused},
 };
 use prost::Message;
 use proto::{extensions_client::ExtensionsClient, extensions_server::ExtensionsServer};
@@ -42,9 +42,10 @@ impl<T: Transport> Client<T> {
         Self(ExtensionsClient::new(transport).max_decoding_message_size(crate::MAX_MESSAGE_BYTES))
     }
 
-    /// What belongs to the policy of a target, and each that follows it. UNIMPLEMENTED is a control plane that has no such service.
+    /// What belongs to the policy of a target, and each that follows it. What cannot be read is left out of it alone; an
+    /// [`Error::Invalid`] for each follows. UNIMPLEMENTED is a control plane that has no such service.
     pub async fn watch(&mut self, spec: &TrafficSpec) -> Result<Incoming<Extensions>, Error> {
-        Ok(incoming(self.0.watch(encode_spec(spec.clone())).await?.into_inner(), decode))
+        Ok(incoming_parts(self.0.watch(encode_spec(spec.clone())).await?.into_inner(), decode))
     }
 }
 
@@ -144,14 +145,22 @@ pub(crate) fn encode_spec(TrafficSpec { workload, target }: TrafficSpec) -> prot
     proto::WatchRequest { workload, target: Some(target) }
 }
 
-pub(crate) fn decode(proto::Extended { extensions }: proto::Extended) -> Result<Extensions, Invalid> {
-    let all: Vec<_> = each("extensions", extensions, |proto::Extension { key, filters }| {
+/// What of it can be used, then what cannot: a filter that only a later version knows costs the rules that want it.
+pub(crate) fn decode(proto::Extended { extensions }: proto::Extended) -> (Option<Extensions>, Vec<Invalid>) {
+    let (all, invalid) = usable("extensions", extensions, |proto::Extension { key, filters }| {
         if key.is_empty() {
             return Err(Invalid::missing("key"));
         }
         Ok((key, each("filters", filters, decode_filter)?))
-    })?;
-    Ok(Extensions(all.into_iter().collect()))
+    });
+    (Some(Extensions(all.into_iter().collect())), invalid)
+}
+
+/// Only what can be used as a whole.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn decode_whole(extended: proto::Extended) -> Result<Extensions, Invalid> {
+    let (usable, invalid) = decode(extended);
+    invalid.into_iter().next().map_or_else(|| Ok(usable.unwrap_or_default()), Err)
 }
 
 pub(crate) fn encode(Extensions(all): &Extensions) -> Result<proto::Extended, Invalid> {

@@ -15,7 +15,7 @@ pub fn messages(data: &[u8]) {
         // Both are short, and of our own.
         3 => {
             again(bytes, trust::decode, trust::encode);
-            again(bytes, extension::decode, extension::encode);
+            again(bytes, extension::decode_whole, extension::encode);
         }
         4 => {
             let _ = api::identity::CertifyResponse::decode(bytes).map(identity::decode_certificate);

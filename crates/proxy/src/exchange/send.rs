@@ -1,4 +1,5 @@
-//! A request that is held whole, sent for its own sake: what the endpoint answers is read to its end and thrown away.
+//! A request that is held whole, sent for its own sake: what the endpoint answers is read to its end and thrown away, so that the
+//! connection can be kept. An answer that is larger than that is worth ends it, or its stream.
 //!
 //! Who sends it bounds the time; dropping it on the way gives up the connection, or resets the stream.
 
@@ -17,9 +18,13 @@ use crate::{
     protocol::Version,
 };
 use bytes::Bytes;
+use h2::Reason;
 use http::{HeaderName, HeaderValue, Method, Request, header, request};
 use std::{future::poll_fn, io};
 use weft_model::names;
+
+/// Bytes of an answer that are read: to make another connection costs more than these.
+const MAX_ANSWER: usize = 256 * 1024;
 
 /// Over a connection of HTTP/1, which is good for another request afterwards if the answer says so.
 pub(crate) async fn send_http1(
@@ -39,9 +44,16 @@ pub(crate) async fn send_http1(
     let answer = final_head(&mut connection, asked).await?;
     let mut body = Decoder::new(answer.body);
     let io = &mut connection.io;
+    let mut left = MAX_ANSWER;
     loop {
         match body.next(io.read.filled()).map_err(|BodyError(what)| protocol(what))? {
-            Step::Data(n) | Step::Framing(n) | Step::Trailers(n) => io.read.consume(n),
+            Step::Data(n) | Step::Framing(n) | Step::Trailers(n) => {
+                io.read.consume(n);
+                match left.checked_sub(n) {
+                    Some(less) => left = less,
+                    None => return Ok(()),
+                }
+            }
             Step::End => break,
             Step::More => {
                 let read = poll_fn(|cx| io.poll_fill(cx, READ_AHEAD)).await.map_err(|error| broken(&error))?;
@@ -117,10 +129,18 @@ pub(crate) async fn send_http2(
     let response = response.await.map_err(refused)?;
     open.answered();
     let mut answer = response.into_body();
+    let mut left = MAX_ANSWER;
     while let Some(data) = answer.data().await {
         let data = data.map_err(refused)?;
         // Fails only for more than was received.
         let _ = answer.flow_control().release_capacity(data.len());
+        match left.checked_sub(data.len()) {
+            Some(less) => left = less,
+            None => {
+                open.reset(&mut to, Reason::CANCEL);
+                break;
+            }
+        }
     }
     Ok(())
 }

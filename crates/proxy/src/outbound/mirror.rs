@@ -4,7 +4,7 @@
 //! request ─► endpoint          the original, as if there was no mirror
 //!    └─ copy (body ≤ 64 KiB) ─► once it is whole, a task of its own ─► endpoint of the mirror ─► what it answers is thrown away
 //! ```
-//! Bounded by the process: places for copies, the bytes of each, and the time it takes. What finds no place, or is too large, is not sent,
+//! Bounded by the process: places for copies, the bytes of each and of its answer, and the time it takes. What finds no place, or is too large, is not sent,
 //! and counted.
 
 use super::{Http, backends::Spread, endpoint::Lease};

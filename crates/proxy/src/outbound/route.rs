@@ -267,7 +267,9 @@ impl Requests {
         let admit = |branch: &Branch<Http>, drawn: bool| {
             let permitted = filter::permit(&branch.filters, request, matches, to, course.is_first() && !drawn);
             // By a filter Linkerd's control plane says why there is no such backend.
-            permitted.map_err(|error| if branch.is_missing() { error.because(Code::BackendInvalid) } else { error })
+            permitted.map_err(|error| if branch.is_missing() { error.because(Code::BackendInvalid) } else { error })?;
+            // Before a connection is taken, which would be given up with the request.
+            branch.changes.rewrite(request, matches).map(drop)
         };
         let opened = connect(&ruled, course.is_first(), admit, |member| {
             follower.endpoint(&member.endpoint);

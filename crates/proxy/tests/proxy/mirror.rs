@@ -5,7 +5,17 @@ use crate::{
     mesh::{Mesh, Service},
 };
 use http::Request;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use weft_model::{
     ClientPolicy, Endpoint, ProtocolHint,
     policy::{
@@ -176,6 +186,45 @@ async fn a_body_that_outgrows_its_bound_is_not_copied() {
         assert_eq!(origin.seen().requests.last().unwrap().body.len(), n);
     }
     assert_eq!(copied.seen().requests.iter().map(|request| request.body.len()).collect::<Vec<_>>(), [64 * 1024]);
+}
+
+/// What a mirror answers is read to its end only if that is cheaper than another connection: none makes the proxy read on and on.
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_on() {
+    let mesh = Mesh::start().await;
+    let origin = origin().await;
+    let passed = Arc::new(AtomicUsize::new(0));
+    let over_http1 = {
+        let (listener, passed) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), passed.clone());
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let passed = passed.clone();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await;
+                    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n";
+                    let _ = stream.write_all(head).await;
+                    while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
+                    passed.fetch_add(1, Relaxed);
+                });
+            }
+        });
+        addr
+    };
+    let endless = || async { Ok(http::Response::new(http2::endless(vec![b'x'; 16 * 1024]))) };
+    let over_http2 = http2::Origin::start(move |_| endless()).await.unwrap();
+    for (addr, hint, sent) in [(over_http1, ProtocolHint::Unknown, 1.0), (over_http2.addr(), ProtocolHint::H2, 2.0)] {
+        let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+        let to = if hint == ProtocolHint::H2 { mesh.endpoint(addr, hint) } else { Endpoint::plain(addr) };
+        mesh.control.set_outbound(known.addr, policy(&known, &[mirror(&mesh.service(&[to]), ALL)]));
+        let mut client = http1::Client::over(mesh.connect(&known).await);
+        let answer = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        assert_eq!(&answer.body[..], b"original");
+        reached(&mesh.web, "sent", sent).await;
+    }
+    eventually("the connection to be given up", || passed.load(Relaxed) == 1).await;
+    assert_eq!(copies(&mesh.web, "failed"), 0.0, "it did not take their whole time");
 }
 
 async fn origin_of_copies() -> http1::Origin {

@@ -201,3 +201,26 @@ async fn a_request_without_a_path_is_refused_where_paths_are_rewritten() {
     }
     assert_eq!(origin.seen().requests.len(), 0);
 }
+
+/// A request that is refused for what cannot be rewritten of it takes no connection, and costs none that is kept.
+#[tokio::test]
+async fn what_is_refused_leaves_kept_connections_to_others() {
+    let mesh = Mesh::start().await;
+    let origin = origin().await;
+    let known = mesh.service(&[Endpoint::plain(origin.addr())]);
+    let policy = policy(&known, |rule| {
+        rule.matches = vec![];
+        rule.filters = vec![to(None, full("/new"))];
+    });
+    mesh.control.set_outbound(known.addr, policy);
+    let get = "GET /old HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+    let mut client = http1::Client::over(mesh.connect(&known).await);
+    assert_eq!(soon(client.call(get)).await.unwrap().status(), Some(200));
+    for _ in 0..3 {
+        let mut refused = http1::Client::over(mesh.connect(&known).await);
+        let response = soon(refused.call("OPTIONS * HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        assert_eq!(response.status(), Some(500));
+    }
+    assert_eq!(soon(client.call(get)).await.unwrap().status(), Some(200));
+    assert_eq!((origin.seen().requests.len(), origin.seen().connections.len()), (2, 1));
+}

@@ -73,7 +73,7 @@ proptest! {
         }
         let again = across(&alone, outbound::policy::encode, outbound::policy::decode);
         prop_assert_eq!(again, Ok(alone.clone()));
-        let told = across(&extension::of(&sent), extension::encode, extension::decode).unwrap();
+        let told = across(&extension::of(&sent), extension::encode, extension::decode_whole).unwrap();
         prop_assert_eq!(alone.extended(&told), sent);
     }
 

@@ -201,8 +201,10 @@ async fn watch_extensions(published: &Published, sources: &Sources) {
         let following = follow(sources.policy_following, open, |event| match event {
             Event::Message { value, .. } => published.extensions_answer(Answer::Known(value)),
             Event::Invalid(reason) => {
-                tracing::warn!(%target, reason, "What belongs to an outbound policy is invalid: its requests are refused");
+                tracing::warn!(%target, reason, "What belongs to an outbound policy cannot be read: who wants it is refused");
+                // It will not come.
                 published.extensions_answer(Answer::None);
+                published.lose_patience();
             }
             Event::Failed(Failed { error, verdict: Verdict::None, .. }) => {
                 tracing::debug!(%target, %error, "The stream of what belongs to an outbound policy is lost");
@@ -497,6 +499,31 @@ mod tests {
         t.published.forget_extensions();
         t.published.policy_answer(Answer::Known(a));
         assert_eq!(whole(&t), Whole::Waiting, "what an earlier stream said says nothing");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_it_costs_its_own_rules_at_once() {
+        let t = target(&[]);
+        let ((mut policy, told), (other, _)) = (rewriting("/a"), rewriting("/b"));
+        let (ClientProtocol::Detect { http1, .. }, ClientProtocol::Detect { http1: others, .. }) =
+            (&mut policy.protocol, &other.protocol)
+        else {
+            panic!()
+        };
+        http1.routes.push(others.routes[0].clone());
+        t.published.policy_answer(Answer::Known(policy));
+        assert_eq!(first(&t), First::Waiting);
+        // As it comes: what can be used, then that something cannot.
+        t.published.extensions_answer(Answer::Known(told.clone()));
+        assert_eq!(first(&t), First::Waiting);
+        t.published.extensions_answer(Answer::None);
+        t.published.lose_patience();
+        assert_eq!(first(&t), First::Answered);
+        let shown = t.policy.snapshot();
+        let ClientProtocol::Detect { http1, .. } = &shown.value.protocol else { panic!() };
+        let filters = |route: usize| &http1.routes[route].rules[0].filters;
+        assert_eq!(Some(filters(0)), told.0.values().next());
+        assert!(matches!(filters(1)[..], [Filter::Extension(_)]));
     }
 
     #[test]

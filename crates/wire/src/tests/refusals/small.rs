@@ -7,7 +7,10 @@ use crate::{
     trust,
 };
 use linkerd2_proxy_api::identity as proto;
-use weft_model::policy::route::Extension;
+use weft_model::{
+    Extensions,
+    policy::route::{Extension, Filter, PathReplacement, Rewrite},
+};
 
 #[test]
 fn certificate_requests() {
@@ -58,6 +61,23 @@ fn extensions() {
     for other in ["", "the route wants a B", &message.replace("0123", "X123"), &format!("{message} ")] {
         assert_eq!(extension::named(other), None, "{other}");
     }
+}
+
+#[test]
+fn what_another_version_knows_costs_its_own_rules_alone() {
+    let path = |path: &str| Some(PathReplacement::Full(path.to_owned()));
+    let rewrite = |to: &str| vec![Filter::Rewrite(Rewrite { host: None, path: path(to) })];
+    let all = Extensions([("a", "/a"), ("b", "/b"), ("c", "/c")].map(|(key, to)| (key.to_owned(), rewrite(to))).into());
+    let mut message = extension::encode(&all).unwrap();
+    // Of a kind that nobody here has a name for, beside one that is known.
+    let known = message.extensions[0].filters[0].clone();
+    message.extensions[0].filters[0].kind = None;
+    message.extensions[0].filters.push(known);
+    message.extensions[2].key.clear();
+    let (usable, invalid) = extension::decode(message);
+    assert_eq!(usable.unwrap(), Extensions([("b".to_owned(), rewrite("/b"))].into()));
+    let fields: Vec<_> = invalid.into_iter().map(|invalid| invalid.field).collect();
+    assert_eq!(fields, ["extensions[0].filters[0].kind", "extensions[2].key"]);
 }
 
 #[test]
