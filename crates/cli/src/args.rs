@@ -22,7 +22,7 @@ pub(crate) use profile::Profile;
 pub(crate) use refused::told as told_of_linkerds;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use weft_cluster::annotation::PortRanges;
 use weft_local::{HostService, Publish};
 use weft_model::{decide::cidr::Cidr, policy::inbound::DefaultPolicy};
@@ -242,6 +242,14 @@ pub(crate) enum ControlPlaneMode {
         /// Clients are sent to IPv6 addresses.
         #[arg(long, default_value_t = false, action = ArgAction::Set)]
         enable_ipv6: bool,
+        /// Endpoints in a client's own zone have ten times the weight of others.
+        #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+        #[arg(action = ArgAction::Set)]
+        ext_endpoint_zone_weights: bool,
+        /// Applications ask for retries and timeouts by headers of their requests (`l5d-retry-http`, `l5d-timeout` and others).
+        #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+        #[arg(action = ArgAction::Set)]
+        allow_l5d_request_headers: bool,
         /// Where ServiceProfiles are validated.
         #[arg(long, requires = "profile_validator_tls")]
         profile_validator_addr: Option<SocketAddr>,
@@ -285,6 +293,19 @@ pub(crate) enum ControlPlaneMode {
         #[arg(long, value_name = "FILE", default_value = "/var/run/linkerd/identity/trust-roots/ca-bundle.crt")]
         trust_roots: PathBuf,
     },
+}
+
+/// The arguments of a process of the control plane with two dashes where Go's programs take one as well: values of Linkerd's chart
+/// (`destinationController.additionalArgs`) have either.
+pub(crate) fn with_two_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_none_or(|command| command != "control-plane") {
+        return arguments;
+    }
+    let spell = |argument: OsString| match argument.to_str() {
+        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => format!("-{text}").into(),
+        _ => argument,
+    };
+    arguments.into_iter().map(spell).collect()
 }
 
 /// Durations one after the other, as Linkerd's values have them: 24h0m0s.
@@ -334,6 +355,22 @@ mod tests {
     #[test]
     fn the_words_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn processes_of_the_control_plane_take_one_dash_as_well() {
+        let read = |words: &[&str]| {
+            let words = words.iter().map(OsString::from).collect();
+            Args::try_parse_from(with_two_dashes(words)).map(|args| args.command)
+        };
+        for flag in ["-ext-endpoint-zone-weights", "--ext-endpoint-zone-weights", "-ext-endpoint-zone-weights=true"] {
+            let Ok(Command::ControlPlane(process)) = read(&["weft", "control-plane", "destination", flag]) else {
+                panic!("{flag}")
+            };
+            let ControlPlaneMode::Destination { ext_endpoint_zone_weights, .. } = process.mode else { panic!() };
+            assert!(ext_endpoint_zone_weights, "{flag}");
+        }
+        assert!(read(&["weft", "-up"]).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     if let Some(code) = weft_local::role(&arguments) {
         return code;
     }
-    let read = Args::command().try_get_matches().and_then(|matches| {
+    let read = Args::command().try_get_matches_from(args::with_two_dashes(arguments.clone())).and_then(|matches| {
         let named = matches.value_source("state") == Some(ValueSource::CommandLine);
         Ok((Args::from_arg_matches(&matches)?, named))
     });

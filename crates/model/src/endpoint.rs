@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub addr: SocketAddr,
+    /// Beside others of the same load the one with more is asked more; see [`Self::WEIGHT`].
+    pub weight: u32,
     /// The identity that its certificate must carry; `None` is plaintext.
     pub tls: Option<ServerTls>,
     pub hint: ProtocolHint,
@@ -89,10 +91,14 @@ pub struct NameAddr {
 pub struct InvalidNameAddr(String);
 
 impl Endpoint {
+    /// That of an endpoint of which nothing else is said.
+    pub const WEIGHT: u32 = 10_000;
+
     /// An endpoint that is reached in plaintext at its address and of which nothing else is known.
     pub fn plain(addr: SocketAddr) -> Self {
         Self {
             addr,
+            weight: Self::WEIGHT,
             tls: None,
             hint: ProtocolHint::Unknown,
             transport_port: None,

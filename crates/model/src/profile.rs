@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-/// The answer to GetProfile, as far as a proxy acts on it.
+/// The answer to GetProfile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
     /// The service's name, if the address is a service's.
@@ -24,6 +24,10 @@ pub struct Profile {
     pub retry_budget: Option<RetryBudget>,
     /// Requests go to these by weight instead; empty is the target itself.
     pub targets: Vec<WeightedTarget>,
+    /// The Service and its port, for people.
+    pub parent: Option<Meta>,
+    /// The ServiceProfile that routes and targets come from, for people.
+    pub origin: Option<Meta>,
 }
 
 /// One route of a ServiceProfile.
@@ -69,6 +73,11 @@ pub struct RetryBudget {
     pub min_retries_per_second: u32,
     /// How long an attempt counts: 1 to 60 s.
     pub ttl: Duration,
+}
+
+impl RetryBudget {
+    /// Where nobody says otherwise.
+    pub const LINKERD: Self = Self { ratio: 0.2, min_retries_per_second: 10, ttl: Duration::from_secs(10) };
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

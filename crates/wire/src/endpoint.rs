@@ -80,7 +80,7 @@ fn decode_labelled(addr: proto::WeightedAddr, shared: &HashMap<String, String>) 
 pub(crate) fn decode(addr: proto::WeightedAddr) -> Result<Endpoint, Invalid> {
     let proto::WeightedAddr {
         addr,
-        weight: _,
+        weight,
         metric_labels,
         tls_identity,
         protocol_hint,
@@ -91,6 +91,7 @@ pub(crate) fn decode(addr: proto::WeightedAddr) -> Result<Endpoint, Invalid> {
     let (hint, transport_port) = decode_hint(protocol_hint).within("protocol_hint")?;
     Ok(Endpoint {
         addr: required("addr", addr, net::decode_addr)?,
+        weight,
         tls: optional("tls_identity", tls_identity, decode_tls)?,
         hint,
         transport_port,
@@ -101,10 +102,10 @@ pub(crate) fn decode(addr: proto::WeightedAddr) -> Result<Endpoint, Invalid> {
 }
 
 pub(crate) fn encode(endpoint: &Endpoint) -> Result<proto::WeightedAddr, Invalid> {
-    let Endpoint { addr, tls, hint, transport_port, authority_override, labels, http2 } = endpoint;
+    let Endpoint { addr, weight, tls, hint, transport_port, authority_override, labels, http2 } = endpoint;
     Ok(proto::WeightedAddr {
         addr: Some(net::encode_addr(*addr)),
-        weight: 1,
+        weight: *weight,
         metric_labels: labels.clone().into_iter().collect(),
         tls_identity: tls.as_ref().map(encode_tls),
         protocol_hint: encode_hint(*hint, *transport_port),

@@ -3,6 +3,7 @@
 use crate::{
     endpoint,
     error::{Invalid, Within, each, here, optional, require, required},
+    meta,
     route::{decode_method, decode_pattern, encode_method},
     time,
 };
@@ -25,8 +26,8 @@ pub(crate) fn decode(profile: proto::DestinationProfile) -> Result<Profile, Inva
         retry_budget,
         dst_overrides,
         endpoint,
-        parent_ref: _,
-        profile_ref: _,
+        parent_ref,
+        profile_ref,
     } = profile;
     let name = match fully_qualified_name.as_str() {
         "" => None,
@@ -41,11 +42,14 @@ pub(crate) fn decode(profile: proto::DestinationProfile) -> Result<Profile, Inva
         routes: each("routes", routes, decode_route)?,
         retry_budget: optional("retry_budget", retry_budget, decode_budget)?,
         targets: each("dst_overrides", targets, decode_target)?,
+        // Nothing is decided by either.
+        parent: parent_ref.and_then(|parent| meta::decode(parent).ok()),
+        origin: profile_ref.and_then(|origin| meta::decode(origin).ok()),
     })
 }
 
 pub(crate) fn encode(profile: &Profile) -> Result<proto::DestinationProfile, Invalid> {
-    let Profile { name, opaque, endpoint, routes, retry_budget, targets } = profile;
+    let Profile { name, opaque, endpoint, routes, retry_budget, targets, parent, origin } = profile;
     Ok(proto::DestinationProfile {
         fully_qualified_name: name.as_ref().map(ToString::to_string).unwrap_or_default(),
         opaque_protocol: *opaque,
@@ -53,8 +57,8 @@ pub(crate) fn encode(profile: &Profile) -> Result<proto::DestinationProfile, Inv
         retry_budget: optional("retry_budget", retry_budget.as_ref(), encode_budget)?,
         dst_overrides: targets.iter().map(encode_target).collect(),
         endpoint: optional("endpoint", endpoint.as_ref(), endpoint::encode)?,
-        parent_ref: None,
-        profile_ref: None,
+        parent_ref: parent.as_ref().map(meta::encode),
+        profile_ref: origin.as_ref().map(meta::encode),
     })
 }
 

@@ -36,6 +36,8 @@ fn mode(mode: ControlPlaneMode) -> (SocketAddr, Mode) {
             probe_networks,
             enable_h2_upgrade,
             enable_ipv6,
+            ext_endpoint_zone_weights,
+            allow_l5d_request_headers,
             profile_validator_addr,
             profile_validator_tls,
             policy_validator_addr,
@@ -50,6 +52,8 @@ fn mode(mode: ControlPlaneMode) -> (SocketAddr, Mode) {
                 probe_networks,
                 h2_upgrade: enable_h2_upgrade,
                 ipv6: enable_ipv6,
+                zone_weights: ext_endpoint_zone_weights,
+                request_headers: allow_l5d_request_headers,
                 profile_validator: validator(profile_validator_addr, profile_validator_tls),
                 policy_validator: validator(policy_validator_addr, policy_validator_tls),
             };

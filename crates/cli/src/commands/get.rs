@@ -15,8 +15,8 @@ pub(crate) async fn run(folder: &Folder, args: Get) -> anyhow::Result<ExitCode> 
     let Meant::Local(client) = meant::mesh(folder, &args.of).await? else {
         bail!("objects of a cluster are shown by kubectl get; weft get shows those of a mesh on this machine");
     };
-    let (_, objects) = client.held().await?;
-    let objects = shown(objects, &wanted, args.namespace.as_deref());
+    let (settings, objects) = client.held().await?;
+    let objects = shown(objects, settings, &wanted, args.namespace.as_deref());
     print::line(&match args.output {
         TextOutput::Json => serde_json::to_string_pretty(&objects)?,
         TextOutput::Table => render(&objects),

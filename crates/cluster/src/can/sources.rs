@@ -70,5 +70,7 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
         platform: Platform::Kubernetes,
         ipv6: !values["disableIPv6"].as_bool().unwrap_or(true),
         hint: default.hint,
+        zone_weights: default.zone_weights,
+        request_headers: default.request_headers,
     }
 }

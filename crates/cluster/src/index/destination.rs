@@ -4,6 +4,7 @@ use super::{
     Endpoints, Index, Platform, Refusal,
     endpoints::{Located, labels_of},
     facts::{Behind, Common, ExternalFacts, Family, Map, PodFacts, Proves, ServiceFacts, SliceFacts, TargetPort},
+    gateway::Gateway,
     name::{self, ServiceName},
     store::Id,
 };
@@ -44,16 +45,12 @@ impl Index {
             );
             return Err(Refusal::NotCarriedOut(text));
         }
-        let platform = self.settings.platform;
-        Ok(match platform {
+        let (all, node_only) = match self.settings.platform {
             // There is one node.
-            Platform::Manifests => {
-                Endpoints { all: self.selected(&name, service, target.port), node_only: false, platform }
-            }
-            Platform::Kubernetes => {
-                Endpoints { all: self.sliced(&name, service, target.port), node_only: service.node_only, platform }
-            }
-        })
+            Platform::Manifests => (self.selected(&name, service, target.port), false),
+            Platform::Kubernetes => (self.sliced(&name, service, target.port), service.node_only),
+        };
+        Ok(Endpoints { all, node_only, platform: self.settings.platform, zone_weights: self.settings.zone_weights })
     }
 
     /// The pods that the Service selects.
@@ -91,7 +88,7 @@ impl Index {
                 }
                 let addr = SocketAddr::new(e.ip, number);
                 let like = match &e.of {
-                    None => likes.plain.clone(),
+                    None => likes.of_no_pod(slice.gateway.as_ref(), port),
                     Some(Behind::ExternalWorkload(id)) => {
                         let Some(external) = self.store.external_of(id).filter(|of| of.has_ip(e.ip)) else { continue };
                         likes.of_external(self, id, external, number)
@@ -169,6 +166,7 @@ impl Index {
         let meshed = tls.is_some();
         Endpoint {
             addr: nowhere(),
+            weight: Endpoint::WEIGHT,
             hint: match (meshed, opaque) {
                 (true, true) => ProtocolHint::Opaque,
                 (true, false) => hint,
@@ -225,6 +223,8 @@ struct Likes<'s> {
     labels: Map,
     /// Of what is no pod.
     plain: Arc<Endpoint>,
+    /// Of gateways to other clusters.
+    gateways: HashMap<&'s Gateway, Arc<Endpoint>>,
     /// By namespace, what the pods have in common (by where it is: it is held once), and port.
     of_pods: HashMap<(&'s str, *const Common, u16), Arc<Endpoint>>,
 }
@@ -233,7 +233,14 @@ impl<'s> Likes<'s> {
     fn of(name: &ServiceName) -> Self {
         let labels = labels_of(&name.namespace, &name.service);
         let plain = Arc::new(Endpoint { labels: labels.clone(), ..Endpoint::plain(nowhere()) });
-        Self { labels, plain, of_pods: HashMap::new() }
+        Self { labels, plain, gateways: HashMap::new(), of_pods: HashMap::new() }
+    }
+
+    /// Of what is no pod: a gateway, or something of which nothing is known.
+    fn of_no_pod(&mut self, gateway: Option<&'s Gateway>, port: u16) -> Arc<Endpoint> {
+        let Some(gateway) = gateway else { return self.plain.clone() };
+        let made = self.gateways.entry(gateway);
+        made.or_insert_with(|| Arc::new(gateway.endpoint(&self.plain, port))).clone()
     }
 
     fn of_pod(&mut self, index: &Index, id: &'s Id, pod: &'s PodFacts, port: u16) -> Arc<Endpoint> {

@@ -19,7 +19,12 @@ pub struct Endpoints {
     /// Clients are sent to their own node alone (`internalTrafficPolicy: Local`).
     pub(super) node_only: bool,
     pub(super) platform: Platform,
+    /// What is in a client's own zone weighs more.
+    pub(super) zone_weights: bool,
 }
+
+/// How much more than the rest of the endpoints, where zones have weights.
+const OWN_ZONE: u32 = 10;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Located {
@@ -48,7 +53,10 @@ struct Seen<'e> {
     pod: Option<&'e str>,
     zone: Option<&'e str>,
     locality: Option<&'static str>,
+    weight: u32,
 }
+
+const LOCAL: &str = "local";
 
 impl Endpoints {
     /// The set as a client at `place` gets it.
@@ -85,16 +93,18 @@ impl Endpoints {
     fn seen_at<'e>(&self, located: &'e Located, place: &Place) -> Seen<'e> {
         let zone = located.zone.as_deref();
         let locality = match (zone, &place.zone) {
-            (Some(zone), Some(own)) if zone == own => "local",
+            (Some(zone), Some(own)) if zone == own => LOCAL,
             (Some(_), Some(_)) => "remote",
             _ => "unknown",
         };
         let on_kubernetes = self.platform == Platform::Kubernetes;
+        let factor = if self.zone_weights && locality == LOCAL { OWN_ZONE } else { 1 };
         Seen {
             like: &located.like,
             pod: located.pod.as_deref(),
             zone: zone.filter(|_| on_kubernetes),
             locality: on_kubernetes.then_some(locality),
+            weight: located.like.weight.saturating_mul(factor),
         }
     }
 
@@ -106,7 +116,7 @@ impl Endpoints {
 
 impl Seen<'_> {
     fn endpoint(&self, addr: SocketAddr) -> Endpoint {
-        let mut endpoint = Endpoint { addr, ..Endpoint::clone(self.like) };
+        let mut endpoint = Endpoint { addr, weight: self.weight, ..Endpoint::clone(self.like) };
         let labels = [("pod", self.pod), ("zone", self.zone), ("zone_locality", self.locality)];
         endpoint.labels.extend(labels.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.to_owned()))));
         endpoint
@@ -118,8 +128,8 @@ struct Content<'e>(&'e Endpoints);
 
 impl fmt::Debug for Content<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Endpoints { all, node_only, platform } = self.0;
-        write!(f, "endpoints {node_only} {platform:?}")?;
+        let Endpoints { all, node_only, platform, zone_weights } = self.0;
+        write!(f, "endpoints {node_only} {platform:?} {zone_weights}")?;
         let mut last: Option<(&Arc<Endpoint>, u64)> = None;
         for (addr, Located { like, pod, node, zone, for_zones }) in all {
             let shared = match last {

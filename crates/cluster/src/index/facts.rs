@@ -1,6 +1,6 @@
 //! What answers need of an object, taken out once when it comes.
 
-use super::work::Work;
+use super::{gateway::Gateway, work::Work};
 use crate::{
     annotation::is_port_name,
     external_workload::External,
@@ -26,7 +26,7 @@ use std::{
 };
 use weft_model::{endpoint::ServerTls, names::port};
 
-pub(super) type Map = BTreeMap<String, String>;
+pub(crate) type Map = BTreeMap<String, String>;
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -165,6 +165,8 @@ pub(super) struct SliceFacts {
     /// By the name of the Service's port, which may be empty; no number is every port.
     pub(super) ports: BTreeMap<String, Option<u16>>,
     pub(super) endpoints: Vec<SliceEndpoint>,
+    /// What its endpoints without a pod are.
+    pub(super) gateway: Option<Gateway>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,7 +226,7 @@ impl Common {
     }
 }
 
-pub(super) fn of_mesh(meta: &ObjectMeta) -> Map {
+pub(crate) fn of_mesh(meta: &ObjectMeta) -> Map {
     let annotations = meta.annotations.iter().flatten().filter(|(k, _)| inherited().any(|key| key == k.as_str()));
     annotations.map(|(k, v)| (k.clone(), v.clone())).collect()
 }
@@ -426,8 +428,9 @@ impl SliceFacts {
             let number = p.port.map(u16::try_from).transpose().ok()?;
             Some((p.name.clone().unwrap_or_default(), number))
         });
+        let gateway = Gateway::of(&slice.metadata).ok()?;
         let endpoints = slice.endpoints.iter().filter_map(|e| SliceEndpoint::of(slice, e));
-        Some(Self { service, family, ports: ports.collect(), endpoints: endpoints.collect() })
+        Some(Self { service, family, ports: ports.collect(), endpoints: endpoints.collect(), gateway })
     }
 }
 

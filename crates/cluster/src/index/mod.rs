@@ -11,6 +11,7 @@ mod destination;
 mod endpoints;
 mod facts;
 mod failure;
+mod gateway;
 mod grants;
 mod hash;
 mod held;
@@ -24,12 +25,16 @@ mod question;
 mod routes;
 mod settings;
 mod store;
+mod wire;
 mod work;
 
 pub use endpoints::{Endpoints, Place};
+pub(crate) use facts::{Map, of_mesh};
+pub(crate) use gateway::Gateway;
 pub(crate) use known::{Known, Missing};
 pub use question::{Answer, Question, Refusal, Subject, Target, Versioned};
 pub use settings::{DefaultPolicyName, Platform, Settings};
+pub(crate) use wire::Ports;
 pub(crate) use work::runs_to_an_end;
 
 pub use crate::policy::WorkloadKind;

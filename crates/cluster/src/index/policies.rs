@@ -2,7 +2,7 @@
 
 use super::{
     Platform, Settings, Subject,
-    facts::{Common, Map},
+    facts::{Common, Map, of_mesh},
     held::Few,
     store::{Id, in_namespace, link},
 };
@@ -62,6 +62,8 @@ impl Age {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct EgressFacts {
     pub(super) egress: Egress,
+    /// Those of the mesh.
+    pub(super) annotations: Map,
     /// What it asks of its clients.
     pub(super) terms: Terms,
     pub(super) breaker: Option<Breaker>,
@@ -205,9 +207,11 @@ fn own<T: PartialEq>(held: &mut BTreeMap<Id, T>, id: Id, new: Option<T>) -> Vec<
 impl EgressFacts {
     fn new(egress: Egress, object: &Object) -> Self {
         let nothing = Map::new();
-        let said = object.metadata().and_then(|metadata| metadata.annotations.as_ref()).unwrap_or(&nothing);
+        let metadata = object.metadata();
+        let said = metadata.and_then(|metadata| metadata.annotations.as_ref()).unwrap_or(&nothing);
         Self {
             egress,
+            annotations: metadata.map(of_mesh).unwrap_or_default(),
             terms: client::terms(said),
             breaker: client::balancing(said, client::On::EgressNetwork).breaker,
             age: Age::of(object),

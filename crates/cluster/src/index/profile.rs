@@ -5,12 +5,13 @@ use super::{
     destination::is_instance,
     facts::{Common, ExternalFacts, Map, PodFacts, ServiceFacts},
     name,
-    outbound::Wire,
+    outbound::service_meta,
     store::Id,
+    wire::Wire,
 };
-use crate::{annotation::PortList, workload};
+use crate::{Kind, policy::PROFILES};
 use std::net::{IpAddr, SocketAddr};
-use weft_model::{Endpoint, Profile};
+use weft_model::{Endpoint, Meta, Profile, meta::Resource, profile::RetryBudget};
 
 impl Index {
     /// For a client in the namespace `from`, which may have ServiceProfiles of its own.
@@ -92,6 +93,7 @@ impl Index {
             (None, _) => Ok(Profile {
                 opaque: self.settings.opaque_ports.contains(&at.port()),
                 endpoint: (at.port() != 0).then(|| Endpoint::plain(at)),
+                retry_budget: Some(RetryBudget::LINKERD),
                 ..Profile::default()
             }),
         }
@@ -115,11 +117,23 @@ impl Index {
         }
         let name = format!("{}.{}.svc.{}", id.1, id.0, self.settings.cluster_domain);
         let asked = self.store.profile(from, &id.0, &name);
+        let origin = asked.map(|(namespace, _)| {
+            Meta::Resource(Resource {
+                group: PROFILES.to_owned(),
+                kind: Kind::ServiceProfile.as_str().to_owned(),
+                namespace: namespace.to_owned(),
+                name: name.clone(),
+                ..Resource::default()
+            })
+        });
+        let asked = asked.map(|(_, asked)| asked);
         Profile {
+            parent: Some(service_meta(id, port)),
+            origin,
             name: name.parse().ok(),
             opaque: self.wire_of(&id.0, service, port) == Wire::Opaque,
             routes: asked.map(|asked| asked.routes.clone()).unwrap_or_default(),
-            retry_budget: asked.map(|asked| asked.budget),
+            retry_budget: Some(asked.map_or(RetryBudget::LINKERD, |asked| asked.budget)),
             targets: asked.map(|asked| asked.targets(port)).unwrap_or_default(),
             ..Profile::default()
         }
@@ -144,13 +158,8 @@ impl Index {
         Profile {
             opaque: self.is_opaque(namespace, &self.mesh(namespace, of), of, addr.port()),
             endpoint: (addr.port() != 0).then(|| endpoint(labels)),
+            retry_budget: Some(RetryBudget::LINKERD),
             ..Profile::default()
         }
-    }
-
-    /// The opaque ports of a Service: its annotation, else the usual ones.
-    pub(super) fn opaque_ports_of(&self, namespace: &str, service: &ServiceFacts) -> PortList {
-        workload::opaque_ports(&self.annotations(namespace, &service.annotations))
-            .unwrap_or_else(|| PortList::numbers(self.settings.opaque_ports.iter().copied()))
     }
 }

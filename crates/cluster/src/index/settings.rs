@@ -34,6 +34,12 @@ pub struct Settings {
     pub ipv6: bool,
     /// How HTTP/1 is carried to a meshed endpoint whose port is not opaque. On HTTP/2 by default (`docs/adr/0003-default-hint.md`).
     pub hint: ProtocolHint,
+    /// Whether endpoints in a client's own zone have ten times the weight of others.
+    #[serde(default)]
+    pub zone_weights: bool,
+    /// Whether applications ask for retries and timeouts by headers of their requests (data plane 4.9).
+    #[serde(default)]
+    pub request_headers: bool,
 }
 
 /// Where the objects come from.
@@ -72,6 +78,8 @@ impl Default for Settings {
             platform: Platform::Manifests,
             ipv6: true,
             hint: ProtocolHint::H2,
+            zone_weights: false,
+            request_headers: false,
         }
     }
 }

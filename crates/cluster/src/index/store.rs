@@ -130,10 +130,10 @@ impl Store {
         self.zones.get(node)
     }
 
-    /// The ServiceProfile of a name for clients in a namespace: their own, or that of the Service.
-    pub(super) fn profile(&self, from: &str, service: &str, name: &str) -> Option<&Asked> {
-        let of = |namespace: &str| self.profiles.get(&(namespace.to_owned(), name.to_owned()));
-        of(from).or_else(|| of(service))
+    /// The ServiceProfile of a name for clients in a namespace, and its namespace: their own, or that of the Service.
+    pub(super) fn profile(&self, from: &str, service: &str, name: &str) -> Option<(&str, &Asked)> {
+        let of = |namespace: &str| self.profiles.get_key_value(&(namespace.to_owned(), name.to_owned()));
+        of(from).or_else(|| of(service)).map(|((namespace, _), asked)| (namespace.as_str(), asked))
     }
 
     /// Annotations of the mesh: the object's own before its namespace's.
@@ -291,10 +291,12 @@ impl Store {
         let services = in_namespace(&self.services, name);
         let pods = in_namespace(&self.pods, name);
         let externals = in_namespace(&self.externals, name);
+        let of_egress = Subject::Egress { namespace: name.to_owned() };
         let pods_and_externals = pods
             .flat_map(|(id, pod)| about_pod(id, pod))
             .chain(externals.flat_map(|(id, external)| self.about_external(id, external)));
-        services.flat_map(|(id, s)| about_service(id, s)).chain(pods_and_externals).collect()
+        let services = services.flat_map(|(id, service)| about_service(id, service));
+        services.chain(pods_and_externals).chain([of_egress]).collect()
     }
 
     fn put_service(&mut self, id: Id, new: Option<ServiceFacts>) -> Vec<Subject> {

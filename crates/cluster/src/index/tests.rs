@@ -12,6 +12,7 @@ use weft_model::{
         outbound::{BackendKind, ClientProtocol, Distribution},
         route::Filter,
     },
+    profile::RetryBudget,
 };
 
 mod chance;
@@ -233,6 +234,15 @@ fn profiles_say_what_an_address_is() {
     assert_eq!(of("10.1.0.1:8080"), (None, false, Some(("10.1.0.1:8080".into(), true))));
     assert_eq!(of("10.1.0.1:5432"), (None, true, Some(("10.1.0.1:5432".into(), true))));
     assert_eq!(of("192.0.2.1:3306"), (None, true, Some(("192.0.2.1:3306".into(), false))));
+    let parent = profile(&index, "10.96.0.1:80").unwrap().parent.unwrap();
+    assert_eq!(
+        (parent.group(), parent.kind(), parent.namespace(), parent.name(), parent.port()),
+        ("core", "Service", "ns", "web", 80)
+    );
+    for path in ["10.96.0.1:80", "10.1.0.1:8080", "192.0.2.1:3306"] {
+        assert_eq!(profile(&index, path).unwrap().retry_budget, Some(RetryBudget::LINKERD), "{path}");
+    }
+    assert_eq!(profile(&index, "10.96.0.1:99").unwrap(), Profile::default(), "nothing is said of what is not declared");
     let endpoint = profile(&index, "10.1.0.1:8080").unwrap().endpoint.unwrap();
     assert_eq!(endpoint.labels.get("namespace").map(String::as_str), Some("ns"));
     assert!(matches!(profile(&index, "example.com:80"), Err(Refusal::Invalid(_))));

@@ -13,7 +13,7 @@
 //! A kind that is not defined has no objects, and is looked for again.
 
 use super::{client, trim};
-use crate::{Event, Key, Kind, Object, Refused, policy};
+use crate::{Event, Key, Kind, Object, Refused, index::Gateway, policy};
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::{
     api::{
@@ -100,6 +100,7 @@ async fn one(client: Client, shared: Shared) {
         }
         Kind::EndpointSlice => {
             let object = |_, mut o: EndpointSlice| {
+                Gateway::of(&o.metadata).map_err(|reason| Rejected { reason, written: None })?;
                 o.metadata = trim::metadata(o.metadata);
                 Ok(Object::EndpointSlice(Box::new(o)))
             };

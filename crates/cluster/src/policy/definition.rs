@@ -24,7 +24,7 @@ pub const KINDS: [Kind; 14] = [
 pub(crate) const GROUP: &str = "policy.linkerd.io";
 
 /// The group of ServiceProfiles.
-const PROFILES: &str = "linkerd.io";
+pub(crate) const PROFILES: &str = "linkerd.io";
 
 /// The group of ExternalWorkloads.
 pub(crate) const WORKLOADS: &str = "workload.linkerd.io";
@@ -79,4 +79,32 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         | Kind::Token => return None,
     };
     Some(Definition { group, kind: name, plural, versions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        install::{By, crds},
+        values::Values,
+    };
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_versions_that_are_read_are_those_that_are_installed() {
+        let installed = crds(&Values::default(), "linkerd", By::Cli);
+        for kind in KINDS {
+            let Definition { group, kind, plural, versions } = definition(kind).unwrap();
+            if group == GATEWAY_API {
+                continue;
+            }
+            let name = format!("{plural}.{group}");
+            let of = |crd: &&Value| crd["metadata"]["name"] == name.as_str() && crd["spec"]["names"]["kind"] == kind;
+            let crd = installed.iter().find(of).unwrap_or_else(|| panic!("{name} is not installed"));
+            let served =
+                crd["spec"]["versions"].as_array().unwrap().iter().map(|version| version["name"].as_str().unwrap());
+            assert_eq!(served.collect::<BTreeSet<_>>(), versions.iter().copied().collect(), "{name}");
+        }
+    }
 }

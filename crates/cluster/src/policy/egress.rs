@@ -55,6 +55,31 @@ impl Egress {
                 .find_map(|network| extent(&network, addr)),
         }
     }
+
+    /// The first network of the cluster of which one of its own has an address.
+    pub(crate) fn inside(&self, cluster: &[Cidr]) -> Option<Cidr> {
+        let own = self.networks.iter().flatten();
+        cluster.iter().copied().find(|net| own.clone().any(|own| meets(own, net)))
+    }
+}
+
+/// Whether the network, without what is left out of it, has an address of another one.
+fn meets(NetworkMatch { net, except }: &NetworkMatch, other: &Cidr) -> bool {
+    let both = match (net.holds(other), other.holds(net)) {
+        (true, _) => other,
+        (_, true) => net,
+        (false, false) => return false,
+    };
+    !is_covered(both, except)
+}
+
+/// Whether each address of `net` is one of another.
+fn is_covered(net: &Cidr, by: &[Cidr]) -> bool {
+    if by.iter().any(|by| by.holds(net)) {
+        return true;
+    }
+    let inside: Vec<Cidr> = by.iter().filter(|by| net.holds(by)).copied().collect();
+    !inside.is_empty() && net.halves().is_some_and(|halves| halves.iter().all(|half| is_covered(half, &inside)))
 }
 
 fn of_family(networks: &[Cidr], of: Cidr) -> Vec<Cidr> {
@@ -99,6 +124,26 @@ mod tests {
         assert_eq!(of(several(), "203.0.113.7"), Some(1 << 16), "but not where it leaves the address out");
         assert_eq!(of(several(), "198.51.100.1"), None);
         assert_eq!(of(several(), "2001:db8::1"), Some(u128::MAX));
+    }
+
+    #[test]
+    fn it_is_told_whether_the_cluster_is_inside() {
+        let cluster = ["10.0.0.0/8".parse().unwrap(), "172.16.0.0/12".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let of = |networks: Value| {
+            let read = read(json!({"trafficPolicy": "Deny", "networks": networks})).unwrap();
+            read.inside(&cluster).map(|net| net.to_string())
+        };
+        let all = |except: &[&str]| json!([{"cidr": "0.0.0.0/0", "except": except}]);
+        assert_eq!(of(all(&[])).as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(of(all(&["10.0.0.0/8"])).as_deref(), Some("172.16.0.0/12"));
+        assert_eq!(of(all(&["10.0.0.0/8", "172.0.0.0/8"])), None);
+        assert_eq!(of(all(&["10.0.0.0/9", "10.128.0.0/9", "172.16.0.0/12"])), None, "by several together");
+        assert_eq!(of(all(&["10.0.0.0/9", "172.16.0.0/12"])).as_deref(), Some("10.0.0.0/8"), "by a half");
+        assert_eq!(of(json!([{"cidr": "10.1.0.0/16"}])).as_deref(), Some("10.0.0.0/8"), "a part of it");
+        assert_eq!(of(json!([{"cidr": "203.0.113.0/24"}, {"cidr": "fd00::/64"}])).as_deref(), Some("fd00::/8"));
+        assert_eq!(of(json!([{"cidr": "203.0.113.0/24"}, {"cidr": "2001:db8::/32"}])), None);
+        // What is not said is outside.
+        assert_eq!(read(json!({"trafficPolicy": "Deny"})).unwrap().inside(&cluster), None);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use authorization::{
     AccountSpec, AuthorizationPolicySpec, ClientSpec, MeshTlsSpec, ServerAuthorizationSpec, ServerRefSpec,
 };
 pub(crate) use authorization::{PolicyGrant, Proof, Required, ServerGrant, Target};
-pub(crate) use definition::{Definition, GROUP, WORKLOADS, definition};
+pub(crate) use definition::{Definition, GROUP, PROFILES, WORKLOADS, definition};
 pub use definition::{KINDS, resource};
 pub(crate) use egress::Egress;
 pub use egress::EgressNetworkSpec;
@@ -45,6 +45,7 @@ pub use server::{ServerSpec, WorkloadKind};
 
 use crate::{
     Kind, Object,
+    annotation::PortList,
     external_workload::{self, ExternalWorkloadSpec},
     manifest::FieldPath,
     service_profile::ServiceProfileSpec,
@@ -53,6 +54,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::fmt;
+use weft_model::names::annotation::OPAQUE_PORTS;
 
 /// An object of one of these kinds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -208,7 +210,10 @@ pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
             let elsewhere = client::elsewhere(&o.metadata).map(|by| Mistake::new(by, ELSEWHERE, "remove it"));
             elsewhere.into_iter().chain(client_mistakes(&o.metadata, client::On::Service)).collect()
         }
-        Object::EgressNetwork(o) => client_mistakes(&o.metadata, client::On::EgressNetwork),
+        Object::EgressNetwork(o) => {
+            let ports = opaque_mistake(&o.metadata).into_iter();
+            ports.chain(client_mistakes(&o.metadata, client::On::EgressNetwork)).collect()
+        }
         Object::ExternalWorkload(o) => external_workload::said_in_vain(&o.metadata),
         object => match (route::checked(object), object.metadata()) {
             (Some(Ok(checked)), Some(metadata)) if checked.route.is_for_clients() => {
@@ -222,6 +227,12 @@ pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
 
 const ELSEWHERE: &str =
     "this version of weft looks up nothing in other clusters, and what is sent to the Service fails";
+
+fn opaque_mistake(metadata: &ObjectMeta) -> Option<Mistake> {
+    let error = metadata.annotations.as_ref()?.get(OPAQUE_PORTS)?.parse::<PortList>().err()?;
+    let field = format!("metadata.annotations[{OPAQUE_PORTS}]");
+    Some(Mistake::new(field, error.to_string(), "use ports and ranges, such as 25,4000-4100"))
+}
 
 fn client_mistakes(metadata: &ObjectMeta, on: client::On) -> Vec<Mistake> {
     metadata.annotations.as_ref().map(|said| client::mistakes(said, on)).unwrap_or_default()

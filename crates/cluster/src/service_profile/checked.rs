@@ -18,8 +18,6 @@ const MAX_DEPTH: usize = 16;
 /// What proxies take (data plane 4.10).
 const TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 const MAX_RATIO: f64 = 1000.0;
-/// Where a profile says nothing of retries.
-const BUDGET: RetryBudget = RetryBudget { ratio: 0.2, min_retries_per_second: 10, ttl: Duration::from_secs(10) };
 
 /// What a ServiceProfile says.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +58,7 @@ impl ServiceProfileSpec {
                 None => mistakes.push(null(at)),
             }
         }
-        let budget = retry_budget.as_ref().map_or(BUDGET, |budget| budget.checked(&mut mistakes));
+        let budget = retry_budget.as_ref().map_or(RetryBudget::LINKERD, |budget| budget.checked(&mut mistakes));
         let mut overrides = vec![];
         for (i, spec) in dst_overrides.iter().flatten().enumerate() {
             overrides.extend(spec.checked(&format!("spec.dstOverrides[{i}]"), &mut mistakes));
@@ -226,7 +224,7 @@ impl RetryBudgetSpec {
         }
         let ttl = signed(ttl).unwrap_or_else(|| {
             mistakes.push(no_duration(format!("{AT}.ttl"), ttl));
-            BUDGET.ttl
+            RetryBudget::LINKERD.ttl
         });
         RetryBudget {
             ratio: retry_ratio.clamp(0.0, MAX_RATIO) as f32,
@@ -312,7 +310,7 @@ mod tests {
         let budget = |ratio: Value, ttl: &str| {
             asked(json!({"retryBudget": {"retryRatio": ratio, "minRetriesPerSecond": 3, "ttl": ttl}})).budget
         };
-        assert_eq!(asked(json!({})).budget, BUDGET);
+        assert_eq!(asked(json!({})).budget, RetryBudget::LINKERD);
         let of = |ratio, secs| RetryBudget { ratio, min_retries_per_second: 3, ttl: Duration::from_secs(secs) };
         assert_eq!(budget(json!(0.5), "20s"), of(0.5, 20));
         assert_eq!(budget(json!(5000), "1h"), of(1000.0, 60));

@@ -164,7 +164,7 @@ impl Page {
 
 /// Each object's parents with the reasons of its conditions.
 fn statuses(page: &Page) -> BTreeMap<(String, String, String, String), Vec<String>> {
-    let objects = shown(page.held(), &Wanted::all(), None);
+    let objects = shown(page.held(), Settings::default(), &Wanted::all(), None);
     let of = objects.into_iter().map(|shown| {
         let mut lines: Vec<(String, String)> = vec![];
         for condition in shown.conditions() {
@@ -175,7 +175,7 @@ fn statuses(page: &Page) -> BTreeMap<(String, String, String, String), Vec<Strin
             }
         }
         let id = (shown.group.to_owned(), shown.kind.to_owned(), shown.namespace, shown.name);
-        (id, sorted(lines.into_iter().map(|(parent, reasons)| format!("{parent} {reasons}"))))
+        (id, sorted(lines.into_iter().map(|(parent, reasons)| format!("{parent} {reasons}").trim_start().to_owned())))
     });
     of.collect()
 }

@@ -40,6 +40,10 @@ pub struct Destination {
     /// HTTP/1 is carried on HTTP/2 between proxies.
     pub h2_upgrade: bool,
     pub ipv6: bool,
+    /// Endpoints in a client's own zone have ten times the weight of others.
+    pub zone_weights: bool,
+    /// Applications ask for retries and timeouts by headers of their requests.
+    pub request_headers: bool,
     pub profile_validator: Option<Validator>,
     pub policy_validator: Option<Validator>,
 }
@@ -56,7 +60,8 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
     let client = kubernetes::connect(common.kubeconfig.as_deref()).await?;
     let mut process = Process::new();
     let (registry, stop) = (process.registry.clone(), process.stop.clone());
-    let hub = Arc::new(Hub::new(settings(&common, &options), &registry, stop.clone()));
+    let settings = settings(&common, &options);
+    let hub = Arc::new(Hub::new(settings.clone(), &registry, stop.clone()));
     process.spawn(hub.clone().watch_readers());
 
     let (is_synced, synced) = watch::channel(false);
@@ -71,7 +76,8 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
         holds
     };
     let (may_say, may_lead) = (held(statuses::LEASE), held(slices::LEASE));
-    let (statuses, slices) = (Arc::new(statuses::Writer::new(&registry)), Arc::new(slices::Writer::new(&registry)));
+    let (statuses, slices) =
+        (Arc::new(statuses::Writer::new(settings, &registry)), Arc::new(slices::Writer::new(&registry)));
     process.spawn(statuses.clone().run(client.clone(), may_say, synced.clone(), stop.clone()));
     process.spawn(slices.clone().run(client.clone(), may_lead, synced, stop.clone()));
 
@@ -149,6 +155,8 @@ fn settings(common: &Common, options: &Destination) -> Settings {
         opaque_ports: options.opaque_ports,
         platform: Platform::Kubernetes,
         ipv6: options.ipv6,
+        zone_weights: options.zone_weights,
+        request_headers: options.request_headers,
         hint: if options.h2_upgrade { ProtocolHint::H2 } else { ProtocolHint::Unknown },
     }
 }

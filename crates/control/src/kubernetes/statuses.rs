@@ -1,4 +1,4 @@
-//! Writes the statuses of routes and limits, while this process holds the lease for it.
+//! Writes the statuses of routes, limits and EgressNetworks, while this process holds the lease for it.
 //!
 //! Answers wait for none of this. A wake-up only makes it look at what statuses should say; the timer is the retry.
 
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use weft_cluster::{
     Event, Key,
+    index::Settings,
     k8s::jiff::Timestamp,
     kubernetes::{Client, Written, write_status},
     policy::status::Statuses,
@@ -46,12 +47,12 @@ struct Round {
 }
 
 impl Writer {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(settings: Settings, registry: &Registry) -> Self {
         let counters =
             registry.counter("weft_status_writes_total", "Statuses of objects that were written, by what came of it.");
         let counter = |result| counters.with(Shard::ADMIN, &Labels::new().with("result", result));
         let meters = Meters { written: counter("written"), outdated: counter("outdated"), failed: counter("failed") };
-        Self { statuses: Mutex::default(), changed: Notify::new(), meters }
+        Self { statuses: Mutex::new(Statuses::new(settings)), changed: Notify::new(), meters }
     }
 
     pub(super) fn see(&self, events: &[Event]) {

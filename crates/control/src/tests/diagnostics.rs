@@ -49,7 +49,7 @@ async fn people_are_told_what_proxies_are_told() {
         (namespace.as_str(), ip.to_string().as_str(), *port, pod.as_str(), service.as_str()),
         ("emojivoto", "10.1.0.1", 8080, "web-1", "web.emojivoto")
     );
-    assert_eq!((labels["serviceaccount"].as_str(), *weight), ("web", 1));
+    assert_eq!((labels["serviceaccount"].as_str(), *weight), ("web", 10_000));
     assert_eq!(of_index::endpoints(&index, &authorities).unwrap(), rows);
 
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_else(|e| panic!("{e}: {text}"));

@@ -112,6 +112,8 @@ pub(super) fn destination(dir: &Path) -> Mode {
         probe_networks: vec!["0.0.0.0/0".parse().unwrap()],
         h2_upgrade: true,
         ipv6: false,
+        zone_weights: false,
+        request_headers: false,
         profile_validator: Some(validator(dir, "profiles")),
         policy_validator: Some(validator(dir, "policies")),
     })

@@ -2,6 +2,7 @@
 
 mod answers;
 mod certificates;
+mod connections;
 mod diagnostics;
 mod external;
 mod injector;

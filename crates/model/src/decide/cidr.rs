@@ -54,6 +54,25 @@ impl Cidr {
         self.len
     }
 
+    /// Whether every address of `other` is one of its own.
+    pub fn holds(&self, other: &Self) -> bool {
+        other.len >= self.len && Self::new(other.net, self.len).is_some_and(|block| block == *self)
+    }
+
+    /// Both halves, in order; `None` of a single address.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let len = self.len + 1;
+        let second = match self.net {
+            IpAddr::V4(v4) => {
+                IpAddr::V4(Ipv4Addr::from(u32::from(v4) | 1_u32.checked_shl(32_u32.checked_sub(len.into())?)?))
+            }
+            IpAddr::V6(v6) => {
+                IpAddr::V6(Ipv6Addr::from(u128::from(v6) | 1_u128.checked_shl(128_u32.checked_sub(len.into())?)?))
+            }
+        };
+        Some([Self { net: self.net, len }, Self { net: second, len }])
+    }
+
     /// An IPv4-mapped IPv6 address is read as IPv4.
     pub fn contains(&self, addr: IpAddr) -> bool {
         Self::new(addr.to_canonical(), self.len).is_some_and(|block| block.net == self.net)
@@ -120,5 +139,17 @@ mod tests {
         assert!(!"::/0".parse::<Cidr>().unwrap().contains("10.0.0.1".parse().unwrap()));
         assert!("10.0.0.0/33".parse::<Cidr>().is_err());
         assert!("fd00::/129".parse::<Cidr>().is_err());
+    }
+
+    #[test]
+    fn a_network_holds_smaller_ones_and_is_its_halves() {
+        let of = |text: &str| text.parse::<Cidr>().unwrap();
+        assert!(of("10.0.0.0/8").holds(&of("10.1.0.0/16")) && of("10.0.0.0/8").holds(&of("10.0.0.0/8")));
+        assert!(!of("10.1.0.0/16").holds(&of("10.0.0.0/8")) && !of("10.0.0.0/8").holds(&of("11.0.0.0/16")));
+        assert!(!Cidr::ALL_V6.holds(&of("10.0.0.0/8")) && !Cidr::ALL_V4.holds(&of("fd00::/8")));
+        assert_eq!(Cidr::ALL_V4.halves(), Some([of("0.0.0.0/1"), of("128.0.0.0/1")]));
+        assert_eq!(of("10.0.0.0/31").halves(), Some([of("10.0.0.0"), of("10.0.0.1")]));
+        assert_eq!(of("fd00::/8").halves(), Some([of("fd00::/9"), of("fd80::/9")]));
+        assert_eq!((of("10.0.0.1").halves(), of("::1").halves()), (None, None));
     }
 }

@@ -50,6 +50,10 @@ const SERVED: &[(&str, &str, &str, bool)] = &[
     ("ExternalWorkload", "workload.linkerd.io/v1alpha1", "externalworkloads", true),
     (GATEWAY_HTTP_ROUTE, "gateway.networking.k8s.io/v1", "httproutes", true),
     ("GRPCRoute", "gateway.networking.k8s.io/v1", "grpcroutes", true),
+    ("TLSRoute", "gateway.networking.k8s.io/v1", "tlsroutes", true),
+    ("TCPRoute", "gateway.networking.k8s.io/v1", "tcproutes", true),
+    ("EgressNetwork", "policy.linkerd.io/v1alpha1", "egressnetworks", true),
+    ("ServiceProfile", "linkerd.io/v1alpha2", "serviceprofiles", true),
     ("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions", false),
 ];
 

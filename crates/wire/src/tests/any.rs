@@ -64,6 +64,7 @@ pub(super) fn addr() -> impl Strategy<Value = SocketAddr> {
 prop_compose! {
     pub(super) fn endpoint()(
         addr in addr(),
+        weight: u32,
         tls in option::of((identity(), dns_name())),
         hint in select(vec![ProtocolHint::Unknown, ProtocolHint::H2, ProtocolHint::Opaque]),
         transport_port in option::of(1_u16..u16::MAX),
@@ -72,7 +73,7 @@ prop_compose! {
         http2 in http2_params(),
     ) -> Endpoint {
         let tls = tls.map(|(identity, server_name)| ServerTls { identity, server_name });
-        Endpoint { addr, tls, hint, transport_port, authority_override, labels, http2 }
+        Endpoint { addr, weight, tls, hint, transport_port, authority_override, labels, http2 }
     }
 }
 
@@ -268,6 +269,8 @@ prop_compose! {
         routes in vec(profile_route(), 0..3),
         budget in option::of((0.0_f32..=1000.0, any::<u32>(), 1_000_u64..=60_000)),
         targets in vec((name_addr(), 1_u32..), 0..3),
+        parent in option::of(meta()),
+        origin in option::of(meta()),
     ) -> Profile {
         let retry_budget = budget.map(|(ratio, min_retries_per_second, ttl)| RetryBudget {
             ratio,
@@ -275,6 +278,6 @@ prop_compose! {
             ttl: Duration::from_millis(ttl),
         });
         let targets = targets.into_iter().map(|(target, weight)| WeightedTarget { target, weight }).collect();
-        Profile { name, opaque, endpoint, routes, retry_budget, targets }
+        Profile { name, opaque, endpoint, routes, retry_budget, targets, parent, origin }
     }
 }

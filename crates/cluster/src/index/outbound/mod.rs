@@ -8,7 +8,9 @@
 mod backend;
 mod routes;
 
-use super::{Index, Refusal, Target, facts::ServiceFacts, failure::Traffic, name, policies::EgressFacts, store::Id};
+use super::{
+    Index, Refusal, Target, facts::ServiceFacts, failure::Traffic, name, policies::EgressFacts, store::Id, wire::Wire,
+};
 use crate::policy::{GROUP, client::Terms, route::ParentOf};
 use std::{net::SocketAddr, time::Duration};
 use weft_model::{
@@ -26,15 +28,6 @@ use weft_model::{
 const QUEUE: Queue = Queue { capacity: 100, failfast: Duration::from_secs(3) };
 /// The name of everything that is done with traffic that leaves the cluster.
 const EGRESS: &str = "egress-fallback";
-
-/// What is spoken on a port of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wire {
-    Detect,
-    Http1,
-    Http2,
-    Opaque,
-}
 
 /// What routes are attached to, as the clients of one namespace see it.
 struct Parent<'a> {
@@ -86,27 +79,15 @@ impl Index {
                 if self.settings.cluster_networks.iter().any(|net| net.contains(addr.ip())) {
                     return Err(Refusal::NotFound(format!("no Service has the address {}", addr.ip())));
                 }
-                Ok(to_outside(addr))
+                Ok(self.to_outside(addr))
             }
         }
     }
 
-    /// What the Service says of a port that it declares; `appProtocol` before the annotation.
+    /// What the Service says of a port, if it declares it.
     pub(super) fn wire_of(&self, namespace: &str, service: &ServiceFacts, port: u16) -> Wire {
-        let declared = service.port(port);
-        match declared.and_then(|p| p.app_protocol.as_deref()) {
-            Some("http") => Wire::Http1,
-            Some("kubernetes.io/h2c") => Wire::Http2,
-            // Also what nobody knows: to detect it could only go wrong.
-            Some(_) => Wire::Opaque,
-            None if self
-                .opaque_ports_of(namespace, service)
-                .contains(port, declared.and_then(|p| p.name.as_deref())) =>
-            {
-                Wire::Opaque
-            }
-            None => Wire::Detect,
-        }
+        let said = self.annotations(namespace, &service.annotations);
+        Wire::of(port, service.port(port), &said, &self.settings.opaque_ports)
     }
 
     fn to_service(&self, from: &str, id: &Id, service: &ServiceFacts, port: u16) -> Result<ClientPolicy, Refusal> {
@@ -145,8 +126,21 @@ impl Index {
             breaker: egress.breaker.as_ref(),
             load: Load::LINKERD,
         };
-        let protocol = self.protocol(&parent, Wire::Detect);
+        let said = self.annotations(&id.0, &egress.annotations);
+        let wire = Wire::of(addr.port(), None, &said, &self.settings.opaque_ports);
+        let protocol = self.protocol(&parent, wire);
         ClientPolicy { meta: parent.meta, protocol }
+    }
+
+    /// Traffic that leaves the cluster goes where the application sent it.
+    fn to_outside(&self, addr: SocketAddr) -> ClientPolicy {
+        let meta = Meta::default_named(EGRESS);
+        let kind = BackendKind::Forward(Endpoint::plain(addr));
+        let backends = only(Backend { meta: meta.clone(), kind, queue: QUEUE });
+        let tcp = TcpRoute { meta: meta.clone(), backends: backends.clone(), filters: vec![] };
+        let does = self.asked(&Terms::default(), None, backends);
+        let http = HttpRoutes { routes: vec![routes::every_request(EGRESS, vec![], does)], breaker: None };
+        ClientPolicy { meta, protocol: detect(http, tcp) }
     }
 
     /// By which name the endpoints of a Service's port are looked up.
@@ -176,17 +170,6 @@ impl Parent<'_> {
     }
 }
 
-/// Traffic that leaves the cluster goes where the application sent it.
-fn to_outside(addr: SocketAddr) -> ClientPolicy {
-    let meta = Meta::default_named(EGRESS);
-    let kind = BackendKind::Forward(Endpoint::plain(addr));
-    let backends = only(Backend { meta: meta.clone(), kind, queue: QUEUE });
-    let tcp = TcpRoute { meta: meta.clone(), backends: backends.clone(), filters: vec![] };
-    let does = routes::asked(&Terms::default(), None, backends);
-    let http = HttpRoutes { routes: vec![routes::every_request(EGRESS, vec![], does)], breaker: None };
-    ClientPolicy { meta, protocol: detect(http, tcp) }
-}
-
 fn detect(http: HttpRoutes, tcp: TcpRoute) -> ClientProtocol {
     ClientProtocol::Detect { timeout: DETECT_TIMEOUT, http1: http.clone(), http2: http, opaque: Some(tcp) }
 }
@@ -195,7 +178,7 @@ fn only(backend: Backend) -> Distribution {
     Distribution::FirstAvailable(vec![RouteBackend { backend, filters: vec![] }])
 }
 
-fn service_meta(id: &Id, port: u16) -> Meta {
+pub(super) fn service_meta(id: &Id, port: u16) -> Meta {
     object("core", "Service", id, port)
 }
 

@@ -5,8 +5,9 @@ use super::{
         Index, Platform,
         failure::Traffic,
         routes::{RouteFacts, RouteId},
+        wire::Wire,
     },
-    Parent, Wire, detect,
+    Parent, detect,
 };
 use crate::{
     Kind,
@@ -82,7 +83,8 @@ impl Index {
         if routes.is_empty() || parent.of == ParentOf::EgressNetwork {
             let (name, filters) = parent.otherwise("http", "http", Traffic::Http.denied(NOT_ALLOWED));
             let retry = parent.terms.http.clone().flatten();
-            routes.push(every_request(&name, filters, asked(parent.terms, retry, parent.itself(Traffic::Http))));
+            let does = self.asked(parent.terms, retry, parent.itself(Traffic::Http));
+            routes.push(every_request(&name, filters, does));
         }
         routes
     }
@@ -104,7 +106,7 @@ impl Index {
         if parent.of == ParentOf::EgressNetwork {
             let (name, filters) = parent.otherwise("grpc", "grpc", Traffic::Grpc.denied(NOT_ALLOWED));
             let retry = parent.terms.grpc.clone().flatten();
-            let does = asked(parent.terms, retry, parent.itself(Traffic::Grpc));
+            let does = self.asked(parent.terms, retry, parent.itself(Traffic::Grpc));
             let rules = vec![Rule { matches: vec![GrpcMatch::default()], filters, does }];
             routes.push(GrpcRoute { meta: Meta::default_named(name), hosts: vec![], rules });
         }
@@ -172,9 +174,15 @@ impl Index {
             backends: self.distribution(parent, backends, of),
             timeouts: together(facts.terms.timeouts, timeouts, parent.terms.timeouts),
             retry: own.as_ref().or(parents.as_ref()).cloned().flatten(),
-            allow_l5d_headers: false,
+            allow_l5d_headers: self.settings.request_headers,
         };
         (filters, does)
+    }
+
+    /// What an object asks for of all requests.
+    pub(super) fn asked(&self, terms: &Terms, retry: Option<Retry>, backends: Distribution) -> OutboundRule {
+        let timeouts = terms.timeouts.unwrap_or_default();
+        OutboundRule { backends, timeouts, retry, allow_l5d_headers: self.settings.request_headers }
     }
 }
 
@@ -214,9 +222,4 @@ pub(super) fn every_request(name: &str, filters: Vec<Filter>, does: OutboundRule
     let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
     let rules = vec![Rule { matches: vec![every], filters, does }];
     HttpRoute { meta: Meta::default_named(name), hosts: vec![], rules }
-}
-
-/// What an object asks for of all requests.
-pub(super) fn asked(terms: &Terms, retry: Option<Retry>, backends: Distribution) -> OutboundRule {
-    OutboundRule { backends, timeouts: terms.timeouts.unwrap_or_default(), retry, allow_l5d_headers: false }
 }

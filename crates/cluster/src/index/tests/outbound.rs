@@ -131,6 +131,47 @@ fn which_egress_network_an_address_is_of() {
 }
 
 #[test]
+fn applications_ask_by_headers_where_the_installation_lets_them() {
+    for request_headers in [false, true] {
+        let mut index = Index::new(Settings { request_headers, ..Settings::default() });
+        index.apply(Event::Apply(service("web", json!({}))));
+        for path in ["10.96.0.1:80", "10.96.0.1:81", "192.0.2.1:80"] {
+            let (ClientProtocol::Detect { http1: http, .. } | ClientProtocol::Http1(http)) =
+                outbound(&index, path).unwrap().protocol
+            else {
+                panic!("{path}")
+            };
+            let allowed: Vec<bool> =
+                http.routes.iter().flat_map(|route| &route.rules).map(|rule| rule.does.allow_l5d_headers).collect();
+            assert_eq!(allowed, [request_headers], "{path}");
+        }
+    }
+}
+
+#[test]
+fn an_egress_network_has_opaque_ports() {
+    let network = |annotations: Value| {
+        let spec = json!({"trafficPolicy": "Deny", "networks": [{"cidr": "203.0.113.0/24"}]});
+        policies::object(Kind::EgressNetwork, "out", spec, json!({"metadata": {"annotations": annotations}}))
+    };
+    let is_opaque = |index: &Index, port: u16| {
+        matches!(outbound(index, &format!("203.0.113.1:{port}")).unwrap().protocol, ClientProtocol::Opaque(_))
+    };
+    let usual = kubernetes(vec![network(json!({}))]);
+    assert!(is_opaque(&usual, 5432) && !is_opaque(&usual, 443), "the usual ones, where it says nothing");
+    let said = kubernetes(vec![network(json!({"config.linkerd.io/opaque-ports": "8000-8010"}))]);
+    assert!(!is_opaque(&said, 5432) && is_opaque(&said, 8001));
+    let ClientProtocol::Opaque(Some(route)) = outbound(&said, "203.0.113.1:8001").unwrap().protocol else { panic!() };
+    assert_eq!((route.meta.name(), &route.filters[..]), ("tcp-egress-deny", &[Filter::Forbidden][..]));
+    // On one machine what its namespace says holds at once, and is told to who asks.
+    let namespace = |ports: &str| namespace(json!({"config.linkerd.io/opaque-ports": ports}));
+    let mut local = index(vec![network(json!({})), namespace("9000")]);
+    assert!(is_opaque(&local, 9000));
+    assert!(local.apply(Event::Apply(namespace("9001"))).contains(&Subject::Egress { namespace: "ns".to_owned() }));
+    assert!(!is_opaque(&local, 9000) && is_opaque(&local, 9001));
+}
+
+#[test]
 fn a_service_profile_is_the_clients_own_or_the_services() {
     let sp = |namespace: &str, route: &str| {
         let spec = json!({"routes": [{"name": route, "condition": {"method": "GET"}}],
@@ -159,6 +200,10 @@ fn a_service_profile_is_the_clients_own_or_the_services() {
             assert_eq!(route(&profile).as_deref(), Some(expected), "{path} from {from}");
             assert_eq!(profile.targets[0].target.to_string(), "api.ns.svc.cluster.local:80");
             assert!(profile.retry_budget.is_some() && profile.followed(80).is_some());
+            let origin = profile.origin.unwrap();
+            let own = if from == "other" { "other" } else { "ns" };
+            assert_eq!((origin.group(), origin.kind(), origin.namespace()), ("linkerd.io", "ServiceProfile", own));
+            assert_eq!(origin.name(), "web.ns.svc.cluster.local");
         }
     }
     assert_eq!(of(&index, "ns", "10.96.0.1:99"), Profile::default(), "a port that is not declared");

@@ -173,6 +173,73 @@ fn hints_and_local_policies_depend_on_the_clients_place() {
 }
 
 #[test]
+fn a_zone_has_weight_where_that_is_asked_for() {
+    let weights = |zone_weights: bool, at: &str| -> Vec<u32> {
+        let mut index = Index::new(Settings { platform: Platform::Kubernetes, zone_weights, ..Settings::default() });
+        let endpoint = |pod: &str, ip: &str, zone: &str| json!({"addresses": [ip], "zone": zone, "targetRef": {"kind": "Pod", "namespace": "ns", "name": pod}});
+        let endpoints = [endpoint("a", "10.1.0.1", "east"), endpoint("b", "10.1.0.2", "west")];
+        let objects = [
+            service("web", json!({})),
+            pod("a", "10.1.0.1", json!({})),
+            pod("b", "10.1.0.2", json!({})),
+            slice("web-1", &[], json!({"endpoints": endpoints})),
+            node("n1", "east"),
+        ];
+        objects.into_iter().for_each(|o| drop(index.apply(Event::Apply(o))));
+        let Ok(Answer::Destination(set)) = index.answer(&Question::Destination(name(WEB))).answer else { panic!() };
+        set.seen_from(&index.place(at)).values().map(|e| e.weight).collect()
+    };
+    assert_eq!(weights(false, "n1"), [10_000, 10_000]);
+    assert_eq!(weights(true, "n1"), [100_000, 10_000]);
+    assert_eq!(weights(true, "elsewhere"), [10_000, 10_000]);
+}
+
+#[test]
+fn a_gateway_of_another_cluster_is_asked_by_the_name_there() {
+    let mirrored = |annotations: Value| {
+        let labels = json!({"kubernetes.io/service-name": "web", "mirror.linkerd.io/cluster-name": "east"});
+        let endpoint = json!({"addresses": ["192.0.2.1"]});
+        let metadata = json!({"labels": labels, "annotations": annotations});
+        slice(
+            "web-1",
+            &[],
+            json!({"metadata": metadata, "ports": [{"name": "http", "port": 4143}], "endpoints": [endpoint]}),
+        )
+    };
+    let of = |annotations: Value| {
+        let index = kubernetes(vec![service("web", json!({})), mirrored(annotations)]);
+        destination(&index, WEB).unwrap()
+    };
+    let both = json!({
+        "mirror.linkerd.io/remote-svc-fq-name": "web.shop.svc.east.local",
+        "mirror.linkerd.io/remote-gateway-identity": "gw.linkerd-multicluster.serviceaccount.identity.linkerd.east.local",
+    });
+    let [endpoint] = of(both).try_into().unwrap();
+    assert_eq!(endpoint.addr.to_string(), "192.0.2.1:4143");
+    assert_eq!(endpoint.authority_override.as_deref(), Some("web.shop.svc.east.local:80"));
+    assert_eq!((endpoint.hint, endpoint.transport_port), (ProtocolHint::H2, None));
+    let proven = endpoint.tls.unwrap().identity.to_string();
+    assert_eq!(proven, "gw.linkerd-multicluster.serviceaccount.identity.linkerd.east.local");
+    let label = |name: &str| endpoint.labels.get(name).map(String::as_str);
+    for (name, is) in [
+        ("service", "web"),
+        ("namespace", "ns"),
+        ("target_cluster", "east"),
+        ("target_service", "web"),
+        ("target_service_namespace", "shop"),
+    ] {
+        assert_eq!(label(name), Some(is), "{name}");
+    }
+    let [unproven] = of(json!({"mirror.linkerd.io/remote-svc-fq-name": "web.shop.svc.east.local"})).try_into().unwrap();
+    assert_eq!((unproven.tls, unproven.hint), (None, ProtocolHint::Unknown));
+    assert!(unproven.authority_override.is_some());
+    // Who says a name that is none is sent nothing, rather than something in plaintext.
+    for key in ["mirror.linkerd.io/remote-svc-fq-name", "mirror.linkerd.io/remote-gateway-identity"] {
+        assert_eq!(of(json!({key: "no name"})), [], "{key}");
+    }
+}
+
+#[test]
 fn proxies_are_reached_where_they_listen() {
     let env = |name: &str, port: u16| json!({"name": format!("LINKERD2_PROXY_{name}_LISTEN_ADDR"), "value": format!("0.0.0.0:{port}")});
     let proxy =

@@ -1,4 +1,4 @@
-//! What the statuses of routes and limits should say (control plane 3.6), and how that differs from what they say.
+//! What the statuses of routes, limits and EgressNetworks should say (control plane 3.6), and how that differs from what they say.
 //!
 //! ```text
 //! Event ─► Statuses ─► wanted(now) ─► Patch per object whose status says something else ─► (control) whoever holds the lease writes it
@@ -15,19 +15,25 @@ use super::{
     Limit, Spoken, definition,
     route::{BackendRef, Checked, Parent, ParentOf, Unresolved, checked, parent_of},
 };
-use crate::{Event, Key, Kind, Object, Refused, object::namespace_of};
+use crate::{
+    Event, Key, Kind, Object, Refused,
+    index::{Map, Platform, Ports, Settings, of_mesh},
+    object::namespace_of,
+};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
+use weft_model::decide::cidr::Cidr;
 
 /// Under which name statuses are written: that of Linkerd's.
 pub const CONTROLLER: &str = "linkerd.io/policy-controller";
 /// The kinds whose status is written.
-pub(crate) const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 7] = [
     Kind::HttpLocalRateLimitPolicy,
+    Kind::EgressNetwork,
     Kind::MeshHttpRoute,
     Kind::HttpRoute,
     Kind::GrpcRoute,
@@ -46,17 +52,28 @@ const NO_BACKEND: &str = "InvalidKind";
 const NO_PARENT: &str = "NoMatchingParent";
 const NO_TARGET: &str = "NoMatchingTarget";
 const ALREADY_THERE: &str = "RateLimitReasonAlreadyExists";
+const INSIDE: &str = "EgressReasonNetworkOverlap";
 /// The Gateway API's own, of what cannot be read.
 const UNSUPPORTED: &str = "UnsupportedValue";
 
 /// Every object that has a status of ours, and what statuses depend on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Statuses {
+    settings: Settings,
     held: BTreeMap<Key, Held>,
     servers: BTreeMap<Id, Spoken>,
-    /// Whether clients address them by an address of their own.
-    services: BTreeMap<Id, bool>,
-    egress: BTreeSet<Id>,
+    services: BTreeMap<Id, Addressed>,
+    egress: BTreeMap<Id, Ports>,
+    /// What annotations of namespaces say of their objects, where that holds for them at once.
+    namespaces: BTreeMap<String, Map>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq)]
+struct Addressed {
+    /// Whether clients address it by an address of its own.
+    by_address: bool,
+    ports: Ports,
 }
 
 /// Namespace and name.
@@ -89,6 +106,10 @@ enum Of {
         limit: Limit,
         target: Value,
         created: Option<Timestamp>,
+    },
+    /// An EgressNetwork, with the first network of the cluster that it has addresses of.
+    Egress {
+        inside: Option<Cidr>,
     },
     /// It cannot be carried out.
     Refused {
@@ -145,15 +166,27 @@ impl Verdict {
 }
 
 impl Statuses {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            held: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            services: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+        }
+    }
+
     /// Says whether any status may be another now.
     pub fn apply(&mut self, event: &Event) -> bool {
         match event {
             Event::Apply(object) => self.insert(object),
             Event::Refused(refused) => {
                 let Refused { key, object, reason } = refused.as_ref();
+                // It counts as not there.
+                let named = self.forget(key);
                 if !KINDS.contains(&key.kind) {
-                    // It counts as not there.
-                    return self.apply(&Event::Delete(key.clone()));
+                    return named;
                 }
                 let of = Of::Refused {
                     parents: object["spec"]["parentRefs"].as_array().cloned().unwrap_or_default(),
@@ -162,19 +195,25 @@ impl Statuses {
                 };
                 let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap_or_default();
                 let api_version = object["apiVersion"].as_str().unwrap_or_default();
-                self.hold(key.clone(), &metadata, api_version, Some(&object["status"]), of)
+                self.hold(key.clone(), &metadata, api_version, Some(&object["status"]), of) || named
             }
             Event::Delete(key) => {
-                let id = (key.namespace.clone(), key.name.clone());
-                let named = match key.kind {
-                    Kind::Server => self.servers.remove(&id).is_some(),
-                    Kind::Service => self.services.remove(&id).is_some(),
-                    Kind::EgressNetwork => self.egress.remove(&id),
-                    _ => false,
-                };
+                let named = self.forget(key);
                 self.held.remove(key).is_some() || named
             }
             Event::Synced => true,
+        }
+    }
+
+    /// Others name it no longer.
+    fn forget(&mut self, key: &Key) -> bool {
+        let id = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Server => self.servers.remove(&id).is_some(),
+            Kind::Service => self.services.remove(&id).is_some(),
+            Kind::EgressNetwork => self.egress.remove(&id).is_some(),
+            Kind::Namespace => self.namespaces.remove(&key.name).is_some(),
+            _ => false,
         }
     }
 
@@ -191,12 +230,20 @@ impl Statuses {
             }
             Object::Service(service) => {
                 let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
-                let addressed = ip.is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
-                self.services.insert((key.namespace, key.name), addressed) != Some(addressed)
+                let by_address = ip.is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+                let addressed = Addressed { by_address, ports: Ports::of_service(service) };
+                put(&mut self.services, (key.namespace, key.name), addressed)
             }
-            Object::EgressNetwork(egress) => {
-                let id = (key.namespace, key.name);
-                if egress.spec.checked().is_ok() { self.egress.insert(id) } else { self.egress.remove(&id) }
+            // On Kubernetes they hold where they stand.
+            Object::Namespace(namespace) if self.settings.platform == Platform::Manifests => {
+                put(&mut self.namespaces, key.name, of_mesh(&namespace.metadata))
+            }
+            Object::EgressNetwork(o) => {
+                let Ok(egress) = o.spec.checked() else { return self.forget(&key) };
+                let ports = Ports::of_egress(&o.metadata);
+                let named = put(&mut self.egress, (key.namespace.clone(), key.name.clone()), ports);
+                let of = Of::Egress { inside: egress.inside(&self.settings.cluster_networks) };
+                self.hold(key, &o.metadata, &o.api_version, o.status.as_ref(), of) || named
             }
             Object::HttpLocalRateLimitPolicy(o) => {
                 let Ok(limit) = o.spec.checked(namespace_of(&o.metadata)) else { return false };
@@ -253,6 +300,10 @@ impl Statuses {
     fn patch(&self, key: &Key, held: &Held, taken: &Taken<'_>, now: Timestamp) -> Option<Patch> {
         let status = match &held.of {
             Of::Limit { target, .. } => of_target(held, target, &self.limited(key, held), now),
+            Of::Egress { inside } => of_itself(held, &outside(*inside), now),
+            Of::Refused { why, .. } if key.kind == Kind::EgressNetwork => {
+                of_itself(held, &Verdict::accepted(UNSUPPORTED, why.clone()), now)
+            }
             Of::Refused { target, why, .. } if key.kind == Kind::HttpLocalRateLimitPolicy => {
                 of_target(held, target, &Verdict::accepted(UNSUPPORTED, why.clone()), now)
             }
@@ -296,13 +347,15 @@ impl Statuses {
             },
             ParentOf::Service => match self.services.get(&id) {
                 None => no_parent(format!("there is no Service {namespace}/{name}")),
-                Some(false) => {
+                Some(Addressed { by_address: false, .. }) => {
                     no_parent(format!("the Service {name} has no cluster IP, by which alone clients follow its routes"))
                 }
-                Some(true) => shared(key, route, parent, taken),
+                Some(Addressed { by_address: true, ports }) => self.shared(key, route, parent, ports, taken),
             },
-            ParentOf::EgressNetwork if self.egress.contains(&id) => shared(key, route, parent, taken),
-            ParentOf::EgressNetwork => no_parent(format!("there is no EgressNetwork {namespace}/{name}")),
+            ParentOf::EgressNetwork => match self.egress.get(&id) {
+                None => no_parent(format!("there is no EgressNetwork {namespace}/{name}")),
+                Some(ports) => self.shared(key, route, parent, ports, taken),
+            },
         };
         match of {
             // Its proxy sends everything to its own application.
@@ -311,13 +364,47 @@ impl Statuses {
         }
     }
 
+    /// Among the routes of a parent that is there: on each of its ports those of the same clients are followed that are of the first
+    /// kind, of the kinds that are for what it speaks.
+    fn shared(&self, key: &Key, route: &Route, parent: &Parent, ports: &Ports, taken: &Taken<'_>) -> Verdict {
+        let Parent { of, namespace, name, port, written: _ } = parent;
+        let own = rank(key.kind);
+        let is_taken = |number: u16| {
+            let by = |port, from: &str| taken.get(&(*of, namespace.as_str(), name.as_str(), port, from)).copied();
+            let all = [None, Some(number)].map(|port| [by(port, namespace), by(port, &key.namespace)]);
+            all.into_iter().flatten().flatten().any(|first| Some(first) < own)
+        };
+        let nothing = Map::new();
+        let inherited = self.namespaces.get(namespace).unwrap_or(&nothing);
+        let meant = ports.meant(*port, inherited, &self.settings.opaque_ports);
+        let (takes, others): (Vec<_>, Vec<_>) = meant.into_iter().partition(|(_, wire)| wire.takes(key.kind));
+        let others: Vec<_> =
+            others.iter().map(|(port, wire)| format!("port {port} speaks {}", wire.as_str())).collect();
+        if takes.is_empty() {
+            let why = match (port, others.is_empty()) {
+                (Some(port), true) => format!("the Service {name} has no port {port}"),
+                (None, true) => format!("the Service {name} has no port of TCP"),
+                (_, false) => format!("{}, and routes of this kind are not for it", others.join(", ")),
+            };
+            return Verdict::accepted(NO_PARENT, why);
+        }
+        if takes.iter().all(|(port, wire)| wire.takes_several() && is_taken(*port)) {
+            let message =
+                "the parent has a route of another kind, which comes before: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute";
+            return Verdict::accepted(CONFLICTED, message);
+        }
+        let elsewhere = (!others.is_empty()).then(|| format!("it is not for each port: {}", others.join(", ")));
+        let told = [Some(route.message.clone()).filter(|message| !message.is_empty()), elsewhere];
+        Verdict::accepted(ACCEPTED, told.into_iter().flatten().collect::<Vec<_>>().join(" | "))
+    }
+
     /// Whether there is everything that a route sends to.
     fn resolved(&self, route: &Route, parent: ParentOf) -> Verdict {
         let is_there = |of: ParentOf, namespace: &str, name: &str| {
             let id = (namespace.to_owned(), name.to_owned());
             match of {
                 ParentOf::Service => self.services.contains_key(&id),
-                ParentOf::EgressNetwork => self.egress.contains(&id),
+                ParentOf::EgressNetwork => self.egress.contains_key(&id),
                 ParentOf::Server => false,
             }
         };
@@ -341,7 +428,12 @@ impl Statuses {
         let Of::Limit { limit, created, .. } = &held.of else {
             return Verdict::accepted(NO_TARGET, "");
         };
-        let age = |created: &Option<Timestamp>, name: &str| (created.is_none(), *created, name.to_owned());
+        // On disk objects are all of one age, whatever they say.
+        let aged = self.settings.platform == Platform::Kubernetes;
+        let age = |created: &Option<Timestamp>, name: &str| {
+            let created = created.filter(|_| aged);
+            (created.is_none(), created, name.to_owned())
+        };
         let others = self.held.iter().filter_map(|(other, held)| match &held.of {
             Of::Limit { limit: another, created, .. } if other.namespace == key.namespace && other != key => {
                 (another.server == limit.server).then(|| age(created, &other.name))
@@ -367,32 +459,47 @@ impl Statuses {
     }
 }
 
-/// Among the routes of a parent that is there: those of the same clients and ports are followed that are of the first kind.
-fn shared(key: &Key, route: &Route, parent: &Parent, taken: &Taken<'_>) -> Verdict {
-    let Parent { of, namespace, name, port, written: _ } = parent;
-    let own = rank(key.kind);
-    let is_taken = |port: Option<u16>| {
-        let by = |from: &str| taken.get(&(*of, namespace.as_str(), name.as_str(), port, from)).copied();
-        [by(namespace), by(&key.namespace)].into_iter().flatten().any(|first| Some(first) < own)
+/// Says whether that changed anything.
+fn put<K: Ord, V: PartialEq>(held: &mut BTreeMap<K, V>, key: K, new: V) -> bool {
+    let changed = held.get(&key) != Some(&new);
+    held.insert(key, new);
+    changed
+}
+
+/// What becomes of an EgressNetwork that has addresses of the cluster.
+fn outside(inside: Option<Cidr>) -> Verdict {
+    let told = |net| {
+        format!(
+            "it has addresses of the cluster's network {net}: leave them out by except; until then it holds for those \
+             that are of no Service and no pod"
+        )
     };
-    if is_taken(None) || port.is_some() && is_taken(*port) {
-        let message =
-            "the parent has a route of another kind, which comes before: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute";
-        return Verdict::accepted(CONFLICTED, message);
-    }
-    Verdict::accepted(ACCEPTED, &route.message)
+    inside.map_or_else(|| Verdict::accepted(ACCEPTED, ""), |net| Verdict::accepted(INSIDE, told(net)))
 }
 
 /// The status of what has one target; `None` if it is there already.
 fn of_target(held: &Held, target: &Value, verdict: &Verdict, now: Timestamp) -> Option<Value> {
-    let old = &held.status["conditions"];
-    let others = old.as_array().into_iter().flatten().filter(|condition| condition["type"] != ACCEPTED);
-    let conditions: Vec<Value> = others.cloned().chain([condition(verdict, held.generation, old, now)]).collect();
+    let (conditions, same) = of_own(held, verdict, now);
     let reference = json!({
         "group": target["group"].as_str().unwrap_or_default(), "kind": target["kind"], "name": target["name"],
     });
-    let same = held.status["targetRef"] == reference && says(old, &json!(conditions));
+    let same = same && held.status["targetRef"] == reference;
     (!same).then(|| json!({"conditions": conditions, "targetRef": reference}))
+}
+
+/// The status of what nobody else is asked about; `None` if it is there already.
+fn of_itself(held: &Held, verdict: &Verdict, now: Timestamp) -> Option<Value> {
+    let (conditions, same) = of_own(held, verdict, now);
+    (!same).then(|| json!({"conditions": conditions}))
+}
+
+/// The conditions of others and the one of ours, and whether they are there already.
+fn of_own(held: &Held, verdict: &Verdict, now: Timestamp) -> (Vec<Value>, bool) {
+    let old = &held.status["conditions"];
+    let others = old.as_array().into_iter().flatten().filter(|condition| condition["type"] != ACCEPTED);
+    let conditions: Vec<Value> = others.cloned().chain([condition(verdict, held.generation, old, now)]).collect();
+    let same = says(old, &json!(conditions));
+    (conditions, same)
 }
 
 /// The status of what has parents; `None` if it is there already.

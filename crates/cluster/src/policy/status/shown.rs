@@ -3,6 +3,7 @@
 use super::Statuses;
 use crate::{
     Event, Kind, Object,
+    index::Settings,
     policy::{KINDS, definition},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -26,7 +27,7 @@ pub struct Shown {
 /// A condition of an object, and of whom, if that is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Such as `Server/web`.
+    /// Such as `Server/web`; empty of the object itself.
     pub parent: String,
     /// Such as `Accepted`.
     pub what: String,
@@ -43,7 +44,10 @@ impl Shown {
         let of_target = status["conditions"].is_array().then_some((&status["targetRef"], status));
         let each = |(parent, entry): (&Value, &Value)| {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let parent = format!("{}/{}", text(&parent["kind"]), text(&parent["name"]));
+            let parent = match parent {
+                Value::Null => String::new(),
+                parent => format!("{}/{}", text(&parent["kind"]), text(&parent["name"])),
+            };
             let conditions = entry["conditions"].as_array().into_iter().flatten();
             let conditions = conditions.map(move |condition| Condition {
                 parent: parent.clone(),
@@ -102,9 +106,9 @@ impl Wanted {
 }
 
 /// What is wanted of these objects, by kind, namespace and name.
-pub fn shown(objects: Vec<Object>, wanted: &Wanted, namespace: Option<&str>) -> Vec<Shown> {
+pub fn shown(objects: Vec<Object>, settings: Settings, wanted: &Wanted, namespace: Option<&str>) -> Vec<Shown> {
     let mut keys: Vec<_> = objects.iter().map(Object::key).collect();
-    let mut statuses = Statuses::default();
+    let mut statuses = Statuses::new(settings);
     for object in objects {
         statuses.apply(&Event::Apply(object));
     }
@@ -155,7 +159,7 @@ mod tests {
                     .map(|c| format!(" {} {}={} {}", c.parent, c.what, c.holds, c.reason));
                 format!("{} {}{}", shown.kind, shown.name, conditions.collect::<String>())
             };
-            shown(objects.clone(), &wanted, namespace).into_iter().map(line).collect()
+            shown(objects.clone(), Settings::default(), &wanted, namespace).into_iter().map(line).collect()
         };
         let (server, limit) = ("Server web", "HTTPLocalRateLimitPolicy limit Server/web Accepted=true Accepted");
         let good = "HTTPRoute good Server/web Accepted=true Accepted";

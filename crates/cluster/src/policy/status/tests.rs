@@ -4,7 +4,12 @@ use super::{
     super::{GROUP, read, told},
     *,
 };
-use crate::policy::route::GATEWAY_API;
+use crate::{
+    Index,
+    index::{Answer, Question, Target},
+    policy::route::GATEWAY_API,
+};
+use weft_model::policy::outbound::ClientProtocol;
 
 const NOW: &str = "2026-02-01T00:00:00Z";
 const BEFORE: &str = "2026-01-01T00:00:00Z";
@@ -40,16 +45,17 @@ fn server(name: &str, protocol: &str) -> Event {
 }
 
 fn statuses(events: impl IntoIterator<Item = Event>) -> Statuses {
-    let mut statuses = Statuses::default();
+    let mut statuses = Statuses::new(Settings { platform: Platform::Kubernetes, ..Settings::default() });
     for event in events {
         statuses.apply(&event);
     }
     statuses
 }
 
-/// The one status that is wanted.
+/// The one status that is wanted, of EgressNetworks aside.
 fn wanted(statuses: &Statuses) -> Option<Value> {
     let mut patches = statuses.wanted(NOW.parse().unwrap());
+    patches.retain(|patch| patch.key.kind != Kind::EgressNetwork);
     assert!(patches.len() < 2, "{patches:?}");
     patches.pop().map(|patch| patch.body["status"].clone())
 }
@@ -66,9 +72,18 @@ fn entry(parent: Value, conditions: Value) -> Value {
 #[test]
 fn every_reason_stands_in_the_page() {
     let page = include_str!("../../../../../docs/reference/kinds/README.md");
-    for reason in
-        [ACCEPTED, RESOLVED, CONFLICTED, NOT_FOUND, NO_BACKEND, NO_PARENT, NO_TARGET, ALREADY_THERE, UNSUPPORTED]
-    {
+    for reason in [
+        ACCEPTED,
+        RESOLVED,
+        CONFLICTED,
+        NOT_FOUND,
+        NO_BACKEND,
+        NO_PARENT,
+        NO_TARGET,
+        ALREADY_THERE,
+        INSIDE,
+        UNSUPPORTED,
+    ] {
         assert!(page.contains(&format!("| `{reason}` |")), "{reason}");
     }
 }
@@ -204,7 +219,12 @@ fn of_service(patch: Value) -> Value {
 }
 
 fn service(name: &str, ip: &str) -> Event {
-    let value = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"clusterIP": ip}});
+    served(name, ip, json!([{"name": "http", "port": 80}, {"name": "more", "port": 81}]), json!({}))
+}
+
+fn served(name: &str, ip: &str, ports: Value, annotations: Value) -> Event {
+    let metadata = json!({"name": name, "namespace": "ns", "annotations": annotations});
+    let value = json!({"metadata": metadata, "spec": {"clusterIP": ip, "ports": ports}});
     Event::Apply(Object::Service(Box::new(serde_json::from_value(value).unwrap())))
 }
 
@@ -368,4 +388,182 @@ fn routes_of_grpc_take_a_port_for_themselves() {
     assert!(of(a("other"), b("other")) && of(a("other"), b("ns")));
     assert!(!of(a("ns"), b("other")), "others follow it");
     assert!(!of(a("third"), b("other")));
+}
+
+/// As the index has it: what a file says of an object's age is nothing.
+#[test]
+fn of_several_limits_on_disk_the_first_by_name_is_accepted() {
+    let kind = Kind::HttpLocalRateLimitPolicy;
+    let limit = |name: &str, created: Value| {
+        let target = json!({"group": GROUP, "kind": "Server", "name": "s"});
+        let mut value = written(kind, json!({"targetRef": target, "total": {"requestsPerSecond": 1}}), Value::Null);
+        value["metadata"]["name"] = json!(name);
+        value["metadata"]["creationTimestamp"] = created;
+        apply(kind, value)
+    };
+    let accepted = |platform: Platform| {
+        let mut statuses = Statuses::new(Settings { platform, ..Settings::default() });
+        for event in [server("s", "HTTP/1"), limit("a", Value::Null), limit("b", json!(BEFORE))] {
+            statuses.apply(&event);
+        }
+        let patches = statuses.wanted(NOW.parse().unwrap());
+        let is = |patch: &Patch| patch.body["status"]["conditions"][0]["status"] == "True";
+        patches.iter().filter(|patch| is(patch)).map(|patch| patch.key.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((accepted(Platform::Manifests), accepted(Platform::Kubernetes)), (vec!["a".into()], vec!["b".into()]));
+}
+
+/// The status that is wanted of the one EgressNetwork.
+fn wanted_of_egress(statuses: &Statuses) -> Option<Value> {
+    let mut patches = statuses.wanted(NOW.parse().unwrap());
+    patches.retain(|patch| patch.key.kind == Kind::EgressNetwork);
+    assert!(patches.len() < 2, "{patches:?}");
+    patches.pop().map(|patch| patch.body["status"].clone())
+}
+
+#[test]
+fn an_egress_network_says_what_became_of_it() {
+    let kind = Kind::EgressNetwork;
+    let network = |spec: Value, status: Value| apply(kind, written(kind, spec, status));
+    let outside = json!({"trafficPolicy": "Deny", "networks": [{"cidr": "203.0.113.0/24"}]});
+    let yes = |since: &str| json!({"conditions": accepted("True", "Accepted", "", since)});
+    let mut statuses = statuses([network(outside.clone(), Value::Null)]);
+    assert_eq!(wanted_of_egress(&statuses), Some(yes(NOW)));
+    statuses.apply(&network(outside.clone(), yes(BEFORE)));
+    assert_eq!(wanted_of_egress(&statuses), None, "it says so already");
+    // An earlier generation was observed; what others say stays.
+    let mut earlier = yes(BEFORE);
+    earlier["conditions"][0]["observedGeneration"] = json!(2);
+    let others = json!({"type": "example.com/Seen", "status": "True"});
+    earlier["conditions"].as_array_mut().unwrap().push(others.clone());
+    statuses.apply(&network(outside, earlier));
+    let both = json!({"conditions": [others, accepted("True", "Accepted", "", BEFORE)[0]]});
+    assert_eq!(wanted_of_egress(&statuses), Some(both));
+    // All of it without what is in the cluster is all that is outside.
+    statuses.apply(&network(json!({"trafficPolicy": "Allow"}), Value::Null));
+    assert_eq!(wanted_of_egress(&statuses), Some(yes(NOW)));
+    statuses.apply(&network(json!({"trafficPolicy": "Allow", "networks": [{"cidr": "0.0.0.0/0"}]}), Value::Null));
+    let told = wanted_of_egress(&statuses).unwrap()["conditions"][0].clone();
+    assert_eq!((&told["status"], &told["reason"]), (&json!("False"), &json!("EgressReasonNetworkOverlap")));
+    assert!(told["message"].as_str().unwrap().contains("10.0.0.0/8: leave them out by except"), "{told}");
+    let object = written(kind, json!({"trafficPolicy": "no"}), Value::Null);
+    let refused = Refused { key: Key::new(kind, "ns", "r"), object, reason: "why".to_owned() };
+    statuses.apply(&Event::Refused(Box::new(refused)));
+    let no = accepted("False", "UnsupportedValue", "why", NOW);
+    assert_eq!(wanted_of_egress(&statuses), Some(json!({"conditions": no})));
+    assert!(statuses.apply(&gone(kind, "r")));
+    assert_eq!(wanted_of_egress(&statuses), None);
+}
+
+const KINDS_OF_ROUTES: [Kind; 5] =
+    [Kind::MeshHttpRoute, Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute];
+
+/// Whether clients of port `port` of the Service follow a route.
+fn is_followed(events: &[Event], port: u16) -> bool {
+    let mut index = Index::new(Settings { platform: Platform::Kubernetes, ..Settings::default() });
+    events.iter().cloned().for_each(|event| drop(index.apply(event)));
+    let target = Target::Name(format!("web.ns.svc.cluster.local:{port}").parse().unwrap());
+    let Ok(Answer::Outbound(policy)) = index.answer(&Question::Outbound { from: "ns".to_owned(), target }).answer
+    else {
+        panic!("{events:?}")
+    };
+    let names: Vec<String> = match policy.protocol {
+        ClientProtocol::Detect { http1: http, .. } | ClientProtocol::Http1(http) | ClientProtocol::Http2(http) => {
+            http.routes.iter().map(|route| route.meta.name().to_owned()).collect()
+        }
+        ClientProtocol::Grpc { routes, .. } => routes.iter().map(|route| route.meta.name().to_owned()).collect(),
+        ClientProtocol::Tls(routes) => routes.iter().map(|route| route.route.meta.name().to_owned()).collect(),
+        ClientProtocol::Opaque(route) => route.iter().map(|route| route.meta.name().to_owned()).collect(),
+    };
+    names.contains(&"r".to_owned())
+}
+
+/// Whoever is told that a route is accepted follows it, and whoever is not does not.
+#[test]
+fn a_route_is_accepted_where_a_port_speaks_what_it_is_of() {
+    let route = |kind: Kind, port: Value| {
+        let rule = json!({"backendRefs": [{"name": "web", "port": 80}]});
+        let spec = json!({"parentRefs": [of_service(json!({"port": port}))], "rules": [rule]});
+        apply(kind, written(kind, spec, Value::Null))
+    };
+    let (http, h2c) = (json!({"appProtocol": "http"}), json!({"appProtocol": "kubernetes.io/h2c"}));
+    for (name, of_port, annotations) in [
+        ("detected", json!({}), json!({})),
+        ("http", http, json!({"config.linkerd.io/opaque-ports": "90"})),
+        ("h2c", h2c, json!({})),
+        ("unknown", json!({"appProtocol": "example.com/x"}), json!({})),
+        ("tcp", json!({"appProtocol": "linkerd.io/tcp"}), json!({})),
+        ("opaque by number", json!({}), json!({"config.linkerd.io/opaque-ports": "90"})),
+        ("opaque by name", json!({}), json!({"config.linkerd.io/opaque-ports": "the-port"})),
+    ] {
+        let mut port = json!({"name": "the-port", "port": 90});
+        port.as_object_mut().unwrap().extend(of_port.as_object().unwrap().clone());
+        let service = || served("web", "10.96.0.1", json!([port]), annotations.clone());
+        for kind in KINDS_OF_ROUTES {
+            let events = [service(), route(kind, json!(90))];
+            let told = conditions(&statuses(events.clone())).remove(0);
+            assert_eq!(told.0 == YES, is_followed(&events, 90), "{kind:?} on a port that is {name}: {told:?}");
+            assert!(told.0 == YES || told.1.contains("port 90 speaks "), "{told:?}");
+            // Beside a port that it is for it is accepted, and says where it is in vain.
+            let more = served("web", "10.96.0.1", json!([port, {"name": "other", "port": 91}]), annotations.clone());
+            let beside = conditions(&statuses([more, route(kind, Value::Null)])).remove(0);
+            let expected = if told.0 == YES { "" } else { "it is not for each port: port 90 speaks " };
+            assert!(beside.0 == YES && beside.1.starts_with(expected), "{kind:?} {name}: {beside:?}");
+            assert_eq!(beside.1.is_empty(), told.0 == YES);
+        }
+    }
+    let of = |port: Value| conditions(&statuses([service("web", "10.96.0.1"), route(Kind::HttpRoute, port)])).remove(0);
+    let no = "Accepted False NoMatchingParent".to_owned();
+    assert_eq!(of(json!(99)), (no.clone(), "the Service web has no port 99".to_owned()));
+    assert_eq!(of(json!(81)).0, YES);
+    let without = [served("web", "10.96.0.1", json!([]), json!({})), route(Kind::HttpRoute, Value::Null)];
+    assert_eq!(conditions(&statuses(without)).remove(0), (no, "the Service web has no port of TCP".to_owned()));
+}
+
+/// A route that comes before another one does so where both are for what the port speaks.
+#[test]
+fn routes_take_only_what_they_are_for() {
+    let route = |kind: Kind, name: &str| {
+        let rule = json!({"backendRefs": [{"name": "web", "port": 80}]});
+        let mut value = written(kind, json!({"parentRefs": [of_service(json!({}))], "rules": [rule]}), Value::Null);
+        value["metadata"]["name"] = json!(name);
+        apply(kind, value)
+    };
+    for (protocol, first, second, both) in [
+        (json!("linkerd.io/opaque"), Kind::HttpRoute, Kind::TcpRoute, ["NoMatchingParent", "Accepted"]),
+        (json!("http"), Kind::GrpcRoute, Kind::HttpRoute, ["NoMatchingParent", "Accepted"]),
+        (json!("kubernetes.io/h2c"), Kind::GrpcRoute, Kind::HttpRoute, ["Accepted", "RouteReasonConflicted"]),
+        (Value::Null, Kind::HttpRoute, Kind::TcpRoute, ["Accepted", "RouteReasonConflicted"]),
+    ] {
+        let service = served("web", "10.96.0.1", json!([{"port": 90, "appProtocol": protocol}]), json!({}));
+        let statuses = statuses([service, route(first, "first"), route(second, "second")]);
+        let mut patches = statuses.wanted(NOW.parse().unwrap());
+        patches.sort_by_key(|patch| patch.key.name.clone());
+        let told: Vec<_> = patches
+            .iter()
+            .map(|patch| patch.body["status"]["parents"][0]["conditions"][0]["reason"].as_str().unwrap())
+            .collect();
+        assert_eq!(told, both, "{protocol}");
+    }
+}
+
+/// On one machine what a namespace says holds for its Services at once.
+#[test]
+fn ports_are_opaque_by_their_namespace_where_it_says_so() {
+    let namespace = |ports: &str| {
+        let metadata = json!({"name": "ns", "annotations": {"config.linkerd.io/opaque-ports": ports}});
+        let value = json!({"metadata": metadata});
+        Event::Apply(Object::Namespace(Box::new(serde_json::from_value(value).unwrap())))
+    };
+    let kind = Kind::HttpRoute;
+    let route = || apply(kind, written(kind, json!({"parentRefs": [of_service(json!({"port": 80}))]}), Value::Null));
+    for (platform, reason) in [(Platform::Manifests, "Accepted False NoMatchingParent"), (Platform::Kubernetes, YES)] {
+        let mut statuses = Statuses::new(Settings { platform, ..Settings::default() });
+        for event in [namespace("80"), service("web", "10.96.0.1"), route()] {
+            statuses.apply(&event);
+        }
+        assert_eq!(reasons(&statuses)[0], reason);
+        statuses.apply(&namespace("90"));
+        assert_eq!(reasons(&statuses)[0], YES);
+    }
 }

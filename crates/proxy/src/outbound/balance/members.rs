@@ -120,8 +120,9 @@ impl<C> Member<C> {
         self.health.get() == Health::Removed
     }
 
+    /// What one unit of its weight bears.
     fn load(&self, now: Instant) -> f64 {
-        self.load.borrow().load(now, self.pending.get())
+        self.load.borrow().load(now, self.pending.get()) / f64::from(self.endpoint.weight.max(1))
     }
 }
 
@@ -161,7 +162,7 @@ impl<C> Members<C> {
         gone
     }
 
-    /// The less loaded of two random ready members.
+    /// Of two random ready members the less loaded, for its weight.
     pub(crate) fn pick(&self, now: Instant, random: impl FnMut(usize) -> usize) -> Option<Rc<Member<C>>> {
         let Some((a, b)) = two_of(self.ready.len(), random) else { return self.ready.first().cloned() };
         let (a, b) = (self.ready.get(a)?, self.ready.get(b)?);
@@ -294,6 +295,25 @@ mod tests {
         drop(busy);
         get(&members, 2).responded(now, Duration::from_secs(1));
         assert_eq!(pick(&members, now, [1, 0]), Some(1));
+    }
+
+    #[test]
+    fn more_weight_bears_more_load() {
+        let now = Instant::now();
+        let mut weighted = set(&[1, 2]);
+        weighted.values_mut().next().unwrap().weight = 10 * Endpoint::WEIGHT;
+        let mut members = Members::new();
+        members.update(&weighted, |e| Member::new(e.clone(), (), LOAD, None, now));
+        let held: Vec<_> = (0..9).map(|_| get(&members, 1).begin()).collect();
+        assert_eq!(pick(&members, now, [1, 0]), Some(2), "ten times the load is a tie, and goes to the first drawn");
+        assert_eq!(pick(&members, now, [0, 0]), Some(1));
+        drop(held.into_iter().next());
+        assert_eq!(pick(&members, now, [1, 0]), Some(1));
+        // Nothing is divided by nothing.
+        let mut none = set(&[1, 2]);
+        none.values_mut().for_each(|e| e.weight = 0);
+        members.update(&none, |e| Member::new(e.clone(), (), LOAD, None, now));
+        assert_eq!(pick(&members, now, [1, 0]), Some(2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Endpoints and profiles.
 
-use super::{check, on, seconds};
+use super::{check, on, resource, seconds, service};
 use crate::{endpoint, profile};
 use linkerd2_proxy_api::{
     destination::{self as proto, http2_client_params as http2},
@@ -182,8 +182,8 @@ fn profiles() {
         retry_budget: Some(proto::RetryBudget { retry_ratio: 0.2, min_retries_per_second: 10, ttl: seconds(10) }),
         dst_overrides: vec![proto::WeightedDst { authority: "a:80".to_owned(), weight: 1, backend_ref: None }],
         endpoint: Some(weighted()),
-        parent_ref: None,
-        profile_ref: None,
+        parent_ref: service(),
+        profile_ref: service(),
     };
     check(
         &complete,
@@ -221,6 +221,8 @@ fn profiles() {
             (|m| m.dst_overrides[0].authority = "a".to_owned(), Some("dst_overrides[0].authority")),
             (|m| m.dst_overrides[0].weight = 0, None),
             (|m| on(&mut m.endpoint).addr = None, Some("endpoint.addr")),
+            (|m| on(&mut m.parent_ref).kind = None, None),
+            (|m| resource(&mut m.profile_ref).port = 65_536, None),
         ],
     );
 }
