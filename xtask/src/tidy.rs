@@ -233,7 +233,7 @@ fn guarded(faults: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each row of what Linkerd's proxy does names tests, in its last column, and they exist; one of them, at least, has the whole
+/// Each row of what Linkerd does names tests, in its last column, and they exist; one of them, at least, has the whole
 /// program before it, unless the row says that it is `pure`.
 fn held(faults: &mut Vec<String>) -> anyhow::Result<()> {
     let name = "docs/reference/parity.md";

@@ -51,7 +51,7 @@ impl ApiServer for FakeApi {
     }
 
     async fn remove(&self, kind: &str, name: &str) {
-        self.delete(kind, NAMESPACE, name);
+        self.delete(kind, if kind == "Node" { "" } else { NAMESPACE }, name);
     }
 
     async fn all_of(&self, kind: &str) -> Vec<Value> {
@@ -112,6 +112,17 @@ pub(crate) fn settings() -> Settings {
 impl<'a, A: ApiServer> Lab<'a, A> {
     /// Nothing is known yet.
     pub(crate) async fn start(api: &'a A) -> Self {
+        Self::watching(api, &KINDS).await
+    }
+
+    /// Objects of these kinds are known.
+    pub(crate) async fn of(api: &'a A, kinds: &[Kind]) -> Self {
+        let lab = Self::watching(api, kinds).await;
+        lab.until("synced", |fed| fed.synced > 0).await;
+        lab
+    }
+
+    async fn watching(api: &'a A, kinds: &[Kind]) -> Self {
         let client = api.client().await;
         let fed = Fed {
             index: Index::new(settings()),
@@ -130,8 +141,8 @@ impl<'a, A: ApiServer> Lab<'a, A> {
             }
         });
         let task = tokio::spawn({
-            let (registry, stop) = (registry.clone(), stop.clone());
-            async move { kubernetes::watch(client, &KINDS, &registry, sink, stop).await }
+            let (registry, stop, kinds) = (registry.clone(), stop.clone(), kinds.to_vec());
+            async move { kubernetes::watch(client, &kinds, &registry, sink, stop).await }
         });
         Self { api, registry, fed, changes, stop, task }
     }
@@ -150,6 +161,25 @@ impl<'a, A: ApiServer> Lab<'a, A> {
             }
         };
         assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "{what}: {:?}", self.fed.lock().objects.keys());
+    }
+
+    /// Waits for what `said` makes of the answer to a question.
+    pub(crate) async fn until_said(
+        &self,
+        what: &str,
+        question: &Question,
+        expected: &str,
+        said: fn(&Index, &Question) -> String,
+    ) {
+        let mut changes = self.changes.clone();
+        let now = || said(&self.fed.lock().index, question);
+        let waiting = async {
+            while now() != expected {
+                changes.changed().await.expect("the watches run");
+            }
+        };
+        let waited = tokio::time::timeout(LONG, waiting).await;
+        assert!(waited.is_ok(), "{what}: {:?} and not {expected:?}", now());
     }
 
     pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {

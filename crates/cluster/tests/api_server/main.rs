@@ -8,4 +8,5 @@ mod cases;
 mod commands;
 mod lab;
 mod real;
+mod rows;
 mod trouble;

@@ -3,6 +3,7 @@
 use super::{
     cases,
     lab::{ApiServer, LONG, NAMESPACE},
+    rows,
 };
 use kube::{
     Api,
@@ -27,7 +28,7 @@ impl Real {
     fn api(&self, kind: &str) -> Api<DynamicObject> {
         let resource = resource(kind);
         match kind {
-            "Namespace" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), &resource),
+            "Namespace" | "Node" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), &resource),
             _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
         }
     }
@@ -37,9 +38,19 @@ fn resource(kind: &str) -> ApiResource {
     let (group, version) = match kind {
         "EndpointSlice" => ("discovery.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
-        "Server" => ("policy.linkerd.io", "v1beta3"),
+        "Server" | "HTTPRoute" => ("policy.linkerd.io", "v1beta3"),
         "ServerAuthorization" => ("policy.linkerd.io", "v1beta1"),
         "ExternalWorkload" => ("workload.linkerd.io", "v1beta1"),
+        "AuthorizationPolicy"
+        | "MeshTLSAuthentication"
+        | "NetworkAuthentication"
+        | "HTTPLocalRateLimitPolicy"
+        | "EgressNetwork" => ("policy.linkerd.io", "v1alpha1"),
+        "ServiceProfile" => ("linkerd.io", "v1alpha2"),
+        "GRPCRoute" => ("gateway.networking.k8s.io", "v1"),
+        // Of this version of the Gateway API, which has no `v1` of them.
+        "TLSRoute" => ("gateway.networking.k8s.io", "v1alpha3"),
+        "TCPRoute" => ("gateway.networking.k8s.io", "v1alpha2"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         _ => ("", "v1"),
     };
@@ -128,5 +139,17 @@ fn the_cases_hold_on_a_real_api_server() {
         cases::slices(&real).await;
         an_older_version_loses_what_a_workload_proves(&real).await;
         cases::history(&real, 60).await;
+        for object in ["Pod", "Service", "EndpointSlice", "ExternalWorkload"] {
+            for left in real.all_of(object).await {
+                real.remove(object, left["metadata"]["name"].as_str().unwrap()).await;
+            }
+        }
+        let gateway_api = real.cluster.gateway_api("experimental").display().to_string();
+        real.cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
+        real.cluster.ask("wait --for condition=established --timeout 60s crd --all").unwrap();
+        rows::endpoints(&real).await;
+        rows::profiles(&real).await;
+        rows::ports(&real).await;
+        rows::traffic(&real).await;
     });
 }

@@ -56,6 +56,46 @@ fn the_kinds_of_the_mesh() {
     insta::assert_snapshot!(text(&crds(&values([]), "linkerd", By::Cli)));
 }
 
+/// By what kubectl takes and shows: groups, short names, versions (`*` in which objects are kept, `-` no longer recommended), columns.
+#[test]
+fn kinds_have_linkerds_names_versions_and_columns() {
+    let line = |crd: &Value| {
+        let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
+        let each = |list: &Value, of: &dyn Fn(&Value) -> String| {
+            list.as_array().into_iter().flatten().map(of).collect::<Vec<_>>().join(" ")
+        };
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let version = |version: &Value| {
+            let mark = |field: &str, mark: &'static str| if version[field] == true { mark } else { "" };
+            format!("{}{}{}", text(&version["name"]), mark("storage", "*"), mark("deprecated", "-"))
+        };
+        let newest = spec["versions"].as_array().unwrap().iter().find(|version| version["storage"] == true).unwrap();
+        format!(
+            "{}.{} ({}) {}: {} [{}]",
+            text(&names["plural"]),
+            text(&spec["group"]),
+            each(&names["shortNames"], &text),
+            text(&names["kind"]),
+            each(&spec["versions"], &version),
+            each(&newest["additionalPrinterColumns"], &|column| text(&column["name"])),
+        )
+    };
+    let lines: Vec<String> = crds(&values([]), "linkerd", By::Cli).iter().map(line).collect();
+    let expected = [
+        "authorizationpolicies.policy.linkerd.io (authzpolicy) AuthorizationPolicy: v1alpha1* []",
+        "egressnetworks.policy.linkerd.io () EgressNetwork: v1alpha1* []",
+        "externalworkloads.workload.linkerd.io () ExternalWorkload: v1alpha1 v1beta1* [Identity Age]",
+        "httplocalratelimitpolicies.policy.linkerd.io () HTTPLocalRateLimitPolicy: v1alpha1* [Target_kind Target_name Total_RPS Identity_RPS]",
+        "httproutes.policy.linkerd.io () HTTPRoute: v1alpha1 v1beta1 v1beta2 v1beta3* []",
+        "meshtlsauthentications.policy.linkerd.io (meshtlsauthn) MeshTLSAuthentication: v1alpha1* []",
+        "networkauthentications.policy.linkerd.io (netauthn networkauthn) NetworkAuthentication: v1alpha1* []",
+        "serverauthorizations.policy.linkerd.io (saz serverauthz srvauthz) ServerAuthorization: v1alpha1- v1beta1* [Server]",
+        "servers.policy.linkerd.io (srv) Server: v1alpha1- v1beta1- v1beta2 v1beta3* [Port Protocol Access Policy]",
+        "serviceprofiles.linkerd.io (sp) ServiceProfile: v1alpha1 v1alpha2* []",
+    ];
+    assert_eq!(lines, expected);
+}
+
 #[test]
 fn an_installation_without_values() {
     let values = values([]);

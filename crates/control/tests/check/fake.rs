@@ -112,6 +112,28 @@ async fn a_mesh_in_order_has_no_line_that_fails() {
     assert_eq!(api.all("Namespace").len(), 1);
 }
 
+/// A Service whose endpoints are in other clusters has none here, and is named.
+#[tokio::test]
+async fn a_service_of_other_clusters_is_named() {
+    let api = world().await;
+    let by = "multicluster.linkerd.io/remote-discovery";
+    for (metadata, field) in [
+        (json!({"annotations": {by: "far@east"}}), "annotations"),
+        (json!({"labels": {by: "east"}}), "labels"),
+        (json!({"annotations": {"multicluster.linkerd.io/local-discovery": "far"}}), "annotations"),
+    ] {
+        let mut service = json!({"kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}});
+        (service["metadata"]["name"], service["metadata"]["namespace"]) = (json!("far"), json!("shop"));
+        api.put(service);
+        let report = asked(&api, What::DataPlane(None), Duration::ZERO).await;
+        let line = report.0.iter().find(|line| line.check == &table::QUARANTINED).unwrap();
+        let says = format!("Service shop/far: metadata.{field}[multicluster.linkerd.io/");
+        assert!(line.error.as_ref().is_some_and(|error| error.contains(&says)), "{line:?}");
+    }
+    api.delete("Service", "shop", "far");
+    assert_eq!(failed(&asked(&api, What::DataPlane(None), Duration::ZERO).await), []);
+}
+
 /// Nothing that is recommended takes a mesh away.
 #[tokio::test]
 async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not_deleted() {

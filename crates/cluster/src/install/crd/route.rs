@@ -166,14 +166,14 @@ fn service_profile() -> Kind {
         ("status", status),
         ("all", Schema::list(Schema::open())),
         ("any", Schema::list(Schema::open())),
-        ("not", Schema::list(Schema::open())),
+        ("not", Schema::open()),
     ]);
     let request = Schema::object([
         ("pathRegex", Schema::text()),
         ("method", Schema::text()),
         ("all", Schema::list(Schema::open())),
         ("any", Schema::list(Schema::open())),
-        ("not", Schema::list(Schema::open())),
+        ("not", Schema::open()),
     ]);
     let class = Schema::object([("condition", response), ("isFailure", Schema::flag())]).required(&["condition"]);
     let route = Schema::object([
