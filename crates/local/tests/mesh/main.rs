@@ -13,6 +13,7 @@ mod annotations;
 mod asked;
 mod capture;
 mod change;
+mod connections;
 mod documented;
 mod end;
 mod failure;

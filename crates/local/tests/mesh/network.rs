@@ -52,7 +52,7 @@ fn pong(addr: SocketAddr) -> SocketAddr {
 }
 
 /// An address of the host that is not loopback.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     // Nothing is sent: the kernel only picks the address.
     socket
