@@ -61,7 +61,7 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Mend the client; the text says which rule. Ports that speak something else belong into `config.linkerd.io/opaque-ports`",
         ),
         Code::HeadTooLarge => (
-            "The head of an HTTP/1 request has more than 64 KiB or 128 lines",
+            "The head of an HTTP/1 request has more than 64 KiB or 128 lines, that of an HTTP/2 request is larger than 72 KiB, or its trailers larger than 36 KiB, as HTTP/2 counts them",
             "Send fewer or smaller headers; look for cookies that grow",
         ),
         Code::HeadTimeout => (

@@ -7,6 +7,7 @@ use super::{
     Copies,
     http2_head::{check_response, edit_trailers, grpc_status},
 };
+use crate::http2::trailers_fit;
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
@@ -61,6 +62,8 @@ pub(super) enum Broken {
     To(Option<Reason>),
     /// The trailers are malformed.
     Trailers(&'static str),
+    /// The trailers are larger than may be passed on.
+    TooLarge,
 }
 
 impl Body {
@@ -341,6 +344,9 @@ fn finish(
         (None, to.send_data(Bytes::new(), true))
     } else {
         check_response(&trailers).map_err(Broken::Trailers)?;
+        if !trailers_fit(&trailers, of) {
+            return Err(Broken::TooLarge);
+        }
         told(&trailers);
         (grpc_status(&trailers), to.send_trailers(trailers))
     };

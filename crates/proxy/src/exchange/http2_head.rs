@@ -5,7 +5,10 @@
 //! hosts that are none. A request that could be read in two ways must not reach policy.
 
 use super::{Edits, Fields};
-use crate::{error::StreamEnd, http2};
+use crate::{
+    error::{Code, ProxyError, StreamEnd},
+    http2::MAX_HEADER_LIST_SIZE,
+};
 use h2::Reason;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request,
@@ -23,6 +26,9 @@ use weft_model::{
 /// What is wrong with a 101: `h2` takes it for an interim response, and HTTP/2 has none (RFC 9113 8.6). Whoever is sent it has not
 /// asked for it, and would leave HTTP.
 pub(super) const SWITCHES: &str = "it switches protocols, which nobody asked for";
+
+/// The status of gRPC.
+const RESOURCE_EXHAUSTED: u16 = 8;
 
 /// What makes a request malformed.
 pub(super) fn check_request(head: &request::Parts) -> Result<(), &'static str> {
@@ -70,11 +76,17 @@ pub(super) fn check_fields(fields: &HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What makes the fields of a response, or trailers, unfit to be passed on.
+/// What makes the fields of a response, or trailers, malformed.
 pub(super) fn check_response(fields: &HeaderMap) -> Result<(), &'static str> {
     check_fields(fields)?;
-    check_length(fields)?;
-    if http2::fields_fit(fields) { Ok(()) } else { Err("header fields are too large to be carried") }
+    check_length(fields)
+}
+
+/// Fields of an endpoint that are larger than may be passed on. Calls of gRPC are told that a limit was reached, not that the server
+/// is not there.
+pub(super) fn too_large(what: &str) -> ProxyError {
+    let text = format!("endpoint's {what} are larger than the {MAX_HEADER_LIST_SIZE} bytes that are carried");
+    ProxyError::new(Code::UpstreamProtocol, text).answered(Code::UpstreamProtocol.status(), RESOURCE_EXHAUSTED)
 }
 
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {

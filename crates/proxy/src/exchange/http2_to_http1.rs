@@ -10,7 +10,7 @@ use super::{
     http1_fields::{headers_of, trailers_of, write_chunk, write_last_chunk},
     http2_as_http1::write_head,
     http2_body::{Body, room},
-    http2_head::{check_fields, edit_interim, edit_response, grpc_status},
+    http2_head::{check_fields, edit_interim, edit_response, grpc_status, too_large},
     http2_reply::{Audience, break_off, unless_reset},
     http2_to_http2::NoResponse,
     orig_proto::OrigProto,
@@ -26,7 +26,7 @@ use crate::{
         response::{ResponseHead, is_other},
         trailers,
     },
-    http2::{fields_fit, server::Driver},
+    http2::{fields_fit, server::Driver, trailers_fit},
 };
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
@@ -95,7 +95,7 @@ struct Sending {
 enum Failed {
     /// The client has reset the stream or is gone.
     Client,
-    /// The client's trailers are malformed.
+    /// The client's trailers are malformed, or larger than may be passed on.
     Request,
     /// A response came, and another attempt is made instead.
     Again,
@@ -405,7 +405,10 @@ impl Outgoing<'_> {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(trailers) => trailers.map_err(|_| Failed::Client)?,
             };
-            if trailers.as_ref().is_some_and(|trailers| check_fields(trailers).is_err()) {
+            if trailers
+                .as_ref()
+                .is_some_and(|trailers| check_fields(trailers).is_err() || !trailers_fit(trailers, Message::Request))
+            {
                 return Err(Failed::Request);
             }
             self.whole = true;
@@ -480,8 +483,8 @@ impl Sending {
 
     fn end(&mut self, fields: http::HeaderMap) -> Result<(), Failed> {
         self.done = true;
-        if !fields_fit(&fields) {
-            return Err(broke_off("its trailers are too large to be carried"));
+        if !trailers_fit(&fields, Message::Response) {
+            return Err(Failed::Endpoint(too_large("trailers")));
         }
         let sent =
             if fields.is_empty() { self.to.send_data(Bytes::new(), true) } else { self.to.send_trailers(fields) };

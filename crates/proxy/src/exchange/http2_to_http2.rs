@@ -3,14 +3,16 @@
 use super::{
     Course, Edits, Endpoint, Observe,
     http2_body::{Broken, Pump},
-    http2_head::{SWITCHES, asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end},
+    http2_head::{
+        SWITCHES, asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end, too_large,
+    },
     http2_reply::{Audience, break_off},
     untold,
 };
 use crate::{
     error::{Code, ProxyError},
     http1::limits::MAX_INTERIM,
-    http2::{client::OpenStream, server::Driver},
+    http2::{client::OpenStream, fields_fit, server::Driver},
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
@@ -158,6 +160,10 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     /// What to do with the head, or that there is none.
     fn take_head(&mut self, head: Result<Answer, NoHead>) -> Result<Option<Sending>, NoResponse> {
         match head {
+            Ok(answer) if !fields_fit(&answer.head.headers) => {
+                self.open.reset(&mut self.upstream, Reason::CANCEL);
+                Err(too_large("header fields").into())
+            }
             Ok(answer) => Ok(self.begin(answer)),
             Err(NoHead::Client(reason)) => {
                 self.open.reset(&mut self.upstream, reason.unwrap_or(Reason::CANCEL));
@@ -230,7 +236,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 return Poll::Ready(Err(NoHead::Refused(SWITCHES)));
             }
             edit_interim(early.headers_mut(), self.edits);
-            if check_response(early.headers()).is_ok() {
+            if check_response(early.headers()).is_ok() && fields_fit(early.headers()) {
                 // Fails only if the client has gone, which is noticed below.
                 let _ = self.respond.send_informational(early);
             }
@@ -264,6 +270,13 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             Poll::Ready(Err(Broken::From(error))) => Err(error.reason()),
             Poll::Ready(Err(Broken::Trailers(_))) => {
                 self.driver.reset(self.respond, Reason::PROTOCOL_ERROR);
+                Err(Some(Reason::CANCEL))
+            }
+            Poll::Ready(Err(Broken::TooLarge)) => {
+                let text = "the trailers of the request are too large to be carried";
+                self.record.end(None, Some(&ProxyError::new(Code::HeadTooLarge, text)));
+                // Clients of gRPC read it as RESOURCE_EXHAUSTED.
+                self.driver.reset(self.respond, Reason::ENHANCE_YOUR_CALM);
                 Err(Some(Reason::CANCEL))
             }
             // What this means the response says.
@@ -345,6 +358,9 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                     let failure =
                         ProxyError::new(Code::UpstreamProtocol, format!("endpoint's trailers are malformed: {what}"));
                     return Poll::Ready(Err(Cut::Upstream(failure, Some(Reason::INTERNAL_ERROR))));
+                }
+                Poll::Ready(Err(Broken::TooLarge)) => {
+                    return Poll::Ready(Err(Cut::Upstream(too_large("trailers"), None)));
                 }
                 Poll::Pending => {}
             }

@@ -133,7 +133,7 @@ pub(crate) async fn connect<S>(io: S, settings: &ClientSettings) -> Result<Sende
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = Limits { frame_size: settings.max_frame_size, header_block: settings.max_header_list_size };
+    let limits = Limits { frame_size: settings.max_frame_size, header_block: settings.header_block };
     let (io, link) = Guarded::new(io, Side::Client, limits);
     let mut builder = h2::client::Builder::new();
     builder

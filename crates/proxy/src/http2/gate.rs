@@ -7,6 +7,7 @@
 use super::{
     budget::{Bucket, Budget},
     frame::{HEAD, Head, KIND, SETTING, Walker, check_setting, flag, is_pseudo, kind},
+    settings::unexpanded,
 };
 use crate::http1::limits::MAX_INTERIM;
 use h2::Reason;
@@ -86,6 +87,8 @@ pub(crate) struct FrameGate {
 struct Block {
     stream: u32,
     bytes: u32,
+    /// So many are allowed.
+    most: u32,
 }
 
 /// Where a GOAWAY is in the bytes received last.
@@ -286,18 +289,22 @@ impl FrameGate {
                 if self.side == Side::Client {
                     self.spend(Budget::Heads, 1, now)?;
                 }
+                // Of a request's trailers `h2` would drop without a word what is beyond its limit.
+                let trailers = self.side == Side::Server && stream <= self.highest_stream;
                 self.opened(stream)?;
                 self.goes_on(stream)?;
                 if flags & flag::END_STREAM != 0 {
                     self.end(stream);
                 }
-                self.header_block(stream, 0, length, flags, now)?;
+                let all = self.limits.header_block;
+                let most = if trailers { unexpanded(all) } else { all };
+                self.header_block(Block { stream, bytes: 0, most }, length, flags, now)?;
             }
             kind::CONTINUATION => {
-                let Some(Block { bytes, .. }) = self.block.take() else {
+                let Some(block) = self.block.take() else {
                     return Err(protocol("continuation of no header block"));
                 };
-                self.header_block(stream, bytes, length, flags, now)?;
+                self.header_block(block, length, flags, now)?;
             }
             kind::PRIORITY => {
                 on_stream(stream)?;
@@ -389,21 +396,20 @@ impl FrameGate {
 
     fn header_block(
         &mut self,
-        stream: u32,
-        before: u32,
+        block: Block,
         length: u32,
         flags: u8,
         now: &mut impl FnMut() -> Duration,
     ) -> Result<(), Violation> {
-        let bytes = before.saturating_add(length);
-        if bytes > self.limits.header_block {
+        let bytes = block.bytes.saturating_add(length);
+        if bytes > block.most {
             return Err(calm("header block is too large"));
         }
         if flags & flag::END_HEADERS == 0 {
             if length == 0 {
                 self.spend(Budget::EmptyFrames, 1, now)?;
             }
-            self.block = Some(Block { stream, bytes });
+            self.block = Some(Block { bytes, ..block });
         }
         Ok(())
     }

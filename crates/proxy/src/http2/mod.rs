@@ -23,5 +23,5 @@ mod gate_tests;
 
 pub(crate) use client::{Sender, connect};
 pub(crate) use room::Room;
-pub(crate) use settings::{ClientSettings, ServerSettings};
-pub(crate) use size::{fields_fit, request_fits};
+pub(crate) use settings::{ClientSettings, MAX_HEADER_LIST_SIZE, ServerSettings};
+pub(crate) use size::{fields_fit, request_fits, trailers_fit};

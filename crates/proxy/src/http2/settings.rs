@@ -13,6 +13,11 @@ pub(super) const COLD_STREAMS: usize = 100;
 /// Bytes of one decoded head or trailer, counted as RFC 9113 6.5.2 does: what fits in an HTTP/1 head fits here, with what the
 /// mesh adds.
 pub(crate) const MAX_HEADER_LIST_SIZE: u32 = (limits::MAX_HEAD + 32 * limits::MAX_FIELDS + 4096) as u32;
+/// The same of a request's trailers, which may be half as large: see [`unexpanded`].
+pub(crate) const MAX_REQUEST_TRAILERS: u32 = MAX_HEADER_LIST_SIZE / 2;
+/// What `h2` takes of a server. Of trailers beyond its own limit it drops fields without a word (0.4.20, proto/streams/recv.rs): that
+/// limit lies where what is too large for us has been refused here.
+const RECEIVED_HEADER_LIST: u32 = 2 * MAX_HEADER_LIST_SIZE;
 /// Bytes.
 const FRAME_SIZE: u32 = 16 * 1024;
 /// Bytes of one stream that wait for the socket, however wide the peer opens its windows: with as much of what was read behind
@@ -59,6 +64,8 @@ pub(crate) struct ClientSettings {
     pub(crate) max_concurrent_reset_streams: Option<u32>,
     pub(crate) max_frame_size: u32,
     pub(crate) max_header_list_size: u32,
+    /// Bytes of one encoded header block over all of its frames.
+    pub(crate) header_block: u32,
     pub(crate) max_send_buffer: u32,
     pub(crate) keep_alive: Option<Http2KeepAlive>,
     /// Windows grow with the connection's speed.
@@ -120,12 +127,19 @@ impl ClientSettings {
             connection_window: connection_window.unwrap_or(config.connection_window).min(MAX_WINDOW),
             max_concurrent_reset_streams,
             max_frame_size: frame_size(max_frame_size),
-            max_header_list_size: MAX_HEADER_LIST_SIZE,
+            max_header_list_size: RECEIVED_HEADER_LIST,
+            header_block: unexpanded(RECEIVED_HEADER_LIST),
             max_send_buffer: max_send_buf_size.unwrap_or(SEND_BUFFER),
             keep_alive,
             adaptive: adaptive_window,
         }
     }
+}
+
+/// How long a header block may be as it comes so that no text in it is longer than `list` when it is decoded: the shortest of Huffman's
+/// codes have five bits.
+pub(super) const fn unexpanded(list: u32) -> u32 {
+    list / 8 * 5
 }
 
 fn frame_size(configured: Option<u32>) -> u32 {

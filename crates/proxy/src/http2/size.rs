@@ -3,8 +3,9 @@
 //!
 //! A block grows on its way: `h2` writes every string in Huffman's code, also where that is longer than the string.
 
-use super::settings::MAX_HEADER_LIST_SIZE;
+use super::settings::{MAX_HEADER_LIST_SIZE, MAX_REQUEST_TRAILERS, unexpanded};
 use http::{HeaderMap, Request, Uri};
+use weft_model::decide::field::Message;
 
 /// Bytes that a field counts besides its name and value (RFC 9113 6.5.2).
 const FIELD: usize = 32;
@@ -22,30 +23,39 @@ pub(crate) fn request_fits(request: &Request<()>) -> bool {
         uri.authority().map_or("", |authority| authority.as_str()),
         target(uri),
     ];
-    fits(pseudo.into_iter().map(str::as_bytes), request.headers())
+    fits(pseudo.into_iter().map(str::as_bytes), request.headers(), MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST_SIZE)
 }
 
-/// The same for the head of a response, or trailers.
+/// The same for the head of a response.
 pub(crate) fn fields_fit(fields: &HeaderMap) -> bool {
-    fits([&b"200"[..]].into_iter(), fields)
+    fits([&b"200"[..]].into_iter(), fields, MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST_SIZE)
+}
+
+/// The same for trailers.
+pub(crate) fn trailers_fit(fields: &HeaderMap, of: Message) -> bool {
+    match of {
+        Message::Request => fits([].into_iter(), fields, MAX_REQUEST_TRAILERS, unexpanded(MAX_HEADER_LIST_SIZE)),
+        Message::Response => fits([].into_iter(), fields, MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST_SIZE),
+    }
 }
 
 fn target(uri: &Uri) -> &str {
     uri.path_and_query().map_or("", |path| path.as_str())
 }
 
-fn fits<'a>(pseudo: impl Iterator<Item = &'a [u8]> + Clone, fields: &'a HeaderMap) -> bool {
-    const MAX: usize = MAX_HEADER_LIST_SIZE as usize;
+/// Whether the list has at most `most` bytes, and is at most `block` bytes long as it is sent.
+fn fits<'a>(pseudo: impl Iterator<Item = &'a [u8]> + Clone, fields: &'a HeaderMap, most: u32, block: u32) -> bool {
+    let (most, longest) = (most as usize, block as usize);
     let all = || {
         let fields = fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         pseudo.clone().map(|value| (&b":authority"[..], value)).chain(fields)
     };
     let list: usize = all().map(|(name, value)| name.len() + value.len() + FIELD).sum();
-    if list * GROWTH <= MAX {
+    if list * GROWTH <= most {
         return true;
     }
     let block = || all().map(|(name, value)| coded(name) + coded(value) + FRAMING).sum::<usize>();
-    list <= MAX && block() <= MAX
+    list <= most && block() <= longest
 }
 
 /// How long a string is in Huffman's code.

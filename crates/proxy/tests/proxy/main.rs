@@ -65,6 +65,7 @@ mod tcp;
 mod timeout;
 mod tls_routes;
 mod traces;
+mod trailers;
 mod transcript;
 mod transparency;
 mod upgrade;

@@ -8,6 +8,7 @@ use crate::{
         http2_head::{check_fields, grpc_status},
     },
     http1::io::Io,
+    http2::trailers_fit,
 };
 use h2::RecvStream;
 use std::task::{Context, Poll, ready};
@@ -89,6 +90,9 @@ impl Incoming {
                 let trailers = ready!(self.body.poll_trailers(cx)).map_err(Cut::Upstream)?;
                 if let Some(trailers) = &trailers {
                     check_fields(trailers).map_err(Cut::Response)?;
+                    if !trailers_fit(trailers, Message::Response) {
+                        return Poll::Ready(Err(Cut::Response("trailers are too large to be carried")));
+                    }
                     self.grpc_status = grpc_status(trailers);
                     told(trailers);
                 }

@@ -18,7 +18,7 @@ use crate::{
     http1::{
         body::Decoder, fields::write_line, io::Io, limits::MAX_INTERIM, request::RequestHead, response::write_status,
     },
-    http2::{client::OpenStream, request_fits},
+    http2::{client::OpenStream, fields_fit, request_fits},
     protocol::Version,
 };
 use bytes::Bytes;
@@ -151,6 +151,11 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             && let Err(what) = check_length(response.headers())
         {
             return Poll::Ready(Err(Cut::Response(what)));
+        }
+        if let Poll::Ready(Ok(response)) = &head
+            && !fields_fit(response.headers())
+        {
+            return Poll::Ready(Err(Cut::Response("its header fields are too large to be carried")));
         }
         if head.is_ready() {
             open.answered();

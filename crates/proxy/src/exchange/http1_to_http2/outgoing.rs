@@ -7,7 +7,7 @@ use crate::{
         body::{Decoder, Step},
         io::{Io, READ_AHEAD},
     },
-    http2::fields_fit,
+    http2::trailers_fit,
 };
 use bytes::Bytes;
 use h2::SendStream;
@@ -120,7 +120,7 @@ impl Outgoing {
                     let section = client.read.filled().get(..n).unwrap_or_default();
                     let fields = trailers_of(section, Message::Request);
                     client.read.consume(n);
-                    if !fields_fit(&fields) {
+                    if !trailers_fit(&fields, Message::Request) {
                         return Poll::Ready(Err(Cut::Body("trailers are too large to be carried")));
                     }
                     let sent =

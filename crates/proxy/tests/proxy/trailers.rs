@@ -1,0 +1,177 @@
+//! Trailers through the pair: up to the bytes that they may have, and one more. What is too large is refused with a reason; nothing
+//! of it is dropped silently, and the connection goes on.
+
+use crate::{
+    explain::explained,
+    harness::soon,
+    mesh::{Mesh, Service},
+};
+use bytes::Bytes;
+use h2::{Reason, RecvStream, client::SendRequest};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+};
+use weft_model::ProtocolHint;
+
+/// The largest list of trailers (RFC 9113 6.5.2) of an answer, and of a request.
+const MOST: usize = 72 * 1024;
+const MOST_OF_REQUEST: usize = 36 * 1024;
+/// What `h2` takes at the ends, where it is not what is tested.
+const BOUNDLESS: u32 = 1 << 20;
+
+/// Trailers of a call of gRPC that make a list of so many bytes.
+fn fields(list: usize) -> HeaderMap {
+    const PIECE: usize = 1000;
+    let mut fields = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+    let mut left = list - 44;
+    while left > 0 {
+        let length = if left > 2 * PIECE { PIECE } else { left } - 38;
+        let value = "v".repeat(length);
+        fields.insert(http::HeaderName::try_from(format!("x-{:04}", fields.len())).unwrap(), value.parse().unwrap());
+        left -= length + 38;
+    }
+    fields
+}
+
+/// A server on HTTP/2 that ends each answer with trailers as large as its path says, and keeps those of requests.
+struct Server {
+    addr: SocketAddr,
+    got: Arc<Mutex<Vec<HeaderMap>>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, got) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<HeaderMap>>>::default());
+        let kept = Arc::clone(&got);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((tcp, _)) = listener.accept().await {
+                let kept = Arc::clone(&kept);
+                connections.spawn(async move {
+                    let mut builder = h2::server::Builder::new();
+                    builder.max_header_list_size(BOUNDLESS);
+                    let mut connection = builder.handshake::<_, Bytes>(tcp).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        let kept = Arc::clone(&kept);
+                        tokio::spawn(async move {
+                            let size = request.uri().path()[1..].parse().unwrap();
+                            let content = request.headers()["content-type"].clone();
+                            // Of a request that is taken back there are none.
+                            let (_, Ok(trailers)) = read(request.into_body()).await else { return };
+                            kept.lock().unwrap().extend(trailers);
+                            let head = Response::builder().header("content-type", content).body(()).unwrap();
+                            let mut body = respond.send_response(head, false).unwrap();
+                            body.send_data("answer".into(), false).unwrap();
+                            let _ = body.send_trailers(fields(size));
+                        });
+                    }
+                });
+            }
+        });
+        Self { addr, got, task }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The content, and how it ends.
+async fn read(mut body: RecvStream) -> (Vec<u8>, Result<Option<HeaderMap>, h2::Error>) {
+    let mut content = vec![];
+    while let Some(data) = body.data().await {
+        match data {
+            Ok(data) => content.extend_from_slice(&data),
+            Err(error) => return (content, Err(error)),
+        }
+    }
+    let trailers = body.trailers().await;
+    (content, trailers)
+}
+
+async fn client(mesh: &Mesh, known: &Service) -> SendRequest<Bytes> {
+    let mut builder = h2::client::Builder::new();
+    builder.max_header_list_size(BOUNDLESS);
+    let (client, connection) = builder.handshake(mesh.connect(known).await).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Asks for trailers of so many bytes, by a request that ends with `sent`; how the answer ends.
+async fn call(
+    client: &SendRequest<Bytes>,
+    size: usize,
+    content: &str,
+    sent: Option<HeaderMap>,
+) -> Result<Option<HeaderMap>, h2::Error> {
+    let mut client = soon(client.clone().ready()).await?;
+    let request = Request::post(format!("http://app.ns/{size}")).header("content-type", content).body(()).unwrap();
+    let (response, mut body) = client.send_request(request, false)?;
+    match sent {
+        Some(trailers) => body.send_trailers(trailers)?,
+        None => body.send_data(Bytes::new(), true)?,
+    }
+    let (content, end) = soon(read(soon(response).await?.into_body())).await;
+    assert_eq!(content, b"answer");
+    end
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_of_an_answer_pass_whole_or_are_refused() {
+    let mesh = Mesh::start().await;
+    let server = Server::start().await;
+    let mut refused = 0;
+    for hint in [ProtocolHint::H2, ProtocolHint::Unknown] {
+        let known = mesh.service(&[mesh.endpoint(server.addr, hint)]);
+        let client = client(&mesh, &known).await;
+        for size in [100, 1 << 10, 8 << 10, 17 << 10, 64 << 10, MOST] {
+            for content in ["application/grpc", "text/plain"] {
+                let got = call(&client, size, content, None).await.unwrap().unwrap();
+                assert!(got == fields(size), "{size} bytes of {content}: {} fields", got.len());
+            }
+        }
+        for size in [MOST + 1, 80_000, 90_000] {
+            // Without trailers a call would have no status, with a part of them perhaps a wrong one.
+            let told = call(&client, size, "application/grpc", None).await.unwrap().unwrap();
+            assert_eq!(told["grpc-status"], "8", "{size}: {told:?}");
+            let message = told["grpc-message"].to_str().unwrap();
+            assert!(message.contains("trailers are larger than the 73728 bytes"), "{message}");
+            let error = call(&client, size, "text/plain", None).await.unwrap_err();
+            assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR), "{size}");
+            refused += 2;
+            explained(&mesh.app, "kind=request&code=UPSTREAM_PROTOCOL", refused).await;
+        }
+        // None of it has cost a connection.
+        call(&client, 100, "application/grpc", None).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_of_a_request_pass_whole_or_are_refused() {
+    let mesh = Mesh::start().await;
+    let server = Server::start().await;
+    let known = mesh.service(&[mesh.endpoint(server.addr, ProtocolHint::H2)]);
+    let client = client(&mesh, &known).await;
+    for size in [100, 17 << 10, MOST_OF_REQUEST] {
+        call(&client, 100, "application/grpc", Some(fields(size))).await.unwrap();
+        let got = server.got.lock().unwrap().pop().unwrap();
+        assert!(got == fields(size), "{size} bytes: {} fields", got.len());
+    }
+    for (n, size) in [MOST_OF_REQUEST + 1, 45_000, 50_000].into_iter().enumerate() {
+        let error = call(&client, 100, "application/grpc", Some(fields(size))).await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "gRPC's RESOURCE_EXHAUSTED");
+        explained(&mesh.web, "kind=request&code=HEAD_TOO_LARGE", n + 1).await;
+    }
+    assert_eq!(*server.got.lock().unwrap(), [], "no part of them");
+    call(&client, 100, "application/grpc", None).await.unwrap();
+}
