@@ -184,6 +184,41 @@ async fn a_low_success_rate_trips_it_and_rate_limits_count() {
     assert_eq!((answer(&mut client).await.0, app.served()), (504, 7));
 }
 
+/// The rate is the process's: neither worker has seen the least number of requests when both together have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_count_into_one_success_rate() {
+    let mesh = Mesh::with(WEB, &[]).await;
+    let app = Switch::start(200).await;
+    let known = mesh.service(&[mesh.endpoint(app.origin.addr(), ProtocolHint::Unknown)]);
+    let breaker = Breaker::Unified {
+        success_rate_threshold: 0.5,
+        window: Duration::from_secs(100),
+        min_requests: 8,
+        max_consecutive_failures: 0,
+        backoff: backoff(Duration::from_secs(60)),
+        honor_retry_after: false,
+    };
+    mesh.control.set_outbound(known.addr, policy(&known, breaker));
+    warm(&mesh, &known).await;
+    let mut clients =
+        [http1::Client::over(mesh.connect(&known).await), http1::Client::over(mesh.connect(&known).await)];
+    // With the first one 4 of 8 are good, which is not below a half: 4 or 5 requests on each worker.
+    for (n, status) in [200, 200, 200, 500, 500, 500, 500].into_iter().enumerate() {
+        app.set(status);
+        assert_eq!(answer(&mut clients[n % 2]).await, (status, None));
+    }
+    let per_worker = |n: u8| mesh.web.metric(&format!("weft_proxy_worker_connections{{worker=\"{n}\"}}"));
+    assert!(per_worker(0) >= 1.0 && per_worker(1) >= 1.0, "both workers were in it");
+    assert_eq!(answer(&mut clients[1]).await, (500, None));
+    // 4 of 9 are, for both.
+    for client in &mut clients {
+        let (status, error) = answer(client).await;
+        let error = error.expect("a text");
+        assert!(status == 504 && error.ends_with("[BREAKER_SHUT]"), "{status} {error}");
+    }
+    assert_eq!(app.served(), 9);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_failures_are_told_by_trailers() {
     let mesh = Mesh::with(WEB, &[]).await;

@@ -30,6 +30,7 @@ mod http1;
 mod http2_endpoints;
 mod http2_settings;
 mod identity;
+mod idle;
 mod inbound;
 mod inbound_routes;
 mod ingress;
