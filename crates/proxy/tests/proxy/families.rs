@@ -53,7 +53,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("inbound_grpc_", "http_and_grpc_are_told_apart_by_the_policy"),
     ("inbound_http_errors_total", "an_application_that_is_not_there_is_a_502"),
     ("inbound_tcp_errors_total", "silence_on_a_detected_port_is_closed"),
-    ("control_dns_resolutions_total", "answers_are_kept_as_long_as_configured"),
+    ("control_dns_resolutions_total", "look_ups_are_counted_by_client_record_and_result"),
 ];
 
 const FRAMES: &[f64] = &[128.0, 1024.0, 10240.0];

@@ -36,7 +36,7 @@ pub(in crate::process) enum ResolveError {
 
 impl Resolver {
     pub(in crate::process) fn new(config: &ControlClients, registry: &Registry) -> Self {
-        let resolutions = registry.counter("control_dns_resolutions_total", "Names looked up for the control plane");
+        let resolutions = counter(registry);
         let dns = TokioResolver::builder_tokio().and_then(|builder| built(builder, config));
         let dns = dns.inspect_err(|error| tracing::warn!(%error, "Names cannot be resolved")).ok();
         Self { dns, resolutions }
@@ -74,6 +74,10 @@ impl Resolver {
             Err(e) => Err(ResolveError::Failed { name: name.to_owned(), reason: e.to_string() }),
         }
     }
+}
+
+fn counter(registry: &Registry) -> CounterFamily {
+    registry.counter("control_dns_resolutions_total", "Names looked up for the control plane")
 }
 
 fn built(
@@ -126,11 +130,20 @@ mod tests {
 
     /// Answers each question for an address with 10.0.0.1 and this time to live, others with nothing; counts those for addresses.
     async fn server(ttl: u32) -> (SocketAddr, Arc<AtomicUsize>) {
-        answering(ttl, true).await
+        answering(ttl, Knows::Addresses).await
     }
 
-    /// The same, or one that denies that there is such a name, for the same time.
-    async fn answering(ttl: u32, exists: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+    /// What a name server knows of every name.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Knows {
+        /// That there is no such name.
+        Nothing,
+        Addresses,
+        /// Of a service, 10.1.2.3 at port 8090; and its addresses.
+        Services,
+    }
+
+    async fn answering(ttl: u32, knows: Knows) -> (SocketAddr, Arc<AtomicUsize>) {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (addr, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let count = asked.clone();
@@ -140,13 +153,14 @@ mod tests {
                 // The name ends with an empty label; type and class follow.
                 let end = 12 + question[12..n].iter().position(|b| *b == 0).unwrap() + 5;
                 let address = question[end - 4..end - 2] == [0, 1];
+                let service = knows == Knows::Services && question[end - 4..end - 2] == [0, 33];
                 let mut answer = question[..end].to_vec();
                 answer[2..4].copy_from_slice(&[0x81, 0x80]);
-                answer[6..12].copy_from_slice(&[0, u8::from(address), 0, 0, 0, 0]);
+                answer[6..12].copy_from_slice(&[0, u8::from(address || service), 0, 0, 0, 0]);
                 if address {
                     count.fetch_add(1, SeqCst);
                 }
-                if !exists {
+                if knows == Knows::Nothing {
                     // A start of authority, whose last number is the time.
                     answer[3] = 0x83;
                     answer[6..12].copy_from_slice(&[0, 0, 0, 1, 0, 0]);
@@ -158,6 +172,13 @@ mod tests {
                     answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
                     answer.extend_from_slice(&ttl.to_be_bytes());
                     answer.extend_from_slice(&[0, 4, 10, 0, 0, 1]);
+                } else if service {
+                    answer.extend_from_slice(&[0xc0, 12, 0, 33, 0, 1]);
+                    answer.extend_from_slice(&ttl.to_be_bytes());
+                    // Priority, weight and port; then the name.
+                    answer.extend_from_slice(&[0, 20, 0, 0, 0, 100]);
+                    answer.extend_from_slice(&8090_u16.to_be_bytes());
+                    answer.extend_from_slice(b"\x0810-1-2-3\x03dst\0");
                 }
                 socket.send_to(&answer, from).await.unwrap();
             }
@@ -208,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_was_not_there_is_asked_for_again_soon() {
-        let (addr, count) = answering(3600, false).await;
+        let (addr, count) = answering(3600, Knows::Nothing).await;
         let resolver = resolver(addr, None, None);
         let host = HostPort::Name("dst.test.".into(), 8086);
         let mut asked = vec![];
@@ -219,6 +240,34 @@ mod tests {
             asked.push(count.load(SeqCst));
         }
         assert!(asked[0] > 0 && asked[1] > asked[0], "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn look_ups_are_counted_by_client_record_and_result() {
+        let registry = Registry::new(1, 10);
+        let resolutions = counter(&registry);
+        let host = HostPort::Name("dst.test.".into(), 8086);
+        for (client, knows, wanted) in [
+            ("policy", Knows::Addresses, Some("10.0.0.1:8086")),
+            ("policy", Knows::Nothing, None),
+            ("identity", Knows::Services, Some("10.1.2.3:8090")),
+        ] {
+            let (addr, _) = answering(3600, knows).await;
+            let resolver = Resolver { resolutions: resolutions.clone(), ..resolver(addr, None, None) };
+            let found = resolver.resolve(client, &host).await.ok();
+            assert_eq!(found, wanted.map(|addr| vec![addr.parse().unwrap()]));
+        }
+        let text = registry.encode();
+        let mut lines: Vec<_> =
+            text.lines().filter(|line| line.starts_with("control_dns_resolutions_total{")).collect();
+        lines.sort_unstable();
+        let wanted = [
+            r#"control_dns_resolutions_total{client="identity",record_type="SRV",result="ok"} 1"#,
+            r#"control_dns_resolutions_total{client="policy",record_type="A/AAAA",result="not_found"} 1"#,
+            r#"control_dns_resolutions_total{client="policy",record_type="A/AAAA",result="ok"} 1"#,
+            r#"control_dns_resolutions_total{client="policy",record_type="SRV",result="not_found"} 2"#,
+        ];
+        assert_eq!(lines, wanted);
     }
 
     #[test]
