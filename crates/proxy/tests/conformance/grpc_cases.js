@@ -104,6 +104,21 @@ async function main(address) {
   assert.deepStrictEqual(answers, SIZES);
   console.log('ok ping_pong');
 
+  const bidi = (options) => client.makeBidiStreamRequest(SERVICE + 'FullDuplexCall', same, same, new grpc.Metadata(), options || soon());
+  const ends = (call) =>
+    new Promise((resolve) => {
+      const seen = [];
+      call.on('data', (answer) => seen.push(answer));
+      call.on('error', () => {});
+      call.on('status', (status) => setImmediate(() => resolve({ seen, status })));
+    });
+
+  const nothing = bidi();
+  nothing.end();
+  const none = await ends(nothing);
+  assert.deepStrictEqual([none.seen, none.status.code], [[], grpc.status.OK]);
+  console.log('ok empty_stream');
+
   const metadata = new grpc.Metadata();
   metadata.set('x-grpc-test-echo-initial', 'test_initial_metadata_value');
   metadata.set('x-grpc-test-echo-trailing-bin', Buffer.from([0xab, 0xab, 0xab]));
@@ -111,6 +126,16 @@ async function main(address) {
   assert.deepStrictEqual(echoed.initial.get('x-grpc-test-echo-initial'), ['test_initial_metadata_value']);
   assert.deepStrictEqual(echoed.trailing.get('x-grpc-test-echo-trailing-bin'), [Buffer.from([0xab, 0xab, 0xab])]);
   console.log('ok custom_metadata');
+
+  // As the field's own client does: a unary call, then a stream.
+  const status = field(7, Buffer.concat([field(1, 2), field(2, Buffer.from('test status message'))]));
+  const told = await failure(unary('UnaryCall', status));
+  assert.deepStrictEqual([told.code, told.details], [grpc.status.UNKNOWN, 'test status message']);
+  const once = bidi();
+  once.end(status);
+  const onStream = (await ends(once)).status;
+  assert.deepStrictEqual([onStream.code, onStream.details], [grpc.status.UNKNOWN, 'test status message']);
+  console.log('ok status_code_and_message');
 
   const text = '\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n';
   const refused = await failure(unary('UnaryCall', field(7, Buffer.concat([field(1, 2), field(2, Buffer.from(text))]))));
@@ -121,6 +146,33 @@ async function main(address) {
   assert.strictEqual(missing.code, grpc.status.UNIMPLEMENTED);
   console.log('ok unimplemented_method');
 
+  const nowhere = await failure(new Promise((resolve, reject) => {
+    client.makeUnaryRequest('/grpc.testing.UnimplementedService/UnimplementedCall', same, same, Buffer.alloc(0), new grpc.Metadata(),
+      soon(), (error, response) => (error ? reject(error) : resolve(response)));
+  }));
+  assert.strictEqual(nowhere.code, grpc.status.UNIMPLEMENTED);
+  console.log('ok unimplemented_service');
+
+  const cancelled = await failure(new Promise((resolve, reject) => {
+    const call = client.makeClientStreamRequest(SERVICE + 'StreamingInputCall', same, same, new grpc.Metadata(), soon(),
+      (error, response) => (error ? reject(error) : resolve(response)));
+    call.cancel();
+  }));
+  assert.strictEqual(cancelled.code, grpc.status.CANCELLED);
+  console.log('ok cancel_after_begin');
+
+  const begun = bidi();
+  begun.on('data', (answer) => {
+    assert.strictEqual(body(answer), SIZES[0]);
+    begun.cancel();
+  });
+  begun.write(Buffer.concat([field(2, parameters(SIZES[0])), field(3, payload(REQUESTS[0]))]));
+  const broken = await ends(begun);
+  assert.deepStrictEqual([broken.seen.length, broken.status.code], [1, grpc.status.CANCELLED]);
+  // What was cancelled has not cost the others their connection.
+  assert.strictEqual((await unary('EmptyCall', Buffer.alloc(0))).response.length, 0);
+  console.log('ok cancel_after_first_response');
+
   const asleep = client.makeBidiStreamRequest(SERVICE + 'FullDuplexCall', same, same, new grpc.Metadata(), { deadline: Date.now() + 10 });
   asleep.write(field(3, payload(27182)));
   const late = await new Promise((resolve) => { asleep.on('error', resolve); asleep.on('data', () => {}); });
@@ -130,4 +182,5 @@ async function main(address) {
   client.close();
 }
 
-main(process.argv[2]).catch((error) => { console.error(error); process.exit(1); });
+// What was cancelled keeps its channel, and so the process, for a while.
+main(process.argv[2]).then(() => process.exit(0), (error) => { console.error(error); process.exit(1); });

@@ -94,6 +94,9 @@ def main(address):
     assert answers == SIZES, answers
     print("ok ping_pong")
 
+    assert list(call("stream_stream", "FullDuplexCall")(iter(()), timeout=60)) == []
+    print("ok empty_stream")
+
     metadata = (("x-grpc-test-echo-initial", "test_initial_metadata_value"), ("x-grpc-test-echo-trailing-bin", b"\xab\xab\xab"))
     response, meta = unary.with_call(field(2, 1) + field(3, payload(1)), metadata=metadata, timeout=60)
     assert ("x-grpc-test-echo-initial", "test_initial_metadata_value") in [tuple(m) for m in meta.initial_metadata()]
@@ -107,6 +110,13 @@ def main(address):
             return error.code(), error.details()
         raise AssertionError("it succeeded")
 
+    # As the field's own client does: a unary call, then a stream.
+    asked = field(7, field(1, 2) + field(2, b"test status message"))
+    assert status_of(lambda: unary(asked, timeout=60)) == (grpc.StatusCode.UNKNOWN, "test status message")
+    duplex = call("stream_stream", "FullDuplexCall")
+    assert status_of(lambda: list(duplex(iter([asked]), timeout=60))) == (grpc.StatusCode.UNKNOWN, "test status message")
+    print("ok status_code_and_message")
+
     text = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
     asked = field(7, field(1, 2) + field(2, text.encode()))
     assert status_of(lambda: unary(asked, timeout=60)) == (grpc.StatusCode.UNKNOWN, text)
@@ -115,6 +125,39 @@ def main(address):
     code, _ = status_of(lambda: call("unary_unary", "UnimplementedCall")(b"", timeout=60))
     assert code == grpc.StatusCode.UNIMPLEMENTED
     print("ok unimplemented_method")
+
+    other = call("unary_unary", "UnimplementedCall", "/grpc.testing.UnimplementedService/")
+    code, _ = status_of(lambda: other(b"", timeout=60))
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+    print("ok unimplemented_service")
+
+    never = threading.Event()
+
+    def silent():
+        never.wait(60)
+        yield b""
+
+    begun = call("stream_unary", "StreamingInputCall").future(silent(), timeout=60)
+    begun.cancel()
+    never.set()
+    assert begun.cancelled() and begun.code() == grpc.StatusCode.CANCELLED, begun.code()
+    print("ok cancel_after_begin")
+
+    never = threading.Event()
+
+    def one():
+        yield field(2, parameters(SIZES[0])) + field(3, payload(REQUESTS[0]))
+        never.wait(60)
+
+    begun = duplex(one(), timeout=60)
+    assert body(next(begun)) == SIZES[0]
+    begun.cancel()
+    never.set()
+    code, _ = status_of(lambda: next(begun))
+    assert code == grpc.StatusCode.CANCELLED, code
+    # What was cancelled has not cost the others their connection.
+    assert call("unary_unary", "EmptyCall")(b"", timeout=30) == b""
+    print("ok cancel_after_first_response")
 
     def asleep():
         yield field(3, payload(27182))
