@@ -17,11 +17,11 @@ use std::{
     time::Duration,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_model::ProtocolHint;
+use weft_model::{ClientPolicy, ProtocolHint, policy::outbound::ClientProtocol};
+use weft_testkit::policy;
 
 /// Set for the process with the low limit.
 const INSIDE: &str = "WEFT_TEST_DESCRIPTORS";
-const NAME: &str = "descriptors::accepting_pauses_at_the_limit";
 /// What the mesh needs, and some more.
 const LIMIT: u32 = 150;
 /// Bytes; both ends of some are in the process.
@@ -30,12 +30,23 @@ const PAGE: u64 = 4096;
 
 #[test]
 fn accepting_pauses_at_the_limit() {
+    at_the_limit("accepting_pauses_at_the_limit", "inbound");
+}
+
+#[test]
+fn accepting_what_goes_out_pauses_at_the_limit() {
+    at_the_limit("accepting_what_goes_out_pauses_at_the_limit", "outbound");
+}
+
+/// Fills the listener of one direction; `name` is the test's.
+fn at_the_limit(name: &str, direction: &'static str) {
     if std::env::var_os(INSIDE).is_some() {
-        return inside();
+        return inside(direction);
     }
     let program = std::env::current_exe().unwrap();
+    let run = format!("exec \"$0\" --exact descriptors::{name} --nocapture --test-threads=1");
     let mut child = Command::new("sh")
-        .args(["-c", &format!("ulimit -n {LIMIT} && exec \"$0\" --exact {NAME} --nocapture --test-threads=1")])
+        .args(["-c", &format!("ulimit -n {LIMIT} && {run}")])
         .arg(program)
         .env(INSIDE, "1")
         .stdin(Stdio::piped())
@@ -50,9 +61,9 @@ fn accepting_pauses_at_the_limit() {
             return rest.to_owned();
         }
     };
-    let inbound = answer("inbound ");
+    let listener = answer("listener ");
     // More than there are descriptors; the kernel connects them all.
-    let held: Vec<_> = (0..2 * LIMIT).map(|_| TcpStream::connect(&inbound).unwrap()).collect();
+    let held: Vec<_> = (0..2 * LIMIT).map(|_| TcpStream::connect(&listener).unwrap()).collect();
     writeln!(orders, "full").unwrap();
     let cpu: f64 = answer("cpu ").parse().unwrap();
     assert!(cpu < 0.5, "it spins: {cpu} of a processor");
@@ -66,7 +77,7 @@ fn accepting_pauses_at_the_limit() {
 }
 
 /// Answers the orders of the process outside.
-fn inside() {
+fn inside(direction: &'static str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let mesh = Mesh::start().await;
@@ -78,21 +89,36 @@ fn inside() {
         // There will be no descriptor for it later.
         let (mut stat, mut statm) = (File::open("/proc/self/stat").unwrap(), File::open("/proc/self/statm").unwrap());
         let before = resident(&mut statm);
-        say(&format!("inbound {}", mesh.app.addrs().inbound));
+        let (proxy, listener) = match direction {
+            "inbound" => (&mesh.app, mesh.app.addrs().inbound),
+            _ => {
+                // Who comes from outside goes to a port of HTTP: nothing is connected before it asks.
+                let held = mesh.service(&[]);
+                let meta = policy::service("ns", "app", 80);
+                let routes = policy::http_routes(policy::balance(meta.clone(), held.target.parse().unwrap()));
+                let protocol = ClientProtocol::Http1(routes);
+                mesh.control.set_outbound(held.addr, ClientPolicy { meta, protocol });
+                mesh.web.destinations.others.set(held.addr).unwrap();
+                (&mesh.web, mesh.web.addrs().outbound[0])
+            }
+        };
+        say(&format!("listener {listener}"));
 
         order("full").await;
-        let full = "weft_proxy_errors_total{direction=\"inbound\",code=\"DESCRIPTOR_LIMIT\"}";
-        eventually("the limit is counted", || mesh.app.metric(full) >= 1.0).await;
+        let full = format!("weft_proxy_errors_total{{direction=\"{direction}\",code=\"DESCRIPTOR_LIMIT\"}}");
+        eventually("the limit is counted", || proxy.metric(&full) >= 1.0).await;
         let reserve: Vec<_> = (0..LIMIT / 16).map(|_| File::open("/dev/null")).collect();
         assert!(
             reserve.iter().all(Result::is_ok),
             "what is open goes on with some, and scrapes are answered: {reserve:?}"
         );
         drop(reserve);
+        assert_eq!(proxy.admin("GET", "/live").await.0, 200);
         let begun = cpu(&mut stat);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let used = cpu(&mut stat) - begun;
-        assert!(mesh.app.metric("weft_proxy_accept_errors_total{direction=\"inbound\"}") <= 200.0, "it pauses");
+        let failed = format!("weft_proxy_accept_errors_total{{direction=\"{direction}\"}}");
+        assert!(proxy.metric(&failed) <= 200.0, "it pauses");
         open.write_all(b"still").await.unwrap();
         let mut answer = [0; 5];
         soon(open.read_exact(&mut answer)).await.unwrap();

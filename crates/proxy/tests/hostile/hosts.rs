@@ -25,21 +25,53 @@ const STRAY: usize = 20;
 /// So few series are kept apart that the cap is reached.
 const CAP: &str = "500";
 
+/// How the requests are framed: a host is a header, or `:authority`.
+#[derive(Clone, Copy, Debug)]
+enum Framing {
+    Http1,
+    Http2,
+}
+
+/// The name and port that a number has: numbers far apart, so that nothing is sorted by chance.
+fn name_of(n: usize) -> String {
+    let name = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("h{name:x}.{:x}.example:{}", name >> 40, 1 + n % 65535)
+}
+
+async fn ask(framing: Framing, dialler: &Dialler, numbers: std::ops::Range<usize>, host: fn(usize) -> usize) {
+    match framing {
+        Framing::Http1 => ask_on_http1(dialler, numbers, host).await,
+        Framing::Http2 => ask_on_http2(dialler, numbers, host).await,
+    }
+}
+
+async fn ask_on_http2(dialler: &Dialler, numbers: std::ops::Range<usize>, host: fn(usize) -> usize) {
+    let (mut client, connection) = h2::client::handshake(dialler.connect().await).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for first in numbers.clone().step_by(PIPELINED) {
+        let mut answers = vec![];
+        for n in first..numbers.end.min(first + PIPELINED) {
+            client = soon(client.ready()).await.unwrap();
+            let request = http::Request::get(format!("http://{}/", name_of(host(n)))).body(()).unwrap();
+            answers.push(client.send_request(request, true).unwrap().0);
+        }
+        for answer in answers {
+            assert_eq!(soon(answer).await.unwrap().status(), 200);
+        }
+    }
+    drop(client);
+    let _: Result<(), h2::Error> = soon(connection).await.unwrap();
+}
+
 /// Sends as many requests, each for the host that its number has, and reads their answers.
-async fn ask(dialler: &Dialler, numbers: std::ops::Range<usize>, host: fn(usize) -> usize) {
+async fn ask_on_http1(dialler: &Dialler, numbers: std::ops::Range<usize>, host: fn(usize) -> usize) {
     let (mut from, mut to) = dialler.connect().await.into_split();
     let asked = numbers.len();
     let asking = tokio::spawn(async move {
         for first in numbers.clone().step_by(PIPELINED) {
             let mut requests = String::new();
             for n in first..numbers.end.min(first + PIPELINED) {
-                // Numbers far apart, so that nothing is sorted by chance.
-                let name = host(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                requests.push_str(&format!(
-                    "GET / HTTP/1.1\r\nHost: h{name:x}.{:x}.example:{}\r\n\r\n",
-                    name >> 40,
-                    1 + host(n) % 65535
-                ));
+                requests.push_str(&format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", name_of(host(n))));
             }
             to.write_all(requests.as_bytes()).await.unwrap();
         }
@@ -62,19 +94,23 @@ async fn ask(dialler: &Dialler, numbers: std::ops::Range<usize>, host: fn(usize)
 }
 
 /// Asks for as many hosts, directly at the server's proxy and through both.
-async fn make_up(hosts: usize) {
+async fn make_up(framing: Framing, hosts: usize) {
     // By default no series names a host; where some do, the cap holds.
     let named = [("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", "true"), ("WEFT_PROXY_METRICS_SERIES_CAP", CAP)];
     for env in [&[][..], &named[..]] {
         let mesh = Mesh::with(env, env).await;
-        let addr = plain::application().await;
+        let addr = match framing {
+            Framing::Http1 => plain::application().await,
+            Framing::Http2 => plain::application_on_http2().await,
+        };
         let service = mesh.service(&[mesh.endpoint(addr, ProtocolHint::Unknown)]);
         for (way, dialler) in [("inbound", mesh.app.inbound(addr)), ("pair", mesh.web.outbound(service.addr))] {
             let first = hosts / 3;
-            ask(&dialler, 0..first, |n| n).await;
+            ask(framing, &dialler, 0..first, |n| n).await;
             let before = (series(&mesh), resident());
-            let cost = Cost::begin(async || ask(&dialler, 0..ORDINARY, |_| 0).await).await;
-            ask(&dialler, first..hosts, |n| n).await;
+            let cost = Cost::begin(async || ask(framing, &dialler, 0..ORDINARY, |_| 0).await).await;
+            ask(framing, &dialler, first..hosts, |n| n).await;
+            let way = format!("{way}, {framing:?}");
             let what = format!("{ORDINARY} hosts, {way}, named: {}", !env.is_empty());
             cost.end_beside(0, &what, (hosts - first) / ORDINARY, MOST);
             let (kept, grown) = (series(&mesh), resident().saturating_sub(before.1));
@@ -100,11 +136,26 @@ fn series(mesh: &Mesh) -> [usize; 2] {
 
 #[test]
 fn names_that_are_made_up_leave_nothing_behind() {
-    alone(module_path!(), "names_that_are_made_up_leave_nothing_behind", async || make_up(1_500).await);
+    alone(module_path!(), "names_that_are_made_up_leave_nothing_behind", async || {
+        for framing in [Framing::Http1, Framing::Http2] {
+            make_up(framing, 1_500).await;
+        }
+    });
 }
 
 #[test]
 #[ignore = "minutes: run by cargo xtask soak"]
 fn a_million_names_leave_nothing_behind() {
-    alone(module_path!(), "a_million_names_leave_nothing_behind", async || make_up(1_000_000).await);
+    alone(module_path!(), "a_million_names_leave_nothing_behind", async || {
+        make_up(Framing::Http1, 1_000_000).await;
+    });
+}
+
+/// So many that a thousandth of them kept for each would show.
+#[test]
+#[ignore = "a minute: run by cargo xtask soak"]
+fn many_names_on_http2_leave_nothing_behind() {
+    alone(module_path!(), "many_names_on_http2_leave_nothing_behind", async || {
+        make_up(Framing::Http2, 50_000).await;
+    });
 }

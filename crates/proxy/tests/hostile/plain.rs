@@ -25,6 +25,25 @@ pub(crate) async fn application() -> SocketAddr {
     addr
 }
 
+/// The same on HTTP/2: each request is answered with 200 and nothing.
+pub(crate) async fn application_on_http2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let _ = tcp.set_nodelay(true);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(tcp).await?;
+                while let Some(request) = connection.accept().await {
+                    request?.1.send_response(http::Response::new(()), true)?;
+                }
+                Ok::<_, h2::Error>(())
+            });
+        }
+    });
+    addr
+}
+
 /// Until either side ends: a client that is gone is no failure.
 async fn serve(mut tcp: TcpStream, large: &'static [u8]) -> std::io::Result<()> {
     let mut held = vec![];

@@ -1,13 +1,19 @@
 //! The program itself: exit status, log lines, signals.
 
-use crate::harness::{LONG, Setup, elsewhere};
+use crate::{
+    harness::{LONG, Setup, elsewhere, identity, soon},
+    mesh::{self, get, naming},
+};
 use std::{
     io::{BufRead, BufReader, Lines, Read},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
     time::Instant,
 };
-use weft_testkit::control::FakeControl;
+use tokio::io::AsyncWriteExt;
+use weft_model::endpoint::ServerTls;
+use weft_testkit::{control::FakeControl, http2};
+use weft_wire::transport_header::{SessionProtocol, TransportHeader};
 
 fn command<'a>(vars: impl IntoIterator<Item = (&'a str, &'a str)>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
@@ -129,7 +135,7 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
 
 /// Over the socket, from loopback and from elsewhere.
 #[test]
-fn its_environment_and_log_level_are_for_loopback() {
+fn its_environment_log_level_and_records_are_for_loopback() {
     let control = FakeControl::start().unwrap();
     let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", "0.0.0.0:0");
     let (_running, _, admin) = running(&setup);
@@ -155,14 +161,44 @@ fn its_environment_and_log_level_are_for_loopback() {
         ask(addr, &format!("PUT /proxy-log-level HTTP/1.0\r\ncontent-length: {}\r\n\r\n{level}", level.len()))
     };
     assert!(put(near, "debug").contains(" 204 "));
-    for path in ["/env.json", "/env.json?NOT_SET", "/proxy-log-level"] {
+    let records = get(near, "/explain?kind=request", "");
+    assert!(records.contains(" 200 ") && records.contains("\"records\""), "{records}");
+    for path in ["/env.json", "/env.json?NOT_SET", "/proxy-log-level", "/explain", "/explain?kind=request"] {
         let answer = get(far, path, "");
-        assert!(answer.contains(" 403 ") && !answer.contains("LINKERD2") && !answer.contains("debug"), "{answer}");
+        let told = ["LINKERD2", "debug", "records"].iter().any(|secret| answer.contains(secret));
+        assert!(answer.contains(" 403 ") && !told, "{path}: {answer}");
     }
     assert!(put(far, "trace").contains(" 403 "));
     assert!(get(near, "/proxy-log-level", "").ends_with("\r\n\r\ndebug"), "nobody else has changed it");
     // Whoever is refused these is still told whether it is ready.
     assert!(get(far, "/ready", "").contains(" 200 "));
+}
+
+/// Of each client that `deny` would have refused there is a line: who it was, and what it was let in to.
+#[test]
+fn the_audit_policy_says_whom_it_lets_in() {
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "app").env("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", "audit");
+    let (running, seen, lines, _) = certified(&setup);
+    let inbound = listens(&seen, "Inbound");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let target = runtime.block_on(async {
+        let origin = naming("app").await;
+        let server = ServerTls { server_name: setup.identity().as_str().parse().unwrap(), identity: setup.identity() };
+        let store = mesh::certified(&control, identity("peer"));
+        let tcp = tokio::net::TcpStream::connect(inbound).await.unwrap();
+        let (mut stream, _) = soon(store.connect(tcp, &server, true)).await.unwrap();
+        let protocol = Some(SessionProtocol::Http2);
+        let header = TransportHeader { port: origin.addr().port(), name: None, protocol };
+        stream.write_all(&header.encode()).await.unwrap();
+        let answer = soon(http2::Client::over(stream).await.unwrap().call(get())).await.unwrap();
+        assert_eq!(answer.head.status, 200);
+        origin.addr()
+    });
+    running.terminate();
+    let told: Vec<_> = lines.map(Result::unwrap).filter(|line| line.contains("Let in by the audit policy")).collect();
+    let whole = |line: &String| line.contains(identity("peer").as_str()) && line.contains(&target.to_string());
+    assert!(!told.is_empty() && told.iter().all(whole), "{told:?}");
 }
 
 #[test]

@@ -1,25 +1,32 @@
 //! Certificates that are wrong in one way each, at whole proxies: whoever presents one is not of the mesh, gets no byte and gives
 //! none, and the record says why. They are presented by the `openssl` of the machine, which checks none of them.
+//!
+//! Budget: none costs the proxies more than three times what an exchange over a handshake in order does.
 
 use crate::{
+    cost::Cost,
     door,
     explain::explained,
     faults::forwarded,
     harness::{Proxy, http1, identity, soon},
+    measure::alone,
     mesh::Mesh,
 };
 use std::{net::SocketAddr, path::PathBuf, process::Stdio};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::TcpStream,
     process::{Child, ChildStdout, Command},
 };
 use weft_model::{Endpoint, ProtocolHint};
 use weft_testkit::{
     ca::{Refuses, Wrong},
     control::FakeControl,
-    http1::{Origin, Reply},
+    http1::{Client, Origin, Reply},
 };
 
+/// Ordinary exchanges that one of them may cost.
+const MOST: f64 = 3.0;
 const REQUEST: &str = "GET /secret HTTP/1.1\r\nhost: app.ns\r\nconnection: close\r\n\r\n";
 
 /// Certificates of `app` as files. Removed with this.
@@ -76,11 +83,26 @@ async fn counted(proxy: &Proxy, direction: &str, code: &str, n: usize) {
     proxy.reaches(&series, n as f64).await;
 }
 
-#[tokio::test]
-async fn a_server_that_presents_a_wrong_certificate_gets_no_byte_of_a_request() {
+#[test]
+fn a_server_that_presents_a_wrong_certificate_gets_no_byte_of_a_request() {
+    alone(module_path!(), "a_server_that_presents_a_wrong_certificate_gets_no_byte_of_a_request", servers);
+}
+
+#[test]
+fn a_client_that_presents_a_wrong_certificate_reaches_nobody() {
+    alone(module_path!(), "a_client_that_presents_a_wrong_certificate_reaches_nobody", clients);
+}
+
+async fn servers() {
     let mesh = Mesh::start().await;
     let folder = Folder::new(&mesh.control, "servers");
     let (mut failed, mut mismatched) = (0, 0);
+    let origin = Origin::start(|_| Reply::ok("app")).await.unwrap();
+    let in_order = async || {
+        let service = forwarded(&mesh, mesh.endpoint(origin.addr(), ProtocolHint::Unknown));
+        assert_eq!(http1(mesh.connect(&service).await, REQUEST).await.0, 200);
+    };
+    let cost = Cost::begin(in_order).await;
     for wrong in folder.wrong.iter().filter(|wrong| wrong.refuses != Refuses::Servers) {
         let (mut server, addr, mut lines) = serving(folder.openssl("s_server", wrong)).await;
         let endpoint = Endpoint { tls: Some(mesh.server()), ..Endpoint::plain(addr) };
@@ -106,16 +128,24 @@ async fn a_server_that_presents_a_wrong_certificate_gets_no_byte_of_a_request() 
             assert!(!line.contains("secret"), "{}: {line}", wrong.what);
         }
     }
+    cost.end("wrong certificates of servers", failed + mismatched, MOST);
     assert!(failed >= 5 && mismatched >= 1, "{failed} {mismatched}");
 }
 
-#[tokio::test]
-async fn a_client_that_presents_a_wrong_certificate_reaches_nobody() {
+async fn clients() {
     let mesh = Mesh::start().await;
     let folder = Folder::new(&mesh.control, "clients");
     let origin = Origin::start(|_| Reply::ok("app")).await.unwrap();
     // Its policy lets everybody in: also as a stranger it is not.
     mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
+    let in_order = async || {
+        let tcp = TcpStream::connect(door::inbound(&mesh, origin.addr()).await).await.unwrap();
+        let (stream, _) = soon(mesh.store("peer").connect(tcp, &mesh.server(), false)).await.unwrap();
+        let answer = soon(Client::over(stream).call(REQUEST)).await.unwrap();
+        assert_eq!(answer.status(), Some(200));
+    };
+    let cost = Cost::begin(in_order).await;
+    let before = origin.seen().requests.len();
     let mut refused = 0;
     for wrong in folder.wrong.iter().filter(|wrong| wrong.refuses != Refuses::Clients) {
         let addr = door::inbound(&mesh, origin.addr()).await;
@@ -138,6 +168,7 @@ async fn a_client_that_presents_a_wrong_certificate_reaches_nobody() {
         assert!(message.contains(wrong.reason), "{}: {message}", wrong.what);
         assert!(told["records"][0]["client_id"].is_null(), "{told}");
     }
+    cost.end("wrong certificates of clients", refused, MOST);
     assert!(refused >= 6, "{refused}");
-    assert_eq!(origin.seen().requests.len(), 1);
+    assert_eq!(origin.seen().requests.len(), before + 1);
 }

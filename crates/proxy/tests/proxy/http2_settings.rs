@@ -178,29 +178,39 @@ async fn servers_are_told_what_is_configured_or_what_discovery_says() {
     calling.abort();
 }
 
+/// A server's variable of one direction, and a way through the proxy that has it alone.
+async fn of_one_direction(outbound: bool, name: &str, value: &str, origin: &http2::Origin) -> (Mesh, TcpStream) {
+    let direction = if outbound { "OUTBOUND" } else { "INBOUND" };
+    let name = format!("LINKERD2_PROXY_{direction}_SERVER_HTTP2_{name}");
+    let (set, unset) = ([(name.as_str(), value)], []);
+    let mesh = if outbound { Mesh::with(&set, &unset).await } else { Mesh::with(&unset, &set).await };
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let tcp = if outbound { mesh.connect(&service).await } else { mesh.app.connect_inbound(origin.addr()).await };
+    (mesh, tcp)
+}
+
 /// A stream's bytes that wait for the client are bounded: each frame is at most as large.
 #[tokio::test]
 async fn the_send_buffer_bounds_what_waits() {
-    let small = [("LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE", "1000")];
-    let mesh = Mesh::with(&small, &[]).await;
     let origin =
         http2::Origin::start(|_| async { Ok(http::Response::new(http2::full(vec![7; 50_000]))) }).await.unwrap();
-    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
-    let mut tcp = mesh.connect(&service).await;
-    tcp.write_all(PREFACE).await.unwrap();
-    write(&mut tcp, SETTINGS, 0, 0, &[]).await;
-    // GET, http, "/", and an authority, without a table.
-    let head = [&[0x82, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
-    write(&mut tcp, 1, 5, 1, &head).await;
-    let (mut got, mut largest) = (0, 0);
-    while got < 50_000 {
-        let frame = read(&mut tcp).await.unwrap();
-        if frame.kind == DATA {
-            got += frame.payload.len();
-            largest = largest.max(frame.payload.len());
+    for outbound in [true, false] {
+        let (_mesh, mut tcp) = of_one_direction(outbound, "MAX_SEND_BUF_SIZE", "1000", &origin).await;
+        tcp.write_all(PREFACE).await.unwrap();
+        write(&mut tcp, SETTINGS, 0, 0, &[]).await;
+        // GET, http, "/", and an authority, without a table.
+        let head = [&[0x82, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+        write(&mut tcp, 1, 5, 1, &head).await;
+        let (mut got, mut largest) = (0, 0);
+        while got < 50_000 {
+            let frame = read(&mut tcp).await.unwrap();
+            if frame.kind == DATA {
+                got += frame.payload.len();
+                largest = largest.max(frame.payload.len());
+            }
         }
+        assert!(largest <= 1000, "outbound: {outbound}: {largest}");
     }
-    assert!(largest <= 1000, "{largest}");
 }
 
 /// The next frame of that kind.
@@ -264,31 +274,30 @@ async fn what_is_announced_holds() {
 /// More streams that are reset before they are looked at than allowed end the connection.
 #[tokio::test]
 async fn pending_resets_are_bounded() {
-    let none = [("LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS", "2")];
-    let mesh = Mesh::with(&none, &[]).await;
     let origin = crate::mesh::naming("app").await;
-    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
-    let mut tcp = mesh.connect(&service).await;
-    let head = [&[0x82, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
-    let mut all = PREFACE.to_vec();
-    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    };
-    all.extend(frame(SETTINGS, 0, 0, &[]));
-    // All in one write: they are reset before the proxy comes to them.
-    for n in 0..20 {
-        all.extend(frame(1, 5, 2 * n + 1, &head));
-        all.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
-    }
-    tcp.write_all(&all).await.unwrap();
-    let code = loop {
-        let frame = read(&mut tcp).await.expect("a GOAWAY comes before the end");
-        if frame.kind == GOAWAY {
-            break u32::from_be_bytes([frame.payload[4], frame.payload[5], frame.payload[6], frame.payload[7]]);
+    for outbound in [true, false] {
+        let (_mesh, mut tcp) = of_one_direction(outbound, "MAX_PENDING_ACCEPT_RESET_STREAMS", "2", &origin).await;
+        let head = [&[0x82, 0x86, 0x84, 0x01, 6][..], b"app.ns"].concat();
+        let mut all = PREFACE.to_vec();
+        let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+        };
+        all.extend(frame(SETTINGS, 0, 0, &[]));
+        // All in one write: they are reset before the proxy comes to them.
+        for n in 0..20 {
+            all.extend(frame(1, 5, 2 * n + 1, &head));
+            all.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
         }
-    };
-    assert_eq!(code, 11, "ENHANCE_YOUR_CALM");
+        tcp.write_all(&all).await.unwrap();
+        let code = loop {
+            let frame = read(&mut tcp).await.expect("a GOAWAY comes before the end");
+            if frame.kind == GOAWAY {
+                break u32::from_be_bytes([frame.payload[4], frame.payload[5], frame.payload[6], frame.payload[7]]);
+            }
+        };
+        assert_eq!(code, 11, "ENHANCE_YOUR_CALM, outbound: {outbound}");
+    }
 }
 
 /// What a peer may send: of the connection, of its stream, and by the settings.

@@ -12,6 +12,9 @@ mod breaker;
 mod certificates;
 mod change;
 mod control_streams;
+#[path = "../hostile/cost.rs"]
+#[expect(dead_code, reason = "shared with the suite that needs all of it")]
+mod cost;
 mod departure;
 mod discovery;
 mod distribution;
@@ -35,6 +38,8 @@ mod inbound;
 mod inbound_routes;
 mod ingress;
 mod matches;
+#[path = "../hostile/measure.rs"]
+mod measure;
 mod mesh;
 mod mirror;
 mod mixed;

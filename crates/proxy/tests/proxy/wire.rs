@@ -2,7 +2,7 @@
 //! facts it holds: what stands in the snapshots is what a proxy of Linkerd's expects, or sends.
 
 use crate::{
-    harness::{elsewhere, identity, soon},
+    harness::{elsewhere, identity, nobody, soon},
     mesh::{Mesh, Service, naming},
     transcript::{Copy, Tee, escaped, frames, hello, record, transport_header},
 };
@@ -353,6 +353,28 @@ async fn what_a_servers_proxy_answers() {
     let grpc = Request::post("http://app.ns/S/M").header("content-type", "application/grpc").body(()).unwrap();
     let denied = answers(&mesh, port, grpc).await;
     transcript.part("not let in, gRPC", "3.8: status 200 with grpc-status 7, grpc-message and l5d-proxy-error", denied);
+
+    // Nothing listens there.
+    let gone = nobody();
+    mesh.control.set_inbound(gone.port(), inbound(DefaultPolicy::AllUnauthenticated));
+    let holds = "3.8: a connect error is 502; 3.8 and 3.7: errors that close set l5d-proxy-connection: close for a client with an identity";
+    let grpc = || Request::post("http://app.ns/S/M").header("content-type", "application/grpc");
+    for (what, request) in [
+        ("an error that closes", Request::get("http://app.ns/").body(())),
+        ("an error that closes, of what was HTTP/1.1", carried("HTTP/1.1").body(())),
+        ("an error that closes, gRPC", grpc().body(())),
+    ] {
+        let failed = answers(&mesh, gone.port(), request.unwrap()).await;
+        transcript.part(what, holds, failed.replace(&gone.to_string(), "APPLICATION"));
+    }
+    let header = TransportHeader { port: gone.port(), name: None, protocol: Some(SessionProtocol::Http1) };
+    let (stream, _) = dial(&mesh, Some(header)).await;
+    let mut client = http1::Client::over(stream);
+    let failed = soon(client.call("GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap().head_text();
+    assert_eq!(soon(client.rest()).await.unwrap_or_default(), b"", "it closes");
+    let failed = failed.replace("\r\n", "\n").replace(&gone.to_string(), "APPLICATION");
+    let dated = failed.lines().map(|line| if line.starts_with("date: ") { "date: DATE" } else { line });
+    transcript.part("an error that closes, HTTP/1.1", holds, dated.collect::<Vec<_>>().join("\n"));
     insta::assert_snapshot!("answered", transcript.0);
 }
 
