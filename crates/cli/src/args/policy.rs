@@ -24,7 +24,7 @@ pub(crate) struct Can {
     /// Who calls: [NAMESPACE/]deploy/NAME (or sts, ds, rs, rc, job, po, sa), an identity, or an IP address.
     #[arg(value_name = "CLIENT")]
     pub(crate) client: String,
-    /// Who is called: [NAMESPACE/]svc/NAME:PORT (or deploy, sts, ds, rs, rc, job, po); a port by its number or name.
+    /// Who is called: [NAMESPACE/]svc/NAME:PORT (or deploy, sts, ds, rs, rc, job, po); a port by its number or name; or an IP address and its port.
     #[arg(value_name = "TARGET:PORT")]
     pub(crate) target: String,
     #[arg(value_name = "METHOD", default_value = "GET", requires = "path")]

@@ -224,9 +224,10 @@ impl Case {
     }
 }
 
-/// What lets in, and of a refusal the Server or default policy; by its kind and name, or its name alone.
+/// What lets in, of a refusal the Server or default policy, or the client's route where the request comes to none; by its kind and name,
+/// or its name alone.
 fn is_by(answer: &Answer, expected: &str) -> bool {
-    let Some(decides) = answer.by.as_ref().or(answer.server.as_ref()) else { return false };
+    let Some(decides) = answer.by.as_ref().or(answer.server.as_ref()).or(answer.via.as_ref()) else { return false };
     let expected = expected.trim();
     match expected.split_once(['/', ':']) {
         Some((kind, name)) => kind.eq_ignore_ascii_case(&decides.kind) && name == decides.name,

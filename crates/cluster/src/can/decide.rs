@@ -1,16 +1,18 @@
-//! The question itself: what each pod's port says to each client, by the function that the proxies run.
+//! The question itself: where each client's proxy sends the request, and what each pod's port there says to it, by the functions that
+//! the proxies run.
 
 use super::{
     Client, Request, Target, Untold,
-    people::{self, Called, Caller, Guard},
+    people::{self, Called, Caller, Guard, Place},
     told::{Answer, Nearest, Said, Shown, Told, Verdict, missing},
+    way::{self, To, Way, answered},
 };
 use crate::{
     Index,
     index::{Answer as Known, Question},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 use weft_model::{
@@ -19,11 +21,10 @@ use weft_model::{
         admit::{Admission, admit, considered},
         authorize::{self, ClientTls, Unmet, unmet},
         cidr::Cidr,
+        filter::Matched,
+        route::matched_prefix,
     },
-    policy::{
-        inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
-        route::Filter,
-    },
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
 };
 
 /// Who asks whom for what.
@@ -39,26 +40,132 @@ pub struct Asked<'a> {
 /// # Errors
 /// There is no such client or target.
 pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
-    let (callers, called) = (people::callers(index, asked)?, people::called(index, asked)?);
+    let (callers, place) = (people::callers(index, asked)?, people::place(index, asked.target)?);
+    // What those meet whose proxies follow the routes of one namespace, and those past whose proxy it goes.
+    let mut met: BTreeMap<Option<&str>, Vec<Met>> = BTreeMap::new();
+    let mut by_pod: BTreeMap<String, BTreeMap<Said, Vec<String>>> = BTreeMap::new();
+    for caller in &callers {
+        let follows =
+            caller.follows.as_deref().filter(|_| !place.dialled().is_some_and(|port| caller.skip.contains(port)));
+        let met = match met.entry(follows) {
+            Entry::Occupied(met) => met.into_mut(),
+            Entry::Vacant(new) => new.insert(Met::all(index, &place, follows, asked.request)?),
+        };
+        for Met { by, doors } in &*met {
+            let mut say = |pod: String, said: Said| {
+                by_pod.entry(pod).or_default().entry(said).or_default().push(caller.name.clone());
+            };
+            match doors {
+                Err((verdict, why)) => say(String::new(), Said::nobody(caller, by.clone(), *verdict, why.clone())),
+                Ok((request, doors)) => {
+                    for (pod, door) in doors {
+                        let said = Said { via: by.clone(), ..door.says(index, pod, caller, request) };
+                        say(format!("{}/{}", pod.namespace, pod.name), said);
+                    }
+                }
+            }
+        }
+    }
     // Pods that say the same to the same clients are told of together.
     let mut alike: BTreeMap<BTreeMap<Said, Vec<String>>, Vec<String>> = BTreeMap::new();
-    for pod in &called {
-        let door = Door::of(index, pod);
-        let mut said: BTreeMap<Said, Vec<String>> = BTreeMap::new();
-        for caller in &callers {
-            said.entry(door.says(index, pod, caller, asked.request)).or_default().push(caller.name.clone());
-        }
-        alike.entry(said).or_default().push(format!("{}/{}", pod.namespace, pod.name));
+    for (pod, mut said) in by_pod {
+        said.values_mut().for_each(Vec::dedup);
+        alike.entry(said).or_default().extend(Some(pod).filter(|pod| !pod.is_empty()));
     }
     let answers = alike.into_iter().flat_map(|(said, pods)| {
         said.into_iter().map(move |(said, clients)| {
-            let Said { verdict, port, identity, server, route, by, nearest, why } = said;
-            Answer { verdict, clients, identity, pods: pods.clone(), port, server, route, by, nearest, why }
+            let Said { verdict, port, identity, via, server, route, by, nearest, why } = said;
+            Answer { verdict, clients, identity, via, pods: pods.clone(), port, server, route, by, nearest, why }
         })
     });
     let mut answers: Vec<Answer> = answers.collect();
     answers.sort_by(|a, b| (b.verdict, &a.pods, &a.clients).cmp(&(a.verdict, &b.pods, &b.clients)));
     Ok(Told::new(asked.request.line(), answers))
+}
+
+/// What a request meets on one of the ways that it may take.
+struct Met {
+    /// The client's route.
+    by: Option<Shown>,
+    /// What stands before the ports that it comes to, and the request that comes there; or what comes of it elsewhere, and why.
+    doors: Result<(Request, Vec<(Called, Door)>), (Verdict, String)>,
+}
+
+impl Met {
+    /// On each of the ways from a client whose proxy follows the routes of a namespace, or that has none.
+    fn all(index: &Index, place: &Place, follows: Option<&str>, request: &Request) -> Result<Vec<Self>, Untold> {
+        let of_pods = |pods: Vec<Called>| vec![Self::doors(index, None, request, pods)];
+        let nobody = |verdict, why: String| vec![Self { by: None, doors: Err((verdict, why)) }];
+        let ways = match (place, follows) {
+            (Place::Pods(pods), _) => return Ok(of_pods(pods.clone())),
+            (Place::Service { id, port }, Some(from)) if index.is_addressed(id) => {
+                way::to_service(index, from, id, *port, request)
+            }
+            (Place::Service { id, port }, _) => {
+                return people::behind(index, id, *port, *port).map(of_pods);
+            }
+            (Place::Address(addr), follows) => {
+                let pods = people::at(index, *addr);
+                match (index.service_at(addr.ip()), follows) {
+                    (None, _) if !pods.is_empty() => return Ok(of_pods(pods)),
+                    (_, Some(from)) => way::to_address(index, from, *addr, request),
+                    (Some(id), None) => return people::behind(index, id, addr.port(), addr.port()).map(of_pods),
+                    (None, None) if index.settings().cluster_networks.iter().any(|net| net.contains(addr.ip())) => {
+                        return Ok(nobody(Verdict::Unknown, format!("nobody is known at {}", addr.ip())));
+                    }
+                    (None, None) => {
+                        let why =
+                            "the client's proxy, if it has one, is gone past, and no policy of the mesh holds there";
+                        return Ok(nobody(Verdict::Allowed, why.to_owned()));
+                    }
+                }
+            }
+        };
+        let ways = match ways {
+            Ok(ways) => ways,
+            Err(refusal) => return Ok(nobody(Verdict::Unknown, refusal.to_string())),
+        };
+        let met = ways.into_iter().map(|Way { by, to }| match to {
+            To::Nobody(verdict, why) => Ok(Self { by, doors: Err((verdict, why)) }),
+            To::Service { id, port, request } => {
+                let itself = matches!(place, Place::Service { id: asked, .. } if *asked == id);
+                match people::behind(index, &id, port, place.dialled().unwrap_or(port)) {
+                    Ok(pods) => Ok(Self::doors(index, by, &request, pods)),
+                    Err(untold) if itself => Err(untold),
+                    Err(untold) => Ok(Self { by, doors: Err((Verdict::Unknown, untold.message)) }),
+                }
+            }
+        });
+        met.collect()
+    }
+
+    fn doors(index: &Index, by: Option<Shown>, request: &Request, pods: Vec<Called>) -> Self {
+        let doors = pods.into_iter().map(|pod| {
+            let door = Door::of(index, &pod);
+            (pod, door)
+        });
+        Self { by, doors: Ok((request.clone(), doors.collect())) }
+    }
+}
+
+impl Place {
+    /// What every client connects to, where that is one port.
+    fn dialled(&self) -> Option<u16> {
+        match self {
+            Self::Pods(_) => None,
+            Self::Service { id: _, port } => Some(*port),
+            Self::Address(addr) => Some(addr.port()),
+        }
+    }
+}
+
+impl Said {
+    /// Of a request that comes to no pod.
+    fn nobody(caller: &Caller, via: Option<Shown>, verdict: Verdict, why: String) -> Self {
+        let identity = caller.identity.as_ref().map(ToString::to_string);
+        let (port, server, route, by, nearest) = (None, None, None, None, None);
+        Self { verdict, port, identity, via, server, route, by, nearest, why: Some(why) }
+    }
 }
 
 /// What stands before a pod's port.
@@ -104,6 +211,7 @@ impl Door {
             verdict,
             port: pod.port,
             identity: None,
+            via: None,
             server: None,
             route: None,
             by: None,
@@ -128,6 +236,7 @@ impl Door {
             verdict,
             port: pod.port,
             identity: identity.map(ToString::to_string),
+            via: None,
             server: Some(Shown::of(&policy.meta)),
             route,
             by,
@@ -187,13 +296,18 @@ impl Judged {
             why: None,
         };
         match admit(policy, client, request) {
-            Admission::Permitted { route, matches: _, filters, by } => match filters.iter().find_map(answered) {
-                Some((Verdict::Denied, why)) => Self { why: Some(why), ..judged(Verdict::Denied, Some(route)) },
-                told => {
-                    let why = told.map(|(_, why)| why);
-                    Self { by: Some(Shown::of(by)), why, ..judged(Verdict::Allowed, Some(route)) }
+            Admission::Permitted { route, matches, filters, by } => {
+                let prefix = matched_prefix(matches, request);
+                match answered(filters, &Matched { request, prefix, default_authority: &"" }) {
+                    Some((Some(Verdict::Denied), why)) => {
+                        Self { why: Some(why), ..judged(Verdict::Denied, Some(route)) }
+                    }
+                    told => {
+                        let why = told.map(|(_, why)| why);
+                        Self { by: Some(Shown::of(by)), why, ..judged(Verdict::Allowed, Some(route)) }
+                    }
                 }
-            },
+            }
             Admission::NoRoute => {
                 let why =
                     "the request follows no route of the port, and a port with routes serves no others".to_owned();
@@ -217,26 +331,6 @@ impl Judged {
                 }
             }
         }
-    }
-}
-
-/// What a filter makes of a request instead of its server, whoever asks.
-fn answered(filter: &Filter) -> Option<(Verdict, String)> {
-    match filter {
-        Filter::HttpFailure { message, ratio, .. } | Filter::GrpcFailure { message, ratio, .. } => {
-            Some(if ratio.numerator >= ratio.denominator {
-                (Verdict::Denied, message.clone())
-            } else {
-                (Verdict::Allowed, format!("a part of such requests fails: {message}"))
-            })
-        }
-        Filter::Redirect(_) => Some((Verdict::Allowed, "the route answers with a redirect".to_owned())),
-        Filter::Forbidden => Some((Verdict::Denied, "the route allows nobody".to_owned())),
-        Filter::Invalid(why) => Some((Verdict::Denied, why.clone())),
-        Filter::Extension(extension) => {
-            Some((Verdict::Denied, format!("the port's proxy carries out no {}", extension.wants)))
-        }
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) | Filter::Mirror(_) => None,
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! manifests | supervisor | API server ─► Index ─┐
-//! words ─► name (who, where), request ──────────┴─► people (pods, identities, addresses) ─► decide ─► Told ─► text | JSON
+//! words ─► name (who, where), request ─┴─► people (pods, identities, addresses) ─► way (routes) ─► decide ─► Told ─► text | JSON
 //! cases.yaml ─► case ─► the same for each case ─► report, JUnit
 //! ```
 //!
-//! Nothing is decided here: a port's policy is the index's answer, and what it says to a request is what the proxies ask,
-//! [`weft_model::decide::admit`]. What cannot be told is said to be so, and never guessed: an address that nobody has given is every
-//! address that a pod may have.
+//! Nothing is decided here: policies are the index's answers, and what they say to a request is what the proxies ask,
+//! [`weft_model::decide::route`] at the client and [`weft_model::decide::admit`] at the server. What cannot be told is said to be so, and
+//! never guessed: an address that nobody has given is every address that a pod may have.
 
 mod authz;
 mod case;
@@ -19,6 +19,7 @@ mod people;
 mod request;
 mod sources;
 mod told;
+mod way;
 
 pub use authz::{Found, Granted, authorizations, pods, pods_among};
 pub use case::{Case, Cases, Checked, Expected, Failure, check};

@@ -25,6 +25,7 @@ pub struct Target {
 pub(super) enum Called {
     Pods(Pods),
     Service { namespace: String, name: String },
+    Address(IpAddr),
 }
 
 /// A pod, or those of a workload.
@@ -58,7 +59,8 @@ const ACCOUNTS: [&str; 3] = ["sa", "serviceaccount", "serviceaccounts"];
 const SERVICES: [&str; 3] = ["svc", "service", "services"];
 
 const CLIENTS: &str = "use [NAMESPACE/]KIND/NAME with deploy, sts, ds, rs, rc, job, po or sa, an identity as it stands in a certificate, or an IP address";
-const TARGETS: &str = "use [NAMESPACE/]KIND/NAME:PORT with svc, deploy, sts, ds, rs, rc, job or po";
+const TARGETS: &str =
+    "use [NAMESPACE/]KIND/NAME:PORT with svc, deploy, sts, ds, rs, rc, job or po, or an IP address and its port";
 
 impl Client {
     /// # Errors
@@ -95,6 +97,13 @@ impl Target {
     /// As [`Target::parse`].
     pub fn at(of: &str, port: Port, namespace: &str) -> Result<Self, Untold> {
         let refused = || Untold::new(format!("{:?} is no target", short(of)), TARGETS);
+        let bare = of.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(of);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return match port {
+                Port::Number(_) => Ok(Self { of: Called::Address(ip.to_canonical()), port }),
+                Port::Name(_) => Err(Untold::new(format!("{ip} has no ports with names"), "use 1 to 65535")),
+            };
+        }
         let (namespace, kind, name) = split(of, namespace).ok_or_else(refused)?;
         let of = if SERVICES.contains(&kind.as_str()) {
             Called::Service { namespace, name }

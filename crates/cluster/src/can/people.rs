@@ -2,13 +2,13 @@
 
 use super::{
     Asked, Untold,
-    name::{Called as Named, Client, POD, Pods, Port},
+    name::{Called as Named, Client, POD, Pods, Port, Target},
 };
 use crate::{
     Index,
     index::{Known, Missing, WorkloadKind},
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use weft_model::{Identity, ports::PortRanges};
 
 /// Callers, and pods that are called: a question about more is one about the whole mesh.
@@ -23,10 +23,24 @@ pub(super) struct Caller {
     pub(super) identity: Option<Identity>,
     /// None: every one that a pod may have.
     pub(super) addresses: Vec<IpAddr>,
+    /// The namespace whose routes its own proxy follows; `None`: it has no proxy. No namespace's are called empty.
+    pub(super) follows: Option<String>,
     /// It connects to these ports past its proxy, and proves nothing there.
     pub(super) skip: PortRanges,
     /// The namespace of the control plane that names it, where that is another one: what it proves is not known.
     pub(super) mesh: Option<String>,
+}
+
+/// What is called.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// At their own addresses.
+    Pods(Vec<Called>),
+    Service {
+        id: (String, String),
+        port: u16,
+    },
+    Address(SocketAddr),
 }
 
 /// A port of one workload that is called.
@@ -55,8 +69,14 @@ pub(super) enum Guard {
 
 pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, Untold> {
     let settings = index.settings();
-    let nobody =
-        |name: String, identity| Caller { name, identity, addresses: vec![], skip: PortRanges::default(), mesh: None };
+    let somebody = |name: String, identity: Identity, namespace: String| Caller {
+        name,
+        identity: Some(identity),
+        addresses: vec![],
+        follows: Some(namespace),
+        skip: PortRanges::default(),
+        mesh: None,
+    };
     let caller = |known| caller(known, &settings.control_namespace);
     let mut callers = match asked.client {
         Client::Pods(pods) => running(index, pods)?.into_iter().map(caller).collect(),
@@ -64,12 +84,17 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
             let (control, domain) = (&settings.control_namespace, &settings.trust_domain);
             let identity = Identity::of_service_account(name, namespace, control, domain)
                 .map_err(|error| Untold::new(error.to_string(), "use another name"))?;
-            vec![nobody(format!("sa/{name} in the namespace {namespace}"), Some(identity))]
+            vec![somebody(format!("sa/{name} in the namespace {namespace}"), identity, namespace.clone())]
         }
-        Client::Identity(identity) => vec![nobody(identity.to_string(), Some(identity.clone()))],
+        Client::Identity(identity) => {
+            vec![somebody(identity.to_string(), identity.clone(), namespace_of(identity).to_owned())]
+        }
         Client::Address(ip) => {
             let pods: Vec<Caller> = index.known_at(*ip).map(caller).collect();
-            let stranger = || vec![nobody(format!("somebody at {ip}"), None)];
+            let stranger = || {
+                let (name, skip) = (format!("somebody at {ip}"), PortRanges::default());
+                vec![Caller { name, identity: None, addresses: vec![], follows: None, skip, mesh: None }]
+            };
             let found = if pods.is_empty() { stranger() } else { pods };
             found.into_iter().map(|caller| Caller { addresses: vec![*ip], ..caller }).collect()
         }
@@ -83,38 +108,66 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
 fn caller(known: Known<'_>, own: &str) -> Caller {
     let Known { id: (namespace, name), addresses, identity, skip_outbound, control_namespace, .. } = known;
     let mesh = control_namespace.filter(|of| *of != own).map(str::to_owned);
-    Caller { name: format!("{namespace}/{name}"), identity, addresses, skip: skip_outbound, mesh }
+    let follows = control_namespace.map(|_| namespace.clone());
+    Caller { name: format!("{namespace}/{name}"), identity, addresses, follows, skip: skip_outbound, mesh }
 }
 
-pub(super) fn called(index: &Index, asked: &Asked<'_>) -> Result<Vec<Called>, Untold> {
-    let own = &index.settings().control_namespace;
-    let port = &asked.target.port;
-    let found = match &asked.target.of {
+/// Of a ServiceAccount's identity. Of another it is not known, and follows what everybody does.
+fn namespace_of(identity: &Identity) -> &str {
+    let account = identity.as_str().split_once(".serviceaccount.identity.").map(|(account, _)| account);
+    account.and_then(|account| account.rsplit_once('.')).map(|(_, namespace)| namespace).unwrap_or_default()
+}
+
+/// What a target is.
+///
+/// # Errors
+/// There is none.
+pub(super) fn place(index: &Index, target: &Target) -> Result<Place, Untold> {
+    let port = &target.port;
+    match &target.of {
         Named::Pods(pods) => {
             let number = |known: &Known<'_>| match port {
                 Port::Number(number) => Some(*number),
                 Port::Name(name) => known.ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.number),
             };
             let pods = running(index, pods)?.into_iter().map(|known| (number(&known), known));
-            pods.map(|(number, known)| workload(known, number, number.unwrap_or_default(), own)).collect()
+            let own = &index.settings().control_namespace;
+            let pods = pods.map(|(number, known)| workload(known, number, number.unwrap_or_default(), own));
+            bounded(pods.collect()).map(Place::Pods)
         }
         Named::Service { namespace, name } => {
-            let behind = index.behind(namespace, name, |number, name| port.is(number, name));
-            let behind = behind.map_err(|missing| not_there(namespace, name, port, &missing))?;
-            let dialled = behind.port;
-            behind
-                .workloads
-                .into_iter()
-                .map(|(known, number)| workload(known, number, dialled, own))
-                .collect::<Vec<_>>()
+            let id = (namespace.clone(), name.clone());
+            let port = index
+                .service_port(&id, |number, name| port.is(number, name))
+                .map_err(|missing| not_there(&id, port, &missing))?;
+            Ok(Place::Service { id, port })
         }
-    };
+        Named::Address(ip) => match port {
+            Port::Number(number) => Ok(Place::Address(SocketAddr::new(*ip, *number))),
+            Port::Name(_) => Err(Untold::new(format!("{ip} has no ports with names"), "use 1 to 65535")),
+        },
+    }
+}
+
+/// The pods behind a port of a Service, reached by who connects to the port `dialled`; at least one.
+///
+/// # Errors
+/// There is none.
+pub(super) fn behind(index: &Index, id: &(String, String), port: u16, dialled: u16) -> Result<Vec<Called>, Untold> {
+    let own = &index.settings().control_namespace;
+    let behind = index.behind(id, port).map_err(|missing| not_there(id, &Port::Number(port), &missing))?;
+    let found: Vec<Called> = behind.into_iter().map(|(known, number)| workload(known, number, dialled, own)).collect();
     if found.is_empty() {
-        let Named::Service { namespace, name } = &asked.target.of else { return Ok(found) };
-        let message = format!("nothing runs behind svc/{name} in the namespace {namespace}");
+        let message = format!("nothing runs behind svc/{} in the namespace {}", id.1, id.0);
         return Err(Untold::new(message, "check its selector, and the labels of pods and ExternalWorkloads"));
     }
     bounded(found)
+}
+
+/// Those that have an address.
+pub(super) fn at(index: &Index, addr: SocketAddr) -> Vec<Called> {
+    let own = &index.settings().control_namespace;
+    index.known_at(addr.ip()).map(|known| workload(known, Some(addr.port()), addr.port(), own)).collect()
 }
 
 fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Called {
@@ -128,7 +181,7 @@ fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Cal
     Called { of, namespace, name, port, dialled, guard }
 }
 
-fn not_there(namespace: &str, name: &str, port: &Port, missing: &Missing) -> Untold {
+fn not_there((namespace, name): &(String, String), port: &Port, missing: &Missing) -> Untold {
     let service = format!("svc/{name} in the namespace {namespace}");
     match missing {
         Missing::Service => {

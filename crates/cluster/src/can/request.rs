@@ -2,7 +2,13 @@
 
 use super::{Untold, name::short};
 use crate::policy::route::is_token;
-use weft_model::decide::route::RequestView;
+use weft_model::{
+    decide::{
+        filter::{HeaderChange, request_changes, rewriting, rewritten},
+        route::RequestView,
+    },
+    policy::route::Filter,
+};
 
 /// As far as routes see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +18,7 @@ pub struct Request {
     query: Option<String>,
     host: Option<String>,
     /// Names in lower case.
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, Vec<u8>)>,
 }
 
 /// Bytes of the path with its query.
@@ -65,8 +71,35 @@ impl Request {
         if self.headers.len() >= MAX_HEADERS {
             return Err(Untold::new(format!("there are more than {MAX_HEADERS} headers"), "leave some out"));
         }
-        self.headers.push((name, value.trim().to_owned()));
+        self.headers.push((name, value.trim().as_bytes().to_vec()));
         Ok(self)
+    }
+
+    /// What goes on once these filters have changed it; `prefix` is the one by which the rule matched, if it did by one.
+    ///
+    /// # Errors
+    /// It cannot be rewritten as they want it.
+    pub(super) fn changed<'f>(
+        &self,
+        filters: impl Iterator<Item = &'f Filter> + Clone,
+        prefix: Option<&str>,
+    ) -> Result<Self, &'static str> {
+        let mut changed = self.clone();
+        for HeaderChange { name, replaces, values } in request_changes(filters.clone()) {
+            if replaces {
+                changed.headers.retain(|(own, _)| *own != name);
+            }
+            changed.headers.extend(values.into_iter().map(|value| (name.clone(), value)));
+        }
+        if let Some(rewrite) = rewriting(filters) {
+            if let Some(target) = rewritten(&rewrite, self, prefix)? {
+                let (path, query) =
+                    target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+                (changed.path, changed.query) = (path.to_owned(), query.map(str::to_owned));
+            }
+            changed.host = rewrite.host.or(changed.host);
+        }
+        Ok(changed)
     }
 
     pub(super) fn line(&self) -> String {
@@ -95,10 +128,10 @@ impl RequestView for Request {
     }
 
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.headers.iter().filter(|(own, _)| own == name).any(|(_, value)| wanted(value.as_bytes()))
+        self.headers.iter().filter(|(own, _)| own == name).any(|(_, value)| wanted(value))
     }
 
     fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        self.headers.iter().for_each(|(name, value)| visit(name.as_bytes(), value.as_bytes()));
+        self.headers.iter().for_each(|(name, value)| visit(name.as_bytes(), value));
     }
 }

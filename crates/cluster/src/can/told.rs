@@ -37,6 +37,7 @@ pub(super) struct Said {
     pub(super) verdict: Verdict,
     pub(super) port: Option<u16>,
     pub(super) identity: Option<String>,
+    pub(super) via: Option<Shown>,
     pub(super) server: Option<Shown>,
     pub(super) route: Option<Shown>,
     pub(super) by: Option<Shown>,
@@ -44,7 +45,7 @@ pub(super) struct Said {
     pub(super) why: Option<String>,
 }
 
-/// What some pods say to some clients, each of them to each.
+/// What some pods say to some clients, each of them to each; or what comes of a request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
@@ -52,7 +53,9 @@ pub struct Answer {
     pub clients: Vec<String>,
     /// What they prove there, if anything.
     pub identity: Option<String>,
-    /// `namespace/name`.
+    /// The route by which their own proxies send the request there, or answer it.
+    pub via: Option<Shown>,
+    /// `namespace/name`; none where the request comes to no pod.
     pub pods: Vec<String>,
     /// The pods' own.
     pub port: Option<u16>,
@@ -133,6 +136,9 @@ const ANSWERS: usize = 4;
 const NAMES: usize = 4;
 
 fn some(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no pod".to_owned();
+    }
     let mut text = names.iter().take(NAMES).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > NAMES {
         let _ = write!(text, " and {} more", names.len() - NAMES);
@@ -142,8 +148,11 @@ fn some(names: &[String]) -> String {
 
 impl Answer {
     fn summary(&self) -> String {
-        let Self { verdict, clients, pods, by, nearest, why, server, .. } = self;
+        let Self { verdict, clients, pods, by, nearest, why, server, via, .. } = self;
         let mut text = format!("{} from {} to {}", verdict.as_str(), some(clients), some(pods));
+        if let Some(via) = via {
+            let _ = write!(text, " via {via}");
+        }
         if let Some(by) = by {
             let _ = write!(text, " by {by}");
         } else if let Some(server) = server {
@@ -163,7 +172,7 @@ impl Answer {
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, answer) in self.answers.iter().enumerate() {
-            let Answer { verdict, clients, identity, pods, port, server, route, by, nearest, why } = answer;
+            let Answer { verdict, clients, identity, via, pods, port, server, route, by, nearest, why } = answer;
             if i > 0 {
                 f.write_str("\n\n")?;
             }
@@ -174,7 +183,7 @@ impl fmt::Display for Told {
             let port = port.map(|port| format!(", port {port}")).unwrap_or_default();
             row("target", format!("{}{port}", some(pods)))?;
             row("request", self.request.clone())?;
-            for (name, object) in [("server", server), ("route", route), ("by", by)] {
+            for (name, object) in [("via", via), ("server", server), ("route", route), ("by", by)] {
                 if let Some(object) = object {
                     row(name, object.to_string())?;
                 }

@@ -47,6 +47,8 @@ pub(super) struct ServiceFacts {
     /// Empty is the main family of each pod.
     pub(super) families: Vec<Family>,
     pub(super) external_name: bool,
+    /// Its name leads to the addresses of its endpoints.
+    pub(super) headless: bool,
     /// Its clients are sent to their own node alone.
     pub(super) node_only: bool,
     /// What it asks of its clients.
@@ -283,6 +285,7 @@ impl From<&Service> for ServiceFacts {
             annotations: of_mesh(&service.metadata),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
+            headless: spec.cluster_ip.as_deref() == Some("None"),
             node_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
         }
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::workload::{CONTROL_NAMESPACE_LABEL, Port};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use weft_model::{Identity, ports::PortRanges};
+use weft_model::{DnsName, Identity, ports::PortRanges};
 
 /// A workload that is known.
 #[derive(Clone, Debug)]
@@ -26,12 +26,6 @@ pub(crate) struct Known<'i> {
     pub(crate) skip_inbound: PortRanges,
     /// It runs, and is not about to end.
     pub(crate) running: bool,
-}
-
-/// A port of a Service, and the workloads that the Service selects, each with its own port behind it, if it has one.
-pub(crate) struct Behind<'i> {
-    pub(crate) port: u16,
-    pub(crate) workloads: Vec<(Known<'i>, Option<u16>)>,
 }
 
 /// What is missing where nothing can be told to be behind a Service.
@@ -58,35 +52,55 @@ impl Index {
         pods.chain(self.store.externals_at(ip).map(|(id, external)| self.known_external(id, external)))
     }
 
+    /// The number of a port that a Service declares.
+    pub(crate) fn service_port(
+        &self,
+        (namespace, service): &Id,
+        is_port: impl Fn(u16, Option<&str>) -> bool,
+    ) -> Result<u16, Missing> {
+        let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
+        let declared = facts.ports.iter().find(|p| is_port(p.port, p.name.as_deref()));
+        let shown = |p: &super::facts::ServicePort| match &p.name {
+            Some(name) => format!("{} ({name})", p.port),
+            None => p.port.to_string(),
+        };
+        declared.map(|p| p.port).ok_or_else(|| Missing::Port(facts.ports.iter().map(shown).collect()))
+    }
+
+    /// Whether clients that call a Service by its name follow its routes: they do by its own address, which not every Service has.
+    pub(crate) fn is_addressed(&self, (namespace, service): &Id) -> bool {
+        self.store.service(namespace, service).is_some_and(|facts| !facts.headless && !facts.external_name)
+    }
+
+    pub(crate) fn service_at(&self, ip: IpAddr) -> Option<&Id> {
+        self.store.services_at(ip).next().map(|(id, _)| id)
+    }
+
+    /// Whose endpoints a name stands for.
+    pub(crate) fn service_named(&self, name: &DnsName) -> Option<Id> {
+        let name = super::name::parse(name, &self.settings.cluster_domain).ok()?;
+        Some((name.namespace, name.service))
+    }
+
+    /// The workloads that a Service selects, each with its own port behind one of the Service's, if it has one.
     pub(crate) fn behind(
         &self,
-        namespace: &str,
-        service: &str,
-        is_port: impl Fn(u16, Option<&str>) -> bool,
-    ) -> Result<Behind<'_>, Missing> {
+        (namespace, service): &Id,
+        port: u16,
+    ) -> Result<Vec<(Known<'_>, Option<u16>)>, Missing> {
         let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
-        let Some(port) = facts.ports.iter().find(|p| is_port(p.port, p.name.as_deref())) else {
-            let shown = |p: &super::facts::ServicePort| match &p.name {
-                Some(name) => format!("{} ({name})", p.port),
-                None => p.port.to_string(),
-            };
-            return Err(Missing::Port(facts.ports.iter().map(shown).collect()));
-        };
         if facts.selector.is_empty() {
             return Err(Missing::Selector);
         }
-        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| {
-            let number = super::destination::target_port(facts, pod, port.port);
-            (self.known_pod(id, pod), number)
-        });
+        let port_of = |of: &super::facts::Common| super::destination::target_port(facts, of, port);
+        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| (self.known_pod(id, pod), port_of(pod)));
         // One that does not declare the port is not behind the Service.
         let externals = self.store.externals_of(namespace, facts).filter_map(|(id, external)| {
-            let number = super::destination::target_port(facts, external, port.port)?;
+            let number = port_of(external)?;
             let declares = external.ports.iter().any(|own| own.number == number);
             declares.then(|| (self.known_external(id, external), Some(number)))
         });
-        let workloads = pods.filter(|(known, _)| known.running).chain(externals).collect();
-        Ok(Behind { port: port.port, workloads })
+        Ok(pods.filter(|(known, _)| known.running).chain(externals).collect())
     }
 
     /// Whether a proxy of this mesh that connects to the workload's port proves its identity there.
