@@ -121,7 +121,9 @@ async fn a_broken_stream_is_opened_again() {
     let proxy = Setup::new(&control, "client").ready().await;
     let (_, _held) = connect(&proxy).await.unwrap();
     control.break_streams(Service::Endpoints, Code::Internal);
-    control.break_streams(Service::Outbound, Code::NotFound);
+    control.break_streams(Service::Outbound, Code::Unavailable);
+    // A control plane that has just been started may not know yet what an earlier one knew.
+    control.fail_next(Service::Outbound, Code::NotFound);
     assert_eq!(answers(&proxy).await.as_deref(), Some("a"));
     soon(control.opened(Service::Endpoints, 1)).await.unwrap();
     serve(&control, &[&b]);
@@ -130,6 +132,23 @@ async fn a_broken_stream_is_opened_again() {
             break;
         }
     }
+}
+
+/// As when its Service is deleted, and made again: meanwhile connections go where they went without it.
+#[tokio::test]
+async fn a_policy_that_is_taken_back_is_in_force_no_more() {
+    let control = FakeControl::start().unwrap();
+    let (a, itself) = (Origin::start("a").await, Origin::start("i").await);
+    serve(&control, &[&a]);
+    let profile = Profile { opaque: true, endpoint: Some(itself.endpoint()), ..Profile::default() };
+    control.set_profile(SERVICE, profile);
+    let proxy = Setup::new(&control, "client").ready().await;
+    let (name, _held) = connect(&proxy).await.unwrap();
+    assert_eq!(name, "a");
+    control.remove_outbound(SERVICE.parse().unwrap());
+    while answers(&proxy).await.as_deref() != Some("i") {}
+    serve(&control, &[&a]);
+    while answers(&proxy).await.as_deref() != Some("a") {}
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub(in crate::process) struct Failed {
     pub(in crate::process) verdict: Verdict,
     /// The same was said before, and there was no answer in between.
     pub(in crate::process) again: bool,
+    /// The stream had brought an answer: who gave it takes it back, if that is what the verdict means.
+    pub(in crate::process) answered: bool,
 }
 
 /// How a stream is kept open.
@@ -40,7 +42,7 @@ pub(in crate::process) struct Failed {
 pub(in crate::process) struct Following {
     pub(in crate::process) backoff: Backoff,
     pub(in crate::process) limits: StreamLimits,
-    /// When to ask again who has said that there is nothing, where the backoff does not say so.
+    /// When to ask again who has said that there is nothing and has never had anything, where the backoff does not say so.
     pub(in crate::process) absent: Option<Duration>,
     /// The same for who refuses what he has never answered.
     pub(in crate::process) refused: Option<Duration>,
@@ -90,7 +92,7 @@ pub(in crate::process) async fn follow_while<T, F>(
                 history.note(answered);
                 let verdict = error.verdict();
                 let again = history.said.replace(verdict) == Some(verdict);
-                if on(Event::Failed(Failed { error, verdict, again })).is_break() {
+                if on(Event::Failed(Failed { error, verdict, again, answered })).is_break() {
                     return;
                 }
                 verdict
@@ -114,9 +116,14 @@ impl History {
         let growing = backoff::delay(&following.backoff, self.failures.min(30), fastrand::f64());
         match verdict {
             Verdict::None => growing,
-            Verdict::Unknown | Verdict::Unserved => following.absent.unwrap_or_else(|| growing.min(PASSING)),
-            Verdict::Refused => following.refused.filter(|_| !self.answered).unwrap_or_else(|| growing.min(PASSING)),
+            Verdict::Unknown | Verdict::Unserved => self.late(following.absent, growing),
+            Verdict::Refused => self.late(following.refused, growing),
         }
+    }
+
+    /// What was answered once may be answered again soon.
+    fn late(&self, after: Option<Duration>, growing: Duration) -> Duration {
+        after.filter(|_| !self.answered).unwrap_or_else(|| growing.min(PASSING))
     }
 }
 
@@ -300,7 +307,7 @@ mod tests {
         let absent = Some(Duration::from_secs(7));
         let seen = run(Following { absent, ..following(StreamLimits::default()) }, streams()).await;
         let expected =
-            [(0, "Unknown"), (7000, "Unknown again"), (14_000, "1!"), (14_000, "Unknown"), (21_000, "asked")];
+            [(0, "Unknown"), (7000, "Unknown again"), (14_000, "1!"), (14_000, "Unknown"), (14_100, "asked")];
         assert_eq!(texts(&seen), expected);
     }
 }

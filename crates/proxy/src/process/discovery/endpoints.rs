@@ -65,7 +65,7 @@ pub(super) async fn watch(
         Event::Invalid(reason) => {
             tracing::warn!(target = path, reason, "What cannot be used of an update of endpoints is left out");
         }
-        Event::Failed(Failed { error, verdict, again }) => match denied(verdict, again) {
+        Event::Failed(Failed { error, verdict, again, .. }) => match denied(verdict, again) {
             Some(state) if endpoints.set_if_changed(EndpointSet { state, map: BTreeMap::new() }) => {
                 tracing::warn!(target = path, %error, "The endpoints are not used any more");
             }

@@ -106,7 +106,7 @@ pub(super) async fn watch(
             tracing::warn!(port, reason, "The inbound policy is invalid: the port refuses everything");
             published.publish(fallback::invalid_server_policy(&reason, published.detect_timeout));
         }
-        Event::Failed(Failed { error, verdict: Verdict::Refused, again: false }) => {
+        Event::Failed(Failed { error, verdict: Verdict::Refused, again: false, .. }) => {
             tracing::warn!(port, %error, "The inbound policy is refused: the present one stays for now");
         }
         Event::Failed(Failed { error, .. }) => {

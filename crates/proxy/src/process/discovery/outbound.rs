@@ -11,7 +11,7 @@ use crate::process::{
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use weft_model::{ClientPolicy, Extensions, Profile};
 use weft_wire::{
     Verdict, destination, extension,
@@ -23,6 +23,8 @@ use weft_wire::{
 const PATIENCE: u32 = 3;
 /// When the control plane said that it knows no policy, it is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a control plane that has just been asked goes on to know nothing of what was known before, until it is believed.
+const BELIEVED: Duration = Duration::from_secs(10);
 /// How long a policy waits for what is told beside it.
 const WHOLE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -164,17 +166,26 @@ async fn watch_policy(published: &Published, sources: &Sources) {
         let (mut client, workload, asked) = (client.clone(), sources.workload.clone(), asked.clone());
         async move { client.watch(&workload, asked).await }
     };
+    let mut gone = Gone::default();
     follow(Following { absent: Some(ASK_AGAIN), ..sources.policy_following }, open, |event| match event {
-        Event::Message { value, .. } => published.policy_answer(Answer::Known(value)),
+        Event::Message { value, .. } => {
+            gone = Gone::default();
+            published.policy_answer(Answer::Known(value));
+        }
         Event::Invalid(reason) => {
+            gone = Gone::default();
             tracing::warn!(%target, reason, "The outbound policy is invalid: requests are refused");
             published.policy_answer(Answer::Invalid(reason));
+        }
+        Event::Failed(failed) if gone.is_believed(&failed) => {
+            tracing::debug!(%target, error = %failed.error, "The control plane has no outbound policy any more");
+            published.policy_is_gone();
         }
         Event::Failed(Failed { error, verdict: Verdict::Unknown | Verdict::Unserved, .. }) => {
             tracing::debug!(%target, %error, "The control plane has no outbound policy");
             published.policy_answer(Answer::None);
         }
-        Event::Failed(Failed { error, verdict: Verdict::Refused, again }) => {
+        Event::Failed(Failed { error, verdict: Verdict::Refused, again, .. }) => {
             if !again {
                 tracing::warn!(%target, %error, "The outbound policy is refused");
             }
@@ -185,6 +196,22 @@ async fn watch_policy(published: &Published, sources: &Sources) {
         }
     })
     .await;
+}
+
+/// Since when the control plane has said, each time, that there is nothing of what was known before.
+#[derive(Default)]
+struct Gone(Option<Instant>);
+
+impl Gone {
+    /// Who told it takes it back: then it is gone at once. Another one may have just been started and not know everything yet, whatever
+    /// it says of itself, and is believed when it has gone on for long.
+    fn is_believed(&mut self, Failed { verdict, answered, .. }: &Failed) -> bool {
+        if *verdict != Verdict::Unknown {
+            self.0 = None;
+            return false;
+        }
+        *answered || self.0.get_or_insert_with(Instant::now).elapsed() >= BELIEVED
+    }
 }
 
 /// Asks as long as the policy wants something to be told beside it.
@@ -247,13 +274,18 @@ async fn watch_profile(published: &Published, sources: &Sources) {
         let (mut client, path, context) = (client.clone(), path.clone(), sources.destination_context.clone());
         async move { client.get_profile(&path, &context).await }
     };
-    let mut failures = 0;
+    let (mut failures, mut gone) = (0, Gone::default());
     follow(sources.destination_following, open, |event| match event {
         Event::Message { value, .. } => {
-            failures = 0;
+            (failures, gone) = (0, Gone::default());
             published.profile_answer(Answer::Known(value));
         }
+        Event::Failed(failed) if gone.is_believed(&failed) => {
+            tracing::debug!(%target, error = %failed.error, "There is no profile any more");
+            published.profile_is_gone();
+        }
         Event::Invalid(reason) => {
+            gone = Gone::default();
             tracing::warn!(%target, reason, "A profile is ignored: it cannot be used");
             published.profile_answer(Answer::None);
         }
@@ -299,6 +331,12 @@ impl Published {
         self.publish(&mut answers);
     }
 
+    fn policy_is_gone(&self) {
+        let mut answers = self.answers.lock();
+        (answers.policy, answers.late) = (Answer::None, false);
+        self.publish(&mut answers);
+    }
+
     /// What was told stays as long as the policy wants it: it is of the policy's very words.
     fn extensions_answer(&self, answer: Answer<Extensions>) {
         let mut answers = self.answers.lock();
@@ -331,6 +369,12 @@ impl Published {
         if answer != Answer::None || answers.profile == Answer::Waiting {
             answers.profile = answer;
         }
+        self.publish(&mut answers);
+    }
+
+    fn profile_is_gone(&self) {
+        let mut answers = self.answers.lock();
+        answers.profile = Answer::None;
         self.publish(&mut answers);
     }
 
@@ -566,6 +610,39 @@ mod tests {
         assert_eq!((t.policy.version(), &t.policy.load().value), (version, &known));
         assert!(t.profile.load().value.is_some());
         assert_eq!(first(&t), First::Answered);
+        // What is taken back goes, each by itself.
+        t.published.policy_is_gone();
+        assert_eq!(forwards_to(&t), ("fallback".to_owned(), Endpoint::plain(ADDR)));
+        assert!(t.profile.load().value.as_ref().unwrap().opaque);
+        t.published.profile_is_gone();
+        assert!(t.profile.load().value.is_none());
+        t.published.policy_answer(Answer::Known(known.clone()));
+        assert_eq!(t.policy.load().value, known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_believed_of_who_has_just_been_started() {
+        let failed = |verdict, answered| Failed {
+            error: tonic::Status::not_found("gone").into(),
+            verdict,
+            again: false,
+            answered,
+        };
+        let mut gone = Gone::default();
+        assert!(gone.is_believed(&failed(Verdict::Unknown, true)));
+        for other in [Verdict::None, Verdict::Unserved, Verdict::Refused] {
+            let mut gone = Gone::default();
+            assert!(!gone.is_believed(&failed(other, true)), "{other:?}");
+            assert!(!gone.is_believed(&failed(Verdict::Unknown, false)));
+            tokio::time::advance(BELIEVED).await;
+            // It was away meanwhile: another one may have come.
+            assert!(!gone.is_believed(&failed(other, false)));
+            assert!(!gone.is_believed(&failed(Verdict::Unknown, false)));
+            tokio::time::advance(BELIEVED / 2).await;
+            assert!(!gone.is_believed(&failed(Verdict::Unknown, false)));
+            tokio::time::advance(BELIEVED / 2).await;
+            assert!(gone.is_believed(&failed(Verdict::Unknown, false)), "{other:?}");
+        }
     }
 
     #[test]
