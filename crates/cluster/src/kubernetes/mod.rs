@@ -20,6 +20,7 @@ mod lease;
 mod lookup;
 mod slices;
 mod status;
+mod together;
 mod tokens;
 mod trim;
 mod watch;

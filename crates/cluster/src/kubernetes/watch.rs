@@ -6,13 +6,15 @@
 //!   └── expired (410), a change that cannot be read, or a version that is refused again and again ──┘
 //! ```
 //!
-//! A list is handed on whole, so that nobody sees half of it. An object that cannot be read is quarantined: it alone counts as not
+//! A list is handed on whole, so that nobody sees half of it, and what belongs to what another watch says waits for that one ([`together`]). An object that cannot be read is quarantined: it alone counts as not
 //! there, an earlier state of it included.
 //!
 //! The mesh's own kinds are defined by somebody, later perhaps, or in other versions: a list takes the newest version that is served.
 //! A kind that is not defined has no objects, and is looked for again.
+//!
+//! [`together`]: super::together
 
-use super::{client, trim};
+use super::{client, together::Together, trim};
 use crate::{Event, Key, Kind, Object, Refused, index::Gateway, policy};
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::{
@@ -38,7 +40,10 @@ use std::{
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use weft_telemetry::{Counter, Gauge, Labels, Registry, Shard};
 
@@ -50,7 +55,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 const WATCH: u32 = 50;
 /// … A watch that says nothing for so long is dead, whatever TCP believes.
 const SILENCE: Duration = Duration::from_secs(60);
-/// A watch that ended earlier than this did no good.
+/// A watch that ended earlier than this did no good. One that is as old has said what had happened before it began.
 const BRIEF: Duration = Duration::from_secs(1);
 /// How often a kind that is not defined is looked for.
 const UNDEFINED: Duration = Duration::from_secs(5);
@@ -65,21 +70,24 @@ pub type Sink = Arc<dyn Fn(Vec<Event>) + Send + Sync>;
 /// Watches `kinds` until `stop`. [`Event::Synced`] comes once, when each of them has been listed.
 pub async fn watch(client: Client, kinds: &[Kind], registry: &Registry, sink: Sink, stop: CancellationToken) {
     let unlisted = Arc::new(AtomicUsize::new(kinds.len()));
+    let together = Arc::new(Together::new(sink, kinds));
     let mut tasks = tokio::task::JoinSet::new();
     for kind in kinds {
         let shared = Shared {
             kind: *kind,
             meters: Meters::new(registry, *kind),
-            sink: sink.clone(),
+            together: together.clone(),
+            client: client.clone(),
             unlisted: unlisted.clone(),
         };
-        let (client, stop) = (client.clone(), stop.clone());
-        tasks.spawn(async move { stop.run_until_cancelled(one(client, shared)).await });
+        let stop = stop.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(one(shared)).await });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn one(client: Client, shared: Shared) {
+async fn one(shared: Shared) {
+    let client = shared.client.clone();
     if let Some(definition) = policy::definition(shared.kind) {
         return Watch::new(served(&client, definition), shared, policy_object).run().await;
     }
@@ -153,7 +161,8 @@ impl From<serde_json::Error> for Rejected {
 struct Shared {
     kind: Kind,
     meters: Meters,
-    sink: Sink,
+    together: Arc<Together>,
+    client: Client,
     /// Kinds that were never listed.
     unlisted: Arc<AtomicUsize>,
 }
@@ -174,8 +183,10 @@ struct Watch<K> {
     /// How often its kind was not served although there were objects.
     missed: u32,
     backoff: Duration,
-    /// The server is known to be out of reach: that is told once.
-    away: bool,
+    /// The server is known to be out of reach, since so many outages were over: that is told once.
+    away: Option<u64>,
+    /// Outages of any kind that are over.
+    returns: watch::Receiver<u64>,
 }
 
 /// Why a list is needed.
@@ -204,6 +215,8 @@ impl Gap {
 /// Why one watch ended.
 enum Ended {
     Resume,
+    /// The server was away for another kind, and whether this watch is still alive is not known.
+    Doubted,
     Failed(String),
     Gap(Gap),
 }
@@ -218,6 +231,7 @@ where
         object: fn(Kind, K) -> Result<Object, Rejected>,
     ) -> Self {
         Self {
+            returns: shared.together.returns(),
             apis,
             api: None,
             shared,
@@ -228,18 +242,22 @@ where
             listed: false,
             missed: 0,
             backoff: BACKOFF,
-            away: false,
+            away: None,
         }
     }
 
     async fn run(mut self) {
         loop {
             match self.list().await {
-                Ok(None) => tokio::time::sleep(UNDEFINED).await,
+                Ok(None) => {
+                    // It may have been defined while the server was away, or it is later.
+                    let _ = timeout(UNDEFINED, self.returns.changed()).await;
+                }
                 Ok(Some(version)) => {
                     let since = Instant::now();
                     let gap = self.follow(version).await;
                     tracing::info!(kind = self.shared.kind.as_str(), why = gap.explained(), "listing anew");
+                    self.shared.together.left(self.shared.kind);
                     if since.elapsed() < BRIEF {
                         self.pause().await;
                     }
@@ -252,6 +270,7 @@ where
     /// Takes in everything and returns the version of the list; `None` where the kind is not defined, and has no objects.
     async fn list(&mut self) -> Result<Option<String>, String> {
         self.shared.meters.lists.inc();
+        self.returns.mark_unchanged();
         let before = self.api.take();
         for (i, api) in self.apis.iter().enumerate() {
             if let Some(list) = pages(api, |guard| self.read(guard)).await? {
@@ -271,6 +290,10 @@ where
             self.missed += 1;
             self.api = before;
             return Err("the kind is not served".to_owned());
+        }
+        // The first time nothing is known of what there may be.
+        if !self.listed && self.is_defined().await? {
+            return Err("the kind is defined, and not served yet".to_owned());
         }
         if before.is_some() || !self.listed {
             tracing::info!(kind = self.shared.kind.as_str(), "kind is not defined");
@@ -314,6 +337,28 @@ where
         }
         self.well();
         self.take_in(events);
+        // Else it may be older than what others say since then.
+        if !self.returns.has_changed().unwrap_or_default() {
+            self.shared.together.is_whole(self.shared.kind);
+        }
+    }
+
+    /// Whether the server says that there is such a kind, in a version that is read.
+    async fn is_defined(&self) -> Result<bool, String> {
+        let Some(policy::Definition { group, kind: _, plural, versions }) = policy::definition(self.shared.kind) else {
+            return Ok(true);
+        };
+        for version in versions {
+            let version = format!("{group}/{version}");
+            match timeout(ANSWER, self.shared.client.list_api_group_resources(&version)).await {
+                Ok(Ok(found)) if found.resources.iter().any(|resource| resource.name == plural) => return Ok(true),
+                Ok(Ok(_)) => {}
+                Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+                Ok(Err(error)) => return Err(client::reason(&error)),
+                Err(_) => return Err(format!("what is defined was not said within {ANSWER:?}")),
+            }
+        }
+        Ok(false)
     }
 
     fn read(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Read {
@@ -344,6 +389,7 @@ where
             let (began, from) = (Instant::now(), version.clone());
             match self.changes(&mut version).await {
                 Ended::Gap(gap) => return gap,
+                Ended::Doubted => {}
                 Ended::Resume if version != from || began.elapsed() >= BRIEF => failures = 0,
                 Ended::Resume => {
                     failures += 1;
@@ -363,6 +409,8 @@ where
     /// One watch.
     async fn changes(&mut self, version: &mut String) -> Ended {
         let Some(api) = self.api.and_then(|i| self.apis.get(i)) else { return Ended::Gap(Gap::Redefined) };
+        // Whatever was away before is asked from here on.
+        self.returns.mark_unchanged();
         let params = WatchParams { timeout: Some(WATCH), bookmarks: true, ..WatchParams::default() };
         let stream = match timeout(ANSWER, api.watch(&params, version)).await {
             Ok(Ok(stream)) => stream,
@@ -371,11 +419,25 @@ where
         };
         pin_mut!(stream);
         self.contact();
+        let told = tokio::time::Instant::now() + BRIEF;
+        let mut whole = false;
         loop {
-            let event = match timeout(SILENCE, stream.next()).await {
+            if !whole && tokio::time::Instant::now() >= told {
+                self.well();
+                self.shared.together.is_whole(self.shared.kind);
+                whole = true;
+            }
+            let by = if whole { tokio::time::Instant::now() + SILENCE } else { told };
+            // Cancel-safe: a stream keeps what it has not handed out, and a count is looked at again.
+            let next = tokio::select! {
+                next = timeout_at(by, stream.next()) => next,
+                Ok(()) = self.returns.changed() => return Ended::Doubted,
+            };
+            let event = match next {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return ended(error),
                 Ok(None) => return Ended::Resume,
+                Err(_) if !whole => continue,
                 Err(_) => return Ended::Failed(format!("the watch said nothing for {SILENCE:?}")),
             };
             self.well();
@@ -438,7 +500,7 @@ where
         meters.quarantined.set(self.quarantined.len().try_into().unwrap_or(i64::MAX));
         meters.in_vain.set(self.in_vain.len().try_into().unwrap_or(i64::MAX));
         if !events.is_empty() {
-            (self.shared.sink)(events);
+            self.shared.together.take_in(self.shared.kind, events);
         }
     }
 
@@ -465,8 +527,13 @@ where
     /// The server answers.
     fn well(&mut self) {
         self.backoff = BACKOFF;
-        if std::mem::take(&mut self.away) {
+        if let Some(returns) = self.away.take() {
             tracing::info!(kind = self.shared.kind.as_str(), "API server answers again");
+            // Unless another kind has said so meanwhile.
+            if *self.returns.borrow() == returns {
+                self.shared.together.returned();
+                self.returns.mark_unchanged();
+            }
         }
         self.contact();
     }
@@ -478,21 +545,25 @@ where
 
     async fn failed(&mut self, reason: &str) {
         self.shared.meters.failures.inc();
+        self.shared.together.left(self.shared.kind);
         let kind = self.shared.kind.as_str();
-        if std::mem::replace(&mut self.away, true) {
+        if self.away.is_some() {
             tracing::debug!(kind, reason, "watch failed");
         } else {
             tracing::warn!(kind, reason, "watch failed; what is known stays");
+            self.away = Some(*self.returns.borrow());
         }
         self.pause().await;
     }
 
-    /// Waits longer each time until the server answers. Replicas do not come back at the same moment.
+    /// Waits longer each time until the server answers, be it of another kind. Replicas do not come back at the same moment.
     async fn pause(&mut self) {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
         let jitter = self.backoff * (nanos % 1000) / 2000;
-        tokio::time::sleep(self.backoff / 2 + jitter).await;
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        match timeout(self.backoff / 2 + jitter, self.returns.changed()).await {
+            Ok(_) => self.backoff = BACKOFF,
+            Err(_) => self.backoff = (self.backoff * 2).min(MAX_BACKOFF),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -103,6 +103,8 @@ pub(crate) struct Fed {
     pub(crate) objects: BTreeMap<Key, Object>,
     pub(crate) batches: Vec<usize>,
     pub(crate) synced: usize,
+    /// Every answer about the endpoints that there was.
+    pub(crate) answers: BTreeSet<Vec<String>>,
 }
 
 pub(crate) fn settings() -> Settings {
@@ -130,6 +132,7 @@ impl<'a, A: ApiServer> Lab<'a, A> {
             objects: BTreeMap::new(),
             batches: vec![],
             synced: 0,
+            answers: BTreeSet::new(),
         };
         let (fed, (wake, changes)) = (Arc::new(Mutex::new(fed)), watch::channel(0));
         let (registry, stop) = (Registry::new(0, 100), CancellationToken::new());
@@ -228,6 +231,7 @@ impl Fed {
             self.slices.apply(&event);
             self.index.apply(event);
         }
+        self.answers.insert(self.addresses());
     }
 
     pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {

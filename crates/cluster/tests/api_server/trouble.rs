@@ -117,6 +117,65 @@ async fn what_is_known_stays_while_the_server_is_away() {
     lab.until("the change is seen", |fed| fed.addresses().is_empty()).await;
 }
 
+/// A rollout ends while the watch of one kind is away: what the other says of it alone would leave no endpoint.
+#[tokio::test]
+async fn pods_and_their_endpoints_come_back_together() {
+    for (plural, away, other) in [("pods", "Pod", "EndpointSlice"), ("endpointslices", "EndpointSlice", "Pod")] {
+        let api = fake().await;
+        let lab = Lab::synced(&api).await;
+        lab.until("the endpoint", |fed| fed.addresses() == ["10.1.0.1:8080"]).await;
+        lab.fed.lock().answers.clear();
+        lab.api.fail(Some(Failure::Of(plural, 503)));
+        lab.api.cut();
+        lab.until_metric("weft_kubernetes_failures_total", away, |n| n >= 2).await;
+        let before = lab.metric("weft_kubernetes_events_total", other);
+        lab.api.put(pod("b", "10.1.0.2"));
+        lab.api.put(slice("web-1", &[("b", "10.1.0.2")]));
+        lab.api.delete("Pod", "ns", "a");
+        lab.until_metric("weft_kubernetes_events_total", other, |n| n > before).await;
+        assert_eq!(lab.fed.lock().addresses(), ["10.1.0.1:8080"], "{plural}");
+        lab.api.fail(None);
+        lab.until("the new pod", |fed| fed.addresses() == ["10.1.0.2:8080"]).await;
+        assert!(!lab.fed.lock().answers.contains(&vec![]), "{plural}: there was a moment without endpoints");
+        // From then on each is told at once again.
+        lab.api.put(slice("web-1", &[("b", "10.1.0.2"), ("c", "10.1.0.3")]));
+        lab.api.put(pod("c", "10.1.0.3"));
+        lab.until("another pod", |fed| fed.addresses().len() == 2).await;
+    }
+}
+
+/// Whether a watch is still alive that has said nothing for as long as another was away nobody knows.
+#[tokio::test]
+async fn who_comes_back_has_the_others_begin_anew() {
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    lab.api.fail(Some(Failure::Of("pods", 503)));
+    lab.api.cut();
+    lab.until_metric("weft_kubernetes_failures_total", "Pod", |n| n >= 8).await;
+    let is_of_nodes =
+        |r: &weft_testkit::api_server::Request| r.path == "/api/v1/nodes" && r.query.contains("watch=true");
+    let watches = || lab.api.requests().iter().filter(|r| is_of_nodes(r)).count();
+    let before = watches();
+    lab.api.fail(None);
+    // Of itself it would not end before its 50 s are over.
+    let anew = lab.api.asked(|_| watches() > before);
+    tokio::time::timeout(Duration::from_secs(30), anew).await.expect("the watch of nodes begins anew").unwrap();
+}
+
+/// Its definition is there, and its objects may be: to say that there are none would open what they close.
+#[tokio::test]
+async fn a_kind_that_is_defined_and_not_served_yet_is_waited_for() {
+    let api = fake().await;
+    api.put(server("web", "deny"));
+    api.fail(Some(Failure::Of("servers", 404)));
+    let lab = Lab::start(&api).await;
+    lab.until_metric("weft_kubernetes_failures_total", "Server", |n| n >= 2).await;
+    assert_eq!(lab.fed.lock().synced, 0);
+    lab.api.fail(None);
+    lab.until("synced", |fed| fed.synced == 1).await;
+    assert_eq!(lab.fed.lock().served().0, "web");
+}
+
 #[tokio::test]
 async fn nothing_is_synced_before_every_kind_is_listed() {
     let api = fake().await;

@@ -1,6 +1,6 @@
 //! HTTP in front of the world.
 
-use super::world::{Failure, Id, News, Request, World, kind_of, kind_shown, version_of};
+use super::world::{Failure, Id, News, Request, World, kind_of, kind_shown, plurals, version_of};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -47,6 +47,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         Some(Failure::Status(code)) => return Ok(status(code, "Failed")),
         Some(Failure::Close) => return Err(io::Error::other("closed by the test")),
         Some(Failure::Watches(code)) if watches => return Ok(status(code, "Failed")),
+        Some(Failure::Of(plural, code)) if path.split('/').any(|part| part == plural) => {
+            return Ok(status(code, "Failed"));
+        }
         Some(Failure::SecondPage) if query.contains_key("continue") => return Ok(status(410, "Expired")),
         _ => {}
     }
@@ -62,6 +65,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
         _ => return Ok(status(404, "NotFound")),
     };
+    if rest.is_empty() {
+        return Ok(discovered(&world, &version));
+    }
     if rest == ["tokenreviews"] {
         while world.is_held(&sent) {
             changes.changed().await.map_err(io::Error::other)?;
@@ -115,6 +121,20 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         (Method::DELETE, Some(name)) => written(world.delete_as(&id(name), &sent["preconditions"]), 200),
         _ => status(405, "MethodNotAllowed"),
     })
+}
+
+/// What a version of a group has.
+fn discovered(world: &World, version: &str) -> Response<Body> {
+    let served = plurals(version).filter(|(_, kind)| world.serves(kind, version));
+    let resource = |(plural, kind): (&str, &str)| json!({"name": plural, "singularName": "", "namespaced": true, "kind": kind_shown(kind), "verbs": ["list", "watch"]});
+    let resources: Vec<Value> = served.map(resource).collect();
+    if resources.is_empty() {
+        return status(404, "NotFound");
+    }
+    json_response(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}),
+    )
 }
 
 fn list(world: &World, kind: &str, namespace: Option<&str>, query: &HashMap<&str, &str>) -> Response<Body> {

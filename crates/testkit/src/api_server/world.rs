@@ -84,6 +84,8 @@ pub enum Failure {
     Watches(u16),
     /// The second page of a list, with 410.
     SecondPage,
+    /// Those about one plural alone, with this status.
+    Of(&'static str, u16),
 }
 
 #[derive(Default)]
@@ -162,6 +164,11 @@ pub(super) fn kind_shown(kind: &str) -> &str {
 /// The kind of a group, version and plural.
 pub(super) fn kind_of(version: &str, plural: &str) -> Option<(&'static str, bool)> {
     SERVED.iter().find(|s| s.1 == version && s.2 == plural).map(|s| (s.0, s.3))
+}
+
+/// The plurals of a version of a group that is served, each with its kind.
+pub(super) fn plurals(version: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    SERVED.iter().filter(move |served| served.1 == version).map(|served| (served.2, served.0))
 }
 
 pub(super) fn version_of(kind: &str) -> &'static str {

@@ -1,0 +1,126 @@
+//! Watches that belong together come back together: what one kind says means nothing without the other.
+//!
+//! ```text
+//! watches of Pods, ExternalWorkloads, EndpointSlices ─► held while one of them is away ─► Sink, all at once
+//! the others ──────────────────────────────────────────────────────────────────────────► Sink
+//! ```
+//!
+//! An endpoint is one only with its workload. Were the end of a rollout told of one of these kinds, there would be no endpoint left until
+//! the watch of the other is back. So none is told of then, and all are once each has said what it had to say.
+//!
+//! Who comes back tells all others: they end their waits, and begin anew where they were, for whether they are still alive nobody knows.
+
+use super::Sink;
+use crate::{Event, Key, Kind};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+const TOGETHER: [Kind; 3] = [Kind::Pod, Kind::ExternalWorkload, Kind::EndpointSlice];
+/// Where watches come and go again and again, how long until that is told which each said when it was whole last.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Objects of which something is held back, the newest of each: as many as a cluster has, and those that come and go meanwhile.
+const MAX_HELD: usize = 500_000;
+
+pub(super) struct Together {
+    sink: Sink,
+    /// Those of [`TOGETHER`] that are watched.
+    kinds: Vec<Kind>,
+    state: Mutex<State>,
+    /// Counts outages that are over.
+    returns: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Everything was listed once. Before, nobody is answered, and nothing is held back.
+    synced: bool,
+    away: BTreeSet<Kind>,
+    /// Since when one was, or since something was told meanwhile, …
+    since: Option<Instant>,
+    /// … and which were whole at some time since then.
+    whole: BTreeSet<Kind>,
+    held: BTreeMap<Key, Event>,
+}
+
+impl Together {
+    pub(super) fn new(sink: Sink, watched: &[Kind]) -> Self {
+        let kinds = TOGETHER.into_iter().filter(|kind| watched.contains(kind)).collect();
+        Self { sink, kinds, state: Mutex::default(), returns: watch::Sender::new(0) }
+    }
+
+    pub(super) fn take_in(&self, kind: Kind, events: Vec<Event>) {
+        let mut state = self.state.lock();
+        state.synced |= events.contains(&Event::Synced);
+        if state.away.is_empty() || !self.kinds.contains(&kind) {
+            return (self.sink)(events);
+        }
+        for event in events {
+            let key = match &event {
+                Event::Apply(object) => object.key(),
+                Event::Delete(key) => key.clone(),
+                Event::Refused(refused) => refused.key.clone(),
+                // That was said before anything is held back.
+                Event::Synced => continue,
+            };
+            state.held.insert(key, event);
+        }
+        if state.held.len() > MAX_HELD {
+            tracing::warn!(away = ?state.away, "too many changes of endpoints to be held back; some may be missing for a time");
+            self.release(&mut state);
+        }
+    }
+
+    /// Changes of a kind may be missing.
+    pub(super) fn left(&self, kind: Kind) {
+        if self.kinds.contains(&kind) {
+            self.state.lock().leave([kind]);
+        }
+    }
+
+    /// Everything was taken in of a kind that has changed meanwhile.
+    pub(super) fn is_whole(&self, kind: Kind) {
+        let mut state = self.state.lock();
+        if !state.away.remove(&kind) {
+            return;
+        }
+        state.whole.insert(kind);
+        let each = state.away.is_subset(&state.whole);
+        if state.away.is_empty() || each && state.since.is_some_and(|since| since.elapsed() >= PATIENCE) {
+            self.release(&mut state);
+        }
+    }
+
+    /// The server answers again, of whichever kind: what is believed to be watched may not have been for as long.
+    pub(super) fn returned(&self) {
+        self.state.lock().leave(self.kinds.iter().copied());
+        self.returns.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn returns(&self) -> watch::Receiver<u64> {
+        self.returns.subscribe()
+    }
+
+    fn release(&self, state: &mut State) {
+        (state.since, state.whole) = (Some(Instant::now()), BTreeSet::new());
+        let held = std::mem::take(&mut state.held);
+        if !held.is_empty() {
+            (self.sink)(held.into_values().collect());
+        }
+    }
+}
+
+impl State {
+    fn leave(&mut self, kinds: impl IntoIterator<Item = Kind>) {
+        if !self.synced {
+            return;
+        }
+        if self.away.is_empty() {
+            (self.since, self.whole) = (Some(Instant::now()), BTreeSet::new());
+        }
+        self.away.extend(kinds);
+    }
+}
