@@ -12,6 +12,7 @@ mod life;
 mod policy;
 mod serve;
 mod takeover;
+mod traffic;
 mod typed;
 
 use std::{

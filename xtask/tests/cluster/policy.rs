@@ -2,7 +2,7 @@
 
 use crate::{
     app, cluster, external,
-    life::{PARTS, bot, eventually, printed, ready, rolled_out, weft},
+    life::{bot, eventually, pods_are_given_proxies, ready, weft, with_mesh},
     linkerd,
 };
 use std::{
@@ -50,26 +50,16 @@ fn curl(cluster: &Cluster, options: &[&str]) -> String {
 fn whoever_is_not_named_is_denied() {
     let Some(cluster) = cluster() else { return };
     let _alone = linkerd();
-    let gateway_api = cluster.gateway_api("standard").display().to_string();
-    cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
-    cluster.apply(&printed(cluster, &["install", "--crds"])).unwrap();
-    let images = ["--control-plane-version=test", "--image-pull-policy=Never", "--set=disableIPv6=false"];
-    cluster.apply(&printed(cluster, &[&["install"], &images[..]].concat())).unwrap();
-    rolled_out(cluster, "linkerd", &PARTS);
-
-    the_control_plane_lets_in_whom_it_should(cluster);
-    who_may_forward_ports_is_answered(cluster);
-    what_cannot_be_carried_out_is_refused(cluster);
-    what_slips_in_is_named(cluster);
-    external::a_machine_is_behind_a_service(cluster);
-    an_app_lets_in_whom_its_owner_names(cluster);
-    routes_say_who_may_ask_for_what(cluster);
-
-    cluster.ask("delete namespace guarded").unwrap();
-    let uninstall = printed(cluster, &["uninstall"]);
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("policy-uninstall.yaml");
-    std::fs::write(&file, uninstall).unwrap();
-    cluster.ask(&format!("delete --filename {}", file.display())).unwrap();
+    with_mesh(cluster, || {
+        the_control_plane_lets_in_whom_it_should(cluster);
+        who_may_forward_ports_is_answered(cluster);
+        what_cannot_be_carried_out_is_refused(cluster);
+        what_slips_in_is_named(cluster);
+        external::a_machine_is_behind_a_service(cluster);
+        an_app_lets_in_whom_its_owner_names(cluster);
+        routes_say_who_may_ask_for_what(cluster);
+        cluster.ask("delete namespace guarded").unwrap();
+    });
 }
 
 fn the_control_plane_lets_in_whom_it_should(cluster: &Cluster) {
@@ -200,10 +190,7 @@ fn an_app_lets_in_whom_its_owner_names(cluster: &Cluster) {
     // That it comes with proxies says that the webhook is open, and that certificates, destination and policy are to be had.
     let trial = "create deployment trial --image=weft/demo:test --dry-run=server --output name";
     cluster.until(trial, |_| true).unwrap();
-    cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: { name: guarded, annotations: { linkerd.io/inject: enabled } }\n").unwrap();
-    let injected = "--namespace guarded run trial --image=weft/demo:test --dry-run=server --output \
-                    jsonpath={.spec.initContainers[*].name}";
-    cluster.until(injected, |names| names.contains("linkerd-proxy")).unwrap();
+    pods_are_given_proxies(cluster, "guarded");
     cluster.apply(&(app("guarded", "linkerd.io/inject: enabled") + &bot("guarded"))).unwrap();
     ready(cluster, "guarded", &[("emoji", "1"), ("voting", "1"), ("web", "2"), ("bot", "1")]);
 

@@ -55,7 +55,7 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
 
 /// As one does it: the namespace asks for proxies, and everything in it is made anew.
 fn enters_the_mesh(cluster: &Cluster, load: &mut Load<'_>, report: &mut Report) {
-    pods_are_given_proxies(cluster);
+    pods_are_given_proxies(cluster, "trial");
     load.through_its_own_restart("the app into the mesh, all of it at once", report, || {
         cluster.ask("annotate namespace meshed linkerd.io/inject=enabled").unwrap();
         cluster.ask("--namespace meshed rollout restart deployment").unwrap();

@@ -20,7 +20,7 @@ mod security;
 mod upgrade;
 mod wire;
 
-pub(crate) use wire::bot;
+pub(crate) use wire::{bot, pods_are_given_proxies};
 
 use crate::{cluster, linkerd, typed::Terminal};
 use load::Load;
@@ -123,6 +123,19 @@ fn is_taken_away(cluster: &Cluster, terminal: &Terminal<'_>, report: &mut Report
     });
     report.line("uninstalled: the app works without a mesh");
     cluster.ask("delete namespace shop").unwrap();
+}
+
+/// A mesh that is there, with the Gateway API's kinds, while this is done; then it is taken away.
+pub(crate) fn with_mesh(cluster: &Cluster, work: impl FnOnce()) {
+    let gateway_api = cluster.gateway_api("standard").display().to_string();
+    cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
+    cluster.apply(&printed(cluster, &["install", "--crds"])).unwrap();
+    let install = ["install", "--control-plane-version=test", "--image-pull-policy=Never", "--set=disableIPv6=false"];
+    cluster.apply(&printed(cluster, &install)).unwrap();
+    rolled_out(cluster, "linkerd", &PARTS);
+    work();
+    let uninstall = printed(cluster, &["uninstall"]);
+    fed(cluster.kubectl().args(["delete", "--filename=-"]), &uninstall).unwrap();
 }
 
 pub(crate) fn weft(cluster: &Cluster, words: &[&str]) -> Output {

@@ -131,19 +131,21 @@ pub(super) fn proven(namespace: &str, account: &str) -> String {
 
 /// Makes the app anew in a namespace of its own, with a proxy in each pod, once pods are given one.
 fn app_is_meshed(cluster: &Cluster) {
-    pods_are_given_proxies(cluster);
+    pods_are_given_proxies(cluster, "trial");
     cluster.apply(&(app("meshed", "linkerd.io/inject: enabled") + &bot("meshed"))).unwrap();
     has_proxies(cluster, "meshed", 5);
 }
 
-/// Waits until they are, in a namespace that asks for them.
-pub(super) fn pods_are_given_proxies(cluster: &Cluster) {
+/// Waits until they are, in a new namespace that asks for them.
+pub(crate) fn pods_are_given_proxies(cluster: &Cluster, namespace: &str) {
     // A Ready injector is not at once asked: the API server and the node's rules follow, and until then pods come without proxies.
-    cluster.ask("create namespace trial").unwrap();
-    cluster.ask("annotate namespace trial linkerd.io/inject=enabled").unwrap();
-    let trial = "--namespace trial run trial --image=weft/demo:test --dry-run=server --output \
-                 jsonpath={.spec.initContainers[*].name}";
-    cluster.until(trial, |names| names.contains("linkerd-proxy")).unwrap();
+    cluster.ask(&format!("create namespace {namespace}")).unwrap();
+    cluster.ask(&format!("annotate namespace {namespace} linkerd.io/inject=enabled")).unwrap();
+    let trial = format!(
+        "--namespace {namespace} run trial --image=weft/demo:test --dry-run=server --output \
+         jsonpath={{.spec.initContainers[*].name}}"
+    );
+    cluster.until(&trial, |names| names.contains("linkerd-proxy")).unwrap();
 }
 
 /// Waits for the app, and counts its proxies.
