@@ -5,7 +5,7 @@ const { WebSocket } = require('ws');
 const [address, agent, authority] = process.argv.slice(2);
 
 const open = (path) =>
-  new WebSocket(`ws://${address}${path}`, { perMessageDeflate: false, headers: { Host: authority } });
+  new WebSocket(`ws://${address}${path}`, { perMessageDeflate: true, headers: { Host: authority } });
 const closed = (socket) => new Promise((resolve) => {
   socket.on('close', resolve);
   socket.on('error', () => {});

@@ -9,7 +9,7 @@ import websockets
 def opened(address, authority, path):
     host, port = address.split(":")
     return websockets.connect(
-        f"ws://{authority}{path}", host=host, port=int(port), max_size=None, compression=None, ping_interval=None, proxy=None
+        f"ws://{authority}{path}", host=host, port=int(port), max_size=None, compression="deflate", ping_interval=None, proxy=None
     )
 
 

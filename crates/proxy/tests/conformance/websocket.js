@@ -1,10 +1,12 @@
-// A WebSocket server that gives messages back, and a client that checks them. `serve` or `ask HOST:PORT`.
+// A WebSocket server that gives messages back, compressed if that is wanted, and a client that checks them. `serve [compressing]` or
+// `ask HOST:PORT`.
 'use strict';
 const { WebSocket, WebSocketServer } = require('ws');
 const assert = require('assert');
 
 if (process.argv[2] === 'serve') {
-  const server = new WebSocketServer({ host: '127.0.0.1', port: 0 }, () => console.log(`listening on ${server.address().port}`));
+  const options = { host: '127.0.0.1', port: 0, perMessageDeflate: process.argv[3] === 'compressing' };
+  const server = new WebSocketServer(options, () => console.log(`listening on ${server.address().port}`));
   server.on('connection', (socket) => {
     socket.on('message', (data, binary) => socket.send(data, { binary }));
     // What a client does wrong ends its connection alone.

@@ -282,6 +282,47 @@ async fn grpc_is_asked_again_by_its_codes() {
     assert_eq!((counted_grpc(&mesh, "limit_exceeded"), counted_grpc(&mesh, "overflow")), (0.0, 0.0));
 }
 
+/// Each condition that a policy may name is about its own code and about no other.
+#[tokio::test]
+async fn each_condition_of_grpc_is_about_its_own_code() {
+    const CONDITIONS: [u16; 5] = [1, 4, 8, 13, 14];
+    let mesh = Mesh::start().await;
+    let origin = http2::Origin::start(|request| async move {
+        let code: HeaderValue = request.uri().path().rsplit_once('/').map(|(_, code)| code.parse()).unwrap()?;
+        http2::complete((), request.into_body()).await?;
+        let trailers = HeaderMap::from_iter([("grpc-status".parse()?, code)]);
+        let response = Response::builder().header("content-type", "application/grpc");
+        Ok(response.body(http2::with_trailers("", trailers))?)
+    })
+    .await
+    .unwrap();
+    for wanted in CONDITIONS {
+        let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+        let meta = service("ns", "app", 80);
+        let mut routes = grpc_routes(balance(meta.clone(), known.target.parse().unwrap()));
+        let on = RetryOn::GrpcCodes(vec![wanted]);
+        let retry = Retry { max_retries: 1, max_request_bytes: 64 * 1024, on, timeout: None, backoff: None };
+        routes[0].rules[0].does.retry = Some(retry);
+        let protocol = ClientProtocol::Grpc { routes, breaker: None };
+        mesh.control.set_outbound(known.addr, weft_model::ClientPolicy { meta, protocol });
+        let mut client = mesh.http2(&known).await;
+        // And one that none is about.
+        for code in CONDITIONS.into_iter().chain([2]) {
+            let before = origin.seen().requests.len();
+            let request = Request::post(format!("http://app.ns/a.B/{code}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(http2::full("\0\0\0\0\0"));
+            let response = soon(client.call(request.unwrap())).await.unwrap();
+            assert_eq!(response.trailers.unwrap()["grpc-status"], code.to_string());
+            let attempts = origin.seen().requests.len() - before;
+            assert_eq!(attempts, if code == wanted { 2 } else { 1 }, "on {wanted}: {code}");
+        }
+    }
+    let each = CONDITIONS.len() as f64;
+    assert_eq!((counted_grpc(&mesh, "requests"), counted_grpc(&mesh, "limit_exceeded")), (each, each));
+}
+
 /// Where nobody is ready to be asked again the application gets the answer that there is.
 #[tokio::test]
 async fn who_is_gone_by_then_is_not_asked_again() {

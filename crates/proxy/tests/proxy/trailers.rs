@@ -18,10 +18,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use weft_model::ProtocolHint;
+use weft_testkit::http1;
 
 /// The largest list of trailers (RFC 9113 6.5.2) of an answer, and of a request.
 const MOST: usize = 72 * 1024;
 const MOST_OF_REQUEST: usize = 36 * 1024;
+/// The largest section of HTTP/1, the empty line included.
+const MOST_OF_HTTP1: usize = 32 * 1024;
 /// What `h2` takes at the ends, where it is not what is tested.
 const BOUNDLESS: u32 = 1 << 20;
 
@@ -174,4 +177,57 @@ async fn trailers_of_a_request_pass_whole_or_are_refused() {
     }
     assert_eq!(*server.got.lock().unwrap(), [], "no part of them");
     call(&client, 100, "application/grpc", None).await.unwrap();
+}
+
+/// A section of HTTP/1 of so many bytes.
+fn section(bytes: usize) -> String {
+    const LINE: usize = 1000;
+    let (mut section, mut left) = (String::new(), bytes - 2);
+    while left > 0 {
+        let length = if left > 2 * LINE { LINE } else { left };
+        let line = format!("x-{:04}: \r\n", section.len() / LINE);
+        section.push_str(&line.replace("\r\n", &format!("{}\r\n", "v".repeat(length - line.len()))));
+        left -= length;
+    }
+    section + "\r\n"
+}
+
+/// On the way between the proxies they are HTTP/2's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_of_http1_pass_whole_or_are_refused() {
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|request| {
+        let size = request.first_line().split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nanswer\r\n0\r\n";
+        http1::Reply::Bytes(format!("{head}{}", section(size)).into_bytes())
+    });
+    let origin = origin.await.unwrap();
+    let ask = |sent: usize, wanted: usize| {
+        let head = format!("POST /{wanted} HTTP/1.1\r\nHost: app.ns\r\nTransfer-Encoding: chunked\r\n\r\n");
+        format!("{head}5\r\nhello\r\n0\r\n{}", section(sent))
+    };
+    let ends = |raw: &[u8], size: usize| raw.ends_with(format!("\r\n0\r\n{}", section(size)).as_bytes());
+    let mut broken_off = 1;
+    for hint in [ProtocolHint::H2, ProtocolHint::Unknown] {
+        let known = mesh.service(&[mesh.endpoint(origin.addr(), hint)]);
+        let client = async || http1::Client::over(mesh.connect(&known).await);
+        for size in [100, 17 << 10, MOST_OF_HTTP1] {
+            let answer = soon(client().await.call(ask(size, size))).await.unwrap();
+            assert_eq!((answer.status(), &answer.body[..]), (Some(200), &b"answer"[..]), "{hint:?} {size}");
+            assert!(ends(&answer.raw, size), "{hint:?}: the answer's {size} bytes");
+            assert!(ends(&origin.seen().requests.last().unwrap().raw, size), "{hint:?}: the request's {size} bytes");
+        }
+        let before = origin.seen().requests.len();
+        let broken = soon(client().await.call(ask(100, MOST_OF_HTTP1 + 1))).await;
+        // It may be told before anything has gone on.
+        let whole = broken.as_ref().is_ok_and(|answer| answer.status() != Some(502));
+        assert!(!whole, "{hint:?}: it looks whole: {broken:?}");
+        explained(&mesh.app, "kind=request&code=UPSTREAM_PROTOCOL", broken_off).await;
+        broken_off += 1;
+        let refused = soon(client().await.call(ask(MOST_OF_HTTP1 + 1, 100))).await;
+        assert!(refused.is_err() || refused.is_ok_and(|answer| answer.status() == Some(400)), "{hint:?}");
+        let code = "weft_proxy_errors_total{direction=\"outbound\",code=\"BAD_REQUEST\"}";
+        mesh.web.at_least(code, 1.0).await;
+        assert_eq!(origin.seen().requests.len(), before + 1, "{hint:?}: no request without its end");
+    }
 }
