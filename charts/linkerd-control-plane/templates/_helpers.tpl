@@ -5,7 +5,7 @@
 {{- define "weft.begin" -}}
 {{- if not (hasKey . "webhooks") -}}
 {{- include "weft.whole" .Values -}}
-{{- $problems := concat (include "weft.refused" . | fromYamlArray) (include "weft.missing" . | fromYamlArray) -}}
+{{- $problems := concat (include "weft.refused" . | fromYamlArray) (include "weft.missing" . | fromYamlArray) (include "weft.linkerds" . | fromYamlArray) -}}
 {{- if $problems -}}
 {{- fail (printf "values that cannot be:\n  * %s\nsee docs/reference/values.md" (join "\n  * " $problems)) -}}
 {{- end -}}
@@ -47,6 +47,26 @@
 {{- end -}}
 {{- end }}
 
+{{/* Of a release of Linkerd's that this upgrade takes over: what still names its images, which are of no use here. */}}
+{{- define "weft.linkerds" -}}
+{{- $config := (lookup "v1" "ConfigMap" .Release.Namespace "linkerd-config").data | default dict -}}
+{{- if and $config.values (not (hasKey $config "weft-version")) -}}
+{{- $linkerds := $config.values | fromYaml -}}
+{{- range include "weft.images" . | fromYamlArray -}}
+{{- $path := . -}}
+{{- $given := $.Values -}}
+{{- $before := $linkerds -}}
+{{- range splitList "." . -}}
+{{- if kindIs "map" $given -}}{{- $given = get $given . -}}{{- else -}}{{- $given = "" -}}{{- end -}}
+{{- if kindIs "map" $before -}}{{- $before = get $before . -}}{{- else -}}{{- $before = "" -}}{{- end -}}
+{{- end -}}
+{{- if and $given (eq (toJson $given) (toJson $before)) }}
+- {{ printf "%s: %s is Linkerd's; take it back by --set %s=null, and name where weft's images are pulled from" $path (toJson $given) $path | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* Some text if a value asks for anything besides what is accepted. */}}
 {{- define "weft.asks" -}}
 {{- $accepted := ternary .accepted (dict) (kindIs "map" .accepted) -}}
@@ -59,31 +79,52 @@ asks
 {{- end -}}
 {{- end }}
 
-{{/* A Service's certificate and its key: those of the Secret while they are good for more than 60 days, else new ones for 365. The one
-before is trusted until the process has read the new one. */}}
+{{/* A Service's certificate and its key: those of the Secret while they are good for more than 60 days, else new ones for 365. What is
+presented, or trusted, until now is trusted until it ends: the process reads a new one in a while, and an upgrade may follow another. */}}
 {{- define "weft.webhook" -}}
 {{- $values := get .root.Values .of.value -}}
-{{- if or $values.externalSecret $values.crtPEM -}}
-{{- dict "certificate" "" "key" "" "before" "" | toJson -}}
-{{- else -}}
+{{- $webhook := dict "certificate" "" "key" "" "before" "" -}}
+{{- if not $values.externalSecret -}}
 {{- $namespace := .root.Release.Namespace -}}
 {{- $name := printf "%s.%s.svc" .of.service $namespace -}}
 {{- $data := (lookup "v1" "Secret" $namespace .of.secret).data | default dict -}}
-{{- $before := get $data "tls.crt" | b64dec -}}
-{{- $seconds := include "weft.seconds" $before | int64 -}}
-{{- if gt $seconds 5184000 -}}
-{{- dict "certificate" $before "key" (get $data "tls.key" | b64dec) "before" "" | toJson -}}
-{{- else -}}
-{{- $made := genSelfSignedCertWithKey $name (list) (list $name) 365 (genPrivateKey "ecdsa") -}}
-{{- dict "certificate" $made.Cert "key" $made.Key "before" (ternary $before "" (gt $seconds 0)) | toJson -}}
+{{- $stored := get $data "tls.crt" | b64dec -}}
+{{- $present := $values.crtPEM -}}
+{{- if not $present -}}
+{{- $made := dict "Cert" $stored "Key" (get $data "tls.key" | b64dec) -}}
+{{- if le (include "weft.seconds" $stored | int64) 5184000 -}}
+{{- $made = genSelfSignedCertWithKey $name (list) (list $name) 365 (genPrivateKey "ecdsa") -}}
+{{- end -}}
+{{- $_ := set $webhook "certificate" $made.Cert -}}
+{{- $_ := set $webhook "key" $made.Key -}}
+{{- $present = $made.Cert -}}
+{{- end -}}
+{{- $trusted := $stored -}}
+{{- range (lookup "admissionregistration.k8s.io/v1" .of.kind "" .of.configuration).webhooks -}}
+{{- $trusted = printf "%s\n%s" $trusted (.clientConfig.caBundle | default "" | b64dec) -}}
+{{- end -}}
+{{- $before := list -}}
+{{- range regexFindAll "-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----" $trusted -1 -}}
+{{- $is_known := or (contains . $present) (has . $before) (ge (len $before) 4) -}}
+{{- if and (not $is_known) (contains $name (include "weft.body" . | b64dec)) (gt (include "weft.seconds" . | int64) 0) -}}
+{{- $before = append $before . -}}
 {{- end -}}
 {{- end -}}
+{{- range $before -}}
+{{- $_ := set $webhook "before" (printf "%s%s%s\n" $webhook.before (ternary "" "\n" (hasSuffix "\n" (print $present $webhook.before))) .) -}}
+{{- end -}}
+{{- end -}}
+{{- $webhook | toJson -}}
+{{- end }}
+
+{{/* The first certificate of a text, in base64. */}}
+{{- define "weft.body" -}}
+{{- regexReplaceAll "-----[A-Z ]+-----|\\s" (regexFind "-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----" .) "" -}}
 {{- end }}
 
 {{/* How long a certificate is still good for. Its two times are the only texts of this form in it. */}}
 {{- define "weft.seconds" -}}
-{{- $body := regexReplaceAll "-----[A-Z ]+-----|\\s" (regexFind "-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----" .) "" -}}
-{{- $times := regexFindAll "[0-9]{12}Z" (b64dec $body) 2 -}}
+{{- $times := regexFindAll "[0-9]{12}Z" (include "weft.body" . | b64dec) 2 -}}
 {{- if eq (len $times) 2 -}}
 {{- sub (toDate "060102150405Z" (last $times) | unixEpoch) (now | unixEpoch) -}}
 {{- else -}}
@@ -356,13 +397,31 @@ numbers and truth values is text too. */}}
 {{- end }}
 
 {{- define "weft.served" -}}
-- secret: linkerd-proxy-injector-k8s-tls
+- configuration: linkerd-proxy-injector-webhook-config
+  kind: MutatingWebhookConfiguration
+  secret: linkerd-proxy-injector-k8s-tls
   service: linkerd-proxy-injector
   value: proxyInjector
-- secret: linkerd-sp-validator-k8s-tls
+- configuration: linkerd-sp-validator-webhook-config
+  kind: ValidatingWebhookConfiguration
+  secret: linkerd-sp-validator-k8s-tls
   service: linkerd-sp-validator
   value: profileValidator
-- secret: linkerd-policy-validator-k8s-tls
+- configuration: linkerd-policy-validator-webhook-config
+  kind: ValidatingWebhookConfiguration
+  secret: linkerd-policy-validator-k8s-tls
   service: linkerd-policy-validator
   value: policyValidator
+{{- end }}
+
+{{- define "weft.images" -}}
+- controllerImage
+- controllerImageVersion
+- proxy.image.name
+- proxy.image.version
+- proxyInit.image
+- policyController.image
+- debugContainer.image.name
+- debugContainer.image.version
+- linkerdVersion
 {{- end }}

@@ -18,7 +18,7 @@ mod variable;
 
 use crate::{
     install::{By, Installation, Material, Pair, Webhook, control_plane, crds},
-    values::{REFUSED, Refused, Values, highly_available, rows, schema},
+    values::{OF_LINKERDS_IMAGES, REFUSED, Refused, Values, highly_available, rows, schema},
     yaml,
 };
 use learn::Learner;
@@ -34,6 +34,29 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const HELPERS: &str = include_str!("helpers.tpl");
 /// Values of Linkerd's chart of definitions.
 const OF_DEFINITIONS: [&str; 4] = ["installGatewayAPI", "enableHttpRoutes", "enableTlsRoutes", "enableTcpRoutes"];
+/// Comes first in the chart of definitions. Of a release that is taken over Helm would delete what is not of this chart, and with a
+/// definition all objects of its kind.
+const BEGIN_OF_DEFINITIONS: &str = r#"{{- define "weft.begin" -}}
+{{- if not (hasKey . "begun") -}}
+{{- with include "weft.refused" . | fromYamlArray -}}
+{{- fail (printf "values that cannot be:\n  * %s\nsee docs/reference/values.md" (join "\n  * " .)) -}}
+{{- end -}}
+{{- $own := include "weft.definitions" . | fromYamlArray -}}
+{{- $lost := list -}}
+{{- range (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "").items -}}
+{{- $said := .metadata.annotations | default dict -}}
+{{- $is_release := and (eq (get $said "meta.helm.sh/release-name") $.Release.Name) (eq (get $said "meta.helm.sh/release-namespace") $.Release.Namespace) -}}
+{{- if and $is_release (ne (get $said "helm.sh/resource-policy") "keep") (not (has .metadata.name $own)) -}}
+{{- $lost = append $lost .metadata.name -}}
+{{- end -}}
+{{- end -}}
+{{- if $lost -}}
+{{- fail (printf "definitions of this release that its next revision does not have would be deleted, and with each of them all objects of its kind; keep them by\n\n    kubectl annotate crd %s helm.sh/resource-policy=keep\n" (join " " $lost)) -}}
+{{- end -}}
+{{- $_ := set . "begun" true -}}
+{{- end -}}
+{{- end }}
+"#;
 const GENERATED: &str =
     "Generated from crates/cluster/src (WEFT_UPDATE=1 cargo test the_charts_follow_the_installation): do not edit.";
 
@@ -65,15 +88,13 @@ fn definitions(files: &mut BTreeMap<String, String>) {
     );
     // The control plane has objects of these kinds.
     put("README.md", readme(DEFINITIONS, " --wait", ""));
-    // Without what this chart has no use for: it has no values, and makes no certificates.
-    let begin = "{{- define \"weft.begin\" -}}\n\
-                 {{- with include \"weft.refused\" . | fromYamlArray -}}\n\
-                 {{- fail (printf \"values that cannot be:\\n  * %s\\nsee docs/reference/values.md\" (join \"\\n  * \" .)) -}}\n\
-                 {{- end -}}\n\
-                 {{- end }}\n";
-    let helpers = ["weft.refused", "weft.asks"].map(helper).join("\n");
-    put("templates/_helpers.tpl", format!("{}\n{begin}\n{helpers}\n{}", comment(), refusals(&refused)));
     let render = |values: &Values| crds(values, variable::NAMESPACE, By::Helm);
+    let names: Vec<Value> =
+        render(&Values::default()).into_iter().map(|mut definition| definition["metadata"]["name"].take()).collect();
+    // Without what this chart has no use for: it has no values, and makes no certificates.
+    let helpers = ["weft.refused", "weft.asks"].map(helper).join("\n");
+    let lists = define("weft.definitions", &names) + "\n" + &refusals(&refused);
+    put("templates/_helpers.tpl", format!("{}\n{BEGIN_OF_DEFINITIONS}\n{helpers}\n{lists}", comment()));
     let probe = Probe::new(Variables::of_definitions(), &render);
     for (file, text) in written(&probe, ".Chart.AppVersion") {
         put(&file, text);
@@ -94,7 +115,10 @@ fn control_planes(files: &mut BTreeMap<String, String>) {
                  --set-file identity.issuer.tls.keyPEM=issuer.key";
     put("README.md", readme(CONTROL_PLANE, given, &table));
     let refused: Vec<&Refused> = REFUSED.iter().collect();
-    put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{}\n{}", comment(), refusals(&refused), asked()));
+    // The version is the images', too.
+    let images: Vec<Value> = OF_LINKERDS_IMAGES.iter().chain(&["linkerdVersion"]).map(|path| json!(path)).collect();
+    let lists = [refusals(&refused), asked(), define("weft.images", &images)].join("\n");
+    put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{lists}", comment()));
     let material = material();
     let render = |values: &Values| {
         control_plane(Installation {
@@ -190,7 +214,12 @@ fn refusals(refused: &[&Refused]) -> String {
 }
 
 fn asked() -> String {
-    let of = |webhook: &Webhook| json!({ "value": value_of(*webhook), "service": webhook.service(), "secret": webhook.secret() });
+    let of = |webhook: &Webhook| {
+        json!({
+            "value": value_of(*webhook), "service": webhook.service(), "secret": webhook.secret(),
+            "kind": webhook.configured().kind, "configuration": webhook.configuration(),
+        })
+    };
     define("weft.served", &Webhook::ALL.iter().map(of).collect::<Vec<_>>())
 }
 

@@ -7,7 +7,7 @@ use super::{
 use serde_json::Value;
 
 /// Values that are of no use to another project's programs.
-const OF_LINKERDS_IMAGES: [&str; 8] = [
+pub(crate) const OF_LINKERDS_IMAGES: [&str; 8] = [
     "controllerImage",
     "controllerImageVersion",
     "proxy.image.name",

@@ -21,6 +21,7 @@ mod schema;
 mod set;
 mod text;
 
+pub(crate) use carried::OF_LINKERDS_IMAGES;
 pub use carried::carried;
 pub(crate) use check::clash;
 pub use component::{

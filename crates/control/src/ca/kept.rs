@@ -4,6 +4,7 @@
 
 use super::{
     Error,
+    life::Life,
     material::{DAY, anchors_sha256, tried, webhook_pair},
     mounted::{begin, earliest},
 };
@@ -43,20 +44,28 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
     };
     let Some(issuer) = issuer else {
         return Err(given(format!(
-            "the namespace {namespace} has no Secret linkerd-identity-issuer; give the issuer by --identity-issuer-certificate-file and \
-             --identity-issuer-key-file"
+            "the namespace {namespace} has no Secret linkerd-identity-issuer with a certificate and its key; give the issuer by \
+             --identity-issuer-certificate-file and --identity-issuer-key-file"
         )));
     };
     let works =
         |issuer: &Pair| tried(&anchors_pem, &issuer.certificate, &issuer.key, namespace, values.trust_domain(), now);
-    works(&issuer)
-        .map_err(|reason| given(format!("the issuer and the trust anchors do not belong together: {reason}")))?;
-    let of = |webhook: Webhook, pair: &Option<Pair>| {
-        of_webhook(webhook, pair.as_ref(), stored.bundle(webhook), namespace, now)
+    works(&issuer).map_err(|reason| {
+        given(format!(
+            "the issuer and the trust anchors do not belong together: {reason}; give an issuer that is valid and below them by \
+             --identity-issuer-certificate-file and --identity-issuer-key-file, which `weft check` says how to make"
+        ))
+    })?;
+    let of = |webhook: Webhook, given: &str, pair: &Option<Pair>| {
+        let known = Known { given, stored: pair.as_ref(), believed: stored.bundle(webhook) };
+        of_webhook(webhook, known, namespace, now)
     };
-    let (proxy_injector, proxy_injector_before) = of(Webhook::ProxyInjector, &stored.proxy_injector)?;
-    let (profile_validator, profile_validator_before) = of(Webhook::ProfileValidator, &stored.profile_validator)?;
-    let (policy_validator, policy_validator_before) = of(Webhook::PolicyValidator, &stored.policy_validator)?;
+    let (proxy_injector, proxy_injector_before) =
+        of(Webhook::ProxyInjector, &values.proxy_injector.crt_pem, &stored.proxy_injector)?;
+    let (profile_validator, profile_validator_before) =
+        of(Webhook::ProfileValidator, &values.profile_validator.crt_pem, &stored.profile_validator)?;
+    let (policy_validator, policy_validator_before) =
+        of(Webhook::PolicyValidator, &values.policy_validator.crt_pem, &stored.policy_validator)?;
     let is_same = stored.issuer.as_ref() == Some(&issuer);
     let issuer_since = if is_same { stored.issuer_since } else { Timestamp::try_from(now).ok() };
     Ok(Material {
@@ -73,15 +82,20 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
     })
 }
 
+/// What is known of a webhook's certificates, PEM.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    /// By values, which beat everything; empty if there is none.
+    given: &'a str,
+    stored: Option<&'a Pair>,
+    /// What the API server believes.
+    believed: &'a str,
+}
+
 /// A webhook's certificate from now on, and those that serve until its process has read that: what is stored, and of what the API
 /// server believes what is still valid. An upgrade may follow another before the kubelet has handed over its Secret.
-fn of_webhook(
-    webhook: Webhook,
-    stored: Option<&Pair>,
-    believed: &str,
-    namespace: &str,
-    now: SystemTime,
-) -> Result<(Pair, String), Error> {
+fn of_webhook(webhook: Webhook, known: Known<'_>, namespace: &str, now: SystemTime) -> Result<(Pair, String), Error> {
+    let Known { given, stored, believed } = known;
     let host = format!("{}.{namespace}.svc", webhook.service());
     let vouches = |certificate: &str| Serving::vouched(certificate, certificate, &host, now).is_ok();
     let serves = |pair: &Pair| Serving::new(&pair.certificate, &pair.key).is_ok() && vouches(&pair.certificate);
@@ -90,14 +104,18 @@ fn of_webhook(
         Some(pair) if earliest(&pair.certificate).is_ok_and(|end| end > now + KEPT) => pair.clone(),
         _ => webhook_pair(webhook, namespace, now)?,
     };
+    let present = if given.is_empty() { pair.certificate.as_str() } else { given };
     let mut before: Vec<String> = vec![];
     for one in stored.iter().flat_map(|stored| certificates(&stored.certificate)).chain(certificates(believed)) {
-        let is_known = before.contains(&one) || certificates(&pair.certificate).any(|present| present == one);
+        let is_known = before.contains(&one) || certificates(present).any(|present| present == one);
         if !is_known && before.len() < MOST && vouches(&one) {
             before.push(one);
         }
     }
-    Ok((pair, before.concat()))
+    // Where the one ends in no new line, the next would begin in its last.
+    let between = if before.is_empty() || present.ends_with('\n') { "" } else { "\n" };
+    let before = between.to_owned() + &before.concat();
+    Ok((pair, before))
 }
 
 /// Each of a text, in a form that can be compared.
@@ -108,8 +126,8 @@ fn certificates(pem: &str) -> impl Iterator<Item = String> {
 
 /// Whether an anchor is left out while a certificate of the issuer before the present one may be valid.
 fn still_needed(material: &Material, stored: &Stored, now: SystemTime) -> Result<(), Error> {
-    let kept = anchors(&material.anchors_pem);
-    if anchors(&stored.anchors_pem).is_subset(&kept) {
+    let kept = anchors(&material.anchors_pem, now);
+    if anchors(&stored.anchors_pem, now).is_subset(&kept) {
         return Ok(());
     }
     // Where nobody has noted it, the issuer has not signed for longer than it is valid.
@@ -128,8 +146,11 @@ fn still_needed(material: &Material, stored: &Stored, now: SystemTime) -> Result
     )))
 }
 
-fn anchors(pem: &str) -> BTreeSet<Vec<u8>> {
-    Pem::iter_from_buffer(pem.as_bytes()).filter_map(|block| Some(block.ok()?.contents)).collect()
+/// Those that have not ended: what has vouches for nobody.
+fn anchors(pem: &str, now: SystemTime) -> BTreeSet<Vec<u8>> {
+    let lives_on = |block: &Pem| block.parse_x509().is_ok_and(|root| Life::of(&root).end > now);
+    let blocks = Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
+    blocks.filter(lives_on).map(|block| block.contents).collect()
 }
 
 /// Whether nobody is cut off: running proxies believe what the issuer signs from now on, and the anchors from now on vouch for what
@@ -248,7 +269,8 @@ mod tests {
         for (days, is_kept) in [(304, true), (306, false)] {
             let later = SystemTime::now() + days * DAY;
             let stored = Some(&before.proxy_injector);
-            let (after, until_then) = of_webhook(Webhook::ProxyInjector, stored, "", "linkerd", later).unwrap();
+            let known = Known { given: "", stored, believed: "" };
+            let (after, until_then) = of_webhook(Webhook::ProxyInjector, known, "linkerd", later).unwrap();
             assert_eq!(after == before.proxy_injector, is_kept, "after {days} days");
             assert_eq!(until_then, if is_kept { "" } else { before.proxy_injector.certificate.as_str() });
             // What the API server trusts vouches for what is presented, before and after.
@@ -271,7 +293,8 @@ mod tests {
         let (first, host) = (new().proxy_injector, "linkerd-proxy-injector.linkerd.svc");
         let of = |stored: &Pair, bundle: &str, days: u32| {
             let later = SystemTime::now() + days * DAY;
-            of_webhook(Webhook::ProxyInjector, Some(stored), bundle, "linkerd", later).unwrap()
+            let known = Known { given: "", stored: Some(stored), believed: bundle };
+            of_webhook(Webhook::ProxyInjector, known, "linkerd", later).unwrap()
         };
         let (second, before) = of(&first, &first.certificate, 306);
         let bundle = second.certificate.clone() + &before;
@@ -284,7 +307,15 @@ mod tests {
         }
         assert_eq!(of(&second, &bundle, 366), (second.clone(), String::new()), "what has ended goes");
         let others = new().policy_validator.certificate + "no certificate";
-        assert_eq!(of(&second, &others, 306), (second, String::new()), "others' names are not believed");
+        assert_eq!(of(&second, &others, 306), (second.clone(), String::new()), "others' names are not believed");
+        // Somebody's own is presented a while later, too.
+        let (own, stored, now) = (new().proxy_injector.certificate, new().proxy_injector, SystemTime::now());
+        let known = Known { given: own.trim(), stored: Some(&stored), believed: &stored.certificate };
+        let (_, before) = of_webhook(Webhook::ProxyInjector, known, "linkerd", now).unwrap();
+        let bundle = own.trim().to_owned() + &before;
+        for presented in [&own, &stored.certificate] {
+            Serving::vouched(&bundle, presented, host, now).unwrap();
+        }
     }
 
     #[test]

@@ -67,7 +67,12 @@ fn issuer(values: &Values, namespace: &str, now: SystemTime) -> Result<(String, 
         (false, false) => {
             let pair = Pair { certificate: tls.crt_pem.to_string(), key: tls.key_pem.to_string() };
             tried(anchors, &pair.certificate, &pair.key, namespace, values.trust_domain(), now)
-                .map_err(Error::Given)?;
+                .map_err(|reason| {
+                    given(&format!(
+                        "identity.issuer.tls and identityTrustAnchorsPEM: {reason}; give an issuer that is valid and below the anchors, made as \
+                         in docs/certificates.md"
+                    ))
+                })?;
             Ok((anchors.to_string(), pair))
         }
         _ => Err(given(
