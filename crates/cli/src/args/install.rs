@@ -134,6 +134,9 @@ pub(crate) struct InstallOptions {
     /// Changes nothing: weft never calls out.
     #[arg(long)]
     pub(crate) disable_heartbeat: bool,
+    /// Changes nothing if it is true: EndpointSlices are all that weft reads.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) enable_endpoint_slices: Option<bool>,
     /// How long certificates of workloads are valid, such as 24h0m0s.
     #[arg(long, value_name = "DURATION")]
     pub(crate) identity_issuance_lifetime: Option<String>,

@@ -29,7 +29,7 @@ pub(crate) struct Check {
     #[arg(short, long, value_name = "NAMESPACE", requires = "proxy")]
     pub(crate) namespace: Option<String>,
     /// The version that the control plane should have [default: this command's]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", alias = "cli-version-override")]
     pub(crate) expected_version: Option<String>,
     /// How long to wait for what may come true, such as 5m0s.
     #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = super::durations)]

@@ -78,6 +78,7 @@ impl Layer {
             controller_gid,
             disable_h2_upgrade,
             disable_heartbeat,
+            enable_endpoint_slices,
             identity_issuance_lifetime,
             identity_clock_skew_allowance,
             identity_trust_anchors_file,
@@ -92,6 +93,7 @@ impl Layer {
         self.put("controllerGID", *controller_gid);
         self.put("enableH2Upgrade", disable_h2_upgrade.then_some(false));
         self.put("disableHeartBeat", disable_heartbeat.then_some(true));
+        self.put("enableEndpointSlices", *enable_endpoint_slices);
         self.put("identity.issuer.issuanceLifetime", identity_issuance_lifetime.clone());
         self.put("identity.issuer.clockSkewAllowance", identity_clock_skew_allowance.clone());
         self.put("identityTrustAnchorsPEM", pem(identity_trust_anchors_file)?);

@@ -35,6 +35,7 @@ fn flags_become_values_and_set_beats_them() {
         "--identity-clock-skew-allowance=5s",
         "--disable-h2-upgrade",
         "--disable-heartbeat",
+        "--enable-endpoint-slices",
         "--control-plane-version=v2",
         "--inbound-port=5143",
         "--outbound-port=5140",
@@ -60,6 +61,7 @@ fn flags_become_values_and_set_beats_them() {
     let expected = json!({
         "controllerReplicas": 5, "controllerGID": -1, "controllerUID": 7, "controllerLogLevel": "debug",
         "clusterDomain": "example.org", "identityTrustDomain": "trust.org", "enableH2Upgrade": false, "disableHeartBeat": true,
+        "enableEndpointSlices": true,
         "identity": {"externalCA": true,
             "issuer": {"scheme": "kubernetes.io/tls", "issuanceLifetime": "1h", "clockSkewAllowance": "5s"}},
         "linkerdVersion": "v2", "podLabels": {"team": "mesh", "number": "1"},
@@ -105,6 +107,7 @@ fn what_cannot_be_is_refused_by_name() {
         (vec!["--inbound-port=many"], "--inbound-port many"),
         (vec!["--set=controllerReplica=2"], "controllerReplica: there is no such value"),
         (vec!["--set=cniEnabled=true"], "cniEnabled: "),
+        (vec!["--enable-endpoint-slices=false"], "enableEndpointSlices: "),
         (vec!["--set=controllerReplicas"], "there is no '='"),
         (vec!["--set-file=identityTrustAnchorsPEM"], "--set-file identityTrustAnchorsPEM"),
         (vec!["--identity-trust-anchors-file=/nowhere"], "reading /nowhere"),
@@ -113,7 +116,7 @@ fn what_cannot_be_is_refused_by_name() {
         let error = given(&words).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
-    for words in [["--linkerd-cni-enabled"], ["--linkerd-namespace=A"], ["--enable-endpoint-slices=false"]] {
+    for words in [["--linkerd-cni-enabled"], ["--linkerd-namespace=A"]] {
         assert!(Args::try_parse_from(["weft", "install"].iter().chain(&words)).is_err(), "{words:?}");
     }
 }
