@@ -92,7 +92,8 @@ presented, or trusted, until now is trusted until it ends: the process reads a n
 {{- $present := $values.crtPEM -}}
 {{- if not $present -}}
 {{- $made := dict "Cert" $stored "Key" (get $data "tls.key" | b64dec) -}}
-{{- if le (include "weft.seconds" $stored | int64) 5184000 -}}
+{{- $is_its_own := contains $name (include "weft.body" $stored | b64dec) -}}
+{{- if or (not $is_its_own) (le (include "weft.seconds" $stored | int64) 5184000) -}}
 {{- $made = genSelfSignedCertWithKey $name (list) (list $name) 365 (genPrivateKey "ecdsa") -}}
 {{- end -}}
 {{- $_ := set $webhook "certificate" $made.Cert -}}

@@ -44,7 +44,7 @@ async fn all(run: &mut Run<'_>, client: &Client, options: &Options, now: Timesta
     run.line(&local::CONTROL_PLANE, async || control_plane(&status().await?)).await?;
     run.noted(&local::ROOT_SOON, lasts(first.control_plane.root_expires, now))?;
     run.noted(&local::ISSUER_NOW, valid(first.control_plane.issuer_expires, now))?;
-    run.noted(&local::MANIFESTS, none(first.problems.iter().map(ToString::to_string).collect()))?;
+    run.noted(&local::MANIFESTS, none::<String>(first.problems.iter().map(ToString::to_string).collect()))?;
     run.noted(&local::PUBLISHED, published(&first))?;
     let Some(of) = &options.pods else { return ControlFlow::Continue(()) };
     run.noted(&local::NAMESPACE, namespace(&first, of.as_deref()))?;

@@ -87,6 +87,11 @@ impl<'c> Terminal<'c> {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// Runs a line that stands on no page.
+    pub(crate) fn tries(&self, line: &str) -> Output {
+        self.shell(line)
+    }
+
     fn runs(&self, line: &str, more: &str, next: &str) -> Output {
         assert!(self.documented.contains(line), "no page has this command: {line}");
         self.typed.borrow_mut().insert(line.to_owned());
@@ -97,9 +102,13 @@ impl<'c> Terminal<'c> {
             let end = run.find(" | ").unwrap_or(run.len());
             run.insert_str(end, &format!(" {more}"));
         }
-        let mut shell = Command::new("bash");
         run += &format!("\n{next}");
-        shell.args(["-e", "-o", "pipefail", "-c", &run]).current_dir(&self.folder).stdin(Stdio::null());
+        self.shell(&run)
+    }
+
+    fn shell(&self, run: &str) -> Output {
+        let mut shell = Command::new("bash");
+        shell.args(["-e", "-o", "pipefail", "-c", run]).current_dir(&self.folder).stdin(Stdio::null());
         shell.env("PATH", &self.path).env("KUBECONFIG", &self.cluster.kubeconfig);
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             shell.env(variable, self.folder.join("helm"));

@@ -14,7 +14,8 @@ pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<Exit
     if let Some(release) = helm_release(&cluster, namespace).await? {
         print::error(&format!(
             "weft: the control plane in the namespace {namespace} is Helm's, which keeps account of it; take it away by \
-             `helm uninstall -n {namespace} {release}`"
+             `helm uninstall -n {namespace} {}`",
+            release.name
         ));
         return Ok(ExitCode::FAILURE);
     }

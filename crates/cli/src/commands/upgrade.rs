@@ -29,10 +29,12 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
     tell(&left_out);
     let values = &next.values;
     if args.crds {
+        let objects = install::crds(values, namespace, By::Cli);
         if let Some(cluster) = &cluster {
             install::gateway_api(cluster).await?;
+            install::unclaimed(cluster, namespace, &objects).await?;
         }
-        print_objects(&install::crds(values, namespace, By::Cli), args.output);
+        print_objects(&objects, args.output);
         return Ok(ExitCode::SUCCESS);
     }
     if values.trust_domain() != next.stored.trust_domain {
@@ -47,6 +49,7 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
     let running = match &cluster {
         Some(cluster) => {
             defined(cluster, values, namespace).await?;
+            install::root_where_it_has_to_be(cluster, values).await?;
             if !args.force {
                 install::heeded(cluster).await?;
             }
@@ -63,7 +66,11 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
             "weft: the trust anchors change: restart the pods of the mesh before an issuer below a new one signs, see docs/certificates.md",
         );
     }
-    print_objects(&next.rendered(namespace, &material), args.output);
+    let objects = next.rendered(namespace, &material);
+    if let Some(cluster) = &cluster {
+        install::unclaimed(cluster, namespace, &objects).await?;
+    }
+    print_objects(&objects, args.output);
     if next.stored.by == Author::Linkerd {
         print::error(
             "weft: this takes over an installation of Linkerd's: apply it, and then `weft prune | kubectl delete -f -` takes away what weft \
@@ -183,6 +190,21 @@ mod tests {
         let stored = rendered.iter().find(|object| object["metadata"]["name"] == "linkerd-config-overrides").unwrap();
         let expected = "controllerReplicas: 3\npodLabels:\n  team: mesh\n";
         assert_eq!(stored["stringData"]["linkerd-config-overrides"], expected, "what was given, and nothing else");
+    }
+
+    /// Who saves values for it would have two that keep account of the same objects.
+    #[test]
+    fn what_is_helms_is_left_to_helm_from_manifests_as_well() {
+        let mut objects = installed("controllerReplicas: 2\n", Author::Linkerd);
+        objects[0]["metadata"]["annotations"] = json!({"meta.helm.sh/release-name": "lcp"});
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let told =
+            runtime.block_on(Next::read(Source::Manifests(&objects), "linkerd", vec![])).err().unwrap().to_string();
+        for part in
+            ["is upgraded by helm", "helm upgrade lcp charts/linkerd-control-plane -n linkerd", "is not known here"]
+        {
+            assert!(told.contains(part), "{part}: {told}");
+        }
     }
 
     #[test]

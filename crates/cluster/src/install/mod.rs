@@ -12,6 +12,7 @@ mod access;
 mod component;
 mod config;
 mod crd;
+mod helm;
 mod meta;
 mod monitor;
 mod namespace;
@@ -28,12 +29,14 @@ mod unheeded;
 mod webhook;
 
 pub use config::{CONFIG, ISSUER, values_of_cluster};
+pub use helm::{OfHelm, Release, helm_release};
 use meta::Meta;
 pub use prune::{Left, left};
 pub use ready::{
     NotReady, api_server_ports, defined, gateway_api, heeded, not_installed, ready_for_control_plane, ready_for_crds,
+    root_where_it_has_to_be, unclaimed,
 };
-pub use remains::{Remains, helm_release, remains, users};
+pub use remains::{Remains, remains, users};
 pub use running::{Running, running};
 pub use stored::{Author, NotStored, OfProxies, Source, Stored, objects, of_proxies, stored, told, trust_domain};
 pub use trust::{Trusting, proxy_versions, trusting};

@@ -1,7 +1,8 @@
 //! Whether a cluster is ready for what is to be installed.
 
-use super::{By, CONFIG, Installation, Material, control_plane, crds, remains, unheeded};
+use super::{By, CONFIG, Installation, Material, Release, control_plane, crds, helm_release, remains, unheeded};
 use crate::{
+    k8s::api::core::v1::Node,
     kubernetes::{Cluster, Error, Resource},
     label,
     policy::GROUP,
@@ -31,18 +32,17 @@ pub enum NotReady {
     #[error(transparent)]
     Cluster(#[from] Error),
     #[error(
-        "a control plane is installed in the namespace {0} already, says its ConfigMap {CONFIG}, and a cluster has one; change it by \
-         `weft upgrade -L {0} --crds | kubectl apply -f -` and `weft upgrade -L {0} | kubectl apply -f -`, or, if none runs there any \
-         more, `kubectl -n {0} delete configmap {CONFIG}`"
+        "a control plane is installed in the namespace {namespace} already, says its ConfigMap {CONFIG}, and a cluster has one; change it \
+         by {}, or, if none runs there any more, `kubectl -n {namespace} delete configmap {CONFIG}`",
+        said(&carried_on(.namespace, .release.as_ref()))
     )]
-    Installed(String),
+    Installed { namespace: String, release: Option<Release> },
     #[error(
-        "the {kind} {name} belongs to a control plane in the namespace {of}, says its label {label}, and would be overwritten; install \
-         into that namespace by -L {of}, or, if that control plane is gone, say so by \
-         `kubectl label {kind} {name} {label}={namespace} --overwrite`",
-        label = label::CONTROL_NAMESPACE
+        "{} to a control plane in the namespace {of}, says the label {}, and would be overwritten; that control plane is meant by -L {of}; \
+         if it is gone, say so by {}",
+        belong(.0), label::CONTROL_NAMESPACE, said(&labelled(.0, .1)), of = .0.first().map_or("", |first| first.of.as_str())
     )]
-    Others { kind: &'static str, name: String, of: String, namespace: String },
+    Others(Vec<Owned>, String),
     #[error(
         "the Gateway API's definition {name} {wrong}; install it by\n\n    kubectl apply --server-side -f \
          https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml\n"
@@ -52,8 +52,71 @@ pub enum NotReady {
         "the definition {name} of version {version} is missing; run `weft install --crds | kubectl apply -f -` first"
     )]
     Undefined { name: String, version: String },
+    #[error(
+        "on nodes that run Docker ({}) linkerd-init has to be root; give --set proxyInit.runAsRoot=true",
+        first(.0)
+    )]
+    NoRoot(Vec<String>),
     #[error("{} objects that this version of weft does not carry out ({}{}): nothing that they say would hold; delete them first", .0.len(), first(.0), if .0.len() > NAMED { ", …" } else { "" })]
     Unheeded(Vec<String>),
+}
+
+/// An object of another control plane's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    kind: &'static str,
+    /// Empty of an object without one.
+    namespace: String,
+    name: String,
+    /// The namespace of that control plane.
+    of: String,
+}
+
+impl NotReady {
+    /// The commands that mend it, where it is known which.
+    pub fn remedy(&self) -> Option<String> {
+        let commands = match self {
+            Self::Installed { namespace, release } => carried_on(namespace, release.as_ref()),
+            Self::Others(all, namespace) => labelled(all, namespace),
+            Self::Cluster(_)
+            | Self::GatewayApi { .. }
+            | Self::Undefined { .. }
+            | Self::NoRoot(_)
+            | Self::Unheeded(_) => return None,
+        };
+        Some(commands.join(" && "))
+    }
+}
+
+/// What makes an installation anew, whoever's it is.
+fn carried_on(namespace: &str, release: Option<&Release>) -> Vec<String> {
+    match release {
+        Some(release) => vec![release.upgrade_crds(namespace), release.upgrade(namespace, "")],
+        None => ["--crds ", ""].map(|crds| format!("weft upgrade -L {namespace} {crds}| kubectl apply -f -")).to_vec(),
+    }
+}
+
+fn belong(all: &[Owned]) -> String {
+    let named: Vec<String> = all.iter().map(|one| format!("the {} {}", one.kind, one.name)).collect();
+    let verb = if all.len() == 1 { "belongs" } else { "belong" };
+    format!("{} {verb}", named.join(", "))
+}
+
+/// What makes objects this control plane's, one command for all of a kind.
+fn labelled(all: &[Owned], namespace: &str) -> Vec<String> {
+    let of_a_kind = all.chunk_by(|one, other| (one.kind, &one.namespace) == (other.kind, &other.namespace));
+    let commands = of_a_kind.filter_map(|together| {
+        let Owned { kind, namespace: within, .. } = together.first()?;
+        let names: Vec<&str> = together.iter().map(|one| one.name.as_str()).collect();
+        let within = if within.is_empty() { String::new() } else { format!("-n {within} ") };
+        let label = label::CONTROL_NAMESPACE;
+        Some(format!("kubectl {within}label {kind} {} {label}={namespace} --overwrite", names.join(" ")))
+    });
+    commands.collect()
+}
+
+fn said(commands: &[String]) -> String {
+    commands.iter().map(|command| format!("`{command}`")).collect::<Vec<_>>().join(" and ")
 }
 
 /// So many objects are named.
@@ -95,6 +158,7 @@ pub async fn gateway_api(cluster: &Cluster) -> Result<(), NotReady> {
 pub async fn ready_for_control_plane(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
     not_installed(cluster, namespace).await?;
     defined(cluster, values, namespace).await?;
+    root_where_it_has_to_be(cluster, values).await?;
     served(cluster).await?;
     heeded(cluster).await
 }
@@ -112,6 +176,23 @@ async fn served(cluster: &Cluster) -> Result<(), NotReady> {
         }
     }
     Ok(())
+}
+
+/// Whether `linkerd-init` is root where it has to be.
+///
+/// # Errors
+/// It is not, on nodes that are named; or the API server does not answer.
+pub async fn root_where_it_has_to_be(cluster: &Cluster, values: &Values) -> Result<(), NotReady> {
+    if values.proxy_init.run_as_root {
+        return Ok(());
+    }
+    let runs_docker = |node: &Node| {
+        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        info.is_some_and(|info| info.container_runtime_version.starts_with("docker:"))
+    };
+    let nodes = cluster.nodes().await?.into_iter().filter(runs_docker);
+    let names: Vec<String> = nodes.filter_map(|node| node.metadata.name).collect();
+    if names.is_empty() { Ok(()) } else { Err(NotReady::NoRoot(names)) }
 }
 
 /// Whether all objects of the mesh's kinds that are there already will hold.
@@ -165,12 +246,23 @@ pub async fn not_installed(cluster: &Cluster, namespace: &str) -> Result<(), Not
     // Of several the one that is meant is named.
     installed.sort_by_key(|of| of != namespace);
     if let Some(of) = installed.into_iter().next() {
-        return Err(NotReady::Installed(of));
+        let release = helm_release(cluster, &of).await?;
+        return Err(NotReady::Installed { namespace: of, release });
     }
     let (values, material) = (Values::default(), Material::default());
     let by = By::Cli;
     let mut rendered = crds(&values, namespace, by);
     rendered.extend(control_plane(Installation { values: &values, namespace, by, material: &material, overrides: "" }));
+    unclaimed(cluster, namespace, &rendered).await
+}
+
+/// Whether none of what is rendered for a namespace belongs to a control plane of another: whoever applies it would take it from that.
+///
+/// # Errors
+/// What does, all of it, or the API server does not answer.
+pub async fn unclaimed(cluster: &Cluster, namespace: &str, rendered: &[Value]) -> Result<(), NotReady> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut owned = vec![];
     for kind in remains::KINDS {
         for found in cluster.objects(kind, label::CONTROL_NAMESPACE).await? {
             let (metadata, of) = (&found["metadata"], &found["metadata"]["labels"][label::CONTROL_NAMESPACE]);
@@ -179,11 +271,10 @@ pub async fn not_installed(cluster: &Cluster, namespace: &str) -> Result<(), Not
                 wanted["kind"] == kind.kind && *name == metadata["name"] && *namespace == metadata["namespace"]
             };
             if of != namespace && rendered.iter().any(is_same) {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let (name, of) = (text(&metadata["name"]), text(of));
-                return Err(NotReady::Others { kind: kind.kind, name, of, namespace: namespace.to_owned() });
+                let (within, name, of) = (text(&metadata["namespace"]), text(&metadata["name"]), text(of));
+                owned.push(Owned { kind: kind.kind, namespace: within, name, of });
             }
         }
     }
-    Ok(())
+    if owned.is_empty() { Ok(()) } else { Err(NotReady::Others(owned, namespace.to_owned())) }
 }

@@ -48,15 +48,6 @@ pub(super) async fn control_planes(cluster: &Cluster) -> Result<Vec<String>, Err
     Ok(found.iter().filter_map(|map| map["metadata"]["namespace"].as_str()).map(str::to_owned).collect())
 }
 
-/// The release of Helm's that the control plane is, if it is one.
-#[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
-pub async fn helm_release(cluster: &Cluster, namespace: &str) -> Result<Option<String>, Error> {
-    let labels = format!("{}={namespace}", label::CONTROL_NAMESPACE);
-    let all = cluster.objects(CONFIG_MAP, &labels).await?;
-    let config = all.iter().find(|map| map["metadata"]["name"] == CONFIG && map["metadata"]["namespace"] == namespace);
-    Ok(config.and_then(|map| map["metadata"]["annotations"]["meta.helm.sh/release-name"].as_str()).map(str::to_owned))
-}
-
 /// What goes with a control plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remains {

@@ -3,7 +3,7 @@
 //! Read from a cluster, or from manifests that somebody has saved. Where both a value and an object say something, the object
 //! holds: it is what the mesh lives by, and may have been replaced since.
 
-use super::{CONFIG, ISSUER, Pair, Webhook, config};
+use super::{CONFIG, ISSUER, OfHelm, Pair, Webhook, config, helm};
 use crate::{
     inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
     kubernetes::{Cluster, Error, Resource},
@@ -46,7 +46,7 @@ pub struct Stored {
     pub trust_domain: String,
     /// PEM.
     pub anchors_pem: String,
-    /// `None` where the Secret is missing.
+    /// `None` where the Secret, or a part of it, is missing.
     pub issuer: Option<Pair>,
     /// Since when it signs, where weft has replaced another by it.
     pub issuer_since: Option<Timestamp>,
@@ -76,14 +76,15 @@ pub enum NotStored {
     )]
     Nothing(String),
     #[error(
-        "the namespace {0} has no Secret {name}, which says what values were given: an installation of Helm's is upgraded by helm; for \
-         another save those that differ from the defaults as {name}.yaml, and \
-         `kubectl -n {0} create secret generic {name} --from-file={name}={name}.yaml`",
+        "the namespace {0} has no Secret {name}, which says what values were given: save those that differ from the defaults as \
+         {name}.yaml, and `kubectl -n {0} create secret generic {name} --from-file={name}={name}.yaml`",
         name = config::OVERRIDES
     )]
     NoOverrides(String),
-    #[error("{object} of the namespace {namespace}: {reason}")]
-    Invalid { object: String, namespace: String, reason: String },
+    #[error(transparent)]
+    OfHelm(Box<OfHelm>),
+    #[error("{object} of the namespace {namespace}: {reason}; mend it by `{command}`")]
+    Invalid { object: String, namespace: String, reason: String, command: String },
     #[error("the manifests: line {line}: {message}; {remedy}")]
     Unreadable { line: u32, message: String, remedy: &'static str },
 }
@@ -121,52 +122,68 @@ pub struct OfProxies {
 /// There is no control plane, or nobody whom it trusts.
 pub async fn of_proxies(source: Source<'_>, namespace: &str) -> Result<OfProxies, NotStored> {
     let Config { by, version: _, values } = config(source, namespace).await?;
-    Ok(OfProxies { by, values, anchors_pem: anchors(source, namespace).await? })
+    Ok(OfProxies { by, values: values?, anchors_pem: anchors(source, namespace).await? })
 }
 
 /// What the ConfigMap of a control plane says.
 struct Config {
     by: Author,
     version: Option<String>,
-    values: Value,
+    values: Result<Value, NotStored>,
 }
 
 async fn config(source: Source<'_>, namespace: &str) -> Result<Config, NotStored> {
     let config = source.config_map(namespace, CONFIG).await?;
     let config = config.ok_or_else(|| NotStored::Nothing(namespace.to_owned()))?;
-    let values = layer(config.get("values").map_or("", String::as_str))
-        .map_err(|reason| invalid(namespace, &format!("the key `values` of the ConfigMap {CONFIG}"), reason))?;
+    let values = layer(config.get("values").map_or("", String::as_str)).map_err(|reason| {
+        let edit = format!("kubectl -n {namespace} edit configmap {CONFIG}");
+        invalid(namespace, &format!("the key `values` of the ConfigMap {CONFIG}"), reason, edit)
+    });
     let version = config.get(config::VERSION).cloned();
     Ok(Config { by: if version.is_some() { Author::Weft } else { Author::Linkerd }, version, values })
 }
 
 async fn anchors(source: Source<'_>, namespace: &str) -> Result<String, NotStored> {
-    let anchors = source.config_map(namespace, TRUST_ROOTS).await?;
-    anchors.and_then(|mut map| map.remove(TRUST_ROOTS_KEY)).ok_or_else(|| {
+    source.anchors(namespace).await?.ok_or_else(|| {
         let reason = format!("it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts");
-        invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason)
+        let create = format!(
+            "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml | kubectl \
+             apply -f -"
+        );
+        invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason, create)
     })
 }
 
-fn invalid(namespace: &str, object: &str, reason: String) -> NotStored {
-    NotStored::Invalid { object: object.to_owned(), namespace: namespace.to_owned(), reason }
+fn invalid(namespace: &str, object: &str, reason: String, command: String) -> NotStored {
+    NotStored::Invalid { object: object.to_owned(), namespace: namespace.to_owned(), reason, command }
 }
 
 /// Everything that is stored in the control plane's namespace.
 ///
 /// # Errors
-/// There is no control plane, or not enough of one.
+/// There is no control plane, not enough of one, or it is Helm's to change.
 pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotStored> {
     let Config { by, version, values } = config(source, namespace).await?;
+    if let Some(release) = source.release(namespace).await? {
+        return Err(NotStored::OfHelm(Box::new(OfHelm::read(source, namespace, by, release).await?)));
+    }
     let overrides = source.secret(namespace, config::OVERRIDES).await?;
     let overrides = overrides.as_ref().and_then(|secret| secret.get(config::OVERRIDES));
     let overrides = overrides.ok_or_else(|| NotStored::NoOverrides(namespace.to_owned()))?;
-    let of = format!("the Secret {}", config::OVERRIDES);
-    let overrides = text(overrides).map_err(|reason| invalid(namespace, &of, reason))?;
-    let mut given = layer(&overrides).map_err(|reason| invalid(namespace, &of, reason))?;
+    let unread = |reason| {
+        let name = config::OVERRIDES;
+        let create = format!(
+            "kubectl -n {namespace} create secret generic {name} --from-file={name}={name}.yaml --dry-run=client -o yaml | kubectl apply -f -"
+        );
+        invalid(namespace, &format!("the Secret {name}"), reason, create)
+    };
+    let overrides = text(overrides).map_err(unread)?;
+    let mut given = layer(&overrides).map_err(unread)?;
     for path in config::OF_OBJECTS {
         remove(&mut given, path);
     }
+    // It is written anew, by what was given.
+    let values = values.unwrap_or_else(|_| given.clone());
     let anchors_pem = anchors(source, namespace).await?;
     let since = source.annotation(namespace, ISSUER, config::ISSUER_SINCE).await?;
     let of = format!("the annotation {} of the Secret {ISSUER}", config::ISSUER_SINCE);
@@ -183,7 +200,10 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         trust_domain: trust_domain(&values),
         anchors_pem,
         issuer: source.pair(namespace, ISSUER).await?,
-        issuer_since: issuer_since.map_err(|e| invalid(namespace, &of, e.to_string()))?,
+        issuer_since: issuer_since.map_err(|e| {
+            let command = format!("kubectl -n {namespace} annotate secret {ISSUER} {}-", config::ISSUER_SINCE);
+            invalid(namespace, &of, e.to_string(), command)
+        })?,
         leaf: leaf(&values),
         proxy_injector: source.pair(namespace, Webhook::ProxyInjector.secret()).await?,
         profile_validator: source.pair(namespace, Webhook::ProfileValidator.secret()).await?,
@@ -221,6 +241,47 @@ fn leaf(values: &Value) -> Duration {
 }
 
 impl Source<'_> {
+    /// The anchors that hold, PEM.
+    pub(super) async fn anchors(self, namespace: &str) -> Result<Option<String>, NotStored> {
+        let anchors = self.config_map(namespace, TRUST_ROOTS).await?;
+        Ok(anchors.and_then(|mut map| map.remove(TRUST_ROOTS_KEY)))
+    }
+
+    async fn release(self, namespace: &str) -> Result<Option<helm::Release>, NotStored> {
+        match self {
+            Self::Cluster(cluster) => Ok(helm::helm_release(cluster, namespace).await?),
+            Self::Manifests(objects) => Ok(helm::of_manifests(objects, namespace)),
+        }
+    }
+
+    /// What somebody has given to a release of Helm's, or why that is not known.
+    pub(super) async fn given_to_release(
+        self,
+        namespace: &str,
+        release: &str,
+    ) -> Result<Result<Value, String>, NotStored> {
+        let labels = [("owner", "helm"), ("name", release), ("status", "deployed")];
+        let found: Vec<Value> = match self {
+            Self::Cluster(cluster) => {
+                let selector = labels.map(|(key, value)| format!("{key}={value}")).join(",");
+                cluster.objects_in(SECRET, namespace, &selector).await?
+            }
+            Self::Manifests(objects) => {
+                let is = |object: &&Value| {
+                    let meta = &object["metadata"];
+                    let is_labelled = labels.iter().all(|(key, value)| meta["labels"][*key] == *value);
+                    object["kind"] == "Secret" && meta["namespace"] == namespace && is_labelled
+                };
+                objects.iter().filter(is).cloned().collect()
+            }
+        };
+        let revisions = found.into_iter().filter_map(|mut secret| {
+            let revision = secret["metadata"]["labels"]["version"].as_str()?.parse::<u64>().ok()?;
+            Some((revision, serde_json::from_value::<ByteString>(secret["data"]["release"].take()).ok()?.0))
+        });
+        Ok(helm::newest(&revisions.collect::<Vec<_>>()))
+    }
+
     async fn config_map(self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, String>>, NotStored> {
         match self {
             Self::Cluster(cluster) => Ok(cluster.config_map(namespace, name).await?),
@@ -271,20 +332,12 @@ impl Source<'_> {
         Ok(object.and_then(|object| object["metadata"]["annotations"][key].as_str()).map(str::to_owned))
     }
 
-    /// A certificate and its key, under either pair of names.
-    async fn pair(self, namespace: &str, name: &str) -> Result<Option<Pair>, NotStored> {
+    /// A certificate and its key, under either pair of names; `None` where one of them is missing, or no text: it serves nobody.
+    pub(super) async fn pair(self, namespace: &str, name: &str) -> Result<Option<Pair>, NotStored> {
         let Some(secret) = self.secret(namespace, name).await? else { return Ok(None) };
         let names = if secret.contains_key("crt.pem") { ["crt.pem", "key.pem"] } else { ["tls.crt", "tls.key"] };
-        let [certificate, key] = names.map(|key| {
-            let reason = || "it is not there".to_owned();
-            let of = format!("the key {key} of the Secret {name}");
-            secret
-                .get(key)
-                .ok_or_else(reason)
-                .and_then(|bytes| text(bytes))
-                .map_err(|reason| invalid(namespace, &of, reason))
-        });
-        Ok(Some(Pair { certificate: certificate?, key: key? }))
+        let [certificate, key] = names.map(|key| secret.get(key).and_then(|bytes| text(bytes).ok()));
+        Ok(certificate.zip(key).map(|(certificate, key)| Pair { certificate, key }))
     }
 }
 

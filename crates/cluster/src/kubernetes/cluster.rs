@@ -7,6 +7,7 @@ use crate::{
 };
 use k8s_openapi::{
     api::{
+        authentication::v1::SelfSubjectReview,
         authorization::v1::{ResourceAttributes, SelfSubjectAccessReview},
         core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service},
     },
@@ -187,6 +188,14 @@ impl Cluster {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
+    /// Who asks, as the API server knows the name; `None` if it does not say.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn user(&self) -> Result<Option<String>, Error> {
+        let api: Api<SelfSubjectReview> = Api::all(self.0.clone());
+        let answer = answer(api.create(&PostParams::default(), &SelfSubjectReview::default())).await?;
+        Ok(answer.status.and_then(|status| status.user_info?.username))
+    }
+
     /// Whether an object without a namespace would be created; nothing is. One that exists already would have been.
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn would_create(&self, object: &Value) -> Result<(), Error> {
@@ -208,6 +217,14 @@ impl Cluster {
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn objects(&self, of: Resource, labels: &str) -> Result<Vec<Value>, Error> {
         let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &of.api());
+        let found = list(&api, labels).await?;
+        Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
+    }
+
+    /// The same in one namespace.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn objects_in(&self, of: Resource, namespace: &str, labels: &str) -> Result<Vec<Value>, Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.0.clone(), namespace, &of.api());
         let found = list(&api, labels).await?;
         Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
     }

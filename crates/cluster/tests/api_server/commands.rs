@@ -1,11 +1,13 @@
 //! What commands ask before they print anything.
 
 use crate::lab::ApiServer;
+use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
+use std::io::Write;
 use weft_cluster::{
     install::{
         By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, left, proxy_versions,
-        ready_for_control_plane, ready_for_crds, remains, stored, trusting, users,
+        ready_for_control_plane, ready_for_crds, remains, stored, trusting, unclaimed, users,
     },
     kubernetes::Cluster,
     values::Values,
@@ -84,12 +86,29 @@ async fn nothing_of_another_control_plane_is_taken_from_it() {
             ready_for_control_plane(&cluster, &values, "weft").await.unwrap_err().to_string(),
         ] {
             assert!(refused.starts_with(&format!("the {told} belongs to a control plane in the namespace linkerd")));
-            assert!(refused.contains("linkerd.io/control-plane-ns=weft --overwrite`"), "{refused}");
+            let label = format!("`kubectl label {told} linkerd.io/control-plane-ns=weft --overwrite`");
+            assert!(refused.contains(&label), "{refused}");
         }
+        // Nor by an upgrade of another one.
+        let rendered = crds(&values, "weft", By::Cli);
+        let is_definition = kind == "CustomResourceDefinition";
+        assert_eq!(unclaimed(&cluster, "weft", &rendered).await.is_err(), is_definition);
         ready_for_crds(&cluster, "linkerd").await.unwrap();
         api.delete(kind.as_str().unwrap(), "", name.as_str().unwrap());
         defined(&api);
     }
+    // All of them at once.
+    for name in ["servers", "httproutes"] {
+        api.put(of("linkerd", definition(&format!("{name}.policy.linkerd.io"), &["v1beta3"])));
+    }
+    api.put(of("linkerd", json!({"kind": "ClusterRole", "metadata": {"name": "linkerd-policy"}})));
+    let refused = ready_for_crds(&cluster, "weft").await.unwrap_err();
+    let commands = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=weft --overwrite && \
+                    kubectl label CustomResourceDefinition httproutes.policy.linkerd.io servers.policy.linkerd.io \
+                    linkerd.io/control-plane-ns=weft --overwrite";
+    assert_eq!(refused.remedy().as_deref(), Some(commands));
+    api.delete("ClusterRole", "", "linkerd-policy");
+    defined(&api);
     // An extension has webhooks of its own.
     api.put(of(
         "linkerd",
@@ -171,6 +190,27 @@ async fn a_control_plane_wants_every_version_of_every_kind() {
         api.put(self::definition(name, &names));
     }
     ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap();
+    // Docker gives no capabilities of files to who is not root.
+    let mut info = json!({"containerRuntimeVersion": "docker://27.0"});
+    for other in [
+        "architecture",
+        "bootID",
+        "kernelVersion",
+        "kubeProxyVersion",
+        "kubeletVersion",
+        "machineID",
+        "operatingSystem",
+        "osImage",
+        "systemUUID",
+    ] {
+        info[other] = json!("");
+    }
+    api.put(json!({"kind": "Node", "metadata": {"name": "n1"}, "status": {"nodeInfo": info}}));
+    let told = ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err().to_string();
+    assert!(told.contains("Docker (n1)") && told.contains("--set proxyInit.runAsRoot=true"), "{told}");
+    let as_root = Values::from_layers([json!({"proxyInit": {"runAsRoot": true}})]).unwrap();
+    ready_for_control_plane(&cluster, &as_root, "linkerd").await.unwrap();
+    api.delete("Node", "", "n1");
     let object =
         |kind: &str| json!({"kind": kind, "metadata": {"name": "web", "namespace": "shop"}, "spec": {"port": 80}});
     let mut server = object("Server");
@@ -307,12 +347,144 @@ async fn an_installation_is_read_from_the_cluster() {
     put("ConfigMap", "linkerd-identity-trust-roots", json!({"ca-bundle.crt": "anchors"}));
     assert!(matches!(read().await, Err(NotStored::NoOverrides(_))));
     let overrides = bytes("clusterDomain: example.org\nlinkerdVersion: v1\n");
-    put("Secret", "linkerd-config-overrides", json!({"linkerd-config-overrides": overrides}));
+    put("Secret", "linkerd-config-overrides", json!({"linkerd-config-overrides": &overrides}));
     put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate"), "tls.key": bytes("key")}));
     let found = read().await.unwrap();
     assert_eq!(found.given, json!({"clusterDomain": "example.org"}));
     assert_eq!((found.trust_domain.as_str(), found.anchors_pem.as_str()), ("example.org", "anchors"));
     assert_eq!(found.issuer.unwrap().key, "key", "of a Secret that somebody else makes");
+    // What is made anew, or given, keeps nobody from an upgrade.
+    put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate")}));
+    put("Secret", "linkerd-proxy-injector-k8s-tls", json!({"tls.key": bytes("key")}));
+    put("ConfigMap", "linkerd-config", json!({"values": "[no: {values", "weft-version": "v1"}));
+    let found = read().await.unwrap();
+    assert_eq!((found.issuer, found.proxy_injector, &*found.trust_domain), (None, None, "example.org"));
+    // What cannot be known without somebody is told with what it takes.
+    for (kind, name, data, command) in [
+        (
+            "Secret",
+            "linkerd-config-overrides",
+            json!({"linkerd-config-overrides": bytes("- a list")}),
+            "create secret generic linkerd-config-overrides ",
+        ),
+        (
+            "ConfigMap",
+            "linkerd-identity-trust-roots",
+            json!({}),
+            "create configmap linkerd-identity-trust-roots --from-file=ca-bundle.crt=root.crt ",
+        ),
+    ] {
+        put(kind, name, data);
+        let told = read().await.unwrap_err().to_string();
+        let named = format!("the {kind} {name} of the namespace linkerd: ");
+        assert!(told.starts_with(&named) && told.contains(&format!("`kubectl -n linkerd {command}")), "{told}");
+        put("Secret", "linkerd-config-overrides", json!({"linkerd-config-overrides": overrides}));
+    }
+    put("ConfigMap", "linkerd-identity-trust-roots", json!({"ca-bundle.crt": "anchors"}));
     api.fail(Some(Failure::Status(403)));
     assert!(matches!(read().await, Err(NotStored::Cluster(_))), "who may not read is told so");
+}
+
+/// As Helm writes it: compressed JSON, in base64 within the Secret's.
+fn release(revision: u32, status: &str, config: &Value) -> Value {
+    let mut packed = GzEncoder::new(vec![], Compression::default());
+    packed.write_all(json!({"name": "lcp", "config": config, "manifest": "..."}).to_string().as_bytes()).unwrap();
+    secret(revision, status, &packed.finish().unwrap())
+}
+
+fn secret(revision: u32, status: &str, packed: &[u8]) -> Value {
+    let bytes = |bytes: &[u8]| json!(weft_cluster::k8s::ByteString(bytes.to_vec()));
+    let text = bytes(packed);
+    let labels = json!({"owner": "helm", "name": "lcp", "status": status, "version": revision.to_string()});
+    json!({"kind": "Secret", "type": "helm.sh/release.v1",
+        "metadata": {"name": format!("sh.helm.release.v1.lcp.v{revision}"), "namespace": "linkerd", "labels": labels},
+        "data": {"release": bytes(text.as_str().unwrap().as_bytes())}})
+}
+
+#[tokio::test]
+async fn an_installation_of_helms_is_told_how_helm_goes_on() {
+    let (api, cluster) = lab().await;
+    let text = |text: &str| json!(weft_cluster::k8s::ByteString(text.as_bytes().to_vec()));
+    let of_release = |mut object: Value| {
+        object["metadata"]["annotations"] =
+            json!({"meta.helm.sh/release-name": "lcp", "meta.helm.sh/release-namespace": "linkerd"});
+        object
+    };
+    let config = |data: Value| {
+        of_release(
+            json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "linkerd"}, "data": data}),
+        )
+    };
+    let anchors = |pem: &str| {
+        api.put(
+            json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-identity-trust-roots", "namespace": "linkerd"},
+            "data": {"ca-bundle.crt": pem}}),
+        );
+    };
+    let told = async || match stored(Source::Cluster(&cluster), "linkerd").await {
+        Err(NotStored::OfHelm(told)) => told,
+        other => panic!("{other:?}"),
+    };
+    let (crds, upgrade) = (
+        "helm upgrade --install linkerd-crds charts/linkerd-crds -n linkerd --take-ownership".to_owned(),
+        "helm upgrade lcp charts/linkerd-control-plane -n linkerd --reset-then-reuse-values".to_owned(),
+    );
+    // Ours wants no more.
+    api.put(config(json!({"values": "{}", "weft-version": "v1"})));
+    assert_eq!(told().await.commands(), [crds.clone(), upgrade.clone()]);
+
+    // Linkerd's, with definitions of a release.
+    api.put(of_release(definition("servers.policy.linkerd.io", &["v1beta3"])));
+    let crds = "helm upgrade lcp charts/linkerd-crds -n linkerd --reset-then-reuse-values".to_owned();
+    api.put(config(json!({"values": "clusterDomain: cluster.local"})));
+    anchors("root\n");
+    let unread = told().await;
+    assert_eq!(unread.commands(), [crds.clone(), upgrade.clone()]);
+    assert!(unread.to_string().contains("no Secret of Helm's says that the release is in force"), "{unread}");
+
+    let given = json!({"identityTrustAnchorsPEM": "root", "identity": {"issuer": {"tls": {"crtPEM": "issuer", "keyPEM": "key"}}},
+        "heartbeatSchedule": "13 7 * * *", "controllerReplicas": 3, "linkerdVersion": "edge-1",
+        "podAnnotations": {"example.org/a": "b"}, "proxy": {"image": {"name": "r/proxy"}, "logLevel": "debug"}});
+    api.put(release(9, "deployed", &json!({"cniEnabled": true})));
+    api.put(release(10, "deployed", &given));
+    api.put(release(11, "failed", &json!({"cniEnabled": true})));
+    let found = told().await;
+    let taken_back = "--set linkerdVersion=null,heartbeatSchedule=null,proxy.image.name=null";
+    assert_eq!(found.commands(), [crds.clone(), format!("{upgrade} {taken_back}")]);
+    let text_of = found.to_string();
+    for part in [
+        "is Linkerd's, of Helm's release lcp, and is upgraded by helm",
+        "* heartbeatSchedule: ",
+        "* proxy.image.name: ",
+    ] {
+        assert!(text_of.contains(part), "{part}: {text_of}");
+    }
+
+    // Helm knows others than the cluster, which would come back.
+    anchors("other");
+    api.put(json!({"kind": "Secret", "metadata": {"name": "linkerd-identity-issuer", "namespace": "linkerd"},
+        "data": {"crt.pem": text("new"), "key.pem": text("new key")}}));
+    let commands = told().await.commands();
+    assert_eq!(commands.len(), 5, "{commands:?}");
+    assert!(
+        commands[0].ends_with("> anchors.crt") && commands[2].ends_with("| base64 -d > issuer.key"),
+        "{commands:?}"
+    );
+    for option in ["identityTrustAnchorsPEM=anchors.crt", "crtPEM=issuer.crt", "keyPEM=issuer.key", taken_back] {
+        assert!(commands[4].contains(option), "{option}: {commands:?}");
+    }
+
+    // What cannot be read is said to be so.
+    for (packed, reason) in [(&b"no gzip"[..], "cannot be unpacked"), (&[0x1f, 0x8b][..], "cannot be unpacked")] {
+        api.put(secret(12, "deployed", packed));
+        let told = told().await;
+        assert!(told.to_string().contains(reason), "{told}");
+    }
+    let mut bomb = GzEncoder::new(vec![], Compression::fast());
+    for _ in 0..40 {
+        bomb.write_all(&vec![b' '; 1024 * 1024]).unwrap();
+    }
+    api.put(secret(13, "deployed", &bomb.finish().unwrap()));
+    let told = told().await;
+    assert!(told.to_string().contains("is larger than "), "{told}");
 }

@@ -1,12 +1,12 @@
-//! Whether the certificates of the mesh are what they should be, and for how long.
+//! Whether certificates are what they should be, and for how long: the webhooks', and the roots that proxies were made with. Those of
+//! identity are `identity`'s.
 
 use super::{
     Run, TOLD, none,
     proxies::restarts,
     remedy::{Failed, mended},
-    table, text,
+    table,
 };
-use crate::ca;
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
@@ -14,10 +14,9 @@ use std::{
 };
 use weft_cluster::{
     inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
-    install::{ISSUER, Webhook, trusting},
+    install::{Webhook, trusting},
     k8s::ByteString,
     kubernetes::Cluster,
-    values::Values,
 };
 use weft_transport::tls::Serving;
 use x509_parser::{extensions::GeneralName, pem::Pem, public_key::PublicKey, x509::SubjectPublicKeyInfo};
@@ -26,10 +25,10 @@ use x509_parser::{extensions::GeneralName, pem::Pem, public_key::PublicKey, x509
 const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 
 /// From when until when, of one certificate of a text.
-struct Validity {
+pub(super) struct Validity {
     what: String,
-    begin: SystemTime,
-    end: SystemTime,
+    pub(super) begin: SystemTime,
+    pub(super) end: SystemTime,
     names: Vec<String>,
     key: Key,
     /// Whether its own signature is of a kind that is known to hold.
@@ -59,7 +58,7 @@ fn key(of: &SubjectPublicKeyInfo<'_>) -> Key {
 }
 
 /// Linkerd's proxies and tools take ECDSA on P-256 with SHA-256, and of roots RSA of 2048 or 4096 bits besides.
-fn known(all: &[Validity], of_roots: bool) -> Result<(), String> {
+pub(super) fn known(all: &[Validity], of_roots: bool) -> Result<(), String> {
     let wrong = all.iter().filter_map(|one| match one.key {
         _ if !one.is_signed_well => Some(format!("{} is not signed with ECDSA or RSA and SHA-256", one.what)),
         Key::P256 => None,
@@ -70,7 +69,7 @@ fn known(all: &[Validity], of_roots: bool) -> Result<(), String> {
     none(wrong.collect())
 }
 
-fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
+pub(super) fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
     let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let mut found = vec![];
     for block in Pem::iter_from_buffer(pem.as_bytes()) {
@@ -97,7 +96,7 @@ fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
     if found.is_empty() { Err(format!("{what}: there is no certificate in it")) } else { Ok(found) }
 }
 
-fn valid(all: &[Validity], now: SystemTime) -> Result<(), String> {
+pub(super) fn valid(all: &[Validity], now: SystemTime) -> Result<(), String> {
     let wrong = all.iter().filter_map(|one| match () {
         () if now < one.begin => Some(format!("{} is not valid yet", one.what)),
         () if now > one.end => Some(format!("{} has expired", one.what)),
@@ -106,89 +105,24 @@ fn valid(all: &[Validity], now: SystemTime) -> Result<(), String> {
     none(wrong.collect())
 }
 
-fn lasts(all: &[Validity], now: SystemTime) -> Result<(), String> {
+pub(super) fn lasts(all: &[Validity], now: SystemTime) -> Result<(), String> {
     let left = |one: &Validity| one.end.duration_since(now).unwrap_or_default();
     let days = |one: &Validity| left(one).as_secs() / (24 * 60 * 60);
     let soon = all.iter().filter(|one| left(one) < SOON);
     none(soon.map(|one| format!("{} is valid for {} days more", one.what, days(one))).collect())
 }
 
-/// Anchors, issuer and its key, as the cluster has them.
-struct Texts {
-    anchors: String,
-    certificate: String,
-    key: String,
-}
-
-async fn anchors(cluster: &Cluster, namespace: &str) -> Result<String, String> {
-    let anchors = cluster.config_map(namespace, TRUST_ROOTS).await.map_err(text)?;
-    let mut anchors = anchors.ok_or_else(|| format!("there is no ConfigMap {TRUST_ROOTS}"))?;
-    anchors.remove(TRUST_ROOTS_KEY).ok_or_else(|| format!("the ConfigMap {TRUST_ROOTS} has no key {TRUST_ROOTS_KEY}"))
-}
-
-/// Its certificate and its key.
-async fn issuer(cluster: &Cluster, namespace: &str) -> Result<(String, String), String> {
-    let secret = secret(cluster, namespace, ISSUER).await?;
-    let names = if secret.contains_key("crt.pem") { ("crt.pem", "key.pem") } else { ("tls.crt", "tls.key") };
-    let part = |name: &str| part(&secret, ISSUER, name);
-    Ok((part(names.0)?, part(names.1)?))
-}
-
-/// Everybody trusts whom the issuer is below; without them an upgrade knows nobody.
-fn write_anchors(namespace: &str) -> String {
-    format!(
-        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
-         | kubectl apply -f -, with the root that the issuer is below"
-    )
-}
-
-/// A Secret of which a part is missing is in an upgrade's way.
-fn write_issuer(namespace: &str, values: &Values) -> String {
-    if &*values.identity.issuer.scheme == "kubernetes.io/tls" {
-        format!("kubectl -n {namespace} describe secret/{ISSUER} certificates, which somebody else writes")
-    } else {
-        format!(
-            "kubectl -n {namespace} create secret generic {ISSUER} --from-file=crt.pem=issuer.crt --from-file=key.pem=issuer.key \
-             --dry-run=client -o yaml | kubectl apply -f -, with an issuer below the trust anchors, made as in docs/certificates.md"
-        )
-    }
-}
-
-async fn secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    cluster.secret(namespace, name).await.map_err(text)?.ok_or_else(|| format!("there is no Secret {name}"))
-}
-
-fn part(secret: &BTreeMap<String, Vec<u8>>, of: &str, name: &str) -> Result<String, String> {
-    let bytes = secret.get(name).ok_or_else(|| format!("the Secret {of} has no key {name}"))?;
-    String::from_utf8(bytes.clone()).map_err(|_| format!("the key {name} of the Secret {of} is no text"))
-}
-
-pub(super) async fn identity(
-    run: &mut Run<'_>,
+pub(super) async fn secret(
     cluster: &Cluster,
     namespace: &str,
-    values: &Values,
-    now: SystemTime,
-) -> ControlFlow<()> {
-    let read = async {
-        let of_anchors = |why| Failed::mended_by(why, write_anchors(namespace));
-        let of_issuer = |why| Failed::mended_by(why, write_issuer(namespace, values));
-        let anchors_pem = anchors(cluster, namespace).await.map_err(of_anchors)?;
-        let (certificate, key) = issuer(cluster, namespace).await.map_err(of_issuer)?;
-        let anchors = read(&format!("the ConfigMap {TRUST_ROOTS}"), &anchors_pem).map_err(of_anchors)?;
-        let issuer = read(&format!("the Secret {ISSUER}"), &certificate).map_err(of_issuer)?;
-        Ok::<_, Failed>((Texts { anchors: anchors_pem, certificate, key }, anchors, issuer))
-    };
-    let (texts, anchors, issuer) = run.found(&table::ANCHORS, read.await)?;
-    run.noted(&table::ANCHORS_ALGORITHM, known(&anchors, true))?;
-    run.noted(&table::ANCHORS_NOW, valid(&anchors, now))?;
-    run.noted(&table::ANCHORS_SOON, lasts(&anchors, now))?;
-    run.noted(&table::ISSUER_ALGORITHM, known(&issuer, false))?;
-    run.noted(&table::ISSUER_NOW, valid(&issuer, now))?;
-    run.noted(&table::ISSUER_SOON, lasts(&issuer, now))?;
-    let Texts { anchors, certificate, key } = &texts;
-    let tried = ca::tried(anchors, certificate, key, namespace, values.trust_domain(), now);
-    run.noted(&table::ISSUED, tried.map_err(|why| format!("the Secret {ISSUER}: {why}")))
+    name: &str,
+) -> Result<BTreeMap<String, Vec<u8>>, Failed> {
+    Ok(cluster.secret(namespace, name).await?.ok_or_else(|| format!("there is no Secret {name}"))?)
+}
+
+pub(super) fn part(secret: &BTreeMap<String, Vec<u8>>, of: &str, name: &str) -> Result<String, String> {
+    let bytes = secret.get(name).ok_or_else(|| format!("the Secret {of} has no key {name}"))?;
+    String::from_utf8(bytes.clone()).map_err(|_| format!("the key {name} of the Secret {of} is no text"))
 }
 
 pub(super) async fn webhooks(
@@ -216,9 +150,9 @@ pub(super) async fn trusted(
     of: Option<&str>,
 ) -> ControlFlow<()> {
     run.line(&table::TRUSTED, async || {
-        let anchors = cluster.config_map(namespace, TRUST_ROOTS).await.map_err(text)?.unwrap_or_default();
+        let anchors = cluster.config_map(namespace, TRUST_ROOTS).await?.unwrap_or_default();
         let anchors = anchors.get(TRUST_ROOTS_KEY).map_or("", |anchors| anchors.trim());
-        let running = trusting(cluster, namespace).await.map_err(text)?;
+        let running = trusting(cluster, namespace).await?;
         let other = running.iter().filter(|one| one.anchors_pem.as_ref().is_some_and(|own| own.trim() != anchors));
         let is_asked = |pod: &&String| {
             let namespace_of = pod.split('/').next().unwrap_or_default();
@@ -238,7 +172,7 @@ async fn webhook(
     namespace: &str,
     webhook: Webhook,
     now: SystemTime,
-) -> Result<Vec<Validity>, String> {
+) -> Result<Vec<Validity>, Failed> {
     let name = webhook.secret();
     let secret = secret(cluster, namespace, name).await?;
     let (chain, key) = (part(&secret, name, "tls.crt")?, part(&secret, name, "tls.key")?);
@@ -249,11 +183,11 @@ async fn webhook(
     let host = format!("{}.{namespace}.svc", webhook.service());
     let leaf = certificates.first().map(|leaf| leaf.names.as_slice()).unwrap_or_default();
     if !leaf.contains(&host) {
-        return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")));
+        return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")).into());
     }
     let configuration = webhook.configuration();
     let kind = webhook.configured();
-    let found = cluster.object(kind, None, &configuration).await.map_err(text)?;
+    let found = cluster.object(kind, None, &configuration).await?;
     let found = found.ok_or_else(|| format!("there is no {} {configuration}", kind.kind))?;
     let bundle = found["webhooks"][0]["clientConfig"]["caBundle"].clone();
     let bundle = serde_json::from_value::<ByteString>(bundle).map(|bundle| bundle.0).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Whether the cluster is fit for a mesh.
 
-use super::{Check, Run, none, table, text};
+use super::{Check, Failed, Run, none, remedy::quoted, table};
 use std::{
     ops::ControlFlow,
     time::{Duration, SystemTime},
@@ -17,9 +17,9 @@ const MINIMUM: (u32, u32) = (1, 31);
 const NAMESPACE: Resource = Resource::new("", "v1", "Namespace", "namespaces");
 
 pub(super) async fn fit(run: &mut Run<'_>, cluster: &Cluster) -> ControlFlow<()> {
-    let version = run.found(&table::ANSWERS, cluster.version().await.map_err(text))?;
+    let version = run.found(&table::ANSWERS, cluster.version().await)?;
     run.noted(&table::MINIMUM, recent(&version))?;
-    run.line(&table::GATEWAY_API, async || gateway_api(cluster).await.map_err(|e| e.to_string())).await
+    run.line(&table::GATEWAY_API, async || gateway_api(cluster).await).await
 }
 
 fn recent(version: &str) -> Result<(), String> {
@@ -48,25 +48,44 @@ const SKEW: Duration = Duration::from_secs(5 * 60 + 10);
 /// Whether somebody may install here, and the clocks agree.
 pub(super) async fn open(run: &mut Run<'_>, cluster: &Cluster, namespace: &str, now: SystemTime) -> ControlFlow<()> {
     let installed = not_installed(cluster, namespace).await;
-    let is_meshed = matches!(installed, Err(NotReady::Installed(_) | NotReady::Others { .. }));
-    run.noted(&table::NO_MESH, installed.map_err(|e| e.to_string()))?;
+    let is_meshed = matches!(installed, Err(NotReady::Installed { .. } | NotReady::Others(..)));
+    run.noted(&table::NO_MESH, installed)?;
     if !is_meshed {
         run.line(&table::FREE, async || {
-            let found = cluster.object(NAMESPACE, None, namespace).await.map_err(text)?;
-            none(found.map(|_| format!("the namespace {namespace} exists")).into_iter().collect())
+            let found = cluster.object(NAMESPACE, None, namespace).await?;
+            none::<Failed>(found.map(|_| format!("the namespace {namespace} exists")).into_iter().collect())
         })
         .await?;
     }
-    run.line(&table::CLUSTER_OBJECTS, async || without_namespace(cluster, namespace).await).await?;
+    let account = cluster.user().await.ok().flatten();
+    let given = |failed: Failed| match &account {
+        Some(account) => failed.or_mended_by(rights(account)),
+        None => failed,
+    };
+    run.line(&table::CLUSTER_OBJECTS, async || {
+        without_namespace(cluster, namespace).await.map_err(|why| given(why.into()))
+    })
+    .await?;
     for (check, resource) in MADE {
-        run.line(check, async || may(cluster, "create", resource, namespace).await).await?;
+        run.line(check, async || may(cluster, "create", resource, namespace).await.map_err(given)).await?;
     }
-    run.line(&table::READ_SECRETS, async || may(cluster, "get", SECRET, namespace).await).await?;
+    run.line(&table::READ_SECRETS, async || may(cluster, "get", SECRET, namespace).await.map_err(given)).await?;
     run.line(&table::CLOCK, async || {
-        let nodes = cluster.nodes().await.map_err(text)?;
-        none(nodes.iter().filter_map(|node| skewed(node, now)).collect())
+        let nodes = cluster.nodes().await?;
+        none::<Failed>(nodes.iter().filter_map(|node| skewed(node, now)).collect())
     })
     .await
+}
+
+/// What an account lacks that may not install.
+fn rights(account: &str) -> String {
+    let who = match account.strip_prefix("system:serviceaccount:") {
+        Some(account) => format!("--serviceaccount={account}"),
+        None => format!("--user={}", quoted(account)),
+    };
+    format!(
+        "kubectl create clusterrolebinding weft-install --clusterrole=cluster-admin {who}, typed by a cluster's administrator"
+    )
 }
 
 async fn without_namespace(cluster: &Cluster, namespace: &str) -> Result<(), String> {
@@ -89,10 +108,10 @@ async fn without_namespace(cluster: &Cluster, namespace: &str) -> Result<(), Str
     none(wrong)
 }
 
-async fn may(cluster: &Cluster, verb: &str, of: Resource, namespace: &str) -> Result<(), String> {
-    match cluster.may(verb, of, Some(namespace)).await.map_err(text)? {
+async fn may(cluster: &Cluster, verb: &str, of: Resource, namespace: &str) -> Result<(), Failed> {
+    match cluster.may(verb, of, Some(namespace)).await? {
         true => Ok(()),
-        false => Err(format!("this account may not {verb} {} in the namespace {namespace}", of.plural)),
+        false => Err(format!("this account may not {verb} {} in the namespace {namespace}", of.plural).into()),
     }
 }
 

@@ -1,22 +1,25 @@
 //! Whether all of an installation is there, and ready.
 
 use super::{
-    Check, Run, none,
+    Check, Run,
+    identity::{Looked, in_the_way},
+    none,
     remedy::{Failed, describe, mended},
-    table, text,
+    table,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, time::SystemTime};
 use weft_cluster::{
     install::{self, By, CONFIG, Installation, Material},
-    k8s::api::core::v1::{Node, Pod},
-    kubernetes::{Cluster, Resource},
+    k8s::api::core::v1::{Namespace, Pod},
+    kubernetes::{Cluster, Error, Resource},
     label,
     values::Values,
 };
 use weft_model::decide::cidr::Cidr;
 
 const DEPLOYMENT: Resource = Resource::new("apps", "v1", "Deployment", "deployments");
+const SERVICE_NETWORK: Resource = Resource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs");
 const EXTENSION: &str = "linkerd.io/extension";
 const POLICY: &str = "policy.linkerd.io";
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
@@ -58,20 +61,35 @@ const KINDS: [(&Check, Resource, bool); 8] = [
 ];
 
 /// The control plane, and the values that it is installed with.
-pub(super) async fn exists(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<(), Values> {
+pub(super) async fn exists(
+    run: &mut Run<'_>,
+    cluster: &Cluster,
+    namespace: &str,
+    now: SystemTime,
+) -> ControlFlow<(), Values> {
     let values = run.found(&table::VALUES, values(cluster, namespace).await)?;
-    run.line(&table::REPLICAS, async || replicas(cluster, namespace).await).await?;
+    let at = Looked { cluster, namespace, values: &values, now };
+    run.line(&table::REPLICAS, async || blamed(replicas(cluster, namespace).await, at).await).await?;
     run.line(&table::SCHEDULABLE, async || schedulable(cluster, namespace).await).await?;
-    run.line(&table::READY, async || ready(cluster, namespace).await).await?;
+    run.line(&table::READY, async || blamed(ready(cluster, namespace).await, at).await).await?;
     run.line(&table::NODE_NETWORKS, async || nodes(cluster, &values).await).await?;
     run.line(&table::POD_NETWORKS, async || pods(cluster, &values).await).await?;
     run.line(&table::SERVICE_NETWORKS, async || services(cluster, &values).await).await?;
     ControlFlow::Continue(values)
 }
 
+/// Nobody is ready without a certificate: where none can be given, that is what is to be mended.
+async fn blamed(asked: Result<(), Failed>, at: Looked<'_>) -> Result<(), Failed> {
+    let Err(failed) = asked else { return Ok(()) };
+    match in_the_way(at).await {
+        Some(cause) => Err(Failed { why: format!("{}; {}", cause.why, failed.why), ..cause }),
+        None => Err(failed),
+    }
+}
+
 async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, Failed> {
     let of = format!("the ConfigMap {CONFIG} of the namespace {namespace}");
-    let data = cluster.config_map(namespace, CONFIG).await.map_err(text)?;
+    let data = cluster.config_map(namespace, CONFIG).await?;
     let data = data.ok_or_else(|| format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"))?;
     // It is there, so that an installation would be refused: what was given is written anew.
     let unread = |why: String| Failed::upgraded(why, "");
@@ -83,7 +101,7 @@ async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
     let mut wrong = vec![];
     for component in COMPONENTS {
         let name = format!("linkerd-{component}");
-        let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await.map_err(text)?;
+        let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await?;
         let Some(found) = found else {
             return Err(Failed::upgraded(format!("there is no Deployment {name}"), ""));
         };
@@ -99,8 +117,8 @@ async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
 }
 
 /// Pods of the control plane.
-async fn own(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>, String> {
-    cluster.pods(Some(namespace), label::COMPONENT).await.map_err(text)
+async fn own(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>, Error> {
+    cluster.pods(Some(namespace), label::COMPONENT).await
 }
 
 fn condition<'p>(pod: &'p Pod, name: &str) -> Option<(&'p str, &'p str)> {
@@ -141,60 +159,75 @@ async fn ready(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
     mended(wrong)
 }
 
-/// Those of the addresses that are in none of the cluster's networks.
-fn outside(values: &Values, networks: impl Iterator<Item = (String, String)>) -> Result<(), String> {
-    let known: Vec<Cidr> = values.cluster_networks.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    let is_within = |network: &str| match network.parse::<Cidr>() {
-        Ok(network) => known.iter().any(|k| k.contains(network.addr()) && k.prefix_len() <= network.prefix_len()),
-        Err(_) => network.parse().is_ok_and(|address| known.iter().any(|k| k.contains(address))),
-    };
-    let wrong = networks.filter(|(_, network)| !is_within(network)).map(|(of, network)| format!("{of} has {network}"));
+/// Those of the addresses and networks that are in none of the cluster's, and what takes them in: the networks around them that are
+/// known, or some of the usual size.
+fn outside(values: &Values, found: &[(String, String)], around: &[String]) -> Result<(), Failed> {
+    let given = values.cluster_networks.split(',').map(str::trim).filter(|network| !network.is_empty());
+    let mut all: Vec<String> = given.map(str::to_owned).collect();
+    let known: Vec<Cidr> = all.iter().filter_map(|network| network.parse().ok()).collect();
+    let around: Vec<Cidr> = around.iter().filter_map(|network| network.parse().ok()).collect();
+    let is_within = |one: Cidr| known.iter().any(|k| k.contains(one.addr()) && k.prefix_len() <= one.prefix_len());
+    let mut wrong = vec![];
+    for (of, network) in found {
+        let address = network.parse::<IpAddr>().ok();
+        let one = network.parse().ok().or_else(|| Cidr::new(address?, if address?.is_ipv4() { 32 } else { 128 }));
+        let Some(one) = one.filter(|one| !is_within(*one)) else { continue };
+        wrong.push(format!("{of} has {network}"));
+        let usual = || Cidr::new(one.addr(), if one.addr().is_ipv4() { 16 } else { 64 });
+        let wider = address.and_then(|_| around.iter().find(|a| a.contains(one.addr())).copied().or_else(usual));
+        let taken_in = wider.unwrap_or(one).to_string();
+        if !all.contains(&taken_in) {
+            all.push(taken_in);
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
     // A few tell it all.
-    none(wrong.take(5).collect())
+    wrong.truncate(5);
+    Err(Failed::upgraded(wrong.join("; "), &format!("--set 'clusterNetworks={}'", all.join("\\,"))))
 }
 
-async fn nodes(cluster: &Cluster, values: &Values) -> Result<(), Failed> {
-    let nodes = cluster.nodes().await.map_err(text)?;
-    let networks = nodes.into_iter().flat_map(|node| {
+/// Those that nodes give to their pods.
+async fn of_nodes(cluster: &Cluster) -> Result<Vec<(String, String)>, Error> {
+    let networks = cluster.nodes().await?.into_iter().flat_map(|node| {
         let name = format!("node {}", node.metadata.name.unwrap_or_default());
         let spec = node.spec.unwrap_or_default();
         let all = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
         all.into_iter().map(move |network| (name.clone(), network))
     });
-    let networks: Vec<(String, String)> = networks.collect();
-    outside(values, networks.iter().cloned()).map_err(|why| {
-        // All that there are, once: what lies within another does no harm.
-        let mut all: Vec<&str> = values.cluster_networks.split(',').map(str::trim).collect();
-        for (_, network) in &networks {
-            if !all.contains(&network.as_str()) {
-                all.push(network);
-            }
-        }
-        let options = format!("--set 'clusterNetworks={}'", all.join("\\,"));
-        Failed::upgraded(why, &options)
-    })
+    Ok(networks.collect())
 }
 
-async fn pods(cluster: &Cluster, values: &Values) -> Result<(), String> {
-    let pods = cluster.pods(None, "").await.map_err(text)?;
+async fn nodes(cluster: &Cluster, values: &Values) -> Result<(), Failed> {
+    outside(values, &of_nodes(cluster).await?, &[])
+}
+
+async fn pods(cluster: &Cluster, values: &Values) -> Result<(), Failed> {
+    let pods = cluster.pods(None, "").await?;
     let addresses = pods.into_iter().filter(|pod| pod.spec.as_ref().is_some_and(|s| s.host_network != Some(true)));
     let addresses = addresses.flat_map(|pod| {
         let of = format!("pod {}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(&pod));
         let all = pod.status.and_then(|status| status.pod_ips).unwrap_or_default();
         all.into_iter().map(move |address| (of.clone(), address.ip))
     });
-    outside(values, addresses)
+    let around: Vec<String> = of_nodes(cluster).await?.into_iter().map(|(_, network)| network).collect();
+    outside(values, &addresses.collect::<Vec<_>>(), &around)
 }
 
-async fn services(cluster: &Cluster, values: &Values) -> Result<(), String> {
-    let services = cluster.services().await.map_err(text)?;
+async fn services(cluster: &Cluster, values: &Values) -> Result<(), Failed> {
+    let services = cluster.services().await?;
     let addresses = services.into_iter().flat_map(|service| {
         let meta = service.metadata;
         let of = format!("Service {}/{}", meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
         let all = service.spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
         all.into_iter().filter(|ip| ip != "None").map(move |ip| (of.clone(), ip))
     });
-    outside(values, addresses)
+    // Older clusters do not tell.
+    let told = cluster.objects(SERVICE_NETWORK, "").await?;
+    let around = told.iter().flat_map(|network| network["spec"]["cidrs"].as_array().into_iter().flatten());
+    let around: Vec<String> = around.filter_map(Value::as_str).map(str::to_owned).collect();
+    outside(values, &addresses.collect::<Vec<_>>(), &around)
 }
 
 /// Each object that is rendered.
@@ -213,27 +246,18 @@ pub(super) async fn complete(
         run.line(check, async || {
             let mut wrong = vec![];
             for name in &names {
-                if cluster.object(resource, within, name).await.map_err(text)?.is_none() {
+                if cluster.object(resource, within, name).await?.is_none() {
                     wrong.push(format!("there is no {} {name}", resource.kind));
                 }
             }
-            none(wrong)
+            none::<Failed>(wrong)
         })
         .await?;
         if resource.kind == "ServiceAccount" {
             defined(run, cluster, namespace, &table::DEFINITIONS).await?;
         }
     }
-    run.line(&table::RUN_AS_ROOT, async || {
-        let nodes = cluster.nodes().await.map_err(text)?;
-        let runtime =
-            |node: &Node| node.status.as_ref()?.node_info.as_ref().map(|i| i.container_runtime_version.clone());
-        let wrong = nodes.iter().filter(|node| runtime(node).is_some_and(|r| r.starts_with("docker:")));
-        let wrong = wrong.filter(|_| !values.proxy_init.run_as_root);
-        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
-        none(wrong.map(|node| format!("node {} runs Docker, where linkerd-init has to be root", name(node))).collect())
-    })
-    .await
+    run.line(&table::RUN_AS_ROOT, async || install::root_where_it_has_to_be(cluster, values).await).await
 }
 
 /// Of a highly available installation: whether one may go away.
@@ -245,36 +269,44 @@ pub(super) async fn several(run: &mut Run<'_>, cluster: &Cluster, namespace: &st
         let mut wrong = vec![];
         for component in COMPONENTS {
             let name = format!("linkerd-{component}");
-            let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await.map_err(text)?.unwrap_or_default();
+            let found = cluster.object(DEPLOYMENT, Some(namespace), &name).await?.unwrap_or_default();
             let available = found["status"]["availableReplicas"].as_i64().unwrap_or(0);
             if available <= 1 {
                 wrong.push(format!("of the Deployment {name} {available} replicas are available"));
             }
         }
-        none(wrong)
+        none::<Failed>(wrong)
     })
     .await
 }
 
-/// Whether each extension is installed once.
+/// Whether each extension is installed once. Of several namespaces that one is meant in which its pods are, else the oldest.
 pub(super) async fn extensions(run: &mut Run<'_>, cluster: &Cluster) -> ControlFlow<()> {
     run.line(&table::EXTENSIONS, async || {
-        let mut namespaces = BTreeMap::<String, Vec<String>>::new();
-        for namespace in cluster.namespaces(EXTENSION).await.map_err(text)? {
-            let of = namespace.metadata.labels.and_then(|mut labels| labels.remove(EXTENSION)).unwrap_or_default();
-            namespaces.entry(of).or_default().extend(namespace.metadata.name);
+        let mut namespaces = BTreeMap::<String, Vec<Namespace>>::new();
+        for namespace in cluster.namespaces(EXTENSION).await? {
+            let labels = namespace.metadata.labels.as_ref();
+            let of = labels.and_then(|labels| labels.get(EXTENSION).cloned()).unwrap_or_default();
+            namespaces.entry(of).or_default().push(namespace);
         }
-        let several = namespaces.into_iter().filter(|(_, names)| names.len() > 1);
-        mended(
-            several
-                .map(|(of, names)| {
-                    // Which of them is meant its owner knows.
-                    let others = names.get(1..).unwrap_or_default().join(" ");
-                    let command = format!("kubectl label namespace {others} {EXTENSION}-");
-                    (format!("the namespaces {} have the extension {of}", names.join(", ")), command)
-                })
-                .collect(),
-        )
+        namespaces.retain(|_, of| of.len() > 1);
+        let mut wrong = vec![];
+        for (of, mut all) in namespaces {
+            let pods = cluster.pods(None, &format!("{EXTENSION}={of}")).await?;
+            let has_pods = |one: &Namespace| pods.iter().any(|pod| pod.metadata.namespace == one.metadata.name);
+            all.sort_by_key(|one| {
+                let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0);
+                (!has_pods(one), created, one.metadata.name.clone())
+            });
+            let names: Vec<String> = all.into_iter().filter_map(|one| one.metadata.name).collect();
+            let [kept, others @ ..] = names.as_slice() else { continue };
+            let command = format!("kubectl label namespace {} {EXTENSION}-", others.join(" "));
+            wrong.push((
+                format!("the namespaces {} have the extension {of}, as {kept} alone should", names.join(", ")),
+                command,
+            ));
+        }
+        mended(wrong)
     })
     .await
 }
@@ -289,12 +321,11 @@ pub(super) async fn defined(
     namespace: &str,
     check: &'static Check,
 ) -> ControlFlow<()> {
-    run.line(check, async || install::defined(cluster, &Values::default(), namespace).await.map_err(|e| e.to_string()))
-        .await
+    run.line(check, async || install::defined(cluster, &Values::default(), namespace).await).await
 }
 
 pub(super) fn version(run: &mut Run<'_>, values: &Values, wanted: &str) -> ControlFlow<()> {
     let found = &*values.linkerd_version;
     let wrong = (found != wanted).then(|| format!("the control plane is {found}, this command {wanted}"));
-    run.noted(&table::SAME_VERSION, none(wrong.into_iter().collect()))
+    run.noted(&table::SAME_VERSION, none::<String>(wrong.into_iter().collect()))
 }

@@ -1,9 +1,9 @@
 //! Whether what people have written at pods and Services stands where it has an effect, and says the same.
 
 use super::{
-    Run, TOLD, none,
-    remedy::{edit, mended},
-    table, text,
+    Failed, Run, TOLD,
+    remedy::{self, edit, mended},
+    table,
 };
 use std::ops::ControlFlow;
 use weft_cluster::{
@@ -37,12 +37,12 @@ pub(super) async fn of_pods(
     };
     let pods = async || {
         let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
-        let pods = cluster.pods(of, &labels).await.map_err(text)?;
-        Ok::<_, String>(pods.into_iter().filter(|pod| is_asked(&pod.metadata)).collect::<Vec<_>>())
+        let pods = cluster.pods(of, &labels).await?;
+        Ok::<_, Failed>(pods.into_iter().filter(|pod| is_asked(&pod.metadata)).collect::<Vec<_>>())
     };
     let services = async || {
-        let services = cluster.services().await.map_err(text)?;
-        Ok::<_, String>(services.into_iter().filter(|service| is_asked(&service.metadata)).collect::<Vec<_>>())
+        let services = cluster.services().await?;
+        Ok::<_, Failed>(services.into_iter().filter(|service| is_asked(&service.metadata)).collect::<Vec<_>>())
     };
     run.line(&table::POD_LABELS, async || {
         let pods = pods().await?;
@@ -73,7 +73,8 @@ pub(super) async fn of_pods(
     run.line(&table::OPAQUE_PORTS, async || {
         let (services, pods) = (services().await?, pods().await?);
         let default: PortList = values.proxy.opaque_ports.parse().unwrap_or_default();
-        none(services.iter().flat_map(|service| differing(service, &pods, &default)).take(TOLD).collect())
+        let default = Usual { text: &values.proxy.opaque_ports, ports: default };
+        mended(services.iter().flat_map(|service| differing(service, &pods, &default)).take(TOLD).collect())
     })
     .await
 }
@@ -99,8 +100,25 @@ fn turned(meta: &ObjectMeta, [from, to]: [&str; 2], key: &str, value: &str) -> S
     )
 }
 
-/// Ports that are bytes for the one side and not for the other. A headless Service's clients ask for its pods.
-fn differing(service: &Service, pods: &[Pod], default: &PortList) -> Vec<String> {
+/// The ports that are opaque where nobody says it.
+struct Usual<'v> {
+    text: &'v str,
+    ports: PortList,
+}
+
+impl Usual<'_> {
+    /// What is said instead, so that of some ports these are opaque and the others are not.
+    fn but(&self, ports: &[(u16, bool)]) -> String {
+        let opaque = ports.iter().filter(|(_, is)| *is).map(|(port, _)| port.to_string());
+        let is_another = |one: &&str| one.parse::<u16>().map_or(true, |one| ports.iter().all(|(port, _)| *port != one));
+        let others = self.text.split(',').map(str::trim).filter(|one| !one.is_empty()).filter(is_another);
+        others.map(str::to_owned).chain(opaque).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Ports that are bytes for the one side and not for the other, and what makes them the same: the side that nobody has said it of
+/// follows the other, or else the Service its pods. A headless Service's clients ask for its pods.
+fn differing(service: &Service, pods: &[Pod], default: &Usual<'_>) -> Vec<(String, String)> {
     let Some(spec) = &service.spec else { return vec![] };
     let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return vec![] };
     if spec.cluster_ip.as_deref() == Some("None") {
@@ -108,38 +126,58 @@ fn differing(service: &Service, pods: &[Pod], default: &PortList) -> Vec<String>
     }
     let said = |meta: &ObjectMeta| {
         let own = meta.annotations.as_ref().and_then(|all| all.get(OPAQUE_PORTS));
-        own.map_or_else(|| Ok(default.clone()), |own| own.parse::<PortList>())
+        own.map_or_else(|| Ok(default.ports.clone()), |own| own.parse::<PortList>())
     };
     let is_behind = |pod: &&Pod| {
         let labels = pod.metadata.labels.as_ref();
         pod.metadata.namespace == service.metadata.namespace
             && selector.iter().all(|(key, value)| labels.and_then(|all| all.get(key)) == Some(value))
     };
+    let says = |meta: &ObjectMeta| meta.annotations.as_ref().is_some_and(|all| all.contains_key(OPAQUE_PORTS));
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let annotate = |value: &str| {
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        format!("kubectl -n {namespace} annotate --overwrite service {name} '{OPAQUE_PORTS}={value}'")
+    };
     let of_service = match said(&service.metadata) {
         Ok(list) => list,
-        Err(error) => return vec![format!("{}: {OPAQUE_PORTS}: {error}", named("Service", &service.metadata))],
+        Err(error) => {
+            let told = format!("{}: {OPAQUE_PORTS}: {error}", named("Service", &service.metadata));
+            let name = service.metadata.name.as_deref().unwrap_or_default();
+            return vec![(told, format!("kubectl -n {namespace} annotate service {name} {OPAQUE_PORTS}-"))];
+        }
     };
     let mut wrong = vec![];
     for pod in pods.iter().filter(is_behind) {
         let of_pod = match said(&pod.metadata) {
             Ok(list) => list,
             Err(error) => {
-                wrong.push(format!("{}: {OPAQUE_PORTS}: {error}", named("pod", &pod.metadata)));
+                wrong.push((format!("{}: {OPAQUE_PORTS}: {error}", named("pod", &pod.metadata)), edit(pod)));
                 continue;
             }
         };
+        let (mut of_its_service, mut of_its_pod, mut told) = (vec![], vec![], vec![]);
         for port in spec.ports.iter().flatten() {
             let Some((target, name)) = target(port, pod) else { continue };
             let number = u16::try_from(port.port).unwrap_or_default();
             let sides = [of_service.contains(number, port.name.as_deref()), of_pod.contains(target, name.as_deref())];
+            of_its_service.push((number, sides[1]));
+            of_its_pod.push((target, sides[0]));
             let [service_is, pod_is] = sides.map(|is| if is { "opaque" } else { "not opaque" });
             if service_is != pod_is {
-                wrong.push(format!(
+                told.push(format!(
                     "port {number} of {} is {service_is}, and port {target} of {}, which it leads to, is {pod_is}",
                     named("Service", &service.metadata),
                     named("pod", &pod.metadata)
                 ));
             }
+        }
+        if !told.is_empty() {
+            let command = match says(&service.metadata) && !says(&pod.metadata) {
+                true => remedy::annotate(pod, OPAQUE_PORTS, &default.but(&of_its_pod)),
+                false => annotate(&default.but(&of_its_service)),
+            };
+            wrong.push((told.join("; "), command));
         }
     }
     wrong

@@ -1,7 +1,7 @@
 //! `weft check`: whether a cluster is ready for the mesh, and the mesh in order.
 //!
 //! ```text
-//! Cluster ─► cluster (is it fit?) ─► installed (is all there, and ready?) ─► certificates ─► proxies ─► Report
+//! Cluster ─► cluster (is it fit?) ─► installed (is all there, and ready?) ─► identity ─► certificates ─► proxies ─► Report
 //!                                        each line: table
 //! ```
 //! Each line asks for itself and changes nothing; what may come true by itself is waited for. After a fatal failure nothing more is
@@ -9,6 +9,7 @@
 
 mod certificates;
 mod cluster;
+mod identity;
 mod installed;
 mod marks;
 mod policies;
@@ -17,9 +18,10 @@ mod proxies;
 mod remedy;
 pub mod table;
 
-pub use remedy::{Failed, Installer, Mend, Remedy};
+pub use remedy::{Failed, Installer, Mend, Remedy, Renewal};
 pub use table::{ALL, Check, LOCAL, Severity, local};
 
+use identity::Looked;
 use serde::Serialize;
 use std::{
     ops::ControlFlow,
@@ -130,9 +132,10 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
         What::Crds => return installed::defined(run, cluster, namespace, &table::DEFINED).await,
         What::ControlPlane | What::DataPlane(_) => {}
     }
-    let values = installed::exists(run, cluster, namespace).await?;
+    let values = installed::exists(run, cluster, namespace, now).await?;
+    run.installer.trust_domain = values.trust_domain().to_owned();
     installed::complete(run, cluster, namespace, &values).await?;
-    certificates::identity(run, cluster, namespace, &values, now).await?;
+    identity::identity(run, Looked { cluster, namespace, values: &values, now }).await?;
     certificates::webhooks(run, cluster, namespace, now).await?;
     let of = match &options.what {
         What::DataPlane(of) => Some(of.as_deref()),
@@ -216,10 +219,6 @@ impl<'a> Run<'a> {
 ///
 /// # Errors
 /// Something is.
-pub fn none(wrong: Vec<String>) -> Result<(), String> {
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
-}
-
-fn text(error: Error) -> String {
-    error.to_string()
+pub fn none<E: From<String>>(wrong: Vec<String>) -> Result<(), E> {
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }

@@ -1,6 +1,6 @@
 //! Whether what people say of who may call whom, and of how traffic behaves, can be carried out.
 
-use super::{Failed, Run, remedy::mended, table, text};
+use super::{Failed, Run, remedy::mended, table};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use weft_cluster::{
@@ -19,7 +19,7 @@ pub(super) async fn carried_out(run: &mut Run<'_>, cluster: &Cluster) -> Control
 async fn quarantined(cluster: &Cluster) -> Result<(), Failed> {
     let mut wrong = vec![];
     for kind in KINDS {
-        for object in cluster.policies(kind).await.map_err(text)? {
+        for object in cluster.policies(kind).await? {
             let name = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
             let (namespace, name) = (name(&object, "namespace"), name(&object, "name"));
             let of = format!("{} {namespace}/{name}", kind.as_str());
@@ -33,7 +33,7 @@ async fn quarantined(cluster: &Cluster) -> Result<(), Failed> {
             }
         }
     }
-    for service in cluster.services().await.map_err(text)? {
+    for service in cluster.services().await? {
         let object = Object::Service(Box::new(service));
         let mistakes = policy::said_in_vain(&object);
         if !mistakes.is_empty() {

@@ -1,8 +1,13 @@
 //! Whether policies let in the kubelet where it asks pods how they are.
 
-use super::{Run, TOLD, none, table, text};
+use super::{Failed, Run, TOLD, remedy::quoted, table};
 use crate::kubernetes::watched;
-use std::{collections::BTreeSet, net::IpAddr, ops::ControlFlow};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::ControlFlow,
+};
 use weft_cluster::{
     Index, Object,
     can::{self, Asked, Client, Port, Request, Target, Verdict},
@@ -25,9 +30,9 @@ pub(super) async fn are_let_in(
 }
 
 /// By what proxies would say, from the objects that they are told of.
-async fn denied(cluster: &Cluster, control_namespace: &str, of: Option<&str>) -> Result<(), String> {
-    let values = told(cluster, control_namespace).await.map_err(text)?.unwrap_or_default();
-    let objects = cluster.everything(&watched()).await.map_err(text)?;
+async fn denied(cluster: &Cluster, control_namespace: &str, of: Option<&str>) -> Result<(), Failed> {
+    let values = told(cluster, control_namespace).await?.unwrap_or_default();
+    let objects = cluster.everything(&watched()).await?;
     let is_asked = |pod: &&Pod| of.is_none() || pod.metadata.namespace.as_deref() == of;
     let pods = objects.iter().filter_map(|object| match object {
         Object::Pod(pod) => Some(&**pod),
@@ -39,10 +44,58 @@ async fn denied(cluster: &Cluster, control_namespace: &str, of: Option<&str>) ->
     for pod in &pods {
         wrong.extend(of_pod(&index, pod));
     }
-    none(wrong.into_iter().take(TOLD).collect())
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let why = wrong.iter().take(TOLD).map(|denied| denied.why.as_str()).collect::<Vec<_>>().join("; ");
+    let mut by_server: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for denied in &wrong {
+        if let Some(server) = &denied.server {
+            by_server.entry((&denied.namespace, server)).or_default().insert(&denied.path);
+        }
+    }
+    let commands: Vec<String> =
+        by_server.into_iter().map(|((namespace, server), paths)| let_in(namespace, server, &paths)).collect();
+    match commands.is_empty() {
+        true => Err(why.into()),
+        false => Err(Failed::mended_by(why, commands.join(" && "))),
+    }
 }
 
-fn of_pod(index: &Index, pod: &Pod) -> Vec<String> {
+/// A probe that does not come in.
+struct Denied {
+    why: String,
+    namespace: String,
+    /// The Server of the port, if it has one.
+    server: Option<String>,
+    path: String,
+}
+
+/// Gives probes a route of their own that everybody may take: with its first route a Server lets in none by itself.
+fn let_in(namespace: &str, server: &str, paths: &BTreeSet<&str>) -> String {
+    let group = "policy.linkerd.io";
+    let name = format!("{server}-probes");
+    let metadata = json!({ "name": name, "namespace": namespace });
+    let object = |version: &str, kind: &str, spec: Value| json!({ "apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": metadata, "spec": spec });
+    let matches: Vec<Value> =
+        paths.iter().map(|path| json!({ "method": "GET", "path": { "type": "Exact", "value": path } })).collect();
+    let reference = |kind: &str, name: &str| json!({ "group": group, "kind": kind, "name": name });
+    let route = json!({ "parentRefs": [reference("Server", server)], "rules": [{ "matches": matches }] });
+    let everybody = json!({ "networks": [{ "cidr": "0.0.0.0/0" }, { "cidr": "::/0" }] });
+    let policy = json!({
+        "targetRef": reference("HTTPRoute", &name),
+        "requiredAuthenticationRefs": [reference("NetworkAuthentication", &name)],
+    });
+    let items = [
+        object("v1beta3", "HTTPRoute", route),
+        object("v1alpha1", "NetworkAuthentication", everybody),
+        object("v1alpha1", "AuthorizationPolicy", policy),
+    ];
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string();
+    format!("echo {} | kubectl apply -f -", quoted(&list))
+}
+
+fn of_pod(index: &Index, pod: &Pod) -> Vec<Denied> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
     // Where the kubelet is. Of whom nobody knows where it is, nothing is told.
@@ -55,7 +108,14 @@ fn of_pod(index: &Index, pod: &Pod) -> Vec<String> {
         let asked = Asked { client: &client, target: &target, request: &request, address: None };
         let told = can::ask(index, &asked).ok()?;
         let is_denied = told.verdict == Verdict::Denied;
-        is_denied.then(|| format!("GET {path} at port {port} of pod {namespace}/{name} is {}", told.summary()))
+        let server = told.answers.iter().find_map(|answer| answer.server.as_ref());
+        let server = server.filter(|server| server.kind == "Server").map(|server| server.name.clone());
+        is_denied.then(|| Denied {
+            why: format!("GET {path} at port {port} of pod {namespace}/{name} is {}", told.summary()),
+            namespace: namespace.clone(),
+            server,
+            path: path.split('?').next().unwrap_or_default().to_owned(),
+        })
     };
     probes(pod).into_iter().filter_map(says).collect()
 }

@@ -3,14 +3,14 @@
 use super::{
     Failed, Run, TOLD, none,
     remedy::{describe, mended, restart},
-    table, text,
+    table,
 };
 use std::{collections::BTreeMap, ops::ControlFlow};
 use weft_cluster::{
     inject::{Bare, PROXY},
     install::running,
     k8s::api::core::v1::{ContainerStatus, Pod},
-    kubernetes::{Cluster, Resource},
+    kubernetes::{Cluster, Error, Resource},
     label,
 };
 use weft_model::names::annotation::INJECT;
@@ -24,14 +24,14 @@ pub(super) async fn of_the_control_plane(
     version: &str,
 ) -> ControlFlow<()> {
     run.line(&table::PROXIES, async || {
-        let pods = cluster.pods(Some(namespace), label::COMPONENT).await.map_err(text)?;
+        let pods = cluster.pods(Some(namespace), label::COMPONENT).await?;
         let wrong = pods.iter().filter_map(|pod| Some((unready(pod).or_else(|| without(pod))?, describe(pod))));
         mended(wrong.take(TOLD).collect())
     })
     .await?;
     run.line(&table::PROXIES_VERSION, async || {
         let others = others(cluster, namespace, Some(namespace), version).await?;
-        none(others.into_iter().map(|(_, why)| why).collect())
+        none::<Failed>(others.into_iter().map(|(_, why)| why).collect())
     })
     .await
 }
@@ -55,12 +55,12 @@ pub(super) async fn restarts(
     control_namespace: &str,
     of: Option<&str>,
     wanted: bool,
-) -> Result<Restarts, String> {
+) -> Result<Restarts, Error> {
     if !wanted {
         return Ok(Restarts(BTreeMap::new()));
     }
     let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
-    let pods = cluster.pods(of, &labels).await.map_err(text)?;
+    let pods = cluster.pods(of, &labels).await?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let key = |pod: &Pod| format!("{}/{}", text(&pod.metadata.namespace), text(&pod.metadata.name));
     Ok(Restarts(pods.iter().map(|pod| (key(pod), restart(pod))).collect()))
@@ -72,8 +72,8 @@ async fn others(
     namespace: &str,
     of: Option<&str>,
     version: &str,
-) -> Result<Vec<(String, String)>, String> {
-    let pods = running(cluster, namespace, of).await.map_err(text)?;
+) -> Result<Vec<(String, String)>, Error> {
+    let pods = running(cluster, namespace, of).await?;
     // What ends is on its way to the version that is wanted.
     let wrong = pods.iter().filter(|pod| pod.status != "Terminating" && (of.is_some() || pod.namespace != namespace));
     let wrong = wrong.filter_map(|pod| {
@@ -95,23 +95,23 @@ pub(super) async fn of_pods(
 ) -> ControlFlow<()> {
     run.line(&table::DATA_NAMESPACE, async || {
         let Some(name) = of else { return Ok(()) };
-        let found = cluster.object(NAMESPACE, None, name).await.map_err(text)?;
+        let found = cluster.object(NAMESPACE, None, name).await?;
         found.map(drop).ok_or_else(|| Failed::from(format!("there is no namespace {name}")))
     })
     .await?;
     run.line(&table::DATA_PROXIES, async || {
         let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
-        let pods = cluster.pods(of, &labels).await.map_err(text)?;
+        let pods = cluster.pods(of, &labels).await?;
         let wrong = pods.iter().filter(|pod| runs(pod)).filter_map(|pod| Some((unready(pod)?, describe(pod))));
         mended(wrong.take(TOLD).collect())
     })
     .await?;
     run.line(&table::UNMESHED, async || {
-        let namespaces = cluster.namespaces("").await.map_err(text)?.into_iter();
+        let namespaces = cluster.namespaces("").await?.into_iter();
         let said: BTreeMap<String, String> = namespaces
             .filter_map(|namespace| Some((namespace.metadata.name?, namespace.metadata.annotations?.remove(INJECT)?)))
             .collect();
-        let pods = cluster.pods(of, "").await.map_err(text)?;
+        let pods = cluster.pods(of, "").await?;
         let missed = pods.iter().filter(|pod| {
             let of = pod.metadata.namespace.clone().unwrap_or_default();
             let said = said.get(&of).map(String::as_str);

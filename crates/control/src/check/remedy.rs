@@ -1,9 +1,19 @@
 //! What mends a line that is not true: a command for the installation that is there and for the objects that are wrong.
 
-use weft_cluster::k8s::api::core::v1::Pod;
+use serde_json::json;
+use std::collections::BTreeMap;
+use weft_cluster::{
+    inject::TRUST_ROOTS,
+    install::{NotReady, Release},
+    k8s::api::core::v1::Pod,
+    kubernetes::Error,
+    values::Values,
+};
 
 /// Commands that one line names; the next look names the rest.
 const MOST: usize = 5;
+/// Workloads that are restarted together; of the rest `weft check --proxy` tells.
+const TOGETHER: usize = 100;
 const DEFAULT_NAMESPACE: &str = "linkerd";
 
 /// What mends a line, before it is known whose installation it is.
@@ -13,12 +23,24 @@ pub enum Remedy {
     Text(&'static str),
     /// The control plane made anew, with options that weft and helm have alike.
     Upgrade(&'static str),
-    /// The same with options that they have under other names, and where their files come from.
-    Given { weft: &'static str, helm: &'static str, files: &'static str },
+    /// Other certificates of identity, made and given.
+    Renew(Renewal),
     /// The definitions of the mesh's kinds made anew.
     UpgradeCrds,
     /// Both, or else another `weft`.
     UpgradeAll,
+}
+
+/// What of the certificates of identity is made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    Issuer,
+    /// The issuer where it has ended already: who has lost its root's key takes another root at once.
+    EndedIssuer,
+    /// Another root besides the present one.
+    Root,
+    /// Both at once, where the present ones are believed no more.
+    RootAndIssuer,
 }
 
 pub(super) const UPGRADE: Remedy = Remedy::Upgrade("");
@@ -37,12 +59,15 @@ pub struct Installer {
     /// The control plane's.
     pub namespace: String,
     /// The release of Helm's that it is, if it is one.
-    pub release: Option<String>,
+    pub release: Option<Release>,
+    /// The end of all identities.
+    pub trust_domain: String,
 }
 
 impl Default for Installer {
     fn default() -> Self {
-        Self { namespace: DEFAULT_NAMESPACE.to_owned(), release: None }
+        let trust_domain = Values::default().trust_domain().to_owned();
+        Self { namespace: DEFAULT_NAMESPACE.to_owned(), release: None, trust_domain }
     }
 }
 
@@ -52,10 +77,7 @@ impl Remedy {
         match self {
             Self::Text(text) => text.replace("{namespace}", &installer.namespace),
             Self::Upgrade(options) => installer.upgrade(options),
-            Self::Given { weft, helm, files } => {
-                let options = if installer.release.is_some() { helm } else { weft };
-                format!("{}, {files}", installer.upgrade(options))
-            }
+            Self::Renew(renewal) => installer.renew(*renewal, &[]),
             Self::UpgradeCrds => installer.upgrade_crds(),
             Self::UpgradeAll => {
                 format!("{} && {}, or use the weft of that version", installer.upgrade_crds(), installer.upgrade(""))
@@ -65,8 +87,10 @@ impl Remedy {
 
     /// Of a usual installation by weft, and by Helm where that is something else.
     pub fn documented(&self) -> (String, Option<String>) {
-        let [weft, helm] = [None, Some("linkerd-control-plane".to_owned())]
-            .map(|release| self.of(&Installer { release, ..Installer::default() }));
+        let usual = |name: &str| (name.to_owned(), DEFAULT_NAMESPACE.to_owned());
+        let (name, _) = usual("linkerd-control-plane");
+        let usual = Release { name, definitions: Some(usual("linkerd-crds")) };
+        let [weft, helm] = [None, Some(usual)].map(|release| self.of(&Installer { release, ..Installer::default() }));
         let is_other = helm != weft;
         (weft, is_other.then_some(helm))
     }
@@ -76,20 +100,87 @@ impl Installer {
     fn upgrade(&self, options: &str) -> String {
         let blank = if options.is_empty() { "" } else { " " };
         match &self.release {
-            Some(release) => self.helm(release, "linkerd-control-plane", &format!("{blank}{options}")),
+            Some(release) => release.upgrade(&self.namespace, options),
             None => format!("weft upgrade{}{blank}{options} | kubectl apply -f -", self.option()),
         }
     }
 
     fn upgrade_crds(&self) -> String {
         match &self.release {
-            Some(_) => self.helm("linkerd-crds", "linkerd-crds", ""),
+            Some(release) => release.upgrade_crds(&self.namespace),
             None => format!("weft upgrade --crds{} | kubectl apply -f -", self.option()),
         }
     }
 
-    fn helm(&self, release: &str, chart: &str, options: &str) -> String {
-        format!("helm upgrade {release} charts/{chart} -n {} --reset-then-reuse-values{options}", self.namespace)
+    /// Certificates of identity made by openssl and given, and what is to be done behind that.
+    fn renew(&self, renewal: Renewal, behind: &[String]) -> String {
+        let Self { namespace, trust_domain, .. } = self;
+        let made = |name: &str, days: u32, signed: &str, file: &str| {
+            format!(
+                "openssl req -x509{signed} -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days {days} -subj /CN={name} \
+                 -addext keyUsage=critical,keyCertSign,cRLSign -keyout {file}.key -out {file}.crt"
+            )
+        };
+        let root = made(&format!("root.{namespace}.{trust_domain}"), 3650, "", "root");
+        let name = format!("identity.{namespace}.{trust_domain}");
+        let below = format!(" -CA root.crt -CAkey root.key -addext subjectAltName=DNS:{name}");
+        let issuer = made(&name, 365, &below, "issuer");
+        let option = |weft: &'static str, helm: &'static str| if self.release.is_some() { helm } else { weft };
+        let new_issuer = option(
+            "--identity-issuer-certificate-file issuer.crt --identity-issuer-key-file issuer.key",
+            "--set-file identity.issuer.tls.crtPEM=issuer.crt --set-file identity.issuer.tls.keyPEM=issuer.key",
+        );
+        match renewal {
+            Renewal::Issuer => format!(
+                "{issuer} && {}, where root.key is the key of the trust anchors; where nobody has that, a new root in three steps: \
+                 docs/certificates.md",
+                self.upgrade(new_issuer)
+            ),
+            Renewal::EndedIssuer => format!(
+                "{issuer} && {}, where root.key is the key of the trust anchors; where nobody has that: {}",
+                self.upgrade(new_issuer),
+                self.renew(Renewal::RootAndIssuer, behind)
+            ),
+            Renewal::Root => {
+                let both =
+                    option("--identity-trust-anchors-file both.crt", "--set-file identityTrustAnchorsPEM=both.crt");
+                format!(
+                    "{root} && {} && cat old.crt root.crt > both.crt && {}, the first of three steps in docs/certificates.md",
+                    self.anchors_into("old.crt"),
+                    self.upgrade(both)
+                )
+            }
+            Renewal::RootAndIssuer => {
+                let root_alone = option(
+                    "--force --identity-trust-anchors-file root.crt",
+                    "--set-file identityTrustAnchorsPEM=root.crt",
+                );
+                let upgrade = self.upgrade(&format!("{root_alone} {new_issuer}"));
+                // Who is made anew while the injector is not there has no proxy.
+                let ready = (!behind.is_empty()).then(|| format!("kubectl -n {namespace} rollout status deployment"));
+                let all = [root, issuer, upgrade].into_iter().chain(ready).chain(behind.iter().cloned());
+                all.collect::<Vec<_>>().join(" && ")
+            }
+        }
+    }
+
+    /// Those anchors alone that are numbered otherwise, counted from 1.
+    fn without_anchors(&self, numbers: &[usize]) -> String {
+        let kept: Vec<String> = numbers.iter().map(|number| format!("n != {number}")).collect();
+        let option = match self.release {
+            Some(_) => "--set-file identityTrustAnchorsPEM=anchors.crt",
+            None => "--identity-trust-anchors-file anchors.crt",
+        };
+        let all = self.anchors_into("all.crt");
+        let kept = format!("awk '/BEGIN/ {{ n++ }} {}' all.crt > anchors.crt", kept.join(" && "));
+        format!("{all} && {kept} && {}", self.upgrade(option))
+    }
+
+    fn anchors_into(&self, file: &str) -> String {
+        format!(
+            "kubectl -n {} get configmap {TRUST_ROOTS} -o 'jsonpath={{.data.ca-bundle\\.crt}}' > {file}",
+            self.namespace
+        )
     }
 
     /// Another namespace than the usual one is named.
@@ -115,6 +206,10 @@ pub enum Mend {
     Command(String),
     /// The control plane made anew, with these options.
     Upgrade(String),
+    /// Certificates made anew, and what comes behind that.
+    Renew(Renewal, Vec<String>),
+    /// These of the anchors left out, counted from 1.
+    WithoutAnchors(Vec<usize>),
 }
 
 impl Mend {
@@ -122,11 +217,19 @@ impl Mend {
         match self {
             Self::Command(command) => command.clone(),
             Self::Upgrade(options) => installer.upgrade(options),
+            Self::Renew(renewal, behind) => installer.renew(*renewal, behind),
+            Self::WithoutAnchors(numbers) => installer.without_anchors(numbers),
         }
     }
 }
 
 impl Failed {
+    /// By a command, unless something else is known to mend it.
+    pub(super) fn or_mended_by(self, command: String) -> Self {
+        let remedy = self.remedy.or(Some(Mend::Command(command)));
+        Self { remedy, ..self }
+    }
+
     /// By the control plane made anew.
     pub(super) fn upgraded(why: String, options: &str) -> Self {
         Self { why, remedy: Some(Mend::Upgrade(options.to_owned())) }
@@ -134,6 +237,29 @@ impl Failed {
 
     pub(super) fn mended_by(why: String, command: String) -> Self {
         Self { why, remedy: Some(Mend::Command(command)) }
+    }
+}
+
+impl From<NotReady> for Failed {
+    fn from(error: NotReady) -> Self {
+        let remedy = error.remedy().map(Mend::Command);
+        match error {
+            NotReady::Cluster(error) => error.into(),
+            error => Self { why: error.to_string(), remedy },
+        }
+    }
+}
+
+/// Who cannot ask has nothing to mend in what it was to ask for.
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let command = match &error {
+            Error::Forbidden(_) => {
+                "kubectl auth can-i --list, and ask by an account that may, such as a cluster's administrator"
+            }
+            _ => "kubectl cluster-info",
+        };
+        Self::mended_by(error.to_string(), command.to_owned())
     }
 }
 
@@ -158,6 +284,11 @@ pub(super) fn mended(wrong: Vec<(String, String)>) -> Result<(), Failed> {
     Err(Failed::mended_by(whys.join("; "), different.join(" && ")))
 }
 
+/// A word for a shell.
+pub(super) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 pub(super) fn describe(pod: &Pod) -> String {
     format!("kubectl -n {} describe pod {}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(pod))
 }
@@ -171,6 +302,23 @@ pub(super) fn restart(pod: &Pod) -> String {
     }
 }
 
+/// All pods that a workload makes anew, a command for each namespace.
+pub(super) fn restart_all<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> Vec<String> {
+    let mut by_namespace: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut left = TOGETHER;
+    for pod in pods {
+        let (namespace, Some(workload)) = workload(pod) else { continue };
+        let known = by_namespace.entry(namespace).or_default();
+        if left > 0 && !known.contains(&workload) {
+            left -= 1;
+            known.push(workload);
+        }
+    }
+    let all = by_namespace.into_iter().filter(|(_, workloads)| !workloads.is_empty());
+    all.map(|(namespace, workloads)| format!("kubectl -n {namespace} rollout restart {}", workloads.join(" ")))
+        .collect()
+}
+
 /// Where a pod has from what it is.
 pub(super) fn edit(pod: &Pod) -> String {
     match workload(pod) {
@@ -181,6 +329,21 @@ pub(super) fn edit(pod: &Pod) -> String {
 
 fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Gives a pod's template an annotation, by which its pods are made anew.
+pub(super) fn annotate(pod: &Pod, key: &str, value: &str) -> String {
+    match workload(pod) {
+        (namespace, Some(workload)) => {
+            let metadata = json!({ "annotations": { key: value } });
+            let patch = json!({ "spec": { "template": { "metadata": metadata } } }).to_string();
+            format!("kubectl -n {namespace} patch {workload} --type=merge --patch={}", quoted(&patch))
+        }
+        (namespace, None) => {
+            let said = quoted(&format!("{key}={value}"));
+            format!("kubectl -n {namespace} annotate --overwrite pod {} {said}", name(pod))
+        }
+    }
 }
 
 /// The namespace of a pod, and what can be restarted if it belongs to such a thing.
@@ -201,13 +364,13 @@ fn workload(pod: &Pod) -> (&str, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     #[test]
     fn who_installed_upgrades() {
-        let weft = Installer { namespace: "mesh".to_owned(), release: None };
-        let helm = Installer { namespace: "mesh".to_owned(), release: Some("lcp".to_owned()) };
-        let given = Remedy::Given { weft: "--a", helm: "--b", files: "of c" };
+        let weft = Installer { namespace: "mesh".to_owned(), ..Installer::default() };
+        let release = Release { name: "lcp".to_owned(), definitions: Some(("kinds".to_owned(), "other".to_owned())) };
+        let helm = Installer { release: Some(release), ..weft.clone() };
         for (remedy, by_weft, by_helm) in [
             (text("kubectl -n {namespace} get pods"), "kubectl -n mesh get pods", "kubectl -n mesh get pods"),
             (
@@ -216,19 +379,27 @@ mod tests {
                 "helm upgrade lcp charts/linkerd-control-plane -n mesh --reset-then-reuse-values --set a=1",
             ),
             (
-                given,
-                "weft upgrade -L mesh --a | kubectl apply -f -, of c",
-                "helm upgrade lcp charts/linkerd-control-plane -n mesh --reset-then-reuse-values --b, of c",
-            ),
-            (
                 Remedy::UpgradeCrds,
                 "weft upgrade --crds -L mesh | kubectl apply -f -",
-                "helm upgrade linkerd-crds charts/linkerd-crds -n mesh --reset-then-reuse-values",
+                "helm upgrade kinds charts/linkerd-crds -n other --reset-then-reuse-values",
             ),
         ] {
             assert_eq!((remedy.of(&weft).as_str(), remedy.of(&helm).as_str()), (by_weft, by_helm));
         }
         assert_eq!(UPGRADE.documented().0, "weft upgrade | kubectl apply -f -");
+        let renewed =
+            Mend::Renew(Renewal::RootAndIssuer, vec!["kubectl -n shop rollout restart deployment/web".to_owned()]);
+        for (installer, option) in
+            [(&weft, "--identity-trust-anchors-file root.crt"), (&helm, "identityTrustAnchorsPEM=root.crt")]
+        {
+            let told = renewed.of(installer);
+            for part in ["/CN=root.mesh.cluster.local", "DNS:identity.mesh.cluster.local", option] {
+                assert!(
+                    told.contains(part) && told.ends_with(" && kubectl -n shop rollout restart deployment/web"),
+                    "{told}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every line of `weft check`: what it says, what a failure means, and what mends it.
 
-use super::remedy::{Remedy, UPGRADE, set, text};
+use super::remedy::{Remedy, Renewal, UPGRADE, set, text};
 
 /// What a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +54,8 @@ const PROXY: &str = "linkerd-control-plane-proxy";
 const DATA_PLANE: &str = "linkerd-data-plane";
 
 const LOGS: Remedy = text("kubectl -n {namespace} describe pods");
-const NEW_ISSUER: Remedy = Remedy::Given {
-    weft: "--identity-issuer-certificate-file issuer.crt --identity-issuer-key-file issuer.key",
-    helm: "--set-file identity.issuer.tls.crtPEM=issuer.crt --set-file identity.issuer.tls.keyPEM=issuer.key",
-    files: "with an issuer below the trust anchors, made as in docs/certificates.md",
-};
-const NEW_ROOT: Remedy = Remedy::Given {
-    weft: "--identity-trust-anchors-file both.crt",
-    helm: "--set-file identityTrustAnchorsPEM=both.crt",
-    files: "with a new root besides the present one, the first of three steps in docs/certificates.md",
-};
+const NEW_ISSUER: Remedy = Remedy::Renew(Renewal::Issuer);
+const NEW_ROOT: Remedy = Remedy::Renew(Renewal::Root);
 const RESTART: Remedy = text("kubectl -n NAMESPACE rollout restart KIND/NAME, of the pods' workload");
 
 pub const CLIENT: Check = check(
@@ -71,7 +63,9 @@ pub const CLIENT: Check = check(
     "can initialize the client",
     "k8s-api",
     Fatal,
-    text("name a cluster by --kubeconfig FILE, --context NAME or $KUBECONFIG"),
+    text(
+        "kubectl config get-contexts, and name one by --context NAME, or another file by --kubeconfig FILE or $KUBECONFIG",
+    ),
 );
 pub const ANSWERS: Check = check(API, "can query the Kubernetes API", "k8s-api", Fatal, text("kubectl cluster-info"));
 pub const MINIMUM: Check = check(
@@ -79,7 +73,7 @@ pub const MINIMUM: Check = check(
     "is running the minimum Kubernetes API version",
     "k8s-version",
     Error,
-    text("upgrade the cluster to Kubernetes 1.31 or later"),
+    text("kubeadm upgrade plan, or what the cluster's provider has for it: to Kubernetes 1.31 or later"),
 );
 pub const GATEWAY_API: Check = check(
     "gateway-api-crd",
@@ -106,11 +100,14 @@ pub const FREE: Check = check(
     "pre-ns",
     Error,
     text(
-        "name another by --linkerd-namespace; or, if the namespace is meant for the mesh, go on: weft install leaves what is in it",
+        "weft check --pre --linkerd-namespace NAME, of another; or, if {namespace} is meant for the mesh, go on: weft install leaves what \
+         is in it",
     ),
 );
 const PRE: &str = "pre-kubernetes-setup";
-const RIGHTS: Remedy = text("use an account that may, such as a cluster's administrator: kubectl auth can-i --list");
+const RIGHTS: Remedy = text(
+    "kubectl create clusterrolebinding weft-install --clusterrole=cluster-admin --user=NAME, typed by a cluster's administrator",
+);
 pub const CLUSTER_OBJECTS: Check =
     check(PRE, "can create non-namespaced resources", "pre-k8s-cluster-k8s", Error, RIGHTS);
 pub const CREATE_ACCOUNTS: Check = check(PRE, "can create ServiceAccounts", "pre-k8s", Error, RIGHTS);
@@ -124,7 +121,9 @@ pub const CLOCK: Check = check(
     "no clock skew detected",
     "pre-k8s-clock-skew",
     Warning,
-    text("set the clocks by NTP, of this machine and of the nodes that are named: certificates hold from a moment on"),
+    text(
+        "sudo timedatectl set-ntp true, on this machine and on the nodes that are named: certificates hold from a moment on",
+    ),
 );
 pub const DEFINED: Check = check(
     "linkerd-crd",
@@ -172,11 +171,7 @@ pub const SCHEDULABLE: Check =
     check(EXISTENCE, "no unschedulable pods", "l5d-existence-unschedulable-pods", Warning, LOGS).retried();
 pub const READY: Check =
     check(EXISTENCE, "control plane pods are ready", "l5d-api-control-ready", Fatal, LOGS).retried();
-const NETWORKS: Remedy = Remedy::Given {
-    weft: "--set 'clusterNetworks=NETWORK\\,NETWORK'",
-    helm: "--set 'clusterNetworks=NETWORK\\,NETWORK'",
-    files: "with all networks of nodes, pods and Services",
-};
+const NETWORKS: Remedy = set("--set 'clusterNetworks=NETWORK\\,NETWORK'");
 pub const NODE_NETWORKS: Check =
     check(EXISTENCE, "cluster networks contains all node podCIDRs", "l5d-cluster-networks-cidr", Error, NETWORKS);
 pub const POD_NETWORKS: Check =
@@ -198,7 +193,7 @@ pub const ANCHORS_NOW: Check = check(
     "trust anchors are within their validity period",
     "l5d-identity-trustAnchors-are-time-valid",
     Fatal,
-    NEW_ROOT,
+    Remedy::Renew(Renewal::RootAndIssuer),
 );
 pub const ANCHORS_SOON: Check = check(
     IDENTITY,
@@ -219,7 +214,7 @@ pub const ISSUER_NOW: Check = check(
     "issuer cert is within its validity period",
     "l5d-identity-issuer-cert-is-time-valid",
     Fatal,
-    NEW_ISSUER,
+    Remedy::Renew(Renewal::EndedIssuer),
 );
 pub const ISSUER_SOON: Check = check(
     IDENTITY,
@@ -233,7 +228,7 @@ pub const ISSUED: Check = check(
     "issuer cert is issued by the trust anchor",
     "l5d-identity-issuer-cert-issued-by-trust-anchor",
     Error,
-    NEW_ISSUER,
+    Remedy::Renew(Renewal::EndedIssuer),
 );
 
 pub const INJECTOR: Check =
@@ -275,7 +270,7 @@ pub const DATA_NAMESPACE: Check = check(
     "data plane namespace exists",
     "l5d-data-plane-exists",
     Fatal,
-    text("name another by --namespace"),
+    text("kubectl get namespaces, and name one by --namespace"),
 );
 pub const DATA_PROXIES: Check = check(
     DATA_PLANE,
@@ -338,7 +333,7 @@ pub const OPAQUE_PORTS: Check = check(
     "linkerd-opaque-ports-definition",
     Warning,
     text(
-        "give the Service and the template of its pods the same annotation config.linkerd.io/opaque-ports, or their namespace, and restart the pods",
+        "kubectl -n NAMESPACE annotate --overwrite service NAME config.linkerd.io/opaque-ports=VALUE, as its pods have it",
     ),
 );
 
@@ -348,8 +343,8 @@ pub const PROBES: Check = check(
     "l5d-data-plane-probes",
     Warning,
     text(
-        "give the probes a route of their own and an AuthorizationPolicy of it: with its first route a Server lets in none by itself \
-     (docs/authorization.md)",
+        "echo 'LIST' | kubectl apply -f -, of a route of their own and who may take it: with its first route a Server lets in none by itself \
+         (docs/authorization.md)",
     ),
 );
 

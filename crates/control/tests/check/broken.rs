@@ -147,7 +147,7 @@ pub(crate) fn broken(check: &Check, api: &impl Api) -> (What, Duration, &'static
                 }
                 node["status"] = json!({"nodeInfo": info});
             });
-            usual("node n1 runs Docker")
+            usual("on nodes that run Docker (n1) linkerd-init has to be root")
         }
         c if c == &table::ANCHORS_ALGORITHM => {
             edit(api, "ConfigMap", "linkerd", "linkerd-identity-trust-roots", |map| {

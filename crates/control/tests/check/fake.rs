@@ -2,7 +2,7 @@
 
 use crate::{
     broken::{broken, edit},
-    world::{Api, around, failed, installed, options},
+    world::{Api, DAY, around, failed, installed, options},
 };
 use serde_json::{Value, json};
 use std::{
@@ -145,13 +145,35 @@ async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not
         lines.map(|line| (line.check, line.error.is_none())).collect::<Vec<_>>()
     };
     assert_eq!(lines().await, [(&table::NO_MESH, false)], "of the namespace nothing is asked");
-    assert!(table::NO_MESH.remedy.documented().0.contains("weft upgrade | kubectl apply -f -"));
     // Linkerd's is one too, wherever it is.
     api.delete("ConfigMap", "linkerd", "linkerd-config");
     api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "mesh"}}));
     assert_eq!(lines().await, [(&table::NO_MESH, false)]);
     api.delete("ConfigMap", "mesh", "linkerd-config");
     assert_eq!(lines().await, [(&table::NO_MESH, true), (&table::FREE, false)]);
+    // By whoever has installed it, and what another one's is said to be nobody's any more.
+    let remedy = async || {
+        let report = asked(&api, What::Pre, Duration::ZERO).await;
+        report.0.into_iter().find(|line| line.check == &table::NO_MESH).unwrap().remedy
+    };
+    api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "mesh"}}));
+    let upgrades = "weft upgrade -L mesh --crds | kubectl apply -f - && weft upgrade -L mesh | kubectl apply -f -";
+    assert_eq!(remedy().await, upgrades);
+    let helms = json!({"meta.helm.sh/release-name": "lcp", "meta.helm.sh/release-namespace": "mesh"});
+    api.put(
+        json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "mesh", "annotations": helms}}),
+    );
+    assert!(
+        remedy().await.contains(" && helm upgrade lcp charts/linkerd-control-plane -n mesh "),
+        "{}",
+        remedy().await
+    );
+    api.delete("ConfigMap", "mesh", "linkerd-config");
+    edit(&api, "ClusterRole", "", "linkerd-policy", |role| {
+        role["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": "mesh"});
+    });
+    let command = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=linkerd --overwrite";
+    assert_eq!(remedy().await, command);
     let all = ALL.iter().chain(LOCAL).map(|check| check.remedy.documented().0);
     assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
@@ -171,7 +193,11 @@ async fn every_line_fails_with_its_cause() {
             assert_eq!(at, report.0.len() - 1, "nothing is asked behind {check:?}");
         }
         let remedy = &report.0[at].remedy;
-        assert!(!remedy.is_empty() && !["NAMESPACE", "KIND", "{"].iter().any(|raw| remedy.contains(raw)), "{remedy}");
+        assert!(
+            !remedy.is_empty()
+                && !["NAMESPACE", "KIND", "NETWORK", "{namespace}"].iter().any(|raw| remedy.contains(raw)),
+            "{remedy}"
+        );
         told += &format!("{}\n    {remedy}\n", check.description);
         let is_warning = report.0[at].result() == Outcome::Warning;
         assert_eq!(is_warning, check.severity == Severity::Warning);
@@ -191,13 +217,33 @@ async fn what_helm_has_installed_is_mended_by_helm() {
         edit(&api, "ConfigMap", "linkerd", "linkerd-config", |map| {
             map["metadata"]["annotations"] = json!({"meta.helm.sh/release-name": "lcp"});
         });
+        edit(&api, "CustomResourceDefinition", "", "servers.policy.linkerd.io", |definition| {
+            let release = json!({"meta.helm.sh/release-name": "kinds", "meta.helm.sh/release-namespace": "linkerd"});
+            definition["metadata"]["annotations"] = release;
+        });
         let (what, later, says) = broken(check, &api);
         let report = asked(&api, what, later).await;
         let line = report.0.iter().find(|line| line.check == *check).unwrap();
         assert!(line.error.as_ref().unwrap().contains(says), "{line:?}");
         let by_hand = [&table::ANCHORS, &table::REPLICAS];
-        assert!(line.remedy.starts_with("helm upgrade ") || by_hand.contains(check), "{line:?}");
+        assert!(line.remedy.contains("helm upgrade ") || by_hand.contains(check), "{line:?}");
         assert!(!line.remedy.contains("weft upgrade"), "{line:?}");
+    }
+}
+
+/// Nobody is ready without a certificate, and nothing behind this line is asked.
+#[tokio::test]
+async fn who_is_not_ready_for_want_of_a_certificate_is_told_so() {
+    let api = world().await;
+    edit(&api, "Deployment", "linkerd", "linkerd-identity", |d| d["status"] = json!({}));
+    for (days, renewed) in [(0, false), (366, true)] {
+        let report = asked(&api, What::ControlPlane, days * DAY).await;
+        let line = report.0.last().unwrap();
+        assert_eq!(line.check, &table::REPLICAS);
+        let error = line.error.as_deref().unwrap();
+        assert!(error.contains("of the Deployment linkerd-identity 0 of 1 replicas are ready"), "{error}");
+        assert_eq!(error.starts_with("the Secret linkerd-identity-issuer (CN="), renewed, "{error}");
+        assert_eq!(line.remedy.starts_with("openssl req "), renewed, "{}", line.remedy);
     }
 }
 
@@ -223,7 +269,7 @@ async fn what_may_come_true_is_waited_for() {
 #[test]
 fn the_reference_is_the_table() {
     let mut text = "# What `weft check` looks at\n\nGenerated by a test of `weft-control`. Each line with what mends it; a warning (‼) is no failure, a \
-                    fatal one (×) ends the check. NAMESPACE, KIND, NAME, KEY and VALUE stand for those of what is wrong: `weft check` prints the \
+                    fatal one (×) ends the check. NAMESPACE, KIND, NAME, KEY, VALUE, NETWORK and LIST stand for those of what is wrong: `weft check` prints the \
                     command with them, for the namespace of the control plane and by who has installed it.\n"
         .to_owned();
     let mut category = "";

@@ -6,11 +6,11 @@ use crate::{
     broken::{broken, edit},
     world::{Api, DAY, around, failed, installed, options},
 };
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 use std::{
     cell::RefCell,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -242,11 +242,16 @@ fn every_line_that_can_fails_on_a_real_api_server() {
         let report = real.report(What::DataPlane(Some("shop".to_owned())), Duration::ZERO).await;
         assert_eq!(failed(&report), [], "it is as it was");
         // The definitions last: with them objects go.
-        let made_anew = |check: &&&Check| !matches!(check.remedy, Remedy::Text(_) | Remedy::Given { .. });
+        let made_anew = |check: &&&Check| !matches!(check.remedy, Remedy::Text(_) | Remedy::Renew(_));
         let there = |check: &&&Check| !WITHOUT_NODES.contains(*check) && !AT_THE_END.contains(*check);
         let all = ALL.iter().filter(made_anew).filter(there).chain(&[&table::VALUES, &table::DEFINITIONS]);
-        for check in all {
-            wrong.extend(stays(check, &cluster, &real).await);
+        for ended in [Ended::Root, Ended::OneOfTwoRoots, Ended::Issuer] {
+            let check = if ended == Ended::Issuer { &table::ISSUER_NOW } else { &table::ANCHORS_NOW };
+            wrong.extend(stays(check, &cluster, &real, Some(ended)).await);
+            real.restore();
+        }
+        for check in MENDED_BY_ITS_OWN.iter().chain(all) {
+            wrong.extend(stays(check, &cluster, &real, None).await);
             real.restore();
         }
         for check in AT_THE_END {
@@ -256,17 +261,34 @@ fn every_line_that_can_fails_on_a_real_api_server() {
     });
 }
 
+/// Those whose command is of the very failure.
+const MENDED_BY_ITS_OWN: [&Check; 5] =
+    [&table::PROBES, &table::OPAQUE_PORTS, &table::EXTENSIONS, &table::SERVICE_LABELS, &table::SERVICE_ANNOTATIONS];
 /// What nodes and pods have to make true.
 const WITHOUT_NODES: [&Check; 2] = [&table::PROXIES_VERSION, &table::SEVERAL];
 
+/// What of the certificates of identity has ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ended {
+    Root,
+    OneOfTwoRoots,
+    Issuer,
+}
+
 /// How a line does not come true by the command that is named with it.
-async fn stays(check: &'static Check, cluster: &Cluster, real: &Real) -> Option<String> {
-    let what = match soon(check) {
-        Some(webhook) => {
+async fn stays(check: &'static Check, cluster: &Cluster, real: &Real, ended: Option<Ended>) -> Option<String> {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mended");
+    std::fs::create_dir_all(&folder).unwrap();
+    let what = match (ended, soon(check)) {
+        (Some(ended), _) => {
+            has_ended(ended, real, &folder);
+            What::ControlPlane
+        }
+        (None, Some(webhook)) => {
             ends_soon(webhook, real);
             What::ControlPlane
         }
-        None => broken(check, real).0,
+        (None, None) => broken(check, real).0,
     };
     let line = |report: &Report| report.0.iter().find(|line| line.check == check).cloned();
     let report = real.report(what.clone(), Duration::ZERO).await;
@@ -275,13 +297,17 @@ async fn stays(check: &'static Check, cluster: &Cluster, real: &Real) -> Option<
     };
     // What is behind the comma is said to people.
     let command = remedy.split(", ").next().unwrap();
+    if ended == Some(Ended::Issuer) {
+        assert!(remedy.contains("where nobody has that: openssl req -x509 -newkey"), "{remedy}");
+    }
     let folders =
         [built("weft").unwrap(), cluster.program("kubectl")].map(|program| program.parent().unwrap().to_owned());
     let path = std::env::var_os("PATH").unwrap();
     let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&path))).unwrap();
     let mut shell = Command::new("bash");
     shell.args(["-o", "pipefail", "-c", command]).env("PATH", path).env("KUBECONFIG", &cluster.kubeconfig);
-    let ran = shell.env("HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null()).output().unwrap();
+    shell.env("HOME", env!("CARGO_TARGET_TMPDIR")).current_dir(&folder);
+    let ran = shell.stdin(Stdio::null()).output().unwrap();
     if !ran.status.success() {
         return Some(format!("{}: {command}: {}", check.description, String::from_utf8_lossy(&ran.stderr)));
     }
@@ -295,6 +321,36 @@ async fn stays(check: &'static Check, cluster: &Cluster, real: &Real) -> Option<
             _ => return Some(format!("{} stays behind {command}: {:?}", check.description, failed(&report))),
         }
     }
+}
+
+/// Gives the mesh certificates of identity some of which have ended, and a person the key of a root that has not.
+fn has_ended(ended: Ended, real: &Real, folder: &Path) {
+    let now = SystemTime::now();
+    let authority = |name: &str, has_ended: bool| {
+        let mut params = CertificateParams::new(vec![format!("{name}.linkerd.cluster.local")]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, format!("{name}.linkerd.cluster.local"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = (now - 30 * DAY).into();
+        params.not_after = if has_ended { now - DAY } else { now + 300 * DAY }.into();
+        (params, KeyPair::generate().unwrap())
+    };
+    let (root, root_key) = authority("root", ended == Ended::Root);
+    let root = root.self_signed(&root_key).unwrap().pem();
+    let (issuer, key) = authority("identity", ended == Ended::Issuer);
+    std::fs::write(folder.join("root.crt"), &root).unwrap();
+    std::fs::write(folder.join("root.key"), root_key.serialize_pem()).unwrap();
+    let issuer = issuer.signed_by(&key, &Issuer::from_ca_cert_pem(&root, root_key).unwrap()).unwrap().pem();
+    let (other, other_key) = authority("other", true);
+    let other = other.self_signed(&other_key).unwrap().pem();
+    let anchors = if ended == Ended::OneOfTwoRoots { other + &root } else { root };
+    edit(real, "ConfigMap", "linkerd", "linkerd-identity-trust-roots", |map| {
+        map["data"]["ca-bundle.crt"] = json!(anchors);
+    });
+    let bytes = |text: String| json!(ByteString(text.into_bytes()));
+    edit(real, "Secret", "linkerd", "linkerd-identity-issuer", |secret| {
+        secret["data"] = json!({"crt.pem": bytes(issuer), "key.pem": bytes(key.serialize_pem())});
+    });
 }
 
 /// The webhook whose certificate a line says to end soon.
@@ -399,4 +455,17 @@ metadata: { name: guest, namespace: default }
         let error = error.unwrap_or_else(|| panic!("{check:?}: {:?}", failed(&report)));
         assert!(error.contains("may not ") || error.contains("forbidden"), "{check:?}: {error}");
     }
+    let line = |report: &Report, check: &Check| report.0.iter().find(|line| line.check == check).cloned().unwrap();
+    let told = line(&report, &table::NO_MESH);
+    assert!(told.error.is_some() && told.remedy.starts_with("kubectl auth can-i --list, "), "{told:?}");
+    // What each of them names gives the rights.
+    let told = line(&report, &table::CLUSTER_OBJECTS).remedy;
+    let command = told.strip_prefix("kubectl ").unwrap().split(", ").next().unwrap();
+    cluster.ask(command).unwrap();
+    let client = connect(Some(&file)).await;
+    let report = run(client, &options(What::Pre), SystemTime::now(), &mut |_| {}).await;
+    for check in OF_RIGHTS {
+        assert_eq!(line(&report, check).error, None, "{check:?}");
+    }
+    cluster.ask("delete clusterrolebinding weft-install").unwrap();
 }

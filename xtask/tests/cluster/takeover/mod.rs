@@ -2,7 +2,10 @@
 //! `docs/from-linkerd.md`.
 //!
 //! Linkerd's own programs cannot be had here. Its objects are recorded (`linkerd.yaml`), its proxies are ours in exactly the environment that
-//! its injector gives (`linkerd_proxy.yaml`), and in place of its command line stands a script that prints its objects.
+//! its injector gives (`linkerd_proxy.yaml`), and in place of its command line stands a script that prints its objects; in place of its
+//! charts, such that have these objects as they are (`helm`).
+
+mod helm;
 
 use crate::{
     app, cluster,
@@ -14,9 +17,9 @@ use serde_json::Value;
 use std::process::{Command, Stdio};
 use weft_testkit::kubernetes::{Cluster, built};
 
-const OBJECTS: &str = include_str!("linkerd.yaml");
-const INIT: &str = include_str!("linkerd_init.yaml");
-const PROXY: &str = include_str!("linkerd_proxy.yaml");
+const OBJECTS: &str = include_str!("../linkerd.yaml");
+const INIT: &str = include_str!("../linkerd_init.yaml");
+const PROXY: &str = include_str!("../linkerd_proxy.yaml");
 const VOLUMES: &str = "  - { name: linkerd-proxy-init-xtables-lock, emptyDir: {} }
   - { name: linkerd-identity-end-entity, emptyDir: { medium: Memory } }
   - name: linkerd-identity-token
@@ -41,6 +44,9 @@ data:
     imagePullPolicy: Never
 ";
 const CERTIFICATES: [&str; 2] = ["linkerd-identity-issuer", "linkerd-proxy-injector-k8s-tls"];
+/// Kinds of what an installation has outside of namespaces.
+const EVERYWHERE: &str =
+    "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
 const APPS: [&str; 4] = ["emoji", "voting", "web", "bot"];
 /// What the images of a test want besides.
 const IMAGES: &str = "--control-plane-version=test --image-pull-policy=Never";
@@ -61,6 +67,11 @@ fn named<'o>(objects: &'o [Value], kind: &str, name: &str) -> &'o Value {
 /// A list's lines, so much further to the right.
 fn indented(text: &str, by: usize) -> String {
     text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
+}
+
+fn api_ports(cluster: &Cluster) -> String {
+    let port = "--namespace default get service kubernetes --output jsonpath={.spec.ports[0].targetPort}";
+    format!("443,{}", cluster.ask(port).unwrap())
 }
 
 /// The control plane as Linkerd has it, with programs of ours.
@@ -193,8 +204,19 @@ fn goes_on(cluster: &Cluster, what: &str, lost: &[String]) {
     assert_eq!(rounds(cluster).1, lost, "{what}: requests that failed");
 }
 
-fn secret(cluster: &Cluster, name: &str) -> String {
-    cluster.ask(&format!("--namespace linkerd get secret {name} --output jsonpath={{.data}}")).unwrap()
+/// Certificates, keys and anchors, as the API server shows them.
+fn identities(cluster: &Cluster) -> Vec<String> {
+    let roots = "--namespace linkerd get configmap linkerd-identity-trust-roots --output jsonpath={.data}";
+    let words = CERTIFICATES.map(|name| format!("--namespace linkerd get secret {name} --output jsonpath={{.data}}"));
+    words.iter().map(String::as_str).chain([roots]).map(|words| cluster.ask(words).unwrap()).collect()
+}
+
+fn what_was_given_holds(cluster: &Cluster) {
+    let lifetime = "--namespace linkerd get deployment linkerd-identity --output jsonpath={.spec.template.spec.containers[0].args}";
+    assert!(cluster.ask(lifetime).unwrap().contains("48h0m0s"), "what was given");
+    let labels = "--namespace linkerd get pods --selector team=mesh --output name";
+    eventually("pods with the label that was given", || cluster.ask(labels).unwrap().lines().count() == 3);
+    assert_eq!(makers(cluster).len(), 0, "the app's pods are Linkerd's patched ones");
 }
 
 fn names(cluster: &Cluster, words: &str) -> Vec<String> {
@@ -213,12 +235,10 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     let Some(cluster) = cluster() else { return };
     let _alone = linkerd();
     let ours = rendered();
-    let everywhere = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
-    let before = names(cluster, everywhere);
+    let before = names(cluster, EVERYWHERE);
     let gateway_api = cluster.gateway_api("standard");
     cluster.ask(&format!("apply --server-side --filename {}", gateway_api.display())).unwrap();
-    let port = "--namespace default get service kubernetes --output jsonpath={.spec.ports[0].targetPort}";
-    let linkerds = control_plane(&ours, &format!("443,{}", cluster.ask(port).unwrap()));
+    let linkerds = control_plane(&ours, &api_ports(cluster));
     let terminal = Terminal::of(cluster, "takeover", &["docs/from-linkerd.md"]);
     let kinds = weft(cluster, &["install", "--crds"]);
     assert!(kinds.status.success(), "{kinds:?}");
@@ -233,9 +253,7 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     rolled_out(cluster, "shop", &APPS);
     goes_on(cluster, "rounds below Linkerd", &[]);
     is_meshed(cluster);
-    let kept = CERTIFICATES.map(|name| secret(cluster, name));
-    let roots = "--namespace linkerd get configmap linkerd-identity-trust-roots --output jsonpath={.data}";
-    let anchors = cluster.ask(roots).unwrap();
+    let kept = identities(cluster);
 
     let refused = weft(cluster, &["install"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -267,13 +285,8 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     assert!(check.contains("Status check results are √"), "{check}");
     goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
     is_meshed(cluster);
-    assert_eq!(CERTIFICATES.map(|name| secret(cluster, name)), kept, "certificates are kept");
-    assert_eq!(cluster.ask(roots).unwrap(), anchors, "so are anchors");
-    let lifetime = "--namespace linkerd get deployment linkerd-identity --output jsonpath={.spec.template.spec.containers[0].args}";
-    assert!(cluster.ask(lifetime).unwrap().contains("48h0m0s"), "what was given");
-    let labels = "--namespace linkerd get pods --selector team=mesh --output name";
-    assert_eq!(cluster.ask(labels).unwrap().lines().count(), 3, "what was given");
-    assert_eq!(makers(cluster).len(), 0, "the app's pods are Linkerd's patched ones");
+    assert_eq!(identities(cluster), kept, "certificates and anchors are kept");
+    what_was_given_holds(cluster);
 
     shows_who_it_is(cluster);
     let lost = is_injected_anew(cluster, &terminal);
@@ -286,7 +299,7 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     assert!(remains.status.success(), "{remains:?}");
     delete(cluster, &String::from_utf8(remains.stdout).unwrap());
     cluster.ask("delete clusterrolebinding stand-in").unwrap();
-    assert_eq!(names(cluster, everywhere), before, "the cluster is as it was");
+    assert_eq!(names(cluster, EVERYWHERE), before, "the cluster is as it was");
 }
 
 /// Through the API server, as the certificate of Linkerd's pods is seen too.
@@ -340,6 +353,10 @@ esac
     terminal.types("kubectl -n linkerd rollout status deployment", "");
     terminal.types("kubectl -n linkerd delete servers,serverauthorizations -l linkerd.io/control-plane-ns", "");
     rolled_out(cluster, "linkerd", &PARTS);
+    is_linkerds_again(cluster, lost);
+}
+
+fn is_linkerds_again(cluster: &Cluster, lost: &[String]) {
     goes_on(cluster, "rounds of weft's proxies below Linkerd's control plane", lost);
     is_meshed(cluster);
     let containers = "--namespace linkerd get deployment linkerd-destination --output jsonpath={.spec.template.spec.containers[*].name}";

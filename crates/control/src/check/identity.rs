@@ -1,0 +1,175 @@
+//! Whether the certificates of identity hold, and belong together: the trust anchors, and the issuer below them.
+//!
+//! Without them no pod of the control plane comes to be ready: that is looked at too where one does not.
+
+use super::{
+    Run,
+    certificates::{Validity, known, lasts, part, read, secret, valid},
+    remedy::{Failed, Mend, Renewal, restart_all},
+    table,
+};
+use crate::ca;
+use std::{ops::ControlFlow, time::SystemTime};
+use weft_cluster::{
+    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
+    install::ISSUER,
+    kubernetes::Cluster,
+    label,
+    values::Values,
+};
+
+/// Where and when it is looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Looked<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) namespace: &'a str,
+    pub(super) values: &'a Values,
+    pub(super) now: SystemTime,
+}
+
+/// Anchors, issuer and its key, as the cluster has them.
+struct Found {
+    anchors_pem: String,
+    certificate: String,
+    key: String,
+    anchors: Vec<Validity>,
+    issuer: Vec<Validity>,
+}
+
+pub(super) async fn identity(run: &mut Run<'_>, at: Looked<'_>) -> ControlFlow<()> {
+    let Looked { now, .. } = at;
+    let found = run.found(&table::ANCHORS, found(at).await)?;
+    run.noted(&table::ANCHORS_ALGORITHM, known(&found.anchors, true))?;
+    run.noted(&table::ANCHORS_NOW, found.anchors_hold(at).await)?;
+    run.noted(&table::ANCHORS_SOON, lasts(&found.anchors, now))?;
+    run.noted(&table::ISSUER_ALGORITHM, known(&found.issuer, false))?;
+    run.noted(&table::ISSUER_NOW, found.issuer_holds(at).await)?;
+    run.noted(&table::ISSUER_SOON, lasts(&found.issuer, now))?;
+    run.noted(&table::ISSUED, found.belongs_together(at).await)
+}
+
+/// What of it keeps the control plane from being ready, if something does.
+pub(super) async fn in_the_way(at: Looked<'_>) -> Option<Failed> {
+    let looked = async {
+        let found = found(at).await?;
+        found.anchors_hold(at).await?;
+        found.issuer_holds(at).await?;
+        found.belongs_together(at).await
+    };
+    looked.await.err()
+}
+
+async fn found(at: Looked<'_>) -> Result<Found, Failed> {
+    let Looked { cluster, namespace, values, .. } = at;
+    let of_anchors = |failed: Failed| failed.or_mended_by(write_anchors(namespace));
+    let of_issuer = |failed: Failed| failed.or_mended_by(write_issuer(namespace, values));
+    let anchors_pem = anchors(cluster, namespace).await.map_err(of_anchors)?;
+    let (certificate, key) = issuer(cluster, namespace).await.map_err(of_issuer)?;
+    let anchors = read(&format!("the ConfigMap {TRUST_ROOTS}"), &anchors_pem).map_err(|why| of_anchors(why.into()))?;
+    let issuer = read(&format!("the Secret {ISSUER}"), &certificate).map_err(|why| of_issuer(why.into()))?;
+    Ok(Found { anchors_pem, certificate, key, anchors, issuer })
+}
+
+impl Found {
+    /// Anchors some of which do not hold are left out, if the issuer is below another; else nobody believes anybody, and all of it is
+    /// made anew.
+    async fn anchors_hold(&self, at: Looked<'_>) -> Result<(), Failed> {
+        const END: &str = "-----END CERTIFICATE-----";
+        let Looked { namespace, values, now, .. } = at;
+        let Err(why) = valid(&self.anchors, now) else { return Ok(()) };
+        if is_brought(values) {
+            let objects = format!("configmap/{TRUST_ROOTS} secret/{ISSUER}");
+            let command = format!(
+                "kubectl -n {namespace} describe {objects}, which somebody else writes: both are to be made anew"
+            );
+            return Err(Failed::mended_by(why, command));
+        }
+        let blocks = self.anchors_pem.split_inclusive(END).filter(|block| block.ends_with(END));
+        let (mut rest, mut ended) = (String::new(), vec![]);
+        for (number, (block, one)) in blocks.zip(&self.anchors).enumerate() {
+            match (one.begin..=one.end).contains(&now) {
+                true => rest += block,
+                false => ended.push(number + 1),
+            }
+        }
+        let remedy = match self.tried(&rest, at) {
+            Ok(()) => Mend::WithoutAnchors(ended),
+            Err(_) => Mend::Renew(Renewal::RootAndIssuer, restarts(at).await),
+        };
+        Err(Failed { why, remedy: Some(remedy) })
+    }
+
+    async fn issuer_holds(&self, at: Looked<'_>) -> Result<(), Failed> {
+        match valid(&self.issuer, at.now) {
+            Ok(()) => Ok(()),
+            Err(why) => Err(new_issuer(why, at).await),
+        }
+    }
+
+    async fn belongs_together(&self, at: Looked<'_>) -> Result<(), Failed> {
+        match self.tried(&self.anchors_pem, at) {
+            Ok(()) => Ok(()),
+            Err(why) => Err(new_issuer(format!("the Secret {ISSUER}: {why}"), at).await),
+        }
+    }
+
+    fn tried(&self, anchors_pem: &str, at: Looked<'_>) -> Result<(), String> {
+        let Looked { namespace, values, now, .. } = at;
+        ca::tried(anchors_pem, &self.certificate, &self.key, namespace, values.trust_domain(), now)
+    }
+}
+
+async fn new_issuer(why: String, at: Looked<'_>) -> Failed {
+    match is_brought(at.values) {
+        true => Failed::mended_by(why, write_issuer(at.namespace, at.values)),
+        false => Failed { why, remedy: Some(Mend::Renew(Renewal::EndedIssuer, restarts(at).await)) },
+    }
+}
+
+/// Whether somebody else writes the issuer or the anchors.
+fn is_brought(values: &Values) -> bool {
+    values.identity.external_ca || &*values.identity.issuer.scheme == "kubernetes.io/tls"
+}
+
+/// Of every pod of the mesh but the control plane's, which is made anew with what it trusts. Where they cannot be asked for nothing is
+/// told: `weft check --proxy` names them.
+async fn restarts(at: Looked<'_>) -> Vec<String> {
+    let labels = format!("{}={}", label::CONTROL_NAMESPACE, at.namespace);
+    let pods = at.cluster.pods(None, &labels).await.unwrap_or_default();
+    restart_all(pods.iter().filter(|pod| pod.metadata.namespace.as_deref() != Some(at.namespace)))
+}
+
+async fn anchors(cluster: &Cluster, namespace: &str) -> Result<String, Failed> {
+    let anchors = cluster.config_map(namespace, TRUST_ROOTS).await?;
+    let mut anchors = anchors.ok_or_else(|| format!("there is no ConfigMap {TRUST_ROOTS}"))?;
+    let anchors = anchors.remove(TRUST_ROOTS_KEY);
+    Ok(anchors.ok_or_else(|| format!("the ConfigMap {TRUST_ROOTS} has no key {TRUST_ROOTS_KEY}"))?)
+}
+
+/// Its certificate and its key.
+async fn issuer(cluster: &Cluster, namespace: &str) -> Result<(String, String), Failed> {
+    let secret = secret(cluster, namespace, ISSUER).await?;
+    let names = if secret.contains_key("crt.pem") { ("crt.pem", "key.pem") } else { ("tls.crt", "tls.key") };
+    let part = |name: &str| part(&secret, ISSUER, name);
+    Ok((part(names.0)?, part(names.1)?))
+}
+
+/// Everybody trusts whom the issuer is below; without them an upgrade knows nobody.
+fn write_anchors(namespace: &str) -> String {
+    format!(
+        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
+         | kubectl apply -f -, with the root that the issuer is below"
+    )
+}
+
+/// A Secret of which a part is missing is in an upgrade's way.
+fn write_issuer(namespace: &str, values: &Values) -> String {
+    if &*values.identity.issuer.scheme == "kubernetes.io/tls" {
+        format!("kubectl -n {namespace} describe secret/{ISSUER} certificates, which somebody else writes")
+    } else {
+        format!(
+            "kubectl -n {namespace} create secret generic {ISSUER} --from-file=crt.pem=issuer.crt --from-file=key.pem=issuer.key \
+             --dry-run=client -o yaml | kubectl apply -f -, with an issuer below the trust anchors, made as in docs/certificates.md"
+        )
+    }
+}
