@@ -88,8 +88,11 @@ struct Met {
     /// The client's route.
     by: Option<Shown>,
     /// What stands before the ports that it comes to, and the request that comes there; or what comes of it elsewhere, and why.
-    doors: Result<(Request, Vec<(Called, Door)>), (Verdict, String)>,
+    doors: Result<(Request, Doors), (Verdict, String)>,
 }
+
+/// What stands before each pod.
+type Doors = Vec<(Called, Door)>;
 
 impl Met {
     /// On each of the ways from a client whose proxy follows the routes of a namespace, or that has none.
@@ -140,11 +143,14 @@ impl Met {
     }
 
     fn doors(index: &Index, by: Option<Shown>, request: &Request, pods: Vec<Called>) -> Self {
-        let doors = pods.into_iter().map(|pod| {
-            let door = Door::of(index, &pod);
-            (pod, door)
-        });
-        Self { by, doors: Ok((request.clone(), doors.collect())) }
+        let doors: Doors = pods
+            .into_iter()
+            .map(|pod| {
+                let door = Door::of(index, &pod);
+                (pod, door)
+            })
+            .collect();
+        Self { by, doors: Ok((request.clone(), doors)) }
     }
 }
 

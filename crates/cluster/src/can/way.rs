@@ -110,7 +110,7 @@ fn by(index: &Index, policy: &ClientPolicy, profile: Option<&Profile>, port: u16
             Followed { route, is_written: true, matches: &[], filters: filters.unwrap_or_default(), backends }
         }
         (None, Ok(followed)) => followed,
-        (None, Err(way)) => return vec![way],
+        (None, Err(way)) => return vec![*way],
     };
     let Followed { route, is_written, matches, filters, backends } = followed;
     let refused = |verdict, why: String| {
@@ -119,9 +119,8 @@ fn by(index: &Index, policy: &ClientPolicy, profile: Option<&Profile>, port: u16
     };
     let here = Shown::of(&policy.meta);
     let matched = Matched { request, prefix: matched_prefix(matches, request), default_authority: &here };
-    match answered(filters, &matched) {
-        Some((Some(verdict), why)) => return vec![refused(verdict, why)],
-        Some((None, _)) | None => {}
+    if let Some((Some(verdict), why)) = answered(filters, &matched) {
+        return vec![refused(verdict, why)];
     }
     let chosen: Vec<&RouteBackend> = match backends {
         Distribution::Empty => vec![],
@@ -164,12 +163,12 @@ fn by(index: &Index, policy: &ClientPolicy, profile: Option<&Profile>, port: u16
 
 /// # Errors
 /// What comes of it where there is none.
-fn rule<'p>(policy: &'p ClientPolicy, request: &Request) -> Result<Followed<'p>, Way> {
+fn rule<'p>(policy: &'p ClientPolicy, request: &Request) -> Result<Followed<'p>, Box<Way>> {
     let parent = || Shown::of(&policy.meta);
     let none = || {
         let why =
             format!("the request follows no route of {}, and where there are some no others are served", parent());
-        Way::nobody(None, Verdict::Denied, why)
+        Box::new(Way::nobody(None, Verdict::Denied, why))
     };
     match &policy.protocol {
         // Of a port that is looked at, requests of both versions follow the same.
@@ -194,7 +193,7 @@ fn rule<'p>(policy: &'p ClientPolicy, request: &Request) -> Result<Followed<'p>,
                     "connections follow the routes of {} by the name in their TLS; say it as the host (--host)",
                     parent()
                 );
-                Err(Way::nobody(None, Verdict::Unknown, why))
+                Err(Box::new(Way::nobody(None, Verdict::Unknown, why)))
             }
         },
     }

@@ -119,20 +119,32 @@ fn each_kind_has_its_rules() {
             &[frame(HEADERS, 0, 1, 500), frame(CONTINUATION, 0, 1, 500), frame(CONTINUATION, 0, 1, 1)],
             Some(Reason::ENHANCE_YOUR_CALM),
         ),
+        (
+            "trailers as large as they may be",
+            &[frame(HEADERS, END_HEADERS, 1, 20), trailers(END_HEADERS | END_STREAM, &[0x90; 625])],
+            None,
+        ),
+        (
+            "trailers that h2 might shorten",
+            &[frame(HEADERS, END_HEADERS, 1, 20), trailers(END_STREAM, &[0x90; 600]), frame(CONTINUATION, 4, 1, 26)],
+            Some(Reason::ENHANCE_YOUR_CALM),
+        ),
     ];
     for (name, frames, expected) in cases {
         assert_eq!(verdict(&mut begun(), frames), *expected, "{name}");
     }
 }
 
+/// A second header block of the first stream, of these fields.
+fn trailers(flags: u8, fields: &[u8]) -> Vec<u8> {
+    let mut frame = frame(HEADERS, flags, 1, 0);
+    frame[1..3].copy_from_slice(&u16::try_from(fields.len()).unwrap().to_be_bytes());
+    frame.extend(fields);
+    frame
+}
+
 #[test]
 fn pseudo_headers_in_trailers_are_seen_however_they_are_written() {
-    let trailers = |flags: u8, field: &[u8]| {
-        let mut frame = frame(HEADERS, flags, 1, 0);
-        frame[2] = u8::try_from(field.len()).unwrap();
-        frame.extend(field);
-        frame
-    };
     let end = END_HEADERS | END_STREAM;
     let cases: &[(u8, &[u8], bool)] = &[
         (end, &[0x84], false),

@@ -272,7 +272,7 @@ impl Amid {
     }
 
     /// It is cut off, which does not look like an end.
-    async fn is_cut(self) {
+    async fn ends_cut(self) {
         match self {
             Self::Stream(mut body, mut client) => {
                 assert!(soon(body.frame()).await.is_some_and(|frame| frame.is_err()), "it broke off");
@@ -333,7 +333,7 @@ async fn an_identity_that_is_taken_off_the_list_loses_what_it_has_open_and_no_ot
     }
     let cut = leaving.len() as f64;
     for client in leaving {
-        client.is_cut().await;
+        client.ends_cut().await;
     }
     let terminated = |who: &str| {
         let (text, id) = (mesh.app.metrics(), format!("client_id=\"{}\"", identity(who)));

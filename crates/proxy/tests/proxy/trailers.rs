@@ -207,8 +207,7 @@ async fn trailers_of_http1_pass_whole_or_are_refused() {
         format!("{head}5\r\nhello\r\n0\r\n{}", section(sent))
     };
     let ends = |raw: &[u8], size: usize| raw.ends_with(format!("\r\n0\r\n{}", section(size)).as_bytes());
-    let mut broken_off = 1;
-    for hint in [ProtocolHint::H2, ProtocolHint::Unknown] {
+    for (broken_off, hint) in (1..).zip([ProtocolHint::H2, ProtocolHint::Unknown]) {
         let known = mesh.service(&[mesh.endpoint(origin.addr(), hint)]);
         let client = async || http1::Client::over(mesh.connect(&known).await);
         for size in [100, 17 << 10, MOST_OF_HTTP1] {
@@ -223,7 +222,6 @@ async fn trailers_of_http1_pass_whole_or_are_refused() {
         let whole = broken.as_ref().is_ok_and(|answer| answer.status() != Some(502));
         assert!(!whole, "{hint:?}: it looks whole: {broken:?}");
         explained(&mesh.app, "kind=request&code=UPSTREAM_PROTOCOL", broken_off).await;
-        broken_off += 1;
         let refused = soon(client().await.call(ask(MOST_OF_HTTP1 + 1, 100))).await;
         assert!(refused.is_err() || refused.is_ok_and(|answer| answer.status() == Some(400)), "{hint:?}");
         let code = "weft_proxy_errors_total{direction=\"outbound\",code=\"BAD_REQUEST\"}";
