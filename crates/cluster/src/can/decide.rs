@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Index,
-    index::{Answer as Known, Question},
+    index::{Answer as Known, Question, Refusal, WorkloadKind},
 };
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -110,6 +110,13 @@ impl Met {
             (Place::Address(addr), follows) => {
                 let pods = people::at(index, *addr);
                 match (index.service_at(addr.ip()), follows) {
+                    // Egress goes before what an ExternalWorkload is, as outside the cluster's networks everything does.
+                    (None, Some(from)) if pods.iter().any(|called| called.of == WorkloadKind::ExternalWorkload) => {
+                        match way::to_address(index, from, *addr, request) {
+                            Err(Refusal::NotFound(_)) => return Ok(of_pods(pods)),
+                            ways => ways,
+                        }
+                    }
                     (None, _) if !pods.is_empty() => return Ok(of_pods(pods)),
                     (_, Some(from)) => way::to_address(index, from, *addr, request),
                     (Some(id), None) => return people::behind(index, id, addr.port(), addr.port()).map(of_pods),

@@ -167,7 +167,12 @@ pub(super) fn behind(index: &Index, id: &(String, String), port: u16, dialled: u
 /// Those that have an address.
 pub(super) fn at(index: &Index, addr: SocketAddr) -> Vec<Called> {
     let own = &index.settings().control_namespace;
-    index.known_at(addr.ip()).map(|known| workload(known, Some(addr.port()), addr.port(), own)).collect()
+    // An ExternalWorkload is at the ports that it declares; at others its address is any server's.
+    let is_there = |known: &Known<'_>| {
+        known.of == WorkloadKind::Pod || known.ports.iter().any(|declared| declared.number == addr.port())
+    };
+    let there = index.known_at(addr.ip()).filter(is_there);
+    there.map(|known| workload(known, Some(addr.port()), addr.port(), own)).collect()
 }
 
 fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Called {

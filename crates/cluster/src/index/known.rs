@@ -110,7 +110,9 @@ impl Index {
             WorkloadKind::Pod => {
                 self.store.pod_of(id).is_some_and(|pod| self.endpoint(id, pod, addr, Map::new()).tls.is_some())
             }
-            WorkloadKind::ExternalWorkload => self.store.external_of(id).is_some(),
+            WorkloadKind::ExternalWorkload => {
+                self.store.external_of(id).is_some_and(|external| external.ports.iter().any(|p| p.number == port))
+            }
         }
     }
 

@@ -41,13 +41,13 @@ impl Release {
     /// As an object of it says.
     fn of(annotations: &Value) -> Option<(String, String)> {
         let text = |key: &str| annotations[key].as_str().map(str::to_owned);
-        Some((text(NAME)?, text(NAMESPACE).unwrap_or_default()))
+        Some((text(NAME)?, text(NAMESPACE).filter(|namespace| !namespace.is_empty())?))
     }
 
     /// What makes the definitions anew.
     pub fn upgrade_crds(&self, namespace: &str) -> String {
         match &self.definitions {
-            Some((name, of)) => format!("helm upgrade {name} charts/{CRDS} -n {of} {REUSE}"),
+            Some((name, of)) => format!("helm upgrade {} charts/{CRDS} -n {} {REUSE}", quoted(name), quoted(of)),
             // Whoever has made them, from now on they are Helm's.
             None => format!("helm upgrade --install {CRDS} charts/{CRDS} -n {namespace} --take-ownership"),
         }
@@ -56,7 +56,7 @@ impl Release {
     /// What makes the control plane anew, with these options.
     pub fn upgrade(&self, namespace: &str, options: &str) -> String {
         let blank = if options.is_empty() { "" } else { " " };
-        format!("helm upgrade {} charts/{CONTROL_PLANE} -n {namespace} {REUSE}{blank}{options}", self.name)
+        format!("helm upgrade {} charts/{CONTROL_PLANE} -n {namespace} {REUSE}{blank}{options}", quoted(&self.name))
     }
 }
 

@@ -277,7 +277,7 @@ impl Source<'_> {
         };
         let revisions = found.into_iter().filter_map(|mut secret| {
             let revision = secret["metadata"]["labels"]["version"].as_str()?.parse::<u64>().ok()?;
-            Some((revision, serde_json::from_value::<ByteString>(secret["data"]["release"].take()).ok()?.0))
+            Some((revision, serde_json::from_value::<ByteString>(secret.pointer_mut("/data/release")?.take()).ok()?.0))
         });
         Ok(helm::newest(&revisions.collect::<Vec<_>>()))
     }

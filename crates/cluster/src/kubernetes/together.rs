@@ -8,6 +8,9 @@
 //! An endpoint is one only with its workload. Were the end of a rollout told of one of these kinds, there would be no endpoint left until
 //! the watch of the other is back. So none is told of then, and all are once each has said what it had to say.
 //!
+//! A kind that stays away for longer than [`LONGEST`] is waited for no more: then the last that is known of it is as good as anything, and
+//! what the others say counts again.
+//!
 //! Who comes back tells all others: they end their waits, and begin anew where they were, for whether they are still alive nobody knows.
 
 use super::Sink;
@@ -22,8 +25,10 @@ use tokio::sync::watch;
 const TOGETHER: [Kind; 3] = [Kind::Pod, Kind::ExternalWorkload, Kind::EndpointSlice];
 /// Where watches come and go again and again, how long until that is told which each said when it was whole last.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Objects of which something is held back, the newest of each: as many as a cluster has, and those that come and go meanwhile.
-const MAX_HELD: usize = 500_000;
+/// How long the others wait for a kind that does not come back, such as one whose list is forbidden.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Objects of which something is held back, the newest of each: more than change within [`LONGEST`].
+const MAX_HELD: usize = 100_000;
 
 pub(super) struct Together {
     sink: Sink,
@@ -39,6 +44,10 @@ struct State {
     /// Everything was listed once. Before, nobody is answered, and nothing is held back.
     synced: bool,
     away: BTreeSet<Kind>,
+    /// Since when one of them is.
+    away_since: Option<Instant>,
+    /// Those that are away and waited for no more.
+    given_up: BTreeSet<Kind>,
     /// Since when one was, or since something was told meanwhile, …
     since: Option<Instant>,
     /// … and which were whole at some time since then.
@@ -55,6 +64,7 @@ impl Together {
     pub(super) fn take_in(&self, kind: Kind, events: Vec<Event>) {
         let mut state = self.state.lock();
         state.synced |= events.contains(&Event::Synced);
+        self.give_up(&mut state);
         if state.away.is_empty() || !self.kinds.contains(&kind) {
             return (self.sink)(events);
         }
@@ -77,13 +87,17 @@ impl Together {
     /// Changes of a kind may be missing.
     pub(super) fn left(&self, kind: Kind) {
         if self.kinds.contains(&kind) {
-            self.state.lock().leave([kind]);
+            let mut state = self.state.lock();
+            self.give_up(&mut state);
+            state.leave([kind]);
         }
     }
 
     /// Everything was taken in of a kind that has changed meanwhile.
     pub(super) fn is_whole(&self, kind: Kind) {
         let mut state = self.state.lock();
+        self.give_up(&mut state);
+        state.given_up.remove(&kind);
         if !state.away.remove(&kind) {
             return;
         }
@@ -96,12 +110,26 @@ impl Together {
 
     /// The server answers again, of whichever kind: what is believed to be watched may not have been for as long.
     pub(super) fn returned(&self) {
-        self.state.lock().leave(self.kinds.iter().copied());
+        let mut state = self.state.lock();
+        self.give_up(&mut state);
+        state.leave(self.kinds.iter().copied());
+        drop(state);
         self.returns.send_modify(|count| *count += 1);
     }
 
     pub(super) fn returns(&self) -> watch::Receiver<u64> {
         self.returns.subscribe()
+    }
+
+    /// Who is away looks in at least every few seconds, so that this is asked in time.
+    fn give_up(&self, state: &mut State) {
+        if state.away.is_empty() || state.away_since.is_none_or(|since| since.elapsed() < LONGEST) {
+            return;
+        }
+        let away = std::mem::take(&mut state.away);
+        tracing::warn!(?away, "watches stay away: changes of the kinds that belong to theirs are told without them");
+        state.given_up.extend(away);
+        self.release(state);
     }
 
     fn release(&self, state: &mut State) {
@@ -118,9 +146,41 @@ impl State {
         if !self.synced {
             return;
         }
-        if self.away.is_empty() {
-            (self.since, self.whole) = (Some(Instant::now()), BTreeSet::new());
+        let news: Vec<Kind> = kinds.into_iter().filter(|kind| !self.given_up.contains(kind)).collect();
+        if self.away.is_empty() && !news.is_empty() {
+            let now = Some(Instant::now());
+            (self.away_since, self.since, self.whole) = (now, now, BTreeSet::new());
         }
-        self.away.extend(kinds);
+        self.away.extend(news);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_kind_that_does_not_come_back_holds_up_nothing_for_ever() {
+        let told = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&told);
+        let together = Together::new(Arc::new(move |events: Vec<Event>| *count.lock() += events.len()), &TOGETHER);
+        let gone = |name: &str| Event::Delete(Key::new(Kind::Pod, "ns", name));
+        together.take_in(Kind::Pod, vec![Event::Synced]);
+        together.left(Kind::ExternalWorkload);
+        together.take_in(Kind::Pod, vec![gone("a")]);
+        assert_eq!(*told.lock(), 1, "it is held");
+        together.state.lock().away_since = Instant::now().checked_sub(LONGEST);
+        together.left(Kind::ExternalWorkload);
+        assert_eq!(*told.lock(), 2);
+        together.take_in(Kind::Pod, vec![gone("b")]);
+        assert_eq!(*told.lock(), 3, "and nothing more is");
+        // Until it has been back.
+        together.is_whole(Kind::ExternalWorkload);
+        together.left(Kind::ExternalWorkload);
+        together.take_in(Kind::Pod, vec![gone("c")]);
+        assert_eq!(*told.lock(), 3);
+        together.is_whole(Kind::ExternalWorkload);
+        assert_eq!(*told.lock(), 4);
     }
 }

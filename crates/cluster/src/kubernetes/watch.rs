@@ -551,8 +551,8 @@ where
             tracing::debug!(kind, reason, "watch failed");
         } else {
             tracing::warn!(kind, reason, "watch failed; what is known stays");
-            self.away = Some(*self.returns.borrow());
         }
+        self.away = Some(*self.returns.borrow());
         self.pause().await;
     }
 

@@ -130,8 +130,8 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
     ]),
     ("Detection and discovery", &[
         yes("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", Duration, Value("10s"), "How long the first bytes may take: ClientHello and transport header"),
-        yes("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", Duration, Value("10s"), "How long the first bytes may take; then bytes are forwarded"),
-        yes("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", Duration, Value("100ms"), "How long a client is silent until the application is connected, so that it may speak first; 0 is never"),
+        yes("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", Duration, Value("10s"), "How long the first bytes may take; what could still become a request then is one"),
+        yes("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", Duration, Value("100ms"), "How long a client is silent until the application is connected, so that it may speak first; 0 is never, and who is silent until detection times out is closed"),
         yes("WEFT_PROXY_OUTBOUND_SERVER_FIRST_WAIT", Duration, Value("100ms"), "The same for the application's connections and their servers; 0 is not before detection times out"),
         yes("WEFT_PROXY_INBOUND_HTTP_HEAD_TIMEOUT", Duration, Value("60s"), "How long the head of an HTTP/1 request may take that has begun; not how long a client is idle. 0 is for ever"),
         yes("WEFT_PROXY_OUTBOUND_HTTP_HEAD_TIMEOUT", Duration, Value("60s"), "The same of the application's requests"),

@@ -61,7 +61,7 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Mend the client; the text says which rule. Ports that speak something else belong into `config.linkerd.io/opaque-ports`",
         ),
         Code::HeadTooLarge => (
-            "The head of an HTTP/1 request has more than 64 KiB or 128 lines, that of an HTTP/2 request is larger than 72 KiB, or its trailers larger than 36 KiB, as HTTP/2 counts them",
+            "The head of an HTTP/1 request has more than 64 KiB or 128 lines, that of an HTTP/2 request is larger than 72 KiB as HTTP/2 counts them; or its trailers are larger than 36 KiB, and it is reset with ENHANCE_YOUR_CALM (beyond 45 KiB as they come, its connection ends)",
             "Send fewer or smaller headers; look for cookies that grow",
         ),
         Code::HeadTimeout => (
@@ -113,8 +113,8 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Let the client send SNI: dial by name, not by address; take the TLSRoute away where the port does not speak TLS",
         ),
         Code::ServerFirstRefused => (
-            "A client's proxy opened a session before its client had said anything, on a port whose policy has HTTP routes",
-            "Nothing where the client is only slow: its proxy waits on. Where the server does speak first, take the HTTP routes away",
+            "A client's proxy opened a session before its client had said anything, on a port whose policy has HTTP routes or a rate limit",
+            "Nothing where the client is only slow: its proxy waits on. Where the server does speak first, take those away",
         ),
         Code::DescriptorLimit => (
             "The proxy has nearly as many files and sockets open as it may: accepting pauses until some are closed; an eighth, at most 1,024, is kept for connections that are open",

@@ -22,6 +22,7 @@ use crate::{
 use bytes::BytesMut;
 use std::{
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -74,7 +75,7 @@ impl Silent<'_> {
 }
 
 /// Waits for the client to begin; where it is silent, and that is allowed, for the application too, over `session` if there is one
-/// already: inside TLS for as long as both are silent, before it at most for `timeout`.
+/// already: inside TLS for as long as both are silent and the policy allows it, before it at most for `timeout`.
 pub(super) async fn wait(
     wiring: &Wiring,
     mut client: Silent<'_>,
@@ -84,6 +85,7 @@ pub(super) async fn wait(
     port: &PortPolicy,
     timeout: Duration,
 ) -> Broken {
+    let mut seen = port.policy.version();
     let Some(allowed) = allowed(wiring, connected, port) else { return Broken::ByClient(session) };
     let patience = match client {
         Silent::Tcp(_) => timeout,
@@ -111,18 +113,29 @@ pub(super) async fn wait(
         }
     };
     let mut said = BytesMut::new();
-    let heard = tokio::select! {
-        biased;
-        () = client.begins() => {
-            session.unread(said.freeze());
-            return Broken::ByClient(Some(session));
-        }
-        heard = listen(&mut session, &mut said) => heard,
-        // Both are silent: that is judged by whoever waits for the client alone.
-        () = tokio::time::sleep(patience) => return Broken::ByClient(Some(session)),
-        () = server_first::idle_at_the_end(&wiring.context.drain) => {
-            unused(wiring, Some(session));
-            return Broken::Never;
+    let mut patience = pin!(tokio::time::sleep(patience));
+    let mut end = pin!(server_first::idle_at_the_end(&wiring.context.drain));
+    let heard = loop {
+        tokio::select! {
+            biased;
+            () = client.begins() => {
+                session.unread(said.freeze());
+                return Broken::ByClient(Some(session));
+            }
+            policy = port.policy.changed(seen) => {
+                seen = policy.version;
+                if self::allowed(wiring, connected, port).is_none() {
+                    unused(wiring, Some(session));
+                    return Broken::ByClient(None);
+                }
+            }
+            heard = listen(&mut session, &mut said) => break heard,
+            // Both are silent: that is judged by whoever waits for the client alone.
+            () = &mut patience => return Broken::ByClient(Some(session)),
+            () = &mut end => {
+                unused(wiring, Some(session));
+                return Broken::Never;
+            }
         }
     };
     match heard {

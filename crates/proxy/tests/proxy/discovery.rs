@@ -146,9 +146,9 @@ async fn a_policy_that_is_taken_back_is_in_force_no_more() {
     let (name, _held) = connect(&proxy).await.unwrap();
     assert_eq!(name, "a");
     control.remove_outbound(SERVICE.parse().unwrap());
-    while answers(&proxy).await.as_deref() != Some("i") {}
+    soon(async { while answers(&proxy).await.as_deref() != Some("i") {} }).await;
     serve(&control, &[&a]);
-    while answers(&proxy).await.as_deref() != Some("a") {}
+    soon(async { while answers(&proxy).await.as_deref() != Some("a") {} }).await;
 }
 
 #[tokio::test]

@@ -548,7 +548,9 @@ async fn who_is_silent_inside_tls_for_longer_than_detection_still_speaks_http() 
     };
     let origin = http1::Origin::start(|_| http1::Reply::ok(b"http")).await.unwrap();
     detected_quickly(&mesh, origin.addr().port()).await;
+    let before = origin.seen().connections.len();
     let silent = tls(origin.addr()).await;
+    eventually("a session is open", || origin.seen().connections.len() > before).await;
     tokio::time::sleep(QUICK * 5).await;
     let call = "GET /late HTTP/1.1\r\nHost: app.ns\r\nl5d-client-id: forged\r\n\r\n";
     assert_eq!(soon(http1::Client::over(silent).call(call)).await.unwrap().status(), Some(200));
@@ -613,4 +615,25 @@ async fn no_time_makes_bytes_of_http_at_the_clients_proxy() {
         assert_eq!(answer, b"HTTP/1.1 200");
         mesh.web.reaches("request_total{direction=\"outbound\"", 1.0).await;
     }
+}
+
+/// The session that was opened for a client's silence does not outlive what let it be opened.
+#[tokio::test]
+async fn who_is_not_let_in_any_more_keeps_no_session_by_silence() {
+    let mesh = Mesh::with(&[], &[SOON_INBOUND, ("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "100ms")]).await;
+    let server = Greeting::start(b"").await;
+    detected_quickly(&mesh, server.addr.port()).await;
+    let (accepted, unused) = (server.accepted.load(SeqCst), server.unused.load(SeqCst));
+    let tcp = mesh.app.connect_inbound(server.addr).await;
+    let (mut silent, _) = soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap();
+    eventually("the session is opened", || server.accepted.load(SeqCst) > accepted).await;
+    let mut nobody = inbound(DefaultPolicy::AllUnauthenticated);
+    nobody.authorizations.clear();
+    if let ServerProtocol::Detect { timeout, .. } = &mut nobody.protocol {
+        *timeout = QUICK;
+    }
+    mesh.control.set_inbound(server.addr.port(), nobody);
+    eventually("the session ends unused", || server.unused.load(SeqCst) > unused).await;
+    let ended = soon(silent.read(&mut [0; 1])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }

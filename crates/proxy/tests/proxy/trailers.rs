@@ -1,5 +1,5 @@
 //! Trailers through the pair: up to the bytes that they may have, and one more. What is too large is refused with a reason; nothing
-//! of it is dropped silently, and the connection goes on.
+//! of it is dropped silently, and the connection goes on; but one whose block is longer than all that h2 would keep ends.
 
 use crate::{
     explain::explained,

@@ -66,7 +66,7 @@ fn server(name: &str, replicas: u32) -> String {
     let container = format!(
         "{CONTAINER}
         # It is still asked for a moment when it is told to end, until that is known everywhere.
-        command: ['{DEMO}', echo, '--leave-quiet-ms=1000']
+        command: ['{DEMO}', echo, '--leave-quiet-ms=5000']
         ports: [{{ containerPort: 8080, name: http }}]
         readinessProbe: {{ httpGet: {{ path: /ready, port: http }}, periodSeconds: 1 }}"
     );

@@ -214,7 +214,7 @@ impl Run<'_> {
     fn grown(&self, since: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let before = |outcome: &str| since.get(outcome).copied().unwrap_or_default();
         let now = self.load().into_iter();
-        now.map(|(outcome, count)| (outcome.clone(), count - before(&outcome)))
+        now.map(|(outcome, count)| (outcome.clone(), count.saturating_sub(before(&outcome))))
             .filter(|(_, count)| *count > 0)
             .collect()
     }
