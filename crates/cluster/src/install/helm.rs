@@ -41,13 +41,16 @@ impl Release {
     /// As an object of it says.
     fn of(annotations: &Value) -> Option<(String, String)> {
         let text = |key: &str| annotations[key].as_str().map(str::to_owned);
-        Some((text(NAME)?, text(NAMESPACE).filter(|namespace| !namespace.is_empty())?))
+        Some((text(NAME)?, text(NAMESPACE).unwrap_or_default()))
     }
 
     /// What makes the definitions anew.
     pub fn upgrade_crds(&self, namespace: &str) -> String {
         match &self.definitions {
-            Some((name, of)) => format!("helm upgrade {} charts/{CRDS} -n {} {REUSE}", quoted(name), quoted(of)),
+            Some((name, of)) => {
+                let of = if of.is_empty() { namespace } else { of };
+                format!("helm upgrade {} charts/{CRDS} -n {} {REUSE}", quoted(name), quoted(of))
+            }
             // Whoever has made them, from now on they are Helm's.
             None => format!("helm upgrade --install {CRDS} charts/{CRDS} -n {namespace} --take-ownership"),
         }
