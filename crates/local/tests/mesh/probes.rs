@@ -10,7 +10,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/ready" else 503)
         self.end_headers()
-        self.wfile.write(b"x" * 100000)
+        self.wfile.write(b"x" * 50000)
     def log_message(self, *a): pass
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(sys.argv[1])

@@ -27,6 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Until what was taken away is seen to be gone, before something else is.
+const BETWEEN: Duration = Duration::from_millis(500);
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What is so while no object says otherwise.
@@ -143,7 +145,7 @@ impl Run<'_> {
         }
     }
 
-    /// The last first, for the first may be for what the others leave.
+    /// The last first, for the first may be for what the others leave; each is seen to go before the next does.
     fn is_taken_away(&self, stage: &Stage, before: &[Row]) -> Duration {
         let mut taken = BTreeSet::new();
         for name in stage.steps.iter().rev().map(|step| step.put).filter(|name| taken.insert(*name)) {
@@ -151,6 +153,8 @@ impl Run<'_> {
                 Some(objects) => self.put(name, objects),
                 None => self.ok(self.mesh.take(name), name),
             }
+            // Files that go in one moment are told of in any order.
+            std::thread::sleep(BETWEEN);
         }
         let start = Instant::now();
         let before: Vec<Row> = before.iter().cloned().chain(rows(UNTOUCHED)).collect();
