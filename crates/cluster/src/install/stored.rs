@@ -199,7 +199,7 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         api_server_ports: values["proxyInit"]["kubeAPIServerPorts"].as_str().map(str::to_owned),
         trust_domain: trust_domain(&values),
         anchors_pem,
-        issuer: source.pair(namespace, ISSUER).await?,
+        issuer: source.issuer(namespace).await?,
         issuer_since: issuer_since.map_err(|e| {
             let command = format!("kubectl -n {namespace} annotate secret {ISSUER} {}-", config::ISSUER_SINCE);
             invalid(namespace, &of, e.to_string(), command)
@@ -335,10 +335,29 @@ impl Source<'_> {
     /// A certificate and its key, under either pair of names; `None` where one of them is missing, or no text: it serves nobody.
     pub(super) async fn pair(self, namespace: &str, name: &str) -> Result<Option<Pair>, NotStored> {
         let Some(secret) = self.secret(namespace, name).await? else { return Ok(None) };
-        let names = if secret.contains_key("crt.pem") { ["crt.pem", "key.pem"] } else { ["tls.crt", "tls.key"] };
-        let [certificate, key] = names.map(|key| secret.get(key).and_then(|bytes| text(bytes).ok()));
+        let [certificate, key] = pair_names(&secret).map(|key| secret.get(key).and_then(|bytes| text(bytes).ok()));
         Ok(certificate.zip(key).map(|(certificate, key)| Pair { certificate, key }))
     }
+
+    /// The issuer. Of one that is there in part nothing is made anew: that would be another issuer.
+    async fn issuer(self, namespace: &str) -> Result<Option<Pair>, NotStored> {
+        let pair = self.pair(namespace, ISSUER).await?;
+        let Some(secret) = self.secret(namespace, ISSUER).await?.filter(|_| pair.is_none()) else { return Ok(pair) };
+        let names = pair_names(&secret);
+        let missing = names.into_iter().find(|key| secret.get(*key).is_none_or(|bytes| text(bytes).is_err()));
+        let of = format!("the key {} of the Secret {ISSUER}", missing.unwrap_or_default());
+        let [certificate, key] = names;
+        let create = format!(
+            "kubectl -n {namespace} create secret generic {ISSUER} --from-file={certificate}=issuer.crt --from-file={key}=issuer.key \
+             --dry-run=client -o yaml | kubectl apply -f -"
+        );
+        Err(invalid(namespace, &of, "it is missing, or no text".to_owned(), create))
+    }
+}
+
+/// Certificate and key as this Secret calls them.
+fn pair_names(secret: &BTreeMap<String, Vec<u8>>) -> [&'static str; 2] {
+    if secret.contains_key("crt.pem") { ["crt.pem", "key.pem"] } else { ["tls.crt", "tls.key"] }
 }
 
 fn named<'o>(objects: &'o [Value], kind: &str, namespace: &str, name: &str) -> Option<&'o Value> {
