@@ -353,8 +353,14 @@ async fn an_installation_is_read_from_the_cluster() {
     assert_eq!(found.given, json!({"clusterDomain": "example.org"}));
     assert_eq!((found.trust_domain.as_str(), found.anchors_pem.as_str()), ("example.org", "anchors"));
     assert_eq!(found.issuer.unwrap().key, "key", "of a Secret that somebody else makes");
-    // What is made anew, or given, keeps nobody from an upgrade.
+    // Of an issuer nothing is made anew.
     put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate")}));
+    let told = read().await.unwrap_err().to_string();
+    let named = "the key tls.key of the Secret linkerd-identity-issuer of the namespace linkerd: it is missing";
+    let command = "`kubectl -n linkerd create secret generic linkerd-identity-issuer --from-file=tls.crt=issuer.crt ";
+    assert!(told.starts_with(named) && told.contains(command), "{told}");
+    api.delete("Secret", "linkerd", "linkerd-identity-issuer");
+    // What is made anew, or given, keeps nobody from an upgrade.
     put("Secret", "linkerd-proxy-injector-k8s-tls", json!({"tls.key": bytes("key")}));
     put("ConfigMap", "linkerd-config", json!({"values": "[no: {values", "weft-version": "v1"}));
     let found = read().await.unwrap();

@@ -26,14 +26,18 @@ use weft_testkit::{http1, http2, policy::inbound};
 const UPLOADS: usize = 1000;
 /// Bytes of each, more than kernel and proxies take of it where many share a connection.
 const BODY: usize = 512 * 1024;
-/// Uploads that have a connection each all the way, for which the kernel takes more, and their bytes.
-const ALONE: usize = 100;
+/// Uploads that have a connection each to the server, for which the kernel takes more, and their bytes.
+const ALONE: usize = 40;
 const LARGE: usize = 8 << 20;
-/// Ordinary exchanges, each on a connection of its own, that an upload may cost in processor time. One has as little body as can be.
-const MOST: f64 = 20.0;
+/// Ordinary exchanges, each on a connection of its own, that an upload may cost in processor time. One has as little body as can be,
+/// and of an upload up to 4 MiB are read.
+const MOST: f64 = 40.0;
+/// Bytes that a proxy may hold of each upload of HTTP/1 and of HTTP/2.
+const HELD_HTTP1: usize = 128 * 1024;
+const HELD_HTTP2: usize = 256 * 1024;
 /// Bytes of each stream that are read in any case, whoever waits for a server.
 const WINDOW: usize = 64 * 1024 - 1;
-/// Bytes that a socket of the test holds: not more of the kernel's memory is needed.
+/// Bytes that a socket of the test holds: a kernel whose memory for TCP runs out would let nobody read on.
 const SOCKET: u32 = 16 * 1024;
 
 /// A server that says `first`, and reads nothing.
@@ -63,6 +67,7 @@ async fn deaf_http2() -> SocketAddr {
 /// An upload on a connection of its own.
 async fn upload(mut tcp: TcpStream, body: Bytes) {
     let head = format!("POST / HTTP/1.1\r\nHost: app.ns\r\nContent-Length: {}\r\n\r\n", body.len());
+    socket2::SockRef::from(&tcp).set_send_buffer_size(SOCKET as usize).unwrap();
     // Until the test has ended.
     let _ = tcp.write_all(head.as_bytes()).await;
     let _ = tcp.write_all(&body).await;
@@ -124,7 +129,7 @@ fn uploads_of_http1_that_nobody_reads_hold_little() {
         for _ in 0..ALONE {
             uploads.spawn(upload(dialler.connect().await, body.clone()));
         }
-        held("HTTP/1", &mesh.app, "inbound", (ALONE, ALONE * BODY), before, 128 * 1024).await;
+        held("HTTP/1", &mesh.app, "inbound", (ALONE, ALONE * BODY), before, HELD_HTTP1).await;
         served(&mut other).await;
     });
 }
@@ -143,6 +148,7 @@ fn what_comes_behind_a_request_that_waits_holds_little() {
         let mut clients = JoinSet::new();
         for _ in 0..UPLOADS {
             let (mut tcp, many) = (dialler.connect().await, many.clone());
+            socket2::SockRef::from(&tcp).set_send_buffer_size(SOCKET as usize).unwrap();
             clients.spawn(async move {
                 let _ = tcp.write_all(&many).await;
                 std::future::pending::<()>().await;
@@ -171,7 +177,7 @@ fn uploads_of_http2_that_nobody_reads_hold_little() {
             let request = Request::post("http://app.ns/").body(http2::full(body.clone())).unwrap();
             uploads.spawn(async move { client.start(request).await.map(drop) });
         }
-        held("HTTP/2", &mesh.app, "inbound", (UPLOADS, UPLOADS * WINDOW), before, 256 * 1024).await;
+        held("HTTP/2", &mesh.app, "inbound", (UPLOADS, UPLOADS * WINDOW), before, HELD_HTTP2).await;
         served(&mut other).await;
     });
 }
@@ -185,14 +191,14 @@ fn uploads_through_a_pair_that_nobody_reads_hold_little() {
         let mut other = http1::Client::over(mesh.connect(&honest).await);
         served(&mut other).await;
         let service = mesh.service(&[mesh.endpoint(deaf(vec![]).await, ProtocolHint::H2)]);
-        let body = Bytes::from(vec![b'x'; BODY]);
+        let body = Bytes::from(vec![b'x'; LARGE]);
         let dialler = mesh.web.outbound(service.addr);
         let before = begin(&mesh.web.outbound(honest.addr)).await;
         let mut uploads = JoinSet::new();
-        for _ in 0..UPLOADS {
+        for _ in 0..ALONE {
             uploads.spawn(upload(dialler.connect().await, body.clone()));
         }
-        held("pair", &mesh.web, "outbound", (UPLOADS, UPLOADS * WINDOW), before, 256 * 1024).await;
+        held("pair", &mesh.web, "outbound", (ALONE, ALONE * BODY), before, HELD_HTTP1 + HELD_HTTP2).await;
         served(&mut other).await;
     });
 }

@@ -624,7 +624,7 @@ async fn who_is_not_let_in_any_more_keeps_no_session_by_silence() {
     let server = Greeting::start(b"").await;
     detected_quickly(&mesh, server.addr.port()).await;
     let (accepted, unused) = (server.accepted.load(SeqCst), server.unused.load(SeqCst));
-    let tcp = mesh.app.connect_inbound(server.addr).await;
+    let tcp = mesh.app.connect_inbound_from(elsewhere(), server.addr).await.unwrap();
     let (mut silent, _) = soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap();
     eventually("the session is opened", || server.accepted.load(SeqCst) > accepted).await;
     let mut nobody = inbound(DefaultPolicy::AllUnauthenticated);
