@@ -76,10 +76,11 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
         holds
     };
     let (may_say, may_lead) = (held(statuses::LEASE), held(slices::LEASE));
-    let (statuses, slices) =
-        (Arc::new(statuses::Writer::new(settings, &registry)), Arc::new(slices::Writer::new(&registry)));
-    process.spawn(statuses.clone().run(client.clone(), may_say, synced.clone(), stop.clone()));
-    process.spawn(slices.clone().run(client.clone(), may_lead, synced, stop.clone()));
+    let (statuses, slices) = (statuses::plan(settings, &registry), slices::plan(&registry));
+    let (says, leads) =
+        (statuses::Writer::new(statuses.clone(), client.clone()), slices::Writer::new(slices.clone(), client.clone()));
+    process.spawn(statuses.clone().write_while_held(says, may_say, synced.clone(), stop.clone()));
+    process.spawn(slices.clone().write_while_held(leads, may_lead, synced, stop.clone()));
 
     let unsynced = Mutex::new(Some(process.readiness.task("watches")));
     let sink: kubernetes::Sink = Arc::new({

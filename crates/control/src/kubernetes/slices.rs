@@ -1,23 +1,21 @@
 //! Writes the EndpointSlices by which Services lead to ExternalWorkloads, while this process holds the lease for it.
 //!
-//! What is planned is `cluster::external_workload`'s. A Service whose slices cannot be written is tried again later and later, and
-//! keeps no other waiting.
+//! What is planned is `cluster::external_workload`'s. Services are written one after the other; one whose slices cannot be
+//! written is tried again later and later, and not before the others.
 
-use super::holder::{self, Writing};
-use parking_lot::Mutex;
+use super::holder::{Plan, Planned, Writing};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use weft_cluster::{
     Event,
     external_workload::Slices,
     kubernetes::{Client, Written, write_slice},
 };
-use weft_telemetry::{Counter, Labels, Registry, Shard};
+use weft_telemetry::Registry;
 
 /// The lease of Linkerd's, so that two control planes do not write at once.
 pub(super) const LEASE: &str = "linkerd-destination-endpoint-write";
@@ -28,71 +26,41 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// … and this long at most.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// What is to be written, kept by who sees events.
-pub(super) struct Writer {
-    slices: Mutex<Slices>,
-    changed: Notify,
-    meters: Meters,
-}
-
-struct Meters {
-    written: Counter,
-    outdated: Counter,
-    failed: Counter,
-}
-
 /// A Service that could not be written.
 struct Late {
     wait: Duration,
     until: Instant,
 }
 
-/// The loop's own.
-struct Round {
-    writer: Arc<Writer>,
+/// Who writes.
+pub(super) struct Writer {
+    plan: Arc<Plan<Slices>>,
     client: Client,
     /// By namespace and name.
     late: HashMap<(String, String), Late>,
 }
 
-impl Writer {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let counters = registry.counter(
-            "weft_slice_writes_total",
-            "EndpointSlices of ExternalWorkloads that were written, by what came of it.",
-        );
-        let counter = |result| counters.with(Shard::ADMIN, &Labels::new().with("result", result));
-        let meters = Meters { written: counter("written"), outdated: counter("outdated"), failed: counter("failed") };
-        Self { slices: Mutex::default(), changed: Notify::new(), meters }
-    }
+pub(super) fn plan(registry: &Registry) -> Arc<Plan<Slices>> {
+    let help = "EndpointSlices of ExternalWorkloads that were written, by what came of it.";
+    Plan::new(Slices::default(), registry, "weft_slice_writes_total", help)
+}
 
-    pub(super) fn see(&self, events: &[Event]) {
-        let mut slices = self.slices.lock();
-        // Each of them is taken in.
-        let changed = events.iter().filter(|event| slices.apply(event)).count();
-        drop(slices);
-        if changed > 0 {
-            self.changed.notify_one();
-        }
-    }
-
-    pub(super) async fn run(
-        self: Arc<Self>,
-        client: Client,
-        holds: watch::Receiver<bool>,
-        synced: watch::Receiver<bool>,
-        stop: CancellationToken,
-    ) {
-        let round = Round { writer: self.clone(), client, late: HashMap::new() };
-        holder::write_while_held(round, &self.changed, holds, synced, stop).await;
+impl Planned for Slices {
+    fn apply(&mut self, event: &Event) -> bool {
+        Self::apply(self, event)
     }
 }
 
-impl Writing for Round {
+impl Writer {
+    pub(super) fn new(plan: Arc<Plan<Slices>>, client: Client) -> Self {
+        Self { plan, client, late: HashMap::new() }
+    }
+}
+
+impl Writing for Writer {
     async fn write(&mut self, holds: &watch::Receiver<bool>) -> Duration {
-        let wanted = self.writer.slices.lock().wanted();
+        let wanted = self.plan.planned().wanted();
         self.late.retain(|service, _| wanted.contains_key(service));
-        let meters = &self.writer.meters;
         // What fails for all is told of one.
         let mut told = HashSet::new();
         for (service, changes) in wanted {
@@ -107,20 +75,14 @@ impl Writing for Round {
                 }
                 let (written, known) = write_slice(&self.client, &change).await;
                 if let Some(event) = known {
-                    self.writer.slices.lock().apply(&event);
+                    self.plan.planned().apply(&event);
                 }
+                self.plan.count(&written);
                 let (namespace, name) = &service;
                 match written {
-                    Written::Done => {
-                        meters.written.inc();
-                        continue;
-                    }
-                    Written::Outdated => {
-                        tracing::debug!(namespace, name, "slice not written: it has changed");
-                        meters.outdated.inc();
-                    }
+                    Written::Done => continue,
+                    Written::Outdated => tracing::debug!(namespace, name, "slice not written: it has changed"),
                     Written::Failed(reason) => {
-                        meters.failed.inc();
                         if told.insert(reason.clone()) {
                             tracing::warn!(namespace, name, reason, "slice of the Service not written");
                         }

@@ -2,15 +2,13 @@
 //!
 //! Answers wait for none of this. A wake-up only makes it look at what statuses should say; the timer is the retry.
 
-use super::holder::{self, Writing};
-use parking_lot::Mutex;
+use super::holder::{Plan, Planned, Writing};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use weft_cluster::{
     Event, Key,
     index::Settings,
@@ -18,70 +16,43 @@ use weft_cluster::{
     kubernetes::{Client, Written, write_status},
     policy::status::Statuses,
 };
-use weft_telemetry::{Counter, Labels, Registry, Shard};
+use weft_telemetry::Registry;
 
 /// The lease of Linkerd's, so that two control planes do not write at once.
 pub(super) const LEASE: &str = "policy-controller-write";
 /// How often everything is looked at, whether anything has changed or not; and how long a write may take to be seen.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// What is to be said, kept by who sees events.
+/// Who writes.
 pub(super) struct Writer {
-    statuses: Mutex<Statuses>,
-    changed: Notify,
-    meters: Meters,
-}
-
-struct Meters {
-    written: Counter,
-    outdated: Counter,
-    failed: Counter,
-}
-
-/// The loop's own.
-struct Round {
-    writer: Arc<Writer>,
+    plan: Arc<Plan<Statuses>>,
     client: Client,
     /// Which version of an object was written about, and when: until it is seen it is not written about again.
     written: HashMap<Key, (String, Instant)>,
 }
 
-impl Writer {
-    pub(super) fn new(settings: Settings, registry: &Registry) -> Self {
-        let counters =
-            registry.counter("weft_status_writes_total", "Statuses of objects that were written, by what came of it.");
-        let counter = |result| counters.with(Shard::ADMIN, &Labels::new().with("result", result));
-        let meters = Meters { written: counter("written"), outdated: counter("outdated"), failed: counter("failed") };
-        Self { statuses: Mutex::new(Statuses::new(settings)), changed: Notify::new(), meters }
-    }
+pub(super) fn plan(settings: Settings, registry: &Registry) -> Arc<Plan<Statuses>> {
+    let help = "Statuses of objects that were written, by what came of it.";
+    Plan::new(Statuses::new(settings), registry, "weft_status_writes_total", help)
+}
 
-    pub(super) fn see(&self, events: &[Event]) {
-        let mut statuses = self.statuses.lock();
-        // Each of them is taken in.
-        let changed = events.iter().filter(|event| statuses.apply(event)).count();
-        drop(statuses);
-        if changed > 0 {
-            self.changed.notify_one();
-        }
-    }
-
-    pub(super) async fn run(
-        self: Arc<Self>,
-        client: Client,
-        holds: watch::Receiver<bool>,
-        synced: watch::Receiver<bool>,
-        stop: CancellationToken,
-    ) {
-        let round = Round { writer: self.clone(), client, written: HashMap::new() };
-        holder::write_while_held(round, &self.changed, holds, synced, stop).await;
+impl Planned for Statuses {
+    fn apply(&mut self, event: &Event) -> bool {
+        Self::apply(self, event)
     }
 }
 
-impl Writing for Round {
+impl Writer {
+    pub(super) fn new(plan: Arc<Plan<Statuses>>, client: Client) -> Self {
+        Self { plan, client, written: HashMap::new() }
+    }
+}
+
+impl Writing for Writer {
     async fn write(&mut self, holds: &watch::Receiver<bool>) -> Duration {
-        let (meters, written) = (&self.writer.meters, &mut self.written);
+        let written = &mut self.written;
         written.retain(|_, (_, at)| at.elapsed() < AGAIN);
-        let wanted = self.writer.statuses.lock().wanted(Timestamp::now());
+        let wanted = self.plan.planned().wanted(Timestamp::now());
         // What fails for all is told of one.
         let mut told = HashSet::new();
         for patch in wanted {
@@ -93,14 +64,12 @@ impl Writing for Round {
                 return AGAIN;
             }
             let object = patch.key.to_string();
-            match write_status(&self.client, &patch).await {
-                Written::Done => meters.written.inc(),
-                Written::Outdated => {
-                    tracing::debug!(object, "status not written: the object has changed");
-                    meters.outdated.inc();
-                }
+            let became = write_status(&self.client, &patch).await;
+            self.plan.count(&became);
+            match became {
+                Written::Done => {}
+                Written::Outdated => tracing::debug!(object, "status not written: the object has changed"),
                 Written::Failed(reason) => {
-                    meters.failed.inc();
                     if told.contains(&reason) {
                         tracing::debug!(object, reason, "status not written");
                     } else {

@@ -89,6 +89,12 @@ pub(super) fn too_large(what: &str) -> ProxyError {
     ProxyError::new(Code::UpstreamProtocol, text).answered(Code::UpstreamProtocol.status(), RESOURCE_EXHAUSTED)
 }
 
+/// Trailers of a client that are larger than may be passed on. Its stream ends with `ENHANCE_YOUR_CALM`, which clients of gRPC read as
+/// RESOURCE_EXHAUSTED.
+pub(super) fn trailers_too_large() -> ProxyError {
+    ProxyError::new(Code::HeadTooLarge, "the trailers of the request are too large to be carried")
+}
+
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }

@@ -10,7 +10,7 @@ use super::{
     http1_fields::{headers_of, trailers_of, write_chunk, write_last_chunk},
     http2_as_http1::write_head,
     http2_body::{Body, room},
-    http2_head::{check_fields, edit_interim, edit_response, grpc_status, too_large},
+    http2_head::{check_fields, edit_interim, edit_response, grpc_status, too_large, trailers_too_large},
     http2_reply::{Audience, break_off, unless_reset},
     http2_to_http2::NoResponse,
     orig_proto::OrigProto,
@@ -95,8 +95,10 @@ struct Sending {
 enum Failed {
     /// The client has reset the stream or is gone.
     Client,
-    /// The client's trailers are malformed, or larger than may be passed on.
+    /// The client's trailers are malformed.
     Request,
+    /// The client's trailers are larger than may be passed on.
+    TooLarge,
     /// A response came, and another attempt is made instead.
     Again,
     /// No response, or not the end of one, came in time.
@@ -144,6 +146,11 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                 Err(Failed::Client) => return Ok(()),
                 Err(Failed::Request) => {
                     self.driver.reset(self.respond, Reason::PROTOCOL_ERROR);
+                    return Ok(());
+                }
+                Err(Failed::TooLarge) => {
+                    self.record.end(None, Some(&trailers_too_large()));
+                    self.driver.reset(self.respond, Reason::ENHANCE_YOUR_CALM);
                     return Ok(());
                 }
                 Err(Failed::Again) => {
@@ -405,11 +412,11 @@ impl Outgoing<'_> {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(trailers) => trailers.map_err(|_| Failed::Client)?,
             };
-            if trailers
-                .as_ref()
-                .is_some_and(|trailers| check_fields(trailers).is_err() || !trailers_fit(trailers, Message::Request))
-            {
-                return Err(Failed::Request);
+            if let Some(trailers) = &trailers {
+                check_fields(trailers).map_err(|_| Failed::Request)?;
+                if !trailers_fit(trailers, Message::Request) {
+                    return Err(Failed::TooLarge);
+                }
             }
             self.whole = true;
             self.only_head = false;

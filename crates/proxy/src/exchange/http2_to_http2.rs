@@ -5,6 +5,7 @@ use super::{
     http2_body::{Broken, Pump},
     http2_head::{
         SWITCHES, asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end, too_large,
+        trailers_too_large,
     },
     http2_reply::{Audience, break_off},
     untold,
@@ -273,9 +274,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 Err(Some(Reason::CANCEL))
             }
             Poll::Ready(Err(Broken::TooLarge)) => {
-                let text = "the trailers of the request are too large to be carried";
-                self.record.end(None, Some(&ProxyError::new(Code::HeadTooLarge, text)));
-                // Clients of gRPC read it as RESOURCE_EXHAUSTED.
+                self.record.end(None, Some(&trailers_too_large()));
                 self.driver.reset(self.respond, Reason::ENHANCE_YOUR_CALM);
                 Err(Some(Reason::CANCEL))
             }

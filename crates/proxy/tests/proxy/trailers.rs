@@ -179,6 +179,33 @@ async fn trailers_of_a_request_pass_whole_or_are_refused() {
     call(&client, 100, "application/grpc", None).await.unwrap();
 }
 
+/// What another proxy carries for a client of HTTP/1 to its server is refused in the same way.
+#[tokio::test]
+async fn trailers_that_go_on_in_http1_pass_whole_or_are_refused() {
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"answer")).await.unwrap();
+    let tcp = mesh.app.connect_inbound(origin.addr()).await;
+    let (stream, _) = soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let post = async |sent: HeaderMap| {
+        let mut client = soon(client.clone().ready()).await?;
+        let request = Request::post("http://app.ns/").header("l5d-orig-proto", "HTTP/1.1").body(()).unwrap();
+        let (response, mut body) = client.send_request(request, false)?;
+        body.send_data("hello".into(), false)?;
+        body.send_trailers(sent)?;
+        soon(response).await.map(|response| response.status())
+    };
+    assert_eq!(post(fields(MOST_OF_REQUEST)).await.unwrap(), 200);
+    let before = origin.seen().requests.len();
+    let error = post(fields(MOST_OF_REQUEST + 1)).await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "gRPC's RESOURCE_EXHAUSTED");
+    explained(&mesh.app, "kind=request&code=HEAD_TOO_LARGE", 1).await;
+    assert_eq!(origin.seen().requests.len(), before, "no request without its end");
+    assert_eq!(post(fields(100)).await.unwrap(), 200, "the connection goes on");
+    connection.abort();
+}
+
 /// A section of HTTP/1 of so many bytes.
 fn section(bytes: usize) -> String {
     const LINE: usize = 1000;

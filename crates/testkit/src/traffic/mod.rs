@@ -272,7 +272,8 @@ fn is_one(objects: &str) -> bool {
 /// `KIND.GROUP/NAME` of an object as the stages write them, if its kind has a status of ours.
 fn with_status(object: &str) -> Option<String> {
     let value = |field: &str| object.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
-    let kind = value("kind: ").filter(|kind| kind.ends_with("Route") || *kind == "HTTPLocalRateLimitPolicy")?;
+    let has_one = |kind: &&str| kind.ends_with("Route") || ["HTTPLocalRateLimitPolicy", "EgressNetwork"].contains(kind);
+    let kind = value("kind: ").filter(has_one)?;
     let group = value("apiVersion: ")?.split_once('/')?.0;
     let name = object.split_once("name: ")?.1.split([',', '\n', ' ']).next()?;
     Some(format!("{}.{group}/{name}", kind.to_ascii_lowercase()))
@@ -295,9 +296,10 @@ mod tests {
     fn what_the_stages_write_is_read() {
         for stage in stages::all() {
             for Step { objects, shows, .. } in stage.steps {
-                let routes =
-                    objects.matches("Route\n").count() + objects.matches("kind: HTTPLocalRateLimitPolicy\n").count();
-                assert_eq!(objects.split("---\n").filter_map(with_status).count(), routes, "{}: {objects}", stage.name);
+                let kinds = ["Route\n", "kind: HTTPLocalRateLimitPolicy\n", "kind: EgressNetwork\n"];
+                let statuses: usize = kinds.iter().map(|kind| objects.matches(kind).count()).sum();
+                let found = objects.split("---\n").filter_map(with_status).count();
+                assert_eq!(found, statuses, "{}: {objects}", stage.name);
                 for (ask, told) in shows {
                     ask::Ask::read(ask);
                     assert!(told.starts_with(|c: char| c.is_ascii_digit()), "{}: {told}", stage.name);

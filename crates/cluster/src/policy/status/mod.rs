@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Event, Key, Kind, Object, Refused,
     index::{Map, Platform, Ports, Settings, of_mesh},
-    object::namespace_of,
+    object::{namespace_of, put},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::{Value, json};
@@ -232,16 +232,16 @@ impl Statuses {
                 let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
                 let by_address = ip.is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
                 let addressed = Addressed { by_address, ports: Ports::of_service(service) };
-                put(&mut self.services, (key.namespace, key.name), addressed)
+                put(&mut self.services, (key.namespace, key.name), Some(addressed))
             }
             // On Kubernetes they hold where they stand.
             Object::Namespace(namespace) if self.settings.platform == Platform::Manifests => {
-                put(&mut self.namespaces, key.name, of_mesh(&namespace.metadata))
+                put(&mut self.namespaces, key.name, Some(of_mesh(&namespace.metadata)))
             }
             Object::EgressNetwork(o) => {
                 let Ok(egress) = o.spec.checked() else { return self.forget(&key) };
                 let ports = Ports::of_egress(&o.metadata);
-                let named = put(&mut self.egress, (key.namespace.clone(), key.name.clone()), ports);
+                let named = put(&mut self.egress, (key.namespace.clone(), key.name.clone()), Some(ports));
                 let of = Of::Egress { inside: egress.inside(&self.settings.cluster_networks) };
                 self.hold(key, &o.metadata, &o.api_version, o.status.as_ref(), of) || named
             }
@@ -457,13 +457,6 @@ impl Statuses {
             }
         }
     }
-}
-
-/// Says whether that changed anything.
-fn put<K: Ord, V: PartialEq>(held: &mut BTreeMap<K, V>, key: K, new: V) -> bool {
-    let changed = held.get(&key) != Some(&new);
-    held.insert(key, new);
-    changed
 }
 
 /// What becomes of an EgressNetwork that has addresses of the cluster.
