@@ -31,8 +31,8 @@ use tonic::Status;
 
 /// Requests of a kind at one moment.
 const LANES: u32 = 8;
-/// Longest that an answer, or the next number, may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest that an answer, or the next number, may take: who is held up for longer is failed.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Failures that are told; more are only counted.
 const TOLD: u64 = 100;
 /// Between two lines of what has been counted.

@@ -195,6 +195,8 @@ mod tests {
     #[test]
     fn the_dockerfile_gives_the_same() {
         let text = fs::read_to_string(crate::root().join("Dockerfile")).unwrap();
+        let ignored = fs::read_to_string(crate::root().join(".dockerignore")).unwrap();
+        assert!(ignored.lines().any(|line| line == "target"), "gigabytes would go to the engine first");
         let base = text.lines().find_map(|line| line.strip_prefix("ARG BASE=")).unwrap();
         assert!(base.starts_with("gcr.io/distroless/static-debian") && base.contains(':'), "{base}");
         for Content { name, entrypoint, user, .. } in ALL {

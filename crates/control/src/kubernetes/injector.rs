@@ -241,7 +241,11 @@ impl Injector {
         };
         // What is only tried leaves nothing behind.
         if is_pod && request["dryRun"] != true {
-            self.tell(about, &outcome);
+            let itself = || {
+                let (api_version, kind) = ("v1".to_owned(), "Pod".to_owned());
+                metadata.name.clone().map(|name| About { api_version, kind, namespace: namespace.to_owned(), name })
+            };
+            self.tell(about.or_else(itself), &outcome);
         }
         let patch = outcome.patch.iter().map(|operation| json!(operation)).collect();
         let warnings = outcome.warnings.iter().map(|w| format!("{}: {}", w.key, w.message)).collect();
@@ -283,7 +287,7 @@ impl Injector {
         self.responses.with(Shard::ADMIN, &labels.with("skip", skip).with("skip_reason", reason)).inc();
     }
 
-    /// Tells the workload's people what became of its pods. Whoever asked for nothing is told nothing.
+    /// Tells the people of the workload, or of a pod that has none, what became of it. Whoever asked for nothing is told nothing.
     fn tell(&self, about: Option<About>, outcome: &Outcome) {
         let Some(about) = about else { return };
         let skipped = &outcome.report.skipped;

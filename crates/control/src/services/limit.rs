@@ -9,8 +9,8 @@ use weft_model::Identity;
 
 /// All replicas of a workload may start at once, …
 const BURST: u32 = 200;
-/// … and then one more certificate per this time.
-const REFILL: Duration = Duration::from_millis(500);
+/// … and then one more certificate per this time: of a whole namespace's default account thousands come before their probes give up.
+const REFILL: Duration = Duration::from_millis(50);
 /// Identities remembered; who is full again is forgotten.
 const MAX_IDENTITIES: usize = 10_000;
 
@@ -66,6 +66,15 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_that_starts_at_once_is_certified_before_its_probes_give_up() {
+        let (limit, start) = (Limit::default(), Instant::now());
+        let id = "default.shop".parse::<Identity>().unwrap();
+        // Proxies ask again each second or later; their startup probe gives up after 120 s.
+        let certified = (0..120).flat_map(|second| (0..1000).map(move |_| start + Duration::from_secs(second)));
+        assert!(certified.filter(|now| limit.allows(&id, *now)).count() > 2000);
+    }
 
     #[test]
     fn identities_do_not_take_from_each_other() {

@@ -186,6 +186,28 @@ async fn mistakes_are_refused_or_told() {
     let warning = response["warnings"][0].as_str().unwrap();
     assert!(warning.starts_with("config.linkerd.io/proxy-log-levle: "), "{warning}");
     event(&lab.api, |events| events.iter().any(|e| e["reason"] == "InjectionWarning" && e["type"] == "Warning")).await;
+    // Of the next pod it is the same event.
+    let again = review(&lab, &with("config.linkerd.io/proxy-log-levle", "debug")).await;
+    assert_eq!(again["allowed"], true);
+    event(&lab.api, |events| {
+        let told: Vec<_> = events.iter().filter(|e| e["reason"] == "InjectionWarning").collect();
+        told.len() == 1 && told[0]["count"] == 2
+    })
+    .await;
+    let wrong = review(&lab, &with("linkerd.io/inject", "yes")).await;
+    assert!(wrong["allowed"] == true && wrong["warnings"][0].as_str().unwrap().starts_with("linkerd.io/inject: "));
+    let about = |key: &str| {
+        let begins = format!("{key}: ");
+        move |e: &Value| e["reason"] == "InjectionWarning" && e["message"].as_str().unwrap().starts_with(&begins)
+    };
+    event(&lab.api, |events| events.iter().any(about("linkerd.io/inject"))).await;
+    // A pod that nobody owns is told of itself.
+    let mut alone = with("config.linkerd.io/proxy-log-levle", "debug");
+    alone["object"]["metadata"]["name"] = json!("alone");
+    alone["object"]["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    assert_eq!(review(&lab, &alone).await["allowed"], true);
+    event(&lab.api, |events| events.iter().any(|e| e["involvedObject"]["name"] == "alone" && e["type"] == "Warning"))
+        .await;
     // An owner that cannot be found is the ReplicaSet itself.
     event(&lab.api, |events| events.iter().any(|e| e["involvedObject"]["name"] == "web-5f8d")).await;
     let metrics = lab.admin("/metrics").await.1;
