@@ -28,7 +28,7 @@ struct Webhook {
     is_asked: fn(&Cluster),
 }
 
-const WEBHOOKS: [Webhook; 2] = [
+const WEBHOOKS: [Webhook; 3] = [
     Webhook {
         service: "linkerd-proxy-injector",
         secret: "linkerd-proxy-injector-k8s-tls",
@@ -44,6 +44,14 @@ const WEBHOOKS: [Webhook; 2] = [
         component: "destination",
         port: 9443,
         is_asked: an_object_is_looked_at,
+    },
+    Webhook {
+        service: "linkerd-sp-validator",
+        secret: "linkerd-sp-validator-k8s-tls",
+        configuration: "validatingwebhookconfiguration linkerd-sp-validator-webhook-config",
+        component: "destination",
+        port: 8443,
+        is_asked: a_profile_is_looked_at,
     },
 ];
 
@@ -72,6 +80,21 @@ spec: {{ podSelector: {{}}, port: 80, accessPolicy: {policy} }}
     cluster.tried(&server("deny")).unwrap();
     let refused = cluster.tried(&server("everybody")).map_err(|error| error.to_string());
     assert!(refused.as_ref().is_err_and(|told| told.contains("spec.accessPolicy")), "{refused:?}");
+}
+
+fn a_profile_is_looked_at(cluster: &Cluster) {
+    let profile = |condition: &str| {
+        format!(
+            "apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {{ name: renewed.trial.svc.cluster.local, namespace: trial }}
+spec: {{ routes: [{{ name: all, condition: {condition} }}] }}
+"
+        )
+    };
+    cluster.tried(&profile("{ pathRegex: /.* }")).unwrap();
+    let refused = cluster.tried(&profile("{ pathRegex: '(' }")).map_err(|error| error.to_string());
+    assert!(refused.as_ref().is_err_and(|told| told.contains("spec.routes[0].condition.pathRegex")), "{refused:?}");
 }
 
 /// Certificates that end soon are given to the webhooks, and replaced by whoever renews them.
