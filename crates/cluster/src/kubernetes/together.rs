@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+use weft_telemetry::{Gauge, Labels, Registry, Shard};
 
 const TOGETHER: [Kind; 3] = [Kind::Pod, Kind::ExternalWorkload, Kind::EndpointSlice];
 /// Where watches come and go again and again, how long until that is told which each said when it was whole last.
@@ -35,6 +36,8 @@ pub(super) struct Together {
     /// Those of [`TOGETHER`] that are watched.
     kinds: Vec<Kind>,
     state: Mutex<State>,
+    /// How many objects of [`State::held`].
+    held: Gauge,
     /// Counts outages that are over.
     returns: watch::Sender<u64>,
 }
@@ -56,9 +59,11 @@ struct State {
 }
 
 impl Together {
-    pub(super) fn new(sink: Sink, watched: &[Kind]) -> Self {
+    pub(super) fn new(sink: Sink, watched: &[Kind], registry: &Registry) -> Self {
         let kinds = TOGETHER.into_iter().filter(|kind| watched.contains(kind)).collect();
-        Self { sink, kinds, state: Mutex::default(), returns: watch::Sender::new(0) }
+        let help = "Objects whose changes are held back until the watch of another kind is back.";
+        let held = registry.gauge("weft_kubernetes_held", help).with(Shard::ADMIN, &Labels::new());
+        Self { sink, kinds, state: Mutex::default(), held, returns: watch::Sender::new(0) }
     }
 
     pub(super) fn take_in(&self, kind: Kind, events: Vec<Event>) {
@@ -78,6 +83,7 @@ impl Together {
             };
             state.held.insert(key, event);
         }
+        self.held.set(i64::try_from(state.held.len()).unwrap_or(i64::MAX));
         if state.held.len() > MAX_HELD {
             tracing::warn!(away = ?state.away, "too many changes of endpoints to be held back; some may be missing for a time");
             self.release(&mut state);
@@ -135,6 +141,7 @@ impl Together {
     fn release(&self, state: &mut State) {
         (state.since, state.whole) = (Some(Instant::now()), BTreeSet::new());
         let held = std::mem::take(&mut state.held);
+        self.held.set(0);
         if !held.is_empty() {
             (self.sink)(held.into_values().collect());
         }
@@ -164,15 +171,20 @@ mod tests {
     fn a_kind_that_does_not_come_back_holds_up_nothing_for_ever() {
         let told = Arc::new(Mutex::new(0));
         let count = Arc::clone(&told);
-        let together = Together::new(Arc::new(move |events: Vec<Event>| *count.lock() += events.len()), &TOGETHER);
+        let sink: Sink = Arc::new(move |events: Vec<Event>| *count.lock() += events.len());
+        let registry = Registry::new(0, 100);
+        let together = Together::new(sink, &TOGETHER, &registry);
+        let held = || registry.encode().lines().any(|line| line == "weft_kubernetes_held 1");
         let gone = |name: &str| Event::Delete(Key::new(Kind::Pod, "ns", name));
         together.take_in(Kind::Pod, vec![Event::Synced]);
         together.left(Kind::ExternalWorkload);
         together.take_in(Kind::Pod, vec![gone("a")]);
         assert_eq!(*told.lock(), 1, "it is held");
+        assert!(held());
         together.state.lock().away_since = Instant::now().checked_sub(LONGEST);
         together.left(Kind::ExternalWorkload);
         assert_eq!(*told.lock(), 2);
+        assert!(!held());
         together.take_in(Kind::Pod, vec![gone("b")]);
         assert_eq!(*told.lock(), 3, "and nothing more is");
         // Until it has been back.

@@ -70,7 +70,7 @@ pub type Sink = Arc<dyn Fn(Vec<Event>) + Send + Sync>;
 /// Watches `kinds` until `stop`. [`Event::Synced`] comes once, when each of them has been listed.
 pub async fn watch(client: Client, kinds: &[Kind], registry: &Registry, sink: Sink, stop: CancellationToken) {
     let unlisted = Arc::new(AtomicUsize::new(kinds.len()));
-    let together = Arc::new(Together::new(sink, kinds));
+    let together = Arc::new(Together::new(sink, kinds, registry));
     let mut tasks = tokio::task::JoinSet::new();
     for kind in kinds {
         let shared = Shared {
