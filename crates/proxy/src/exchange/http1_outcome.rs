@@ -1,8 +1,12 @@
-//! How the exchange of an HTTP/1 client ends, whatever carries it to the endpoint.
+//! How the exchange of an HTTP/1 client ends, whatever carries it to the endpoint; and what is said of an endpoint that does not
+//! answer as HTTP asks, whoever the client is.
 
 use super::Course;
-use crate::{error::ProxyError, http1::io::Io};
-use std::{future::poll_fn, pin::pin, task::Poll};
+use crate::{
+    error::{Code, ProxyError},
+    http1::{HeadError, io::Io},
+};
+use std::{future::poll_fn, io, pin::pin, task::Poll};
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,4 +85,25 @@ pub(super) async fn connected<T>(
         late.map(|error| Err(NoResponse::Late { error, request: Request::Unread }))
     })
     .await
+}
+
+/// The endpoint does not keep to its protocol.
+pub(super) fn protocol(what: &str) -> ProxyError {
+    ProxyError::new(Code::UpstreamProtocol, what)
+}
+
+/// The head of its response is refused.
+pub(super) fn malformed(error: HeadError) -> ProxyError {
+    match error {
+        HeadError::TooLarge => protocol("the head of the response is too large"),
+        HeadError::Malformed(what) => protocol(what),
+    }
+}
+
+/// Its connection has ended, or broken for a `cause`.
+pub(super) fn closed(cause: Option<&io::Error>) -> ProxyError {
+    match cause {
+        Some(error) => ProxyError::new(Code::UpstreamProtocol, format!("the server's connection failed: {error}")),
+        None => protocol("the server closed the connection without an answer"),
+    }
 }

@@ -8,7 +8,7 @@
 
 use super::{
     Course, Edits, Endpoint, Observe,
-    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, closed, connected, malformed, protocol},
     http1_pump::{Broken, Pump},
     untold,
 };
@@ -486,22 +486,4 @@ fn reply(error: ProxyError) -> NoResponse {
 
 fn age(upstream: &Connection) -> Repeatable {
     if upstream.completed > 0 { Repeatable::Stale } else { Repeatable::Fresh }
-}
-
-fn protocol(what: &str) -> ProxyError {
-    ProxyError::new(Code::UpstreamProtocol, what)
-}
-
-fn malformed(error: HeadError) -> ProxyError {
-    match error {
-        HeadError::TooLarge => protocol("the head of the response is too large"),
-        HeadError::Malformed(what) => protocol(what),
-    }
-}
-
-fn closed(cause: Option<&io::Error>) -> ProxyError {
-    match cause {
-        Some(error) => ProxyError::new(Code::UpstreamProtocol, format!("the server's connection failed: {error}")),
-        None => protocol("the server closed the connection without an answer"),
-    }
 }

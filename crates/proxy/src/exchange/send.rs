@@ -3,11 +3,17 @@
 //!
 //! Who sends it bounds the time; dropping it on the way gives up the connection, or resets the stream.
 
-use super::{Edits, Endpoint, http2_as_http1::write_head, http2_body::room, orig_proto::OrigProto};
+use super::{
+    Edits, Endpoint,
+    http1_outcome::{closed, malformed, protocol},
+    http2_as_http1::write_head,
+    http2_body::room,
+    orig_proto::OrigProto,
+};
 use crate::{
     error::{Code, ProxyError},
     http1::{
-        Connection, HeadError,
+        Connection,
         body::{BodyError, Decoder, Step},
         framing::Asked,
         io::READ_AHEAD,
@@ -20,7 +26,7 @@ use crate::{
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderName, HeaderValue, Method, Request, header, request};
-use std::{future::poll_fn, io};
+use std::future::poll_fn;
 use weft_model::names;
 
 /// Bytes of an answer that are read: to make another connection costs more than these.
@@ -40,7 +46,7 @@ pub(crate) async fn send_http1(
     let out = connection.io.out.bytes();
     write_head(&mut head, &Edits::default(), body.is_empty(), out);
     out.extend_from_slice(body);
-    poll_fn(|cx| connection.io.poll_write_out(cx)).await.map_err(|error| broken(&error))?;
+    poll_fn(|cx| connection.io.poll_write_out(cx)).await.map_err(|error| closed(Some(&error)))?;
     let answer = final_head(&mut connection, asked).await?;
     let mut body = Decoder::new(answer.body);
     let io = &mut connection.io;
@@ -56,7 +62,7 @@ pub(crate) async fn send_http1(
             }
             Step::End => break,
             Step::More => {
-                let read = poll_fn(|cx| io.poll_fill(cx, READ_AHEAD)).await.map_err(|error| broken(&error))?;
+                let read = poll_fn(|cx| io.poll_fill(cx, READ_AHEAD)).await.map_err(|error| closed(Some(&error)))?;
                 if read == 0 {
                     return body.closed().map_err(|BodyError(what)| protocol(what));
                 }
@@ -78,7 +84,7 @@ async fn final_head(connection: &mut Connection, asked: Asked) -> Result<Respons
     let mut interim = 0;
     loop {
         let mut head = ResponseHead::default();
-        let parsed = io.may_hold_head() && head.parse(io.read.filled(), asked).map_err(|error| malformed(&error))?;
+        let parsed = io.may_hold_head() && head.parse(io.read.filled(), asked).map_err(malformed)?;
         if parsed {
             io.take_head(head.len);
             match head.status {
@@ -87,8 +93,8 @@ async fn final_head(connection: &mut Connection, asked: Asked) -> Result<Respons
                 _ if interim == MAX_INTERIM => return Err(protocol("too many interim responses")),
                 _ => interim += 1,
             }
-        } else if poll_fn(|cx| io.poll_fill(cx, MAX_HEAD)).await.map_err(|error| broken(&error))? == 0 {
-            return Err(protocol("the server closed the connection without an answer"));
+        } else if poll_fn(|cx| io.poll_fill(cx, MAX_HEAD)).await.map_err(|error| closed(Some(&error)))? == 0 {
+            return Err(closed(None));
         }
     }
 }
@@ -143,19 +149,4 @@ pub(crate) async fn send_http2(
         }
     }
     Ok(())
-}
-
-fn protocol(what: &str) -> ProxyError {
-    ProxyError::new(Code::UpstreamProtocol, what)
-}
-
-fn malformed(error: &HeadError) -> ProxyError {
-    protocol(match error {
-        HeadError::TooLarge => "the head of the response is too large",
-        HeadError::Malformed(what) => what,
-    })
-}
-
-fn broken(error: &io::Error) -> ProxyError {
-    ProxyError::new(Code::UpstreamProtocol, format!("the server's connection failed: {error}"))
 }

@@ -10,7 +10,7 @@ use super::{
     Course, Edits, Endpoint, Observe, Told,
     http1_as_http2::request,
     http1_fields::{write_fields, write_last_chunk},
-    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected},
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected, protocol},
     http2_head::{SWITCHES, asks_to_close, check_length, edit_interim, edit_response, grpc_status, stream_end},
 };
 use crate::{
@@ -377,8 +377,4 @@ fn repeatable(error: &h2::Error, why: Repeatable) -> NoResponse {
 
 fn no_answer(error: &h2::Error) -> ProxyError {
     protocol(&format!("endpoint gave no response: {error}")).by(stream_end(error))
-}
-
-fn protocol(what: &str) -> ProxyError {
-    ProxyError::new(Code::UpstreamProtocol, what)
 }
