@@ -8,6 +8,7 @@
 use super::{
     Course, Edits, Endpoint, Observe, Told,
     http1_fields::{headers_of, trailers_of, write_chunk, write_last_chunk},
+    http1_outcome::protocol,
     http2_as_http1::write_head,
     http2_body::{Body, room},
     http2_head::{check_fields, edit_interim, edit_response, grpc_status, too_large, trailers_too_large},
@@ -33,6 +34,7 @@ use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use std::{
     future::poll_fn,
+    pin::pin,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -53,6 +55,8 @@ pub(super) struct Downgrade<'a, E, R> {
     pub(super) course: &'a Course,
     pub(super) audience: Audience,
     pub(super) sent: Instant,
+    /// How often the request may still be sent again because a connection closed without a word.
+    pub(super) again: &'a mut usize,
 }
 
 /// The request on its way into the connection.
@@ -103,7 +107,7 @@ enum Failed {
     Again,
     /// No response, or not the end of one, came in time.
     Late(ProxyError),
-    /// The connection ended without a word of response: a kept one may only have been closed meanwhile.
+    /// The connection ended without a word of response, an interim one included: a kept one may only have been closed meanwhile.
     Silent(ProxyError),
     Endpoint(ProxyError),
 }
@@ -129,11 +133,16 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         };
         let mut outgoing =
             Outgoing { body, chunked, unwritten: 0, content: 0, whole, stopped: false, only_head: true, idempotent };
-        // A fresh connection that closes without a word is given up for one other.
-        let mut other = true;
         loop {
-            let Some(connection) = unless_reset(self.respond, self.endpoint.http1()).await else { return Ok(()) };
-            let mut connection = connection?;
+            let connected = {
+                let connecting = pin!(self.endpoint.http1());
+                unless_reset(self.respond, self.course.in_time(connecting)).await
+            };
+            let mut connection = match connected {
+                None => return Ok(()),
+                Some(Ok(connection)) => connection?,
+                Some(Err(late)) => return Err(self.late(late, outgoing.body.is_whole())),
+            };
             self.course.started();
             connection.io.out = std::mem::take(&mut written);
             connection.io.out.rewind();
@@ -157,18 +166,13 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                     self.discard(connection, &outgoing, &incoming.head);
                     return Err(NoResponse::Again);
                 }
-                Err(Failed::Late(error))
-                    if incoming.body.is_none() && self.course.again_failed(&error, outgoing.body.is_whole()) =>
-                {
-                    self.record.repeated();
-                    self.record.response_head(error.status());
-                    self.record.first_byte();
-                    self.record.end(None, Some(&error));
-                    return Err(NoResponse::Again);
+                Err(Failed::Late(error)) if incoming.body.is_none() => {
+                    return Err(self.late(error, outgoing.body.is_whole()));
                 }
-                Err(Failed::Silent(_))
-                    if (connection.completed > 0 || std::mem::take(&mut other)) && outgoing.may_repeat(&connection) =>
-                {
+                Err(Failed::Silent(_)) if *self.again > 0 && outgoing.may_repeat(&connection) => {
+                    // In place of a connection that was made for this request one other is tried, and no third, lest a
+                    // request that ends servers ends them all.
+                    *self.again = if connection.completed > 0 { *self.again - 1 } else { 0 };
                     written = std::mem::take(&mut connection.io.out);
                     outgoing.stopped = false;
                 }
@@ -246,15 +250,16 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     ) -> Poll<Result<(), Failed>> {
         let io = &mut connection.io;
         loop {
-            match incoming.head.parse(io.read.filled(), incoming.asked) {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(_) if is_other(io.read.filled()) => {
-                    self.record.not_http();
-                    let error = ProxyError::new(Code::UpstreamProtocol, NOT_HTTP);
-                    return Poll::Ready(Err(Failed::Endpoint(error)));
+            if io.may_hold_head() {
+                match incoming.head.parse(io.read.filled(), incoming.asked) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(_) if is_other(io.read.filled()) => {
+                        self.record.not_http();
+                        return Poll::Ready(Err(Failed::Endpoint(protocol(NOT_HTTP))));
+                    }
+                    Err(_) => return Poll::Ready(Err(malformed())),
                 }
-                Err(_) => return Poll::Ready(Err(malformed())),
             }
             let read = ready!(io.poll_fill(cx, MAX_HEAD));
             if !io.read.is_empty() {
@@ -267,14 +272,16 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                 Ok(_) => "endpoint closed the connection without a response".to_owned(),
                 Err(error) => format!("endpoint gave no response: {error}"),
             };
-            return Poll::Ready(Err(Failed::Silent(ProxyError::new(Code::UpstreamProtocol, text))));
+            let error = protocol(&text);
+            let silent = incoming.interim == 0;
+            return Poll::Ready(Err(if silent { Failed::Silent(error) } else { Failed::Endpoint(error) }));
         }
         let head = &incoming.head;
         let block = Bytes::copy_from_slice(io.read.filled().get(..head.len).unwrap_or_default());
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| malformed())?;
         *response.headers_mut() = headers_of(&block, head.forwarded(&block));
-        io.read.consume(head.len);
+        io.take_head(head.len);
         if head.is_interim() {
             incoming.interim += 1;
             if incoming.interim > MAX_INTERIM {
@@ -352,6 +359,18 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             connection.io.read.release();
             self.endpoint.keep_http1(connection);
         }
+    }
+
+    /// No response is passed on, since it did not come in time. `kept` as for [`Self::poll_head`].
+    fn late(&mut self, error: ProxyError, kept: bool) -> NoResponse {
+        if !self.course.again_failed(&error, kept) {
+            return error.into();
+        }
+        self.record.repeated();
+        self.record.response_head(error.status());
+        self.record.first_byte();
+        self.record.end(None, Some(&error));
+        NoResponse::Again
     }
 
     fn fail(&mut self, error: ProxyError, body: Option<Sending>) -> Result<(), ProxyError> {
@@ -500,9 +519,9 @@ impl Sending {
 }
 
 fn malformed() -> Failed {
-    Failed::Endpoint(ProxyError::new(Code::UpstreamProtocol, "endpoint's response is malformed"))
+    Failed::Endpoint(protocol("endpoint's response is malformed"))
 }
 
 fn broke_off(what: &str) -> Failed {
-    Failed::Endpoint(ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response broke off: {what}")))
+    Failed::Endpoint(protocol(&format!("endpoint's response broke off: {what}")))
 }

@@ -123,9 +123,9 @@ async fn serve_stream<D: Director>(
         let (endpoint, edits, recorded, course) = (&endpoint, &edits, &mut record, &course);
         let carried = match carrier {
             Carrier::Http1 => {
-                let (respond, sent) = (&mut *respond, Instant::now());
+                let (respond, sent, again) = (&mut *respond, Instant::now(), &mut again);
                 let mut downgrade =
-                    Downgrade { respond, driver, endpoint, edits, record: recorded, course, audience, sent };
+                    Downgrade { respond, driver, endpoint, edits, record: recorded, course, audience, sent, again };
                 downgrade.run(head, body.body()).await
             }
             Carrier::Http2 => {

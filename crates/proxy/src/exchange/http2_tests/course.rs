@@ -113,6 +113,42 @@ fn a_response_that_does_not_come_is_a_504() {
 }
 
 #[test]
+fn a_connection_that_does_not_come_about_is_a_504() {
+    for carrier in [Carrier::Http1, Carrier::Http2] {
+        local(async move {
+            let fake = Fake::new(([127, 0, 0, 1], 1).into(), carrier);
+            fake.unreachable.set(true);
+            fake.timeouts.set(Timeouts { request: Some(SHORT), ..Timeouts::default() });
+            let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 504, "{carrier:?}");
+            assert_eq!(*fake.refused.borrow(), [Code::RequestTimeout]);
+        });
+    }
+}
+
+/// The attempt's time runs on while another connection is made in the place of one that has closed.
+#[test]
+fn another_connection_that_does_not_come_about_is_left_for_another_attempt() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fake = Fake::new(listener.local_addr().unwrap(), Carrier::Http1);
+        fake.retry.replace(Some(RetryTerms { timeout: Some(SHORT), ..retry(1) }));
+        let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+        let (mut first, _) = listener.accept().await.unwrap();
+        until_end(&mut first, "\r\n\r\n").await;
+        fake.unreachable.set(true);
+        drop(first);
+        let ended = [Seen::Head(504), Seen::FirstByte, Seen::End(None, Some(Code::ResponseHeadersTimeout))];
+        assert_eq!(fake.record().await, ended);
+        fake.unreachable.set(false);
+        let (mut last, _) = listener.accept().await.unwrap();
+        until_end(&mut last, "\r\n\r\n").await;
+        last.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        assert_eq!(response.await.unwrap().status(), 204);
+    });
+}
+
+#[test]
 fn a_response_that_does_not_end_is_reset_or_ends_with_its_code() {
     local(async {
         let fake = Fake::to_http2(stalling(true).await);

@@ -54,7 +54,7 @@ pub(super) struct Fake {
     pub(super) route: Rc<Route>,
     /// A direction that never decides on its next request; false again once it has been asked.
     pub(super) stuck: Cell<bool>,
-    /// Connections to the endpoint never come about.
+    /// Connections to the endpoint do not come about until this is false.
     pub(super) unreachable: Rc<Cell<bool>>,
     pub(super) seen: Rc<RefCell<Vec<Seen>>>,
     pub(super) refused: RefCell<Vec<Code>>,
@@ -220,9 +220,7 @@ pub(super) struct Chosen {
 impl Chosen {
     async fn dial(&self) -> Result<Stream, ProxyError> {
         self.connections.set(self.connections.get() + 1);
-        if self.unreachable.get() {
-            std::future::pending::<()>().await;
-        }
+        until(|| !self.unreachable.get()).await;
         let tcp = TcpStream::connect(self.server)
             .await
             .map_err(|error| ProxyError::new(Code::ConnectFailed, error.to_string()))?;

@@ -3,7 +3,7 @@
 use super::fake::{Fake, Seen, get, grpc, local, read, until, write};
 use crate::{
     error::Code,
-    exchange::{Carrier, Edits},
+    exchange::{Carrier, Edits, course::MAX_AGAIN},
 };
 use bytes::Bytes;
 use h2::Reason;
@@ -209,6 +209,44 @@ fn connections_are_kept_and_a_stale_one_is_replaced() {
     });
 }
 
+/// A request may be what ends the server's workers, each of which has one of the connections.
+#[test]
+fn few_of_the_connections_that_are_kept_are_tried() {
+    const KEPT: usize = 5;
+    local(async {
+        let (first, next) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (answered, closed) = (first.clone(), next.clone());
+        // Answers as many requests once they are all there; then each connection closes behind its next.
+        let server = application(move |mut tcp| {
+            let (first, next) = (answered.clone(), closed.clone());
+            async move {
+                if first.get() < KEPT {
+                    until_end(&mut tcp, "\r\n\r\n").await;
+                    first.set(first.get() + 1);
+                    until(|| first.get() == KEPT).await;
+                    tcp.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                }
+                until_end(&mut tcp, "\r\n\r\n").await;
+                next.set(next.get() + 1);
+            }
+        });
+        let fake = to_http1(server.await);
+        let mut client = fake.client().await;
+        let mut responses = Vec::new();
+        for _ in 0..KEPT {
+            client = client.ready().await.unwrap();
+            responses.push(client.send_request(get("/"), true).unwrap().0);
+        }
+        for response in responses {
+            assert_eq!(response.await.unwrap().status(), 204);
+        }
+        client = client.ready().await.unwrap();
+        let (response, _send) = client.send_request(get("/"), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 502);
+        assert_eq!((next.get(), fake.connections.get()), (1 + MAX_AGAIN, KEPT));
+    });
+}
+
 #[test]
 fn a_body_that_comes_after_the_first_connection_closed_is_sent_whole() {
     local(async {
@@ -237,21 +275,49 @@ fn a_body_that_comes_after_the_first_connection_closed_is_sent_whole() {
 
 #[test]
 fn interim_responses_are_passed_on() {
+    let heads = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    for piece in [1, heads.len()] {
+        local(async move {
+            let server = application(move |mut tcp| async move {
+                tcp.set_nodelay(true).unwrap();
+                until_end(&mut tcp, "\r\n\r\n").await;
+                for piece in heads.as_bytes().chunks(piece) {
+                    tcp.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            });
+            let fake = to_http1(server.await);
+            let (mut response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+            let early = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+            assert_eq!(
+                (early.status(), &early.headers()["link"]),
+                (StatusCode::EARLY_HINTS, &HeaderValue::from_static("x"))
+            );
+            assert_eq!(response.await.unwrap().status(), 200);
+        });
+    }
+}
+
+/// What the client was told of the first attempt, it would be told again.
+#[test]
+fn who_sent_an_interim_response_is_not_asked_again() {
     local(async {
-        let server = application(|mut tcp| async move {
-            until_end(&mut tcp, "\r\n\r\n").await;
-            tcp.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                .await
-                .unwrap();
+        let asked = Rc::new(Cell::new(0));
+        let counted = asked.clone();
+        let server = application(move |mut tcp| {
+            let asked = counted.clone();
+            async move {
+                until_end(&mut tcp, "\r\n\r\n").await;
+                asked.set(asked.get() + 1);
+                tcp.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n").await.unwrap();
+            }
         });
         let fake = to_http1(server.await);
         let (mut response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
         let early = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
-        assert_eq!(
-            (early.status(), &early.headers()["link"]),
-            (StatusCode::EARLY_HINTS, &HeaderValue::from_static("x"))
-        );
-        assert_eq!(response.await.unwrap().status(), 200);
+        assert_eq!(early.status(), StatusCode::EARLY_HINTS);
+        assert_eq!(response.await.unwrap().status(), 502);
+        assert_eq!(asked.get(), 1);
     });
 }
 
