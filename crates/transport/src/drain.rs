@@ -3,7 +3,16 @@
 //! Last in the life of a connection. It must not know what the work is.
 
 use crate::lifetime::Life;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// How far the end has come.
@@ -21,8 +30,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Signal {
     phase: watch::Sender<Phase>,
-    /// Shared by the watches, to count them: receivers are more, since one that waits makes another.
-    held: Arc<()>,
+    shared: Arc<Shared>,
 }
 
 /// Held by each piece of work; clone it for each connection.
@@ -31,7 +39,15 @@ pub struct Watch {
     phase: watch::Receiver<Phase>,
     /// A connection may have an end of its own.
     life: Option<Life>,
-    _held: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+/// Shared by the watches, to count them: receivers are more, since one that waits makes another.
+#[derive(Debug)]
+struct Shared {
+    /// The same phase, for who only looks, as each request does on every worker: a look at the other one takes a lock. It is
+    /// never behind that one.
+    seen: AtomicU8,
 }
 
 /// How a drain ended.
@@ -45,7 +61,8 @@ pub enum Drained {
 
 /// The two ends. The returned [`Watch`] counts too: drop it once nothing new is to be started.
 pub fn channel() -> (Signal, Watch) {
-    let signal = Signal { phase: watch::Sender::new(Phase::Serving), held: Arc::new(()) };
+    let shared = Arc::new(Shared { seen: AtomicU8::new(Phase::Serving as u8) });
+    let signal = Signal { phase: watch::Sender::new(Phase::Serving), shared };
     let watch = signal.watch();
     (signal, watch)
 }
@@ -53,37 +70,44 @@ pub fn channel() -> (Signal, Watch) {
 impl Signal {
     /// A watch for another piece of work.
     pub fn watch(&self) -> Watch {
-        Watch { phase: self.phase.subscribe(), life: None, _held: self.held.clone() }
+        Watch { phase: self.phase.subscribe(), life: None, shared: self.shared.clone() }
     }
 
     /// How many watches are held.
     pub fn remaining(&self) -> usize {
-        Arc::strong_count(&self.held) - 1
+        Arc::strong_count(&self.shared) - 1
     }
 
     /// Tells every watch that nothing new comes here: connections take one more request, and then end in order.
     pub fn leave(&self) {
-        self.phase.send_if_modified(|phase| {
-            let forward = *phase < Phase::Leaving;
-            if forward {
-                *phase = Phase::Leaving;
-            }
-            forward
-        });
+        self.advance(Phase::Leaving);
     }
 
     /// Tells every watch to finish and waits until all are dropped, at most `deadline`; those that remain then
     /// see [`Watch::closing`].
     pub async fn drain(self, deadline: Duration) -> Drained {
-        self.phase.send_replace(Phase::Draining);
+        self.advance(Phase::Draining);
         match tokio::time::timeout(deadline, self.phase.closed()).await {
             Ok(()) => Drained::Done,
             Err(_) => {
                 let remaining = self.remaining();
-                self.phase.send_replace(Phase::Closing);
+                self.advance(Phase::Closing);
                 if remaining == 0 { Drained::Done } else { Drained::Deadline { remaining } }
             }
         }
+    }
+
+    /// Never back.
+    fn advance(&self, to: Phase) {
+        // First, so that who was woken and then looks sees it.
+        self.shared.seen.fetch_max(to as u8, Release);
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase < to;
+            if forward {
+                *phase = to;
+            }
+            forward
+        });
     }
 }
 
@@ -123,17 +147,22 @@ impl Watch {
 
     /// Whether what runs is the last that the connection takes: after the signal, or because its own life is ending.
     pub fn is_signaled(&self) -> bool {
-        self.life.as_ref().is_some_and(Life::is_ending) || *self.phase.borrow() >= Phase::Leaving
+        self.life.as_ref().is_some_and(Life::is_ending) || self.has_reached(Phase::Leaving)
     }
 
     /// Whether the process is ending: who waits for something new does not any more.
     pub fn is_draining(&self) -> bool {
-        *self.phase.borrow() >= Phase::Draining
+        self.has_reached(Phase::Draining)
     }
 
     /// Whether the deadline has passed: who stops now has not come to its end.
     pub fn is_closing(&self) -> bool {
-        *self.phase.borrow() >= Phase::Closing
+        self.has_reached(Phase::Closing)
+    }
+
+    /// Takes no lock.
+    fn has_reached(&self, phase: Phase) -> bool {
+        self.shared.seen.load(Acquire) >= phase as u8
     }
 
     async fn reached(&self, phase: Phase) {
@@ -179,6 +208,34 @@ mod tests {
         assert!(two.is_closing());
         // The signal is gone: what is left must not wait for ever.
         two.closing().await;
+    }
+
+    /// The lock of those who wait is held meanwhile.
+    #[test]
+    fn who_only_looks_takes_no_lock() {
+        let (signal, watch) = channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        signal.phase.send_if_modified(|_| {
+            std::thread::spawn(move || tell.send([watch.is_signaled(), watch.is_draining(), watch.is_closing()]));
+            assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok([false; 3]));
+            false
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_sees_it_too() {
+        let (signal, watch) = channel();
+        let seen = || [watch.is_signaled(), watch.is_draining(), watch.is_closing()];
+        signal.leave();
+        watch.leaving().await;
+        assert_eq!(seen(), [true, false, false]);
+        let phases = async {
+            watch.signaled().await;
+            assert_eq!(seen(), [true, true, false]);
+            watch.closing().await;
+            assert_eq!(seen(), [true; 3]);
+        };
+        tokio::join!(signal.drain(Duration::from_secs(1)), phases);
     }
 
     #[tokio::test]
