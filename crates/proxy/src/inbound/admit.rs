@@ -22,6 +22,7 @@ use weft_model::{
     Meta, ServerPolicy,
     decide::{
         admit::{Admission, admit},
+        rate_limit::Scope,
         route::RequestView,
     },
     policy::route::{Filter, HttpMatch},
@@ -96,6 +97,17 @@ struct Snapshot<H> {
     let_in: RefCell<Vec<(Decided, Rc<LetIn<H>>)>>,
     /// The same where metrics name the authority, which clients choose: few are held.
     named: RefCell<Vec<Named<H>>>,
+    /// What counts the requests that are refused, as soon as one is: to look it up takes a lock.
+    refused: RefCell<Vec<(Refused, Counter)>>,
+}
+
+/// Why requests are refused that are counted together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// By this route, which lets the client in nowhere.
+    Denied(*const Meta),
+    NoRoute,
+    Limited(Scope),
 }
 
 /// Route, its rule's filters, and authorization, by their addresses inside the policy or the program, which do not move
@@ -140,7 +152,7 @@ impl<H> Admissions<H> {
             refused => {
                 let route = if let Admission::Denied { route } = refused { Some(route) } else { None };
                 why(&Rc::new(reason(policy, route, None)));
-                return Err(self.refuse(door.metrics(), policy, route));
+                return Err(self.refuse(door.metrics(), &snapshot, route));
             }
         };
         let let_in = snapshot.let_in(&permit, asked.authority, || self.make(door, policy, &permit, asked.authority));
@@ -152,7 +164,7 @@ impl<H> Admissions<H> {
         if asked.first
             && let Some(limits) = &snapshot.limits
         {
-            self.measure(door, policy, limits)?;
+            self.measure(door, &snapshot, limits)?;
         }
         Ok(let_in)
     }
@@ -170,17 +182,15 @@ impl<H> Admissions<H> {
     }
 
     /// It fits no route, or that lets this client in nowhere.
-    fn refuse(&self, metrics: &Metrics, policy: &ServerPolicy, route: Option<&Meta>) -> ProxyError {
-        let labels = self.labels(policy);
-        let (family, labels, code, text) = match route {
-            Some(route) => {
-                let labels = labels.join(&labels::route(route));
-                (&metrics.http_deny, labels, Code::Unauthorized, "unauthorized request on route")
-            }
-            None => (&metrics.route_not_found, labels, Code::RouteNotFound, "no route found for request"),
+    fn refuse(&self, metrics: &Metrics, snapshot: &Snapshot<H>, route: Option<&Meta>) -> ProxyError {
+        let labels = || self.labels(&snapshot.policy.value);
+        let Some(route) = route else {
+            snapshot.count(Refused::NoRoute, || metrics.counter(&metrics.route_not_found, &labels()));
+            return ProxyError::new(Code::RouteNotFound, "no route found for request");
         };
-        metrics.counter(family, &labels).inc();
-        ProxyError::new(code, text)
+        let denied = || metrics.counter(&metrics.http_deny, &labels().join(&labels::route(route)));
+        snapshot.count(Refused::Denied(route), denied);
+        ProxyError::new(Code::Unauthorized, "unauthorized request on route")
     }
 
     fn make<D: Door<Handles = H>>(
@@ -201,11 +211,18 @@ impl<H> Admissions<H> {
     }
 
     /// Whether the port's rate limit has room; if not, that is counted.
-    fn measure(&self, door: &impl Door<Handles = H>, policy: &ServerPolicy, limits: &Limits) -> Result<(), ProxyError> {
+    fn measure(
+        &self,
+        door: &impl Door<Handles = H>,
+        snapshot: &Snapshot<H>,
+        limits: &Limits,
+    ) -> Result<(), ProxyError> {
         limits.admit(door.now()).map_err(|exceeded| {
-            let labels = self.labels(policy).join(&labels::rate_limit(&limits.limit().meta, exceeded.scope));
-            let metrics = door.metrics();
-            metrics.counter(&metrics.rate_limited, &labels).inc();
+            snapshot.count(Refused::Limited(exceeded.scope), || {
+                let limit = labels::rate_limit(&limits.limit().meta, exceeded.scope);
+                let metrics = door.metrics();
+                metrics.counter(&metrics.rate_limited, &self.labels(&snapshot.policy.value).join(&limit))
+            });
             ProxyError::new(Code::RateLimited, exceeded.to_string())
         })
     }
@@ -217,7 +234,25 @@ impl<H> Snapshot<H> {
         let limiter = port.limiter().filter(|_| policy.value.protocol.rate_limit().is_some());
         let limits = limiter.map(|limiter| limiter.of(connected.tls.identity(), now));
         let refusal = unsupported(&policy.value, port.port);
-        Self { policy, refusal, limits, let_in: RefCell::default(), named: RefCell::default() }
+        Self {
+            policy,
+            refusal,
+            limits,
+            let_in: RefCell::default(),
+            named: RefCell::default(),
+            refused: RefCell::default(),
+        }
+    }
+
+    /// Counts a refusal; what counts it is made for the first.
+    fn count(&self, why: Refused, make: impl FnOnce() -> Counter) {
+        let mut held = self.refused.borrow_mut();
+        if let Some((_, counter)) = held.iter().find(|(refused, _)| *refused == why) {
+            return counter.inc();
+        }
+        let counter = make();
+        counter.inc();
+        held.push((why, counter));
     }
 
     fn let_in(&self, permit: &Permit<'_>, authority: Option<&str>, make: impl FnOnce() -> LetIn<H>) -> Rc<LetIn<H>> {

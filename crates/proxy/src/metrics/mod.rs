@@ -19,6 +19,7 @@ use crate::{
     direction::Direction,
     error::{Code, ProxyError},
 };
+use std::sync::OnceLock;
 use weft_model::Meta;
 use weft_telemetry::{Counter, CounterFamily, GaugeFamily, HistogramFamily, Labels, Registry, Shard};
 
@@ -57,6 +58,16 @@ pub(crate) struct Metrics {
     http_errors: CounterFamily,
     tcp_errors: CounterFamily,
     proxy_errors: CounterFamily,
+    /// What counts the failures of each kind and code, as soon as there was one: each refused request is one, and a look-up takes a
+    /// lock.
+    failures: Box<[[OnceLock<Failures>; Code::ALL.len()]; 2]>,
+}
+
+/// What counts failures of one code.
+struct Failures {
+    by_code: Counter,
+    /// By Linkerd's word.
+    by_label: Option<Counter>,
 }
 
 /// What failed: it decides which family counts it.
@@ -115,15 +126,27 @@ impl Metrics {
             http_errors: registry.counter(http_errors, "Requests that the proxy failed"),
             tcp_errors: registry.counter(tcp_errors, "Connections that the proxy failed"),
             proxy_errors: proxy_errors(registry),
+            failures: Box::new(std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new()))),
         }
     }
 
-    /// Counts a failure. Rare, so its series are looked up each time.
+    /// Counts a failure.
     pub(crate) fn failed(&self, what: Failed, error: &ProxyError) {
-        self.proxy_errors.pinned(self.shard, &labels::code(self.direction, error.code)).inc();
-        if let Some(label) = error_label(what, error.code) {
-            let family = if what == Failed::Request { &self.http_errors } else { &self.tcp_errors };
-            family.pinned(self.shard, &Labels::new().with("error", label)).inc();
+        let held = self.failures.get(what as usize).and_then(|of_kind| of_kind.get(error.code as usize));
+        let Some(held) = held else { return };
+        let Failures { by_code, by_label } = held.get_or_init(|| self.failures(what, error.code));
+        by_code.inc();
+        if let Some(by_label) = by_label {
+            by_label.inc();
+        }
+    }
+
+    fn failures(&self, what: Failed, code: Code) -> Failures {
+        let family = if what == Failed::Request { &self.http_errors } else { &self.tcp_errors };
+        let labelled = |label| family.pinned(self.shard, &Labels::new().with("error", label));
+        Failures {
+            by_code: self.proxy_errors.pinned(self.shard, &labels::code(self.direction, code)),
+            by_label: error_label(what, code).map(labelled),
         }
     }
 
