@@ -59,6 +59,12 @@ pub(super) fn connection(
     }
 }
 
+/// Whether the policy may let requests of this client in, as it stands: what they ask for is not looked at.
+pub(super) fn enters(connected: &Connected, port: &PortPolicy) -> bool {
+    let policy = port.policy.snapshot();
+    policy.value.unsupported().is_none() && may_enter(&policy.value, &connected.client())
+}
+
 /// Returns once a newer policy no longer lets the connection in. May be dropped at any time.
 pub(super) async fn revoked(wiring: &Wiring, connected: &Connected, port: &PortPolicy, permitted_by: u64) {
     let mut seen = permitted_by;

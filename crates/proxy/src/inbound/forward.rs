@@ -33,13 +33,18 @@ use weft_transport::{
     socket::{self, ConnectOptions},
 };
 
-/// What a worker holds for one address of the application.
-pub(super) struct App {
+/// Makes connections to one address of the application.
+pub(super) struct Connector {
     addr: SocketAddr,
     options: ConnectOptions,
+    series: Arc<tcp::Series>,
+}
+
+/// What a worker holds for one address of the application to which requests go.
+pub(super) struct App {
+    connector: Connector,
     pool: Pool,
     reach: Reach,
-    series: Arc<tcp::Series>,
     pub(super) used: Cell<Instant>,
     /// Somebody is told when it leaves.
     watched: Cell<bool>,
@@ -51,20 +56,36 @@ const KNOCK: Duration = Duration::from_millis(50);
 /// The application as one request holds it.
 pub(super) struct Lease(Rc<App>);
 
+impl Connector {
+    pub(super) fn new(wiring: &Wiring, addr: SocketAddr) -> Self {
+        let connect = &wiring.context.config.inbound.connect;
+        let options = ConnectOptions {
+            timeout: connect.timeout,
+            keepalive: connect.socket.keepalive,
+            user_timeout: connect.socket.user_timeout,
+            mark: connect.mark,
+        };
+        Self { addr, options, series: Arc::clone(&wiring.dialled) }
+    }
+
+    pub(super) fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
+        let (addr, options, series) = (self.addr, self.options.clone(), Arc::clone(&self.series));
+        async move {
+            let tcp = socket::connect(addr, &options).await.map_err(|error| failed(addr, &error))?;
+            let mut stream = Stream::tcp(tcp);
+            stream.meter(series.open());
+            Ok(stream)
+        }
+    }
+}
+
 impl App {
     pub(super) fn new(wiring: &Wiring, addr: SocketAddr) -> Rc<Self> {
         let config = &wiring.context.config;
-        let connect = &config.inbound.connect;
         // The application speaks plain HTTP/2 and says nothing of its limits beforehand: the proxy's own hold.
         let settings = http2::ClientSettings::new(&config.outbound.http2_client, &Http2Params::default());
         Rc::new(Self {
-            addr,
-            options: ConnectOptions {
-                timeout: connect.timeout,
-                keepalive: connect.socket.keepalive,
-                user_timeout: connect.socket.user_timeout,
-                mark: connect.mark,
-            },
+            connector: Connector::new(wiring, addr),
             pool: Pool::new(wiring.context.inbound_http1_pool, settings, config.inbound.http_queue.failfast),
             reach: Reach::new(
                 config.inbound.http_queue,
@@ -72,7 +93,6 @@ impl App {
                 &wiring.context.inbound_waiting,
                 wiring.context.drain.clone(),
             ),
-            series: Arc::clone(&wiring.dialled),
             used: Cell::new(Instant::now()),
             watched: Cell::new(false),
         })
@@ -93,19 +113,9 @@ impl App {
     /// Whether the application is there at all: it may only have closed a connection, for which that one is there in its place.
     async fn knock(&self) {
         if self.reach.departure().is_awaited()
-            && let Ok(stream) = self.reach.once(&|| self.connect()).await
+            && let Ok(stream) = self.reach.once(&|| self.connector.connect()).await
         {
             self.pool.keep(http1::Connection::new(stream));
-        }
-    }
-
-    pub(super) fn connect(&self) -> impl Future<Output = Result<Stream, ProxyError>> + use<> {
-        let (addr, options, series) = (self.addr, self.options.clone(), Arc::clone(&self.series));
-        async move {
-            let tcp = socket::connect(addr, &options).await.map_err(|error| failed(addr, &error))?;
-            let mut stream = Stream::tcp(tcp);
-            stream.meter(series.open());
-            Ok(stream)
         }
     }
 }
@@ -140,7 +150,7 @@ impl Lease {
 
 impl exchange::Endpoint for Lease {
     async fn http1(&self) -> Result<http1::Connection, ProxyError> {
-        self.0.pool.http1(|| self.0.reach.connect(|| self.0.connect())).await
+        self.0.pool.http1(|| self.0.reach.connect(|| self.0.connector.connect())).await
     }
 
     fn keep_http1(&self, connection: http1::Connection) {
@@ -150,7 +160,7 @@ impl exchange::Endpoint for Lease {
     async fn http2(&self) -> Result<http2::Sender, ProxyError> {
         let connect = || {
             let app = Rc::clone(&self.0);
-            async move { app.reach.again(|| app.connect()).await }
+            async move { app.reach.again(|| app.connector.connect()).await }
         };
         // The connection is made for all that wait; each of them has a place all the same.
         self.0.reach.wait(self.0.pool.http2(connect)).await
@@ -167,7 +177,6 @@ impl exchange::Endpoint for Lease {
 /// The policy lets the client in nowhere, or the application cannot be connected.
 pub(super) async fn bytes(
     wiring: &Wiring,
-    app: &App,
     (mut stream, session): (Stream, Option<Stream>),
     connected: &Connected,
     port: &PortPolicy,
@@ -176,7 +185,7 @@ pub(super) async fn bytes(
     let opened = match authorize::connection(wiring, connected, port, passage) {
         Ok(entry) => match session {
             Some(session) => Ok((entry, session)),
-            None => app.connect().await.map(|server| (entry, server)),
+            None => Connector::new(wiring, connected.target).connect().await.map(|server| (entry, server)),
         },
         Err(error) => Err(error),
     };

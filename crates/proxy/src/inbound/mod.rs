@@ -10,6 +10,7 @@
 
 mod accept;
 pub(crate) mod admit;
+mod apps;
 pub(crate) mod authorize;
 pub(crate) mod connected;
 mod detect;
@@ -35,13 +36,12 @@ use crate::{
     records::{Passage, Records},
 };
 use accept::Dialled;
+use apps::Apps;
 use bytes::Bytes;
 use connected::Connected;
-use forward::App;
 use gateway::Gateway;
 use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
+    cell::Cell,
     fmt::Display,
     net::SocketAddr,
     rc::{Rc, Weak},
@@ -58,7 +58,7 @@ pub(crate) struct Inbound {
     wiring: Wiring,
     /// To where this proxy forwards as a gateway.
     outbound: Rc<Outbound>,
-    apps: RefCell<HashMap<SocketAddr, Rc<App>>>,
+    apps: Apps,
     profiles: profile::Profiles,
     sweeping: Cell<bool>,
 }
@@ -97,9 +97,9 @@ impl Inbound {
         let server_first = server_first_metrics::Family::new(&context.registry, context.shard, Direction::Inbound);
         let wiring = Wiring { context, metrics, records: Rc::clone(records), dialled, server_first };
         Rc::new(Self {
+            apps: Apps::new(&wiring),
             wiring,
             outbound: Rc::clone(outbound),
-            apps: RefCell::default(),
             profiles: Default::default(),
             sweeping: Cell::new(false),
         })
@@ -155,11 +155,11 @@ impl Inbound {
         if let Some(name) = gateway {
             return Box::pin(self.forward_on(stream, connected, port, protocol, name, passage)).await;
         }
-        let app = self.app(connected.target);
         if protocol == Protocol::Opaque {
             let ends = (stream, session);
-            return Box::pin(forward::bytes(&self.wiring, &app, ends, &connected, &port, passage)).await;
+            return Box::pin(forward::bytes(&self.wiring, ends, &connected, &port, passage)).await;
         }
+        let app = self.apps.get(&self.wiring, connected.target, authorize::enters(&connected, &port));
         let requests = route::Requests::new(Rc::clone(self), port, connected, scene, app);
         Box::pin(self.serve_http(stream, protocol, requests)).await;
         Ok(())
@@ -227,13 +227,6 @@ impl Inbound {
     fn now(&self) -> std::time::Instant {
         (self.wiring.context.clock)()
     }
-
-    fn app(&self, addr: SocketAddr) -> Rc<App> {
-        let mut apps = self.apps.borrow_mut();
-        let app = apps.entry(addr).or_insert_with(|| App::new(&self.wiring, addr));
-        app.used.set(Instant::now());
-        Rc::clone(app)
-    }
 }
 
 impl Wiring {
@@ -258,13 +251,7 @@ async fn sweep(inbound: Weak<Inbound>) {
         let now = Instant::now();
         let idle = inbound.wiring.context.config.inbound.discovery_idle;
         inbound.profiles.expire(now, idle);
-        inbound.apps.borrow_mut().retain(|_, app| {
-            if Rc::strong_count(app) > 1 {
-                app.used.set(now);
-            }
-            app.expire(now);
-            now.duration_since(app.used.get()) < idle
-        });
+        inbound.apps.expire(now, idle);
     }
 }
 

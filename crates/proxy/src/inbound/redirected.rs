@@ -96,7 +96,6 @@ impl Inbound {
         if !matches!(port.policy.load().value.protocol, ServerProtocol::Detect { .. }) {
             return Broken::ByClient(session);
         }
-        let app = self.app(connected.target);
-        Box::pin(server_first::wait(&self.wiring, client, session, &app, connected, port, timeout)).await
+        Box::pin(server_first::wait(&self.wiring, client, session, connected, port, timeout)).await
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //! Only where the policy would let this client's bytes in as it stands, and has no routes of HTTP. No byte of the client goes out.
 
-use super::{Inbound, Wiring, connected::Connected, detect, forward::App};
+use super::{Inbound, Wiring, connected::Connected, detect, forward::Connector};
 use crate::{
     answers::{Answers, Said},
     direction::Direction,
@@ -80,7 +80,6 @@ pub(super) async fn wait(
     wiring: &Wiring,
     mut client: Silent<'_>,
     session: Option<Stream>,
-    app: &App,
     connected: &Connected,
     port: &PortPolicy,
     timeout: Duration,
@@ -100,7 +99,7 @@ pub(super) async fn wait(
         // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
         None => tokio::select! {
             biased;
-            opened = app.connect() => opened,
+            opened = Connector::new(wiring, connected.target).connect() => opened,
             () = client.begins() => return Broken::ByClient(None),
         },
     };

@@ -75,6 +75,9 @@ async fn a_watch_is_opened_again_after_its_lifetime() {
 /// Ports that are watched besides those that are from the start.
 const MAX_PORTS: usize = 300;
 
+/// Addresses of the application that a worker keeps.
+const MAX_APPS: usize = 512;
+
 /// As Linkerd's proxies do before its control plane, the fake takes 200 streams of a connection.
 #[tokio::test]
 async fn more_targets_are_watched_than_a_connection_has_streams() {
@@ -103,12 +106,13 @@ async fn who_connects_to_many_ports_keeps_nobody_from_an_answer() {
     let control = FakeControl::start().unwrap();
     let a = Origin::start("a").await;
     let proxy = Setup::new(&control, "app")
-        .env("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "60s")
+        .env("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", "600s")
         .env("WEFT_PROXY_INBOUND_SERVER_FIRST_WAIT", "0ms")
         .ready()
         .await;
     let watched = "weft_discovery_watches{kind=\"inbound\"}";
     let eager = proxy.metric(watched);
+    let proxy = &proxy;
     // Nobody listens there.
     let port = |n: usize| SocketAddr::from(([127, 0, 0, 1], 20_000 + u16::try_from(n).unwrap()));
     for n in 0..2 * MAX_PORTS {
@@ -119,10 +123,12 @@ async fn who_connects_to_many_ports_keeps_nobody_from_an_answer() {
         held.push(proxy.connect_inbound(port(n)).await);
     }
     soon(control.opened(Service::Inbound, MAX_PORTS)).await.unwrap();
+    let apps = "weft_proxy_inbound_apps";
+    assert_eq!(proxy.metric(apps), 0.0, "nobody has asked for anything");
     // While they are in use another one lets nobody in, whatever its policy is. What is behind it does not speak HTTP.
     let asks = "GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n";
-    let answer = || async {
-        let mut tcp = proxy.connect_inbound(a.addr).await;
+    let answer = |addr: SocketAddr| async move {
+        let mut tcp = proxy.connect_inbound(addr).await;
         let mut said = vec![];
         soon(tcp.write_all(asks.as_bytes())).await.unwrap();
         // It may be reset behind its answer.
@@ -130,16 +136,21 @@ async fn who_connects_to_many_ports_keeps_nobody_from_an_answer() {
         String::from_utf8(said).unwrap()
     };
     let refused = |answer: String| answer.starts_with("HTTP/1.1 500");
-    assert!(refused(answer().await));
+    assert!(refused(answer(a.addr).await));
+    for n in MAX_PORTS..MAX_PORTS + MAX_APPS + 50 {
+        assert!(refused(answer(port(n)).await));
+    }
+    let kept = proxy.metric(apps);
+    assert!((1.0..=MAX_APPS as f64).contains(&kept), "{kept} are kept");
     let target: SocketAddr = "10.1.2.3:80".parse().unwrap();
     control.set_outbound(target, opaque(service("ns", "db", 80), forward(a.endpoint())));
     assert_eq!(soon(proxy.connect_outbound(target).await.read_u8()).await.unwrap(), b'a');
     // Those that nobody uses give way.
     drop(held);
-    soon(async { while answer().await.contains("ports are in use") {} }).await;
+    soon(async { while answer(a.addr).await.contains("ports are in use") {} }).await;
     for n in MAX_PORTS..2 * MAX_PORTS {
         drop(proxy.connect_inbound(port(n)).await);
         assert!(proxy.metric(watched) <= MAX_PORTS as f64 + eager);
     }
-    soon(async { while answer().await.contains("ports are in use") {} }).await;
+    soon(async { while answer(a.addr).await.contains("ports are in use") {} }).await;
 }
