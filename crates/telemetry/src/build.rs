@@ -20,7 +20,7 @@ pub fn build_info() -> BuildInfo {
     }
 }
 
-/// Adds `proxy_build_info`, always 1.
+/// Adds `proxy_build_info`, always 1: a level, so that a process that takes over adds nothing of the old one to it.
 pub fn register(registry: &Registry) {
     let build = build_info();
     let labels = Labels::new()
@@ -28,5 +28,5 @@ pub fn register(registry: &Registry) {
         .with("git_sha", build.git_sha)
         .with("profile", build.profile)
         .with("vendor", "weft");
-    registry.gauge("proxy_build_info", "Which build of the proxy is running").pinned(Shard::ADMIN, &labels).set(1);
+    registry.level("proxy_build_info", "Which build of the proxy is running").pinned(Shard::ADMIN, &labels).set(1.0);
 }

@@ -18,17 +18,21 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinSet,
 };
 use weft_model::{Endpoint, ProtocolHint, tap::Step};
 use weft_testkit::{
     control::{FakeControl, Service},
     http2,
 };
+
+/// No old process ends but by itself.
+const STAYS: (&str, &str) = ("WEFT_PROXY_UPGRADE_DRAIN", "10m");
 
 /// Processes of which each takes over from the one before.
 struct Succession {
@@ -91,6 +95,20 @@ impl Succession {
         let line = handed(&self.lines).swap_remove(before);
         let pid = line.split_once("pid=").unwrap().1.split_whitespace().next().unwrap();
         self.pids.push(pid.trim_start_matches("Some(").trim_end_matches(')').parse().unwrap());
+    }
+
+    /// Waits until that metric is `value` at whoever has the admin port.
+    async fn reaches(&self, series: &str, value: f64) {
+        let start = Instant::now();
+        loop {
+            let metrics = self.metrics().await;
+            let now = metric(&metrics, series);
+            if now == value {
+                return;
+            }
+            assert!(start.elapsed() < LONG, "{series}: {now}, not {value}, in\n{metrics}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Asks whoever has the admin port.
@@ -237,14 +255,23 @@ async fn five_upgrades(
     let opaque = mesh.opaque(&[endpoint(addr, ProtocolHint::Opaque)]);
     let endless = ticking().await;
     let long = mesh.service(&[endpoint(endless.addr(), ProtocolHint::H2)]);
+    let nowhere = mesh.service(&[]);
     let open = format!("tcp_open_connections{{direction=\"{direction}\",peer=\"src\"");
+    let queued = "outbound_http_balancer_queue_length{";
     let mut streams = vec![];
     let mut connections = vec![];
+    let mut waiting = JoinSet::new();
     for n in 0..=5 {
         streams.push(soon(mesh.http2(&long).await.start(get())).await.unwrap().into_body());
         let mut tcp = mesh.connect(&opaque).await;
         soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
         connections.push(tcp);
+        // Endpoints are the client's proxy's to wait for.
+        if direction == "outbound" {
+            let mut client = mesh.http2(&nowhere).await;
+            waiting.spawn(async move { client.call(get()).await.map(drop) });
+            of.reaches(queued, f64::from(n + 1)).await;
+        }
         if n < 5 {
             of.upgrade().await;
         }
@@ -259,25 +286,32 @@ async fn five_upgrades(
         // The newest answers, and counts what all have open: the opaque ones at the very least.
         let metrics = of.metrics().await;
         let open = metric(&metrics, &open);
-        assert!(open >= (n + 1) as f64 * 2.0, "after {n}: {open}\n{metrics}");
+        assert!(open >= f64::from(n + 1) * 2.0, "after {n}: {open}\n{metrics}");
+        assert_eq!(metric(&metrics, "proxy_build_info{"), 1.0, "it says which one is running, and is not added up");
     }
     // HTTP/1 and HTTP/2 were moved without a failure, and new connections go to the newest.
     for load in loads {
         load.more(20).await;
         load.stop().await;
     }
-    drop((streams, connections));
+    // Once nothing comes and goes any more it is exactly what the six processes hold together.
+    assert!(of.pids.iter().all(|pid| is_proxy(*pid)), "each has a stream");
+    of.reaches(queued, waiting.len() as f64).await;
+    of.reaches(&open, (streams.len() + connections.len() + waiting.len()) as f64).await;
+    assert!(waiting.try_join_next().is_none(), "nobody who waits was answered");
+    drop((streams, connections, waiting));
     let (last, old) = of.pids.split_last().unwrap();
     eventually("the old processes end with their connections", || !old.iter().any(|pid| is_proxy(*pid))).await;
     assert!(is_proxy(*last));
-    let open = metric(&of.metrics().await, &open);
-    assert!(open < 12.0, "those of the old ones are not counted any more: {open}");
+    // Those of the old ones are not counted any more.
+    of.reaches(queued, 0.0).await;
+    of.reaches(&open, 0.0).await;
     server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_upgrades_under_load() {
-    let (mesh, mut process) = mesh(&[]).await;
+    let (mesh, mut process) = mesh(&[STAYS]).await;
     let inbound = process.inbound().port();
     let endpoint = |addr, hint| Endpoint { transport_port: Some(inbound), ..mesh.endpoint(addr, hint) };
     five_upgrades(&mesh, &mut process, "inbound", Keep::One, endpoint).await;
@@ -292,7 +326,7 @@ fn five_upgrades_of_a_clients_proxy_under_load() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mesh = Mesh::with(&[("WEFT_PROXY_UPGRADE_DRAIN", "1m")], &[]).await;
+        let mesh = Mesh::with(&[STAYS, ("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "10m")], &[]).await;
         let mut web = Succession::of(&mesh.web);
         let endpoint = |addr, hint| mesh.endpoint(addr, hint);
         five_upgrades(&mesh, &mut web, "outbound", Keep::AsTold, endpoint).await;
@@ -438,7 +472,7 @@ async fn every_listening_socket_is_handed_over() {
     for (n, listener) in listeners.into_iter().enumerate() {
         let mut tcp = soon(TcpStream::connect(listener)).await.unwrap();
         assert!(!matches!(soon(tcp.read(&mut [0])).await, Ok(1..)), "{listener}");
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while metric(&process.metrics().await, looped) != (n + 1) as f64 {
             assert!(start.elapsed() < LONG, "{listener}: {}", process.metrics().await);
         }

@@ -374,6 +374,11 @@ impl LevelFamily {
     pub fn with(&self, shard: Shard, labels: &Labels) -> Level {
         Level(self.0.cell(shard, labels))
     }
+
+    /// See [`CounterFamily::pinned`].
+    pub fn pinned(&self, shard: Shard, labels: &Labels) -> Level {
+        Level(self.0.pinned(shard, labels))
+    }
 }
 
 impl HistogramFamily {
