@@ -5,7 +5,10 @@ use crate::{
     mesh::{Mesh, Service, get, naming, shouting},
 };
 use http::{Request, Response};
-use std::{net::Ipv4Addr, time::Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weft_model::{
     Endpoint, Profile, ProtocolHint,
@@ -265,4 +268,38 @@ async fn a_server_counts_by_the_profile_of_the_name_that_clients_use() {
     assert_eq!(soon(client.call(request)).await.unwrap().head.status, 200);
     assert!(start.elapsed() < LONG / 2);
     assert_eq!(lookups(other), 1);
+}
+
+/// The time is counted from the first request for a name: behind it nobody waits any more, and an answer counts however late.
+#[tokio::test]
+async fn a_server_waits_for_a_profile_as_long_as_is_set() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    const MORE: u32 = 20;
+    let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_DESTINATION_PROFILE_INITIAL_TIMEOUT", "3s")]).await;
+    let origin = naming("app").await;
+    let known = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    mesh.control.set_profile(&known.target, profile(&known, &[("a", "/a", &[])]));
+    let mut client = mesh.http2(&known).await;
+    // The client's proxy has asked for its own before nothing is answered any more.
+    assert_eq!(soon(client.call(request("/a"))).await.unwrap().head.status, 200);
+    mesh.control.stall(weft_testkit::control::Service::Profile, true);
+
+    let named = || Request::get(format!("http://{}/a", known.target)).body(http2::full("")).unwrap();
+    let start = Instant::now();
+    assert_eq!(soon(client.call(named())).await.unwrap().head.status, 200);
+    assert!(start.elapsed() >= PATIENCE, "{:?}", start.elapsed());
+    let start = Instant::now();
+    for _ in 0..MORE {
+        assert_eq!(soon(client.call(named())).await.unwrap().head.status, 200);
+    }
+    assert!(start.elapsed() < MORE * PATIENCE, "each has waited: {:?}", start.elapsed());
+    let routes = format!("route_request_total{{direction=\"inbound\",dst=\"{}\",rt_route=\"a\"}}", known.target);
+    assert_eq!(mesh.app.metric("route_request_total{"), 0.0, "their route was not known");
+
+    mesh.control.stall(weft_testkit::control::Service::Profile, false);
+    let start = Instant::now();
+    while mesh.app.metric(&routes) == 0.0 {
+        assert!(start.elapsed() < LONG, "{}", mesh.app.metrics());
+        assert_eq!(soon(client.call(named())).await.unwrap().head.status, 200);
+    }
 }

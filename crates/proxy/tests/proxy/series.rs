@@ -5,7 +5,7 @@ use crate::{
     harness::{Proxy, eventually, soon},
     inbound::client_hello,
     ingress::INGRESS,
-    mesh::{Mesh, get, naming, shouting},
+    mesh::{Mesh, Service, get, naming, shouting},
 };
 use std::{
     collections::BTreeSet,
@@ -164,4 +164,29 @@ async fn names_that_strangers_make_up_leave_room_for_others() {
         mesh.app.reaches(&format!("{family}{{direction=\"inbound\""), 1.0).await;
         assert_eq!(mesh.app.metric(&format!("{family}{{overflow")), 0.0);
     }
+}
+
+/// Series of what is gone leave a scrape behind the time that is set, and of what is open none does, however long it says nothing.
+#[tokio::test]
+async fn series_that_nobody_holds_are_forgotten() {
+    let retain = ("LINKERD2_PROXY_METRICS_RETAIN_IDLE", "1s");
+    let idle = ("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "1s");
+    let mesh = Mesh::with(&[retain, idle], &[]).await;
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let [stays, goes] = [0; 2].map(|_| mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]));
+    let opened =
+        |known: &Service| format!("tcp_open_total{{direction=\"outbound\",peer=\"dst\",authority=\"{}\"", known.target);
+    let mut open = vec![];
+    for known in [&stays, &goes] {
+        let mut tcp = mesh.connect(known).await;
+        soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
+        mesh.web.reaches(&opened(known), 1.0).await;
+        open.push(tcp);
+    }
+    open.truncate(1);
+    eventually("nothing of it is kept", || !mesh.web.metrics().contains(&goes.target)).await;
+    let (status, text) = mesh.web.admin("GET", "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.contains(&opened(&stays)) && !text.contains(&goes.target), "{text}");
+    server.abort();
 }
