@@ -133,6 +133,23 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
     assert_eq!(status.code(), Some(0));
 }
 
+#[test]
+fn lines_are_json_where_that_is_set() {
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_LOG_FORMAT", "json");
+    let mut running = Running(command(setup.vars()).spawn().unwrap());
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    loop {
+        let line = lines.next().expect("it goes on").unwrap();
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(value["timestamp"].is_string() && value["target"].is_string(), "{line}");
+        if value["fields"]["message"].as_str().is_some_and(|said| said.starts_with("Admin interface on 127.0.0.1:")) {
+            assert_eq!(value["level"], "INFO");
+            break;
+        }
+    }
+}
+
 /// Over the socket, from loopback and from elsewhere.
 #[test]
 fn its_environment_log_level_and_records_are_for_loopback() {

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 use weft_model::policy::inbound::DefaultPolicy;
-use weft_proxy::config::{self, Checked, Config, Problem, reference, table};
+use weft_proxy::config::{self, Checked, Config, Problem, StreamLimits, reference, table};
+use weft_telemetry::Format;
 use weft_testkit::ca::Ca;
 
 static ANCHORS: LazyLock<String> = LazyLock::new(|| Ca::new().unwrap().anchors_pem().to_owned());
@@ -130,6 +131,33 @@ fn values_follow_from_each_other() {
     assert_eq!(c.destination.timeout, Duration::from_secs(3));
     let only_one = config(&[("INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE", "70000")]);
     assert_eq!(only_one.inbound.http2_server.windows, None);
+}
+
+#[test]
+fn variables_are_read_into_their_fields() {
+    let c = config(&[
+        ("CONTROL_STREAM_INITIAL_TIMEOUT", "3s"),
+        ("CONTROL_STREAM_IDLE_TIMEOUT", "5m"),
+        ("CONTROL_STREAM_LIFETIME", "1h"),
+        ("DNS_MIN_TTL", "2s"),
+        ("DNS_MAX_TTL", "30s"),
+        ("LOG_FORMAT", "json"),
+        ("TRACE_COLLECTOR_SVC_ADDR", "localhost.:4317"),
+        ("TRACE_ATTRIBUTES_PATH", "/attributes"),
+    ]);
+    let [initial, idle, lifetime] = [3, 300, 3600].map(|secs| Some(Duration::from_secs(secs)));
+    assert_eq!(c.control.streams, StreamLimits { initial, idle, lifetime });
+    assert_eq!(
+        (c.control.dns_min_ttl, c.control.dns_max_ttl),
+        (Some(Duration::from_secs(2)), Some(Duration::from_secs(30)))
+    );
+    assert_eq!(c.process.log_format, Format::Json);
+    assert_eq!(c.traces.unwrap().attributes_path, Some("/attributes".into()));
+    let problems = checked(&[("DNS_MIN_TTL", "31s"), ("DNS_MAX_TTL", "30s")]).unwrap_err();
+    assert_eq!(
+        problems.iter().map(|problem| problem.name.as_str()).collect::<Vec<_>>(),
+        ["LINKERD2_PROXY_DNS_MIN_TTL"]
+    );
 }
 
 #[test]
