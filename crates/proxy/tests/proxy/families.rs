@@ -1,6 +1,7 @@
 //! Every family of data plane 6: its name, its type, its buckets and labels, and where it is.
 
 use crate::{
+    faults::is_a_test,
     harness::{elsewhere, eventually, soon},
     mesh::{Mesh, Service, get, naming, shouting},
 };
@@ -408,6 +409,12 @@ async fn strangers(mesh: &Mesh) {
         }
     })
     .await;
+}
+
+#[test]
+fn what_other_tests_make_is_made_there() {
+    let missing: Vec<_> = ELSEWHERE.iter().filter(|(_, test)| !is_a_test(test)).collect();
+    assert!(missing.is_empty(), "no test has this name: {missing:?}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::{
     mesh::{Mesh, Service},
 };
 use futures_util::StreamExt;
-use std::{collections::BTreeSet, net::SocketAddr, pin::Pin, time::Instant};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, pin::Pin, time::Instant};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -66,22 +66,28 @@ enum Saw {
     End,
 }
 
-/// Codes without a row, and why.
-const ELSEWHERE: &[(Code, &str)] = &[
-    (Code::DescriptorLimit, "in the suite of hostile peers: descriptors::accepting_pauses_at_the_limit"),
-    (Code::GatewayDomainInvalid, "by a peer that names a target: multicluster::loops_and_foreign_names_are_refused"),
+/// Codes without a row: why, and the test that injects them.
+const ELSEWHERE: &[(Code, &str, &str)] = &[
+    (Code::DescriptorLimit, "in the suite of hostile peers", "hostile::descriptors::accepting_pauses_at_the_limit"),
+    (Code::GatewayDomainInvalid, "by a peer that names a target", "multicluster::loops_and_foreign_names_are_refused"),
     (
         Code::ServerFirstRefused,
-        "by a peer: server_first::a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first",
+        "by a peer",
+        "server_first::a_port_with_http_routes_refuses_sessions_for_a_server_that_speaks_first",
     ),
     (
         Code::BreakerShut,
-        "by failures in a row: breaker::failures_on_two_workers_trip_one_breaker_and_one_probe_opens_it",
+        "by failures in a row",
+        "breaker::failures_on_two_workers_trip_one_breaker_and_one_probe_opens_it",
     ),
-    (Code::Redirect, "asked for by a policy: filters::redirects_are_answered_on_a_connection_that_goes_on"),
-    (Code::FaultInjected, "asked for by a policy: filters::failures_are_injected_and_reach_no_server"),
-    (Code::ProfileTimeout, "of a profile's route: profile_retry::a_route_has_a_timeout_that_closes_the_connection"),
-    (Code::ResponseHeadersTimeout, "of one attempt among several, and the last has none: retry.rs"),
+    (Code::Redirect, "asked for by a policy", "filters::redirects_are_answered_on_a_connection_that_goes_on"),
+    (Code::FaultInjected, "asked for by a policy", "filters::failures_are_injected_and_reach_no_server"),
+    (Code::ProfileTimeout, "of a profile's route", "profile_retry::a_route_has_a_timeout_that_closes_the_connection"),
+    (
+        Code::ResponseHeadersTimeout,
+        "of one attempt among several, and the last has none",
+        "timeout::an_attempt_that_is_the_only_one_is_told_from_a_request",
+    ),
 ];
 
 /// Linkerd's word for a failure in `…_http_errors_total` and `…_tcp_errors_total` (data plane 6.3, 6.4); `None` where a family of
@@ -266,9 +272,45 @@ fn every_code_has_a_fault() {
     let names: BTreeSet<_> = table.iter().map(|fault| fault.name).collect();
     assert_eq!(names.len(), table.len(), "each has a name of its own");
     let row = |code| table.iter().any(|fault| fault.code == code);
-    let elsewhere = |code| ELSEWHERE.iter().any(|(other, _)| *other == code);
+    let elsewhere = |code| ELSEWHERE.iter().any(|(other, ..)| *other == code);
     let wrong: Vec<_> = Code::ALL.iter().filter(|code| row(**code) == elsewhere(**code)).collect();
     assert!(wrong.is_empty(), "each has a row in tests/proxy/faults, or a reason: {wrong:?}");
+}
+
+#[test]
+fn what_is_tested_elsewhere_is_tested_there() {
+    let missing: Vec<_> = ELSEWHERE.iter().filter(|(.., test)| !is_a_test(test)).collect();
+    assert!(missing.is_empty(), "no test has this name: {missing:?}");
+    assert!(!is_a_test("retry") && !is_a_test("retry::ask") && !is_a_test("filters::accepting_pauses_at_the_limit"));
+}
+
+/// Whether there is a test of this crate by that name, behind as much of its file's path as is said.
+pub(crate) fn is_a_test(path: &str) -> bool {
+    let (file, test) = path.rsplit_once("::").map_or((None, path), |(file, test)| (Some(file), test));
+    let file = file.map(|file| format!("{}.rs", file.replace("::", "/")));
+    let mut folders = ["src", "tests"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).to_vec();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs")
+                && file.as_ref().is_none_or(|file| path.ends_with(file))
+                && has_test(&fs::read_to_string(path).unwrap(), test)
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+fn has_test(text: &str, test: &str) -> bool {
+    let function = format!("fn {test}()");
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines.iter().enumerate().filter(|(_, line)| line.contains(&function)).any(|(at, _)| {
+        let mut above = lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+        above.any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
 }
 
 /// A service that detects, with one endpoint that is not balanced: whoever fails to reach it is told why.
