@@ -30,6 +30,9 @@ pub struct Stream {
     meter: Option<Box<dyn Meter>>,
     lifetime: Option<Lifetime>,
     io: Io,
+    /// The error (errno) by which a write learned that a plain connection was cut. The kernel tells it only once: to a read behind
+    /// that write the cut would look like an end.
+    broken: Option<i32>,
 }
 
 /// Counts a connection while it is open; dropped with it. Bytes put back count when they are read again.
@@ -49,11 +52,11 @@ enum Io {
 
 impl Stream {
     pub fn tcp(tcp: TcpStream) -> Self {
-        Self { unread: Bytes::new(), meter: None, lifetime: None, io: Io::Tcp(tcp) }
+        Self { unread: Bytes::new(), meter: None, lifetime: None, io: Io::Tcp(tcp), broken: None }
     }
 
     pub(crate) fn tls(session: Session) -> Self {
-        Self { unread: Bytes::new(), meter: None, lifetime: None, io: Io::Tls(Box::new(session)) }
+        Self { unread: Bytes::new(), meter: None, lifetime: None, io: Io::Tls(Box::new(session)), broken: None }
     }
 
     /// Puts `bytes` in front of what is read next, as if they had never been read.
@@ -186,10 +189,19 @@ impl Stream {
             buf.put_slice(&self.unread.split_to(n));
             return Poll::Ready(Ok(()));
         }
+        let before = buf.filled().len();
         let polled = match &mut self.io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Tls(session) => session.poll_read(cx, buf),
         };
+        // What was received before the cut comes first.
+        if let Some(errno) = self.broken
+            && matches!(polled, Poll::Ready(Ok(())))
+            && buf.filled().len() == before
+            && buf.remaining() > 0
+        {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
         self.unless_cut(cx, polled)
     }
 
@@ -205,7 +217,13 @@ impl Stream {
         }
     }
 
-    fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        // TLS knows an end of its own from a cut.
+        if let (Poll::Ready(Err(error)), Io::Tcp(_)) = (&outcome, &self.io)
+            && breaks(error.kind())
+        {
+            self.broken = error.raw_os_error();
+        }
         if let Some(meter) = &self.meter {
             match &outcome {
                 Poll::Ready(Ok(n)) => meter.written(*n),
@@ -215,6 +233,13 @@ impl Stream {
         }
         outcome
     }
+}
+
+/// Whether a write that fails so says that the peer's side did not end in order. `BrokenPipe` does not: it is what a reset becomes
+/// behind an end.
+fn breaks(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(kind, ConnectionReset | ConnectionAborted | TimedOut | HostUnreachable | NetworkUnreachable)
 }
 
 impl AsyncRead for Stream {

@@ -265,6 +265,6 @@ mod tests {
         fn size<F>(_: fn(Rc<Inbound>, TcpStream, SocketAddr) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(Inbound::serve) <= 1408, "{}", size(Inbound::serve));
+        assert!(size(Inbound::serve) <= 1416, "{}", size(Inbound::serve));
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     harness::{eventually, soon},
     mesh::Mesh,
 };
+use std::io::ErrorKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -91,6 +92,48 @@ async fn every_order_of_ends_and_cuts_passes() {
             };
             let wanted = if let Act::Say(bytes) = does { bytes.len() } else { 0 };
             assert_eq!(see(&mut sides[1 - side], wanted).await, expected, "{does:?} of side {side} in {order:?}");
+        }
+    }
+    for proxy in [&mesh.web, &mesh.app] {
+        eventually("nothing stays open", || proxy.metric("tcp_open_connections{") == 0.0).await;
+    }
+}
+
+/// Writes all along, and says how the other side's cut looks: the kernel tells it either to a write or to a read.
+async fn writes_until_it_is_over(tcp: TcpStream) -> Saw {
+    let (mut reader, mut writer) = tcp.into_split();
+    let writing = async {
+        loop {
+            if let Err(error) = writer.write_all(&[7; 10_000]).await {
+                return error.kind();
+            }
+        }
+    };
+    let (read, wrote) = soon(async { tokio::join!(reader.read_u8(), writing) }).await;
+    let read = read.unwrap_err().kind();
+    if [read, wrote].contains(&ErrorKind::ConnectionReset) { Saw::Cut } else { Saw::End }
+}
+
+/// Where a proxy's write meets a reset, the kernel tells no read of it: it is a cut all the same.
+#[tokio::test]
+async fn a_cut_under_writes_is_no_end() {
+    let mesh = Mesh::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let pair = mesh.opaque(&[mesh.endpoint(addr, ProtocolHint::Opaque)]);
+    let alone = mesh.opaque(&[Endpoint::plain(addr)]);
+    for (service, what) in [(&pair, "both proxies"), (&alone, "one proxy")] {
+        for round in 0..40 {
+            let (client, server) = tokio::join!(mesh.connect(service), listener.accept());
+            let (client, server) = (client, server.unwrap().0);
+            let server_cuts = round % 2 == 0;
+            let (writes, mut cuts) = if server_cuts { (client, server) } else { (server, client) };
+            let cut = async {
+                soon(cuts.read_exact(&mut vec![0; 100_000])).await.unwrap();
+                act(&mut Some(cuts), Act::Cut).await;
+            };
+            let (saw, ()) = tokio::join!(writes_until_it_is_over(writes), cut);
+            assert_eq!(saw, Saw::Cut, "{what}, round {round}, by the server: {server_cuts}");
         }
     }
     for proxy in [&mesh.web, &mesh.app] {

@@ -65,7 +65,7 @@ pub async fn duplex(a: &mut Stream, b: &mut Stream, mut count: impl FnMut(Side, 
 struct Both {
     a_to_b: Direction,
     b_to_a: Direction,
-    /// The first.
+    /// The first, or that of a read behind it.
     failure: Option<Failure>,
 }
 
@@ -88,14 +88,17 @@ impl Both {
         Poll::Pending
     }
 
-    /// Notes a failure. A connection that cannot be read any more is dead in both directions.
+    /// Notes a failure. A connection that cannot be read any more is dead in both directions. That counts for more than a write to
+    /// it that failed before: only the read tells a cut from an end.
     fn ended(&mut self, polled: Poll<Result<(), (Operation, io::Error)>>, from: Side, to: Side) -> bool {
         let Poll::Ready(Err((operation, source))) = polled else { return false };
         let side = match operation {
             Operation::Read => from,
             Operation::Write => to,
         };
-        self.failure.get_or_insert(Failure { side, operation, source });
+        if operation == Operation::Read || self.failure.is_none() {
+            self.failure = Some(Failure { side, operation, source });
+        }
         operation == Operation::Read
     }
 }

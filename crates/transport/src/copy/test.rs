@@ -168,6 +168,32 @@ async fn a_reset_is_passed_on_as_a_reset() {
     }
 }
 
+/// The kernel tells of a reset only once: to a read behind a write that was told, it looks like an end.
+#[tokio::test]
+async fn a_reset_that_a_write_meets_first_is_passed_on_as_well() {
+    for tls in KINDS {
+        for from_client in [true, false] {
+            let (outcome, _, error) = copied(tls, async |client, server| {
+                let (mut near, mut far) = if from_client { (client, server) } else { (server, client) };
+                near.write_all(b"x").await.unwrap();
+                near.flush().await.unwrap();
+                far.read_u8().await.unwrap();
+                // Together, so that the copy has something to write once it can find the reset.
+                near.reset_on_close();
+                drop(near);
+                far.write_all(b"y").await.unwrap();
+                far.flush().await.unwrap();
+                far.read_u8().await.unwrap_err()
+            })
+            .await;
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{tls:?} {from_client}");
+            let failure = outcome.result.unwrap_err();
+            let side = if from_client { Side::A } else { Side::B };
+            assert_eq!((failure.side, failure.operation), (side, Operation::Read), "{tls:?}: {failure}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_cut_of_tls_is_not_an_end() {
     let (outcome, _, error) = copied((true, false), async |mut client, mut server| {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::error::{Code, ProxyError};
 use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 #[test]
 fn a_stale_pooled_connection_is_left_for_another() {
@@ -136,6 +137,26 @@ fn a_body_that_breaks_off_resets_the_client() {
         let mut server = origin.asked(&mut client, GET).await;
         server.answers(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
         drop(server);
+        client.cut().await;
+        let seen = proxy.record().await;
+        assert_eq!(seen, [Seen::Head(200), Seen::FirstByte, Seen::End(None, Some(Code::UpstreamProtocol))]);
+    });
+}
+
+/// The kernel tells of a reset only once. Here the request's body is told, while the client takes no more of the response.
+#[test]
+fn a_reset_that_the_request_meets_first_does_not_end_the_response() {
+    local(async {
+        let (origin, proxy, mut client) = Origin::begin().await;
+        let part = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab";
+        let mut server = origin.asked(&mut client, part).await;
+        server.say("HTTP/1.1 200 OK\r\n\r\n").await;
+        let piece = vec![b'x'; 100_000];
+        while timeout(Duration::from_millis(200), server.say(&piece)).await.is_ok() {}
+        server.reset();
+        client.say("c").await;
+        // Time for it to go on to the server: the client that reads would let the proxy read as well.
+        sleep(Duration::from_millis(200)).await;
         client.cut().await;
         let seen = proxy.record().await;
         assert_eq!(seen, [Seen::Head(200), Seen::FirstByte, Seen::End(None, Some(Code::UpstreamProtocol))]);

@@ -12,6 +12,8 @@ use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::sleep,
 };
 use weft_model::decide::retry::RetryTerms;
 
@@ -372,6 +374,42 @@ fn a_body_that_breaks_off_is_a_reset() {
             Err(error) => error,
         };
         assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::UpstreamProtocol))));
+    });
+}
+
+/// The kernel tells of a reset only once. Here the request's body is told, while the client takes no more of the response.
+#[test]
+fn a_reset_that_the_request_meets_first_does_not_end_the_response() {
+    local(async {
+        let cut = Rc::new(Notify::new());
+        let told = cut.clone();
+        let server = application(move |mut tcp| {
+            let told = told.clone();
+            async move {
+                until_end(&mut tcp, "\r\n\r\n").await;
+                tcp.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                tcp.write_all(&[7; 200_000]).await.unwrap();
+                told.notified().await;
+                tcp.set_zero_linger().unwrap();
+            }
+        });
+        let fake = to_http1(server.await);
+        let request = Request::post("http://web.test/").body(()).unwrap();
+        let (response, mut send) = fake.client().await.send_request(request, false).unwrap();
+        let mut response = response.await.unwrap();
+        let body = response.body_mut();
+        let mut held = 0;
+        while held < 65_535 {
+            held += body.data().await.unwrap().unwrap().len();
+        }
+        // Time for each to arrive: the client that makes room would let the proxy read as well.
+        cut.notify_one();
+        sleep(Duration::from_millis(200)).await;
+        send.send_data("more".into(), false).unwrap();
+        sleep(Duration::from_millis(200)).await;
+        body.flow_control().release_capacity(held).unwrap();
+        assert_eq!(read(body).await.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
         assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::UpstreamProtocol))));
     });
 }
