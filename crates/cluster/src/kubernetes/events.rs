@@ -46,8 +46,11 @@ pub struct Recorder {
     component: &'static str,
     /// The pod that writes.
     instance: String,
-    said: Arc<Mutex<HashMap<(About, String, String), Said>>>,
+    said: Arc<Mutex<HashMap<News, Said>>>,
 }
+
+/// What is said of an object: reason and message.
+type News = (About, String, String);
 
 /// An event that was written.
 struct Said {
