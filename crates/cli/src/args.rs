@@ -308,20 +308,10 @@ pub(crate) fn with_two_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
     arguments.into_iter().map(spell).collect()
 }
 
-/// Durations one after the other, as Linkerd's values have them: 24h0m0s.
+/// As Go writes them, and so Linkerd's values: 24h0m0s, 1.5h.
 fn durations(text: &str) -> Result<Duration, String> {
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    loop {
-        let number = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = rest[number..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - number);
-        let (one, more) = rest.split_at_checked(number + unit).ok_or("a duration is like 24h0m0s")?;
-        sum = sum.checked_add(duration(one)?).ok_or("the duration is too long")?;
-        if more.is_empty() {
-            return Ok(sum);
-        }
-        rest = more;
-    }
+    let read = weft_model::duration::parse_go(text).ok_or("a duration is like 24h0m0s")?;
+    Ok(read.min(weft_model::duration::LONGEST))
 }
 
 /// A number and its unit: 500ms, 30s, 5m, 1h.
@@ -377,7 +367,8 @@ mod tests {
     fn durations_of_linkerds_values_are_read() {
         assert_eq!(durations("24h0m0s"), Ok(Duration::from_secs(24 * 3600)));
         assert_eq!(durations("1m30s"), Ok(Duration::from_secs(90)));
-        for bad in ["", "h", "1h30", "1h-1s", "9999999999999h9999999999999h"] {
+        assert_eq!(durations("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "h", "1h30", "1h-1s", "1d", "99999999999999999999h"] {
             assert!(durations(bad).is_err(), "{bad}");
         }
     }

@@ -116,7 +116,12 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
         if !directives.is_empty() {
             directives.push(',');
         }
-        directives.push_str(directive);
+        directives.push_str(match directive {
+            // Levels of Linkerd's control plane, above ours and by another name; as targets they would be nobody's.
+            "fatal" | "panic" => "error",
+            "warning" => "warn",
+            directive => directive,
+        });
         if let Some(rest) = directive.strip_prefix("linkerd").filter(|r| r.is_empty() || r.starts_with('=')) {
             directives.push_str(",weft");
             directives.push_str(rest);
@@ -212,6 +217,19 @@ mod tests {
             tracing::warn!(target: "h2", "warned");
         });
         assert!(text.contains("ours") && !text.contains("theirs") && text.contains("warned"), "{text}");
+    }
+
+    #[test]
+    fn linkerds_levels_are_levels() {
+        for (filter, shown) in
+            [("fatal", "error"), ("panic", "error"), ("warning", "warn"), ("info,panic=off", "info,panic=off")]
+        {
+            logged("info", Format::Plain, |handle| {
+                handle.set(filter).unwrap();
+                let now = handle.filter().unwrap();
+                assert!(shown.split(',').all(|part| now.split(',').any(|of| of == part)), "{filter}: {now}");
+            });
+        }
     }
 
     #[test]

@@ -169,24 +169,22 @@ presented, or trusted, until now is trusted until it ends: the process reads a n
 {{- $workers := .proxy.runtime.workers -}}
 {{- $least := max 1 (int64 $workers.minimum) (include "weft.cpus" (get $cpu "request") | int64) -}}
 {{- $most := include "weft.cpus" (get $cpu "limit") | int64 -}}
-{{- if not (kindIs "invalid" $workers.maximum) -}}
+{{- if int64 $workers.maximum -}}
 {{- $most = int64 $workers.maximum -}}
-{{- else if eq $most 0 -}}
-{{- $most = int64 -1 -}}
 {{- end -}}
-{{- if ge $most 0 -}}
+{{- if gt $most 0 -}}
 {{- $least = min $least $most -}}
 {{- end -}}
 {{- if eq .which "least" -}}
 {{- $least -}}
 {{- else if eq .which "most" -}}
-{{- if ge $most 0 -}}
+{{- if gt $most 0 -}}
 {{- $most -}}
 {{- end -}}
-{{- else if not (kindIs "invalid" .proxy.cores) -}}
+{{- else if int64 .proxy.cores -}}
 {{- int64 .proxy.cores -}}
 {{- else -}}
-{{- ternary $most $least (ge $most 0) -}}
+{{- ternary $most $least (gt $most 0) -}}
 {{- end -}}
 {{- end }}
 
@@ -201,6 +199,12 @@ presented, or trusted, until now is trusted until it ends: the process reads a n
 {{- else -}}
 0
 {{- end -}}
+{{- end }}
+
+{{/* The milliseconds of a time as the proxy reads it, whose form the schema has looked at. */}}
+{{- define "weft.millis" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[a-z]+$" .)) -}}
 {{- end }}
 
 {{/* Names and texts of several maps, of which the last beats the others, without names that have another text anyway. What YAML reads as
@@ -281,6 +285,12 @@ numbers and truth values is text too. */}}
 {{- if not $value }}
 - "proxy.tracing.collector.{{ $name }}: it is missing; give it, or set proxy.tracing.enabled to false"
 {{- end }}
+{{- end }}
+{{- end }}
+{{- $streams := $proxy.control.streams }}
+{{- range $pair := list (list "initialTimeout" "idleTimeout") (list "idleTimeout" "lifetime") }}
+{{- if gt (include "weft.millis" (get $streams (first $pair)) | int64) (include "weft.millis" (get $streams (last $pair)) | int64) }}
+- "proxy.control.streams.{{ first $pair }}: it is longer than proxy.control.streams.{{ last $pair }}; shorten it, or lengthen the other"
 {{- end }}
 {{- end }}
 {{- if or (lt (int64 $values.proxyInjector.timeoutSeconds) 1) (gt (int64 $values.proxyInjector.timeoutSeconds) 30) }}

@@ -74,7 +74,7 @@ impl Environment {
     fn workers(&mut self, proxy: &Proxy) {
         let (minimum, maximum) = workers(&proxy.runtime.workers, &proxy.resources);
         // Older proxies know this one alone.
-        let one = proxy.cores.or(maximum).unwrap_or(minimum);
+        let one = above_zero(proxy.cores).or(maximum).unwrap_or(minimum);
         self.proxy("CORES", one.to_string());
         self.proxy("CORES_MIN", minimum.to_string());
         if let Some(maximum) = maximum {
@@ -221,6 +221,11 @@ impl Environment {
 fn workers(workers: &Workers, resources: &Resources) -> (u32, Option<u32>) {
     let cpus = |text: &Text| text.parse::<Quantity>().ok().map(Quantity::ceil).filter(|cpus| *cpus > 0);
     let minimum = cpus(&resources.cpu.request).unwrap_or_default().max(workers.minimum).max(1);
-    let maximum = workers.maximum.or_else(|| cpus(&resources.cpu.limit));
+    let maximum = above_zero(workers.maximum).or_else(|| cpus(&resources.cpu.limit));
     (maximum.map_or(minimum, |most| minimum.min(most)), maximum)
+}
+
+/// 0 is Linkerd's word for none; the proxy does not take it.
+fn above_zero(number: Option<u32>) -> Option<u32> {
+    number.filter(|number| *number > 0)
 }

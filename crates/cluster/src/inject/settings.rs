@@ -3,13 +3,13 @@
 use super::{
     Annotations,
     table::{
-        ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, PROXY_PORTS, TABLE,
+        self, ADDITIONAL_ENV, Annotation, CLOSE_WAIT_TIMEOUT, Mistake, NATIVE_SIDECAR, PROXY_PORTS, TABLE,
         TRACE_ATTRIBUTE_PREFIX, WAIT_BEFORE_EXIT, is_known,
     },
 };
 use crate::{
     annotation::{self, Owner},
-    values::{Text, Values},
+    values::{Amounts, Quantity, Resources, Text, Values},
 };
 use std::collections::BTreeMap;
 
@@ -89,6 +89,11 @@ pub(super) fn overlay(
         _ => On::Own,
     };
     together(&mut settings, ports, warnings, &mut refusals);
+    let on = |key: &str| match namespace {
+        Some(Namespace { name, .. }) if !own.contains_key(key) => On::Namespace(name),
+        _ => On::Own,
+    };
+    amounts(&mut settings, values, on, warnings);
     if refusals.is_empty() { Ok(settings) } else { Err(refusals) }
 }
 
@@ -121,6 +126,38 @@ fn together(settings: &mut Settings, ports: On<'_>, warnings: &mut Vec<Warning>,
         init.close_wait_timeout_secs = 0;
         let message = "it needs an installation with proxyInit.runAsRoot and proxyInit.privileged".to_owned();
         warnings.push(Warning { key: CLOSE_WAIT_TIMEOUT.to_owned(), message });
+    }
+}
+
+/// Drops annotations of resources with which no pod could be made: a request above its limit.
+fn amounts<'a>(
+    settings: &mut Settings,
+    installation: &Values,
+    on: impl Fn(&str) -> On<'a>,
+    warnings: &mut Vec<Warning>,
+) {
+    let Resources { cpu, memory, ephemeral_storage } = &mut settings.values.proxy.resources;
+    let whole = &installation.proxy.resources;
+    for (name, amounts, before) in [
+        ("cpu", cpu, &whole.cpu),
+        ("memory", memory, &whole.memory),
+        ("ephemeral-storage", ephemeral_storage, &whole.ephemeral_storage),
+    ] {
+        let Amounts { request, limit } = &*amounts;
+        let (Ok(least), Ok(most)) = (request.parse::<Quantity>(), limit.parse::<Quantity>()) else { continue };
+        if least <= most {
+            continue;
+        }
+        for (kind, amount, before, message) in [
+            ("request", &*request, &before.request, format!("it is above the limit, {}", &**limit)),
+            ("limit", &*limit, &before.limit, format!("it is below the request, {}", &**request)),
+        ] {
+            let key = format!("config.linkerd.io/proxy-{name}-{kind}");
+            if let Some(row) = table::find(&key).filter(|_| amount != before) {
+                warnings.push(warning(row, on(&key), amount, &message));
+            }
+        }
+        *amounts = before.clone();
     }
 }
 
@@ -171,16 +208,20 @@ pub(super) fn inherited(own: &Annotations, namespace: &Annotations) -> Annotatio
 /// How texts become settings.
 pub(super) mod read {
     use super::Text;
-    use crate::values::Quantity;
+    use crate::values::{Form, Quantity};
     use k8s_openapi::api::core::v1::EnvVar;
     use std::{fmt::Display, str::FromStr, time::Duration};
 
     /// Variables that one annotation may give.
     const MAX_VARIABLES: usize = 100;
 
-    pub(crate) fn text(value: &str, to: &mut Text) -> Result<(), String> {
+    /// Keeps the text of what is read elsewhere: by the proxy, or by who pulls its image.
+    pub(crate) fn formed(value: &str, form: Form, to: &mut Text) -> Result<(), String> {
         if value.is_empty() {
             return Err("it is empty".to_owned());
+        }
+        if !form.fits(value) {
+            return Err(form.remedy().to_owned());
         }
         *to = value.into();
         Ok(())
@@ -302,6 +343,14 @@ pub(super) mod read {
         Ok(())
     }
 
+    /// For what the proxy does not take 0 for.
+    pub(crate) fn positive_millis(value: &str, to: &mut Text) -> Result<(), String> {
+        if duration(value)? < Duration::from_millis(1) {
+            return Err("use 1ms or longer".to_owned());
+        }
+        millis(value, to)
+    }
+
     pub(crate) fn seconds(value: &str, to: &mut Text) -> Result<(), String> {
         let duration = duration(value)?;
         *to = match duration.subsec_millis() {
@@ -318,7 +367,9 @@ pub(super) mod read {
     }
 
     fn duration(text: &str) -> Result<Duration, String> {
-        weft_model::duration::parse_go(text).ok_or_else(|| "a duration is such as 500ms, 10s or 1h30m".to_owned())
+        let read = weft_model::duration::parse_go(text).ok_or("a duration is such as 500ms, 10s or 1h30m")?;
+        // Milliseconds of a longer one are no number to the proxy.
+        Ok(read.min(weft_model::duration::LONGEST))
     }
 
     #[cfg(test)]
@@ -331,6 +382,11 @@ pub(super) mod read {
             assert_eq!((seconds("90s", &mut text), &*text), (Ok(()), "90s"));
             assert_eq!((seconds("1500ms", &mut text), &*text), (Ok(()), "1500ms"));
             assert_eq!((millis("1m", &mut text), &*text), (Ok(()), "60000ms"));
+            assert_eq!((millis("0s", &mut text), &*text), (Ok(()), "0ms"));
+            assert_eq!((positive_millis("1.9ms", &mut text), &*text), (Ok(()), "1ms"));
+            assert!(["0", "0s", "500us"].iter().all(|value| positive_millis(value, &mut text).is_err()));
+            assert_eq!(millis("99999999999999h", &mut text), Ok(()));
+            assert_eq!(weft_model::duration::parse(&text), Some(weft_model::duration::LONGEST));
         }
 
         #[test]

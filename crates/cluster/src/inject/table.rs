@@ -2,7 +2,10 @@
 //! one machine and for the documentation.
 
 use super::settings::{Settings, read};
-use crate::annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS};
+use crate::{
+    annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS},
+    values::Form,
+};
 use weft_model::{decide::cidr::Cidr, names::annotation as names, policy::inbound::DefaultPolicy};
 
 /// One annotation.
@@ -77,11 +80,11 @@ pub(crate) const DEBUG_SIDECAR: &str = "config.linkerd.io/enable-debug-sidecar";
 /// In the order in which they are read: of two that say the same, the later one holds.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Annotation] = &[
-    row("config.linkerd.io/proxy-image", "image", "The proxy's image, without its tag", |v, s| read::text(v, &mut s.values.proxy.image.name)),
-    row("config.linkerd.io/proxy-version", "tag", "The tag of the proxy's image", |v, s| read::text(v, &mut s.values.proxy.image.version)),
+    row("config.linkerd.io/proxy-image", "image", "The proxy's image, without its tag", |v, s| read::formed(v, Form::Image, &mut s.values.proxy.image.name)),
+    row("config.linkerd.io/proxy-version", "tag", "The tag of the proxy's image", |v, s| read::formed(v, Form::Version, &mut s.values.proxy.image.version)),
     row("config.linkerd.io/image-pull-policy", "Always, IfNotPresent or Never", "When the proxy's image is pulled", |v, s| read::pull_policy(v, &mut s.values.proxy.image.pull_policy)),
-    row("config.linkerd.io/debug-image", "image", "The debug container's image, without its tag", |v, s| read::text(v, &mut s.values.debug_container.image.name)),
-    row("config.linkerd.io/debug-image-version", "tag", "The tag of the debug container's image", |v, s| read::text(v, &mut s.values.debug_container.image.version)),
+    row("config.linkerd.io/debug-image", "image", "The debug container's image, without its tag", |v, s| read::formed(v, Form::Image, &mut s.values.debug_container.image.name)),
+    row("config.linkerd.io/debug-image-version", "tag", "The tag of the debug container's image", |v, s| read::formed(v, Form::Version, &mut s.values.debug_container.image.version)),
     row("config.linkerd.io/debug-image-pull-policy", "Always, IfNotPresent or Never", "When the debug container's image is pulled", |v, s| read::pull_policy(v, &mut s.values.debug_container.image.pull_policy)),
     row(DEBUG_SIDECAR, "bool", "Adds the container linkerd-debug", |v, s| read::bool(v, &mut s.debug)).own(),
     row(PROXY_PORTS[0], "port", "The port of the proxy's tap server", |v, s| read::port(v, &mut s.values.proxy.ports.control)).refused(),
@@ -105,13 +108,13 @@ pub(crate) const TABLE: &[Annotation] = &[
     row("config.linkerd.io/proxy-cpu-ratio-limit", "number above 0, at most 1", "Most worker threads, as a part of the node's CPUs", |v, s| read::ratio(v, &mut s.values.proxy.runtime.workers.maximum_cpu_ratio)).own(),
     row("config.linkerd.io/proxy-uid", "number above 0", "The user that the proxy runs as, by whom redirection knows it", |v, s| read::uid(v, &mut s.values.proxy.uid)).refused(),
     row("config.linkerd.io/proxy-gid", "number", "The group that the proxy runs as", |v, s| read::gid(v, &mut s.values.proxy.gid)).refused(),
-    row("config.linkerd.io/proxy-log-level", "filter", "What the proxy logs", |v, s| read::text(v, &mut s.values.proxy.log_level)),
+    row("config.linkerd.io/proxy-log-level", "filter", "What the proxy logs", |v, s| read::formed(v, Form::Filter, &mut s.values.proxy.log_level)),
     row("config.linkerd.io/proxy-log-format", "plain or json", "The form of a log line", |v, s| read::one_of(v, &["plain", "json"], &mut s.values.proxy.log_format)),
     row("config.linkerd.io/proxy-log-http-headers", "off or insecure", "Whether headers may be logged", |v, s| read::one_of(v, &["off", "insecure"], &mut s.values.proxy.log_http_headers)),
     row("config.linkerd.io/access-log", "apache or json", "Writes a line per inbound request", |v, s| read::one_of(v, &["apache", "json"], &mut s.values.proxy.access_log)),
     row("config.linkerd.io/proxy-metrics-hostname-labels", "bool", "Tells apart in metrics which names the pod calls", |v, s| read::bool(v, &mut s.values.proxy.metrics.hostname_labels)),
-    row("config.linkerd.io/proxy-outbound-connect-timeout", "duration", "How long connecting to another pod may take", |v, s| read::millis(v, &mut s.values.proxy.outbound_connect_timeout)),
-    row("config.linkerd.io/proxy-inbound-connect-timeout", "duration", "How long connecting to the application may take", |v, s| read::millis(v, &mut s.values.proxy.inbound_connect_timeout)),
+    row("config.linkerd.io/proxy-outbound-connect-timeout", "duration", "How long connecting to another pod may take", |v, s| read::positive_millis(v, &mut s.values.proxy.outbound_connect_timeout)),
+    row("config.linkerd.io/proxy-inbound-connect-timeout", "duration", "How long connecting to the application may take", |v, s| read::positive_millis(v, &mut s.values.proxy.inbound_connect_timeout)),
     row("config.linkerd.io/proxy-outbound-discovery-cache-unused-timeout", "duration", "How long an unused target is remembered", |v, s| read::seconds(v, &mut s.values.proxy.outbound_discovery_cache_unused_timeout)),
     row("config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout", "duration", "How long the policy of an unused port is remembered", |v, s| read::seconds(v, &mut s.values.proxy.inbound_discovery_cache_unused_timeout)),
     row("config.linkerd.io/proxy-disable-outbound-protocol-detect-timeout", "bool", "Waits for the first bytes of the application without end", |v, s| read::bool(v, &mut s.values.proxy.disable_outbound_protocol_detect_timeout)),

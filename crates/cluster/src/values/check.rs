@@ -2,20 +2,21 @@
 
 use super::{
     Amounts, Quantity, Resources, Validator, Values,
+    form::{self, STREAM_TIMES},
     kind::{self, Kind},
     layer::{Problem, problem},
 };
 use crate::annotation::{PortList, PortRanges};
 use serde_json::Value;
 use std::collections::HashMap;
-use weft_model::decide::cidr::Cidr;
+use weft_model::{decide::cidr::Cidr, duration};
 
 struct Check(Vec<Problem>);
 
 pub(super) fn all(values: &Values) -> Vec<Problem> {
     let mut check = Check(vec![]);
     check.names(values);
-    check.choices(values);
+    check.texts(values);
     check.networks_and_ports(values);
     check.proxy(values);
     check.resources(values);
@@ -51,21 +52,9 @@ impl Check {
                 self.wrong(path, message, "use lower-case letters, digits, '-' and '.'");
             }
         }
-        for (path, version) in [
-            ("linkerdVersion", &values.linkerd_version),
-            ("controllerImageVersion", &values.controller_image_version),
-            ("proxy.image.version", &values.proxy.image.version),
-            ("debugContainer.image.version", &values.debug_container.image.version),
-        ] {
-            let known = version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-            if !known || version.len() > 128 {
-                let message = format!("{:?} is no version", &**version);
-                self.wrong(path, message, "use letters, digits, '.', '-' and '_'");
-            }
-        }
     }
 
-    fn choices(&mut self, values: &Values) {
+    fn texts(&mut self, values: &Values) {
         let tree = serde_json::to_value(values).unwrap_or_default();
         let text = |path: &str| {
             let pointer = format!("/{}", path.replace('.', "/"));
@@ -77,6 +66,20 @@ impl Check {
         for (path, kind, default) in kind::kinds() {
             if matches!(kind, Kind::Text) && text(&path).is_empty() && !kind::may_be_empty(&path, &default) {
                 self.wrong(path, "it is empty", "give it, or remove it");
+            }
+        }
+        for (path, form) in form::forms() {
+            let given = text(path);
+            if !(given.is_empty() || form.fits(given)) {
+                self.wrong(path, format!("{} is no {}", shown(given), form.noun()), form.remedy());
+            }
+        }
+        // The proxy does not start with a shorter one behind a longer one.
+        for (shorter, longer) in STREAM_TIMES.iter().zip(STREAM_TIMES.iter().skip(1)) {
+            if let (Some(first), Some(second)) = (duration::parse(text(shorter)), duration::parse(text(longer)))
+                && first > second
+            {
+                self.wrong(*shorter, format!("it is longer than {longer}"), "shorten it, or lengthen the other");
             }
         }
     }
@@ -250,6 +253,11 @@ pub(crate) fn clash(values: &Values) -> Option<(&'static str, &'static str)> {
     ]
     .into_iter()
     .find_map(|(path, port)| seen.insert(port, path).map(|first| (first, path)))
+}
+
+fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(64).collect();
+    format!("{cut:?}")
 }
 
 fn is_domain(name: &str) -> bool {

@@ -50,6 +50,7 @@ const CHOICES: &[(&str, &[&str])] = &[
     ("identity.issuer.scheme", &["linkerd.io/tls", "kubernetes.io/tls"]),
     ("proxyInit.iptablesMode", &["nft", "legacy"]),
     ("proxyInit.logFormat", &["", "plain", "json"]),
+    ("proxyInit.logLevel", &["", "trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"]),
 ];
 
 /// Texts of which not every one is a value.

@@ -10,6 +10,7 @@
 mod carried;
 mod check;
 mod component;
+mod form;
 mod highly_available;
 mod kind;
 mod layer;
@@ -28,6 +29,7 @@ pub use component::{
     ConfigReader, Controller, ControllerMonitor, DestinationController, Identity, Issuer, KeyPair, Monitor,
     PodDisruptionBudget, PodMonitor, PolicyController, ProbeTimeout, ProxyInjector, Validator,
 };
+pub(crate) use form::Form;
 pub use highly_available::highly_available;
 pub(crate) use kind::{Kind, kinds, may_be_empty};
 pub(crate) use layer::remove;

@@ -1,6 +1,7 @@
 //! The schema of the values, by which Helm refuses what is none before any template is read.
 
 use super::{
+    form::{self, Form},
     kind::{self, Kind},
     refused,
 };
@@ -59,12 +60,30 @@ fn text() -> Value {
     json!({ "type": ["string", "number", "boolean"] })
 }
 
+/// A text that may have to have a form.
+fn text_at(path: &str, may_be_empty: bool) -> Value {
+    let mut text = text();
+    if !may_be_empty {
+        text["minLength"] = json!(1);
+    }
+    let Some(form) = form::form(path) else { return text };
+    let pattern = form.pattern();
+    text["pattern"] = json!(if may_be_empty { format!("^$|{pattern}") } else { pattern });
+    // A number has no unit.
+    if !matches!(form, Form::Version | Form::Filter) {
+        text["type"] = json!("string");
+    }
+    if form == Form::PositiveGoTime {
+        text["not"] = json!({ "pattern": "^[^1-9]+$" });
+    }
+    text
+}
+
 fn of(path: &str, kind: &Kind, default: &Value) -> Value {
     let types = if default.is_null() { json!(["object", "null"]) } else { json!("object") };
     match kind {
         Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Text if kind::may_be_empty(path, default) => text(),
-        Kind::Text => json!({ "type": ["string", "number", "boolean"], "minLength": 1 }),
+        Kind::Text => text_at(path, kind::may_be_empty(path, default)),
         Kind::Choice(texts) => json!({ "enum": texts }),
         Kind::Yaml => json!({ "type": "string" }),
         // -1 is none.

@@ -51,6 +51,17 @@ fn what_cannot_be_is_refused_by_name() {
             "keepAliveTimeout",
             json!({"proxy": {"inbound": {"server": {"http2": {"keepAliveTimeout": {"seconds": 3}}}}}}),
         ),
+        ("outboundConnectTimeout", json!({"proxy": {"outboundConnectTimeout": "1m30s"}})),
+        ("outboundConnectTimeout", json!({"proxy": {"outboundConnectTimeout": 100}})),
+        ("initialTimeout", json!({"proxy": {"control": {"streams": {"initialTimeout": "0s"}}}})),
+        ("logLevel", json!({"proxy": {"logLevel": "warn,linkerd=infoo"}})),
+        ("logLevel", json!({"proxyInit": {"logLevel": "verbose"}})),
+        ("controllerLogLevel", json!({"controllerLogLevel": "info,linkerd=infoo"})),
+        ("issuanceLifetime", json!({"identity": {"issuer": {"issuanceLifetime": "1d"}}})),
+        ("issuanceLifetime", json!({"identity": {"issuer": {"issuanceLifetime": "0s"}}})),
+        ("controllerImage", json!({"controllerImage": "r/Controller"})),
+        ("version", json!({"proxy": {"image": {"version": "v1 beta"}}})),
+        ("endpoint", json!({"proxy": {"tracing": {"collector": {"endpoint": "http://c:4317"}}}})),
     ] {
         let given = Given::default().file("wrong-base", &base).file("wrong", &values);
         for told in [told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[]))] {
@@ -59,7 +70,8 @@ fn what_cannot_be_is_refused_by_name() {
     }
     // All at once.
     let together = json!({
-        "proxy": {"uid": 0, "waitBeforeExitSeconds": 5, "ports": {"control": 4191}, "tracing": {"enabled": true}},
+        "proxy": {"uid": 0, "waitBeforeExitSeconds": 5, "ports": {"control": 4191}, "tracing": {"enabled": true},
+            "control": {"streams": {"initialTimeout": "6m", "lifetime": "1m"}}},
         "proxyInit": {"closeWaitTimeoutSecs": 5},
         "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "keyPEM": "", "timeoutSeconds": 31},
         "identity": {"issuer": {"scheme": "kubernetes.io/tls"}},
@@ -70,6 +82,8 @@ fn what_cannot_be_is_refused_by_name() {
         "proxy.uid",
         "proxy.waitBeforeExitSeconds",
         "proxy.ports",
+        "proxy.control.streams.initialTimeout: it is longer than",
+        "proxy.control.streams.idleTimeout: it is longer than",
         "proxy.tracing.collector.endpoint",
         "proxy.tracing.collector.meshIdentity.serviceAccountName",
         "proxy.tracing.collector.meshIdentity.namespace",

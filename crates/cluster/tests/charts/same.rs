@@ -166,7 +166,7 @@ fn unusual_values_come_to_the_same_by_helm_and_by_weft() {
         "podAnnotations": {"quotes": "\" ' % %v {{ x }} \\ \u{e9}\n second", "linkerd.io/created-by": "beaten", "a": "general"},
         "identity": {"podAnnotations": {"a": "special"}},
         "proxy": {
-            "logLevel": "warn,\"%d\",linkerd=info", "uid": 2_000_000, "securityContext": {"runAsUser": 7, "runAsNonRoot": false},
+            "logLevel": "warn,a\"%d\"=info,linkerd=info", "uid": 2_000_000, "securityContext": {"runAsUser": 7, "runAsNonRoot": false},
             "resources": {"memory": {"limit": 100_000_000, "request": "1e7"}, "cpu": {"request": "1500m", "limit": 2}},
             "additionalEnv": [{"name": "A", "value": "1\n2"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}],
             "runtime": {"workers": {"minimum": 0}},

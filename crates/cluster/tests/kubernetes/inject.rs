@@ -7,28 +7,28 @@ use weft_cluster::{
         Annotations, Around, Change, Format, Mesh, Outcome, Owner, Refusal, admit, annotate, apply, change, manual,
         uninject,
     },
-    values::Values,
+    values::{Values, highly_available},
     yaml,
 };
 
-const ANCHORS: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+pub(crate) const ANCHORS: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
-fn values(layer: Value) -> Values {
+pub(crate) fn values(layer: Value) -> Values {
     let mut values = Values::from_layers([layer]).unwrap();
     values.linkerd_version = "VERSION".into();
     values
 }
 
-fn mesh(values: &Values) -> Mesh<'_> {
+pub(crate) fn mesh(values: &Values) -> Mesh<'_> {
     Mesh { values, namespace: "linkerd", anchors_pem: ANCHORS, anchors_sha256: "5a5a" }
 }
 
-fn map(value: &Value) -> Annotations {
+pub(crate) fn map(value: &Value) -> Annotations {
     serde_json::from_value(value.clone()).unwrap()
 }
 
 /// What the webhook sees: the API server has defaulted the pod.
-fn pod(annotations: Value) -> Value {
+pub(crate) fn pod(annotations: Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -142,11 +142,9 @@ fn a_pod_that_runs_to_an_end_says_so_to_its_proxy() {
     }
 }
 
-#[test]
-fn everything_else_an_installation_may_say_reaches_the_pod() {
-    let plain = shown(&admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled"}), &values(json!({}))));
-    let mut golden = String::new();
-    for layer in [
+/// What an installation may say of its proxies.
+pub(crate) fn layers() -> Vec<Value> {
+    vec![
         json!({"disableIPv6": false}),
         json!({"clusterDomain": "example.org", "identityTrustDomain": "trust.org", "clusterNetworks": "10.0.0.0/8"}),
         json!({"imagePullPolicy": "Always"}),
@@ -168,7 +166,14 @@ fn everything_else_an_installation_may_say_reaches_the_pod() {
         json!({"proxyInit": {"privileged": true, "runAsRoot": true, "closeWaitTimeoutSecs": 5}}),
         json!({"proxyInit": {"logLevel": "debug", "logFormat": "json", "skipSubnets": "10.1.0.0/16", "runAsUser": 7, "runAsGroup": 8, "xtMountPath": {"name": "lock", "mountPath": "/lock"}}}),
         json!({"proxyInit": {"ignoreInboundPorts": "", "ignoreOutboundPorts": ""}}),
-    ] {
+    ]
+}
+
+#[test]
+fn everything_else_an_installation_may_say_reaches_the_pod() {
+    let plain = shown(&admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled"}), &values(json!({}))));
+    let mut golden = String::new();
+    for layer in layers() {
         let with = shown(&admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled"}), &values(layer.clone())));
         let difference = difference(&plain, &with);
         assert!(!difference.is_empty(), "{layer} changes nothing");
@@ -178,7 +183,7 @@ fn everything_else_an_installation_may_say_reaches_the_pod() {
 }
 
 /// One line per annotation and value: what it changes in the pod.
-const ANNOTATIONS: &[(&str, &str)] = &[
+pub(crate) const ANNOTATIONS: &[(&str, &str)] = &[
     ("linkerd.io/inject", "ingress"),
     ("config.linkerd.io/proxy-image", "r/p"),
     ("config.linkerd.io/proxy-version", "v9"),
@@ -297,17 +302,26 @@ fn an_own_annotation_beats_the_namespaces_and_the_stable_name_the_older_ones() {
 fn what_would_open_a_pod_is_refused_and_the_rest_is_told() {
     let values = values(json!({}));
     let mut golden = String::new();
-    for (key, value) in ANNOTATIONS {
-        let wrong =
-            if key.ends_with("version") || key.ends_with("image") || key.ends_with("log-level") { "" } else { "☃" };
-        let outcome = admitted(&pod(json!({*key: wrong})), json!({"linkerd.io/inject": "enabled"}), &values);
+    // What the proxy would not start with, and what no image or pod could have.
+    let borders = [
+        ("config.linkerd.io/proxy-log-level", "warn,linkerd=infoo"),
+        ("config.linkerd.io/proxy-log-level", ""),
+        ("config.linkerd.io/proxy-inbound-connect-timeout", "0s"),
+        ("config.linkerd.io/proxy-outbound-connect-timeout", "500us"),
+        ("config.linkerd.io/proxy-version", "v1 beta"),
+        ("config.linkerd.io/proxy-image", "r/p:v1"),
+        ("config.linkerd.io/debug-image", "R/d"),
+        ("config.linkerd.io/debug-image-version", "-1"),
+    ];
+    for (key, wrong) in ANNOTATIONS.iter().map(|(key, _)| (*key, "☃")).chain(borders) {
+        let outcome = admitted(&pod(json!({key: wrong})), json!({"linkerd.io/inject": "enabled"}), &values);
         let told = match &outcome {
             Err(refusals) => {
                 refusals.iter().map(|r| format!("refused: {}: {}\n", r.field, r.message)).collect::<String>()
             }
             Ok(outcome) => outcome.warnings.iter().map(|w| format!("warning: {}: {}\n", w.key, w.message)).collect(),
         };
-        assert!(!told.is_empty(), "{key}: {value}");
+        assert!(!told.is_empty(), "{key}: {wrong}");
         golden += &told;
     }
     let clash = json!({"config.linkerd.io/admin-port": "4143"});
@@ -321,6 +335,26 @@ fn what_would_open_a_pod_is_refused_and_the_rest_is_told() {
     ] {
         let told = shown(&admitted(&pod(json!({})), wrong, &values));
         golden.extend(told.lines().filter(|l| l.contains("Namespace")).map(|l| format!("{l}\n")));
+    }
+    // Of requests and limits too those of the installation hold.
+    let highly_available = self::values(highly_available());
+    let plain = shown(&admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled"}), &highly_available));
+    for annotations in [
+        json!({"config.linkerd.io/proxy-memory-request": "300Mi"}),
+        json!({"config.linkerd.io/proxy-cpu-limit": "50m"}),
+        json!({"config.linkerd.io/proxy-ephemeral-storage-request": "2M", "config.linkerd.io/proxy-ephemeral-storage-limit": "1M"}),
+    ] {
+        let mut namespace = json!({"linkerd.io/inject": "enabled"});
+        for (own, above) in [(annotations.clone(), json!({})), (json!({}), annotations.clone())] {
+            namespace.as_object_mut().unwrap().extend(above.as_object().unwrap().clone());
+            let told = shown(&admitted(&pod(own), namespace.clone(), &highly_available));
+            golden.extend(told.lines().filter(|l| l.starts_with("# ")).map(|l| format!("{l}\n")));
+            let resources = |text: &str| {
+                let begin = text.split_once("name: linkerd-proxy\n").unwrap().1.split_once("resources:").unwrap().1;
+                begin.split_once("securityContext:").unwrap().0.to_owned()
+            };
+            assert_eq!(resources(&told), resources(&plain), "{annotations}");
+        }
     }
     let mut same_user = pod(json!({}));
     same_user["spec"]["securityContext"] = json!({"runAsUser": 2102});

@@ -4,6 +4,7 @@
 
 mod documented;
 mod documents;
+mod environment;
 mod inject;
 mod install;
 mod samples;

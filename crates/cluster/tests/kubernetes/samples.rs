@@ -9,6 +9,7 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         ("commonLabels", json!({"a": "b"})),
         ("configReaders", json!([{"name": "r"}])),
         ("controllerLogFormat", json!("json")),
+        ("controllerLogLevel", json!("debug")),
         ("controllerGID", json!(5)),
         ("destinationController.additionalArgs", json!(["--x"])),
         ("destinationController.podAnnotations", json!({"a": "b"})),
@@ -35,6 +36,7 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         ("proxy.image.pullPolicy", json!("Never")),
         ("debugContainer.image.pullPolicy", json!("Never")),
         ("proxy.logFormat", json!("json")),
+        ("proxy.logLevel", json!("debug")),
         ("proxy.logHTTPHeaders", json!("insecure")),
         ("proxy.opaquePorts", json!("1")),
         ("proxy.ports.admin", json!(5001)),
@@ -51,6 +53,7 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         ("proxyInit.iptablesMode", json!("legacy")),
         ("proxyInit.kubeAPIServerPorts", json!("1")),
         ("proxyInit.logFormat", json!("json")),
+        ("proxyInit.logLevel", json!("debug")),
         ("proxyInit.skipSubnets", json!("10.9.0.0/16")),
         ("tolerations", json!([{"key": "k"}])),
         ("webhookFailurePolicy", json!("Fail")),
@@ -66,11 +69,21 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         Value::Number(n) => json!(n.as_i64()? + 1),
         // Quantities are texts too.
         Value::String(_) if path.contains("esources") => json!("7"),
+        Value::String(_) if path.ends_with("initialTimeout") => json!("4m"),
+        Value::String(_) if is_time(path) => json!("7m"),
+        Value::String(_) if path.ends_with("collector.endpoint") => json!("d:2"),
         Value::String(text) => json!(format!("{text}x")),
         Value::Array(_) if path.ends_with("Env") => json!([{"name": "V", "value": "v"}]),
         Value::Array(_) if path.ends_with("matchExpressions") => json!([{"key": "k", "operator": "Exists"}]),
         Value::Null | Value::Array(_) | Value::Object(_) => return None,
     })
+}
+
+/// Those of streams stand in an order, which these and the defaults keep.
+fn is_time(path: &str) -> bool {
+    ["Timeout", "Interval", "lifetime", "Lifetime", "Allowance", "shutdownGracePeriod"]
+        .iter()
+        .any(|end| path.ends_with(end))
 }
 
 /// What must be set as well, so that the value has a meaning.

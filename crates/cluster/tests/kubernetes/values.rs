@@ -86,6 +86,41 @@ fn what_is_wrong_is_named_all_at_once() {
         "profileValidator": {"externalSecret": true},
     });
     insta::assert_snapshot!("cannot-be", problems(values));
+    let values = json!({
+        "controllerImage": "r/Controller",
+        "controllerImageVersion": "v1 beta",
+        "controllerLogLevel": "info,linkerd=infoo",
+        "identity": {"issuer": {"issuanceLifetime": "1d", "clockSkewAllowance": 20}},
+        "proxy": {
+            "control": {"streams": {"lifetime": "1m", "initialTimeout": "0s"}},
+            "image": {"name": "r/p:v1"},
+            "inbound": {"server": {"http2": {"keepAliveTimeout": "0ms"}}},
+            "inboundConnectTimeout": 100,
+            "outboundConnectTimeout": "1m30s",
+            "outboundDiscoveryCacheUnusedTimeout": "5",
+            "logLevel": "warn,linkerd=infoo",
+            "shutdownGracePeriod": "1.5h",
+            "tracing": {"collector": {"endpoint": "http://collector:4317"}},
+        },
+        "proxyInit": {"logLevel": "verbose"},
+    });
+    insta::assert_snapshot!("cannot-be-read", problems(values));
+}
+
+/// What Linkerd's processes take, ours take as well.
+#[test]
+fn texts_that_processes_read_are_accepted() {
+    for values in [
+        json!({"controllerLogLevel": "panic"}),
+        json!({"controllerLogLevel": "warn,linkerd=debug,kube[{x}]=2"}),
+        json!({"identity": {"issuer": {"issuanceLifetime": "1.5h", "clockSkewAllowance": "0s"}}}),
+        json!({"proxy": {"inboundConnectTimeout": "", "outboundDiscoveryCacheUnusedTimeout": "0s", "shutdownGracePeriod": "1d"}}),
+        json!({"proxy": {"control": {"streams": {"initialTimeout": "1h", "idleTimeout": "60m", "lifetime": "3600s"}}}}),
+        json!({"proxy": {"logLevel": "off", "cores": 0, "image": {"name": "localhost:5000/weft/proxy", "version": 1.1}}}),
+        json!({"proxyInit": {"logLevel": "panic"}}),
+    ] {
+        assert_eq!(problems(values.clone()), "accepted", "{values}");
+    }
 }
 
 /// The defaults of Linkerd's chart that weft has no use for are no mistake; anything else is.

@@ -127,6 +127,9 @@ fn every_process_takes_the_arguments_that_it_is_given() {
         json!({}),
         weft_cluster::values::highly_available(),
         json!({"disableIPv6": false, "controllerLogFormat": "json"}),
+        json!({"controllerLogLevel": "panic", "identity": {"issuer": {"issuanceLifetime": "1.5h", "clockSkewAllowance": "0s"}}}),
+        json!({"clusterDomain": "example.org", "proxy": {"opaquePorts": "", "defaultInboundPolicy": "deny"}}),
+        json!({"clusterNetworks": "10.0.0.0/8", "policyController": {"probeNetworks": ["10.9.0.0/16", "fd00::/8"]}}),
     ] {
         let values = read(&[layer]).unwrap();
         let objects = install::control_plane(Installation {
@@ -145,6 +148,7 @@ fn every_process_takes_the_arguments_that_it_is_given() {
                 Args::try_parse_from(["weft"].into_iter().chain(args)).unwrap_or_else(|error| panic!("{error}"));
             let Command::ControlPlane(process) = parsed.command else { panic!("another command") };
             assert_eq!(process.control_namespace, "mesh");
+            assert!(weft_telemetry::logs::check(&process.log_level).is_ok());
             modes.push(match process.mode {
                 ControlPlaneMode::Destination { .. } => "destination",
                 ControlPlaneMode::Identity { .. } => "identity",
