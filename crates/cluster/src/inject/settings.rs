@@ -149,8 +149,8 @@ fn amounts<'a>(
             continue;
         }
         for (kind, amount, before, message) in [
-            ("request", &*request, &before.request, format!("it is above the limit, {}", &**limit)),
-            ("limit", &*limit, &before.limit, format!("it is below the request, {}", &**request)),
+            ("request", request, &before.request, format!("it is above the limit, {}", &**limit)),
+            ("limit", limit, &before.limit, format!("it is below the request, {}", &**request)),
         ] {
             let key = format!("config.linkerd.io/proxy-{name}-{kind}");
             if let Some(row) = table::find(&key).filter(|_| amount != before) {
