@@ -1,5 +1,5 @@
 //! Events: what people see with `kubectl describe`. They are news, not state: one that is lost is only logged. What is said again of the
-//! same object is counted in its first event: a thousand pods of one owner are one line.
+//! same object, behind the answer to the first, is counted in that event: a thousand pods of one owner are few lines.
 
 use super::{Client, client};
 use k8s_openapi::{

@@ -10,15 +10,11 @@ use weft_telemetry::{Counter, Labels, Registry, Shard};
 /// Changes that come within this are written about together.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// What follows from the objects of the cluster.
-pub(super) trait Planned {
-    /// Says whether anything is to be written that was not before.
-    fn apply(&mut self, event: &Event) -> bool;
-}
-
 /// What is to be written, kept by who sees events.
 pub(super) struct Plan<P> {
     planned: Mutex<P>,
+    /// Says whether anything is to be written that was not before.
+    apply: fn(&mut P, &Event) -> bool,
     changed: Notify,
     written: Counter,
     outdated: Counter,
@@ -31,13 +27,19 @@ pub(super) trait Writing: Send {
     fn write(&mut self, holds: &watch::Receiver<bool>) -> impl Future<Output = Duration> + Send;
 }
 
-impl<P: Planned> Plan<P> {
+impl<P> Plan<P> {
     /// Writes are counted by `name`, by what came of them.
-    pub(super) fn new(planned: P, registry: &Registry, name: &'static str, help: &'static str) -> Arc<Self> {
+    pub(super) fn new(
+        planned: P,
+        apply: fn(&mut P, &Event) -> bool,
+        registry: &Registry,
+        (name, help): (&'static str, &'static str),
+    ) -> Arc<Self> {
         let counters = registry.counter(name, help);
         let counter = |result| counters.with(Shard::ADMIN, &Labels::new().with("result", result));
         Arc::new(Self {
             planned: Mutex::new(planned),
+            apply,
             changed: Notify::new(),
             written: counter("written"),
             outdated: counter("outdated"),
@@ -48,7 +50,7 @@ impl<P: Planned> Plan<P> {
     pub(super) fn see(&self, events: &[Event]) {
         let mut planned = self.planned.lock();
         // Each of them is taken in.
-        let changed = events.iter().filter(|event| planned.apply(event)).count();
+        let changed = events.iter().filter(|event| (self.apply)(&mut planned, event)).count();
         drop(planned);
         if changed > 0 {
             self.changed.notify_one();

@@ -3,7 +3,7 @@
 //! What is planned is `cluster::external_workload`'s. Services are written one after the other; one whose slices cannot be
 //! written is tried again later and later, and not before the others.
 
-use super::holder::{Plan, Planned, Writing};
+use super::holder::{Plan, Writing};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -11,7 +11,6 @@ use std::{
 };
 use tokio::sync::watch;
 use weft_cluster::{
-    Event,
     external_workload::Slices,
     kubernetes::{Client, Written, write_slice},
 };
@@ -42,13 +41,7 @@ pub(super) struct Writer {
 
 pub(super) fn plan(registry: &Registry) -> Arc<Plan<Slices>> {
     let help = "EndpointSlices of ExternalWorkloads that were written, by what came of it.";
-    Plan::new(Slices::default(), registry, "weft_slice_writes_total", help)
-}
-
-impl Planned for Slices {
-    fn apply(&mut self, event: &Event) -> bool {
-        Self::apply(self, event)
-    }
+    Plan::new(Slices::default(), Slices::apply, registry, ("weft_slice_writes_total", help))
 }
 
 impl Writer {

@@ -2,7 +2,7 @@
 //!
 //! Answers wait for none of this. A wake-up only makes it look at what statuses should say; the timer is the retry.
 
-use super::holder::{Plan, Planned, Writing};
+use super::holder::{Plan, Writing};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 use weft_cluster::{
-    Event, Key,
+    Key,
     index::Settings,
     k8s::jiff::Timestamp,
     kubernetes::{Client, Written, write_status},
@@ -33,13 +33,7 @@ pub(super) struct Writer {
 
 pub(super) fn plan(settings: Settings, registry: &Registry) -> Arc<Plan<Statuses>> {
     let help = "Statuses of objects that were written, by what came of it.";
-    Plan::new(Statuses::new(settings), registry, "weft_status_writes_total", help)
-}
-
-impl Planned for Statuses {
-    fn apply(&mut self, event: &Event) -> bool {
-        Self::apply(self, event)
-    }
+    Plan::new(Statuses::new(settings), Statuses::apply, registry, ("weft_status_writes_total", help))
 }
 
 impl Writer {
