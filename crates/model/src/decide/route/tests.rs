@@ -454,8 +454,13 @@ fn placed<M>(rules: Vec<Vec<Vec<M>>>) -> Vec<Vec<Rule<M, (usize, usize)>>> {
     rules.into_iter().enumerate().map(of_route).collect()
 }
 
+/// How many policies are made up, each asked of a few times; `cargo xtask soak` asks for more by the variable.
+fn cases() -> ProptestConfig {
+    ProptestConfig::with_cases(std::env::var("WEFT_CASES").map_or(4_000, |n| n.parse::<u32>().unwrap() / 10))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(cases())]
 
     #[test]
     fn finds_what_a_naive_evaluator_finds(
