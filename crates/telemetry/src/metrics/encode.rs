@@ -236,7 +236,7 @@ fn row(out: &mut String, name: &str, suffix: &str, labels: &Labels, value: impl 
 
 #[cfg(test)]
 mod tests {
-    use crate::{Labels, Registry, Sample, Shard};
+    use crate::{Labels, Registry, Shard, metrics::Sample};
 
     #[test]
     fn the_text_is_what_prometheus_reads() {
