@@ -25,11 +25,16 @@ struct Real {
 }
 
 impl Real {
+    /// In the namespace of the cases.
     fn api(&self, kind: &str) -> Api<DynamicObject> {
+        self.api_in(NAMESPACE, kind)
+    }
+
+    fn api_in(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         let resource = resource(kind);
         match kind {
             "Namespace" | "Node" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), &resource),
-            _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
+            _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
         }
     }
 }
@@ -62,24 +67,29 @@ impl ApiServer for Real {
         self.client.clone()
     }
 
-    async fn write(&self, mut object: Value) {
+    async fn written(&self, mut object: Value) -> String {
         let kind = object["kind"].as_str().unwrap().to_owned();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let api = self.api(&kind);
+        let api = self.api_in(object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE), &kind);
+        // The server says it itself, in whole seconds.
+        if object["metadata"].as_object_mut().unwrap().remove("creationTimestamp").is_some() {
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+        }
         object["apiVersion"] = resource(&kind).api_version.into();
         // Gone, not null: a kind without a status would not take it.
         let status = object.as_object_mut().unwrap().remove("status");
-        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+        let mut there = api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
         if let Some(status) = status {
             let status = json!({ "status": status });
-            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+            there = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
         }
+        there.metadata.resource_version.unwrap()
     }
 
-    async fn remove(&self, kind: &str, name: &str) {
+    async fn remove_from(&self, namespace: &str, kind: &str, name: &str) {
         // What is not there need not go.
         let _ = self
-            .api(kind)
+            .api_in(namespace, kind)
             .delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
             .await;
     }
@@ -130,7 +140,9 @@ fn the_cases_hold_on_a_real_api_server() {
     runtime.block_on(async {
         let client = kubernetes::connect(Some(&cluster.kubeconfig)).await.unwrap();
         let real = Real { cluster, client };
-        real.write(json!({"kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
+        for name in rows::NAMESPACES {
+            real.write(json!({"kind": "Namespace", "metadata": {"name": name}})).await;
+        }
         real.write(json!({"kind": "ServiceAccount", "metadata": {"name": "web", "namespace": NAMESPACE}})).await;
         cases::answers(&real).await;
         cases::leases(&real).await;
