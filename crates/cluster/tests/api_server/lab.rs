@@ -18,6 +18,7 @@ use weft_cluster::{
     external_workload::{Change, Slices},
     index::{Answer, Place, Platform, Question, Settings, WorkloadKind},
     kubernetes::{self, Client},
+    policy::status::Statuses,
 };
 use weft_telemetry::Registry;
 use weft_testkit::api_server::FakeApi;
@@ -111,6 +112,7 @@ pub(crate) struct Lab<'a, A> {
 pub(crate) struct Fed {
     pub(crate) index: Index,
     pub(crate) slices: Slices,
+    pub(crate) statuses: Statuses,
     pub(crate) objects: BTreeMap<Key, Object>,
     pub(crate) batches: Vec<usize>,
     pub(crate) synced: usize,
@@ -140,6 +142,7 @@ impl<'a, A: ApiServer> Lab<'a, A> {
         let fed = Fed {
             index: Index::new(settings()),
             slices: Slices::default(),
+            statuses: Statuses::new(settings()),
             objects: BTreeMap::new(),
             batches: vec![],
             synced: 0,
@@ -221,6 +224,7 @@ impl Fed {
                 Event::Synced => self.synced += 1,
             }
             self.slices.apply(&event);
+            self.statuses.apply(&event);
             self.index.apply(event);
         }
         self.answers.insert(self.addresses());

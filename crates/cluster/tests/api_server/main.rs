@@ -9,4 +9,5 @@ mod commands;
 mod lab;
 mod real;
 mod rows;
+mod statuses;
 mod trouble;

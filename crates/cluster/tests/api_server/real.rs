@@ -3,7 +3,7 @@
 use super::{
     cases,
     lab::{ApiServer, LONG, NAMESPACE},
-    rows,
+    rows, statuses,
 };
 use kube::{
     Api,
@@ -163,5 +163,6 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::profiles(&real).await;
         rows::ports(&real).await;
         rows::traffic(&real).await;
+        statuses::statuses(&real).await;
     });
 }
