@@ -6,6 +6,7 @@
 
 mod cases;
 mod commands;
+mod examples;
 mod lab;
 mod real;
 mod rows;

@@ -1,7 +1,7 @@
 //! The cases on a real API server: etcd and kube-apiserver, without a node.
 
 use super::{
-    cases,
+    cases, examples,
     lab::{ApiServer, LONG, NAMESPACE},
     rows, statuses,
 };
@@ -133,6 +133,41 @@ async fn an_older_version_loses_what_a_workload_proves(real: &Real) {
     real.remove("ExternalWorkload", "older").await;
 }
 
+/// The definitions of the kinds take what the pages show; nothing is kept. What is marked as refused the webhooks may be alone in refusing.
+async fn the_examples_are_taken(real: &Real) {
+    for name in ["shop", "edge"] {
+        real.write(json!({"kind": "Namespace", "metadata": {"name": name}})).await;
+    }
+    let mut refused = vec![];
+    for (page, text, mut object) in examples::taken() {
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        let of = match kind.as_str() {
+            // In the version that is here.
+            "TLSRoute" | "TCPRoute" => resource(&kind),
+            _ => typed(&object),
+        };
+        object["apiVersion"] = of.api_version.clone().into();
+        let (namespace, name) =
+            (object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str().unwrap());
+        let api = match namespace {
+            Some(namespace) => Api::<DynamicObject>::namespaced_with(real.client.clone(), namespace, &of),
+            None => Api::all_with(real.client.clone(), &of),
+        };
+        let params = PatchParams::apply("test").force().dry_run().validation_strict();
+        if let Err(error) = api.patch(name, &params, &Patch::Apply(&object)).await {
+            refused.push(format!("{page}: {error}\n{text}"));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+/// What an object says that it is.
+fn typed(object: &Value) -> ApiResource {
+    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
 #[test]
 fn the_cases_hold_on_a_real_api_server() {
     let cluster = Cluster::up("cluster-cases", &["--api-only"]).unwrap();
@@ -164,5 +199,6 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::ports(&real).await;
         rows::traffic(&real).await;
         statuses::statuses(&real).await;
+        the_examples_are_taken(&real).await;
     });
 }
