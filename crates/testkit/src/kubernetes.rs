@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Another cluster, which `cargo xtask test --kubeconfig FILE --i-know-this-cluster` names.
+/// Another cluster, which `cargo xtask conformance --kubeconfig FILE --i-know-this-cluster` names.
 const OTHER: &str = "WEFT_KUBECONFIG";
 /// Names another build of the programs.
 const PROFILE: &str = "WEFT_PROFILE";
@@ -63,7 +63,7 @@ impl Cluster {
         Ok(Self { kubeconfig, took: start.elapsed(), name: name.to_owned(), xtask, kubectl, child })
     }
 
-    /// The one cluster of this process: a new one, unless the caller of `cargo xtask test` has named another.
+    /// The one cluster of this process: a new one, unless the caller of `cargo xtask conformance` has named another.
     ///
     /// # Errors
     /// As [`Cluster::up`].
