@@ -55,8 +55,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let other = options.kubeconfig.as_deref().map(cluster::other).transpose()?;
     let found = tools::ensure(tools::IMAGE)?;
-    let other = options.kubeconfig.as_ref().map(|file| file.canonicalize()).transpose()?;
     // Go's builds come first, so that they do not meet cargo's.
     if other.is_none() {
         cluster::prepare()?;

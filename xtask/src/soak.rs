@@ -192,7 +192,14 @@ impl Tally {
         if !text.lines().any(|line| line.starts_with("test result:")) {
             bail!("{}: no test ran: {text}", self.what);
         }
+        let before = self.failed.len();
         self.count(&text, ended);
+        if self.failed.len() > before {
+            let name = self.what.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+            let kept = log.with_file_name(format!("soak-{name}.log"));
+            fs::copy(&log, &kept)?;
+            eprintln!("xtask: failed: {}; what it said is in {}", self.failed[before..].join(", "), kept.display());
+        }
         Ok(())
     }
 

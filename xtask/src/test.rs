@@ -12,18 +12,11 @@ const PEER: &str = "WEFT_LINKERD2_PROXY";
 pub(crate) struct Options {
     /// Only tests whose name holds this, without the checks before.
     filter: Option<String>,
-    /// The suites that need a Kubernetes use this one instead of their own.
-    #[arg(long, requires = "i_know_this_cluster")]
-    kubeconfig: Option<PathBuf>,
-    /// Says that tests may do with that cluster what they like.
-    #[arg(long, requires = "kubeconfig")]
-    i_know_this_cluster: bool,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let found = tools::ensure(tools::TEST)?;
     let filter = options.filter.as_deref();
-    let other = options.kubeconfig.as_ref().map(|file| file.canonicalize()).transpose()?;
     // Cargo runs each suite in the folder of its package.
     let peer = std::env::var_os(PEER).map(PathBuf::from);
     let peer =
@@ -49,7 +42,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             others = Some(foreign::ensure(foreign::TEST)?);
             Ok(())
         })?;
-        if filter.is_none() && other.is_none() {
+        if filter.is_none() {
             // Here, because nothing of cargo's is built meanwhile; with a filter the suite that needs it builds it.
             phase("kubernetes", &mut cluster::prepare)?;
         }
@@ -59,7 +52,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             let mut command = cargo();
             command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
             command.envs(others.as_ref().map(|folder| ("WEFT_TOOLS", folder)));
-            command.envs(other.as_ref().map(|file| ("WEFT_KUBECONFIG", file)));
             command.envs(peer.as_ref().map(|program| (PEER, program)));
             crate::run(found.apply(&mut command))
         })

@@ -84,7 +84,7 @@ fn run(args: Args, named: bool) -> anyhow::Result<ExitCode> {
         Command::Diagnostics(asked) => runtime()?.block_on(commands::diagnostics::run(&folder, *asked)),
         Command::Policy(policy) => Ok(runtime()?.block_on(commands::policy::run(&folder, *policy))),
         Command::Identity(identity) => runtime()?.block_on(commands::identity::run(&folder, identity)),
-        Command::Completion(completion) => Ok(commands::completion::run(&completion)),
+        Command::Completion(completion) => commands::completion::run(&completion),
         Command::ControlPlane(process) => runtime()?.block_on(commands::control_plane::run(*process)),
     }
 }

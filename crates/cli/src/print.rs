@@ -1,5 +1,6 @@
 //! Everything that goes to the terminal: answers to standard output, the rest to standard error.
 
+use anyhow::bail;
 use rustix::termios::{isatty, tcgetwinsize};
 use std::io::{self, Write};
 use weft_cluster::manifest::{Ignored, Problem};
@@ -7,6 +8,22 @@ use weft_cluster::manifest::{Ignored, Problem};
 /// A reader that goes away (`weft ps | head`) is no fault.
 pub(crate) fn line(text: &str) {
     let _ = try_line(text);
+}
+
+/// A whole text; a reader that has gone does not want the rest of it.
+///
+/// # Errors
+/// It cannot be written, and less than all of it is there.
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            bail!(
+                "standard output takes no more: {error}; what it has is cut off, do not apply it, and make room first"
+            )
+        }
+        _ => Ok(()),
+    }
 }
 
 /// For what goes on until nobody reads it any more.

@@ -11,8 +11,8 @@ pub fn register(registry: &Registry) {
     let (started, wall) = (Instant::now(), unix_seconds());
     registry.collector(move |out| {
         let now = unix_seconds();
-        out.push(Sample::gauge("process_start_time_seconds", "Time the process started, since the epoch", wall));
-        out.push(Sample::gauge("process_clock_time_seconds", "Present time by the wall clock, since the epoch", now));
+        out.push(Sample::level("process_start_time_seconds", "Time the process started, since the epoch", wall));
+        out.push(Sample::level("process_clock_time_seconds", "Present time by the wall clock, since the epoch", now));
         let uptime = started.elapsed().as_secs_f64();
         out.push(Sample::counter("process_uptime_seconds_total", "Time since the process started", uptime));
         out.extend(read_proc());
@@ -32,18 +32,18 @@ fn read_proc() -> Vec<Sample> {
             "Processor time used, user and system",
             stat.cpu_ticks as f64 / TICKS_PER_SECOND,
         ));
-        out.push(Sample::gauge("process_virtual_memory_bytes", "Virtual memory", stat.virtual_bytes as f64));
-        out.push(Sample::gauge("process_threads", "Threads", stat.threads as f64));
+        out.push(Sample::level("process_virtual_memory_bytes", "Virtual memory", stat.virtual_bytes as f64));
+        out.push(Sample::level("process_threads", "Threads", stat.threads as f64));
     }
     if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(parse_rss) {
-        out.push(Sample::gauge("process_resident_memory_bytes", "Resident memory", bytes as f64));
+        out.push(Sample::level("process_resident_memory_bytes", "Resident memory", bytes as f64));
     }
     if let Ok(dir) = fs::read_dir("/proc/self/fd") {
         // One is the directory itself.
-        out.push(Sample::gauge("process_open_fds", "Open file descriptors", dir.count().saturating_sub(1) as f64));
+        out.push(Sample::level("process_open_fds", "Open file descriptors", dir.count().saturating_sub(1) as f64));
     }
     if let Some(max) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(parse_max_fds) {
-        out.push(Sample::gauge("process_max_fds", "The most file descriptors that may be open", max as f64));
+        out.push(Sample::level("process_max_fds", "The most file descriptors that may be open", max as f64));
     }
     if let Some((rx, tx)) = fs::read_to_string("/proc/self/net/dev").ok().as_deref().map(parse_net_dev) {
         out.push(Sample::counter("process_network_receive_bytes_total", "Bytes received in this network", rx as f64));

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Another cluster, which `cargo xtask test --kubeconfig FILE --i-know-this-cluster` names.
+/// Another cluster, which `cargo xtask conformance --kubeconfig FILE --i-know-this-cluster` names.
 const OTHER: &str = "WEFT_KUBECONFIG";
 /// Names another build of the programs.
 const PROFILE: &str = "WEFT_PROFILE";
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Cluster {
     /// For programs that speak to the API server themselves.
     pub kubeconfig: PathBuf,
+    /// How long it took to come up, what of it had to be built included.
+    pub took: Duration,
     name: String,
     xtask: PathBuf,
     kubectl: PathBuf,
@@ -37,7 +39,7 @@ impl Cluster {
     /// The machine cannot run it: the error says in one line what is missing.
     pub fn up(name: &str, flags: &[&str]) -> Result<Self> {
         let xtask = xtask()?;
-        let mut command = Command::new(&xtask);
+        let (start, mut command) = (Instant::now(), Command::new(&xtask));
         command.args(["cluster", "up", "--attached", "--name", name]).args(flags);
         command.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {}", xtask.display()))?;
@@ -58,10 +60,10 @@ impl Cluster {
         let Some(kubeconfig) = kubeconfig else {
             bail!("the cluster {name} did not come up: {}; its own words stand above", child.wait()?);
         };
-        Ok(Self { kubeconfig, name: name.to_owned(), xtask, kubectl, child })
+        Ok(Self { kubeconfig, took: start.elapsed(), name: name.to_owned(), xtask, kubectl, child })
     }
 
-    /// The one cluster of this process: a new one, unless the caller of `cargo xtask test` has named another.
+    /// The one cluster of this process: a new one, unless the caller of `cargo xtask conformance` has named another.
     ///
     /// # Errors
     /// As [`Cluster::up`].

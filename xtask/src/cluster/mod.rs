@@ -23,7 +23,10 @@ use clap::{Args, Subcommand};
 use home::Home;
 #[cfg(test)]
 pub(crate) use programs::VERSION;
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// The address of the node, where the API server listens.
 const NODE: &str = "10.250.0.1";
@@ -83,10 +86,10 @@ pub(crate) struct Up {
     #[command(flatten)]
     named: Named,
     /// With IPv6 besides IPv4.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kubeconfig")]
     dual_stack: bool,
     /// etcd and the API server alone: no node, no controllers.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kubeconfig")]
     api_only: bool,
     /// Stays in the foreground and takes the cluster along when standard input ends.
     #[arg(long)]
@@ -107,6 +110,11 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
         crate::tools::ensure(crate::tools::IMAGE)?;
     }
     programs::ensure().map(drop)
+}
+
+/// Checks a cluster that is not ours and returns its kubeconfig; chores ask before they build anything for it.
+pub(crate) fn other(kubeconfig: &Path) -> anyhow::Result<PathBuf> {
+    other::check(kubeconfig, &other::kubectl()?)
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {

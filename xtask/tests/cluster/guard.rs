@@ -1,12 +1,13 @@
 //! What keeps a developer's other clusters from harm, and a machine that cannot run one from silence.
 
-use crate::{cluster, linkerd};
+use crate::cluster;
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::Command,
 };
+use weft_testkit::kubernetes::{Cluster, or_skip};
 
 fn xtask() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -30,22 +31,34 @@ fn the_callers_kubeconfig_is_not_read() {
 
 #[test]
 fn another_cluster_is_used_only_by_name_with_leave_and_without_a_mesh() {
-    let Some(cluster) = cluster() else { return };
-    let _alone = linkerd();
-    let file = &cluster.kubeconfig;
-    let up =
-        |flags: &[&str]| xtask().args(["cluster", "up"]).args(flags).arg("--kubeconfig").arg(file).output().unwrap();
-    let told = |output: std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told(up(&[])).contains("--i-know-this-cluster"));
-    let leave = ["--i-know-this-cluster"];
-    let output = up(&leave);
-    let expected = format!("export KUBECONFIG={}\n", file.display());
+    // One of this test's own: it is given a namespace `linkerd`, which others would wait for.
+    let Some(other) = or_skip(Cluster::up("other", &["--api-only"])) else { return };
+    let file = other.kubeconfig.to_str().unwrap();
+    let up: &[&str] = &["cluster", "up"];
+    // Each asks before it builds anything.
+    let chores = [up, &["conformance"]];
+    let run = |chore: &[&str], flags: &[&str]| {
+        xtask().env("KUBECONFIG", "/nowhere/at/all").args(chore).args(flags).output().unwrap()
+    };
+    let is_refused = |chore: &[&str], flags: &[&str], why: &str| {
+        let output = run(chore, flags);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(why), "{chore:?} {flags:?}: {told}");
+    };
+    let leave = ["--kubeconfig", file, "--i-know-this-cluster"];
+    for chore in chores {
+        is_refused(chore, &["--kubeconfig", file], "--i-know-this-cluster");
+        // Leave for no cluster is none for the one of the environment.
+        is_refused(chore, &["--i-know-this-cluster"], "--kubeconfig");
+        is_refused(chore, &["--kubeconfig", "/nowhere/at/all", "--i-know-this-cluster"], "is not there");
+    }
+    let output = run(up, &leave);
+    let expected = format!("export KUBECONFIG={file}\n");
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).starts_with(&expected), "{output:?}");
-    cluster.ask("create namespace linkerd").unwrap();
-    let output = up(&leave);
-    cluster.ask("delete namespace linkerd").unwrap();
-    assert!(!output.status.success());
-    assert!(told(output).contains("namespace linkerd"));
+    other.ask("create namespace linkerd").unwrap();
+    for chore in chores {
+        is_refused(chore, &leave, "has a namespace linkerd");
+    }
 }
 
 #[test]

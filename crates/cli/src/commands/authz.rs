@@ -1,7 +1,7 @@
 //! `weft authz`: the authorizations that apply to a workload, in Linkerd's columns.
 
-use super::{diagnostics::columns, meant::Folder, policy, print_text};
-use crate::args::Authz;
+use super::{diagnostics::columns, meant::Folder, policy};
+use crate::{args::Authz, print};
 use std::process::ExitCode;
 use weft_cluster::can;
 
@@ -17,6 +17,6 @@ pub(crate) async fn run(folder: &Folder, args: Authz) -> anyhow::Result<ExitCode
         let route = route.unwrap_or_else(|| "*".to_owned());
         [route, server, authorization_policy.unwrap_or_default(), server_authorization.unwrap_or_default()]
     });
-    print_text(&columns(COLUMNS, rows, 2));
+    print::text(&columns(COLUMNS, rows, 2))?;
     Ok(ExitCode::SUCCESS)
 }

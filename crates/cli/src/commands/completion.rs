@@ -1,13 +1,16 @@
 //! `weft completion`: what makes a shell complete weft's words.
 
-use crate::args::{Args, Completion, Shell};
+use crate::{
+    args::{Args, Completion, Shell},
+    print,
+};
 use clap::{Command, CommandFactory};
 use clap_complete::shells::{Bash, Fish, Zsh};
 use std::process::ExitCode;
 
-pub(crate) fn run(args: &Completion) -> ExitCode {
-    super::print_text(&script(args.shell));
-    ExitCode::SUCCESS
+pub(crate) fn run(args: &Completion) -> anyhow::Result<ExitCode> {
+    print::text(&script(args.shell))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn script(shell: Shell) -> String {

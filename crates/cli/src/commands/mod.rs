@@ -23,7 +23,10 @@ pub(crate) mod up;
 pub(crate) mod upgrade;
 pub(crate) mod version;
 
-use crate::args::{ManifestFormat, ToCluster};
+use crate::{
+    args::{ManifestFormat, ToCluster},
+    print,
+};
 use std::path::PathBuf;
 use weft_cluster::kubernetes::{Cluster, connect_as_user};
 use weft_local::Client;
@@ -39,19 +42,12 @@ async fn cluster(to: &ToCluster) -> anyhow::Result<Cluster> {
 }
 
 /// What can be applied or deleted by kubectl.
-fn print_objects(objects: &[serde_json::Value], format: ManifestFormat) {
+fn print_objects(objects: &[serde_json::Value], format: ManifestFormat) -> anyhow::Result<()> {
     let text: String = match format {
         ManifestFormat::Yaml => weft_cluster::install::text(objects),
         ManifestFormat::Json => objects.iter().map(|object| format!("{object}\n")).collect(),
     };
-    print_text(&text);
-}
-
-fn print_text(text: &str) {
-    use std::io::Write;
-    let mut out = std::io::stdout();
-    // A reader that has gone does not want the rest.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    print::text(&text)
 }
 
 /// Resolves when the user or the system asks the process to end.

@@ -1,9 +1,6 @@
 //! `weft policy can` and `weft policy test`: what policies would say, from manifests, from the mesh that runs here, or from a cluster.
 
-use super::{
-    meant::{self, Folder, Meant},
-    print_text,
-};
+use super::meant::{self, Folder, Meant};
 use crate::{
     args::{Can, Policy, PolicyCommand, Test, TestOutput, TextOutput, ToMesh},
     given, print,
@@ -185,7 +182,7 @@ fn report(args: &Test, suites: &[Suite]) -> anyhow::Result<()> {
     }
     let (all, failed, unknown) = of_all(suites);
     match args.output {
-        TestOutput::Junit => print_text(&junit()),
+        TestOutput::Junit => print::text(&junit())?,
         TestOutput::Json => {
             let suites: Vec<_> = suites.iter().map(|s| json!({ "file": s.file, "cases": s.checked })).collect();
             let told = json!({ "cases": all, "failed": failed, "unknown": unknown, "suites": suites });

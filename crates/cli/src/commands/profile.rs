@@ -1,9 +1,9 @@
 //! `weft profile`: a ServiceProfile on standard output, for `kubectl apply -f -`.
 
-use super::{meant, print_objects, print_text};
+use super::{meant, print_objects};
 use crate::{
     args::{ManifestFormat, Profile},
-    given,
+    given, print,
 };
 use anyhow::{anyhow, bail};
 use std::{path::Path, process::ExitCode};
@@ -36,11 +36,11 @@ pub(crate) async fn run(folder: &meant::Folder, args: Profile) -> anyhow::Result
             if args.output == ManifestFormat::Json {
                 bail!("--template --output json: a template is its comments, which JSON has not; leave out --output");
             }
-            print_text(&template(of));
+            print::text(&template(of))?;
             return Ok(ExitCode::SUCCESS);
         }
     };
-    print_objects(&[made.map_err(|why| anyhow!("{}: {why}", file.display()))?], args.output);
+    print_objects(&[made.map_err(|why| anyhow!("{}: {why}", file.display()))?], args.output)?;
     Ok(ExitCode::SUCCESS)
 }
 

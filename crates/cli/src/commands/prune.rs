@@ -44,6 +44,6 @@ pub(crate) async fn run(folder: &Folder, args: Prune) -> anyhow::Result<ExitCode
     if left.objects.is_empty() {
         print::error("weft: there is nothing to prune");
     }
-    print_objects(&left.objects, args.output);
+    print_objects(&left.objects, args.output)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -42,6 +42,6 @@ pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<Exit
         print::error(&format!("weft: there is nothing of a mesh in the namespace {namespace}"));
         return Ok(ExitCode::FAILURE);
     }
-    print_objects(&objects, args.output);
+    print_objects(&objects, args.output)?;
     Ok(ExitCode::SUCCESS)
 }

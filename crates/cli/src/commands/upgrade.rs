@@ -34,7 +34,7 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
             install::gateway_api(cluster).await?;
             install::unclaimed(cluster, namespace, &objects).await?;
         }
-        print_objects(&objects, args.output);
+        print_objects(&objects, args.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     if values.trust_domain() != next.stored.trust_domain {
@@ -70,7 +70,7 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
     if let Some(cluster) = &cluster {
         install::unclaimed(cluster, namespace, &objects).await?;
     }
-    print_objects(&objects, args.output);
+    print_objects(&objects, args.output)?;
     if next.stored.by == Author::Linkerd {
         print::error(
             "weft: this takes over an installation of Linkerd's: apply it, and then `weft prune | kubectl delete -f -` takes away what weft \

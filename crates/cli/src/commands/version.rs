@@ -4,7 +4,10 @@ use super::{
     cluster,
     meant::{self, Folder, Meant},
 };
-use crate::args::{ToCluster, Version};
+use crate::{
+    args::{ToCluster, Version},
+    print,
+};
 use std::{collections::BTreeMap, fmt::Write as _, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
 use weft_cluster::install::{proxy_versions, told};
 use weft_local::Client;
@@ -35,7 +38,7 @@ pub(crate) async fn run(folder: &Folder, args: Version) -> anyhow::Result<ExitCo
         }
     }
     let told = text(args.short, server.as_ref().map(Option::as_deref), proxies.as_ref().map(Option::as_ref));
-    super::print_text(&told);
+    print::text(&told)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,9 @@
 //! Clusters that cannot be asked: who was asked, why there is no answer, and what to do, from every command; and nothing else.
 
 use crate::lab::{Home, Told};
-use std::{fs, net::SocketAddr};
+use crate::prune::installed;
+use serde_json::json;
+use std::{collections::BTreeSet, fs, net::SocketAddr};
 use tokio::{net::TcpSocket, runtime::Runtime};
 use weft_testkit::api_server::{Failure, FakeApi};
 
@@ -87,6 +89,22 @@ fn a_kubeconfig_that_says_nothing_of_a_cluster_is_named() {
     );
 }
 
+/// As kubectl takes them: those that are there.
+#[test]
+fn of_several_kubeconfigs_some_may_be_missing() {
+    let runtime = Runtime::new().unwrap();
+    let api = runtime.block_on(FakeApi::start()).unwrap();
+    let home = Home::new();
+    let file = home.0.join("good");
+    fs::write(&file, api.kubeconfig()).unwrap();
+    installed(&api, env!("CARGO_PKG_VERSION"));
+    let prunes = |listed: &str| -> Told { home.weft(&["prune"]).env("KUBECONFIG", listed).output().unwrap().into() };
+    let told = prunes(&format!("/nowhere/at/all::{}", file.display()));
+    assert!(told.ok && told.out.contains("left-over"), "{told:?}");
+    let told = prunes("/nowhere/at/all:/nor/here");
+    assert!(!told.ok && told.err.contains("/nowhere/at/all"), "{told:?}");
+}
+
 #[test]
 fn what_an_account_may_not_is_told_with_who_could_say_more() {
     let runtime = Runtime::new().unwrap();
@@ -97,4 +115,69 @@ fn what_an_account_may_not_is_told_with_who_could_say_more() {
         api.fail(Some(Failure::Status(status)));
         every_command_says(&home, &["--context", "fake"], &[&format!("({status})"), says]);
     }
+}
+
+/// The plural of what a request is about; discovery and reviews, which everybody may ask for, have none.
+fn plural(path: &str) -> Option<&str> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let of = match parts.as_slice() {
+        ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
+        _ => return None,
+    };
+    let plural = match of {
+        ["namespaces", _, plural, ..] | [plural, ..] => plural,
+        [] => return None,
+    };
+    (*plural != "selfsubjectaccessreviews").then_some(plural)
+}
+
+/// A cluster with a mesh in it, or none, in which one request is not allowed.
+fn one_that_refuses(runtime: &Runtime, is_installed: bool, path: Option<&str>) -> FakeApi {
+    let api = runtime.block_on(FakeApi::start()).unwrap();
+    if is_installed {
+        installed(&api, env!("CARGO_PKG_VERSION"));
+        let metadata = |name: &str| {
+            let labels = json!({"app": "web", "linkerd.io/control-plane-ns": "linkerd"});
+            json!({"name": name, "namespace": "default", "labels": labels})
+        };
+        let spec = json!({"clusterIP": "10.96.0.9", "selector": {"app": "web"}, "ports": [{"port": 80}]});
+        api.put(json!({"kind": "Service", "metadata": metadata("web"), "spec": spec}));
+        let (spec, status) =
+            (json!({"containers": [{"name": "linkerd-proxy"}]}), json!({"phase": "Running", "podIP": "10.1.0.1"}));
+        api.put(json!({"kind": "Pod", "metadata": metadata("web-1"), "spec": spec, "status": status}));
+    }
+    if let Some(path) = path {
+        api.fail(Some(Failure::At(path.to_owned().leak(), 403)));
+        api.forbid(plural(path).unwrap());
+    }
+    api
+}
+
+/// Each of the rights that a command makes use of, when all the others are there.
+#[test]
+fn a_single_right_that_is_missing_is_told() {
+    let runtime = Runtime::new().unwrap();
+    let mut wrong = vec![];
+    for (is_installed, words) in [false, true].into_iter().flat_map(|is| COMMANDS.map(|words| (is, words))) {
+        let is_report = words[0] == "check";
+        let words = [words, &["--context", "fake"], if is_report { &["--wait=0s"][..] } else { &[] }].concat();
+        let home = Home::new();
+        let all = one_that_refuses(&runtime, is_installed, None);
+        home.configure(&all);
+        let whole = home.runs(&words);
+        let asked: BTreeSet<String> = all.requests().into_iter().map(|asked| asked.path).collect();
+        for path in asked.iter().filter(|path| plural(path).is_some()) {
+            let api = one_that_refuses(&runtime, is_installed, Some(path));
+            home.configure(&api);
+            let told = home.runs(&words);
+            let said = format!("{}{}", told.out, told.err);
+            let is_told = said.contains("(403)") || said.contains("not allowed");
+            if said.contains("panicked") || told.ok || !is_told || !(is_report || told.out.is_empty()) {
+                wrong.push(format!(
+                    "{words:?}, installed: {is_installed}, without {path}: {told:?}; with it: {whole:?}"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n\n"));
 }

@@ -94,3 +94,16 @@ fn proxies_written_by_hand_are_those_of_the_cluster() {
     let told = inject(&["--ignore-cluster"]);
     assert!(!told.ok && told.out.is_empty() && told.err.contains("--identity-trust-anchors-file"), "{told:?}");
 }
+
+/// What is cut off is no manifest.
+#[test]
+fn an_output_that_takes_no_more_is_a_failure() {
+    let home = Home::new();
+    for words in
+        [&["install", "--ignore-cluster"][..], &["install", "--crds", "--ignore-cluster"], &["completion", "bash"]]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let told: Told = home.weft(words).stdout(full).output().unwrap().into();
+        assert!(!told.ok && told.err.contains("standard output takes no more"), "{words:?}: {told:?}");
+    }
+}

@@ -7,7 +7,7 @@ use weft_cluster::k8s::ByteString;
 use weft_testkit::api_server::FakeApi;
 
 /// A control plane that weft of a version has installed, and what is left of one before it.
-fn installed(api: &FakeApi, version: &str) {
+pub(crate) fn installed(api: &FakeApi, version: &str) {
     let put = |kind: &str, name: &str, data: Value| {
         let labels = json!({"linkerd.io/control-plane-ns": "linkerd"});
         let metadata = json!({"name": name, "namespace": "linkerd", "labels": labels});

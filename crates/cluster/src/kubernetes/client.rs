@@ -5,6 +5,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use std::{
+    env,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -63,7 +64,10 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
 pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, Error> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let config = match kubeconfig {
-        None => kube::Config::from_kubeconfig(&options).await.map_err(|e| Error::NoCluster(e.to_string()))?,
+        None => {
+            let failed = |e: KubeconfigError| Error::NoCluster(e.to_string());
+            kube::Config::from_custom_kubeconfig(usual().map_err(failed)?, &options).await.map_err(failed)?
+        }
         Some(path) => {
             let failed = |e: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), reason: e.to_string() };
             let file = Kubeconfig::read_from(path).map_err(failed)?;
@@ -73,9 +77,21 @@ pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -
     client(config)
 }
 
+/// Of the files that `$KUBECONFIG` lists, those that are there; as kubectl reads it. Without any, the first is what is missing.
+fn usual() -> Result<Kubeconfig, KubeconfigError> {
+    let listed = env::var_os("KUBECONFIG").unwrap_or_default();
+    let files: Vec<PathBuf> = env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect();
+    let Some(first) = files.first() else { return Kubeconfig::read() };
+    let mut there = files.iter().filter(|file| file.exists()).peekable();
+    if there.peek().is_none() {
+        return Kubeconfig::read_from(first);
+    }
+    there.try_fold(Kubeconfig::default(), |all, file| all.merge(Kubeconfig::read_from(file)?))
+}
+
 /// The context that [`connect_as_user`] takes where nothing is named; `None` where no kubeconfig names one.
 pub fn present_context() -> Option<String> {
-    Kubeconfig::read().ok()?.current_context.filter(|context| !context.is_empty())
+    usual().ok()?.current_context.filter(|context| !context.is_empty())
 }
 
 fn client(mut config: kube::Config) -> Result<Client, Error> {

@@ -14,8 +14,8 @@ const MAX_ALIAS_DEPTH: usize = 8;
 /// The reader needs up to 40 KiB per level in a build without optimisation, more than a thread usually has: aliases multiply
 /// the levels until they are counted.
 const STACK: usize = 32 << 20;
-/// Values in one document, as it is written.
-const MAX_NODES: usize = 100_000;
+/// Values in one document, as it is written: a list of three thousand Deployments, as kubectl prints it.
+const MAX_NODES: usize = 500_000;
 /// Aliases in one document.
 const MAX_ALIASES: usize = 1_000;
 /// Values that all aliases of one document stand for: a few lines may mean billions.

@@ -146,7 +146,9 @@ fn every_kind_has_a_page_with_its_versions_and_fields() {
             let versions = of.versions.iter().map(|v| format!("`{v}`")).collect::<Vec<_>>().join(", ");
             let line = format!("Served in `{}`: {versions}.", of.group);
             assert!(page.contains(&line), "{name}: {line}");
-            assert!(list.contains(&format!("[{}]({name}.md)", of.kind)), "{name}");
+            let in_list = format!("| [{}]({name}.md) |", of.kind);
+            let row = list.lines().find(|line| line.starts_with(&in_list)).unwrap();
+            assert_eq!(row.ends_with("| written |"), p::status::KINDS.contains(&kind), "{row}");
             described.push(kind);
         }
         let (fields, quoted) = (fields.concat(), quoted(&page));

@@ -137,11 +137,15 @@ pub(crate) async fn slices(api: &impl ApiServer) {
         lab.until(what, |fed| fed.addresses() == addresses && fed.slices.wanted().is_empty()).await;
     };
     let written = async |change: &Change| write_slice(&client, change).await.0;
-    api.write(external("192.0.2.1", true)).await;
+    // On a real server it is there before its status is: not ready either way.
+    api.write(external("192.0.2.1", false)).await;
     let create = planned("the workload").await;
     assert!(matches!(create, Change::Create(_)), "{create:?}");
     assert_eq!(written(&create).await, Written::Done);
-    settled("its slice", &["192.0.2.1:8080"]).await;
+    settled("its slice", &[]).await;
+    api.write(external("192.0.2.1", true)).await;
+    assert_eq!(written(&planned("ready").await).await, Written::Done);
+    settled("who is ready", &["192.0.2.1:8080"]).await;
     let [slice] = &api.all_of("EndpointSlice").await[..] else { panic!("one slice") };
     let metadata = &slice["metadata"];
     assert!(metadata["name"].as_str().unwrap().starts_with("linkerd-external-web-"), "{metadata}");

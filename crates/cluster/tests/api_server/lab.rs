@@ -18,6 +18,7 @@ use weft_cluster::{
     external_workload::{Change, Slices},
     index::{Answer, Place, Platform, Question, Settings, WorkloadKind},
     kubernetes::{self, Client},
+    policy::status::Statuses,
 };
 use weft_telemetry::Registry;
 use weft_testkit::api_server::FakeApi;
@@ -25,9 +26,17 @@ use weft_testkit::api_server::FakeApi;
 /// What a case asks of an API server.
 pub(crate) trait ApiServer {
     async fn client(&self) -> Client;
-    /// Creates or replaces an object, with its status.
-    async fn write(&self, object: Value);
-    async fn remove(&self, kind: &str, name: &str);
+    /// Creates or replaces an object, with its status, and says which version of it is there then. One that says when it was created
+    /// is younger than those that were written before, also where the server has a clock of its own.
+    async fn written(&self, object: Value) -> String;
+    async fn remove_from(&self, namespace: &str, kind: &str, name: &str);
+    async fn write(&self, object: Value) {
+        self.written(object).await;
+    }
+    /// One of the namespace of the cases.
+    async fn remove(&self, kind: &str, name: &str) {
+        self.remove_from(NAMESPACE, kind, name).await;
+    }
     /// Those of the namespace of the cases.
     async fn all_of(&self, kind: &str) -> Vec<Value>;
     /// Makes the mesh's own kinds known.
@@ -46,12 +55,15 @@ impl ApiServer for FakeApi {
         kubernetes::connect(Some(&path)).await.unwrap()
     }
 
-    async fn write(&self, object: Value) {
+    async fn written(&self, object: Value) -> String {
+        let named = |what: &str| object["metadata"][what].as_str().unwrap_or("default").to_owned();
+        let (kind, namespace, name) = (object["kind"].as_str().unwrap().to_owned(), named("namespace"), named("name"));
         self.put(object);
+        self.get(&kind, &namespace, &name).unwrap()["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
     }
 
-    async fn remove(&self, kind: &str, name: &str) {
-        self.delete(kind, if kind == "Node" { "" } else { NAMESPACE }, name);
+    async fn remove_from(&self, namespace: &str, kind: &str, name: &str) {
+        self.delete(kind, namespace, name);
     }
 
     async fn all_of(&self, kind: &str) -> Vec<Value> {
@@ -100,6 +112,7 @@ pub(crate) struct Lab<'a, A> {
 pub(crate) struct Fed {
     pub(crate) index: Index,
     pub(crate) slices: Slices,
+    pub(crate) statuses: Statuses,
     pub(crate) objects: BTreeMap<Key, Object>,
     pub(crate) batches: Vec<usize>,
     pub(crate) synced: usize,
@@ -129,6 +142,7 @@ impl<'a, A: ApiServer> Lab<'a, A> {
         let fed = Fed {
             index: Index::new(settings()),
             slices: Slices::default(),
+            statuses: Statuses::new(settings()),
             objects: BTreeMap::new(),
             batches: vec![],
             synced: 0,
@@ -164,25 +178,6 @@ impl<'a, A: ApiServer> Lab<'a, A> {
             }
         };
         assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "{what}: {:?}", self.fed.lock().objects.keys());
-    }
-
-    /// Waits for what `said` makes of the answer to a question.
-    pub(crate) async fn until_said(
-        &self,
-        what: &str,
-        question: &Question,
-        expected: &str,
-        said: fn(&Index, &Question) -> String,
-    ) {
-        let mut changes = self.changes.clone();
-        let now = || said(&self.fed.lock().index, question);
-        let waiting = async {
-            while now() != expected {
-                changes.changed().await.expect("the watches run");
-            }
-        };
-        let waited = tokio::time::timeout(LONG, waiting).await;
-        assert!(waited.is_ok(), "{what}: {:?} and not {expected:?}", now());
     }
 
     pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
@@ -229,6 +224,7 @@ impl Fed {
                 Event::Synced => self.synced += 1,
             }
             self.slices.apply(&event);
+            self.statuses.apply(&event);
             self.index.apply(event);
         }
         self.answers.insert(self.addresses());
@@ -236,6 +232,17 @@ impl Fed {
 
     pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
         self.objects.keys().any(|k| k.kind == kind && k.name == name)
+    }
+
+    /// Whether these versions of objects are those that are known.
+    pub(crate) fn has_versions(&self, versions: &[String]) -> bool {
+        let known = self.objects.values().map(|object| {
+            // Its kind is the name of its only field.
+            let Ok(Value::Object(of_kind)) = serde_json::to_value(object) else { return Value::Null };
+            of_kind.into_values().next().unwrap_or_default()["metadata"]["resourceVersion"].clone()
+        });
+        let known: BTreeSet<String> = known.filter_map(|version| version.as_str().map(str::to_owned)).collect();
+        versions.iter().all(|version| known.contains(version))
     }
 
     /// Whether a pod is known with its address.

@@ -6,7 +6,9 @@
 
 mod cases;
 mod commands;
+mod examples;
 mod lab;
 mod real;
 mod rows;
+mod statuses;
 mod trouble;

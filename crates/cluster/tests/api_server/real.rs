@@ -1,9 +1,9 @@
 //! The cases on a real API server: etcd and kube-apiserver, without a node.
 
 use super::{
-    cases,
+    cases, examples,
     lab::{ApiServer, LONG, NAMESPACE},
-    rows,
+    rows, statuses,
 };
 use kube::{
     Api,
@@ -25,11 +25,16 @@ struct Real {
 }
 
 impl Real {
+    /// In the namespace of the cases.
     fn api(&self, kind: &str) -> Api<DynamicObject> {
+        self.api_in(NAMESPACE, kind)
+    }
+
+    fn api_in(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         let resource = resource(kind);
         match kind {
             "Namespace" | "Node" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), &resource),
-            _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
+            _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
         }
     }
 }
@@ -62,24 +67,29 @@ impl ApiServer for Real {
         self.client.clone()
     }
 
-    async fn write(&self, mut object: Value) {
+    async fn written(&self, mut object: Value) -> String {
         let kind = object["kind"].as_str().unwrap().to_owned();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let api = self.api(&kind);
+        let api = self.api_in(object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE), &kind);
+        // The server says it itself, in whole seconds.
+        if object["metadata"].as_object_mut().unwrap().remove("creationTimestamp").is_some() {
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+        }
         object["apiVersion"] = resource(&kind).api_version.into();
         // Gone, not null: a kind without a status would not take it.
         let status = object.as_object_mut().unwrap().remove("status");
-        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+        let mut there = api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
         if let Some(status) = status {
             let status = json!({ "status": status });
-            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+            there = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
         }
+        there.metadata.resource_version.unwrap()
     }
 
-    async fn remove(&self, kind: &str, name: &str) {
+    async fn remove_from(&self, namespace: &str, kind: &str, name: &str) {
         // What is not there need not go.
         let _ = self
-            .api(kind)
+            .api_in(namespace, kind)
             .delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
             .await;
     }
@@ -123,6 +133,41 @@ async fn an_older_version_loses_what_a_workload_proves(real: &Real) {
     real.remove("ExternalWorkload", "older").await;
 }
 
+/// The definitions of the kinds take what the pages show; nothing is kept. What is marked as refused the webhooks may be alone in refusing.
+async fn the_examples_are_taken(real: &Real) {
+    for name in ["shop", "edge"] {
+        real.write(json!({"kind": "Namespace", "metadata": {"name": name}})).await;
+    }
+    let mut refused = vec![];
+    for (page, text, mut object) in examples::taken() {
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        let of = match kind.as_str() {
+            // In the version that is here.
+            "TLSRoute" | "TCPRoute" => resource(&kind),
+            _ => typed(&object),
+        };
+        object["apiVersion"] = of.api_version.clone().into();
+        let (namespace, name) =
+            (object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str().unwrap());
+        let api = match namespace {
+            Some(namespace) => Api::<DynamicObject>::namespaced_with(real.client.clone(), namespace, &of),
+            None => Api::all_with(real.client.clone(), &of),
+        };
+        let params = PatchParams::apply("test").force().dry_run().validation_strict();
+        if let Err(error) = api.patch(name, &params, &Patch::Apply(&object)).await {
+            refused.push(format!("{page}: {error}\n{text}"));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+/// What an object says that it is.
+fn typed(object: &Value) -> ApiResource {
+    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
 #[test]
 fn the_cases_hold_on_a_real_api_server() {
     let cluster = Cluster::up("cluster-cases", &["--api-only"]).unwrap();
@@ -130,7 +175,9 @@ fn the_cases_hold_on_a_real_api_server() {
     runtime.block_on(async {
         let client = kubernetes::connect(Some(&cluster.kubeconfig)).await.unwrap();
         let real = Real { cluster, client };
-        real.write(json!({"kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
+        for name in rows::NAMESPACES {
+            real.write(json!({"kind": "Namespace", "metadata": {"name": name}})).await;
+        }
         real.write(json!({"kind": "ServiceAccount", "metadata": {"name": "web", "namespace": NAMESPACE}})).await;
         cases::answers(&real).await;
         cases::leases(&real).await;
@@ -151,5 +198,7 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::profiles(&real).await;
         rows::ports(&real).await;
         rows::traffic(&real).await;
+        statuses::statuses(&real).await;
+        the_examples_are_taken(&real).await;
     });
 }

@@ -96,7 +96,7 @@ fn turned(meta: &ObjectMeta, [from, to]: [&str; 2], key: &str, value: &str) -> S
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (namespace, name) = (text(&meta.namespace), text(&meta.name));
     format!(
-        "kubectl -n {namespace} {to} service {name} '{key}={value}' && kubectl -n {namespace} {from} service {name} {key}-"
+        "kubectl -n {namespace} {to} --overwrite service {name} '{key}={value}' && kubectl -n {namespace} {from} service {name} {key}-"
     )
 }
 

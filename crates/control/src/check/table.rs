@@ -325,7 +325,9 @@ pub const SERVICE_ANNOTATIONS: Check = check(
     "data plane service annotations are configured correctly",
     "l5d-data-plane-services-annotations",
     Warning,
-    text("kubectl -n NAMESPACE annotate service NAME KEY- && kubectl -n NAMESPACE label service NAME KEY=VALUE"),
+    text(
+        "kubectl -n NAMESPACE annotate service NAME KEY- && kubectl -n NAMESPACE label --overwrite service NAME KEY=VALUE",
+    ),
 );
 pub const OPAQUE_PORTS: Check = check(
     DATA_PLANE,

@@ -101,7 +101,7 @@ impl Service {
             let Some(authority) = watched.upgrade() else { return };
             let left = authority.ca().status().issuer_not_after.duration_since(SystemTime::now()).unwrap_or_default();
             let help = "The remaining seconds of the issuer's certificate.";
-            samples.push(Sample::gauge("issuer_cert_ttl_seconds", help, left.as_secs_f64()));
+            samples.push(Sample::level("issuer_cert_ttl_seconds", help, left.as_secs_f64()));
         });
         let Self { holders, settings, news, registry, stop, .. } = self;
         let identities = Identities::new(holders, authority.clone(), settings, &registry);

@@ -78,11 +78,11 @@ impl Missed {
             if samples.len() < MAX_NAMED {
                 let labels = Labels::new().with("namespace", namespace).with("pod", name);
                 let help = "Pods that were to get a proxy and have none, the first hundred of them.";
-                samples.push(Sample::gauge("weft_control_unmeshed_pod", help, 1.0).labels(labels));
+                samples.push(Sample::level("weft_control_unmeshed_pod", help, 1.0).labels(labels));
             }
         }
         let help = "How many pods were to get a proxy and have none.";
-        samples.push(Sample::gauge("weft_control_unmeshed_pods", help, f64::from(count)));
+        samples.push(Sample::level("weft_control_unmeshed_pods", help, f64::from(count)));
         samples
     }
 }

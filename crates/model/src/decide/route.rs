@@ -169,6 +169,10 @@ fn path_fit(wanted: &PathMatch, path: &str) -> Option<usize> {
         PathMatch::Regex(pattern) => pattern.is_match(path).then_some(path.len()),
         PathMatch::Prefix(prefix) => {
             let segments = prefix.strip_suffix('/').unwrap_or(prefix);
+            // What is asked of the server as a whole (`OPTIONS *`) is below its root.
+            if path == "*" {
+                return segments.is_empty().then_some(1);
+            }
             let rest = path.strip_prefix(segments)?;
             (rest.starts_with('/') || (rest.is_empty() && !segments.is_empty())).then_some(segments.len().max(1))
         }

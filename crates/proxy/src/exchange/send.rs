@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Code, ProxyError},
     http1::{
-        Connection,
+        Connection, HeadError,
         body::{BodyError, Decoder, Step},
         framing::Asked,
         io::READ_AHEAD,
@@ -26,7 +26,7 @@ use crate::{
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderName, HeaderValue, Method, Request, header, request};
-use std::future::poll_fn;
+use std::{future::poll_fn, io};
 use weft_model::names;
 
 /// Bytes of an answer that are read: to make another connection costs more than these.
@@ -93,8 +93,13 @@ async fn final_head(connection: &mut Connection, asked: Asked) -> Result<Respons
                 _ if interim == MAX_INTERIM => return Err(protocol("too many interim responses")),
                 _ => interim += 1,
             }
-        } else if poll_fn(|cx| io.poll_fill(cx, MAX_HEAD)).await.map_err(|error| closed(Some(&error)))? == 0 {
-            return Err(closed(None));
+            continue;
+        }
+        match poll_fn(|cx| io.poll_fill(cx, MAX_HEAD)).await {
+            Ok(0) => return Err(closed(None)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(malformed(HeadError::TooLarge)),
+            Err(error) => return Err(closed(Some(&error))),
         }
     }
 }

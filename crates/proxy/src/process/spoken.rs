@@ -56,7 +56,7 @@ impl SpokenPorts {
                     let count = all.filter(|((d, _), m)| *d == direction && m.spoken == spoken).count();
                     let labels = Labels::new().with("direction", direction.as_str()).with("protocol", spoken.as_str());
                     out.push(
-                        Sample::gauge("weft_proxy_learned_ports", "Ports whose protocol was learned", count as f64)
+                        Sample::gauge("weft_proxy_learned_ports", "Ports whose protocol was learned", count)
                             .labels(labels),
                     );
                 }

@@ -363,7 +363,7 @@ fn registry(config: &Config) -> Registry {
             .with("tls_rand", &tls.random)
             .with("tls_key_provider", &tls.keys)
             .with("tls_fips", tls.fips);
-        out.push(Sample::gauge("rustls_info", "What TLS is made with", 1.0).labels(labels));
+        out.push(Sample::level("rustls_info", "What TLS is made with", 1.0).labels(labels));
     });
     registry
 }

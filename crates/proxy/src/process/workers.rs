@@ -128,7 +128,7 @@ impl Shared {
         let shared = self.clone();
         registry.collector(move |out| {
             out.extend(shared.workers.iter().enumerate().map(|(index, worker)| {
-                let open = worker.open.load(Relaxed) as f64;
+                let open = worker.open.load(Relaxed);
                 Sample::gauge("weft_proxy_worker_connections", "Accepted connections that a worker has open", open)
                     .labels(Labels::new().with("worker", index))
             }));

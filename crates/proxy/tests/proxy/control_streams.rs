@@ -14,6 +14,7 @@ use tokio::{
 use weft_model::{Identity, Profile, policy::inbound::DefaultPolicy};
 use weft_testkit::{
     control::{Call, FakeControl, Service},
+    http1,
     policy::{detect, forward, inbound, opaque, service},
 };
 
@@ -153,4 +154,21 @@ async fn who_connects_to_many_ports_keeps_nobody_from_an_answer() {
         assert!(proxy.metric(watched) <= MAX_PORTS as f64 + eager);
     }
     soon(async { while answer(a.addr).await.contains("ports are in use") {} }).await;
+}
+
+/// Whoever connects chooses the address: what is kept for it is for those who are let in.
+#[tokio::test]
+async fn who_is_let_in_nowhere_has_no_address_kept() {
+    let control = FakeControl::start().unwrap();
+    let app = http1::Origin::start(|_| http1::Reply::ok(b"app")).await.unwrap();
+    let proxy =
+        Setup::new(&control, "app").env("LINKERD2_PROXY_INBOUND_DEFAULT_POLICY", "all-authenticated").ready().await;
+    let call = "GET / HTTP/1.1\r\nhost: app\r\n\r\n";
+    let kept = || proxy.metric("weft_proxy_inbound_apps");
+    let stranger = proxy.connect_inbound_from(elsewhere(), app.addr()).await.unwrap();
+    let answer = soon(http1::Client::over(stranger).call(call)).await.unwrap();
+    assert_eq!((answer.status(), kept()), (Some(403), 0.0));
+    // Who is on loopback is let in.
+    let answer = soon(http1::Client::over(proxy.connect_inbound(app.addr()).await).call(call)).await.unwrap();
+    assert_eq!((answer.status(), kept()), (Some(200), 1.0));
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     faults::forwarded,
-    harness::{LONG, Proxy, eventually, http1 as ask, identity, soon},
+    harness::{LONG, Proxy, elsewhere, eventually, http1 as ask, identity, soon},
     mesh::{Mesh, get, naming},
     repeated::leaving,
 };
@@ -18,8 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_model::{
     Endpoint, ProtocolHint, ServerPolicy,
     policy::{
-        inbound::{DefaultPolicy, RateLimit, ServerProtocol},
-        route::{GrpcMatch, GrpcRoute, Rule},
+        inbound::{DefaultPolicy, InboundRule, RateLimit, ServerProtocol},
+        route::{GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
 use weft_proxy::process::rate_limit::Clock;
@@ -149,6 +149,43 @@ async fn workers_share_a_limit() {
     assert!(line.ends_with(&counted), "{line}");
     mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"RATE_LIMITED\"}", 4.0).await;
     assert_eq!(mesh.app.metric("inbound_http_errors_total{"), 0.0, "a family of its own counts it");
+}
+
+/// What counts refusals is looked up once per connection, since that takes a lock that all workers share. With all series over the cap
+/// each look-up shows.
+#[tokio::test]
+async fn no_refused_request_looks_up_what_counts_it() {
+    const ROUNDS: usize = 20;
+    let clock = Time::default().clock();
+    let mesh = Mesh::of(|web| web, |app| app.clock(clock).env("WEFT_PROXY_METRICS_SERIES_CAP", 1)).await;
+    let origin = naming("app").await;
+    let mut policy = limited(limit(Some(1), None));
+    let anybody = std::mem::take(&mut policy.authorizations);
+    let route = |path: &str, authorizations| {
+        let matches = vec![HttpMatch { path: Some(PathMatch::Exact(path.into())), ..HttpMatch::default() }];
+        let rule = Rule { matches, filters: vec![], does: InboundRule { authorizations } };
+        HttpRoute { meta: service("ns", path, 0), hosts: vec![], rules: vec![rule] }
+    };
+    let ServerProtocol::Detect { routes, .. } = &mut policy.protocol else { unreachable!() };
+    *routes = vec![route("/limited", anybody), route("/denied", vec![])];
+    mesh.control.set_inbound(origin.addr().port(), policy);
+    let connect = async || mesh.app.connect_inbound_from(elsewhere(), origin.addr()).await.unwrap();
+    let get = |path: &str| format!("GET /{path} HTTP/1.1\r\nHost: app\r\n\r\n");
+    let refused =
+        async || http1::Client::over(connect().await).call(&get("nowhere")).await.unwrap().status() == Some(404);
+    soon(async { while !refused().await {} }).await;
+    // The one that is let in.
+    soon(http1::Client::over(connect().await).call(&get("limited"))).await.unwrap();
+    let mut client = http1::Client::over(connect().await);
+    let mut looked_up = vec![];
+    for round in 0..=ROUNDS {
+        for (path, status) in [("limited", 429), ("denied", 403), ("nowhere", 404)] {
+            assert_eq!(soon(client.call(&get(path))).await.unwrap().status(), Some(status), "{path}, round {round}");
+        }
+        looked_up.push(mesh.app.metric("weft_metrics_series_dropped_total"));
+    }
+    // The process looks up others now and then.
+    assert!(looked_up[ROUNDS] - looked_up[0] < ROUNDS as f64, "{looked_up:?}");
 }
 
 #[tokio::test]

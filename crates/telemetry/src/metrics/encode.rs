@@ -16,18 +16,30 @@ use std::{
 pub struct Sample {
     name: &'static str,
     help: &'static str,
-    counter: bool,
     labels: Labels,
-    value: f64,
+    value: Read,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Read {
+    Counter(f64),
+    Gauge(i64),
+    Level(f64),
 }
 
 impl Sample {
     pub fn counter(name: &'static str, help: &'static str, value: f64) -> Self {
-        Self { name, help, counter: true, labels: Labels::new(), value }
+        Self { name, help, labels: Labels::new(), value: Read::Counter(value) }
     }
 
-    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
-        Self { name, help, counter: false, labels: Labels::new(), value }
+    /// How many there are of what a process holds: a process that takes over adds the old one's.
+    pub fn gauge(name: &'static str, help: &'static str, count: usize) -> Self {
+        Self { name, help, labels: Labels::new(), value: Read::Gauge(i64::try_from(count).unwrap_or(i64::MAX)) }
+    }
+
+    /// What is true of each process alone: nothing is added to it.
+    pub fn level(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, labels: Labels::new(), value: Read::Level(value) }
     }
 
     #[must_use]
@@ -144,10 +156,25 @@ impl Rows {
     pub(super) fn add(mut self, rows: &[(Labels, Merged)]) -> Self {
         for (labels, merged) in rows {
             if let Merged::Gauge(value) = merged {
-                *self.0.entry(labels.as_str().to_owned()).or_default() += value;
+                self.count(labels, *value);
             }
         }
         self
+    }
+
+    pub(super) fn add_samples(mut self, samples: &[Sample]) -> Self {
+        for sample in samples {
+            if let Read::Gauge(value) = sample.value {
+                self.count(&sample.labels, value);
+            }
+        }
+        self
+    }
+
+    /// The other process's numbers may be anything.
+    fn count(&mut self, labels: &Labels, value: i64) {
+        let row = self.0.entry(labels.as_str().to_owned()).or_default();
+        *row = row.saturating_add(value);
     }
 }
 
@@ -169,14 +196,28 @@ pub(super) fn gauge_rows(out: &mut String, name: &str, rows: &Rows) {
 }
 
 /// Samples of one name stand next to each other under one head.
-pub(super) fn samples(out: &mut String, samples: &[Sample]) {
-    let mut last = "";
-    for sample in samples {
-        if sample.name != last {
-            head(out, sample.name, sample.help, if sample.counter { "counter" } else { "gauge" });
-            last = sample.name;
+pub(super) fn samples(out: &mut String, samples: &[Sample], others: &mut Gauges) {
+    for same in samples.chunk_by(|a, b| a.name == b.name) {
+        let Some(Sample { name, help, value, .. }) = same.first() else { continue };
+        match value {
+            Read::Gauge(_) => gauges(out, name, help, others.take(name).add_samples(same)),
+            Read::Counter(_) => head(out, name, help, "counter"),
+            Read::Level(_) => head(out, name, help, "gauge"),
         }
-        row(out, sample.name, "", &sample.labels, sample.value);
+        for sample in same {
+            if let Read::Counter(value) | Read::Level(value) = sample.value {
+                row(out, name, "", &sample.labels, value);
+            }
+        }
+    }
+}
+
+/// The lines of the gauges among samples.
+pub(super) fn sample_rows(out: &mut String, samples: &[Sample], others: &mut Gauges) {
+    for same in samples.chunk_by(|a, b| a.name == b.name) {
+        if let Some(Sample { name, value: Read::Gauge(_), .. }) = same.first() {
+            gauge_rows(out, name, &others.take(name).add_samples(same));
+        }
     }
 }
 
@@ -195,7 +236,7 @@ fn row(out: &mut String, name: &str, suffix: &str, labels: &Labels, value: impl 
 
 #[cfg(test)]
 mod tests {
-    use crate::{Labels, Registry, Shard};
+    use crate::{Labels, Registry, Shard, metrics::Sample};
 
     #[test]
     fn the_text_is_what_prometheus_reads() {
@@ -243,9 +284,22 @@ weft_metrics_series 2
         let _held = [gauge(&old, "open", "in", 3), gauge(&old, "open", "out", 4), gauge(&old, "gone", "in", 5)];
         let _held = [gauge(&new, "open", "in", 10), gauge(&new, "own", "in", 1)];
         old.counter("n_total", "Not passed on").with(Shard::ADMIN, &Labels::new()).inc();
+        let collect = |registry: &Registry, held: &[(&'static str, usize)]| {
+            let held = held.to_vec();
+            registry.collector(move |samples| {
+                let gauge = |(d, count)| Sample::gauge("held", "Held", count).labels(Labels::new().with("d", d));
+                samples.extend(held.iter().copied().map(gauge));
+                samples.push(Sample::level("expires", "When it expires", 7.5));
+            });
+        };
+        collect(&old, &[("in", 2), ("out", 3)]);
+        collect(&new, &[("in", 5)]);
         let text = new.encode_adding(&old.gauges(""));
         for line in [
+            "expires 7.5",
             "gone{d=\"in\",text=\"a b{}\"} 5",
+            "held{d=\"in\"} 7",
+            "held{d=\"out\"} 3",
             "open{d=\"in\",text=\"a b{}\"} 13",
             "open{d=\"out\",text=\"a b{}\"} 4",
             "own{d=\"in\",text=\"a b{}\"} 1",
@@ -254,11 +308,10 @@ weft_metrics_series 2
         }
         assert!(!text.contains("n_total"));
         // A third process gets the sum.
-        assert!(
-            Registry::new(1, 10)
-                .encode_adding(&new.gauges(&old.gauges("")))
-                .contains("open{d=\"in\",text=\"a b{}\"} 13")
-        );
+        let third = Registry::new(1, 10).encode_adding(&new.gauges(&old.gauges("")));
+        for line in ["open{d=\"in\",text=\"a b{}\"} 13", "held{d=\"in\"} 7", "held{d=\"out\"} 3"] {
+            assert!(third.lines().any(|l| l == line), "{line} is not in\n{third}");
+        }
         assert!(new.encode_adding("no series\nx{ y\n\n").contains("} 10"));
     }
 }

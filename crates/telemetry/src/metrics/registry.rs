@@ -156,25 +156,29 @@ impl Registry {
                 _ => encode::family(&mut out, &family, &rows),
             }
         }
+        encode::samples(&mut out, &self.samples(), &mut others);
         for (name, rows) in others.rest() {
             encode::gauges(&mut out, &name, "Of the process that this one has replaced", rows);
         }
-        let mut samples = vec![Sample::counter(
+        out.push_str("# EOF\n");
+        out
+    }
+
+    /// What is read for a scrape.
+    fn samples(&self) -> Vec<Sample> {
+        let dropped = Sample::counter(
             "weft_metrics_series_dropped_total",
             "Lookups of a series that was over the cap and counted into an overflow series",
             self.0.dropped.load(Relaxed) as f64,
-        )];
-        samples.push(Sample::gauge(
-            "weft_metrics_series",
-            "Series that are kept apart",
-            self.0.series.load(Relaxed) as f64,
-        ));
+        );
+        // The cap is each process's own.
+        let kept =
+            Sample::level("weft_metrics_series", "Series that are kept apart", self.0.series.load(Relaxed) as f64);
+        let mut samples = vec![dropped, kept];
         for collect in &*self.0.collectors.lock() {
             collect(&mut samples);
         }
-        encode::samples(&mut out, &samples);
-        out.push_str("# EOF\n");
-        out
+        samples
     }
 
     /// The names and types of all families, also of those without series, with the bounds of histograms.
@@ -192,6 +196,7 @@ impl Registry {
                 encode::gauge_rows(&mut out, family.name, &others.take(family.name).add(&family.rows()));
             }
         }
+        encode::sample_rows(&mut out, &self.samples(), &mut others);
         for (name, rows) in others.rest() {
             encode::gauge_rows(&mut out, &name, &rows);
         }

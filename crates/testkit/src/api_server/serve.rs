@@ -50,6 +50,7 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         Some(Failure::Of(plural, code)) if path.split('/').any(|part| part == plural) => {
             return Ok(status(code, "Failed"));
         }
+        Some(Failure::At(of, code)) if path == of => return Ok(status(code, "Forbidden")),
         Some(Failure::SecondPage) if query.contains_key("continue") => return Ok(status(410, "Expired")),
         _ => {}
     }

@@ -86,6 +86,8 @@ pub enum Failure {
     SecondPage,
     /// Those about one plural alone, with this status.
     Of(&'static str, u16),
+    /// Those with this path alone, with this status.
+    At(&'static str, u16),
 }
 
 #[derive(Default)]

@@ -15,7 +15,13 @@ use crate::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
-use weft_model::policy::{outbound::ClientProtocol, route::Filter};
+use weft_model::{
+    ClientPolicy,
+    policy::{
+        outbound::{ClientProtocol, Distribution, OutboundRule},
+        route::{Filter, Rule},
+    },
+};
 
 /// `value` encoded, sent, received and decoded; and people could be shown it.
 fn across<T, P: Message + Default + std::fmt::Debug>(
@@ -29,6 +35,32 @@ fn across<T, P: Message + Default + std::fmt::Debug>(
         return Err(format!("showing: {message:?}"));
     }
     decode(message).map_err(|e| format!("decoding: {e}"))
+}
+
+/// Shows the filters of each rule of requests, and of each of its backends, in the order of [`ClientPolicy::filters`].
+fn of_requests(policy: &mut ClientPolicy, show: &mut impl FnMut(&mut Vec<Filter>)) {
+    fn of<M>(rules: &mut [Rule<M, OutboundRule>], show: &mut impl FnMut(&mut Vec<Filter>)) {
+        for rule in rules {
+            show(&mut rule.filters);
+            match &mut rule.does.backends {
+                Distribution::Empty => {}
+                Distribution::FirstAvailable(all) => all.iter_mut().for_each(|backend| show(&mut backend.filters)),
+                Distribution::RandomAvailable(all) => {
+                    all.iter_mut().for_each(|(backend, _)| show(&mut backend.filters))
+                }
+            }
+        }
+    }
+    match &mut policy.protocol {
+        ClientProtocol::Detect { http1, http2, .. } => {
+            http1.routes.iter_mut().chain(&mut http2.routes).for_each(|route| of(&mut route.rules, show));
+        }
+        ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => {
+            routes.routes.iter_mut().for_each(|route| of(&mut route.rules, show));
+        }
+        ClientProtocol::Grpc { routes, .. } => routes.iter_mut().for_each(|route| of(&mut route.rules, show)),
+        ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => {}
+    }
 }
 
 proptest! {
@@ -56,20 +88,15 @@ proptest! {
     #[test]
     fn client_policies_that_linkerd_has_no_words_for(
         mut sent in policies::client_policy(),
-        beyond in vec(prop_oneof![any::rewrite(), any::mirror()], 1..3),
+        beyond in vec(vec(prop_oneof![any::rewrite(), any::mirror()], 0..3), 1..8),
     ) {
-        let mut rules = 0;
-        if let ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) = &mut sent.protocol {
-            for rule in routes.routes.iter_mut().flat_map(|route| &mut route.rules) {
-                rules += 1;
-                rule.filters.splice(0..0, beyond.iter().cloned());
-            }
-        }
+        let mut next = beyond.iter().cycle();
+        of_requests(&mut sent, &mut |filters| drop(filters.splice(0..0, next.next().into_iter().flatten().cloned())));
         let alone = across(&sent, outbound::policy::encode, outbound::policy::decode).unwrap();
-        prop_assert_eq!(alone.wants().count(), rules);
-        if let ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) = &alone.protocol {
-            let mut rules = routes.routes.iter().flat_map(|route| &route.rules);
-            prop_assert!(rules.all(|rule| matches!(rule.filters.first(), Some(Filter::Extension(_)))));
+        prop_assert_eq!(alone.filters().len(), sent.filters().len());
+        for (filters, beyond) in alone.filters().into_iter().zip(beyond.iter().cycle()) {
+            let stands_in = matches!(filters.first(), Some(Filter::Extension(_)));
+            prop_assert_eq!(stands_in, !beyond.is_empty(), "{:?}", filters);
         }
         let again = across(&alone, outbound::policy::encode, outbound::policy::decode);
         prop_assert_eq!(again, Ok(alone.clone()));

@@ -72,8 +72,9 @@ impl Sums {
 }
 
 /// The pods that ask, one at a time, and what each has said.
-pub(super) struct Load<'c> {
+pub(crate) struct Load<'c> {
     cluster: &'c Cluster,
+    namespace: &'static str,
     pods: Vec<Pod>,
 }
 
@@ -92,11 +93,12 @@ impl Drop for Pod {
     }
 }
 
-fn manifest() -> String {
+/// The Deployment of the pod that asks, beside the app of its namespace.
+pub(crate) fn manifest(namespace: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
-metadata: {{ name: load, namespace: meshed }}
+metadata: {{ name: load, namespace: {namespace} }}
 spec:
   selector: {{ matchLabels: {{ app: load }} }}
   template:
@@ -114,17 +116,22 @@ spec:
 
 impl<'c> Load<'c> {
     pub(super) fn start(cluster: &'c Cluster) -> Self {
-        cluster.apply(&manifest()).unwrap();
-        let mut load = Self { cluster, pods: vec![] };
+        cluster.apply(&manifest("meshed")).unwrap();
+        Self::follow(cluster, "meshed")
+    }
+
+    /// Listens to the load that is in a namespace already.
+    pub(crate) fn follow(cluster: &'c Cluster, namespace: &'static str) -> Self {
+        let mut load = Self { cluster, namespace, pods: vec![] };
         load.follow_the_newest();
         load
     }
 
     /// Finds the pod that asks now and listens to it.
-    fn follow_the_newest(&mut self) {
+    pub(crate) fn follow_the_newest(&mut self) {
         let start = Instant::now();
         let (name, is_meshed) = loop {
-            let found = pods(self.cluster, "meshed", "app=load").into_iter().find_map(|pod| {
+            let found = pods(self.cluster, self.namespace, "app=load").into_iter().find_map(|pod| {
                 let runs = pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
                 let name = pod["metadata"]["name"].as_str()?.to_owned();
                 let is_new = !self.pods.iter().any(|known| known.name == name);
@@ -132,13 +139,13 @@ impl<'c> Load<'c> {
             });
             match found {
                 Some(found) => break found,
-                None => assert!(start.elapsed() < PATIENCE, "no pod loads: {}", told(self.cluster, "meshed")),
+                None => assert!(start.elapsed() < PATIENCE, "no pod loads: {}", told(self.cluster, self.namespace)),
             }
             thread::sleep(Duration::from_millis(200));
         };
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let mut follow = self.cluster.kubectl();
-        follow.args(["--namespace", "meshed", "logs", "--follow", "--container", "load", &name]);
+        follow.args(["--namespace", self.namespace, "logs", "--follow", "--container", "load", &name]);
         let follower = follow.stdout(File::create(&log).unwrap()).stderr(Stdio::null()).spawn().unwrap();
         self.pods.push(Pod { name, is_meshed, log, follower });
         self.until("the load's first answers", |pods| pods.last().is_some_and(|sums| sums.stream.answered > 0));
@@ -156,14 +163,14 @@ impl<'c> Load<'c> {
         let start = Instant::now();
         while !holds(&self.counted()) {
             if start.elapsed() > PATIENCE {
-                panic!("waited too long for {what}: {}\n{}", self.said(), told(self.cluster, "meshed"));
+                panic!("waited too long for {what}: {}\n{}", self.said(), told(self.cluster, self.namespace));
             }
             thread::sleep(Duration::from_millis(100));
         }
     }
 
     /// Does something that replaces others; none of the requests meanwhile may fail.
-    pub(super) fn through(&mut self, stage: &str, report: &mut Report, work: impl FnOnce()) {
+    pub(crate) fn through(&mut self, stage: &str, report: &mut Report, work: impl FnOnce()) {
         self.stage(stage, report, false, work);
     }
 
@@ -209,7 +216,13 @@ impl<'c> Load<'c> {
             stream.answered,
             of_stage.failed(),
         ));
-        assert_eq!(of_stage.failed(), 0, "{stage}: requests failed: {}\n{}", self.said(), told(self.cluster, "meshed"));
+        assert_eq!(
+            of_stage.failed(),
+            0,
+            "{stage}: requests failed: {}\n{}",
+            self.said(),
+            told(self.cluster, self.namespace)
+        );
         // Who has a proxy leaves that to it.
         let leaves_it = was_meshed && self.is_meshed();
         assert!(!leaves_it || of_stage.again() == 0, "{stage}: asked again: {}", self.said());

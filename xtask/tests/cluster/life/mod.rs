@@ -20,11 +20,11 @@ mod security;
 mod upgrade;
 mod wire;
 
+pub(crate) use load::{Load, manifest as load};
+pub(crate) use report::Report;
 pub(crate) use wire::{bot, pods_are_given_proxies};
 
 use crate::{cluster, linkerd, typed::Terminal};
-use load::Load;
-use report::Report;
 use serde_json::Value;
 use std::{
     process::{Command, Output, Stdio},
@@ -48,6 +48,7 @@ fn a_mesh_is_installed_used_and_taken_away() {
     let terminal = Terminal::open(cluster);
     let mut report = Report::default();
 
+    report.came_up(cluster);
     is_installed(cluster, &terminal, &mut report);
     wire::speaks_in_the_clear_without_a_mesh_only(cluster);
     report.at_rest(cluster, &terminal);

@@ -31,7 +31,7 @@ const PARTS: [(&str, u16); 3] = [("identity", 9990), ("destination", 9996), ("pr
 const RESIDENT: &str = "process_resident_memory_bytes";
 
 #[derive(Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     figures: Vec<Figure>,
     stages: Vec<String>,
 }
@@ -45,6 +45,10 @@ struct Figure {
 }
 
 impl Report {
+    pub(super) fn came_up(&mut self, cluster: &Cluster) {
+        self.figure("the cluster itself, dual-stack, from nothing to Ready", "–", "30 s", seconds(cluster.took));
+    }
+
     pub(super) fn installed(&mut self, took: Duration) {
         self.figure("install to Ready", "17.5 s", "9 s", seconds(took));
     }

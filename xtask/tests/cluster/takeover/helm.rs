@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cluster,
-    life::{PARTS, rolled_out, weft},
+    life::{Load, PARTS, Report, rolled_out, weft},
     linkerd,
     typed::Terminal,
 };
@@ -58,18 +58,24 @@ fn a_control_plane_of_linkerds_that_helm_has_installed_is_taken_over_by_helm_and
     let kept = identities(cluster);
 
     is_helms_to_take_over(cluster, &terminal);
-    is_taken_over(cluster, &terminal);
+    let (mut load, mut report) = (Load::follow(cluster, "shop"), Report::default());
+    load.through("Linkerd's control plane taken over by Helm", &mut report, || is_taken_over(cluster, &terminal));
+    goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
+    is_meshed(cluster);
     assert_eq!(identities(cluster), kept, "certificates and anchors are kept");
     what_was_given_holds(cluster);
     let lost = is_injected_anew(cluster, &terminal);
 
     // And back.
-    for line in
-        terminal.documented("helm upgrade linkerd-").into_iter().rev().filter(|line| line.contains("linkerd-edge/"))
-    {
-        terminal.types(&line, "");
-    }
-    rolled_out(cluster, "linkerd", &PARTS);
+    load.follow_the_newest();
+    load.through("the control plane given back to Linkerd by Helm", &mut report, || {
+        for line in
+            terminal.documented("helm upgrade linkerd-").into_iter().rev().filter(|line| line.contains("linkerd-edge/"))
+        {
+            terminal.types(&line, "");
+        }
+        rolled_out(cluster, "linkerd", &PARTS);
+    });
     is_linkerds_again(cluster, &lost);
     terminal.is_complete();
     terminal.is_complete_of_helm();
@@ -171,6 +177,4 @@ fn is_taken_over(cluster: &Cluster, terminal: &Terminal<'_>) {
         let left = cluster.ask(&format!("--namespace linkerd get {gone} --ignore-not-found --output name")).unwrap();
         assert_eq!(left, "", "{gone}");
     }
-    goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
-    is_meshed(cluster);
 }

@@ -9,7 +9,7 @@ mod helm;
 
 use crate::{
     app, cluster,
-    life::{PARTS, eventually, rolled_out, weft},
+    life::{Load, PARTS, Report, eventually, load, rolled_out, weft},
     linkerd,
     typed::Terminal,
 };
@@ -175,11 +175,11 @@ spec:
         indented(&PROXY.replace("value: ANCHORS }", &format!("value: {anchors} }}")), 4),
         indented(VOLUMES, 4)
     );
-    let mut all = (app("shop", "linkerd.io/inject: enabled") + bot)
+    let mut all = (app("shop", "linkerd.io/inject: enabled") + bot + "---\n" + &load("shop"))
         // Linkerd's default leaves IPv6 alone.
         .replace("PreferDualStack", "SingleStack")
         .replace("      containers:\n", &patch);
-    for name in APPS {
+    for name in APPS.into_iter().chain(["load"]) {
         let labels = format!(
             "labels: {{ app: {name}, linkerd.io/control-plane-ns: linkerd, linkerd.io/workload-ns: shop, linkerd.io/proxy-deployment: {name} }}"
         );
@@ -254,6 +254,7 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     goes_on(cluster, "rounds below Linkerd", &[]);
     is_meshed(cluster);
     let kept = identities(cluster);
+    let (mut load, mut report) = (Load::follow(cluster, "shop"), Report::default());
 
     let refused = weft(cluster, &["install"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -267,6 +268,31 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     );
 
     // There.
+    load.through("Linkerd's control plane taken over", &mut report, || is_taken_over(cluster, &terminal));
+    goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
+    is_meshed(cluster);
+    assert_eq!(identities(cluster), kept, "certificates and anchors are kept");
+    what_was_given_holds(cluster);
+
+    shows_who_it_is(cluster);
+    let lost = is_injected_anew(cluster, &terminal);
+    load.follow_the_newest();
+    load.through("the control plane given back to Linkerd", &mut report, || {
+        is_given_back(cluster, &terminal, &kinds, &linkerds);
+    });
+    is_linkerds_again(cluster, &lost);
+    terminal.is_complete();
+
+    // Away with all of it, whoever's it is.
+    cluster.ask("delete namespace shop").unwrap();
+    let remains = weft(cluster, &["uninstall"]);
+    assert!(remains.status.success(), "{remains:?}");
+    delete(cluster, &String::from_utf8(remains.stdout).unwrap());
+    cluster.ask("delete clusterrolebinding stand-in").unwrap();
+    assert_eq!(names(cluster, EVERYWHERE), before, "the cluster is as it was");
+}
+
+fn is_taken_over(cluster: &Cluster, terminal: &Terminal<'_>) {
     terminal.types("kubectl -n linkerd get configmaps,secrets -o yaml > linkerd-before.yaml", "");
     terminal.types("weft upgrade --crds | kubectl apply -f -", "");
     let (_, said) = terminal.types_and_hears("weft upgrade | kubectl apply -f -", IMAGES);
@@ -283,23 +309,6 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     assert!(!pruned.contains("webhook-config"), "the webhooks are weft's now: {pruned}");
     let check = terminal.types("weft check", "--expected-version=test");
     assert!(check.contains("Status check results are √"), "{check}");
-    goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
-    is_meshed(cluster);
-    assert_eq!(identities(cluster), kept, "certificates and anchors are kept");
-    what_was_given_holds(cluster);
-
-    shows_who_it_is(cluster);
-    let lost = is_injected_anew(cluster, &terminal);
-    is_given_back(cluster, &terminal, &kinds, &linkerds, &lost);
-    terminal.is_complete();
-
-    // Away with all of it, whoever's it is.
-    cluster.ask("delete namespace shop").unwrap();
-    let remains = weft(cluster, &["uninstall"]);
-    assert!(remains.status.success(), "{remains:?}");
-    delete(cluster, &String::from_utf8(remains.stdout).unwrap());
-    cluster.ask("delete clusterrolebinding stand-in").unwrap();
-    assert_eq!(names(cluster, EVERYWHERE), before, "the cluster is as it was");
 }
 
 /// Through the API server, as the certificate of Linkerd's pods is seen too.
@@ -322,10 +331,10 @@ fn is_injected_anew(cluster: &Cluster, terminal: &Terminal<'_>) -> Vec<String> {
     terminal.types("kubectl -n shop rollout restart deployment", "");
     rolled_out(cluster, "shop", &APPS);
     // What is told to end is gone.
-    cluster.until("--namespace shop get pods --output name", |names| names.lines().count() == 5).unwrap();
+    cluster.until("--namespace shop get pods --output name", |names| names.lines().count() == 6).unwrap();
     let lost = rounds(cluster).1;
     goes_on(cluster, "rounds between weft's proxies and one of Linkerd's", &lost);
-    // The bot is still Linkerd's, and asks weft's.
+    // The bot and the load are still Linkerd's, and ask weft's.
     let of_weft = makers(cluster);
     assert!(of_weft.len() == 4 && of_weft.iter().all(|maker| maker.contains("proxy-injector")), "{of_weft:?}");
     is_meshed(cluster);
@@ -334,7 +343,7 @@ fn is_injected_anew(cluster: &Cluster, terminal: &Terminal<'_>) -> Vec<String> {
     lost
 }
 
-fn is_given_back(cluster: &Cluster, terminal: &Terminal<'_>, kinds: &str, linkerds: &str, lost: &[String]) {
+fn is_given_back(cluster: &Cluster, terminal: &Terminal<'_>, kinds: &str, linkerds: &str) {
     terminal.has("kinds.yaml", kinds);
     terminal.has("linkerds.yaml", linkerds);
     terminal.installs(
@@ -353,7 +362,6 @@ esac
     terminal.types("kubectl -n linkerd rollout status deployment", "");
     terminal.types("kubectl -n linkerd delete servers,serverauthorizations -l linkerd.io/control-plane-ns", "");
     rolled_out(cluster, "linkerd", &PARTS);
-    is_linkerds_again(cluster, lost);
 }
 
 fn is_linkerds_again(cluster: &Cluster, lost: &[String]) {

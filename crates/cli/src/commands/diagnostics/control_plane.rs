@@ -6,7 +6,6 @@ use crate::{
         cluster,
         meant::{self, Folder, Meant},
         policy::of_mesh,
-        print_text,
     },
     print,
 };
@@ -88,7 +87,7 @@ pub(super) async fn endpoints(folder: &Folder, args: Endpoints) -> anyhow::Resul
     match args.output {
         TextOutput::Json => print::line(&serde_json::to_string_pretty(&rows)?),
         TextOutput::Table if rows.is_empty() => print::error("No endpoints found."),
-        TextOutput::Table => print_text(&table(&rows)),
+        TextOutput::Table => print::text(&table(&rows))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -171,7 +170,7 @@ pub(super) async fn policy(folder: &Folder, args: Policy) -> anyhow::Result<Exit
     .map_err(|error| anyhow!("Policy API error: {error}"))?;
     match args.output {
         MessageOutput::Json => print::line(&message),
-        MessageOutput::Yaml => print_text(&yaml::text(&serde_json::from_str(&message)?)),
+        MessageOutput::Yaml => print::text(&yaml::text(&serde_json::from_str(&message)?))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,8 @@ use crate::{
         cluster, identity,
         meant::{self, Folder, Meant},
         policy::of_mesh,
-        print_text,
     },
+    print,
 };
 use anyhow::{Context, anyhow, bail};
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
@@ -120,7 +120,7 @@ pub(super) async fn of_the_control_plane(folder: &Folder, args: ControllerMetric
             Ok(exposition) => text += &format!("# CONTAINER {} \n#\n{exposition}", place.container),
             Err(error) => text += &format!("# ERROR {error}\n"),
         }
-        print_text(&text);
+        print::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -185,11 +185,11 @@ pub(super) async fn of_proxies(folder: &Folder, args: ProxyMetrics) -> anyhow::R
     let count = told.len();
     for (i, (place, answer)) in told.into_iter().enumerate() {
         let head = format!("#\n# POD {} ({} of {count})\n", place.pod, i + 1);
-        print_text(&match answer {
+        print::text(&match answer {
             Ok(exposition) if args.obfuscate => format!("{head}#\n{}", obfuscated(&exposition)),
             Ok(exposition) => format!("{head}#\n{exposition}"),
             Err(error) => format!("{head}# ERROR {error}\n"),
-        });
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }

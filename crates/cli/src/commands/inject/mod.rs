@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
-use std::{fmt::Write, io::Write as _, path::Path, process::ExitCode};
+use std::{fmt::Write, path::Path, process::ExitCode};
 use weft_cluster::{
     download::{download, is_url},
     inject::{Change, Changed, Format, Mesh, change, injected, uninjected},
@@ -144,9 +144,7 @@ fn all(texts: &[Text], what: Change<'_>, format: ManifestFormat, report: impl Fn
 }
 
 fn told(done: Done) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout();
-    // A reader that has gone does not want the rest.
-    let _ = out.write_all(done.out.as_bytes()).and_then(|()| out.flush());
+    print::text(&done.out)?;
     print::error(done.err.trim_end_matches('\n'));
     if !done.failed {
         // Separates what kubectl says at the end of the pipe.

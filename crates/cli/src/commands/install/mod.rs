@@ -48,7 +48,7 @@ pub(crate) async fn run(folder: &Folder, args: Install) -> anyhow::Result<ExitCo
             overrides: &yaml::text(&Values::given(given)),
         })
     };
-    print_objects(&objects, args.output);
+    print_objects(&objects, args.output)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ use super::{
     chance::{self, pick},
     externals, *,
 };
-use crate::{Kind, Token};
+use crate::{Kind, Refused, Token};
 use std::{fmt, fmt::Write};
 
 /// What there is to say and to ask, and objects that exist in several states each. Histories name both by their places here.
@@ -21,6 +21,8 @@ enum Step {
     Apply(usize),
     /// The object of this key.
     Delete(usize),
+    /// What the object of this key says cannot be carried out any more.
+    Refuse(usize),
     /// A list of all objects of a kind: what is not among them is gone.
     List(Kind, Vec<usize>),
     /// Somebody follows the answer to a question from here on.
@@ -55,11 +57,17 @@ impl World {
     fn history(&self, seed: u64) -> History {
         let mut rng = fastrand::Rng::with_seed(seed);
         let platform = if rng.u8(..4) == 0 { Platform::Manifests } else { Platform::Kubernetes };
-        let settings = Settings { platform, ipv6: rng.bool(), ..Settings::default() };
+        let mut settings = Settings { platform, ipv6: rng.bool(), zone_weights: rng.bool(), ..Settings::default() };
+        // Of a mesh whose pods most of these are not.
+        if rng.u8(..8) == 0 {
+            settings.control_namespace = "mesh".into();
+            settings.trust_domain = "elsewhere.example".into();
+        }
         let steps = (0..rng.usize(2..=LONGEST))
             .map(|_| match rng.u8(..20) {
                 0..10 => Step::Apply(rng.usize(..self.objects.len())),
-                10..13 => Step::Delete(rng.usize(..self.keys.len())),
+                10..12 => Step::Delete(rng.usize(..self.keys.len())),
+                12 => Step::Refuse(rng.usize(..self.keys.len())),
                 13 => {
                     let kind = pick(&mut rng, &self.keys).kind;
                     let listed = (0..rng.usize(..4)).map(|_| rng.usize(..self.objects.len()));
@@ -93,6 +101,12 @@ impl World {
                 Step::Delete(i) => {
                     there.remove(&self.keys[*i]);
                     changed.extend(index.store.remove(&self.keys[*i]));
+                }
+                Step::Refuse(i) => {
+                    let key = &self.keys[*i];
+                    there.remove(key);
+                    let refused = Refused { key: key.clone(), object: Value::Null, reason: String::new() };
+                    changed.extend(index.apply(Event::Refused(Box::new(refused))));
                 }
                 Step::List(kind, listed) => {
                     listed.iter().for_each(|i| put(&mut index, *i));
@@ -132,6 +146,7 @@ impl World {
             let line = match step {
                 Step::Apply(i) => format!("apply {}", shown(i)),
                 Step::Delete(i) => format!("delete {}", self.keys[*i]),
+                Step::Refuse(i) => format!("refuse {}", self.keys[*i]),
                 Step::List(kind, listed) => {
                     format!("list {} {:?}", kind.as_str(), listed.iter().map(shown).collect::<Vec<_>>())
                 }
@@ -161,7 +176,7 @@ fn try_all(world: &World) {
             return Ok(());
         }
         let (steps, why) = chance::shortest(&steps, |steps| world.wrong(&settings, steps));
-        Err(format!("on {:?}, ipv6 {}\n{}{why}", settings.platform, settings.ipv6, world.told(&steps)))
+        Err(format!("{settings:?}\n{}{why}", world.told(&steps)))
     });
 }
 
@@ -268,15 +283,16 @@ fn object() -> impl Strategy<Value = Object> {
     let namespaces = || prop::sample::select(vec!["ns", "ns", "other"]);
     let ab = || prop::sample::select(vec!["a", "b"]);
     let flags = any::<[bool; 8]>();
-    let pods = (ab(), namespaces(), 1..3u8, flags, annotations.clone()).prop_map(
-        |(name, namespace, ip, [unready, going, api, named, on_host, both, ends, young], annotations)| {
+    let meshes = prop::sample::select(vec!["linkerd", "linkerd", "linkerd", "mesh"]);
+    let pods = (ab(), namespaces(), 1..3u8, flags, meshes, annotations.clone()).prop_map(
+        |(name, namespace, ip, [unready, going, api, named, on_host, both, ends, young], mesh, annotations)| {
             let mut patch = annotated(annotations);
             let mut also = |wanted: bool, more: Value| {
                 if wanted {
                     merge(&mut patch, more);
                 }
             };
-            also(true, json!({"metadata": {"namespace": namespace}}));
+            also(true, json!({"metadata": {"namespace": namespace, "labels": {"linkerd.io/control-plane-ns": mesh}}}));
             also(unready, json!({"status": {"conditions": []}}));
             also(unready && going, json!({"status": {"phase": "Pending"}}));
             also(going, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
@@ -334,15 +350,20 @@ fn object() -> impl Strategy<Value = Object> {
             (v6, endpoint)
         },
     );
-    let slices = (0..2u8, namespaces(), any::<bool>(), prop::collection::vec(endpoints, 0..3)).prop_map(
-        |(number, namespace, api, endpoints)| {
+    let gateways = prop::sample::select(vec!["", "", "", "east", "west"]);
+    let slices = (0..2u8, namespaces(), any::<bool>(), prop::collection::vec(endpoints, 0..3), gateways).prop_map(
+        |(number, namespace, api, endpoints, gateway)| {
             let v6 = endpoints.first().is_some_and(|(v6, _)| *v6);
             let endpoints: Vec<Value> = endpoints.into_iter().filter(|(of, _)| *of == v6).map(|(_, e)| e).collect();
             let service = if api { "api" } else { "web" };
-            let patch = json!({
+            let mut patch = json!({
                 "metadata": {"namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
                 "addressType": if v6 { "IPv6" } else { "IPv4" }, "endpoints": endpoints,
             });
+            if !gateway.is_empty() {
+                merge(&mut patch, annotated(slices::of_gateway()));
+                merge(&mut patch, json!({"metadata": {"labels": {"mirror.linkerd.io/cluster-name": gateway}}}));
+            }
             slices::slice(&format!("s-{number}"), &[], patch)
         },
     );

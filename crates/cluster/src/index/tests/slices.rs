@@ -194,6 +194,14 @@ fn a_zone_has_weight_where_that_is_asked_for() {
     assert_eq!(weights(true, "elsewhere"), [10_000, 10_000]);
 }
 
+/// What a mirror's slice says of a gateway.
+pub(super) fn of_gateway() -> Value {
+    json!({
+        "mirror.linkerd.io/remote-svc-fq-name": "web.shop.svc.east.local",
+        "mirror.linkerd.io/remote-gateway-identity": "gw.linkerd-multicluster.serviceaccount.identity.linkerd.east.local",
+    })
+}
+
 #[test]
 fn a_gateway_of_another_cluster_is_asked_by_the_name_there() {
     let mirrored = |annotations: Value| {
@@ -210,11 +218,7 @@ fn a_gateway_of_another_cluster_is_asked_by_the_name_there() {
         let index = kubernetes(vec![service("web", json!({})), mirrored(annotations)]);
         destination(&index, WEB).unwrap()
     };
-    let both = json!({
-        "mirror.linkerd.io/remote-svc-fq-name": "web.shop.svc.east.local",
-        "mirror.linkerd.io/remote-gateway-identity": "gw.linkerd-multicluster.serviceaccount.identity.linkerd.east.local",
-    });
-    let [endpoint] = of(both).try_into().unwrap();
+    let [endpoint] = of(of_gateway()).try_into().unwrap();
     assert_eq!(endpoint.addr.to_string(), "192.0.2.1:4143");
     assert_eq!(endpoint.authority_override.as_deref(), Some("web.shop.svc.east.local:80"));
     assert_eq!((endpoint.hint, endpoint.transport_port), (ProtocolHint::H2, None));

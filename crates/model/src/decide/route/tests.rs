@@ -115,7 +115,7 @@ fn prefixes_are_whole_segments() {
         ("/a/", "/a/b", true),
         ("/", "/", true),
         ("/", "/x", true),
-        ("/", "*", false),
+        ("/", "*", true),
         ("/a", "", false),
     ] {
         let routes = routes(vec![(vec![], vec![vec![prefix(wanted)]])]);
@@ -273,8 +273,9 @@ fn naive_path(wanted: &PathMatch, path: &str) -> Option<usize> {
             let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
             let (have, want): (Vec<_>, Vec<_>) = (path.split('/').collect(), prefix.split('/').collect());
             let whole = have.starts_with(&want);
-            // Below the root is what begins with a slash.
-            (whole && (!prefix.is_empty() || path.starts_with('/'))).then_some(prefix.len().max(1))
+            // Below the root is what begins with a slash, and the server as a whole.
+            let below = if prefix.is_empty() { path.starts_with('/') || path == "*" } else { whole };
+            below.then_some(prefix.len().max(1))
         }
     }
 }
@@ -454,8 +455,13 @@ fn placed<M>(rules: Vec<Vec<Vec<M>>>) -> Vec<Vec<Rule<M, (usize, usize)>>> {
     rules.into_iter().enumerate().map(of_route).collect()
 }
 
+/// How many policies are made up, each asked of a few times; `cargo xtask soak` asks for more by the variable.
+fn cases() -> ProptestConfig {
+    ProptestConfig::with_cases(std::env::var("WEFT_CASES").map_or(4_000, |n| n.parse::<u32>().unwrap() / 10))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(cases())]
 
     #[test]
     fn finds_what_a_naive_evaluator_finds(
@@ -481,6 +487,18 @@ proptest! {
             prop_assert_eq!(found, naive_grpc(&routes, &request), "{:?}", request);
         }
     }
+}
+
+#[test]
+fn the_server_as_a_whole_is_below_its_root() {
+    let by = |path| HttpMatch { path: Some(path), ..HttpMatch::default() };
+    let finds = |path, asked| {
+        let routes = routes(vec![(vec![], vec![vec![by(path)]])]);
+        chosen(&routes, &Req { method: "OPTIONS", ..get("web", asked) }).is_some()
+    };
+    let prefix = |p: &str| PathMatch::Prefix(p.into());
+    assert!(finds(prefix("/"), "*") && finds(PathMatch::Exact("*".into()), "*"));
+    assert!(!finds(prefix("/a"), "*") && !finds(prefix("/"), "*/a") && !finds(PathMatch::Exact("/".into()), "*"));
 }
 
 /// What is written otherwise and means the same finds the same (field notes 21).

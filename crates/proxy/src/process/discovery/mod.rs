@@ -177,7 +177,7 @@ impl Discovery {
                 ("profiles", inner.profiles.len()),
             ];
             out.extend(counts.map(|(kind, n)| {
-                Sample::gauge("weft_discovery_watches", "Targets that the control plane is asked about", n as f64)
+                Sample::gauge("weft_discovery_watches", "Targets that the control plane is asked about", n)
                     .labels(weft_telemetry::Labels::new().with("kind", kind))
             }));
         });

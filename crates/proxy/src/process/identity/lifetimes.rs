@@ -32,7 +32,7 @@ impl Lifetimes {
             out.push(Sample::gauge(
                 "weft_identity_bound_connections",
                 "Open connections that end with a certificate",
-                counted.open_now() as f64,
+                counted.open_now(),
             ));
         });
         let ended = registry.counter(

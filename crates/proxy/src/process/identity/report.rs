@@ -40,12 +40,12 @@ impl Reporter {
         let (expiry, last) = (store.clone(), refreshed.clone());
         registry.collector(move |out| {
             let seconds = |t: SystemTime| t.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-            out.push(Sample::gauge(
+            out.push(Sample::level(
                 "control_identity_cert_expiration_timestamp_seconds",
                 "When the certificate in force expires, since the epoch",
                 expiry.expiry().map_or(0.0, seconds),
             ));
-            out.push(Sample::gauge(
+            out.push(Sample::level(
                 "control_identity_cert_refresh_timestamp_seconds",
                 "When the certificate in force was received, since the epoch",
                 last.borrow().map_or(0.0, seconds),

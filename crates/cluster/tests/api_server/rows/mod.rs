@@ -1,0 +1,159 @@
+//! The rows of the control plane's parts 6.2 to 6.5, each from objects of an API server to an answer.
+//!
+//! Each row writes its objects, waits until all of them are known, compares the answer, and takes them away again: nothing of it is left
+//! to the next one.
+
+mod destination;
+mod ports;
+mod said;
+mod traffic;
+
+pub(crate) use destination::{endpoints, profiles};
+pub(crate) use ports::ports;
+pub(crate) use traffic::traffic;
+
+use super::lab::{ApiServer, Lab, NAMESPACE, pod, service, slice};
+use serde_json::{Value, json};
+use weft_cluster::{
+    Key, Kind,
+    index::{Question, Target, WorkloadKind},
+    policy::KINDS,
+};
+
+/// What a row is about, its objects, the question, and the answer in short.
+type Row = (&'static str, Vec<Value>, Question, &'static str);
+
+/// What a row's question is about.
+const WEB: &str = "web.ns.svc.cluster.local";
+const SERVICE_IP: &str = "10.96.77.1";
+
+/// Of the rows' objects: that of the cases, one of others, and the one whose EgressNetworks are for all.
+pub(crate) const NAMESPACES: [&str; 3] = [NAMESPACE, OTHER, "linkerd-egress"];
+const OTHER: &str = "other";
+
+async fn hold(api: &impl ApiServer, rows: Vec<Row>) {
+    let mut kinds = vec![Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node];
+    kinds.extend(KINDS);
+    let lab = Lab::of(api, &kinds).await;
+    for (what, objects, question, expected) in rows {
+        let mut versions = vec![];
+        for object in &objects {
+            versions.push(api.written(object.clone()).await);
+        }
+        lab.until(what, |fed| fed.has_versions(&versions)).await;
+        assert_eq!(said::said(&lab.fed.lock().index, &question), expected, "{what}");
+        for object in objects.iter().rev() {
+            let named = |of: &str| object["metadata"][of].as_str().unwrap_or_default();
+            api.remove_from(named("namespace"), object["kind"].as_str().unwrap(), named("name")).await;
+        }
+        let is_of_row = |key: &Key| NAMESPACES.contains(&key.namespace.as_str()) || key.kind == Kind::Node;
+        lab.until("the objects of the row to be gone", |fed| !fed.objects.keys().any(is_of_row)).await;
+    }
+    lab.end().await;
+}
+
+fn merged(mut object: Value, patch: Value) -> Value {
+    fn merge(into: &mut Value, from: Value) {
+        match (into, from) {
+            (Value::Object(into), Value::Object(from)) => {
+                from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value));
+            }
+            (into, from) => *into = from,
+        }
+    }
+    merge(&mut object, patch);
+    object
+}
+
+/// The Service `web`, which has several ports.
+fn web(patch: Value) -> Value {
+    let port = |name: &str, port: u16, target: Value, protocol: Option<&str>| {
+        let mut value = json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"});
+        if let Some(protocol) = protocol {
+            value["appProtocol"] = json!(protocol);
+        }
+        value
+    };
+    let ports = json!([
+        port("http", 80, json!("http"), None),
+        port("db", 5432, json!(5432), None),
+        port("plain", 81, json!(8080), Some("http")),
+        port("h2c", 82, json!(8080), Some("kubernetes.io/h2c")),
+        port("odd", 83, json!(8080), Some("example.com/odd")),
+    ]);
+    merged(merged(service(), json!({"spec": {"ports": ports}})), patch)
+}
+
+/// Pod `a`, which listens on 8080 under the name `http`.
+fn a(patch: Value) -> Value {
+    let ports = json!([{"name": "http", "containerPort": 8080, "protocol": "TCP"}]);
+    let containers = json!([{"name": "web", "image": "web", "ports": ports}]);
+    merged(merged(pod("a", "10.1.0.1"), json!({"spec": {"containers": containers}})), patch)
+}
+
+/// The slice of both, with an endpoint per pod and as much more of each.
+fn slices(endpoints: &[(&str, &str, Value)]) -> Value {
+    let mut slice = slice("web-1", &endpoints.iter().map(|(pod, ip, _)| (*pod, *ip)).collect::<Vec<_>>());
+    slice["ports"] = json!([{"name": "http", "port": 8080}, {"name": "db", "port": 5432}]);
+    for (i, (.., patch)) in endpoints.iter().enumerate() {
+        slice["endpoints"][i] = merged(slice["endpoints"][i].clone(), patch.clone());
+    }
+    slice
+}
+
+fn behind() -> Vec<Value> {
+    vec![web(json!({})), a(json!({})), slices(&[("a", "10.1.0.1", json!({}))])]
+}
+
+fn with(more: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    behind().into_iter().chain(more).collect()
+}
+
+fn annotated(annotations: Value) -> Value {
+    json!({"metadata": {"annotations": annotations}})
+}
+
+fn object(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
+}
+
+/// It is created in this second: of several in a row those of later ones stand behind.
+fn aged(second: u8, object: Value) -> Value {
+    merged(object, json!({"metadata": {"creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")}}))
+}
+
+fn elsewhere(namespace: &str, object: Value) -> Value {
+    merged(object, json!({"metadata": {"namespace": namespace}}))
+}
+
+fn node(zone: &str) -> Value {
+    json!({"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": zone}}})
+}
+
+fn destination(path: &str) -> Question {
+    Question::Destination(path.parse().unwrap())
+}
+
+fn target(path: &str) -> Target {
+    path.parse().map_or_else(|_| Target::Name(path.parse().unwrap()), Target::Addr)
+}
+
+fn profiled(path: &str) -> Question {
+    Question::Profile { from: NAMESPACE.to_owned(), target: target(path) }
+}
+
+fn port(port: u16) -> Question {
+    Question::Inbound { namespace: NAMESPACE.to_owned(), of: WorkloadKind::Pod, name: "a".to_owned(), port }
+}
+
+fn sent(path: &str) -> Question {
+    sent_from(NAMESPACE, path)
+}
+
+fn sent_from(namespace: &str, path: &str) -> Question {
+    Question::Outbound { from: namespace.to_owned(), target: target(path) }
+}
+
+fn server(spec: Value) -> Value {
+    object("Server", "s", merged(json!({"podSelector": {"matchLabels": {"app": "web"}}, "port": 8080}), spec))
+}
