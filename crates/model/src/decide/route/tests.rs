@@ -455,9 +455,9 @@ fn placed<M>(rules: Vec<Vec<Vec<M>>>) -> Vec<Vec<Rule<M, (usize, usize)>>> {
     rules.into_iter().enumerate().map(of_route).collect()
 }
 
-/// How many policies are made up, each asked of a few times; `cargo xtask soak` asks for more by the variable.
+/// Sixteen times as many policies as other properties have cases, each asked of a few times.
 fn cases() -> ProptestConfig {
-    ProptestConfig::with_cases(std::env::var("WEFT_CASES").map_or(4_000, |n| n.parse::<u32>().unwrap() / 10))
+    ProptestConfig::with_cases(16 * ProptestConfig::default().cases)
 }
 
 proptest! {
