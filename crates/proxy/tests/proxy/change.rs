@@ -102,6 +102,15 @@ impl Client {
     }
 }
 
+/// Whether the connection was told to go away before the request was on it: hyper cancels it, or, where it is told between looking and
+/// sending, passes on the GOAWAY without error, behind which nothing is processed (RFC 9113 6.8).
+fn was_not_sent(error: &anyhow::Error) -> bool {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+    let of_h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    let goes_away = |e: &h2::Error| e.is_go_away() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_canceled() || of_h2.is_some_and(goes_away)
+}
+
 /// Whose connections the clients of a load keep.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -136,8 +145,7 @@ impl Load {
                             answered.fetch_add(1, Relaxed);
                             stays
                         }
-                        // It was told before it had sent anything.
-                        Err(error) if error.downcast_ref().is_some_and(hyper::Error::is_canceled) => false,
+                        Err(error) if keep == Keep::AsTold && was_not_sent(&error) => false,
                         Err(error) => return Err(format!("{error:#}")),
                     };
                     if !stays && keep == Keep::AsTold {
