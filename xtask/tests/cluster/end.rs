@@ -4,8 +4,9 @@ use crate::cluster;
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -13,6 +14,8 @@ use weft_testkit::kubernetes::Cluster;
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The cluster whose holder is killed.
+const ORPHAN: &str = "orphan";
 
 /// Everything of a cluster that the host could see.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,9 +49,9 @@ fn traces(name: &str, of: &[PathBuf]) -> Traces {
     Traces { processes, groups }
 }
 
-/// Process 1 of the cluster's namespaces, as the host counts.
-fn first(cluster: &Cluster) -> String {
-    let pid = fs::read_to_string(cluster.kubeconfig.with_file_name("pid")).unwrap();
+/// Process 1 of the namespaces of the cluster of this folder, as the host counts.
+fn first(folder: &Path) -> String {
+    let pid = fs::read_to_string(folder.join("pid")).unwrap();
     fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().trim().to_owned()
 }
 
@@ -71,7 +74,7 @@ fn the_end_of_one_process_is_the_end_of_all_and_of_no_other_cluster() {
     let before = mounts();
     let cluster = Cluster::up("mortal", &[]).unwrap();
     let folder = cluster.kubeconfig.parent().unwrap().to_owned();
-    let one = first(&cluster);
+    let one = first(&folder);
     let inside = namespaces(&one);
     let hosts = namespaces("self");
     assert!(inside.len() == 4 && inside.iter().all(|namespace| !hosts.contains(namespace)), "{inside:?}");
@@ -88,27 +91,61 @@ fn the_end_of_one_process_is_the_end_of_all_and_of_no_other_cluster() {
     assert_eq!(other.ask("get --raw /readyz").unwrap(), "ok", "the other cluster serves on");
 }
 
+/// A cluster that a process of its own holds, which is not asked to end.
+struct Held {
+    holder: Child,
+    /// Kept, since the holder writes to it.
+    _output: BufReader<ChildStdout>,
+    folder: PathBuf,
+    inside: Vec<PathBuf>,
+}
+
+impl Held {
+    fn up() -> Self {
+        let mut holder = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        holder.args(["cluster", "up", "--attached", "--api-only", "--name", ORPHAN]);
+        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(holder.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let kubeconfig = line.trim().strip_prefix("export KUBECONFIG=").unwrap();
+        let folder = Path::new(kubeconfig).parent().unwrap().to_owned();
+        let inside = namespaces(&first(&folder));
+        Self { holder, _output: output, folder, inside }
+    }
+
+    /// Leaves what no process holds: control groups and the folder, and in each something that only this cluster has.
+    fn killed(mut self) -> Left {
+        self.holder.kill().unwrap();
+        self.holder.wait().unwrap();
+        eventually("processes to end", || traces(ORPHAN, &self.inside).processes.is_empty());
+        let groups = traces(ORPHAN, &self.inside).groups;
+        assert!(!groups.is_empty(), "a cluster has control groups");
+        let marks: Vec<PathBuf> = groups.iter().chain([&self.folder]).map(|within| within.join("left/over")).collect();
+        marks.iter().for_each(|mark| fs::create_dir_all(mark).unwrap());
+        Left { groups, folder: self.folder, marks }
+    }
+}
+
+struct Left {
+    groups: BTreeSet<PathBuf>,
+    folder: PathBuf,
+    marks: Vec<PathBuf>,
+}
+
+/// The next cluster of a name has control groups of the same names: that the old ones are gone shows by what was in them.
 #[test]
 fn who_held_it_may_be_killed() {
     if cluster().is_none() {
         return;
     }
-    let mut holder = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    holder.args(["cluster", "up", "--attached", "--api-only", "--name", "orphan"]);
-    let mut holder = holder.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let mut output = std::io::BufReader::new(holder.stdout.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-    let kubeconfig = line.trim().strip_prefix("export KUBECONFIG=").unwrap().to_owned();
-    let folder = Path::new(&kubeconfig).parent().unwrap();
-    let pid = fs::read_to_string(folder.join("pid")).unwrap();
-    let one = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().trim().to_owned();
-    let inside = namespaces(&one);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
-    eventually("processes to end", || traces("orphan", &inside).processes.is_empty());
-    let down =
-        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["cluster", "down", "--name", "orphan"]).output().unwrap();
+    let left = Held::up().killed();
+    let again = Held::up();
+    let kept: Vec<_> = left.marks.iter().filter(|mark| mark.exists()).collect();
+    assert!(kept.is_empty(), "the next start removes what is left: {kept:?}");
+    assert_eq!((&again.folder, &traces(ORPHAN, &again.inside).groups), (&left.folder, &left.groups));
+    let left = again.killed();
+    let down = Command::new(env!("CARGO_BIN_EXE_xtask")).args(["cluster", "down", "--name", ORPHAN]).output().unwrap();
     assert!(down.status.success(), "{down:?}");
-    assert!(traces("orphan", &inside).groups.is_empty() && !folder.exists());
+    assert!(left.groups.iter().chain([&left.folder]).all(|path| !path.exists()), "the next end removes what is left");
 }
