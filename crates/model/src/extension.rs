@@ -70,29 +70,34 @@ impl ClientPolicy {
     /// With what was told beside it; what was not stays as it is.
     #[must_use]
     pub fn extended(mut self, told: &Extensions) -> Self {
-        fn of<M>(rules: &mut [Rule<M, OutboundRule>], told: &Extensions) {
+        self.change_filters(&mut |filters| told.put_into(filters));
+        self
+    }
+
+    /// Changes the lists of [`ClientPolicy::filters`], in their order.
+    pub fn change_filters(&mut self, change: &mut impl FnMut(&mut Vec<Filter>)) {
+        fn of<M>(rules: &mut [Rule<M, OutboundRule>], change: &mut impl FnMut(&mut Vec<Filter>)) {
             for Rule { matches: _, filters, does } in rules {
-                told.put_into(filters);
+                change(filters);
                 let (first, random): (&mut [_], &mut [_]) = match &mut does.backends {
                     Distribution::Empty => (&mut [], &mut []),
                     Distribution::FirstAvailable(all) => (all, &mut []),
                     Distribution::RandomAvailable(all) => (&mut [], all),
                 };
                 let all = first.iter_mut().chain(random.iter_mut().map(|(backend, _)| backend));
-                all.for_each(|backend| told.put_into(&mut backend.filters));
+                all.for_each(|backend| change(&mut backend.filters));
             }
         }
         match &mut self.protocol {
             ClientProtocol::Detect { http1, http2, .. } => {
-                http1.routes.iter_mut().chain(&mut http2.routes).for_each(|route| of(&mut route.rules, told));
+                http1.routes.iter_mut().chain(&mut http2.routes).for_each(|route| of(&mut route.rules, change));
             }
             ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => {
-                routes.routes.iter_mut().for_each(|route| of(&mut route.rules, told));
+                routes.routes.iter_mut().for_each(|route| of(&mut route.rules, change));
             }
-            ClientProtocol::Grpc { routes, .. } => routes.iter_mut().for_each(|route| of(&mut route.rules, told)),
+            ClientProtocol::Grpc { routes, .. } => routes.iter_mut().for_each(|route| of(&mut route.rules, change)),
             ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => {}
         }
-        self
     }
 }
 

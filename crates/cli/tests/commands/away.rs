@@ -1,7 +1,9 @@
 //! Clusters that cannot be asked: who was asked, why there is no answer, and what to do, from every command; and nothing else.
 
-use crate::lab::{Home, Told};
-use crate::prune::installed;
+use crate::{
+    lab::{Home, Told},
+    prune::installed,
+};
 use serde_json::json;
 use std::{collections::BTreeSet, fs, net::SocketAddr};
 use tokio::{net::TcpSocket, runtime::Runtime};

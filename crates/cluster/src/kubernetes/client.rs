@@ -77,7 +77,8 @@ pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -
     client(config)
 }
 
-/// Of the files that `$KUBECONFIG` lists, those that are there; as kubectl reads it. Without any, the first is what is missing.
+/// Of the files that `$KUBECONFIG` lists those that are there, as kubectl reads it: if none is, the first is what is missing. Where it
+/// lists none, the usual file.
 fn usual() -> Result<Kubeconfig, KubeconfigError> {
     let listed = env::var_os("KUBECONFIG").unwrap_or_default();
     let files: Vec<PathBuf> = env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect();

@@ -113,7 +113,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("LINKERD2_PROXY_INBOUND_CONNECT_EXP_BACKOFF_JITTER", Number, Value("0.1"), "The part of a wait that is random, 0 to 1"),
         yes("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", Duration, Value("1s"), "Connect to an endpoint, TLS handshake included"),
         yes("LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MIN", Duration, Value("100ms"), "First wait before connecting again, of control clients too but that for certificates, which tries sooner; set together with the next"),
-        yes("LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MAX", Duration, Value("60s"), "Longest wait before connecting again, of control clients too"),
+        yes("LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MAX", Duration, Value("60s"), "Longest wait before connecting again, of control clients too but that for certificates"),
         yes("LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_JITTER", Number, Value("0.1"), "The part of a wait that is random, 0 to 1"),
         yes("LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT", Number, Value("10000"), "Idle HTTP/1 connections kept to the application, per port, by all workers together"),
         yes("LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT", Number, Value("10000"), "Idle HTTP/1 connections kept per endpoint, by all workers together"),

@@ -168,8 +168,8 @@ async fn slow_in_every_way(connections: usize, seconds: u32) {
         };
         let came = mesh.app.metric(opened) - before.1;
         // What the others' exchanges cost is taken off as an estimate, whose error weighs more the fewer the slow ones are.
-        let most = if connections < 1000 { 3.0 * OF_LARGE } else { OF_LARGE };
-        cost.end_beside(served, mode, came as usize, most);
+        let bound = if connections < 1000 { 3.0 * OF_LARGE } else { OF_LARGE };
+        cost.end_beside(served, mode, came as usize, bound);
         // The call under way was given up with its connection.
         other = http1::Client::over(mesh.app.connect_inbound(addr).await);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -15,13 +15,7 @@ use crate::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message;
-use weft_model::{
-    ClientPolicy,
-    policy::{
-        outbound::{ClientProtocol, Distribution, OutboundRule},
-        route::{Filter, Rule},
-    },
-};
+use weft_model::policy::route::Filter;
 
 /// `value` encoded, sent, received and decoded; and people could be shown it.
 fn across<T, P: Message + Default + std::fmt::Debug>(
@@ -35,32 +29,6 @@ fn across<T, P: Message + Default + std::fmt::Debug>(
         return Err(format!("showing: {message:?}"));
     }
     decode(message).map_err(|e| format!("decoding: {e}"))
-}
-
-/// Shows the filters of each rule of requests, and of each of its backends, in the order of [`ClientPolicy::filters`].
-fn of_requests(policy: &mut ClientPolicy, show: &mut impl FnMut(&mut Vec<Filter>)) {
-    fn of<M>(rules: &mut [Rule<M, OutboundRule>], show: &mut impl FnMut(&mut Vec<Filter>)) {
-        for rule in rules {
-            show(&mut rule.filters);
-            match &mut rule.does.backends {
-                Distribution::Empty => {}
-                Distribution::FirstAvailable(all) => all.iter_mut().for_each(|backend| show(&mut backend.filters)),
-                Distribution::RandomAvailable(all) => {
-                    all.iter_mut().for_each(|(backend, _)| show(&mut backend.filters))
-                }
-            }
-        }
-    }
-    match &mut policy.protocol {
-        ClientProtocol::Detect { http1, http2, .. } => {
-            http1.routes.iter_mut().chain(&mut http2.routes).for_each(|route| of(&mut route.rules, show));
-        }
-        ClientProtocol::Http1(routes) | ClientProtocol::Http2(routes) => {
-            routes.routes.iter_mut().for_each(|route| of(&mut route.rules, show));
-        }
-        ClientProtocol::Grpc { routes, .. } => routes.iter_mut().for_each(|route| of(&mut route.rules, show)),
-        ClientProtocol::Opaque(_) | ClientProtocol::Tls(_) => {}
-    }
 }
 
 proptest! {
@@ -91,7 +59,7 @@ proptest! {
         beyond in vec(vec(prop_oneof![any::rewrite(), any::mirror()], 0..3), 1..8),
     ) {
         let mut next = beyond.iter().cycle();
-        of_requests(&mut sent, &mut |filters| drop(filters.splice(0..0, next.next().into_iter().flatten().cloned())));
+        sent.change_filters(&mut |filters| drop(filters.splice(0..0, next.next().into_iter().flatten().cloned())));
         let alone = across(&sent, outbound::policy::encode, outbound::policy::decode).unwrap();
         prop_assert_eq!(alone.filters().len(), sent.filters().len());
         for (filters, beyond) in alone.filters().into_iter().zip(beyond.iter().cycle()) {
