@@ -18,6 +18,9 @@ use weft_testkit::http2;
 
 /// Ordinary requests by which processor time is measured.
 const ORDINARY: u32 = 50;
+/// Bytes that a proxy throws away behind its GOAWAY, so that closing does not become a reset: how many of them are there by then
+/// is chance.
+const DISCARDED: f64 = 260.0 * 1024.0;
 
 /// The attacked proxies, before an origin of HTTP/2 that never answers requests for `/`.
 pub(crate) struct Lab {
@@ -54,7 +57,7 @@ pub(crate) struct Budget {
     pub(crate) open: usize,
     /// Frames that it is sent.
     pub(crate) answers: usize,
-    /// Bytes that are read from it: how soon it ends.
+    /// Bytes that are read from it, besides those thrown away at the end: how soon it ends.
     pub(crate) read: f64,
     /// Processor time, in ordinary requests the same way.
     pub(crate) requests: u32,
@@ -170,7 +173,7 @@ impl Lab {
                 ("ends", heard.code().is_some_and(|code| codes.contains(&code))),
                 ("open", most <= budget.open),
                 ("answers", heard.frames <= budget.answers),
-                ("read", read <= budget.read),
+                ("read", read <= budget.read + DISCARDED),
                 ("processor time", requests <= f64::from(budget.requests)),
                 ("memory", spent.resident <= budget.memory),
             ];
