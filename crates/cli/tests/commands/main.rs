@@ -8,6 +8,7 @@ mod completion;
 mod documented;
 mod download;
 mod inject;
+mod kubeconfig;
 mod lab;
 mod meant;
 mod policy;

@@ -24,6 +24,12 @@ pub enum Error {
     NoPod(String),
     #[error("no cluster is configured: {0}; name one by --kubeconfig FILE or $KUBECONFIG")]
     NoCluster(String),
+    /// Credentials, certificates or a proxy that the file or the environment names are no use.
+    #[error(
+        "the cluster's configuration is no use: {0}; `kubectl config view` shows what it says, $HTTPS_PROXY and $NO_PROXY count, and \
+         --kubeconfig FILE or --context NAME names another"
+    )]
+    Unusable(String),
     #[error(
         "the API server {url} does not answer: {reason}; `kubectl cluster-info` asks it as well, and --kubeconfig FILE or --context NAME \
          names another"
@@ -101,7 +107,7 @@ fn client(mut config: kube::Config) -> Result<Client, Error> {
     config.default_retry = false;
     let url = config.cluster_url.to_string();
     let url = url.trim_end_matches('/').to_owned();
-    let builder = ClientBuilder::try_from(config).map_err(|e| Error::Request(e.to_string()))?;
+    let builder = ClientBuilder::try_from(config).map_err(|e| Error::Unusable(reason(&e)))?;
     Ok(builder.with_layer(&MapErrLayer::new(move |error: BoxError| away(&url, error))).build())
 }
 
@@ -128,8 +134,11 @@ impl From<kube::Error> for Error {
         match error {
             kube::Error::Service(error) => match error.downcast::<Away>() {
                 Ok(away) => Self::Away { url: away.url, reason: away.reason },
+                // Of credentials that are made anew once they have ended.
+                Err(error) if error.is::<kube::Error>() => Self::Unusable(said),
                 Err(_) => Self::Request(said),
             },
+            kube::Error::Auth(_) => Self::Unusable(said),
             kube::Error::Api(status) if status.code == 401 => Self::Unknown(said),
             kube::Error::Api(status) if status.code == 403 => Self::Forbidden(said),
             _ => Self::Request(said),
