@@ -32,17 +32,22 @@ fn main() -> ExitCode {
             }
             // Help goes to standard output, and is no failure.
             let _ = told.print();
-            let wrong = if is_policy(&arguments) { commands::policy::UNKNOWN.into() } else { ExitCode::FAILURE };
-            return if told.use_stderr() { wrong } else { ExitCode::SUCCESS };
+            return if told.use_stderr() { wrong(&arguments) } else { ExitCode::SUCCESS };
         }
     };
+    let failed = |error: anyhow::Error, code| {
+        print::error(&format!("weft: {error:#}"));
+        code
+    };
     match run(args, named) {
-        Ok(code) => code,
-        Err(error) => {
-            print::error(&format!("weft: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Ok(code) => print::cut().map_or_else(|error| failed(error, wrong(&arguments)), |()| code),
+        Err(error) => failed(error, ExitCode::FAILURE),
     }
+}
+
+/// That something is wrong, in a status.
+fn wrong(arguments: &[OsString]) -> ExitCode {
+    if is_policy(arguments) { commands::policy::UNKNOWN.into() } else { ExitCode::FAILURE }
 }
 
 /// Whose status says "denied" where others say that something is wrong.

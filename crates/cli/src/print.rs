@@ -2,12 +2,33 @@
 
 use anyhow::bail;
 use rustix::termios::{isatty, tcgetwinsize};
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::OnceLock,
+};
 use weft_cluster::manifest::{Ignored, Problem};
 
-/// A reader that goes away (`weft ps | head`) is no fault.
+/// Why a line could not be written.
+static CUT: OnceLock<io::Error> = OnceLock::new();
+
+/// A reader that goes away (`weft ps | head`) is no fault; any other is told at the end, see [`cut`].
 pub(crate) fn line(text: &str) {
-    let _ = try_line(text);
+    if let Err(error) = try_line(text)
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = CUT.set(error);
+    }
+}
+
+/// Whether a [`line`] is not there, though its reader is.
+///
+/// # Errors
+/// One is not.
+pub(crate) fn cut() -> anyhow::Result<()> {
+    match CUT.get() {
+        Some(error) => bail!("standard output takes no more: {error}; what it has is cut off: make room first"),
+        None => Ok(()),
+    }
 }
 
 /// A whole text; a reader that has gone does not want the rest of it.

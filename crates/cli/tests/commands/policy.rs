@@ -55,6 +55,11 @@ fn the_status_says_allowed_denied_or_unknown() {
     let answer: Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!(answer["verdict"], "denied");
     assert_eq!(answer["answers"][0]["nearest"]["missing"], json!(["network"]));
+    // An answer that nobody could be told is no answer.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let allowed = ["policy", "can", "-n", "shop", "-f", "shop.yaml", "deploy/bot", "svc/web:80"];
+    let told: Told = home.weft(&allowed).stdout(full).output().unwrap().into();
+    assert!(told.code == Some(2) && told.err.contains("standard output takes no more"), "{told:?}");
     // Nothing runs, nothing is configured.
     let told = home.runs(&["policy", "can", "deploy/bot", "svc/web:80"]);
     assert!(told.code == Some(2) && told.err.contains("no cluster is configured"), "{told:?}");
