@@ -35,8 +35,34 @@ pub fn markdown() -> String {
             grpc_name(grpc)
         );
     }
+    out += EXPLAIN;
     out
 }
+
+const EXPLAIN: &str = "
+## What became of a request
+
+A proxy keeps a record of each of its last requests and connections (`WEFT_PROXY_RECORDS`): who asked whom for what, what decided it, which
+endpoint it went to, what came of it and how long that took, and of a failure its code, cause and remedy. `GET /explain` on the admin
+port, 4191, returns the newest that match, as a list in JSON, newest first. It answers on the proxy's own loopback only, as
+`kubectl port-forward` reaches it. All parameters may be left out; what is given must all be true of a record. A parameter that is
+unknown, is given twice or cannot have its value is answered with 400.
+
+| parameter | value |
+|---|---|
+| `direction` | `inbound` or `outbound` |
+| `kind` | `request` or `connection` |
+| `code` | a code from above |
+| `client` | IP or IP:PORT of who asked |
+| `target` | IP or IP:PORT that was asked for |
+| `path` | the beginning of the path |
+| `status` | an HTTP status |
+| `limit` | so many at most: 20, or a number from 1 to 500 |
+
+```sh
+curl 'localhost:4191/explain?direction=inbound&code=UNAUTHORIZED&limit=5'
+```
+";
 
 /// The names of the statuses that [`Code::grpc_status`] gives.
 fn grpc_name(status: u16) -> &'static str {

@@ -136,7 +136,7 @@ fn it_says_where_it_listens_and_ends_on_a_signal() {
 #[test]
 fn lines_are_json_where_that_is_set() {
     let control = FakeControl::start().unwrap();
-    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_LOG_FORMAT", "json");
+    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_LOG_FORMAT", "JSON");
     let mut running = Running(command(setup.vars()).spawn().unwrap());
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     loop {

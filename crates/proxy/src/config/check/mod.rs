@@ -308,7 +308,12 @@ impl Reader {
                 Err(e) => Err(e.to_string()),
             }),
             log_format: self.or_default("LINKERD2_PROXY_LOG_FORMAT", |text| {
-                Ok(if one_of(text, &["plain", "json"])? == "json" { Format::Json } else { Format::Plain })
+                // Linkerd's proxy reads either case.
+                Ok(if one_of(&text.to_ascii_lowercase(), &["plain", "json"])? == "json" {
+                    Format::Json
+                } else {
+                    Format::Plain
+                })
             }),
             metrics_series_cap: self.or_default("WEFT_PROXY_METRICS_SERIES_CAP", positive_number),
             records: self.or_default("WEFT_PROXY_RECORDS", |text| match value::number(text)? {
