@@ -44,6 +44,7 @@ use crate::{
     index::runs_to_an_end,
     label,
     object::is_label_text,
+    policy::client,
     values::Values,
 };
 use k8s_openapi::{
@@ -142,6 +143,11 @@ pub fn admit(object: &Value, around: Around<'_>, mesh: Mesh<'_>) -> Result<Outco
             let own = &subject.annotations;
             let above = settings::Namespace { name: around.namespace, annotations: around.namespace_annotations };
             opaque::check(own, Some(above))?;
+            // Of a Service the index would heed only what can be read.
+            warnings.extend(client::mistakes(own, client::On::Service).iter().map(|mistake| Warning {
+                key: client::annotation_of(mistake).to_owned(),
+                message: format!("{}; {}", mistake.message, mistake.remedy),
+            }));
             let opaque = opaque::of_service(own, spec, around.namespace_annotations, &mesh.values.proxy.opaque_ports);
             report.annotated = opaque.is_some();
             patch.add_entries("/metadata/annotations", opaque);

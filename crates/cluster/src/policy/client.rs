@@ -278,7 +278,14 @@ pub(crate) fn is_of_terms(mistake: &Mistake) -> bool {
 }
 
 fn of_annotation(key: &str) -> String {
-    format!("metadata.annotations[{key}]")
+    format!("{OF_ANNOTATION}{key}]")
+}
+
+const OF_ANNOTATION: &str = "metadata.annotations[";
+
+/// The annotation that a mistake is in.
+pub(crate) fn annotation_of(mistake: &Mistake) -> &str {
+    mistake.field.trim_start_matches(OF_ANNOTATION).trim_end_matches(']')
 }
 
 /// What is wrong with an object's annotations for its clients: values, names, and what has no effect on such an object.
@@ -312,8 +319,7 @@ mod tests {
     }
 
     fn told(pairs: &[(&str, &str)], on: On) -> Vec<String> {
-        let key = |field: &str| field["metadata.annotations[".len()..].trim_end_matches(']').to_owned();
-        mistakes(&said(pairs), on).iter().map(|m| key(&m.field)).collect()
+        mistakes(&said(pairs), on).iter().map(|mistake| annotation_of(mistake).to_owned()).collect()
     }
 
     const fn s(n: u64) -> Duration {

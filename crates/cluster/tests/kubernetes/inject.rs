@@ -455,6 +455,19 @@ fn opaque_ports_are_handed_down() {
     assert_eq!(annotation(&service(json!([{"port": 80}]), json!({})), json!({})), Value::Null);
     // A Service without any annotation gets its map.
     assert_eq!(annotation(&service(ports.clone(), Value::Null), json!({})), "25,80");
+    // What its clients are told of by annotations is looked at, and stops nobody.
+    let told = service(
+        ports.clone(),
+        json!({"timeout.linkerd.io/request": "soon", "retry.linkerd.io/htpp": "5xx", "else.example/x": "?"}),
+    );
+    let warnings = admitted(&told, json!({}), &values).unwrap().warnings;
+    let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(keys, ["timeout.linkerd.io/request", "retry.linkerd.io/htpp"]);
+    assert!(
+        warnings[1]
+            .message
+            .ends_with("there is no annotation retry.linkerd.io/htpp; correct the spelling, or remove it")
+    );
     // What says nothing is refused where it stands, as it is on pods.
     let wrong = json!({"config.linkerd.io/opaque-ports": "many ports"});
     let field = |outcome: Result<Outcome, Vec<Refusal>>| outcome.unwrap_err()[0].field.clone();
