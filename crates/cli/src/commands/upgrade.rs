@@ -50,6 +50,7 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
         Some(cluster) => {
             defined(cluster, values, namespace).await?;
             install::root_where_it_has_to_be(cluster, values).await?;
+            install::monitored(cluster, values).await?;
             if !args.force {
                 install::heeded(cluster).await?;
             }

@@ -33,8 +33,8 @@ pub use helm::{OfHelm, Release, helm_release};
 use meta::Meta;
 pub use prune::{Left, left};
 pub use ready::{
-    NotReady, api_server_ports, defined, gateway_api, heeded, not_installed, ready_for_control_plane, ready_for_crds,
-    root_where_it_has_to_be, unclaimed,
+    NotReady, api_server_ports, defined, gateway_api, heeded, monitored, not_installed, ready_for_control_plane,
+    ready_for_crds, root_where_it_has_to_be, unclaimed,
 };
 pub use remains::{Remains, remains, users};
 pub use running::{Running, running};

@@ -1,8 +1,10 @@
 //! PodMonitors, for who runs the Prometheus operator.
 
 use super::Meta;
-use crate::{label, manifest};
+use crate::{kubernetes::Resource, label, manifest};
 use serde_json::{Value, json};
+
+pub(super) const PODMONITOR: Resource = Resource::new("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors");
 
 pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
     let monitor = &meta.values.pod_monitor;
@@ -55,8 +57,8 @@ fn object(meta: &Meta<'_>, name: &str, namespaces: Value, endpoint: Value) -> Va
         metadata["labels"][key] = json!(&**value);
     }
     json!({
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PodMonitor",
+        "apiVersion": PODMONITOR.api_version(),
+        "kind": PODMONITOR.kind,
         "metadata": metadata,
         "spec": { "namespaceSelector": namespaces, "selector": {}, "podMetricsEndpoints": [endpoint] },
     })

@@ -1,6 +1,6 @@
 //! What an upgrade has left: objects with the mesh's label that this version renders no more.
 
-use super::{ISSUER, Webhook};
+use super::{ISSUER, Webhook, monitor::PODMONITOR};
 use crate::{
     inject::TRUST_ROOTS,
     kubernetes::{Cluster, Error, Resource},
@@ -14,7 +14,7 @@ const WEBHOOKS: &str = "admissionregistration.k8s.io";
 const POLICY: &str = "policy.linkerd.io";
 
 /// Linkerd's list, without what Kubernetes no longer has.
-const KINDS: [Resource; 27] = [
+const KINDS: [Resource; 28] = [
     Resource::new(WEBHOOKS, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
     Resource::new(WEBHOOKS, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
     Resource::new(WEBHOOKS, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
@@ -38,6 +38,7 @@ const KINDS: [Resource; 27] = [
     Resource::new(POLICY, "v1beta3", "Server", "servers"),
     Resource::new(POLICY, "v1beta3", "HTTPRoute", "httproutes"),
     Resource::new("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles"),
+    PODMONITOR,
     Resource::new("", "v1", "Service", "services"),
     Resource::new("", "v1", "Secret", "secrets"),
     Resource::new("", "v1", "ConfigMap", "configmaps"),

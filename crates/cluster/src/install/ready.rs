@@ -1,6 +1,9 @@
 //! Whether a cluster is ready for what is to be installed.
 
-use super::{By, CONFIG, Installation, Material, Release, control_plane, crds, helm_release, remains, unheeded};
+use super::{
+    By, CONFIG, Installation, Material, Release, control_plane, crds, helm_release, monitor::PODMONITOR, remains,
+    unheeded,
+};
 use crate::{
     k8s::api::core::v1::Node,
     kubernetes::{Cluster, Error, Resource},
@@ -13,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Definitions of the Gateway API, in whose kinds routes are written. They are their own project's to install.
 const GATEWAY_API: [&str; 2] = ["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
+/// The Prometheus operator's definition of [`PODMONITOR`].
+const PODMONITORS: &str = "podmonitors.monitoring.coreos.com";
 /// The ports of the API server where its Service names none.
 const API_SERVER_PORTS: &str = "443,6443";
 
@@ -53,6 +58,11 @@ pub enum NotReady {
     )]
     Undefined { name: String, version: String },
     #[error(
+        "PodMonitors are asked for, and the definition {PODMONITORS} {0}; install the Prometheus operator first, or set \
+         podMonitor.enabled to false"
+    )]
+    NoPodMonitors(&'static str),
+    #[error(
         "on nodes that run Docker ({}) linkerd-init has to be root; give --set proxyInit.runAsRoot=true",
         first(.0)
     )]
@@ -81,6 +91,7 @@ impl NotReady {
             Self::Cluster(_)
             | Self::GatewayApi { .. }
             | Self::Undefined { .. }
+            | Self::NoPodMonitors(_)
             | Self::NoRoot(_)
             | Self::Unheeded(_) => return None,
         };
@@ -159,8 +170,26 @@ pub async fn ready_for_control_plane(cluster: &Cluster, values: &Values, namespa
     not_installed(cluster, namespace).await?;
     defined(cluster, values, namespace).await?;
     root_where_it_has_to_be(cluster, values).await?;
+    monitored(cluster, values).await?;
     served(cluster).await?;
     heeded(cluster).await
+}
+
+/// Whether there are PodMonitors, where values ask for some.
+///
+/// # Errors
+/// There are none, or the API server does not answer.
+pub async fn monitored(cluster: &Cluster, values: &Values) -> Result<(), NotReady> {
+    if !values.pod_monitor.enabled {
+        return Ok(());
+    }
+    match cluster.definition(PODMONITORS).await? {
+        None => Err(NotReady::NoPodMonitors("is missing")),
+        Some(definition) if !definition.versions.iter().any(|v| v == PODMONITOR.version) => {
+            Err(NotReady::NoPodMonitors("does not serve the version v1"))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// A definition is there a moment before its kind is, and kubectl applies no object of a kind that is not.

@@ -211,6 +211,17 @@ async fn a_control_plane_wants_every_version_of_every_kind() {
     let as_root = Values::from_layers([json!({"proxyInit": {"runAsRoot": true}})]).unwrap();
     ready_for_control_plane(&cluster, &as_root, "linkerd").await.unwrap();
     api.delete("Node", "", "n1");
+    let monitored = Values::from_layers([json!({"podMonitor": {"enabled": true}})]).unwrap();
+    let missing = ready_for_control_plane(&cluster, &monitored, "linkerd").await.unwrap_err().to_string();
+    assert!(
+        missing.contains("podmonitors.monitoring.coreos.com is missing; install the Prometheus operator"),
+        "{missing}"
+    );
+    api.put(self::definition("podmonitors.monitoring.coreos.com", &["v1alpha1"]));
+    let old = ready_for_control_plane(&cluster, &monitored, "linkerd").await.unwrap_err().to_string();
+    assert!(old.contains("does not serve the version v1"), "{old}");
+    api.put(self::definition("podmonitors.monitoring.coreos.com", &["v1"]));
+    ready_for_control_plane(&cluster, &monitored, "linkerd").await.unwrap();
     let object =
         |kind: &str| json!({"kind": kind, "metadata": {"name": "web", "namespace": "shop"}, "spec": {"port": 80}});
     let mut server = object("Server");
