@@ -233,7 +233,8 @@ numbers and truth values is text too. */}}
 {{- define "weft.missing" -}}
 {{- $values := .Values -}}
 {{- $issuer := $values.identity.issuer -}}
-{{- if not (trim (toString $values.identityTrustAnchorsPEM)) }}
+{{- $elsewhere := and $values.identity.externalCA (ne $issuer.scheme "linkerd.io/tls") }}
+{{- if not (or $elsewhere (trim (toString $values.identityTrustAnchorsPEM))) }}
 - "identityTrustAnchorsPEM: it is missing; give the trust anchors by --set-file identityTrustAnchorsPEM=root.crt, see docs/certificates.md"
 {{- end }}
 {{- if eq $issuer.scheme "linkerd.io/tls" }}

@@ -62,30 +62,32 @@ fn base(pems: &Value, path: &str) -> Value {
     // The certificate is made, or brought by somebody else.
     if let Some(webhook) =
         ["proxyInjector", "profileValidator", "policyValidator"].iter().find(|w| path.starts_with(**w))
-        && (path.ends_with("PEM")
-            || path.contains("njectCa")
-            || path.ends_with("externalSecret")
-            || path.ends_with("caBundle"))
+        && (path.contains("njectCa") || path.ends_with("externalSecret") || path.ends_with("caBundle"))
     {
         base[*webhook]["externalSecret"] = json!(path.contains("njectCa"));
     }
     base
 }
 
-/// Each value once. Three of them are one: anchors, the issuer and its key are brought together or not at all.
+/// Each value once. Some are one: certificates are brought with their keys, and the issuer with its anchors.
 #[test]
 fn every_value_comes_to_the_same_by_helm_and_by_weft() {
     let (one, other) = (pems(), pems());
     let mut cases = vec![("no value".to_owned(), Given::default().file("given", &one))];
     let together = json!({"identityTrustAnchorsPEM": other["identityTrustAnchorsPEM"], "identity": other["identity"]});
     cases.push(("anchors and issuer".to_owned(), Given::default().file("given", &one).file("others", &together)));
+    for webhook in ["proxyInjector", "profileValidator", "policyValidator"] {
+        let pair = json!({ webhook: other[webhook] });
+        let given = Given::default().file("given", &one).file(&format!("others-{webhook}"), &pair);
+        cases.push((format!("certificate of {webhook}"), given));
+    }
     for (path, value) in all_leaves() {
-        if path == "identityTrustAnchorsPEM" || path.starts_with("identity.issuer.tls.") {
+        if path.ends_with("PEM") {
             continue;
         }
         let value = another(&path, &value).unwrap();
         let mut given = Given::default().file(&format!("base-{path}"), &base(&one, &path));
-        let besides = besides_webhooks(&path);
+        let besides = besides(&path);
         if besides != json!({}) {
             given = given.file(&format!("besides-{path}"), &besides);
         }
@@ -97,11 +99,6 @@ fn every_value_comes_to_the_same_by_helm_and_by_weft() {
     }
     let told = differ(&cases);
     assert!(told.is_empty(), "{} of {} cases differ:\n{}", told.len(), cases.len(), told.join("\n"));
-}
-
-/// The certificates of the webhooks are given in every case.
-fn besides_webhooks(path: &str) -> Value {
-    if path.ends_with("PEM") { json!({}) } else { besides(path) }
 }
 
 /// Many values at once, so that what one hides another shows: by a rule that gives the same ones every time.

@@ -5,7 +5,7 @@
 use super::{
     Error,
     life::Life,
-    material::{DAY, anchors_sha256, tried, webhook_pair},
+    material::{DAY, anchors_sha256, tried, webhook_pair, webhooks_are_served},
     mounted::{begin, earliest},
 };
 use jiff::{Timestamp, Unit};
@@ -34,6 +34,7 @@ const TOLD: usize = 10;
 /// # Errors
 /// There is no issuer, or it would sign what nobody believes.
 pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) -> Result<Material, Error> {
+    webhooks_are_served(values, namespace, now)?;
     let given = |reason: String| Error::Given(reason);
     let tls = &values.identity.issuer.tls;
     let anchors_pem = values.identity_trust_anchors_pem.or(&stored.anchors_pem).to_owned();

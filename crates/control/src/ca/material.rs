@@ -18,6 +18,7 @@ use weft_cluster::{
     values::Values,
 };
 use weft_model::{Identity, names::service_account};
+use weft_transport::tls::Serving;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a root, which signs nothing but the issuer: its key is thrown away.
@@ -32,6 +33,7 @@ const SKEW: Duration = Duration::from_secs(10);
 /// # Errors
 /// What they bring cannot work.
 pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Material, Error> {
+    webhooks_are_served(values, namespace, now)?;
     let (anchors_pem, issuer) = issuer(values, namespace, now)?;
     let webhook = |webhook: Webhook| webhook_pair(webhook, namespace, now);
     Ok(Material {
@@ -48,6 +50,36 @@ pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Mat
     })
 }
 
+/// Whether the API server will take the certificates of webhooks that are given, where nobody else is said to vouch for them.
+///
+/// # Errors
+/// It will not.
+pub(super) fn webhooks_are_served(values: &Values, namespace: &str, now: SystemTime) -> Result<(), Error> {
+    let (injector, profiles, policies) = (&values.proxy_injector, &values.profile_validator, &values.policy_validator);
+    for (path, webhook, certificate, key, bundle) in [
+        ("proxyInjector", Webhook::ProxyInjector, &injector.crt_pem, &injector.key_pem, &injector.ca_bundle),
+        ("profileValidator", Webhook::ProfileValidator, &profiles.crt_pem, &profiles.key_pem, &profiles.ca_bundle),
+        ("policyValidator", Webhook::PolicyValidator, &policies.crt_pem, &policies.key_pem, &policies.ca_bundle),
+    ] {
+        if certificate.is_empty() {
+            continue;
+        }
+        let host = format!("{}.{namespace}.svc", webhook.service());
+        let served = Serving::new(certificate, key).map(drop).map_err(|e| e.to_string());
+        let vouched = || match bundle.is_empty() {
+            true => Serving::vouched(certificate, certificate, &host, now),
+            false => Ok(()),
+        };
+        served.and_then(|()| vouched()).map_err(|reason| {
+            Error::Given(format!(
+                "{path}.crtPEM and {path}.keyPEM: {reason}; give a certificate for {host} and its key, and {path}.caBundle where another \
+                 one vouches for it"
+            ))
+        })?;
+    }
+    Ok(())
+}
+
 /// Of the text that the ConfigMap has.
 pub(super) fn anchors_sha256(anchors_pem: &str) -> String {
     sha256(format!("{}\n", anchors_pem.trim()).as_bytes())
@@ -56,11 +88,15 @@ pub(super) fn anchors_sha256(anchors_pem: &str) -> String {
 fn issuer(values: &Values, namespace: &str, now: SystemTime) -> Result<(String, Pair), Error> {
     let given = |reason: &str| Error::Given(reason.to_owned());
     let (anchors, tls) = (&values.identity_trust_anchors_pem, &values.identity.issuer.tls);
-    let external = &*values.identity.issuer.scheme != "linkerd.io/tls" || values.identity.external_ca;
+    let external_issuer = &*values.identity.issuer.scheme != "linkerd.io/tls";
+    let external = external_issuer || values.identity.external_ca;
     match (anchors.is_empty(), tls.crt_pem.is_empty()) {
+        // Somebody else makes both, the ConfigMap and the Secret; nothing here knows what will be in them.
+        (true, true) if external_issuer && values.identity.external_ca => Ok((String::new(), Pair::default())),
         (true, true) if external => Err(given(
             "with identity.externalCA, or an issuer of somebody else's, identityTrustAnchorsPEM says whom proxies trust; give it, or \
-             --identity-trust-anchors-file",
+             --identity-trust-anchors-file; or give both, identity.externalCA and identity.issuer.scheme=kubernetes.io/tls, and make the \
+             ConfigMap linkerd-identity-trust-roots yourself",
         )),
         (true, true) => made(values, namespace, now),
         (false, true) if external => Ok((anchors.to_string(), Pair::default())),
@@ -139,7 +175,6 @@ pub(super) fn webhook_pair(webhook: Webhook, namespace: &str, now: SystemTime) -
 mod tests {
     use super::*;
     use serde_json::json;
-    use weft_transport::tls::Serving;
     use x509_parser::pem::Pem;
 
     fn values(given: serde_json::Value) -> Values {
@@ -198,6 +233,20 @@ mod tests {
             let error = material(&given(&mixed), "mesh", now).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
+        for (certificate, key, namespace, reason) in [
+            (&one.proxy_injector.certificate, &other.proxy_injector.key, "mesh", "key"),
+            (&one.policy_validator.certificate, &one.policy_validator.key, "mesh", ""),
+            (&one.proxy_injector.certificate, &one.proxy_injector.key, "linkerd", ""),
+        ] {
+            let given = values(json!({"proxyInjector": {"crtPEM": certificate, "keyPEM": key}}));
+            let error = material(&given, namespace, now).unwrap_err().to_string();
+            let host = format!("give a certificate for linkerd-proxy-injector.{namespace}.svc");
+            assert!(error.contains(reason) && error.contains(&host), "{error}");
+        }
+        let own = values(
+            json!({"proxyInjector": {"crtPEM": one.proxy_injector.certificate, "keyPEM": one.proxy_injector.key}}),
+        );
+        material(&own, "mesh", now).unwrap();
         let later = now + 400 * DAY;
         assert!(material(&given(&one), "mesh", later).is_err(), "the issuer has expired");
         for incomplete in [
@@ -210,5 +259,8 @@ mod tests {
         }
         let external = json!({"identityTrustAnchorsPEM": one.anchors_pem, "identity": {"issuer": {"scheme": "kubernetes.io/tls"}}});
         assert_eq!(material(&values(external), "mesh", now).unwrap().issuer, Pair::default());
+        let all = json!({"identity": {"externalCA": true, "issuer": {"scheme": "kubernetes.io/tls"}}});
+        let nothing = material(&values(all), "mesh", now).unwrap();
+        assert_eq!((nothing.anchors_pem.as_str(), nothing.issuer), ("", Pair::default()));
     }
 }
