@@ -204,8 +204,13 @@ pub(super) fn all() -> Vec<Stage> {
                     &[
                         ("GET next/ echo-status:503 echo-first:2 echo-key:*", "200 next: GET /, seen 3"),
                         ("GET next/ echo-status:503 echo-key:*", "503 next: GET /, seen 3"),
-                        // It may have had an effect.
+                        // No rule of that route is for it.
                         ("POST next/ echo-status:503 echo-key:* body:10", "503 next: POST /, seen 1"),
+                        // Who writes that a route's requests may be sent again means each of them, whatever its method.
+                        (
+                            "POST next/kept echo-status:503 echo-first:1 echo-key:* body:1000",
+                            "200 next: POST /kept, seen 2",
+                        ),
                         (
                             "PUT next/kept echo-status:503 echo-first:1 echo-key:* body:1000",
                             "200 next: PUT /kept, seen 2",
