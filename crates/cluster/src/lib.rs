@@ -27,6 +27,7 @@ pub mod label;
 pub mod manifest;
 pub mod object;
 pub mod policy;
+mod ports;
 pub mod service_profile;
 pub mod source;
 pub mod values;

@@ -35,6 +35,26 @@ pub(crate) fn is_label_text(text: &str) -> bool {
         && ends(text.chars().next_back())
 }
 
+/// The key of a label: an optional prefix, and a name.
+pub(crate) fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        None => is_label_text(key),
+        Some((prefix, name)) => is_subdomain(prefix) && is_label_text(name),
+    }
+}
+
+/// The key of an annotation, whose prefix may have upper-case letters.
+pub(crate) fn is_annotation_key(key: &str) -> bool {
+    is_label_key(&key.to_lowercase())
+}
+
+/// For who has written another key.
+pub(crate) const KEY_REMEDY: &str =
+    "use an optional DNS name and '/', then at most 63 letters, digits, '-', '_' and '.'";
+/// For who has written another value of a label.
+pub(crate) const LABEL_TEXT_REMEDY: &str =
+    "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
+
 /// Labels with dots between them: the name of most objects.
 pub(crate) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)

@@ -277,9 +277,7 @@ impl<'v> Printer<'v> {
         let pieces = pieces(text);
         let how = if is_base64 { "b64enc" } else { "quote" };
         match pieces.as_slice() {
-            [Piece::StandIn(id)]
-                if self.variables.find(id).is_some_and(|(_, v)| matches!(v.kind, Kind::NumberOrText)) =>
-            {
+            [Piece::StandIn(id)] if self.variables.find(id).is_some_and(|(_, v)| matches!(v.kind, Kind::Share)) => {
                 format!("{{{{ toJson {} }}}}", self.go(id))
             }
             [Piece::StandIn(id)] => format!("{{{{ {} | {how} }}}}", open(&self.go(id))),

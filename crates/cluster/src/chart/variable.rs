@@ -266,7 +266,7 @@ fn variable(path: String, kind: Kind, default: &Value, place: usize) -> Variable
             let given = format!("not (kindIs \"invalid\" {go})");
             vec![state(numbered(example), &given, None), state(Value::Null, &format!("kindIs \"invalid\" {go}"), None)]
         }
-        Kind::NumberOrText => vec![state(json!(text), &is, None)],
+        Kind::Share => vec![state(json!(text), &is, None)],
         Kind::Texts | Kind::Anything => {
             vec![state(json!({ text.clone(): text }), &is, None), state(json!({}), &not, None)]
         }

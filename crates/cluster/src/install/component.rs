@@ -7,16 +7,11 @@ use super::{
 };
 use crate::{
     inject::{REQUIRE_IDENTITY_PORTS, TRUST_ROOTS, TRUST_ROOTS_KEY},
+    ports::{ADMIN_DESTINATION, ADMIN_IDENTITY, ADMIN_INJECTOR, POLICY_WEBHOOK, WEBHOOK},
     values::{Text, Values},
 };
 use serde_json::{Value, json};
 use weft_model::names::{annotation::OPAQUE_PORTS, port};
-
-pub(super) const ADMIN_DESTINATION: u16 = 9996;
-pub(super) const ADMIN_IDENTITY: u16 = 9990;
-pub(super) const ADMIN_INJECTOR: u16 = 9995;
-pub(super) const WEBHOOK: u16 = 8443;
-pub(super) const POLICY_WEBHOOK: u16 = 9443;
 
 const ISSUER_DIR: &str = "/var/run/linkerd/identity/issuer";
 const ROOTS_DIR: &str = "/var/run/linkerd/identity/trust-roots";

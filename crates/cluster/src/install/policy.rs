@@ -4,11 +4,12 @@
 //! A proxy obeys this from its first answer on; until then it has the default that it was started with, without which nobody would
 //! ever be certified.
 
-use super::{
-    Meta,
-    component::{ADMIN_DESTINATION, ADMIN_IDENTITY, ADMIN_INJECTOR, POLICY_WEBHOOK, WEBHOOK},
+use super::Meta;
+use crate::{
+    label,
+    policy::GROUP,
+    ports::{ADMIN_DESTINATION, ADMIN_IDENTITY, ADMIN_INJECTOR, POLICY_WEBHOOK, WEBHOOK},
 };
-use crate::{label, policy::GROUP};
 use serde_json::{Value, json};
 use weft_model::names::port;
 

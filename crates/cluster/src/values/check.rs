@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use weft_model::{decide::cidr::Cidr, duration};
 
-struct Check(Vec<Problem>);
+pub(super) struct Check(Vec<Problem>);
 
 pub(super) fn all(values: &Values) -> Vec<Problem> {
     let mut check = Check(vec![]);
@@ -22,11 +22,12 @@ pub(super) fn all(values: &Values) -> Vec<Problem> {
     check.resources(values);
     check.webhooks(values);
     check.identity(values);
+    check.api_server(values);
     check.0
 }
 
 impl Check {
-    fn wrong(&mut self, path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
         self.0.push(problem(path, message, remedy));
     }
 
@@ -255,7 +256,7 @@ pub(crate) fn clash(values: &Values) -> Option<(&'static str, &'static str)> {
     .find_map(|(path, port)| seen.insert(port, path).map(|first| (first, path)))
 }
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(64).collect();
     format!("{cut:?}")
 }

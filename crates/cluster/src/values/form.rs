@@ -2,6 +2,7 @@
 //!
 //! The schema of the chart asks for the same by [`Form::pattern`].
 
+use crate::object::{is_label, is_subdomain};
 use std::time::Duration;
 use weft_model::{DnsName, duration};
 
@@ -25,9 +26,15 @@ pub(crate) enum Form {
     Address,
     /// A part of the name of an identity.
     Name,
+    /// The name of most objects.
+    Subdomain,
+    /// The name of a volume.
+    Label,
+    /// Where something is mounted.
+    Folder,
 }
 
-const FORMS: [(&str, Form); 26] = [
+const FORMS: [(&str, Form); 30] = [
     ("controllerImage", Form::Image),
     ("controllerImageVersion", Form::Version),
     ("controllerLogLevel", Form::Filter),
@@ -36,6 +43,7 @@ const FORMS: [(&str, Form); 26] = [
     ("identity.issuer.clockSkewAllowance", Form::GoTime),
     ("identity.issuer.issuanceLifetime", Form::PositiveGoTime),
     ("linkerdVersion", Form::Version),
+    ("priorityClassName", Form::Subdomain),
     (STREAM_TIMES[0], Form::PositiveTime),
     (STREAM_TIMES[1], Form::PositiveTime),
     (STREAM_TIMES[2], Form::PositiveTime),
@@ -54,6 +62,9 @@ const FORMS: [(&str, Form); 26] = [
     ("proxy.tracing.collector.endpoint", Form::Address),
     ("proxy.tracing.collector.meshIdentity.namespace", Form::Name),
     ("proxy.tracing.collector.meshIdentity.serviceAccountName", Form::Name),
+    ("proxyInit.xtMountPath.mountPath", Form::Folder),
+    ("proxyInit.xtMountPath.name", Form::Label),
+    ("runtimeClassName", Form::Subdomain),
 ];
 
 /// Times of the proxy's streams from the control plane, none of which may be longer than the next.
@@ -83,6 +94,9 @@ impl Form {
             Self::Image => is_image(text),
             Self::Address => is_address(text),
             Self::Name => text.parse::<DnsName>().is_ok(),
+            Self::Subdomain => is_subdomain(text),
+            Self::Label => is_label(text),
+            Self::Folder => text.starts_with('/') && !text.contains(':'),
         }
     }
 
@@ -95,7 +109,8 @@ impl Form {
             Self::Version => "version",
             Self::Image => "image",
             Self::Address => "address",
-            Self::Name => "name",
+            Self::Name | Self::Subdomain | Self::Label => "name",
+            Self::Folder => "folder",
         }
     }
 
@@ -112,6 +127,9 @@ impl Form {
             Self::Image => "use an image without its tag, such as registry.example.org/weft/proxy",
             Self::Address => "use a host and a port, such as collector.tracing:4317",
             Self::Name => "use letters, digits, '-' and '.'",
+            Self::Subdomain => "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+            Self::Label => "use at most 63 lower-case letters, digits and '-', not at the ends",
+            Self::Folder => "use a whole path without ':', such as /run",
         }
     }
 
@@ -134,6 +152,9 @@ impl Form {
                 format!("^({host}/)?{part}(/{part})*$")
             }
             Self::Name => "^[-A-Za-z0-9_.]+$".to_owned(),
+            Self::Subdomain => "^[a-z0-9][-a-z0-9]*(\\.[a-z0-9][-a-z0-9]*)*$".to_owned(),
+            Self::Label => "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$".to_owned(),
+            Self::Folder => "^/[^:]*$".to_owned(),
             Self::Address => r"^(\[[0-9A-Fa-f:]+\]|[-A-Za-z0-9_.]+):[0-9]+$".to_owned(),
         }
     }
@@ -245,6 +266,9 @@ mod tests {
             (Form::Time, ["0", "0s"], ["1.5s", "100"]),
             (Form::GoTime, ["0", "1.5h"], ["1d", "100"]),
             (Form::PositiveGoTime, ["24h0m0s", "1s"], ["0s", "999ms"]),
+            (Form::Subdomain, ["system-cluster-critical", "a.b-1"], ["High priority", "-a"]),
+            (Form::Label, ["lock", "a-1"], ["a.b", "Lock"]),
+            (Form::Folder, ["/run", "/"], ["run", "/run:/x"]),
             (Form::Filter, ["warn,linkerd=info", "fatal"], ["warn,linkerd=infoo", "☃"]),
         ] {
             assert!(good.iter().all(|text| form.fits(text)), "{form:?}");

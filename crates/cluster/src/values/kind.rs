@@ -4,6 +4,7 @@
 
 use super::Values;
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 use weft_model::policy::inbound::DefaultPolicy;
 
 /// What one value may be.
@@ -17,8 +18,8 @@ pub(crate) enum Kind {
     Yaml,
     Number,
     Port,
-    /// A number, or a text such as `25%`.
-    NumberOrText,
+    /// A number of pods, or a share of them such as `25%`.
+    Share,
     /// A whole number, or none.
     Count,
     /// A fraction, or none.
@@ -52,6 +53,14 @@ const CHOICES: &[(&str, &[&str])] = &[
     ("proxyInit.logFormat", &["", "plain", "json"]),
     ("proxyInit.logLevel", &["", "trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"]),
 ];
+
+/// What a port may be.
+pub(super) const PORTS: RangeInclusive<i64> = 1..=65535;
+
+/// What a number may be: -1 is none where that is the default.
+pub(super) fn bounds(default: &Value) -> RangeInclusive<i64> {
+    (if *default == json!(-1) { -1 } else { 0 })..=i64::from(i32::MAX)
+}
 
 /// Texts of which not every one is a value.
 pub(super) fn choices() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
@@ -115,7 +124,7 @@ fn told(path: &str) -> Option<Kind> {
         "nodeSelector" | "proxy.tracing.labels" => Kind::Texts,
         "proxy.securityContext" => Kind::Anything,
         "podMonitor.controller.namespaceSelector" => Kind::Yaml,
-        "controller.podDisruptionBudget.maxUnavailable" => Kind::NumberOrText,
+        "controller.podDisruptionBudget.maxUnavailable" => Kind::Share,
         "proxy.cores" | "proxy.runtime.workers.maximum" => Kind::Count,
         "proxy.runtime.workers.maximumCPURatio" => Kind::Ratio,
         "configReaders" => Kind::Records(&["name", "namespace"]),

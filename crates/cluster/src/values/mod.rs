@@ -7,6 +7,7 @@
 //! Every value of Linkerd's charts is wired here, or refused by name with what to use instead: none is accepted and forgotten.
 //! Pure; who reads files and the cluster passes what they hold.
 
+mod api_server;
 mod carried;
 mod check;
 mod component;

@@ -20,10 +20,11 @@ pub fn reference() -> String {
     out += "\n## Values that weft does not carry out\n\n\
             Their harmless settings are accepted; any other is refused, by `weft install` and by Helm alike.\n\n\
             Helm makes no certificates of identity, and so wants `identityTrustAnchorsPEM` and, unless `identity.issuer.scheme` is\n\
-            `kubernetes.io/tls`, `identity.issuer.tls.crtPEM` and `.keyPEM`. It takes a default away by `null`, and the charts refuse\n\
-            that, where for `weft install` it is the default. The charts look at types, choices, times, filters of logs, images and\n\
-            what does not go together; what another text has to say (networks, ports, quantities, domains) is looked at by\n\
-            `weft install` alone.\n\n\
+            `kubernetes.io/tls`, `identity.issuer.tls.crtPEM` and `.keyPEM`. With `identity.externalCA` as well it wants neither: the\n\
+            ConfigMap `linkerd-identity-trust-roots` is made by somebody else. It takes a default away by `null`, and the charts\n\
+            refuse that, where for `weft install` it is the default. The charts look at types, bounds of numbers, choices, times,\n\
+            filters of logs, images, names of classes and what does not go together; what another text has to say (networks, ports,\n\
+            quantities, domains, labels, annotations, variables) is looked at by `weft install` alone.\n\n\
             | value of Linkerd's charts | instead |\n|---|---|\n";
     for (path, remedy) in refused::all() {
         let _ = writeln!(out, "| `{path}` | {remedy} |");

@@ -6,6 +6,7 @@ use super::{
     refused,
 };
 use serde_json::{Map, Value, json};
+use std::ops::RangeInclusive;
 
 /// JSON Schema. What is refused by name has no type: the templates refuse it, with what to use instead.
 pub fn schema() -> Value {
@@ -79,6 +80,10 @@ fn text_at(path: &str, may_be_empty: bool) -> Value {
     text
 }
 
+fn within(bounds: &RangeInclusive<i64>) -> Value {
+    json!({ "type": "integer", "minimum": bounds.start(), "maximum": bounds.end() })
+}
+
 fn of(path: &str, kind: &Kind, default: &Value) -> Value {
     let types = if default.is_null() { json!(["object", "null"]) } else { json!("object") };
     match kind {
@@ -86,10 +91,9 @@ fn of(path: &str, kind: &Kind, default: &Value) -> Value {
         Kind::Text => text_at(path, kind::may_be_empty(path, default)),
         Kind::Choice(texts) => json!({ "enum": texts }),
         Kind::Yaml => json!({ "type": "string" }),
-        // -1 is none.
-        Kind::Number => json!({ "type": "integer", "minimum": if *default == json!(-1) { -1 } else { 0 } }),
-        Kind::Port => json!({ "type": "integer", "minimum": 1, "maximum": 65535 }),
-        Kind::NumberOrText => json!({ "type": ["integer", "string"] }),
+        Kind::Number => within(&kind::bounds(default)),
+        Kind::Port => within(&kind::PORTS),
+        Kind::Share => json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+%$" }),
         Kind::Count => json!({ "type": ["integer", "null"], "minimum": 0 }),
         Kind::Ratio => json!({ "type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1 }),
         Kind::Texts => json!({ "type": "object", "additionalProperties": text() }),

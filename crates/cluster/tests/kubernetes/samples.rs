@@ -11,6 +11,8 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         ("controllerLogFormat", json!("json")),
         ("controllerLogLevel", json!("debug")),
         ("controllerGID", json!(5)),
+        ("deploymentStrategy.rollingUpdate.maxSurge", json!("30%")),
+        ("deploymentStrategy.rollingUpdate.maxUnavailable", json!("30%")),
         ("destinationController.additionalArgs", json!(["--x"])),
         ("destinationController.podAnnotations", json!({"a": "b"})),
         ("destinationResources", json!({"cpu": {"limit": "1"}})),

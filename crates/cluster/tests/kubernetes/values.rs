@@ -107,6 +107,43 @@ fn what_is_wrong_is_named_all_at_once() {
     insta::assert_snapshot!("cannot-be-read", problems(values));
 }
 
+/// By then half of an installation would stand.
+#[test]
+fn what_the_api_server_would_refuse_is_named_before() {
+    let values = json!({
+        "commonLabels": {"the team": "mesh"},
+        "podLabels": {"team": "the mesh"},
+        "nodeSelector": {"Example.org/pool": "-"},
+        "podAnnotations": {"Example.org/ok": "any text", "a b": ""},
+        "podMonitor": {"labels": {"release": "x/y"}},
+        "configReaders": [{"name": "Reader", "namespace": "a.b"}, {"name": "own"}],
+        "controllerReplicas": -1,
+        "controllerUID": 0,
+        "controllerGID": -2,
+        "revisionHistoryLimit": -1,
+        "priorityClassName": "High",
+        "runtimeClassName": "g visor",
+        "controller": {"podDisruptionBudget": {"maxUnavailable": "101%"}},
+        "deploymentStrategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": "some", "maxUnavailable": -1}},
+        "destinationController": {"additionalEnv": [{"name": "A B"}], "livenessProbe": {"timeoutSeconds": -1}},
+        "identity": {"experimentalEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]},
+        "proxy": {"uid": 3_000_000_000_u32, "ports": {"admin": 9990, "inbound": 0}, "startupProbe": {"periodSeconds": -1}},
+        "proxyInit": {"runAsUser": 0, "xtMountPath": {"name": "Lock", "mountPath": "run"}},
+    });
+    insta::assert_snapshot!("api-server-would-refuse", problems(values));
+    let neither = json!({"deploymentStrategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}});
+    assert!(problems(neither).contains("no pod could ever be replaced"));
+    for values in [
+        json!({"commonLabels": {"example.org/team": "", "a": "b_c.d-E"}, "nodeSelector": {"disk": "ssd"}}),
+        json!({"deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "200%", "maxUnavailable": 0}}}),
+        json!({"controller": {"podDisruptionBudget": {"maxUnavailable": "50%"}}, "priorityClassName": "system-node-critical"}),
+        json!({"proxyInit": {"runAsUser": 0, "runAsRoot": true}, "controllerGID": 0, "proxy": {"gid": 0}}),
+        json!({"proxy": {"additionalEnv": [{"name": "a.B-c_1", "value": "x"}], "ports": {"admin": 5191}}}),
+    ] {
+        assert_eq!(problems(values.clone()), "accepted", "{values}");
+    }
+}
+
 /// What Linkerd's processes take, ours take as well.
 #[test]
 fn texts_that_processes_read_are_accepted() {

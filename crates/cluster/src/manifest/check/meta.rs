@@ -4,7 +4,7 @@ use super::{super::path::Path, Reading};
 use crate::{
     annotation::{self, Owner, PortList, PortRanges},
     inject,
-    object::{is_label, is_label_text, is_subdomain},
+    object::{KEY_REMEDY, LABEL_TEXT_REMEDY, is_annotation_key, is_label, is_label_key, is_label_text, is_subdomain},
     policy::client,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -56,25 +56,15 @@ pub(super) fn maps(meta: &ObjectMeta, at: &Path, reading: &mut Reading<'_>) {
     let at = at.key("metadata");
     for (key, value) in meta.labels.iter().flatten() {
         let path = at.key("labels").key(key);
-        if !is_qualified(key) {
+        if !is_label_key(key) {
             reading.problem(&path, format!("{key:?} is no valid label key"), KEY_REMEDY);
         }
         if !value.is_empty() && !is_label_text(value) {
-            let remedy = "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
-            reading.problem(&path, format!("{value:?} is no valid label value"), remedy);
+            reading.problem(&path, format!("{value:?} is no valid label value"), LABEL_TEXT_REMEDY);
         }
     }
-    for key in meta.annotations.iter().flatten().map(|(k, _)| k).filter(|k| !is_qualified(&k.to_lowercase())) {
+    for key in meta.annotations.iter().flatten().map(|(k, _)| k).filter(|k| !is_annotation_key(k)) {
         reading.problem(&at.key("annotations").key(key), format!("{key:?} is no valid annotation key"), KEY_REMEDY);
-    }
-}
-
-const KEY_REMEDY: &str = "use an optional DNS name and '/', then at most 63 letters, digits, '-', '_' and '.'";
-
-fn is_qualified(key: &str) -> bool {
-    match key.split_once('/') {
-        None => is_label_text(key),
-        Some((prefix, name)) => (SUBDOMAIN.valid)(prefix) && is_label_text(name),
     }
 }
 
