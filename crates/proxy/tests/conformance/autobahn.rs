@@ -104,7 +104,6 @@ async fn compare(ways: &[(&str, &str)], run: impl AsyncFn(&Cases) -> Option<BTre
             return;
         }
         assert!(attempt < ATTEMPTS, "without and with the mesh: {worse:#?}");
-        eprintln!("once more, for without and with the mesh: {worse:?}");
         cases = Cases { count: worse.len(), named: worse.into_keys().collect() };
     }
 }
