@@ -20,7 +20,11 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// What Kubernetes means by a DNS label: the name of a namespace, and of most parts of others.
 pub(crate) fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
+    text.len() <= 63 && is_part(text)
+}
+
+fn is_part(text: &str) -> bool {
+    !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
@@ -55,9 +59,9 @@ pub(crate) const KEY_REMEDY: &str =
 pub(crate) const LABEL_TEXT_REMEDY: &str =
     "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
 
-/// Labels with dots between them: the name of most objects.
+/// The name of most objects. Unlike in DNS a part may be as long as the whole.
 pub(crate) fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 /// One object of the cluster, typed.

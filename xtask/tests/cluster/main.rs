@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod asked;
+mod commands;
 mod end;
 mod ended;
 mod external;

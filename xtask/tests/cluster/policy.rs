@@ -1,7 +1,7 @@
 //! Who may call what: the control plane's own ports, and an app's as its owner says.
 
 use crate::{
-    app, asked, cluster, external,
+    app, cluster, commands, external,
     life::{bot, eventually, pods_are_given_proxies, ready, weft, with_mesh},
     linkerd,
 };
@@ -204,10 +204,10 @@ fn an_app_lets_in_whom_its_owner_names(cluster: &Cluster) {
         cluster.ask(words).unwrap()
     };
     eventually("the bot to be refused", || bots().lines().all(|line| line.contains("403")));
-    asked::while_nobody_may(cluster);
+    commands::while_nobody_may(cluster);
     cluster.apply(GRANT).unwrap();
     eventually("the bot to be let in", || !bots().contains("403"));
-    asked::while_the_bot_may(cluster);
+    commands::while_the_bot_may(cluster);
     assert_eq!(asked(cluster, &url), "403", "it alone");
     cluster.apply(OPEN).unwrap();
     eventually("everybody in the cluster's networks", || asked(cluster, &url) == "200");

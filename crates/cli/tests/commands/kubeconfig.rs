@@ -71,14 +71,16 @@ fn credentials_that_are_no_use_are_told_with_what_to_do() {
     for (user, says) in [
         (json!({"exec": exec}), "unable to run auth exec"),
         (json!({"tokenFile": "/nowhere/token"}), "/nowhere/token"),
-        (json!({"client-certificate-data": "bm8=", "client-key-data": "bm8="}), ""),
-        (json!({"auth-provider": {"name": "gcp", "config": {}}}), ""),
+        (json!({"client-certificate-data": "bm8=", "client-key-data": "bm8="}), "private key"),
+        (json!({"auth-provider": {"name": "gcp", "config": {}}}), "auth"),
     ] {
         let mut config: Value = serde_json::from_str(&api.kubeconfig()).unwrap();
         config["users"][0]["user"] = user;
         fs::write(home.0.join("config"), config.to_string()).unwrap();
         let told = home.runs(&["ps", "--kubeconfig", "config"]);
-        let remedy = "--kubeconfig FILE or --context NAME names another";
-        assert!(!told.ok && told.err.contains(says) && told.err.contains(remedy), "{told:?}");
+        let first = "weft: the cluster's configuration is no use: ";
+        let remedy = "--kubeconfig FILE or --context NAME names another\n";
+        let all = told.err.starts_with(first) && told.err.contains(says) && told.err.ends_with(remedy);
+        assert!(!told.ok && all, "{told:?}");
     }
 }

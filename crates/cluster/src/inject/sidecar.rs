@@ -1,7 +1,7 @@
 //! The containers and volumes that the mesh adds to a pod, with Linkerd's names and fields.
 
 use super::environment::{self, IDENTITY_DIR, PODINFO_DIR, TOKEN, TOKEN_DIR};
-use crate::values::{Amounts, DebugContainer, Image, ProbeTimes, Resources, Values};
+use crate::values::{Amounts, DebugContainer, Image, NOBODY, ProbeTimes, Resources, Values};
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
@@ -214,9 +214,9 @@ impl Sidecar<'_> {
             }),
             privileged: Some(init.privileged),
             read_only_root_filesystem: Some(true),
-            run_as_group: Some(if init.run_as_root { 0 } else { init.run_as_group }),
+            run_as_group: Some(if init.run_as_root { 0 } else { not_root(init.run_as_group) }),
             run_as_non_root: Some(!init.run_as_root),
-            run_as_user: Some(if init.run_as_root { 0 } else { init.run_as_user }),
+            run_as_user: Some(if init.run_as_root { 0 } else { not_root(init.run_as_user) }),
             seccomp_profile: runtime_default(),
             ..SecurityContext::default()
         }
@@ -303,6 +303,11 @@ pub(crate) fn requirements(resources: &Resources) -> Option<ResourceRequirements
     let (limits, requests) = (list(|a| &*a.limit), list(|a| &*a.request));
     let any = limits.is_some() || requests.is_some();
     any.then_some(ResourceRequirements { limits, requests, claims: None })
+}
+
+/// Linkerd's word for nobody is 0.
+fn not_root(id: i64) -> i64 {
+    if id == 0 { NOBODY } else { id }
 }
 
 pub(crate) fn runtime_default() -> Option<SeccompProfile> {

@@ -6,7 +6,10 @@ use crate::{
     label,
     values::{ProbeTimeout, Resources, Text, Values},
 };
-use k8s_openapi::api::core::v1::{Capabilities, EnvVar};
+use k8s_openapi::api::{
+    apps::v1::DeploymentStrategy,
+    core::v1::{Capabilities, EnvVar},
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use weft_model::names::annotation as names;
@@ -75,13 +78,22 @@ pub(super) fn deployment(part: &Part<'_>, installation: &Installation<'_>, meta:
             "replicas": values.controller_replicas,
             "revisionHistoryLimit": values.revision_history_limit,
             "selector": { "matchLabels": selector },
-            "strategy": values.deployment_strategy,
+            "strategy": strategy(values),
             "template": {
                 "metadata": { "annotations": annotations(part, installation, meta), "labels": pod_labels },
                 "spec": spec(part, meta),
             },
         },
     })
+}
+
+/// What replaces all pods at once rolls nothing, and the API server takes none of the two with the other.
+fn strategy(values: &Values) -> DeploymentStrategy {
+    let mut strategy = values.deployment_strategy.clone();
+    if strategy.type_.as_deref() == Some("Recreate") {
+        strategy.rolling_update = None;
+    }
+    strategy
 }
 
 fn deployment_label() -> String {

@@ -13,7 +13,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const WEBHOOKS: &str = "admissionregistration.k8s.io";
 const POLICY: &str = "policy.linkerd.io";
 
-/// Linkerd's list, without what Kubernetes no longer has.
+/// Linkerd's list, without what Kubernetes no longer has, and PodMonitors.
 const KINDS: [Resource; 28] = [
     Resource::new(WEBHOOKS, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
     Resource::new(WEBHOOKS, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),

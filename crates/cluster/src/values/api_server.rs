@@ -1,23 +1,20 @@
-//! What the API server would refuse of the objects that are made from values: by then half of an installation would stand.
+//! What the API server would refuse of metadata, rollouts and environment variables that are made from values: by then half of an
+//! installation would stand.
 
 use super::{
     Values,
     check::{Check, shown},
-    kind::{self, Kind},
 };
-use crate::{
-    object::{KEY_REMEDY, LABEL_TEXT_REMEDY, is_annotation_key, is_label, is_label_key, is_label_text, is_subdomain},
-    ports,
+use crate::object::{
+    KEY_REMEDY, LABEL_TEXT_REMEDY, is_annotation_key, is_label, is_label_key, is_label_text, is_subdomain,
 };
 use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::util::intstr::IntOrString};
 
 impl Check {
     pub(super) fn api_server(&mut self, values: &Values) {
-        self.numbers(values);
         self.labels_and_annotations(values);
         self.rollout(values);
         self.variables(values);
-        self.own_ports(values);
         for (at, reader) in values.config_readers.iter().enumerate() {
             let path = |field: &str| format!("configReaders[{at}].{field}");
             if !is_subdomain(&reader.name) {
@@ -31,29 +28,6 @@ impl Check {
         }
     }
 
-    fn numbers(&mut self, values: &Values) {
-        let tree = serde_json::to_value(values).unwrap_or_default();
-        for (path, kind, default) in kind::kinds() {
-            let number = tree.pointer(&format!("/{}", path.replace('.', "/"))).and_then(serde_json::Value::as_i64);
-            let bounds = match kind {
-                Kind::Number => kind::bounds(&default),
-                Kind::Port => kind::PORTS,
-                _ => continue,
-            };
-            if let Some(number) = number.filter(|number| !bounds.contains(number)) {
-                let remedy = format!("use a number from {} to {}", bounds.start(), bounds.end());
-                self.wrong(path, format!("{number} is out of bounds"), remedy);
-            }
-        }
-        if values.controller_uid == 0 {
-            self.wrong("controllerUID", "the control plane cannot be root", "use a number above 0, such as 2103");
-        }
-        if values.proxy_init.run_as_user == 0 && !values.proxy_init.run_as_root {
-            let remedy = "set proxyInit.runAsRoot, or use a number above 0, such as 65534";
-            self.wrong("proxyInit.runAsUser", "it is root's", remedy);
-        }
-    }
-
     fn labels_and_annotations(&mut self, values: &Values) {
         for (path, labels) in [
             ("commonLabels", &values.common_labels),
@@ -62,10 +36,10 @@ impl Check {
             ("podMonitor.labels", &values.pod_monitor.labels),
         ] {
             for key in labels.keys().filter(|key| !is_label_key(key)) {
-                self.wrong(path, format!("{} is no key of a label", shown(key)), KEY_REMEDY);
+                self.wrong(path, format!("{} is no valid label key", shown(key)), KEY_REMEDY);
             }
             for (key, value) in labels.iter().filter(|(_, value)| !(value.is_empty() || is_label_text(value))) {
-                let message = format!("{} is no value of a label", shown(value));
+                let message = format!("{} is no valid label value", shown(value));
                 self.wrong(format!("{path}.{key}"), message, LABEL_TEXT_REMEDY);
             }
         }
@@ -76,19 +50,20 @@ impl Check {
             ("proxyInjector.podAnnotations", &values.proxy_injector.pod_annotations),
         ] {
             for key in annotations.keys().filter(|key| !is_annotation_key(key)) {
-                self.wrong(path, format!("{} is no key of an annotation", shown(key)), KEY_REMEDY);
+                self.wrong(path, format!("{} is no valid annotation key", shown(key)), KEY_REMEDY);
             }
         }
     }
 
     fn rollout(&mut self, values: &Values) {
         let strategy = &values.deployment_strategy;
-        if strategy.type_.as_deref().is_some_and(|kind| kind != "RollingUpdate") {
-            let message = "the control plane is replaced pod by pod: proxies would ask nobody meanwhile";
-            self.wrong("deploymentStrategy.type", message, "remove it, or use RollingUpdate");
-        }
+        self.one_of(
+            "deploymentStrategy.type",
+            strategy.type_.as_deref().unwrap_or_default(),
+            &["RollingUpdate", "Recreate", ""],
+        );
         let rolling = strategy.rolling_update.as_ref();
-        let (surge, away) =
+        let (surge, unavailable) =
             (rolling.and_then(|r| r.max_surge.as_ref()), rolling.and_then(|r| r.max_unavailable.as_ref()));
         let budget = Some(&values.controller.pod_disruption_budget.max_unavailable);
         let mut pods = |path: &str, amount: Option<&IntOrString>, at_most: u32| {
@@ -105,9 +80,9 @@ impl Check {
             share.flatten()
         };
         let surge = pods("deploymentStrategy.rollingUpdate.maxSurge", surge, u32::MAX);
-        let away = pods("deploymentStrategy.rollingUpdate.maxUnavailable", away, 100);
+        let unavailable = pods("deploymentStrategy.rollingUpdate.maxUnavailable", unavailable, 100);
         pods("controller.podDisruptionBudget.maxUnavailable", budget, 100);
-        if surge.is_some_and(Share::is_none) && away.is_some_and(Share::is_none) {
+        if surge.is_some_and(Share::is_none) && unavailable.is_some_and(Share::is_none) {
             let message = "with maxSurge of 0 as well no pod could ever be replaced";
             self.wrong("deploymentStrategy.rollingUpdate.maxUnavailable", message, "raise one of them");
         }
@@ -128,28 +103,12 @@ impl Check {
         ] {
             for (at, EnvVar { name, value, value_from }) in variables.iter().enumerate() {
                 if !is_variable(name) {
-                    let message = format!("{} is no name of a variable", shown(name));
-                    self.wrong(format!("{path}[{at}].name"), message, "use letters, digits, '_', '-' and '.'");
+                    let message = format!("{} is no name of an environment variable", shown(name));
+                    self.wrong(format!("{path}[{at}].name"), message, "use printable ASCII without '='");
                 }
                 if value.as_ref().is_some_and(|value| !value.is_empty()) && value_from.is_some() {
                     self.wrong(format!("{path}[{at}].value"), "valueFrom is given as well", "give one of them");
                 }
-            }
-        }
-    }
-
-    /// Every pod of the control plane has a proxy, too.
-    fn own_ports(&mut self, values: &Values) {
-        let ports = &values.proxy.ports;
-        for (path, port) in [
-            ("proxy.ports.admin", ports.admin),
-            ("proxy.ports.control", ports.control),
-            ("proxy.ports.inbound", ports.inbound),
-            ("proxy.ports.outbound", ports.outbound),
-        ] {
-            if let Some((name, _)) = ports::ALL.iter().find(|(_, own)| *own == port) {
-                let message = format!("the control plane listens there itself, for {name}");
-                self.wrong(path, message, "use another port");
             }
         }
     }
@@ -180,7 +139,5 @@ fn share(amount: &IntOrString) -> Option<Share> {
 }
 
 fn is_variable(name: &str) -> bool {
-    !name.starts_with(|c: char| c.is_ascii_digit())
-        && !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    !name.is_empty() && name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=')
 }

@@ -6,7 +6,10 @@ use super::{
     kind::{self, Kind},
     layer::{Problem, problem},
 };
-use crate::annotation::{PortList, PortRanges};
+use crate::{
+    annotation::{PortList, PortRanges},
+    ports,
+};
 use serde_json::Value;
 use std::collections::HashMap;
 use weft_model::{decide::cidr::Cidr, duration};
@@ -17,11 +20,18 @@ pub(super) fn all(values: &Values) -> Vec<Problem> {
     let mut check = Check(vec![]);
     check.names(values);
     check.texts(values);
+    check.numbers(values);
     check.networks_and_ports(values);
     check.proxy(values);
     check.resources(values);
     check.webhooks(values);
     check.identity(values);
+    check.0
+}
+
+/// What the API server would refuse besides: for who installs, and not for who reads what stands in a cluster.
+pub(super) fn api_server(values: &Values) -> Vec<Problem> {
+    let mut check = Check(vec![]);
     check.api_server(values);
     check.0
 }
@@ -31,7 +41,7 @@ impl Check {
         self.0.push(problem(path, message, remedy));
     }
 
-    fn one_of(&mut self, path: &str, value: &str, allowed: &[&str]) {
+    pub(super) fn one_of(&mut self, path: &str, value: &str, allowed: &[&str]) {
         if !allowed.contains(&value) {
             let shown: Vec<&str> = allowed.iter().map(|a| if a.is_empty() { "\"\"" } else { a }).collect();
             self.wrong(path, format!("{value:?} is none of its values"), format!("use one of: {}", shown.join(", ")));
@@ -85,6 +95,22 @@ impl Check {
         }
     }
 
+    fn numbers(&mut self, values: &Values) {
+        let tree = serde_json::to_value(values).unwrap_or_default();
+        for (path, kind, default) in kind::kinds() {
+            let bounds = match kind {
+                Kind::Number => kind::bounds(&path, &default),
+                Kind::Port => kind::PORTS,
+                _ => continue,
+            };
+            let number = tree.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_i64);
+            if let Some(number) = number.filter(|number| !bounds.contains(number)) {
+                let remedy = format!("use a number from {} to {}", bounds.start(), bounds.end());
+                self.wrong(path, format!("{number} is out of bounds"), remedy);
+            }
+        }
+    }
+
     fn networks_and_ports(&mut self, values: &Values) {
         self.networks("clusterNetworks", values.cluster_networks.split(','));
         self.networks("policyController.probeNetworks", values.policy_controller.probe_networks.iter().map(|n| &**n));
@@ -104,6 +130,12 @@ impl Check {
             let message = format!("the same port as {first}");
             self.wrong(second, message, "give each its own");
         }
+        // Every pod of the control plane has a proxy, too.
+        for (path, port) in of_proxies(values) {
+            if let Some((name, _)) = ports::ALL.iter().find(|(_, own)| *own == port) {
+                self.wrong(path, format!("the control plane listens there itself, for {name}"), "use another port");
+            }
+        }
     }
 
     fn networks<'n>(&mut self, path: &str, networks: impl Iterator<Item = &'n str>) {
@@ -116,9 +148,6 @@ impl Check {
 
     fn proxy(&mut self, values: &Values) {
         let Values { proxy, proxy_init, .. } = values;
-        if proxy.uid <= 0 {
-            self.wrong("proxy.uid", "the proxy cannot be root", "use a number above 0, such as 2102");
-        }
         if proxy.native_sidecar && proxy.wait_before_exit_seconds > 0 {
             let remedy = "remove it: native sidecars end after the other containers";
             self.wrong("proxy.waitBeforeExitSeconds", "it has no meaning with proxy.nativeSidecar", remedy);
@@ -200,9 +229,6 @@ impl Check {
         ] {
             self.webhook(path, webhook);
         }
-        if !(1..=30).contains(&injector.timeout_seconds) {
-            self.wrong("proxyInjector.timeoutSeconds", "the API server waits from 1 to 30 seconds", "use 10");
-        }
     }
 
     fn webhook(&mut self, path: &str, webhook: &Validator) {
@@ -244,16 +270,18 @@ impl Check {
 
 /// Two of the proxy's ports that are the same.
 pub(crate) fn clash(values: &Values) -> Option<(&'static str, &'static str)> {
-    let ports = &values.proxy.ports;
     let mut seen = HashMap::new();
+    of_proxies(values).into_iter().find_map(|(path, port)| seen.insert(port, path).map(|first| (first, path)))
+}
+
+fn of_proxies(values: &Values) -> [(&'static str, u16); 4] {
+    let ports = &values.proxy.ports;
     [
         ("proxy.ports.admin", ports.admin),
         ("proxy.ports.control", ports.control),
         ("proxy.ports.inbound", ports.inbound),
         ("proxy.ports.outbound", ports.outbound),
     ]
-    .into_iter()
-    .find_map(|(path, port)| seen.insert(port, path).map(|first| (first, path)))
 }
 
 pub(super) fn shown(text: &str) -> String {

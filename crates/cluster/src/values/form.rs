@@ -110,7 +110,7 @@ impl Form {
             Self::Image => "image",
             Self::Address => "address",
             Self::Name | Self::Subdomain | Self::Label => "name",
-            Self::Folder => "folder",
+            Self::Folder => "absolute path",
         }
     }
 
@@ -129,7 +129,7 @@ impl Form {
             Self::Name => "use letters, digits, '-' and '.'",
             Self::Subdomain => "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
             Self::Label => "use at most 63 lower-case letters, digits and '-', not at the ends",
-            Self::Folder => "use a whole path without ':', such as /run",
+            Self::Folder => "use a path that begins with '/' and has no ':', such as /run",
         }
     }
 
@@ -152,7 +152,10 @@ impl Form {
                 format!("^({host}/)?{part}(/{part})*$")
             }
             Self::Name => "^[-A-Za-z0-9_.]+$".to_owned(),
-            Self::Subdomain => "^[a-z0-9][-a-z0-9]*(\\.[a-z0-9][-a-z0-9]*)*$".to_owned(),
+            Self::Subdomain => {
+                let part = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+                format!(r"^{part}(\.{part})*$")
+            }
             Self::Label => "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$".to_owned(),
             Self::Folder => "^/[^:]*$".to_owned(),
             Self::Address => r"^(\[[0-9A-Fa-f:]+\]|[-A-Za-z0-9_.]+):[0-9]+$".to_owned(),
@@ -266,7 +269,7 @@ mod tests {
             (Form::Time, ["0", "0s"], ["1.5s", "100"]),
             (Form::GoTime, ["0", "1.5h"], ["1d", "100"]),
             (Form::PositiveGoTime, ["24h0m0s", "1s"], ["0s", "999ms"]),
-            (Form::Subdomain, ["system-cluster-critical", "a.b-1"], ["High priority", "-a"]),
+            (Form::Subdomain, ["system-cluster-critical", "a.b-1"], ["High priority", "a-"]),
             (Form::Label, ["lock", "a-1"], ["a.b", "Lock"]),
             (Form::Folder, ["/run", "/"], ["run", "/run:/x"]),
             (Form::Filter, ["warn,linkerd=info", "fatal"], ["warn,linkerd=infoo", "☃"]),

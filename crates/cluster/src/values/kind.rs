@@ -58,8 +58,16 @@ const CHOICES: &[(&str, &[&str])] = &[
 pub(super) const PORTS: RangeInclusive<i64> = 1..=65535;
 
 /// What a number may be: -1 is none where that is the default.
-pub(super) fn bounds(default: &Value) -> RangeInclusive<i64> {
-    (if *default == json!(-1) { -1 } else { 0 })..=i64::from(i32::MAX)
+pub(super) fn bounds(path: &str, default: &Value) -> RangeInclusive<i64> {
+    let most = i64::from(i32::MAX);
+    match path {
+        // Nobody of the mesh is root.
+        "controllerUID" | "proxy.uid" => 1..=most,
+        // So long the API server waits.
+        "proxyInjector.timeoutSeconds" => 1..=30,
+        _ if *default == json!(-1) => -1..=most,
+        _ => 0..=most,
+    }
 }
 
 /// Texts of which not every one is a value.

@@ -35,6 +35,7 @@ pub use highly_available::highly_available;
 pub(crate) use kind::{Kind, kinds, may_be_empty};
 pub(crate) use layer::remove;
 pub use layer::{Problem, Problems};
+pub(crate) use proxy::NOBODY;
 pub use proxy::{
     Amounts, Collector, Control, DebugContainer, Http2, Image, MeshIdentity, Metrics, Ports, ProbeTimes, Proxy,
     ProxyInit, Resources, Runtime, Server, Side, StartupTimes, Streams, Tracing, Workers, XtMountPath,
@@ -185,12 +186,12 @@ impl Values {
 
     /// Reads YAML: one document, such as the key `values` of the ConfigMap `linkerd-config`, laid over the defaults.
     pub fn from_yaml(text: &str) -> Result<Self, Problems> {
-        Self::from_layers([layer::from_yaml(text)?])
+        Self::read([layer::from_yaml(text)?], false)
     }
 
     /// The same of several files, of which the last lies on top.
     pub fn from_yamls(texts: &[&str]) -> Result<Self, Problems> {
-        Self::from_layers(texts.iter().map(|text| layer::from_yaml(text)).collect::<Result<Vec<_>, _>>()?)
+        Self::read(texts.iter().map(|text| layer::from_yaml(text)).collect::<Result<Vec<_>, _>>()?, false)
     }
 
     /// What is given by all layers together, without the defaults: what a later version lays over its own.
@@ -210,12 +211,20 @@ impl Values {
     /// Lays the layers over the defaults, the last on top: maps are joined, anything else is replaced, and `null` is the
     /// default again, as Helm does. All that is wrong is told at once.
     pub fn from_layers(layers: impl IntoIterator<Item = serde_json::Value>) -> Result<Self, Problems> {
+        Self::read(layers, true)
+    }
+
+    /// Where they are new, objects are still to be made of them.
+    fn read(layers: impl IntoIterator<Item = serde_json::Value>, is_new: bool) -> Result<Self, Problems> {
         let mut given = Self::given(layers);
         let mut problems = refused::take_out(&mut given);
         match layer::typed(given) {
             Err(found) => problems.extend(found),
             Ok(values) => {
                 problems.extend(check::all(&values));
+                if is_new {
+                    problems.extend(check::api_server(&values));
+                }
                 if problems.is_empty() {
                     return Ok(values);
                 }

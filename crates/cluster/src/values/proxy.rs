@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weft_model::names::port;
 
+/// Who linkerd-init runs as, and in which group.
+pub(crate) const NOBODY: i64 = 65534;
+
 /// What every proxy is given unless an annotation says otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -331,9 +334,9 @@ impl Default for ProxyInit {
             log_format: Text::default(),
             log_level: Text::default(),
             privileged: false,
-            run_as_group: 65534,
+            run_as_group: NOBODY,
             run_as_root: false,
-            run_as_user: 65534,
+            run_as_user: NOBODY,
             skip_subnets: Text::default(),
             xt_mount_path: XtMountPath::default(),
         }

@@ -91,7 +91,7 @@ fn of(path: &str, kind: &Kind, default: &Value) -> Value {
         Kind::Text => text_at(path, kind::may_be_empty(path, default)),
         Kind::Choice(texts) => json!({ "enum": texts }),
         Kind::Yaml => json!({ "type": "string" }),
-        Kind::Number => within(&kind::bounds(default)),
+        Kind::Number => within(&kind::bounds(path, default)),
         Kind::Port => within(&kind::PORTS),
         Kind::Share => json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+%$" }),
         Kind::Count => json!({ "type": ["integer", "null"], "minimum": 0 }),

@@ -124,11 +124,11 @@ fn what_the_api_server_would_refuse_is_named_before() {
         "priorityClassName": "High",
         "runtimeClassName": "g visor",
         "controller": {"podDisruptionBudget": {"maxUnavailable": "101%"}},
-        "deploymentStrategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": "some", "maxUnavailable": -1}},
-        "destinationController": {"additionalEnv": [{"name": "A B"}], "livenessProbe": {"timeoutSeconds": -1}},
+        "deploymentStrategy": {"type": "Sometimes", "rollingUpdate": {"maxSurge": "some", "maxUnavailable": -1}},
+        "destinationController": {"additionalEnv": [{"name": "A=B"}], "livenessProbe": {"timeoutSeconds": -1}},
         "identity": {"experimentalEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]},
         "proxy": {"uid": 3_000_000_000_u32, "ports": {"admin": 9990, "inbound": 0}, "startupProbe": {"periodSeconds": -1}},
-        "proxyInit": {"runAsUser": 0, "xtMountPath": {"name": "Lock", "mountPath": "run"}},
+        "proxyInit": {"runAsUser": -1, "xtMountPath": {"name": "Lock", "mountPath": "run"}},
     });
     insta::assert_snapshot!("api-server-would-refuse", problems(values));
     let neither = json!({"deploymentStrategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}});
@@ -137,11 +137,14 @@ fn what_the_api_server_would_refuse_is_named_before() {
         json!({"commonLabels": {"example.org/team": "", "a": "b_c.d-E"}, "nodeSelector": {"disk": "ssd"}}),
         json!({"deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "200%", "maxUnavailable": 0}}}),
         json!({"controller": {"podDisruptionBudget": {"maxUnavailable": "50%"}}, "priorityClassName": "system-node-critical"}),
-        json!({"proxyInit": {"runAsUser": 0, "runAsRoot": true}, "controllerGID": 0, "proxy": {"gid": 0}}),
-        json!({"proxy": {"additionalEnv": [{"name": "a.B-c_1", "value": "x"}], "ports": {"admin": 5191}}}),
+        json!({"proxyInit": {"runAsUser": 0}, "controllerGID": 0, "proxy": {"gid": 0}}),
+        json!({"deploymentStrategy": {"type": "Recreate"}, "priorityClassName": "a".repeat(70), "runtimeClassName": "a.b"}),
+        json!({"proxy": {"additionalEnv": [{"name": "a.B c:1", "value": "x"}], "ports": {"admin": 5191}}}),
     ] {
         assert_eq!(problems(values.clone()), "accepted", "{values}");
     }
+    // What stands in a cluster has been taken.
+    assert!(Values::from_yaml("podLabels: { team: the mesh }\n").is_ok());
 }
 
 /// What Linkerd's processes take, ours take as well.

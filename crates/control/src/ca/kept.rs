@@ -34,7 +34,7 @@ const TOLD: usize = 10;
 /// # Errors
 /// There is no issuer, or it would sign what nobody believes.
 pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) -> Result<Material, Error> {
-    webhooks_are_served(values, namespace, now)?;
+    webhooks_are_served(values, namespace)?;
     let given = |reason: String| Error::Given(reason);
     let tls = &values.identity.issuer.tls;
     let anchors_pem = values.identity_trust_anchors_pem.or(&stored.anchors_pem).to_owned();

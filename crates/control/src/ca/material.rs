@@ -33,7 +33,7 @@ const SKEW: Duration = Duration::from_secs(10);
 /// # Errors
 /// What they bring cannot work.
 pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Material, Error> {
-    webhooks_are_served(values, namespace, now)?;
+    webhooks_are_served(values, namespace)?;
     let (anchors_pem, issuer) = issuer(values, namespace, now)?;
     let webhook = |webhook: Webhook| webhook_pair(webhook, namespace, now);
     Ok(Material {
@@ -50,30 +50,24 @@ pub fn material(values: &Values, namespace: &str, now: SystemTime) -> Result<Mat
     })
 }
 
-/// Whether the API server will take the certificates of webhooks that are given, where nobody else is said to vouch for them.
+/// Whether the certificates of webhooks that are given can be served with their keys. Whom the API server believes is not asked here.
 ///
 /// # Errors
-/// It will not.
-pub(super) fn webhooks_are_served(values: &Values, namespace: &str, now: SystemTime) -> Result<(), Error> {
+/// They cannot.
+pub(super) fn webhooks_are_served(values: &Values, namespace: &str) -> Result<(), Error> {
     let (injector, profiles, policies) = (&values.proxy_injector, &values.profile_validator, &values.policy_validator);
-    for (path, webhook, certificate, key, bundle) in [
-        ("proxyInjector", Webhook::ProxyInjector, &injector.crt_pem, &injector.key_pem, &injector.ca_bundle),
-        ("profileValidator", Webhook::ProfileValidator, &profiles.crt_pem, &profiles.key_pem, &profiles.ca_bundle),
-        ("policyValidator", Webhook::PolicyValidator, &policies.crt_pem, &policies.key_pem, &policies.ca_bundle),
+    for (path, webhook, certificate, key) in [
+        ("proxyInjector", Webhook::ProxyInjector, &injector.crt_pem, &injector.key_pem),
+        ("profileValidator", Webhook::ProfileValidator, &profiles.crt_pem, &profiles.key_pem),
+        ("policyValidator", Webhook::PolicyValidator, &policies.crt_pem, &policies.key_pem),
     ] {
         if certificate.is_empty() {
             continue;
         }
-        let host = format!("{}.{namespace}.svc", webhook.service());
-        let served = Serving::new(certificate, key).map(drop).map_err(|e| e.to_string());
-        let vouched = || match bundle.is_empty() {
-            true => Serving::vouched(certificate, certificate, &host, now),
-            false => Ok(()),
-        };
-        served.and_then(|()| vouched()).map_err(|reason| {
+        Serving::new(certificate, key).map_err(|reason| {
+            let host = format!("{}.{namespace}.svc", webhook.service());
             Error::Given(format!(
-                "{path}.crtPEM and {path}.keyPEM: {reason}; give a certificate for {host} and its key, and {path}.caBundle where another \
-                 one vouches for it"
+                "{path}.crtPEM and {path}.keyPEM: {reason}; give a certificate for {host} and its key, or none"
             ))
         })?;
     }
@@ -233,15 +227,14 @@ mod tests {
             let error = material(&given(&mixed), "mesh", now).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
-        for (certificate, key, namespace, reason) in [
-            (&one.proxy_injector.certificate, &other.proxy_injector.key, "mesh", "key"),
-            (&one.policy_validator.certificate, &one.policy_validator.key, "mesh", ""),
-            (&one.proxy_injector.certificate, &one.proxy_injector.key, "linkerd", ""),
+        for (certificate, key, reason) in [
+            (one.proxy_injector.certificate.as_str(), other.proxy_injector.key.as_str(), "does not belong to the key"),
+            ("nonsense", &one.proxy_injector.key, "no certificate"),
         ] {
             let given = values(json!({"proxyInjector": {"crtPEM": certificate, "keyPEM": key}}));
-            let error = material(&given, namespace, now).unwrap_err().to_string();
-            let host = format!("give a certificate for linkerd-proxy-injector.{namespace}.svc");
-            assert!(error.contains(reason) && error.contains(&host), "{error}");
+            let error = material(&given, "mesh", now).unwrap_err().to_string();
+            let remedy = "give a certificate for linkerd-proxy-injector.mesh.svc and its key, or none";
+            assert!(error.contains(reason) && error.ends_with(remedy), "{error}");
         }
         let own = values(
             json!({"proxyInjector": {"crtPEM": one.proxy_injector.certificate, "keyPEM": one.proxy_injector.key}}),
