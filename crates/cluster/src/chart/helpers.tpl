@@ -273,9 +273,6 @@ numbers and truth values is text too. */}}
 {{- if and (gt (int64 $values.proxyInit.closeWaitTimeoutSecs) 0) (not (and $values.proxyInit.runAsRoot $values.proxyInit.privileged)) }}
 - "proxyInit.closeWaitTimeoutSecs: only root may change it; set proxyInit.runAsRoot and proxyInit.privileged, or remove it"
 {{- end }}
-{{- if eq (int64 $proxy.uid) 0 }}
-- "proxy.uid: the proxy cannot be root; use a number above 0, such as 2102"
-{{- end }}
 {{- $ports := list (int64 $proxy.ports.admin) (int64 $proxy.ports.control) (int64 $proxy.ports.inbound) (int64 $proxy.ports.outbound) }}
 {{- if lt (uniq $ports | len) 4 }}
 - "proxy.ports: two of them are the same port; give each its own"
@@ -293,8 +290,5 @@ numbers and truth values is text too. */}}
 {{- if gt (include "weft.millis" (get $streams (first $pair)) | int64) (include "weft.millis" (get $streams (last $pair)) | int64) }}
 - "proxy.control.streams.{{ first $pair }}: it is longer than proxy.control.streams.{{ last $pair }}; shorten it, or lengthen the other"
 {{- end }}
-{{- end }}
-{{- if or (lt (int64 $values.proxyInjector.timeoutSeconds) 1) (gt (int64 $values.proxyInjector.timeoutSeconds) 30) }}
-- "proxyInjector.timeoutSeconds: the API server waits from 1 to 30 seconds; use 10"
 {{- end }}
 {{- end }}

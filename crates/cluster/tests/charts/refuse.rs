@@ -45,6 +45,13 @@ fn what_cannot_be_is_refused_by_name() {
         ("proxyy", json!({"proxyy": {}})),
         ("tag", json!({"proxy": {"image": {"tag": "x"}}})),
         ("admin", json!({"proxy": {"ports": {"admin": 70000}}})),
+        ("admin", json!({"proxy": {"ports": {"admin": 0}}})),
+        ("uid", json!({"proxy": {"uid": 0}})),
+        ("controllerUID", json!({"controllerUID": 0})),
+        ("controllerReplicas", json!({"controllerReplicas": -1})),
+        ("timeoutSeconds", json!({"proxyInjector": {"timeoutSeconds": 31}})),
+        ("maxUnavailable", json!({"controller": {"podDisruptionBudget": {"maxUnavailable": "some"}}})),
+        ("priorityClassName", json!({"priorityClassName": "High"})),
         ("imagePullPolicy", json!({"imagePullPolicy": "Sometimes"})),
         ("controllerReplicas", json!({"controllerReplicas": "many"})),
         (
@@ -70,16 +77,15 @@ fn what_cannot_be_is_refused_by_name() {
     }
     // All at once.
     let together = json!({
-        "proxy": {"uid": 0, "waitBeforeExitSeconds": 5, "ports": {"control": 4191}, "tracing": {"enabled": true},
+        "proxy": {"waitBeforeExitSeconds": 5, "ports": {"control": 4191}, "tracing": {"enabled": true},
             "control": {"streams": {"initialTimeout": "6m", "lifetime": "1m"}}},
         "proxyInit": {"closeWaitTimeoutSecs": 5},
-        "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "keyPEM": "", "timeoutSeconds": 31},
+        "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "keyPEM": ""},
         "identity": {"issuer": {"scheme": "kubernetes.io/tls"}},
     });
     let given = Given::default().file("together-base", &base).file("together", &together);
     let (helm, weft) = (told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[])));
     for path in [
-        "proxy.uid",
         "proxy.waitBeforeExitSeconds",
         "proxy.ports",
         "proxy.control.streams.initialTimeout: it is longer than",
@@ -91,7 +97,6 @@ fn what_cannot_be_is_refused_by_name() {
         "proxyInjector.injectCaFrom",
         "proxyInjector.caBundle",
         "proxyInjector.crtPEM",
-        "proxyInjector.timeoutSeconds",
         "identity.issuer.tls.crtPEM",
     ] {
         for told in [&helm, &weft] {
