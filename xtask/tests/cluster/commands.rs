@@ -28,7 +28,7 @@ pub(crate) fn while_the_bot_may(cluster: &Cluster) {
         code == Some(0) && told.starts_with("allowed\n") && told.contains("by       AuthorizationPolicy/web"),
         "{told}"
     );
-    let (code, told) = said(cluster, &[&can[..], &["192.0.2.9", "svc/web:80"]].concat());
+    let (code, told) = said(cluster, &[&can[..], &["192.0.2.9", "svc/web:80", "GET", "/api/list"]].concat());
     assert!(code == Some(1) && told.contains("nearest  AuthorizationPolicy/web"), "{told}");
     let (code, told) = expected(cluster, "allow", "AuthorizationPolicy/web");
     assert!(code == Some(0) && told.contains("1 as expected"), "{told}");
