@@ -1,6 +1,6 @@
 //! Everything that goes to the terminal: answers to standard output, the rest to standard error.
 
-use anyhow::bail;
+use anyhow::anyhow;
 use rustix::termios::{isatty, tcgetwinsize};
 use std::{
     io::{self, Write},
@@ -25,10 +25,11 @@ pub(crate) fn line(text: &str) {
 /// # Errors
 /// One is not.
 pub(crate) fn cut() -> anyhow::Result<()> {
-    match CUT.get() {
-        Some(error) => bail!("standard output takes no more: {error}; what it has is cut off: make room first"),
-        None => Ok(()),
-    }
+    CUT.get().map_or(Ok(()), |error| Err(full(error)))
+}
+
+fn full(error: &io::Error) -> anyhow::Error {
+    anyhow!("standard output takes no more: {error}; what it has is cut off, do not apply it, and make room first")
 }
 
 /// A whole text; a reader that has gone does not want the rest of it.
@@ -38,11 +39,7 @@ pub(crate) fn cut() -> anyhow::Result<()> {
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            bail!(
-                "standard output takes no more: {error}; what it has is cut off, do not apply it, and make room first"
-            )
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(full(&error)),
         _ => Ok(()),
     }
 }

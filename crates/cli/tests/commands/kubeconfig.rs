@@ -1,6 +1,6 @@
 //! What people's kubeconfigs say besides an address: a proxy on the way, and credentials that may be no use.
 
-use crate::lab::Home;
+use crate::lab::{Home, Told};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -61,6 +61,12 @@ fn a_cluster_behind_a_proxy_is_reached() {
     assert!(told.ok && asked.load(Relaxed) > 0, "{told:?}");
     let told = home.runs(&["ps", "--kubeconfig", "config"]);
     assert!(told.ok && told.err.is_empty(), "{told:?}");
+    // The environment may name it instead.
+    fs::write(home.0.join("config"), api.kubeconfig()).unwrap();
+    let before = asked.load(Relaxed);
+    let mut ps = home.weft(&["ps", "--kubeconfig", "config"]);
+    let told: Told = ps.env("HTTPS_PROXY", format!("http://{addr}")).output().unwrap().into();
+    assert!(told.ok && asked.load(Relaxed) > before, "{told:?}");
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! Whether a cluster is ready for what is to be installed.
 
-use super::{
-    By, CONFIG, Installation, Material, Release, control_plane, crds, helm_release, monitor::PODMONITOR, remains,
-    unheeded,
-};
+use super::{By, CONFIG, Installation, Material, Release, control_plane, crds, helm_release, remains, unheeded};
 use crate::{
     k8s::api::core::v1::Node,
     kubernetes::{Cluster, Error, Resource},
@@ -16,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Definitions of the Gateway API, in whose kinds routes are written. They are their own project's to install.
 const GATEWAY_API: [&str; 2] = ["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
-/// The Prometheus operator's definition of [`PODMONITOR`].
+/// The Prometheus operator's definition of PodMonitors.
 const PODMONITORS: &str = "podmonitors.monitoring.coreos.com";
 /// The ports of the API server where its Service names none.
 const API_SERVER_PORTS: &str = "443,6443";
@@ -152,14 +149,20 @@ pub async fn ready_for_crds(cluster: &Cluster, namespace: &str) -> Result<(), No
 /// They are not, or the API server does not answer.
 pub async fn gateway_api(cluster: &Cluster) -> Result<(), NotReady> {
     for name in GATEWAY_API {
-        let wrong = match cluster.definition(name).await? {
-            None => "is missing",
-            Some(definition) if !definition.versions.iter().any(|v| v == "v1") => "does not serve the version v1",
-            Some(_) => continue,
-        };
-        return Err(NotReady::GatewayApi { name, wrong });
+        if let Some(wrong) = unserved(cluster, name).await? {
+            return Err(NotReady::GatewayApi { name, wrong });
+        }
     }
     Ok(())
+}
+
+/// Why a definition of somebody else's, of which objects are made in the version v1, will not take them.
+async fn unserved(cluster: &Cluster, name: &str) -> Result<Option<&'static str>, Error> {
+    Ok(match cluster.definition(name).await? {
+        None => Some("is missing"),
+        Some(definition) if !definition.versions.iter().any(|v| v == "v1") => Some("does not serve the version v1"),
+        Some(_) => None,
+    })
 }
 
 /// For the control plane.
@@ -183,13 +186,7 @@ pub async fn monitored(cluster: &Cluster, values: &Values) -> Result<(), NotRead
     if !values.pod_monitor.enabled {
         return Ok(());
     }
-    match cluster.definition(PODMONITORS).await? {
-        None => Err(NotReady::NoPodMonitors("is missing")),
-        Some(definition) if !definition.versions.iter().any(|v| v == PODMONITOR.version) => {
-            Err(NotReady::NoPodMonitors("does not serve the version v1"))
-        }
-        Some(_) => Ok(()),
-    }
+    unserved(cluster, PODMONITORS).await?.map_or(Ok(()), |wrong| Err(NotReady::NoPodMonitors(wrong)))
 }
 
 /// A definition is there a moment before its kind is, and kubectl applies no object of a kind that is not.

@@ -285,7 +285,8 @@ const OF_ANNOTATION: &str = "metadata.annotations[";
 
 /// The annotation that a mistake is in.
 pub(crate) fn annotation_of(mistake: &Mistake) -> &str {
-    mistake.field.trim_start_matches(OF_ANNOTATION).trim_end_matches(']')
+    let key = mistake.field.strip_prefix(OF_ANNOTATION).and_then(|rest| rest.strip_suffix(']'));
+    key.unwrap_or(&mistake.field)
 }
 
 /// What is wrong with an object's annotations for its clients: values, names, and what has no effect on such an object.

@@ -127,6 +127,7 @@ impl Share {
     }
 }
 
+/// `None` if it is neither.
 fn share(amount: &IntOrString) -> Option<Share> {
     match amount {
         IntOrString::Int(pods) => u32::try_from(*pods).ok().map(Share::Pods),

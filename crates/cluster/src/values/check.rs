@@ -67,10 +67,7 @@ impl Check {
 
     fn texts(&mut self, values: &Values) {
         let tree = serde_json::to_value(values).unwrap_or_default();
-        let text = |path: &str| {
-            let pointer = format!("/{}", path.replace('.', "/"));
-            tree.pointer(&pointer).and_then(Value::as_str).unwrap_or_default()
-        };
+        let text = |path: &str| value(&tree, path).and_then(Value::as_str).unwrap_or_default();
         for (path, allowed) in kind::choices() {
             self.one_of(path, text(path), &allowed);
         }
@@ -103,7 +100,7 @@ impl Check {
                 Kind::Port => kind::PORTS,
                 _ => continue,
             };
-            let number = tree.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_i64);
+            let number = value(&tree, &path).and_then(Value::as_i64);
             if let Some(number) = number.filter(|number| !bounds.contains(number)) {
                 let remedy = format!("use a number from {} to {}", bounds.start(), bounds.end());
                 self.wrong(path, format!("{number} is out of bounds"), remedy);
@@ -282,6 +279,11 @@ fn of_proxies(values: &Values) -> [(&'static str, u16); 4] {
         ("proxy.ports.inbound", ports.inbound),
         ("proxy.ports.outbound", ports.outbound),
     ]
+}
+
+/// What stands at a path of the tree, such as `proxy.ports.admin`.
+fn value<'t>(tree: &'t Value, path: &str) -> Option<&'t Value> {
+    tree.pointer(&format!("/{}", path.replace('.', "/")))
 }
 
 pub(super) fn shown(text: &str) -> String {

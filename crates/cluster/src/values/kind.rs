@@ -61,7 +61,7 @@ pub(super) const PORTS: RangeInclusive<i64> = 1..=65535;
 pub(super) fn bounds(path: &str, default: &Value) -> RangeInclusive<i64> {
     let most = i64::from(i32::MAX);
     match path {
-        // Nobody of the mesh is root.
+        // Neither is root.
         "controllerUID" | "proxy.uid" => 1..=most,
         // So long the API server waits.
         "proxyInjector.timeoutSeconds" => 1..=30,

@@ -184,7 +184,7 @@ impl Values {
         self.identity_trust_domain.or(&self.cluster_domain)
     }
 
-    /// Reads YAML: one document, such as the key `values` of the ConfigMap `linkerd-config`, laid over the defaults.
+    /// Reads YAML as it stands somewhere already, so that what the API server would refuse is not looked for: one document, such as the key `values` of the ConfigMap `linkerd-config`, laid over the defaults.
     pub fn from_yaml(text: &str) -> Result<Self, Problems> {
         Self::read([layer::from_yaml(text)?], false)
     }

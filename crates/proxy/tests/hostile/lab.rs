@@ -19,7 +19,7 @@ use weft_testkit::http2;
 /// Ordinary requests by which processor time is measured.
 const ORDINARY: u32 = 50;
 /// Bytes that a proxy throws away behind its GOAWAY, so that closing does not become a reset: how many of them are there by then
-/// is chance.
+/// is chance. They are 256 KiB at most, and the rest of one read.
 const DISCARDED: f64 = 260.0 * 1024.0;
 
 /// The attacked proxies, before an origin of HTTP/2 that never answers requests for `/`.
