@@ -2,17 +2,18 @@
 
 use super::{
     cases, examples,
-    lab::{ApiServer, LONG, NAMESPACE},
+    lab::{ApiServer, LONG, Lab, NAMESPACE},
     rows, statuses,
 };
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
 use weft_cluster::{
+    Kind,
     install::{By, crds},
     kubernetes::{self, Client},
     values::Values,
@@ -161,6 +162,50 @@ async fn the_examples_are_taken(real: &Real) {
     assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
+/// Releases of the Gateway API differ in the versions that they serve: from one moment to the next it is another one alone.
+async fn whichever_version_is_served_is_watched(real: &Real) {
+    let parent = json!({"group": "", "kind": "Service", "name": "web", "port": 80});
+    let spec = json!({"parentRefs": [parent], "hostnames": ["a.example"], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]});
+    for (kind, watched, plural) in
+        [("TLSRoute", Kind::TlsRoute, "tlsroutes"), ("TCPRoute", Kind::TcpRoute, "tcproutes")]
+    {
+        let lab = Lab::of(real, &[watched]).await;
+        let mut spec = spec.clone();
+        if kind == "TCPRoute" {
+            spec.as_object_mut().unwrap().remove("hostnames");
+        }
+        real.write(json!({"kind": kind, "metadata": {"name": "before", "namespace": NAMESPACE}, "spec": spec})).await;
+        lab.until("an older version", |fed| fed.has(watched, "before")).await;
+
+        let definitions = real.api("CustomResourceDefinition");
+        let mut definition = definitions.get(&format!("{plural}.gateway.networking.k8s.io")).await.unwrap();
+        let versions = definition.data["spec"]["versions"].as_array_mut().unwrap();
+        let mut newest = versions.iter().find(|version| version["storage"] == true).unwrap().clone();
+        for version in &mut *versions {
+            (version["served"], version["storage"]) = (false.into(), false.into());
+        }
+        (newest["name"], newest["served"]) = ("v1".into(), true.into());
+        versions.insert(0, newest);
+        definitions.replace(&definition.name_any(), &Default::default(), &definition).await.unwrap();
+
+        let served = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(real.client.clone(), NAMESPACE, &served);
+        let object =
+            json!({"apiVersion": served.api_version, "kind": kind, "metadata": {"name": "behind"}, "spec": spec});
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let taken = async {
+            while api.create(&Default::default(), &object).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LONG, taken).await.unwrap();
+        lab.until("v1", |fed| fed.has(watched, "behind") && fed.has(watched, "before")).await;
+        api.delete("before", &Default::default()).await.unwrap();
+        lab.until("what goes by v1", |fed| !fed.has(watched, "before")).await;
+        lab.end().await;
+    }
+}
+
 /// What an object says that it is.
 fn typed(object: &Value) -> ApiResource {
     let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
@@ -200,5 +245,6 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::traffic(&real).await;
         statuses::statuses(&real).await;
         the_examples_are_taken(&real).await;
+        whichever_version_is_served_is_watched(&real).await;
     });
 }
