@@ -1,18 +1,17 @@
-//! What the API server would refuse of metadata, rollouts and environment variables that are made from values: by then half of an
-//! installation would stand.
+//! What the API server would refuse of metadata, rollouts, environment variables and selectors that are made from values: by then half
+//! of an installation would stand.
 
 use super::{
     Values,
     check::{Check, shown},
 };
-use crate::object::{
-    KEY_REMEDY, LABEL_TEXT_REMEDY, is_annotation_key, is_label, is_label_key, is_label_text, is_subdomain,
-};
+use crate::object::{KEY_REMEDY, is_annotation_key, is_label, is_subdomain};
 use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::util::intstr::IntOrString};
 
 impl Check {
     pub(super) fn api_server(&mut self, values: &Values) {
         self.labels_and_annotations(values);
+        self.selectors(values);
         self.rollout(values);
         self.variables(values);
         for (at, reader) in values.config_readers.iter().enumerate() {
@@ -35,13 +34,7 @@ impl Check {
             ("podLabels", &values.pod_labels),
             ("podMonitor.labels", &values.pod_monitor.labels),
         ] {
-            for key in labels.keys().filter(|key| !is_label_key(key)) {
-                self.wrong(path, format!("{} is no valid label key", shown(key)), KEY_REMEDY);
-            }
-            for (key, value) in labels.iter().filter(|(_, value)| !(value.is_empty() || is_label_text(value))) {
-                let message = format!("{} is no valid label value", shown(value));
-                self.wrong(format!("{path}.{key}"), message, LABEL_TEXT_REMEDY);
-            }
+            self.labels(path, labels);
         }
         for (path, annotations) in [
             ("podAnnotations", &values.pod_annotations),

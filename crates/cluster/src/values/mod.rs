@@ -20,6 +20,7 @@ mod quantity;
 mod reference;
 mod refused;
 mod schema;
+mod selectors;
 mod set;
 mod text;
 

@@ -117,6 +117,24 @@ fn what_the_api_server_would_refuse_is_named_before() {
         "podAnnotations": {"Example.org/ok": "any text", "a b": ""},
         "podMonitor": {"labels": {"release": "x/y"}},
         "configReaders": [{"name": "Reader", "namespace": "a.b"}, {"name": "own"}],
+        "tolerations": [
+            {"key": "a b", "operator": "Exists", "value": "x", "tolerationSeconds": 3}, {"effect": "NoRun", "operator": "Is"},
+        ],
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [
+                    {"key": "disk", "operator": "In"}, {"key": "cpus", "operator": "Gt", "values": ["1", "2"]}, {"key": "-", "operator": "Is"},
+                ]},
+                {"matchFields": [{"key": "spec.unschedulable", "operator": "Exists"}]},
+            ]},
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 0, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists", "values": ["ssd"]}]}},
+            ],
+        },
+        "proxyInjector": {
+            "namespaceSelector": {"matchLabels": {"team": "the mesh"}},
+            "objectSelector": {"matchExpressions": [{"key": "team", "operator": "Gt", "values": ["a b"]}]},
+        },
         "controllerReplicas": -1,
         "controllerUID": 0,
         "controllerGID": -2,
@@ -133,7 +151,17 @@ fn what_the_api_server_would_refuse_is_named_before() {
     insta::assert_snapshot!("api-server-would-refuse", problems(values));
     let neither = json!({"deploymentStrategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}});
     assert!(problems(neither).contains("no pod could ever be replaced"));
+    let nowhere =
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}});
+    assert!(problems(nowhere).contains("give a term"));
     for values in [
+        json!({"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 0}]}),
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "cpus", "operator": "Gt", "values": ["1"]}], "matchFields": [
+                {"key": "metadata.name", "operator": "In", "values": ["n1"]},
+            ]},
+        ]}}}),
+        json!({"policyValidator": {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}}}),
         json!({"commonLabels": {"example.org/team": "", "a": "b_c.d-E"}, "nodeSelector": {"disk": "ssd"}}),
         json!({"deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "200%", "maxUnavailable": 0}}}),
         json!({"controller": {"podDisruptionBudget": {"maxUnavailable": "50%"}}, "priorityClassName": "system-node-critical"}),
