@@ -6,6 +6,7 @@
 mod authorizations;
 mod context;
 mod matchers;
+mod reviews;
 
 use std::fmt::Debug;
 use weft_model::{
@@ -48,6 +49,8 @@ pub const TARGETS: &[Target] = &[
     target("trace_context", context::run),
     target("explain_query", weft_proxy::fuzzing::explain_query),
     target("dns", weft_proxy::fuzzing::dns),
+    target("reviews", reviews::run),
+    target("manifests", reviews::manifests),
     // A library parses these: of ours is only what is asked of it.
     target("anchors", anchors),
 ];

@@ -21,6 +21,11 @@ pub fn review(request: &Value) -> Review {
     let text = |name: &str| request["kind"][name].as_str().unwrap_or_default();
     let (group, kind) = (text("group"), text("kind"));
     let mut object = request["object"].clone();
+    if !(object.is_object() || object.is_null()) {
+        let mistake =
+            Mistake::new("", "it is no object", "send what the API server sends: an object with metadata and spec");
+        return Review { mistakes: vec![mistake], warnings: vec![] };
+    }
     if object["metadata"].is_object() && object["metadata"]["namespace"].is_null() {
         object["metadata"]["namespace"] = request["namespace"].clone();
     }
@@ -108,6 +113,22 @@ mod tests {
             json!({"kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "ns", "object": object});
         let Review { mistakes, warnings } = review(&request);
         (mistakes.into_iter().map(|m| m.field).collect(), warnings.len())
+    }
+
+    /// Whoever reaches the port may send it.
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for group in [GROUP, GATEWAY_API, WORKLOADS] {
+            for kind in KINDS.into_iter().filter_map(definition).map(|definition| definition.kind) {
+                for object in [json!("x"), json!(1), json!(true), json!([{}])] {
+                    let request = json!({"kind": {"group": group, "version": "v1", "kind": kind}, "object": object});
+                    assert_eq!(review(&request).mistakes.len(), 1, "{request}");
+                }
+                for object in [json!(null), json!({"spec": "x"}), json!({"metadata": [], "spec": [1], "status": 2})] {
+                    review(&json!({"kind": {"group": group, "version": "v1", "kind": kind}, "object": object}));
+                }
+            }
+        }
     }
 
     #[test]

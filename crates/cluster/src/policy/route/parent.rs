@@ -30,8 +30,8 @@ pub(crate) fn ours(kind: Kind, mut object: Value) -> Value {
         parent_of(kind, parent).is_some()
             || parent["group"].as_str().is_some_and(|group| group.eq_ignore_ascii_case(GROUP))
     });
-    if kind != Kind::MeshHttpRoute && !of_mesh {
-        object["spec"] = json!({});
+    if let Some(fields) = object.as_object_mut().filter(|_| kind != Kind::MeshHttpRoute && !of_mesh) {
+        fields.insert("spec".to_owned(), json!({}));
     }
     object
 }
