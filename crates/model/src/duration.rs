@@ -23,7 +23,8 @@ pub fn parse(text: &str) -> Option<Duration> {
     number.checked_mul(millis).map(Duration::from_millis).map(|duration| duration.min(LONGEST))
 }
 
-/// As Go and the Gateway API write them: `1h2m3.5s`, without a sign; a bare `0` needs no unit.
+/// As Go and the Gateway API write them: `1h2m3.5s`, without a sign; a bare `0` needs no unit. Go's hold 2^63 ns, and what is longer is
+/// none of theirs.
 pub fn parse_go(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -46,7 +47,8 @@ pub fn parse_go(text: &str) -> Option<Duration> {
         nanos += number.parse::<f64>().ok()? * scale;
         rest = behind;
     }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(nanos / 1e9).ok() }
+    let is_gos = !text.is_empty() && nanos < i64::MAX as f64;
+    if is_gos { Some(Duration::try_from_secs_f64(nanos / 1e9).ok()?.min(LONGEST)) } else { None }
 }
 
 #[cfg(test)]
@@ -58,7 +60,8 @@ mod tests {
         for (text, millis) in [("0", 0), ("500ms", 500), ("1h2m3.5s", 3_723_500), (".5s", 500), ("1m", 60_000)] {
             assert_eq!(parse_go(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "5", "-5s", "s", "1 s", "1d", "99999999999999999999h"] {
+        assert_eq!(parse_go("2562047h"), Some(LONGEST));
+        for bad in ["", "5", "-5s", "s", "1 s", "1d", "2562048h", "3000000000000000h", "99999999999999999999h"] {
             assert_eq!(parse_go(bad), None, "{bad}");
         }
     }
