@@ -7,7 +7,7 @@ use crate::policy::{
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
+        core::v1::{HTTPGetAction, Namespace, Node, Pod, Service, ServiceAccount},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -17,6 +17,12 @@ use std::{collections::BTreeMap, fmt};
 
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// What a probe asks for, as the kubelet does: from the root, whether or not that is written, and with a query if there is one.
+pub fn probed_path(get: &HTTPGetAction) -> String {
+    let path = get.path.as_deref().unwrap_or_default();
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
 
 /// What Kubernetes means by a DNS label: the name of a namespace, and of most parts of others.
 pub(crate) fn is_label(text: &str) -> bool {

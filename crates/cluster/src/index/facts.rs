@@ -4,7 +4,7 @@ use super::{gateway::Gateway, work::Work};
 use crate::{
     annotation::is_port_name,
     external_workload::External,
-    object::namespace_of,
+    object::{namespace_of, probed_path},
     policy::{
         ExternalWorkload, WorkloadKind,
         client::{self, Balancing, Terms},
@@ -336,9 +336,8 @@ impl From<&Pod> for PodFacts {
                     IntOrString::Int(n) => u16::try_from(*n).ok()?,
                     IntOrString::String(name) => ports.iter().find(|p| p.name.as_ref() == Some(name))?.number,
                 };
-                let path = get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
                 // A route is matched by the path alone.
-                Some((port, path.split('?').next().unwrap_or("/").to_owned()))
+                Some((port, probed_path(get).split('?').next().unwrap_or("/").to_owned()))
             })
             .collect();
         probes.sort();

@@ -68,7 +68,7 @@ fn pod(name: &str, ip: &str, patch: Value) -> Object {
         "spec": {"serviceAccountName": "web", "containers": [{
             "name": "web",
             "ports": [{"name": "http", "containerPort": 8080}, {"name": "sql", "containerPort": 5432}],
-            "readinessProbe": {"httpGet": {"path": "/ready?x=1", "port": "http"}},
+            "readinessProbe": {"httpGet": {"path": "ready?x=1", "port": "http"}},
         }]},
         "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
             "conditions": [{"type": "Ready", "status": "True"}]},

@@ -1,6 +1,7 @@
 //! Probes: how to ask a program whether it is ready.
 
 use super::Port;
+use crate::object::probed_path;
 use k8s_openapi::{api::core::v1::Probe as ProbeSpec, apimachinery::pkg::util::intstr::IntOrString};
 use std::time::Duration;
 
@@ -34,11 +35,10 @@ impl Probe {
             IntOrString::String(name) => ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.number),
         };
         let action = if let Some(get) = &spec.http_get {
-            let path = get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
             ProbeAction::HttpGet {
                 port: number(&get.port)?,
                 tls: get.scheme.as_deref() == Some("HTTPS"),
-                path: if path.starts_with('/') { path } else { format!("/{path}") },
+                path: probed_path(get),
                 host: get.host.clone().filter(|h| !h.is_empty()),
                 headers: get.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
             }

@@ -17,6 +17,7 @@ use weft_cluster::{
         apimachinery::pkg::util::intstr::IntOrString,
     },
     kubernetes::Cluster,
+    object::probed_path,
 };
 
 /// Of one namespace, or of all.
@@ -136,8 +137,7 @@ fn probes(pod: &Pod) -> BTreeSet<(u16, String)> {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => named(name),
         };
-        let path = get.path.clone().filter(|path| path.starts_with('/')).unwrap_or_else(|| "/".to_owned());
-        Some((u16::try_from(port?).ok()?, path))
+        Some((u16::try_from(port?).ok()?, probed_path(get)))
     };
     asked.filter_map(place).collect()
 }
