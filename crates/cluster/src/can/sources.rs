@@ -10,7 +10,7 @@ use crate::{
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use weft_model::policy::inbound::DefaultPolicy;
+use weft_model::{policy::inbound::DefaultPolicy, ports::PortRanges};
 
 /// Of manifests that nobody runs yet: each Deployment is one pod of its name, for all its pods are alike. None has an address.
 pub fn of_manifests(objects: impl IntoIterator<Item = Object>, settings: Settings) -> Index {
@@ -53,6 +53,10 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
     let default = Settings::default();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let networks = |text: String| text.split(',').filter_map(|net| net.trim().parse().ok()).collect();
+    let numbers = |text: &str| {
+        let list: PortRanges = text.parse().unwrap_or_default();
+        list.ranges().iter().flat_map(Clone::clone).collect()
+    };
     let probes = values["policyController"]["probeNetworks"].as_array();
     let default_policy: Option<DefaultPolicy> =
         text(&values["proxy"]["defaultInboundPolicy"]).and_then(|name| name.parse().ok());
@@ -66,7 +70,7 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
             .map_or(default.probe_networks, |all| all.iter().filter_map(|net| net.as_str()?.parse().ok()).collect()),
         scrape_networks: vec![],
         default_policy: default_policy.map_or(default.default_policy, DefaultPolicyName),
-        opaque_ports: default.opaque_ports,
+        opaque_ports: values["proxy"]["opaquePorts"].as_str().map_or(default.opaque_ports, numbers),
         platform: Platform::Kubernetes,
         ipv6: !values["disableIPv6"].as_bool().unwrap_or(true),
         hint: default.hint,

@@ -459,7 +459,7 @@ fn what_leaves_the_cluster_is_let_out_or_not() {
 
 #[test]
 fn the_values_of_an_installation_hold() {
-    let values = json!({"clusterNetworks": "10.0.0.0/8, fd00::/8", "proxy": {"defaultInboundPolicy": "deny"},
+    let values = json!({"clusterNetworks": "10.0.0.0/8, fd00::/8", "proxy": {"defaultInboundPolicy": "deny", "opaquePorts": "25,9000-9002"},
         "policyController": {"probeNetworks": ["10.1.0.0/16"]}, "identityTrustDomain": "td.example", "clusterDomain": "c.example"});
     let settings = settings_of(&values, "mesh");
     assert_eq!(settings.trust_domain, "td.example");
@@ -467,6 +467,8 @@ fn the_values_of_an_installation_hold() {
     assert_eq!(settings.cluster_networks.len(), 2);
     assert_eq!(settings.probe_networks, ["10.1.0.0/16".parse().unwrap()]);
     assert_eq!(String::from(settings.default_policy), "deny");
+    assert_eq!(settings.opaque_ports, [25, 9000, 9001, 9002]);
+    assert!(settings_of(&json!({"proxy": {"opaquePorts": ""}}), "mesh").opaque_ports.is_empty());
     assert_eq!(
         settings_of(&json!({}), "linkerd"),
         Settings { platform: Platform::Kubernetes, ipv6: false, ..Settings::default() }
