@@ -80,8 +80,8 @@ impl<'v> Printer<'v> {
             let of = others.iter().filter_map(|(key, _)| self.named(key));
             of.filter(|(_, is)| kind(is)).map(|(path, _)| format!(".Values.{path}")).collect::<Vec<_>>()
         };
-        let (texts, anything) =
-            (named(|kind| matches!(kind, Kind::Texts)), named(|kind| matches!(kind, Kind::Anything)));
+        let (texts, contexts) =
+            (named(|kind| matches!(kind, Kind::Texts)), named(|kind| matches!(kind, Kind::SecurityContext)));
         let first = own.iter().position(|(key, child)| is_item && key == "name" && child.when.is_none());
         let first = first.or_else(|| own.iter().position(|(_, child)| is_item && child.when.is_none()));
         let first = first.map(|at| own[at]);
@@ -97,15 +97,15 @@ impl<'v> Printer<'v> {
         }
         for entry in own.into_iter().filter(|entry| !first.is_some_and(|first| std::ptr::eq(*entry, first))) {
             let (key, child) = entry;
-            for values in &anything {
+            for values in &contexts {
                 self.line(indent, format!("{{{{- if not (hasKey {values} {key:?}) }}}}"));
             }
             self.when(indent, child, |printer| printer.entry(indent, key, &child.what));
-            for _ in &anything {
+            for _ in &contexts {
                 self.line(indent, "{{- end }}");
             }
         }
-        for values in &anything {
+        for values in &contexts {
             self.line(indent, format!("{{{{- with {values} }}}}"));
             self.line(indent, format!("{{{{- toYaml . | nindent {indent} }}}}"));
             self.line(indent, "{{- end }}");

@@ -184,7 +184,7 @@ impl Variables {
                 Kind::Resources => written
                     .and_then(|written| serde_json::from_value::<Resources>(written).ok())
                     .and_then(|resources| serde_json::to_value(requirements(&resources)).ok()),
-                Kind::Texts | Kind::Anything | Kind::Object(..) => written,
+                Kind::Texts | Kind::SecurityContext | Kind::Object(..) => written,
                 Kind::Objects(_) | Kind::TextList => written.and_then(|written| written.get(0).cloned()),
                 _ => None,
             };
@@ -267,7 +267,7 @@ fn variable(path: String, kind: Kind, default: &Value, place: usize) -> Variable
             vec![state(numbered(example), &given, None), state(Value::Null, &format!("kindIs \"invalid\" {go}"), None)]
         }
         Kind::Share => vec![state(json!(text), &is, None)],
-        Kind::Texts | Kind::Anything => {
+        Kind::Texts | Kind::SecurityContext => {
             vec![state(json!({ text.clone(): text }), &is, None), state(json!({}), &not, None)]
         }
         Kind::TextList => vec![state(json!([text]), &is, None), state(json!([]), &not, None)],

@@ -4,9 +4,14 @@
 use super::{
     Values,
     check::{Check, shown},
+    layer::{self, Problem},
 };
 use crate::object::{KEY_REMEDY, is_annotation_key, is_label, is_subdomain};
-use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::util::intstr::IntOrString};
+use k8s_openapi::{
+    api::core::v1::{EnvVar, SecurityContext},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use serde_json::Value;
 
 impl Check {
     pub(super) fn api_server(&mut self, values: &Values) {
@@ -14,6 +19,7 @@ impl Check {
         self.selectors(values);
         self.rollout(values);
         self.variables(values);
+        self.security_context(values);
         for (at, reader) in values.config_readers.iter().enumerate() {
             let path = |field: &str| format!("configReaders[{at}].{field}");
             if !is_subdomain(&reader.name) {
@@ -45,6 +51,36 @@ impl Check {
             for key in annotations.keys().filter(|key| !is_annotation_key(key)) {
                 self.wrong(path, format!("{} is no valid annotation key", shown(key)), KEY_REMEDY);
             }
+        }
+    }
+
+    /// What the proxy's container may do is laid over what it may anyway, and is of Kubernetes' own type.
+    fn security_context(&mut self, values: &Values) {
+        let path = |field: &str| format!("proxy.securityContext.{field}");
+        let tree = Value::Object(values.proxy.security_context.clone().into_iter().collect());
+        let context = match layer::read_as::<SecurityContext>(tree) {
+            Ok(context) => context,
+            Err(problems) => {
+                for Problem { path: field, message, remedy } in problems {
+                    self.wrong(path(&field), message, remedy);
+                }
+                return;
+            }
+        };
+        let ids = [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)];
+        for (field, id) in ids.into_iter().filter_map(|(field, id)| Some((field, id?))) {
+            if !(0..=i64::from(i32::MAX)).contains(&id) {
+                self.wrong(
+                    path(field),
+                    format!("{id} is out of bounds"),
+                    format!("use a number from 0 to {}", i32::MAX),
+                );
+            }
+        }
+        if context.privileged == Some(true) && context.allow_privilege_escalation != Some(true) {
+            let message =
+                "the proxy's container has allowPrivilegeEscalation: false, which goes with no privileged one";
+            self.wrong(path("privileged"), message, "set allowPrivilegeEscalation as well, or leave it out");
         }
     }
 

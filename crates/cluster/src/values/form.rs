@@ -32,9 +32,13 @@ pub(crate) enum Form {
     Label,
     /// Where something is mounted.
     Folder,
+    /// Certificates, PEM.
+    Certificates,
+    /// An object of a namespace, as cert-manager is told of it.
+    InNamespace,
 }
 
-const FORMS: [(&str, Form); 30] = [
+const FORMS: [(&str, Form); 39] = [
     ("controllerImage", Form::Image),
     ("controllerImageVersion", Form::Version),
     ("controllerLogLevel", Form::Filter),
@@ -43,6 +47,12 @@ const FORMS: [(&str, Form); 30] = [
     ("identity.issuer.clockSkewAllowance", Form::GoTime),
     ("identity.issuer.issuanceLifetime", Form::PositiveGoTime),
     ("linkerdVersion", Form::Version),
+    ("policyValidator.caBundle", Form::Certificates),
+    ("policyValidator.injectCaFrom", Form::InNamespace),
+    ("policyValidator.injectCaFromSecret", Form::InNamespace),
+    ("profileValidator.caBundle", Form::Certificates),
+    ("profileValidator.injectCaFrom", Form::InNamespace),
+    ("profileValidator.injectCaFromSecret", Form::InNamespace),
     ("priorityClassName", Form::Subdomain),
     (STREAM_TIMES[0], Form::PositiveTime),
     (STREAM_TIMES[1], Form::PositiveTime),
@@ -64,8 +74,14 @@ const FORMS: [(&str, Form); 30] = [
     ("proxy.tracing.collector.meshIdentity.serviceAccountName", Form::Name),
     ("proxyInit.xtMountPath.mountPath", Form::Folder),
     ("proxyInit.xtMountPath.name", Form::Label),
+    ("proxyInjector.caBundle", Form::Certificates),
+    ("proxyInjector.injectCaFrom", Form::InNamespace),
+    ("proxyInjector.injectCaFromSecret", Form::InNamespace),
     ("runtimeClassName", Form::Subdomain),
 ];
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
 
 /// Times of the proxy's streams from the control plane, none of which may be longer than the next.
 pub(super) const STREAM_TIMES: [&str; 3] =
@@ -97,6 +113,10 @@ impl Form {
             Self::Subdomain => is_subdomain(text),
             Self::Label => is_label(text),
             Self::Folder => text.starts_with('/') && !text.contains(':'),
+            Self::Certificates => text.split_once(BEGIN).is_some_and(|(_, certificate)| certificate.contains(END)),
+            Self::InNamespace => {
+                text.split_once('/').is_some_and(|(namespace, name)| is_label(namespace) && is_subdomain(name))
+            }
         }
     }
 
@@ -111,6 +131,8 @@ impl Form {
             Self::Address => "address",
             Self::Name | Self::Subdomain | Self::Label => "name",
             Self::Folder => "absolute path",
+            Self::Certificates => "certificate in PEM",
+            Self::InNamespace => "object of a namespace",
         }
     }
 
@@ -130,6 +152,8 @@ impl Form {
             Self::Subdomain => "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
             Self::Label => "use at most 63 lower-case letters, digits and '-', not at the ends",
             Self::Folder => "use a path that begins with '/' and has no ':', such as /run",
+            Self::Certificates => "use PEM, from -----BEGIN CERTIFICATE----- on, such as --set-file reads",
+            Self::InNamespace => "use NAMESPACE/NAME",
         }
     }
 
@@ -158,6 +182,11 @@ impl Form {
             }
             Self::Label => "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$".to_owned(),
             Self::Folder => "^/[^:]*$".to_owned(),
+            Self::Certificates => format!(r"{BEGIN}(.|\s)*{END}"),
+            Self::InNamespace => {
+                r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+                    .to_owned()
+            }
             Self::Address => r"^(\[[0-9A-Fa-f:]+\]|[-A-Za-z0-9_.]+):[0-9]+$".to_owned(),
         }
     }
@@ -262,6 +291,7 @@ mod tests {
 
     #[test]
     fn the_others_too() {
+        let both = format!("{BEGIN}\nAA==\n{END}\n").repeat(2);
         for (form, good, bad) in [
             (Form::Version, ["v1", "stable-2.14.0_x"], ["v1 beta", "-v1"]),
             (Form::Address, ["c.obs:4317", "[::1]:1"], ["http://c:4317", "c:0"]),
@@ -272,6 +302,8 @@ mod tests {
             (Form::Subdomain, ["system-cluster-critical", "a.b-1"], ["High priority", "a-"]),
             (Form::Label, ["lock", "a-1"], ["a.b", "Lock"]),
             (Form::Folder, ["/run", "/"], ["run", "/run:/x"]),
+            (Form::InNamespace, ["linkerd/injector", "a/b.c"], ["injector", "a/b/c"]),
+            (Form::Certificates, [&both, "-----BEGIN CERTIFICATE----------END CERTIFICATE-----"], ["foo", BEGIN]),
             (Form::Filter, ["warn,linkerd=info", "fatal"], ["warn,linkerd=infoo", "☃"]),
         ] {
             assert!(good.iter().all(|text| form.fits(text)), "{form:?}");

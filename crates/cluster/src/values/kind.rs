@@ -26,8 +26,8 @@ pub(crate) enum Kind {
     Ratio,
     /// Any names, with texts.
     Texts,
-    /// Any names, with anything.
-    Anything,
+    /// What a container may do, laid over what it may anyway.
+    SecurityContext,
     TextList,
     /// A list of one of Kubernetes' own types, with its fields; the first is always given.
     Objects(&'static [&'static str]),
@@ -130,7 +130,7 @@ fn told(path: &str) -> Option<Kind> {
     let last = path.rsplit('.').next().unwrap_or(path);
     Some(match path {
         "nodeSelector" | "proxy.tracing.labels" => Kind::Texts,
-        "proxy.securityContext" => Kind::Anything,
+        "proxy.securityContext" => Kind::SecurityContext,
         "podMonitor.controller.namespaceSelector" => Kind::Yaml,
         "controller.podDisruptionBudget.maxUnavailable" => Kind::Share,
         "proxy.cores" | "proxy.runtime.workers.maximum" => Kind::Count,

@@ -2,6 +2,7 @@
 
 use super::Values;
 use crate::manifest;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -75,6 +76,11 @@ pub(super) fn typed(mut given: Value) -> Result<Values, Vec<Problem>> {
     let mut tree = serde_json::to_value(Values::default()).unwrap_or_default();
     lay(&mut tree, given);
     without_nulls(&mut tree);
+    read_as(tree)
+}
+
+/// A tree as a type, with the path of everything that is none of its fields or of another type.
+pub(super) fn read_as<T: DeserializeOwned>(tree: Value) -> Result<T, Vec<Problem>> {
     let mut unknown = vec![];
     let mut see = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
     let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(tree, &mut see));

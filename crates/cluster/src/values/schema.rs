@@ -97,7 +97,7 @@ fn of(path: &str, kind: &Kind, default: &Value) -> Value {
         Kind::Count => json!({ "type": ["integer", "null"], "minimum": 0 }),
         Kind::Ratio => json!({ "type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1 }),
         Kind::Texts => json!({ "type": "object", "additionalProperties": text() }),
-        Kind::Anything => json!({ "type": "object" }),
+        Kind::SecurityContext => security_context(),
         Kind::TextList => json!({ "type": "array", "items": text() }),
         Kind::Objects(fields) => json!({ "type": "array", "items": fields_of(fields, &json!("object")) }),
         Kind::Records(fields) => {
@@ -115,6 +115,31 @@ fn of(path: &str, kind: &Kind, default: &Value) -> Value {
         }
         Kind::Object(_, fields) => fields_of(fields, &types),
     }
+}
+
+/// Kubernetes' own type, with what its fields are.
+fn security_context() -> Value {
+    let flag = || json!({ "type": "boolean" });
+    let id = || json!({ "type": "integer", "minimum": 0, "maximum": i32::MAX });
+    let object = || json!({ "type": "object" });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "allowPrivilegeEscalation": flag(),
+            "appArmorProfile": object(),
+            "capabilities": object(),
+            "privileged": flag(),
+            "procMount": { "type": "string" },
+            "readOnlyRootFilesystem": flag(),
+            "runAsGroup": id(),
+            "runAsNonRoot": flag(),
+            "runAsUser": id(),
+            "seLinuxOptions": object(),
+            "seccompProfile": object(),
+            "windowsOptions": object(),
+        },
+    })
 }
 
 /// Kubernetes' own type: who applies it looks further.

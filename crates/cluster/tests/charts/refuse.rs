@@ -1,6 +1,9 @@
 //! What is refused, by Helm as by weft, says what to do.
 
-use crate::both::{CONTROL_PLANE, DEFINITIONS, Given, pems};
+use crate::{
+    both::{CONTROL_PLANE, DEFINITIONS, Given, pems},
+    samples::BUNDLE,
+};
 use serde_json::{Value, json};
 use std::{fs, path::Path, process::Output};
 
@@ -68,6 +71,10 @@ fn what_cannot_be_is_refused_by_name() {
         ("issuanceLifetime", json!({"identity": {"issuer": {"issuanceLifetime": "0s"}}})),
         ("controllerImage", json!({"controllerImage": "r/Controller"})),
         ("version", json!({"proxy": {"image": {"version": "v1 beta"}}})),
+        ("caBundle", json!({"proxyInjector": {"caBundle": "foo"}})),
+        ("injectCaFrom", json!({"policyValidator": {"externalSecret": true, "injectCaFrom": "foo"}})),
+        ("privileged", json!({"proxy": {"securityContext": {"privileged": 1}}})),
+        ("foo", json!({"proxy": {"securityContext": {"foo": 1}}})),
         ("endpoint", json!({"proxy": {"tracing": {"collector": {"endpoint": "http://c:4317"}}}})),
     ] {
         let given = Given::default().file("wrong-base", &base).file("wrong", &values);
@@ -80,7 +87,7 @@ fn what_cannot_be_is_refused_by_name() {
         "proxy": {"waitBeforeExitSeconds": 5, "ports": {"control": 4191}, "tracing": {"enabled": true},
             "control": {"streams": {"initialTimeout": "6m", "lifetime": "1m"}}},
         "proxyInit": {"closeWaitTimeoutSecs": 5},
-        "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "keyPEM": ""},
+        "proxyInjector": {"injectCaFrom": "linkerd/a", "injectCaFromSecret": "linkerd/b", "caBundle": BUNDLE, "keyPEM": ""},
         "identity": {"issuer": {"scheme": "kubernetes.io/tls"}},
     });
     let given = Given::default().file("together-base", &base).file("together", &together);
@@ -125,7 +132,8 @@ fn a_webhook_whose_secret_is_yours_wants_to_know_whom_to_trust() {
             assert!(told.contains(&wanted), "{told}");
         }
     }
-    for (name, trusted) in [("bundle", json!({"caBundle": "b"})), ("injected", json!({"injectCaFrom": "linkerd/a"}))] {
+    for (name, trusted) in [("bundle", json!({"caBundle": BUNDLE})), ("injected", json!({"injectCaFrom": "linkerd/a"}))]
+    {
         let given = Given::default().file(&format!("trusted-{name}"), &without(trusted));
         for output in [given.helm(CONTROL_PLANE), given.weft(&[])] {
             assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));

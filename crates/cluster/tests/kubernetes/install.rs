@@ -120,7 +120,7 @@ fn a_highly_available_installation_in_another_namespace() {
             "tolerations": [{"key": "dedicated", "operator": "Exists"}],
             "priorityClassName": "system-cluster-critical",
             "proxyInjector": {"externalSecret": true, "injectCaFrom": "linkerd/injector"},
-            "profileValidator": {"caBundle": "bundle\n"},
+            "profileValidator": {"caBundle": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"},
             "identity": {"externalCA": true, "issuer": {"scheme": "kubernetes.io/tls"}},
         }),
     ]);

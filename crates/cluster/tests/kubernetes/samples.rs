@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// A bundle, as far as values are looked at.
+pub(crate) const BUNDLE: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+
 /// Another value that could stand at a path.
 pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
     let list = [
@@ -30,6 +33,15 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         ("nodeAffinity", json!({"preferredDuringSchedulingIgnoredDuringExecution": []})),
         ("podAnnotations", json!({"a": "b"})),
         ("podLabels", json!({"a": "b"})),
+        ("policyValidator.caBundle", json!(BUNDLE)),
+        ("policyValidator.injectCaFrom", json!("ns/name")),
+        ("policyValidator.injectCaFromSecret", json!("ns/name")),
+        ("profileValidator.caBundle", json!(BUNDLE)),
+        ("profileValidator.injectCaFrom", json!("ns/name")),
+        ("profileValidator.injectCaFromSecret", json!("ns/name")),
+        ("proxyInjector.caBundle", json!(BUNDLE)),
+        ("proxyInjector.injectCaFrom", json!("ns/name")),
+        ("proxyInjector.injectCaFromSecret", json!("ns/name")),
         ("policyController.probeNetworks", json!(["10.9.0.0/16"])),
         ("proxy.accessLog", json!("json")),
         ("proxy.cores", json!(3)),
@@ -104,7 +116,7 @@ pub(crate) fn besides(path: &str) -> Value {
             json!({"identity": {"issuer": {"tls": pair}}, "proxyInjector": pair, "profileValidator": pair, "policyValidator": pair})
         }
         p if p.ends_with("externalSecret") => {
-            let trusted = json!({"caBundle": "b"});
+            let trusted = json!({"caBundle": BUNDLE});
             json!({"proxyInjector": trusted, "profileValidator": trusted, "policyValidator": trusted})
         }
         p if p.contains("injectCa") => {

@@ -82,7 +82,7 @@ fn what_is_wrong_is_named_all_at_once() {
             "tracing": {"enabled": true},
         },
         "proxyInit": {"closeWaitTimeoutSecs": 5, "iptablesMode": "ebpf"},
-        "proxyInjector": {"injectCaFrom": "a", "injectCaFromSecret": "b", "caBundle": "c", "crtPEM": "d"},
+        "proxyInjector": {"injectCaFrom": "a/b", "injectCaFromSecret": "b", "caBundle": "c", "crtPEM": "d"},
         "profileValidator": {"externalSecret": true},
     });
     insta::assert_snapshot!("cannot-be", problems(values));
@@ -145,7 +145,8 @@ fn what_the_api_server_would_refuse_is_named_before() {
         "deploymentStrategy": {"type": "Sometimes", "rollingUpdate": {"maxSurge": "some", "maxUnavailable": -1}},
         "destinationController": {"additionalEnv": [{"name": "A=B"}], "livenessProbe": {"timeoutSeconds": -1}},
         "identity": {"experimentalEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]},
-        "proxy": {"uid": 3_000_000_000_u32, "ports": {"admin": 9990, "inbound": 0}, "startupProbe": {"periodSeconds": -1}},
+        "proxy": {"uid": 3_000_000_000_u32, "ports": {"admin": 9990, "inbound": 0}, "startupProbe": {"periodSeconds": -1},
+            "securityContext": {"foo": 1, "privileged": 1}},
         "proxyInit": {"runAsUser": -1, "xtMountPath": {"name": "Lock", "mountPath": "run"}},
     });
     insta::assert_snapshot!("api-server-would-refuse", problems(values));
@@ -154,7 +155,10 @@ fn what_the_api_server_would_refuse_is_named_before() {
     let nowhere =
         json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}});
     assert!(problems(nowhere).contains("give a term"));
+    let rights = json!({"proxy": {"securityContext": {"privileged": true, "runAsUser": -1}}});
+    assert_eq!(problems(rights).matches("proxy.securityContext").count(), 2);
     for values in [
+        json!({"proxy": {"securityContext": {"privileged": true, "allowPrivilegeEscalation": true, "seccompProfile": {"type": "Unconfined"}}}}),
         json!({"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 0}]}),
         json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "cpus", "operator": "Gt", "values": ["1"]}], "matchFields": [
