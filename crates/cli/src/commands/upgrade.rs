@@ -108,7 +108,12 @@ impl Next {
         let ports = ports.iter().map(|ports| shared::api_server_ports(ports));
         let all: Vec<Value> = [before].into_iter().chain(given).collect();
         let layers: Vec<Value> = ports.chain(all.iter().cloned()).collect();
-        let values = shared::read(&layers)?;
+        let values = shared::read(&layers).map_err(|problems| {
+            anyhow!(
+                "{problems}\nwhat no flag says was given before, and stands in the Secret linkerd-config-overrides of the namespace \
+                 {namespace}: `--set NAME=null` takes it away, any other value replaces it"
+            )
+        })?;
         Ok((Self { stored, values, overrides: Values::given(all) }, left_out))
     }
 
@@ -217,5 +222,16 @@ mod tests {
         let told = next(overrides, Author::Weft, json!({})).err().unwrap().to_string();
         assert!(told.contains("cniEnabled: "), "{told}");
         assert!(next(overrides, Author::Weft, json!({"cniEnabled": null})).is_ok(), "taken back");
+    }
+
+    #[test]
+    fn what_was_given_before_is_taken_away() {
+        let before = "foo: 1\npodLabels: { team: the mesh }\n";
+        let told = next(before, Author::Weft, json!({})).err().unwrap().to_string();
+        for part in ["foo: there is no such value", "linkerd-config-overrides of the namespace linkerd", "NAME=null"] {
+            assert!(told.contains(part), "{told}");
+        }
+        let (next, _) = next(before, Author::Weft, json!({"foo": null, "podLabels": {"team": "mesh"}})).unwrap();
+        assert_eq!(next.values.pod_labels["team"], "mesh".into());
     }
 }

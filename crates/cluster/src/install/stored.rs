@@ -75,12 +75,6 @@ pub enum NotStored {
          `weft install`"
     )]
     Nothing(String),
-    #[error(
-        "the namespace {0} has no Secret {name}, which says what values were given: save those that differ from the defaults as \
-         {name}.yaml, and `kubectl -n {0} create secret generic {name} --from-file={name}={name}.yaml`",
-        name = config::OVERRIDES
-    )]
-    NoOverrides(String),
     #[error(transparent)]
     OfHelm(Box<OfHelm>),
     #[error("{object} of the namespace {namespace}: {reason}; mend it by `{command}`")]
@@ -135,11 +129,18 @@ struct Config {
 async fn config(source: Source<'_>, namespace: &str) -> Result<Config, NotStored> {
     let config = source.config_map(namespace, CONFIG).await?;
     let config = config.ok_or_else(|| NotStored::Nothing(namespace.to_owned()))?;
-    let values = layer(config.get("values").map_or("", String::as_str)).map_err(|reason| {
+    let unread = |reason| {
         let edit = format!("kubectl -n {namespace} edit configmap {CONFIG}");
         invalid(namespace, &format!("the key `values` of the ConfigMap {CONFIG}"), reason, edit)
-    });
+    };
+    let values = config.get("values").ok_or_else(|| unread("it is missing".to_owned()));
+    let values = values.and_then(|text| layer(text).map_err(unread));
     let version = config.get(config::VERSION).cloned();
+    let values = match (values, &version) {
+        // Without either it may be anybody's.
+        (Err(error), None) => return Err(error),
+        (values, _) => values,
+    };
     Ok(Config { by: if version.is_some() { Author::Weft } else { Author::Linkerd }, version, values })
 }
 
@@ -169,7 +170,6 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
     }
     let overrides = source.secret(namespace, config::OVERRIDES).await?;
     let overrides = overrides.as_ref().and_then(|secret| secret.get(config::OVERRIDES));
-    let overrides = overrides.ok_or_else(|| NotStored::NoOverrides(namespace.to_owned()))?;
     let unread = |reason| {
         let name = config::OVERRIDES;
         let create = format!(
@@ -177,7 +177,11 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         );
         invalid(namespace, &format!("the Secret {name}"), reason, create)
     };
-    let overrides = text(overrides).map_err(unread)?;
+    let missing = || {
+        let reason = "it is not there, or has no key of that name, and says what values were given: save those that differ from the defaults";
+        unread(format!("{reason} as {}.yaml", config::OVERRIDES))
+    };
+    let overrides = text(overrides.ok_or_else(missing)?).map_err(unread)?;
     let mut given = layer(&overrides).map_err(unread)?;
     for path in config::OF_OBJECTS {
         remove(&mut given, path);

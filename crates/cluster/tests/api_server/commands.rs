@@ -356,7 +356,8 @@ async fn an_installation_is_read_from_the_cluster() {
     let bytes = |text: &str| json!(weft_cluster::k8s::ByteString(text.as_bytes().to_vec()));
     put("ConfigMap", "linkerd-config", json!({"values": "clusterDomain: example.org\n", "weft-version": "v1"}));
     put("ConfigMap", "linkerd-identity-trust-roots", json!({"ca-bundle.crt": "anchors"}));
-    assert!(matches!(read().await, Err(NotStored::NoOverrides(_))));
+    let told = read().await.unwrap_err().to_string();
+    assert!(told.contains("the Secret linkerd-config-overrides of the namespace linkerd: it is not there"), "{told}");
     let overrides = bytes("clusterDomain: example.org\nlinkerdVersion: v1\n");
     put("Secret", "linkerd-config-overrides", json!({"linkerd-config-overrides": &overrides}));
     put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate"), "tls.key": bytes("key")}));
@@ -376,6 +377,16 @@ async fn an_installation_is_read_from_the_cluster() {
     put("ConfigMap", "linkerd-config", json!({"values": "[no: {values", "weft-version": "v1"}));
     let found = read().await.unwrap();
     assert_eq!((found.issuer, found.proxy_injector, &*found.trust_domain), (None, None, "example.org"));
+    put("ConfigMap", "linkerd-config", json!({"weft-version": "v1"}));
+    assert!(read().await.is_ok());
+    // It may be Linkerd's as well.
+    put("ConfigMap", "linkerd-config", json!({}));
+    let told = read().await.unwrap_err().to_string();
+    assert!(
+        told.starts_with("the key `values` of the ConfigMap linkerd-config of the namespace linkerd: it is missing"),
+        "{told}"
+    );
+    put("ConfigMap", "linkerd-config", json!({"values": "[no: {values", "weft-version": "v1"}));
     // What cannot be known without somebody is told with what it takes.
     for (kind, name, data, command) in [
         (
