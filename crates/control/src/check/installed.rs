@@ -4,11 +4,12 @@ use super::{
     Check, Run,
     identity::{Looked, in_the_way},
     none,
-    remedy::{Failed, describe, mended},
+    remedy::{Failed, Installer, describe, mended},
     table,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, time::SystemTime};
+use tokio::sync::OnceCell;
 use weft_cluster::{
     install::{self, By, CONFIG, Installation, Material},
     k8s::api::core::v1::{Namespace, Pod},
@@ -313,6 +314,18 @@ pub(super) async fn extensions(run: &mut Run<'_>, cluster: &Cluster) -> ControlF
 
 fn of_kind<'o>(objects: &'o [Value], kind: &'o str) -> impl Iterator<Item = &'o str> {
     objects.iter().filter(move |object| object["kind"] == kind).filter_map(|object| object["metadata"]["name"].as_str())
+}
+
+/// The definitions alone, after the first half of an installation.
+pub(super) async fn first_half(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<()> {
+    // Asked where something is missing, and once however often that is looked for.
+    let refused = OnceCell::new();
+    run.line(&table::DEFINED, async || {
+        let Err(missing) = install::defined(cluster, &Values::default(), namespace).await else { return Ok(()) };
+        let refused = refused.get_or_init(|| install::not_installed(cluster, namespace)).await;
+        Err(Failed::from(missing).instead_of(&table::DEFINED.remedy, namespace, refused, Installer::upgrade_crds))
+    })
+    .await
 }
 
 pub(super) async fn defined(

@@ -178,6 +178,47 @@ async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not
     assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
 
+/// `weft install` is refused in a cluster that has a control plane, its first half too.
+#[tokio::test]
+async fn where_a_mesh_is_installed_its_definitions_are_made_anew() {
+    let api = world().await;
+    api.delete("CustomResourceDefinition", "", "servers.policy.linkerd.io");
+    let told = async |namespace: &str| {
+        let options = Options { namespace: namespace.to_owned(), ..options(What::Crds) };
+        let report = run(client(&api).await, &options, SystemTime::now(), &mut |_| {}).await;
+        let line = report.0.into_iter().find(|line| line.check == &table::DEFINED).unwrap();
+        let why = line.error.unwrap();
+        assert!(why.starts_with("the definition servers.policy.linkerd.io of version "), "{why}");
+        assert!(!why.contains("weft install"), "{why}");
+        (why, line.remedy)
+    };
+    // Whichever namespace is asked for.
+    for namespace in ["linkerd", "nowhere"] {
+        assert_eq!(told(namespace).await.1, "weft upgrade --crds | kubectl apply -f -");
+    }
+    let config = |annotations: Value| {
+        let metadata = json!({"name": "linkerd-config", "namespace": "mesh", "annotations": annotations});
+        json!({"kind": "ConfigMap", "metadata": metadata})
+    };
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
+    api.put(config(json!({})));
+    assert_eq!(told("linkerd").await.1, "weft upgrade --crds -L mesh | kubectl apply -f -");
+    api.put(config(json!({"meta.helm.sh/release-name": "lcp", "meta.helm.sh/release-namespace": "mesh"})));
+    assert!(told("linkerd").await.1.starts_with("helm upgrade --install linkerd-crds charts/linkerd-crds -n mesh "));
+    api.delete("ConfigMap", "mesh", "linkerd-config");
+    let installs = "weft install --crds -L linkerd | kubectl apply -f -";
+    assert_eq!(told("linkerd").await.1, installs);
+    edit(&api, "ClusterRole", "", "linkerd-policy", |role| {
+        role["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": "mesh"});
+    });
+    let taken = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=linkerd --overwrite";
+    assert_eq!(told("linkerd").await.1, format!("{taken} && {installs}"));
+    api.fail(Some(Failure::At("/api/v1/configmaps", 403)));
+    let (why, remedy) = told("linkerd").await;
+    assert!(why.contains("; whether a control plane is installed is not known: ") && why.contains("(403)"), "{why}");
+    assert!(remedy.starts_with("kubectl auth can-i --list"), "{remedy}");
+}
+
 #[tokio::test]
 async fn every_line_fails_with_its_cause() {
     let mut told = String::new();
