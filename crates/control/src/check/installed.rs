@@ -91,7 +91,13 @@ async fn blamed(asked: Result<(), Failed>, at: Looked<'_>) -> Result<(), Failed>
 async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, Failed> {
     let of = format!("the ConfigMap {CONFIG} of the namespace {namespace}");
     let data = cluster.config_map(namespace, CONFIG).await?;
-    let data = data.ok_or_else(|| format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"))?;
+    let Some(data) = data else {
+        let missing = Failed::from(format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"));
+        let refused = install::not_installed(cluster, namespace).await;
+        return Err(missing.instead_of(&table::VALUES.remedy, namespace, &refused, |other| {
+            format!("weft check -L {}, where a control plane is", other.namespace)
+        }));
+    };
     // It is there, so that an installation would be refused: what was given is written anew.
     let unread = |why: String| Failed::upgraded(why, "");
     let values = data.get("values").ok_or_else(|| unread(format!("{of} has no key `values`")))?;

@@ -220,6 +220,48 @@ async fn where_a_mesh_is_installed_its_definitions_are_made_anew() {
 }
 
 #[tokio::test]
+async fn a_namespace_without_a_control_plane_is_told_with_the_one_that_has_it() {
+    let api = world().await;
+    let told = async || {
+        let options = Options { namespace: "nowhere".to_owned(), ..options(What::ControlPlane) };
+        let report = run(client(&api).await, &options, SystemTime::now(), &mut |_| {}).await;
+        let line = report.0.into_iter().next_back().unwrap();
+        assert_eq!(line.check, &table::VALUES);
+        let why = line.error.unwrap();
+        assert!(why.starts_with("there is no ConfigMap linkerd-config in the namespace nowhere"), "{why}");
+        (why, line.remedy)
+    };
+    assert_eq!(told().await.1, "weft check -L linkerd, where a control plane is");
+    api.fail(Some(Failure::At("/api/v1/configmaps", 403)));
+    let (why, remedy) = told().await;
+    assert!(why.contains("; whether a control plane is installed is not known: ") && why.contains("(403)"), "{why}");
+    assert!(remedy.starts_with("kubectl auth can-i --list"), "{remedy}");
+    api.fail(None);
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
+    let installs =
+        "weft install -L nowhere --crds | kubectl apply -f - && weft install -L nowhere | kubectl apply -f -";
+    let (_, remedy) = told().await;
+    // What the one that has gone has left is taken over first.
+    assert!(remedy.starts_with("kubectl label ") && remedy.ends_with(&format!(" && {installs}")), "{remedy}");
+    for kind in [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+        "Namespace",
+    ] {
+        for object in api.all(kind) {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            if !name.ends_with("gateway.networking.k8s.io") {
+                api.delete(kind, "", name);
+            }
+        }
+    }
+    assert_eq!(told().await.1, installs);
+}
+
+#[tokio::test]
 async fn every_line_fails_with_its_cause() {
     let mut told = String::new();
     for check in ALL.iter().filter(|check| ***check != table::CLIENT) {
