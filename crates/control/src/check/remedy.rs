@@ -4,7 +4,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use weft_cluster::{
     inject::TRUST_ROOTS,
-    install::{NotReady, Release},
+    install::{NotReady, Release, quoted},
     k8s::api::core::v1::Pod,
     kubernetes::Error,
     values::Values,
@@ -322,11 +322,6 @@ pub(super) fn mended(wrong: Vec<(String, String)>) -> Result<(), Failed> {
         }
     }
     Err(Failed::mended_by(whys.join("; "), different.join(" && ")))
-}
-
-/// A word for a shell.
-pub(super) fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 pub(super) fn describe(pod: &Pod) -> String {

@@ -261,6 +261,23 @@ async fn a_namespace_without_a_control_plane_is_told_with_the_one_that_has_it() 
     assert_eq!(told().await.1, installs);
 }
 
+/// Whatever somebody has written, it is one word of the command.
+#[tokio::test]
+async fn what_a_shell_would_read_is_quoted() {
+    let api = world().await;
+    let exported = "mirror.linkerd.io/exported";
+    for (value, word) in [
+        ("true", format!("{exported}=true")),
+        ("$(reboot)", format!("'{exported}=$(reboot)'")),
+        ("it's; reboot", format!(r"'{exported}=it'\''s; reboot'")),
+    ] {
+        edit(&api, "Service", "shop", "web", |service| service["metadata"]["annotations"] = json!({exported: value}));
+        let report = asked(&api, What::DataPlane(None), Duration::ZERO).await;
+        let line = report.0.into_iter().find(|line| line.check == &table::SERVICE_ANNOTATIONS).unwrap();
+        assert!(line.remedy.contains(&format!(" --overwrite service web {word} && ")), "{}", line.remedy);
+    }
+}
+
 #[tokio::test]
 async fn every_line_fails_with_its_cause() {
     let mut told = String::new();
