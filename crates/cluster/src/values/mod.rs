@@ -22,6 +22,7 @@ mod refused;
 mod schema;
 mod set;
 mod text;
+mod variable;
 
 pub(crate) use carried::OF_LINKERDS_IMAGES;
 pub use carried::carried;
@@ -47,6 +48,7 @@ pub(crate) use refused::{REFUSED, Refused};
 pub use schema::schema;
 pub use set::{Set, set, set_to};
 pub use text::Text;
+pub(crate) use variable::{Wrong, variable};
 
 use k8s_openapi::{
     api::{
