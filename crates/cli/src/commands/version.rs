@@ -8,8 +8,12 @@ use crate::{
     args::{ToCluster, Version},
     print,
 };
+use anyhow::{Context, anyhow};
 use std::{collections::BTreeMap, fmt::Write as _, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
-use weft_cluster::install::{proxy_versions, told};
+use weft_cluster::{
+    install::{proxy_versions, told},
+    kubernetes::Error,
+};
 use weft_local::Client;
 use weft_model::names::port;
 use weft_viz::{exposition, scrape};
@@ -18,42 +22,84 @@ use weft_viz::{exposition, scrape};
 const ANSWER: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(folder: &Folder, args: Version) -> anyhow::Result<ExitCode> {
-    let (mut server, mut proxies) = (None, None);
+    let mut asked = Asked::default();
     if !args.client {
         let to = &args.of.to;
         let of = args.namespace.as_deref();
         match meant::mesh(folder, &args.of).await? {
             Meant::Local(client) => {
-                server = Some(in_time(of_the_machine(&client)).await);
+                asked.server = Some(asked.got(in_time(of_the_machine(&client)).await));
                 if args.proxy {
-                    proxies = Some(in_time(of_its_proxies(&client, of)).await);
+                    let proxies = asked.got(in_time(of_its_proxies(&client, of)).await);
+                    asked.proxies = Some(proxies.map(|proxies| {
+                        proxies.silent.into_iter().for_each(|error| asked.lacks(&error));
+                        proxies.versions
+                    }));
                 }
             }
             Meant::Cluster => {
-                server = Some(in_time(of_the_control_plane(to)).await);
+                asked.server = Some(asked.got(in_time(of_the_control_plane(to)).await));
                 if args.proxy {
-                    proxies = Some(in_time(of_proxies(to, of)).await);
+                    asked.proxies = Some(asked.got(in_time(of_proxies(to, of)).await));
                 }
             }
         }
     }
-    let told = text(args.short, server.as_ref().map(Option::as_deref), proxies.as_ref().map(Option::as_ref));
+    let told =
+        text(args.short, asked.server.as_ref().map(Option::as_deref), asked.proxies.as_ref().map(Option::as_ref));
     print::text(&told)?;
-    Ok(ExitCode::SUCCESS)
+    asked.lacking.iter().for_each(|why| print::error(why));
+    Ok(if asked.lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Who does not answer has no version.
-async fn in_time<T>(asked: impl Future<Output = anyhow::Result<Option<T>>>) -> Option<T> {
-    tokio::time::timeout(ANSWER, asked).await.ok()?.ok()?
+/// What is known by now.
+#[derive(Default)]
+struct Asked {
+    server: Option<Option<String>>,
+    proxies: Option<Option<BTreeMap<String, usize>>>,
+    /// Why the rest is not.
+    lacking: Vec<String>,
+}
+
+impl Asked {
+    /// Who does not answer has no version.
+    fn got<T>(&mut self, answer: anyhow::Result<Option<T>>) -> Option<T> {
+        answer.unwrap_or_else(|error| {
+            self.lacks(&error);
+            None
+        })
+    }
+
+    /// Where no cluster is configured there is nobody whose version it would be.
+    fn lacks(&mut self, error: &anyhow::Error) {
+        if !matches!(error.downcast_ref(), Some(Error::NoCluster(_))) {
+            let why = format!("weft: {error:#}");
+            if !self.lacking.contains(&why) {
+                self.lacking.push(why);
+            }
+        }
+    }
+}
+
+async fn in_time<T>(asked: impl Future<Output = anyhow::Result<Option<T>>>) -> anyhow::Result<Option<T>> {
+    tokio::time::timeout(ANSWER, asked).await.map_err(|_| anyhow!("no version was told within {ANSWER:?}"))?
 }
 
 async fn of_the_machine(client: &Client) -> anyhow::Result<Option<String>> {
     Ok(Some(client.status().await?.version).filter(|version| !version.is_empty()))
 }
 
+/// Of a mesh of this machine.
+#[derive(Default)]
+struct Proxies {
+    versions: BTreeMap<String, usize>,
+    /// Why some say nothing.
+    silent: Vec<anyhow::Error>,
+}
+
 /// What each says of itself in its metrics.
-async fn of_its_proxies(client: &Client, of: Option<&str>) -> anyhow::Result<Option<BTreeMap<String, usize>>> {
-    let mut versions = BTreeMap::new();
+async fn of_its_proxies(client: &Client, of: Option<&str>) -> anyhow::Result<Option<Proxies>> {
+    let mut proxies = Proxies::default();
     for workload in client.status().await?.workloads {
         if of.is_some_and(|of| of != workload.namespace) {
             continue;
@@ -61,24 +107,36 @@ async fn of_its_proxies(client: &Client, of: Option<&str>) -> anyhow::Result<Opt
         for pod in workload.pods.iter().filter(|pod| pod.meshed) {
             let Some(ip) = pod.ips.first() else { continue };
             let asked = async {
-                let text = scrape::scrape(client.dial(SocketAddr::new(*ip, port::ADMIN)).await.ok()?).await.ok()?;
-                let samples = exposition::parse(&text).samples;
-                samples.into_iter().find(|sample| sample.name == "proxy_build_info")?.labels.remove("version")
+                let text = scrape::scrape(client.dial(SocketAddr::new(*ip, port::ADMIN)).await?).await?;
+                let info =
+                    exposition::parse(&text).samples.into_iter().find(|sample| sample.name == "proxy_build_info");
+                let version = info.and_then(|mut info| info.labels.remove("version"));
+                version.context("its metrics say no version")
             };
-            let version = asked.await.unwrap_or_else(|| "unavailable".to_owned());
-            *versions.entry(version).or_default() += 1;
+            let version = asked.await.unwrap_or_else(|error: anyhow::Error| {
+                proxies.silent.push(error.context(format!("the proxy of pod {}/{}", workload.namespace, pod.name)));
+                "unavailable".to_owned()
+            });
+            *proxies.versions.entry(version).or_default() += 1;
         }
     }
-    Ok(Some(versions))
+    Ok(Some(proxies))
 }
 
 async fn of_the_control_plane(to: &ToCluster) -> anyhow::Result<Option<String>> {
-    let values = told(&cluster(to).await?, &to.linkerd_namespace).await?;
+    let (cluster, namespace) = (cluster(to).await?, &to.linkerd_namespace);
+    let wanted = || format!("the control plane's version, by get configmaps in the namespace {namespace}");
+    let values = told(&cluster, namespace).await.with_context(wanted)?;
     Ok(values.and_then(|values| Some(values.get("linkerdVersion")?.as_str()?.to_owned())))
 }
 
 async fn of_proxies(to: &ToCluster, namespace: Option<&str>) -> anyhow::Result<Option<BTreeMap<String, usize>>> {
-    Ok(Some(proxy_versions(&cluster(to).await?, &to.linkerd_namespace, namespace).await?))
+    let cluster = cluster(to).await?;
+    let wanted = || {
+        let within = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("the namespace {name}"));
+        format!("the proxies' versions, by list pods in {within}")
+    };
+    Ok(Some(proxy_versions(&cluster, &to.linkerd_namespace, namespace).await.with_context(wanted)?))
 }
 
 /// What was asked for, each of which may be unavailable.

@@ -183,3 +183,79 @@ fn a_single_right_that_is_missing_is_told() {
     }
     assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n\n"));
 }
+
+/// Who can say a part says that, and what is missing beside it.
+#[test]
+fn a_part_that_cannot_be_read_is_told_beside_the_others() {
+    let runtime = Runtime::new().unwrap();
+    let home = Home::new();
+    let own = concat!("Client version: ", env!("CARGO_PKG_VERSION"), "\n");
+    let asks = |words: &[&str], without: Option<&str>| {
+        let api = one_that_refuses(&runtime, true, without);
+        let meta = |namespace: &str| json!({"name": "web-2", "namespace": namespace});
+        for namespace in ["default", "linkerd"] {
+            let containers =
+                json!([{"name": "linkerd-proxy", "ports": [{"name": "linkerd-admin", "containerPort": 4191}]}]);
+            api.put(json!({"kind": "Pod", "metadata": meta(namespace), "spec": {"containers": containers},
+                "status": {"phase": "Running", "podIP": "10.1.0.2"}}));
+        }
+        // A job's, which has ended, has no metrics.
+        api.put(
+            json!({"kind": "Pod", "metadata": {"name": "over", "namespace": "linkerd"}, "spec": {"containers": []},
+            "status": {"phase": "Succeeded"}}),
+        );
+        home.configure(&api);
+        let told = home.runs(&[words, &["--context", "fake"]].concat());
+        (told, api.requests().len())
+    };
+    let config = "/api/v1/namespaces/linkerd/configmaps/linkerd-config";
+    let forward = |of: &str| format!("/api/v1/namespaces/{of}/pods/web-2/portforward");
+    let (in_default, in_linkerd) = (forward("default"), forward("linkerd"));
+    for (words, without, out, err) in [
+        (&["version"][..], config, "Server version: unavailable\n", "get configmaps in the namespace linkerd"),
+        (
+            &["version", "--proxy"][..],
+            config,
+            "Server version: unavailable\n",
+            "get configmaps in the namespace linkerd",
+        ),
+        (&["version", "--proxy"][..], "/api/v1/pods", "Proxy versions: unavailable\n", "list pods in all namespaces"),
+        (
+            &["version", "--proxy", "-n", "default"][..],
+            "/api/v1/namespaces/default/pods",
+            "Proxy versions: unavailable\n",
+            "list pods in the namespace default",
+        ),
+        (
+            &["diagnostics", "proxy-metrics", "po"][..],
+            in_default.as_str(),
+            "# POD web-2 (2 of 2)\n# ERROR ",
+            "weft: pod default/web-2: its metrics, by get pods/portforward in the namespace default: API server: ",
+        ),
+        (
+            &["diagnostics", "controller-metrics"][..],
+            in_linkerd.as_str(),
+            "# POD web-2 (1 of 1)\n# ERROR ",
+            "weft: pod linkerd/web-2, container linkerd-proxy: its metrics, by get pods/portforward in the namespace linkerd: API",
+        ),
+    ] {
+        let (told, _) = asks(words, Some(without));
+        let said = told.out.contains(out) && (words[0] != "version" || told.out.contains(own));
+        assert!(said && told.err.contains(err) && told.err.contains("(403)"), "{words:?}, without {without}: {told:?}");
+        assert!(told.err.contains("kubectl auth can-i --list"), "{words:?}, without {without}: {told:?}");
+        assert_eq!(told.code, Some(1), "{words:?}, without {without}: {told:?}");
+    }
+    // Nor is it success where a pod has no proxy, or its metrics are not to be reached.
+    for words in [&["diagnostics", "proxy-metrics", "po/web-1"][..], &["diagnostics", "controller-metrics"]] {
+        let (told, _) = asks(words, None);
+        assert!(
+            told.code == Some(1) && told.out.contains("# ERROR ") && told.err.starts_with("weft: pod "),
+            "{told:?}"
+        );
+    }
+    // A mesh that is not there has no version, and nobody is asked for the command's own.
+    let (told, _) = asks(&["version", "-L", "nowhere"], None);
+    assert!(told.ok && told.err.is_empty() && told.out.contains("Server version: unavailable\n"), "{told:?}");
+    let (told, requests) = asks(&["version", "--client"], Some(config));
+    assert!(told.ok && told.err.is_empty() && told.out == own && requests == 0, "{told:?}");
+}

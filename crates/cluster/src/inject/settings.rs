@@ -84,11 +84,11 @@ pub(super) fn overlay(
     if let Some(Namespace { name, annotations }) = namespace {
         annotations.keys().for_each(|key| unread(key, On::Namespace(name), warnings));
     }
-    let ports = match namespace {
-        Some(Namespace { name, .. }) if !PROXY_PORTS.iter().any(|key| own.contains_key(*key)) => On::Namespace(name),
-        _ => On::Own,
+    let given = |key: &'static str| match (own.contains_key(key), inherited(key)) {
+        (true, _) => Some(On::Own),
+        (false, inherited) => inherited.map(|(on, _)| on),
     };
-    together(&mut settings, ports, warnings, &mut refusals);
+    together(&mut settings, given, warnings, &mut refusals);
     let on = |key: &str| match namespace {
         Some(Namespace { name, .. }) if !own.contains_key(key) => On::Namespace(name),
         _ => On::Own,
@@ -109,12 +109,25 @@ fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
     warnings.push(Warning { key: key.to_owned(), message: format!("{}{message}", on.told()) });
 }
 
-/// Settings that exclude each other; `ports` is where the proxy's ports are chosen.
-fn together(settings: &mut Settings, ports: On<'_>, warnings: &mut Vec<Warning>, refusals: &mut Vec<Refusal>) {
+/// Settings that exclude each other; `given` says where an annotation stands that holds.
+fn together<'a>(
+    settings: &mut Settings,
+    given: impl Fn(&'static str) -> Option<On<'a>>,
+    warnings: &mut Vec<Warning>,
+    refusals: &mut Vec<Refusal>,
+) {
     let Settings { values, .. } = settings;
     if let Some((first, second)) = crate::values::clash(values) {
-        let message = format!("{second} is the same port as {first}: give each its own");
-        refusals.push(Refusal { field: ports.field("metadata.annotations"), message });
+        let at = |port: &str| {
+            let name = port.rsplit('.').next()?;
+            let key = PROXY_PORTS.into_iter().find(|key| **key == format!("config.linkerd.io/{name}-port"))?;
+            Some(given(key)?.field(&format!("metadata.annotations[{key}]")))
+        };
+        let told = |port: &str| at(port).unwrap_or_else(|| format!("{port} of the installation"));
+        // What is refused is an annotation.
+        let (refused, other) = if at(second).is_some() { (second, first) } else { (first, second) };
+        let message = format!("it is the same port as {}: give each its own", told(other));
+        refusals.push(Refusal { field: told(refused), message });
     }
     if values.proxy.native_sidecar && values.proxy.wait_before_exit_seconds > 0 {
         values.proxy.wait_before_exit_seconds = 0;
@@ -208,7 +221,7 @@ pub(super) fn inherited(own: &Annotations, namespace: &Annotations) -> Annotatio
 /// How texts become settings.
 pub(super) mod read {
     use super::Text;
-    use crate::values::{Form, Quantity};
+    use crate::values::{Form, Quantity, Wrong, variable};
     use k8s_openapi::api::core::v1::EnvVar;
     use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -325,8 +338,11 @@ pub(super) mod read {
         if variables.len() > MAX_VARIABLES {
             return Err(format!("it has more than {MAX_VARIABLES} variables"));
         }
-        if variables.iter().any(|v| v.name.is_empty()) {
-            return Err("a variable has no name".to_owned());
+        for (at, one) in variables.iter().enumerate() {
+            if let Err(Wrong { field, message, remedy }) = variable(one) {
+                let name = super::shown(&one.name);
+                return Err(format!("[{at}].{field} of the variable {name}: {message}: {remedy}"));
+            }
         }
         for variable in variables {
             match to.iter_mut().find(|v| v.name == variable.name) {

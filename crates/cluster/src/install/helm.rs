@@ -217,10 +217,14 @@ impl fmt::Display for OfHelm {
     }
 }
 
-/// A word for a shell.
-fn quoted(word: &str) -> String {
+/// A word for a shell, as it is where that reads it as no more.
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".,=_/-".contains(c);
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// The paths of what is in the one tree and not in the other, as Helm's `--set` writes them.

@@ -29,7 +29,7 @@ mod unheeded;
 mod webhook;
 
 pub use config::{CONFIG, ISSUER, values_of_cluster};
-pub use helm::{OfHelm, Release, helm_release};
+pub use helm::{OfHelm, Release, helm_release, quoted};
 use meta::Meta;
 pub use prune::{Left, left};
 pub use ready::{

@@ -5,12 +5,10 @@ use super::{
     Values,
     check::{Check, shown},
     layer::{self, Problem},
+    variable::{Wrong, variable},
 };
 use crate::object::{KEY_REMEDY, is_annotation_key, is_label, is_subdomain};
-use k8s_openapi::{
-    api::core::v1::{EnvVar, SecurityContext},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::core::v1::SecurityContext, apimachinery::pkg::util::intstr::IntOrString};
 use serde_json::Value;
 
 impl Check {
@@ -130,13 +128,9 @@ impl Check {
             ("proxyInjector.additionalEnv", &injector.additional_env),
             ("proxyInjector.experimentalEnv", &injector.experimental_env),
         ] {
-            for (at, EnvVar { name, value, value_from }) in variables.iter().enumerate() {
-                if !is_variable(name) {
-                    let message = format!("{} is no name of an environment variable", shown(name));
-                    self.wrong(format!("{path}[{at}].name"), message, "use printable ASCII without '='");
-                }
-                if value.as_ref().is_some_and(|value| !value.is_empty()) && value_from.is_some() {
-                    self.wrong(format!("{path}[{at}].value"), "valueFrom is given as well", "give one of them");
+            for (at, one) in variables.iter().enumerate() {
+                if let Err(Wrong { field, message, remedy }) = variable(one) {
+                    self.wrong(format!("{path}[{at}].{field}"), message, remedy);
                 }
             }
         }
@@ -166,8 +160,4 @@ fn share(amount: &IntOrString) -> Option<Share> {
             percent.parse().ok().filter(|_| digits).map(Share::Percent)
         }
     }
-}
-
-fn is_variable(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=')
 }

@@ -23,6 +23,7 @@ mod schema;
 mod selectors;
 mod set;
 mod text;
+mod variable;
 
 pub(crate) use carried::OF_LINKERDS_IMAGES;
 pub use carried::carried;
@@ -48,6 +49,7 @@ pub(crate) use refused::{REFUSED, Refused};
 pub use schema::schema;
 pub use set::{Set, set, set_to};
 pub use text::Text;
+pub(crate) use variable::{Wrong, variable};
 
 use k8s_openapi::{
     api::{

@@ -312,6 +312,18 @@ fn what_would_open_a_pod_is_refused_and_the_rest_is_told() {
         ("config.linkerd.io/proxy-image", "r/p:v1"),
         ("config.linkerd.io/debug-image", "R/d"),
         ("config.linkerd.io/debug-image-version", "-1"),
+        ("config.linkerd.io/proxy-additional-env", r#"[{"name":"A"},{"name":"B=C","value":"1"}]"#),
+        ("config.linkerd.io/proxy-additional-env", r#"[{"value":"1"}]"#),
+        ("config.linkerd.io/proxy-additional-env", r#"[{"name":"A","valueFrom":{}}]"#),
+        (
+            "config.linkerd.io/proxy-additional-env",
+            r#"[{"name":"A","value":"1","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}]"#,
+        ),
+        (
+            "config.linkerd.io/proxy-additional-env",
+            r#"[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"status.phase"}}}]"#,
+        ),
+        ("config.linkerd.io/proxy-additional-env", r#"[{"name":"A","valueFrom":{"secretKeyRef":{"name":"s"}}}]"#),
     ];
     for (key, wrong) in ANNOTATIONS.iter().map(|(key, _)| (*key, "☃")).chain(borders) {
         let outcome = admitted(&pod(json!({key: wrong})), json!({"linkerd.io/inject": "enabled"}), &values);
@@ -324,8 +336,18 @@ fn what_would_open_a_pod_is_refused_and_the_rest_is_told() {
         assert!(!told.is_empty(), "{key}: {wrong}");
         golden += &told;
     }
-    let clash = json!({"config.linkerd.io/admin-port": "4143"});
-    golden += &shown(&admitted(&pod(clash), json!({"linkerd.io/inject": "enabled"}), &values));
+    // The proxy's own ports, each of which has to be another: whichever two are the same, both are named.
+    for (own, namespace) in [
+        (json!({"config.linkerd.io/admin-port": "4143"}), json!({})),
+        (json!({"config.linkerd.io/inbound-port": "5000", "config.linkerd.io/outbound-port": "5000"}), json!({})),
+        (json!({"config.linkerd.io/admin-port": "5000"}), json!({"config.linkerd.io/control-port": "5000"})),
+    ] {
+        let mut namespace = namespace;
+        namespace["linkerd.io/inject"] = json!("enabled");
+        golden += &shown(&admitted(&pod(own), namespace, &values));
+    }
+    let moved = json!({"config.linkerd.io/admin-port": "4190", "config.linkerd.io/control-port": "4191"});
+    assert!(admitted(&pod(moved), json!({"linkerd.io/inject": "enabled"}), &values).is_ok());
     // What the Namespace says wrongly is corrected there.
     for wrong in [
         json!({"linkerd.io/inject": "enabled", "config.linkerd.io/skip-inbound-ports": "many"}),

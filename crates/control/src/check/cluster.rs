@@ -1,12 +1,12 @@
 //! Whether the cluster is fit for a mesh.
 
-use super::{Check, Failed, Run, none, remedy::quoted, table};
+use super::{Check, Failed, Run, none, table};
 use std::{
     ops::ControlFlow,
     time::{Duration, SystemTime},
 };
 use weft_cluster::{
-    install::{self, By, Installation, Material, NotReady, gateway_api, not_installed},
+    install::{self, By, Installation, Material, NotReady, gateway_api, not_installed, quoted},
     k8s::api::core::v1::Node,
     kubernetes::{Cluster, Resource},
     values::Values,

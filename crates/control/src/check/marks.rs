@@ -8,6 +8,7 @@ use super::{
 use std::ops::ControlFlow;
 use weft_cluster::{
     annotation::PortList,
+    install::quoted,
     k8s::{
         api::core::v1::{Container, ContainerPort, Pod, Service, ServicePort},
         apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -95,8 +96,9 @@ fn labels<'m>(kind: &'m str, meta: &'m ObjectMeta) -> impl Iterator<Item = (&'m 
 fn turned(meta: &ObjectMeta, [from, to]: [&str; 2], key: &str, value: &str) -> String {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (namespace, name) = (text(&meta.namespace), text(&meta.name));
+    let said = quoted(&format!("{key}={value}"));
     format!(
-        "kubectl -n {namespace} {to} --overwrite service {name} '{key}={value}' && kubectl -n {namespace} {from} service {name} {key}-"
+        "kubectl -n {namespace} {to} --overwrite service {name} {said} && kubectl -n {namespace} {from} service {name} {key}-"
     )
 }
 
@@ -137,7 +139,8 @@ fn differing(service: &Service, pods: &[Pod], default: &Usual<'_>) -> Vec<(Strin
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let annotate = |value: &str| {
         let name = service.metadata.name.as_deref().unwrap_or_default();
-        format!("kubectl -n {namespace} annotate --overwrite service {name} '{OPAQUE_PORTS}={value}'")
+        let said = quoted(&format!("{OPAQUE_PORTS}={value}"));
+        format!("kubectl -n {namespace} annotate --overwrite service {name} {said}")
     };
     let of_service = match said(&service.metadata) {
         Ok(list) => list,

@@ -1,6 +1,6 @@
 //! Whether policies let in the kubelet where it asks pods how they are.
 
-use super::{Failed, Run, TOLD, remedy::quoted, table};
+use super::{Failed, Run, TOLD, table};
 use crate::kubernetes::watched;
 use serde_json::{Value, json};
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use weft_cluster::{
     Index, Object,
     can::{self, Asked, Client, Port, Request, Target, Verdict},
-    install::told,
+    install::{quoted, told},
     k8s::{
         api::core::v1::{Container, HTTPGetAction, Pod},
         apimachinery::pkg::util::intstr::IntOrString,

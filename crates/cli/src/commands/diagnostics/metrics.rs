@@ -60,7 +60,9 @@ impl Through {
         Ok(match (self, place.at) {
             (_, At::Nowhere(why)) => bail!("{why}"),
             (Self::Cluster(cluster), At::Port(port)) => {
-                scrape::scrape(cluster.forward(&place.namespace, &place.pod, port).await?).await?
+                let by = || format!("its metrics, by get pods/portforward in the namespace {}", place.namespace);
+                let connection = cluster.forward(&place.namespace, &place.pod, port).await.with_context(by)?;
+                scrape::scrape(connection).await?
             }
             (Self::Machine(client), At::Addr(addr)) => scrape::scrape(client.dial(addr).await?).await?,
             _ => bail!("it is somewhere else"),
@@ -105,7 +107,7 @@ pub(super) async fn of_the_control_plane(folder: &Folder, args: ControllerMetric
         Meant::Cluster => {
             let cluster = cluster(&args.of.to).await?;
             let namespace = &args.of.to.linkerd_namespace;
-            let pods = cluster.pods(Some(namespace), "").await?;
+            let pods: Vec<Pod> = listed(&cluster, namespace).await?.into_iter().filter(|pod| !has_ended(pod)).collect();
             if pods.is_empty() {
                 bail!("there are no pods in the namespace {namespace}; name another by --linkerd-namespace");
             }
@@ -113,16 +115,48 @@ pub(super) async fn of_the_control_plane(folder: &Folder, args: ControllerMetric
         }
     };
     let told = asked(through, places, args.wait).await;
-    let count = told.len();
+    let (count, mut silent) = (told.len(), Silent::default());
     for (i, (place, answer)) in told.into_iter().enumerate() {
         let mut text = format!("#\n# POD {} ({} of {count})\n", place.pod, i + 1);
         match answer {
             Ok(exposition) => text += &format!("# CONTAINER {} \n#\n{exposition}", place.container),
-            Err(error) => text += &format!("# ERROR {error}\n"),
+            Err(error) => text += &silent.of(&place, &error),
         }
         print::text(&text)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(silent.told())
+}
+
+/// Those that have not said anything.
+#[derive(Default)]
+struct Silent(Vec<String>);
+
+impl Silent {
+    /// What stands in the place of the metrics.
+    fn of(&mut self, place: &Place, error: &str) -> String {
+        let Place { namespace, pod, container, .. } = place;
+        let [namespace, container] =
+            [(namespace, format!("{namespace}/")), (container, format!(", container {container}"))]
+                .map(|(name, shown)| if name.is_empty() { String::new() } else { shown });
+        self.0.push(format!("weft: pod {namespace}{pod}{container}: {error}"));
+        format!("# ERROR {error}\n")
+    }
+
+    /// What whoever reads the metrics alone sees in the status.
+    fn told(self) -> ExitCode {
+        self.0.iter().for_each(|line| print::error(line));
+        if self.0.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+async fn listed(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<Pod>> {
+    let by = || format!("the pods, by list pods in the namespace {namespace}");
+    cluster.pods(Some(namespace), "").await.with_context(by)
+}
+
+/// A job's, which has nothing more to say.
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 /// Where a pod of the control plane answers for its metrics.
@@ -163,12 +197,13 @@ pub(super) async fn of_proxies(folder: &Folder, args: ProxyMetrics) -> anyhow::R
             let namespace = args.namespace.clone().unwrap_or_else(|| cluster.own_namespace().to_owned());
             let pods = match resource.split_once('/') {
                 Some(("po" | "pod" | "pods", name)) => {
-                    let found = cluster.object(POD, Some(&namespace), name).await?;
+                    let by = || format!("the pod {name}, by get pods in the namespace {namespace}");
+                    let found = cluster.object(POD, Some(&namespace), name).await.with_context(by)?;
                     let found = found.ok_or_else(|| anyhow!("there is no pod {name} in the namespace {namespace}"))?;
                     vec![serde_json::from_value::<Pod>(found)?]
                 }
                 _ => {
-                    let all = cluster.pods(Some(&namespace), "").await?;
+                    let all = listed(&cluster, &namespace).await?;
                     can::pods_among(all, resource, &namespace)?
                 }
             };
@@ -182,14 +217,14 @@ pub(super) async fn of_proxies(folder: &Folder, args: ProxyMetrics) -> anyhow::R
         }
     };
     let told = asked(through, places, PROXIES).await;
-    let count = told.len();
+    let (count, mut silent) = (told.len(), Silent::default());
     for (i, (place, answer)) in told.into_iter().enumerate() {
         let head = format!("#\n# POD {} ({} of {count})\n", place.pod, i + 1);
         print::text(&match answer {
             Ok(exposition) if args.obfuscate => format!("{head}#\n{}", obfuscated(&exposition)),
             Ok(exposition) => format!("{head}#\n{exposition}"),
-            Err(error) => format!("{head}# ERROR {error}\n"),
+            Err(error) => format!("{head}{}", silent.of(&place, &error)),
         })?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(silent.told())
 }
