@@ -6,7 +6,7 @@
 use crate::steps::Steps;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -26,6 +26,8 @@ use weft_telemetry::{Counter, Gauge, Labels, Registry, Shard};
 const SYNC_WAIT: Duration = Duration::from_secs(2);
 /// Questions asked at one moment, by all proxies together.
 const MAX_QUESTIONS: usize = 100_000;
+/// Of these, asked first by one identity: what it asks for it may invent, and others have questions, too.
+const MAX_OF_ONE: usize = MAX_QUESTIONS / 2;
 /// How long a stream may lag behind, …
 const MAX_LAG: Duration = Duration::from_secs(30);
 /// … and how often that is looked at.
@@ -40,9 +42,20 @@ pub(crate) struct Hub {
     metrics: Metrics,
 }
 
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asker {
+    /// `None` for the pod's own processes.
+    pub(crate) identity: Option<String>,
+    /// Ends the connection at once.
+    pub(crate) connection: CancellationToken,
+}
+
 struct State {
     index: Index,
     topics: HashMap<Arc<Question>, Topic>,
+    /// Of those who asked first for what is followed.
+    askers: HashMap<String, usize>,
     /// Which questions an event may touch.
     by_subject: HashMap<Subject, HashSet<Arc<Question>>>,
 }
@@ -58,6 +71,8 @@ struct Topic {
     newest: watch::Sender<Arc<Snapshot>>,
     subjects: Vec<Subject>,
     places: Vec<Weak<Place>>,
+    /// Who asked first.
+    asker: Option<String>,
     /// Subscriptions that are not dropped yet; without any the question is forgotten.
     readers: usize,
 }
@@ -106,6 +121,7 @@ impl Hub {
             state: Mutex::new(State {
                 index: Index::new(settings),
                 topics: HashMap::new(),
+                askers: HashMap::new(),
                 by_subject: HashMap::new(),
             }),
             synced: watch::Sender::new(false),
@@ -129,7 +145,7 @@ impl Hub {
             synced |= event == Event::Synced;
             changed.extend(state.index.apply(event));
         }
-        let State { index, topics, by_subject } = &*state;
+        let State { index, topics, by_subject, .. } = &*state;
         let touched: HashSet<&Arc<Question>> = changed.iter().filter_map(|s| by_subject.get(s)).flatten().collect();
         for question in touched {
             let Some(topic) = topics.get(question) else { continue };
@@ -164,21 +180,29 @@ impl Hub {
         self.zones.subscribe()
     }
 
-    /// Begins to follow the answer to `question`. `connection` is cancelled if the stream is not read.
+    /// Begins to follow the answer to `question`. The asker's connection is cancelled if the stream is not read.
     ///
     /// # Errors
-    /// The objects are not known yet, or there are too many questions.
+    /// The objects are not known yet, or there are too many questions, by all or by this asker.
     pub(crate) async fn subscribe(
         self: &Arc<Self>,
         question: Question,
-        connection: CancellationToken,
+        Asker { identity, connection }: Asker,
     ) -> Result<Subscription, Status> {
         self.synced().await?;
         let mut state = self.state.lock();
-        let State { index, topics, by_subject } = &mut *state;
+        let State { index, topics, by_subject, askers } = &mut *state;
         if !topics.contains_key(&question) {
             if topics.len() >= MAX_QUESTIONS {
                 return Err(Status::resource_exhausted("the control plane is asked too many different questions"));
+            }
+            if let Some(identity) = &identity {
+                let asked = askers.entry(identity.clone()).or_default();
+                if *asked >= MAX_OF_ONE {
+                    let message = format!("{identity} asks the control plane too many different questions");
+                    return Err(Status::resource_exhausted(message));
+                }
+                *asked += 1;
             }
             let subjects = index.subjects(&question);
             let question = Arc::new(question.clone());
@@ -186,7 +210,8 @@ impl Hub {
                 by_subject.entry(subject.clone()).or_default().insert(question.clone());
             }
             let newest = watch::Sender::new(Snapshot::new(index.answer(&question)));
-            topics.insert(question.clone(), Topic { question, newest, subjects, places: vec![], readers: 0 });
+            let topic = Topic { question, newest, subjects, places: vec![], asker: identity, readers: 0 };
+            topics.insert(topic.question.clone(), topic);
             self.metrics.questions.inc();
         }
         let Some(topic) = topics.get_mut(&question) else { return Err(Status::internal("the question was lost")) };
@@ -247,7 +272,7 @@ impl Hub {
     /// One stream asks `question` no more.
     fn leave(&self, question: &Question) {
         let mut state = self.state.lock();
-        let State { topics, by_subject, .. } = &mut *state;
+        let State { topics, by_subject, askers, .. } = &mut *state;
         if let Some(topic) = topics.get_mut(question) {
             topic.readers -= 1;
             if topic.readers > 0 {
@@ -256,6 +281,12 @@ impl Hub {
         }
         let Some(topic) = topics.remove(question) else { return };
         self.metrics.questions.dec();
+        if let Some(Entry::Occupied(mut asked)) = topic.asker.map(|asker| askers.entry(asker)) {
+            *asked.get_mut() -= 1;
+            if *asked.get() == 0 {
+                asked.remove();
+            }
+        }
         for subject in &topic.subjects {
             if let Some(questions) = by_subject.get_mut(subject) {
                 questions.remove(question);
@@ -308,6 +339,34 @@ mod tests {
     use weft_cluster::index::Target;
     use weft_cluster::{Object, k8s};
 
+    fn asker(connection: &CancellationToken) -> Asker {
+        Asker { identity: None, connection: connection.clone() }
+    }
+
+    #[tokio::test]
+    async fn nobody_asks_for_all_of_it() {
+        let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
+        hub.apply(Event::Synced);
+        let asks = async |who: &str, n: usize| {
+            let target = Target::Addr("10.0.0.1:80".parse().unwrap());
+            let question = Question::Profile { from: n.to_string(), target };
+            hub.subscribe(question, Asker { identity: Some(who.to_owned()), ..Asker::default() }).await
+        };
+        let mut asked = vec![];
+        for n in 0..MAX_OF_ONE {
+            asked.push(asks("one", n).await.unwrap());
+        }
+        assert!(asks("one", MAX_OF_ONE).await.err().unwrap().message().starts_with("one asks"));
+        assert!(asks("one", 0).await.is_ok(), "what is followed already costs nothing");
+        let other = asks("other", MAX_OF_ONE).await.unwrap();
+        assert!(asks("one", MAX_OF_ONE).await.is_ok(), "somebody else's question");
+        asked.pop();
+        asked.push(asks("one", MAX_OF_ONE + 1).await.unwrap());
+        drop((asked, other));
+        let state = hub.state.lock();
+        assert!(state.topics.is_empty() && state.askers.is_empty());
+    }
+
     /// Also when the last ones go at the same moment.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_nobody_asks_is_forgotten() {
@@ -315,8 +374,8 @@ mod tests {
         hub.apply(Event::Synced);
         let question = Question::Profile { from: String::new(), target: Target::Addr("10.0.0.1:80".parse().unwrap()) };
         for _ in 0..1_000 {
-            let one = hub.subscribe(question.clone(), CancellationToken::new()).await.unwrap();
-            let other = hub.subscribe(question.clone(), CancellationToken::new()).await.unwrap();
+            let one = hub.subscribe(question.clone(), Asker::default()).await.unwrap();
+            let other = hub.subscribe(question.clone(), Asker::default()).await.unwrap();
             let gone = tokio::spawn(async move { drop(one) });
             drop(other);
             gone.await.unwrap();
@@ -332,8 +391,8 @@ mod tests {
         let target = Target::Addr("10.0.0.1:80".parse().unwrap());
         let question = Question::Profile { from: String::new(), target };
         let (reads, sleeps) = (CancellationToken::new(), CancellationToken::new());
-        let mut reader = hub.subscribe(question.clone(), reads.clone()).await.unwrap();
-        let mut sleeper = hub.subscribe(question, sleeps.clone()).await.unwrap();
+        let mut reader = hub.subscribe(question.clone(), asker(&reads)).await.unwrap();
+        let mut sleeper = hub.subscribe(question, asker(&sleeps)).await.unwrap();
         for stream in [&mut reader, &mut sleeper] {
             stream.next().await.unwrap();
         }

@@ -6,8 +6,8 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use weft_telemetry::{Readiness, Registry};
 
-/// Series of the metrics: a few families without unbounded labels.
-const SERIES_CAP: usize = 1_000;
+/// Series of the metrics. Most families have few; the injector's have some for each namespace and each annotation of its pods.
+const SERIES_CAP: usize = 10_000;
 /// Of open calls, where nobody says that they take longer.
 const DRAIN: Duration = Duration::from_secs(1);
 

@@ -1,26 +1,32 @@
 //! What callers say: who they are, and what they ask for, from text to types.
 
-use crate::serve::Caller;
+use crate::{hub::Asker, serve::Caller};
 use std::net::{IpAddr, SocketAddr};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use weft_cluster::index::{Target, WorkloadKind};
 use weft_model::NameAddr;
+use weft_transport::tls::Peer;
 
 /// The port of a path that names none.
 const DEFAULT_PORT: u16 = 80;
 /// Bytes of a path or a workload: names are shorter.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// The caller's connection, if the caller proved to be of the mesh, here or to the proxy in front.
+/// What the proxy in front tells of a client that has proved who it is.
+const CLIENT_ID: &str = "l5d-client-id";
+
+/// Who asks, if the caller proved to be of the mesh, here or to the proxy in front.
 ///
 /// A proxy that connected before it had a certificate would go on without one for as long as the connection lives: it is
 /// told to connect again.
-pub(super) fn require_identity<T>(request: &Request<T>) -> Result<CancellationToken, Status> {
-    let caller = request.extensions().get::<Caller>();
-    match caller {
-        Some(Caller { peer, connection, farewell: _ }) if peer.as_ref().is_none_or(|p| p.identity.is_some()) => {
-            return Ok(connection.clone());
+pub(super) fn require_identity<T>(request: &Request<T>) -> Result<Asker, Status> {
+    let told = || request.metadata().get(CLIENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    match request.extensions().get::<Caller>() {
+        Some(Caller { peer: None, connection, farewell: _ }) => {
+            return Ok(Asker { identity: told(), connection: connection.clone() });
+        }
+        Some(Caller { peer: Some(Peer { identity: Some(identity), .. }), connection, farewell: _ }) => {
+            return Ok(Asker { identity: Some(identity.to_string()), connection: connection.clone() });
         }
         Some(Caller { farewell, .. }) => farewell.cancel(),
         None => {}

@@ -29,12 +29,12 @@ impl Destinations {
 
 impl Destination for Destinations {
     async fn get(&self, request: Request<Lookup>) -> Result<Outgoing<Encoded>, Status> {
-        let connection = ask::require_identity(&request)?;
+        let asker = ask::require_identity(&request)?;
         let Target::Name(target) = ask::target(&request.get_ref().path)? else {
             return Err(Status::invalid_argument("an address has no endpoints: ask for its profile"));
         };
         let node = ask::node(&request.get_ref().context);
-        let mut subscription = self.0.subscribe(Question::Destination(target), connection).await?;
+        let mut subscription = self.0.subscribe(Question::Destination(target), asker).await?;
         let mut client = Client::new(self.0.clone(), &node);
         let Some(first) = subscription.next().await else { return Err(ended()) };
         if let Err(refusal) = &first.versioned.answer {
@@ -48,10 +48,10 @@ impl Destination for Destinations {
     }
 
     async fn get_profile(&self, request: Request<Lookup>) -> Result<Outgoing<Profile>, Status> {
-        let connection = ask::require_identity(&request)?;
+        let asker = ask::require_identity(&request)?;
         let target = ask::target(&request.get_ref().path)?;
         let from = ask::namespace(&request.get_ref().context);
-        let subscription = self.0.subscribe(Question::Profile { from, target }, connection).await?;
+        let subscription = self.0.subscribe(Question::Profile { from, target }, asker).await?;
         whole(subscription, |answer| match answer {
             Answer::Profile(profile) => Some(profile.clone()),
             _ => None,

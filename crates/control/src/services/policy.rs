@@ -37,10 +37,10 @@ impl Extended {
 
 impl InboundPolicies for Inbounds {
     async fn watch_port(&self, request: Request<PortSpec>) -> Result<Outgoing<ServerPolicy>, Status> {
-        let connection = ask::require_identity(&request)?;
+        let asker = ask::require_identity(&request)?;
         let PortSpec { workload, port } = request.into_inner();
         let ask::Workload { namespace, of, name } = ask::Workload::read(&workload)?;
-        let subscription = self.0.subscribe(Question::Inbound { namespace, of, name, port }, connection).await?;
+        let subscription = self.0.subscribe(Question::Inbound { namespace, of, name, port }, asker).await?;
         whole(subscription, |answer| match answer {
             Answer::Inbound(policy) => Some(policy.clone()),
             _ => None,
@@ -72,7 +72,7 @@ impl PolicyExtensions for Extended {
 
 /// How traffic to a target behaves.
 async fn outbound(hub: &Arc<Hub>, request: Request<TrafficSpec>) -> Result<Subscription, Status> {
-    let connection = ask::require_identity(&request)?;
+    let asker = ask::require_identity(&request)?;
     let TrafficSpec { workload, target } = request.into_inner();
     let from = ask::Workload::read(&workload)?.namespace;
     let target = match target {
@@ -83,5 +83,5 @@ async fn outbound(hub: &Arc<Hub>, request: Request<TrafficSpec>) -> Result<Subsc
             _ => return Err(Status::not_found("the authority is no name of a Service")),
         },
     };
-    hub.subscribe(Question::Outbound { from, target }, connection).await
+    hub.subscribe(Question::Outbound { from, target }, asker).await
 }

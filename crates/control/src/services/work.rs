@@ -20,14 +20,14 @@ impl PodWorks {
 
 impl Works for PodWorks {
     async fn watch(&self, request: Request<WorkSpec>) -> Result<Outgoing<Progress>, Status> {
-        let connection = ask::require_identity(&request)?;
+        let asker = ask::require_identity(&request)?;
         let WorkSpec { workload, uid } = request.into_inner();
         let ask::Workload { namespace, of, name: pod } = ask::Workload::read(&workload)?;
         if of != WorkloadKind::Pod {
             return Err(Status::not_found("only a pod runs to an end"));
         }
         let uid = ask::uid(uid)?;
-        let subscription = self.0.subscribe(Question::Work { namespace, pod, uid }, connection).await?;
+        let subscription = self.0.subscribe(Question::Work { namespace, pod, uid }, asker).await?;
         whole(subscription, |answer| match answer {
             Answer::Work { done } => Some(Progress { done: *done }),
             _ => None,
