@@ -177,6 +177,20 @@ spec:
   - matches: [{ method: GET }, { path: { type: Exact, value: /kept } }]
 ";
 
+/// The calls of one service that go to `other`, by a route with these annotations.
+pub(super) fn prices(annotations: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{ name: prices, namespace: traffic, annotations: {{ {annotations} }} }}
+spec:
+  parentRefs: [{{ group: '', kind: Service, name: other, port: 80 }}]
+  rules:
+  - matches: [{{ method: {{ service: shop.v1.Prices }} }}]
+"
+    )
+}
+
 pub(super) const PROFILE: &str = "apiVersion: linkerd.io/v1alpha2
 kind: ServiceProfile
 metadata: { name: next.traffic.svc.cluster.local, namespace: traffic }

@@ -81,14 +81,8 @@ pub(super) fn all() -> Vec<Stage> {
                 "calls",
                 objects::CALLS,
                 &[
-                    (
-                        "POST other/shop.v1.Prices/Quote http:2 content-type:application/grpc",
-                        "200 web: POST /shop.v1.Prices/Quote x-call=quote",
-                    ),
-                    (
-                        "POST other/shop.v1.Prices/List http:2 content-type:application/grpc",
-                        "200 next: POST /shop.v1.Prices/List",
-                    ),
+                    ("CALL other/shop.v1.Prices/Quote", "200 web: POST /shop.v1.Prices/Quote x-call=quote"),
+                    ("CALL other/shop.v1.Prices/List", "200 next: POST /shop.v1.Prices/List"),
                 ],
             )],
         ),
@@ -219,6 +213,72 @@ pub(super) fn all() -> Vec<Stage> {
                         (
                             "PUT next/kept echo-status:503 echo-first:1 echo-key:* body:100000",
                             "503 next: PUT /kept, seen 1",
+                        ),
+                    ],
+                ),
+            ],
+        ),
+        stage(
+            "retries of calls",
+            [
+                step(
+                    "other-service",
+                    app::other_service("retry.linkerd.io/grpc: 'unavailable,internal', retry.linkerd.io/limit: '2'"),
+                    &[
+                        // They are asked for of what a GRPCRoute takes.
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-first:1 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                    ],
+                ),
+                step(
+                    "prices",
+                    objects::prices(""),
+                    &[
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-first:1 echo-key:*",
+                            "200 next: POST /shop.v1.Prices/Quote, seen 2",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:13 echo-first:2 body:1000 echo-key:*",
+                            "200 next: POST /shop.v1.Prices/Quote, seen 3",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 3",
+                        ),
+                        // Of another code, of HTTP alone, or too long to be kept.
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:8 echo-key:*",
+                            "200/8 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-status:503 echo-key:*",
+                            "503 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 body:100000 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                    ],
+                ),
+                step(
+                    "prices",
+                    objects::prices("retry.linkerd.io/grpc: resource-exhausted, retry.linkerd.io/limit: '1'"),
+                    &[
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:8 echo-first:1 echo-key:*",
+                            "200 next: POST /shop.v1.Prices/Quote, seen 2",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:8 echo-key:*",
+                            "200/8 next: POST /shop.v1.Prices/Quote, seen 2",
+                        ),
+                        // What a route says of retries stands for all that its Service says of them.
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 1",
                         ),
                     ],
                 ),
