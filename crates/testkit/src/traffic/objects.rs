@@ -200,6 +200,35 @@ spec:
   - { name: read, condition: { method: GET }, isRetryable: true }
 ";
 
+/// What a profile stands beside: other backends, a timeout and retries.
+pub(super) const BESIDE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: beside
+  namespace: traffic
+  annotations: { retry.linkerd.io/http: '503', retry.linkerd.io/limit: '3' }
+spec:
+  parentRefs: [{ group: '', kind: Service, name: other, port: 80 }]
+  rules:
+  - matches: [{ path: { type: Exact, value: /web } }]
+    backendRefs: [{ name: web, port: 80 }]
+  - matches: [{ path: { type: Exact, value: /slow } }]
+    timeouts: { request: 100ms }
+  - {}
+";
+
+/// The profile of `other` that says this.
+pub(super) fn profile_of_other(spec: &str) -> String {
+    format!(
+        "apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {{ name: other.traffic.svc.cluster.local, namespace: traffic }}
+spec:
+  {spec}
+"
+    )
+}
+
 /// Whom the port of `web` lets in.
 pub(super) fn server(access: &str) -> String {
     format!(

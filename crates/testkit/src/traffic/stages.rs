@@ -296,6 +296,55 @@ pub(super) fn all() -> Vec<Stage> {
                 ],
             )],
         ),
+        stage(
+            "a ServiceProfile beside a route",
+            [
+                step(
+                    "beside",
+                    objects::BESIDE,
+                    &[
+                        ("GET other/web", "200 web: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 next: GET /, seen 4"),
+                        ("GET other/slow echo-delay-ms:400", "504 REQUEST_TIMEOUT"),
+                    ],
+                ),
+                step(
+                    "profile",
+                    objects::profile_of_other(
+                        "routes: [{ name: slow, condition: { pathRegex: /profile }, timeout: 100ms }]",
+                    ),
+                    &[
+                        ("GET other/web", "200 next: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 next: GET /, seen 1"),
+                        ("GET other/slow echo-delay-ms:400", "200 next: GET /slow"),
+                        ("GET other/profile echo-delay-ms:400", "504 PROFILE_TIMEOUT"),
+                    ],
+                ),
+                step(
+                    "profile",
+                    objects::profile_of_other(
+                        "dstOverrides: [{ authority: web.traffic.svc.cluster.local, weight: 1 }]",
+                    ),
+                    &[
+                        ("GET other/", "200 web: GET /"),
+                        ("GET other/web", "200 web: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 web: GET /, seen 1"),
+                        ("GET other/slow echo-delay-ms:400", "200 web: GET /slow"),
+                    ],
+                ),
+                step(
+                    "profile",
+                    objects::profile_of_other("retryBudget: { retryRatio: 0.5, minRetriesPerSecond: 20, ttl: 10s }"),
+                    &[
+                        // It asks for neither routes nor targets.
+                        ("GET other/", "200 next: GET /"),
+                        ("GET other/web", "200 web: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 next: GET /, seen 4"),
+                        ("GET other/slow echo-delay-ms:400", "504 REQUEST_TIMEOUT"),
+                    ],
+                ),
+            ],
+        ),
         Stage {
             name: "circuit breaking",
             steps: vec![Step {
