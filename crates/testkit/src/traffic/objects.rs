@@ -265,6 +265,16 @@ spec:
   - matches: [{ path: { type: Exact, value: /v1 }, method: GET }]
 ";
 
+pub(super) const ALLOWED_CALLS: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: { name: allowed, namespace: traffic }
+spec:
+  parentRefs: [{ group: policy.linkerd.io, kind: EgressNetwork, name: outside, port: OUTSIDE_PORT }]
+  hostnames: [api.example]
+  rules:
+  - matches: [{ method: { service: shop.v1.Prices, method: Quote } }]
+";
+
 /// The kubelet's probes want a route of their own where there are any.
 pub(super) const GRANTS: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

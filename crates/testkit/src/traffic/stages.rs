@@ -399,6 +399,35 @@ pub(super) fn all() -> Vec<Stage> {
                 ),
             ],
         ),
+        stage(
+            "egress of calls",
+            [
+                step(
+                    "egress",
+                    objects::EGRESS,
+                    &[
+                        ("CALL outside/shop.v1.Prices/Quote host:api.example", "200/9 FAULT_INJECTED"),
+                        ("CALL outside/shop.v1.Prices/List host:api.example", "200/9 FAULT_INJECTED"),
+                        ("CALL outside/shop.v1.Prices/Quote host:other.example", "200/9 FAULT_INJECTED"),
+                        ("GET outside/ host:api.example http:2", "403 FAULT_INJECTED"),
+                    ],
+                ),
+                step(
+                    "allowed",
+                    objects::ALLOWED_CALLS,
+                    &[
+                        (
+                            "CALL outside/shop.v1.Prices/Quote host:api.example",
+                            "200 outside: POST /shop.v1.Prices/Quote",
+                        ),
+                        ("CALL outside/shop.v1.Prices/List host:api.example", "200/7 FAULT_INJECTED"),
+                        ("CALL outside/shop.v1.Prices/Quote host:other.example", "200/7 FAULT_INJECTED"),
+                        // It is no call.
+                        ("GET outside/ host:api.example http:2", "404 ROUTE_NOT_FOUND"),
+                    ],
+                ),
+            ],
+        ),
         Stage {
             name: "default deny, then least privilege",
             steps: vec![
