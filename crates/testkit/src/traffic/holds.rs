@@ -76,6 +76,15 @@ pub(super) fn others_do_not_ask_too_often(run: &Run<'_>) {
     assert_eq!(answered(run, "GET web/ times:50", 200), 50, "{}: who may ask more is limited", run.stage);
 }
 
+/// A guest alone stays far below the limit.
+pub(super) fn guests_get_what_the_load_leaves(run: &Run<'_>) -> Result<(), String> {
+    match answered(run, "GET web/ as:guest times:20", 429) {
+        0 => Err("whatever others ask for, a guest may ask".to_owned()),
+        20 => Err("nothing is left".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 /// What the proxies of `web` have let in by the audit policy alone.
 fn audited(run: &Run<'_>) -> Result<f64, String> {
     let words = ["diagnostics", "proxy-metrics", "-n", NAMESPACE, "deploy/web"];

@@ -249,6 +249,15 @@ spec:
   overrides: [{ requestsPerSecond: 100000, clientRefs: [{ kind: ServiceAccount, name: client }] }]
 ";
 
+/// Less than the load asks each of two pods for.
+pub(super) const LIMIT_OF_ALL: &str = "apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: { name: web, namespace: traffic }
+spec:
+  targetRef: { group: policy.linkerd.io, kind: Server, name: web }
+  total: { requestsPerSecond: 20 }
+";
+
 pub(super) const EGRESS: &str = "apiVersion: policy.linkerd.io/v1alpha1
 kind: EgressNetwork
 metadata: { name: outside, namespace: traffic }

@@ -375,6 +375,20 @@ pub(super) fn all() -> Vec<Stage> {
             asks_for: &[],
             then: Some(holds::others_do_not_ask_too_often),
         },
+        Stage {
+            name: "a rate limit of all clients",
+            steps: vec![
+                step("server", objects::server("all-unauthenticated"), &[("GET web/ as:guest", "200 web: GET /")]),
+                Step {
+                    put: "limit",
+                    objects: objects::LIMIT_OF_ALL.to_owned(),
+                    shows: &[],
+                    holds: Some(holds::guests_get_what_the_load_leaves),
+                },
+            ],
+            asks_for: &["429"],
+            then: None,
+        },
         stage(
             "egress",
             [
