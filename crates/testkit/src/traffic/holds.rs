@@ -53,6 +53,13 @@ pub(super) fn who_fails_is_left_out(run: &Run<'_>) -> Result<(), String> {
     if is_asked(run, &pod) { Err(format!("{pod} is still asked")) } else { Ok(()) }
 }
 
+pub(super) fn who_fails_too_often_is_left_out(run: &Run<'_>) -> Result<(), String> {
+    let pod = one_of_web(run)?;
+    let fails = format!("GET web/ echo-status:500 echo-at:{pod} times:5");
+    run.all(&[&fails, "GET web/ times:5"].repeat(4));
+    if is_asked(run, &pod) { Err(format!("{pod} is still asked")) } else { Ok(()) }
+}
+
 pub(super) fn who_has_failed_is_asked_again(run: &Run<'_>) {
     let (pod, start) = (run.found(one_of_web(run)), Instant::now());
     while !is_asked(run, &pod) {

@@ -504,3 +504,24 @@ pub(super) fn all() -> Vec<Stage> {
         },
     ]
 }
+
+/// What takes its time, for where there is some.
+pub(super) fn longer() -> Vec<Stage> {
+    vec![Stage {
+        name: "circuit breaking by the success rate",
+        steps: vec![Step {
+            put: "web-service",
+            // Nobody fails so often in a row.
+            objects: app::web_service(
+                "balancer.linkerd.io/failure-accrual: unified, \
+                 balancer.linkerd.io/failure-accrual-consecutive-max-failures: '1000000', \
+                 balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 3s, \
+                 balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio: '0'",
+            ),
+            shows: &[],
+            holds: Some(holds::who_fails_too_often_is_left_out),
+        }],
+        asks_for: &[],
+        then: Some(holds::who_has_failed_is_asked_again),
+    }]
+}
