@@ -3,6 +3,7 @@
 //! | header | |
 //! |---|---|
 //! | `echo-status`, `echo-delay-ms` | what to answer with, and how late |
+//! | `echo-grpc-status` | the code of gRPC to fail with, as a server does that has no message to send: what it says stands in `grpc-message` |
 //! | `echo-key` | under which name to count the request; the answer says how many there were |
 //! | `echo-first` | only the first so many of this name are answered like that, the others at once and well |
 //! | `echo-at` | only the server of this name answers like that |
@@ -12,11 +13,14 @@ use crate::{
     web::json_reply,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header::HOST};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, HOST},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
@@ -40,6 +44,7 @@ struct Echo {
 /// How the request wants to be answered.
 struct Wish {
     status: StatusCode,
+    grpc: Option<u16>,
     delay: Duration,
     first: Option<u64>,
     at: Option<String>,
@@ -67,10 +72,10 @@ impl Echo {
             Ok(body) => body.to_bytes().len(),
             Err(error) => return json_reply(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()})),
         };
-        let mut status = StatusCode::OK;
+        let (mut status, mut grpc) = (StatusCode::OK, None);
         if wish.is_for(&self.name, seen) {
             sleep(wish.delay).await;
-            status = wish.status;
+            (status, grpc) = (wish.status, wish.grpc);
         }
         let host = text(&head.headers, HOST.as_str()).or(head.uri.authority().map(|authority| authority.as_str()));
         let mut headers = BTreeMap::<&str, Vec<_>>::new();
@@ -86,7 +91,10 @@ impl Echo {
             "body": body,
             "seen": seen,
         });
-        json_reply(status, &said)
+        match grpc {
+            Some(code) => failed_call(code, &said),
+            None => json_reply(status, &said),
+        }
     }
 
     /// How many there were under this name, this one included.
@@ -107,6 +115,7 @@ impl Wish {
         let delay = number(headers, "echo-delay-ms", 0)?;
         Ok(Self {
             status: StatusCode::from_u16(status).map_err(|error| format!("echo-status: {error}"))?,
+            grpc: text(headers, "echo-grpc-status").map(|_| number(headers, "echo-grpc-status", 0)).transpose()?,
             delay: Duration::from_millis(delay).min(MAX_DELAY),
             first: text(headers, "echo-first").map(|_| number(headers, "echo-first", 0)).transpose()?,
             at: text(headers, "echo-at").map(str::to_owned),
@@ -117,6 +126,18 @@ impl Wish {
         let is_early = self.first.is_none_or(|first| seen.is_none_or(|seen| seen <= first));
         is_early && self.at.as_ref().is_none_or(|at| at == name)
     }
+}
+
+/// A head alone, whose message has its percent signs escaped.
+fn failed_call(code: u16, said: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", code.into());
+    if let Ok(message) = HeaderValue::try_from(said.to_string().replace('%', "%25")) {
+        headers.insert("grpc-message", message);
+    }
+    response
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -132,7 +153,6 @@ fn number<N: std::str::FromStr>(headers: &HeaderMap, name: &str, without: N) -> 
 mod tests {
     use super::*;
     use crate::client::Client;
-    use serde_json::Value;
 
     #[tokio::test]
     async fn it_answers_as_it_is_asked_to() {
@@ -145,7 +165,9 @@ mod tests {
             let builder = Request::builder().method("PUT").uri("/a?b=c").header("host", "other.example");
             let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
             let answer = client.request(builder.body(Full::new(Bytes::from_static(b"body"))).unwrap()).await.unwrap();
-            (answer.status().as_u16(), serde_json::from_slice::<Value>(answer.body()).unwrap())
+            let message = answer.headers().get("grpc-message").map(|message| message.as_bytes());
+            let said = message.unwrap_or(answer.body());
+            (answer.status().as_u16(), serde_json::from_slice::<Value>(said).unwrap())
         };
         let (status, said) = ask(&[("x-a", "1"), ("x-a", "2")]).await;
         assert_eq!((status, &said["name"], &said["path"]), (200, &json!("one"), &json!("/a?b=c")), "{said}");
@@ -157,6 +179,8 @@ mod tests {
         let (status, said) = ask(&failing).await;
         assert_eq!((status, &said["seen"]), (200, &json!(2)));
         assert_eq!(ask(&[("echo-status", "503"), ("echo-at", "another")]).await.0, 200);
+        let (status, said) = ask(&[("echo-grpc-status", "14"), ("echo-key", "call")]).await;
+        assert_eq!((status, &said["name"], &said["seen"]), (200, &json!("one"), &json!(1)), "{said}");
         let (status, said) = ask(&[("echo-delay-ms", "long")]).await;
         assert_eq!((status, &said["error"]), (400, &json!("echo-delay-ms: \"long\" is no number")));
     }

@@ -111,5 +111,5 @@ fn traffic_does_as_manifests_on_disk_say() {
     let publish: Vec<&str> = publish.iter().map(String::as_str).collect();
     let mut mesh = Mesh::up(user, &traffic::clients(DEMO), &[], &publish);
     mesh.ready(&CLIENTS);
-    traffic::run(&Embedded { mesh, user, outside });
+    traffic::run_at_length(&Embedded { mesh, user, outside });
 }

@@ -68,7 +68,8 @@ fn server(name: &str, replicas: u32) -> String {
         # It is still asked for a moment when it is told to end, until that is known everywhere.
         command: ['{DEMO}', echo, '--leave-quiet-ms=5000']
         ports: [{{ containerPort: 8080, name: http }}]
-        readinessProbe: {{ httpGet: {{ path: /ready, port: http }}, periodSeconds: 1 }}"
+        # A stage limits how often anybody asks, probes too.
+        readinessProbe: {{ httpGet: {{ path: /ready, port: http }}, periodSeconds: 1, failureThreshold: 20 }}"
     );
     workload(name, replicas, &container)
 }

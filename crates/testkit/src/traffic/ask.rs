@@ -13,8 +13,9 @@ use std::{
 /// Longest that the clients' own answer takes: what they ask takes 30 s at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `METHOD SERVICE/PATH`, and behind it `NAME:VALUE` for each header. `as:ACCOUNT` says who asks (else it is the client that loads),
-/// `body:BYTES` how much is sent, `http:2` over which protocol, `times:N` how often; `echo-key:*` is another key each time.
+/// `METHOD SERVICE/PATH`, or `CALL SERVICE/PATH` for a call of gRPC, and behind it `NAME:VALUE` for each header. `as:ACCOUNT` says
+/// who asks (else it is the client that loads), `body:BYTES` how much is sent, `http:2` over which protocol, `times:N` how often;
+/// `echo-key:*` is another key each time.
 pub(super) struct Ask<'a> {
     line: &'a str,
     by: &'a str,
@@ -35,15 +36,16 @@ impl<'a> Ask<'a> {
         let mut words = line.split(' ');
         let (method, target) = words.next().zip(words.next()).unwrap_or_else(|| panic!("{line:?} asks for nothing"));
         let (to, path) = target.split_once('/').unwrap_or_else(|| panic!("{line:?} has no path"));
+        let is_call = method == "CALL";
         let mut ask = Self {
             line,
             by: app::CLIENTS[0],
-            method,
+            method: if is_call { "POST" } else { method },
             to,
             path: format!("/{path}"),
-            headers: vec![],
+            headers: if is_call { vec![("content-type", "application/grpc".to_owned())] } else { vec![] },
             body: 0,
-            http2: false,
+            http2: is_call,
             times: 1,
         };
         for word in words {
@@ -73,19 +75,21 @@ impl<'a> Ask<'a> {
         json!({"to": to, "method": self.method, "path": self.path, "headers": headers, "body": self.body, "http2": self.http2, "times": self.times})
     }
 
-    /// In a line: the status, then who saw which request or, if nobody did, the code of the mesh or where it leads.
+    /// In a line: the status, and behind a slash the code of gRPC if there is one, then who saw which request or, if nobody did, the
+    /// code of the mesh or where it leads.
     fn told(&self, answer: &Value) -> String {
         let Some(status) = answer["status"].as_u64() else {
             return format!("none: {}", answer["error"].as_str().unwrap_or_default());
         };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let body =
-            answer["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok()).unwrap_or_default();
+        let code = answer["headers"]["grpc-status"].as_str().map(|code| format!("/{code}")).unwrap_or_default();
+        let status = format!("{status}{code}");
+        let body = said(answer);
         let Some(name) = body["name"].as_str() else {
             let (error, location) = (text(&answer["headers"]["l5d-proxy-error"]), text(&answer["headers"]["location"]));
             let code = error.strip_suffix(']').and_then(|text| text.rsplit_once('[')).map(|(_, code)| code.to_owned());
             let what = if location.is_empty() { code } else { Some(format!("to {location}")) };
-            return what.map_or_else(|| status.to_string(), |what| format!("{status} {what}"));
+            return what.map_or_else(|| status.clone(), |what| format!("{status} {what}"));
         };
         // A pod has the name of its workload and more.
         let who = name.split('-').next().unwrap_or_default();
@@ -115,6 +119,13 @@ impl<'a> Ask<'a> {
     }
 }
 
+/// What the server has seen, which it says in its answer or, where a call failed, in the message of that.
+fn said(answer: &Value) -> Value {
+    let body = answer["body"].as_str().unwrap_or_default();
+    let message = answer["headers"]["grpc-message"].as_str().unwrap_or_default().replace("%25", "%");
+    serde_json::from_str(body).or_else(|_| serde_json::from_str(&message)).unwrap_or_default()
+}
+
 /// What one request got.
 pub(super) struct Answer {
     /// In a line.
@@ -130,8 +141,7 @@ impl Answer {
 
     /// The pod that has seen it.
     pub(super) fn pod(&self) -> Option<String> {
-        let body: Value = serde_json::from_str(self.whole["body"].as_str()?).ok()?;
-        body["name"].as_str().map(str::to_owned)
+        said(&self.whole)["name"].as_str().map(str::to_owned)
     }
 }
 
@@ -214,9 +224,16 @@ mod tests {
         assert_eq!(ask.told(&answer), "200 web: PUT /d of inner x-a=1,2, seen 3, answered x-b=3");
         let failed = json!({"status": 504, "headers": {"l5d-proxy-error": "nobody is there [FAILFAST]"}, "body": ""});
         assert_eq!(ask.told(&failed), "504 FAILFAST");
+        let message = json!({"name": "web-1", "method": "POST", "path": "/a%20b", "host": "web"});
+        let message = message.to_string().replace('%', "%25");
+        let refused = json!({"status": 200, "headers": {"grpc-status": "14", "grpc-message": message}, "body": ""});
+        assert_eq!(ask.told(&refused), "200/14 web: POST /a%20b");
         let led = json!({"status": 301, "headers": {"location": "http://web/b", "l5d-proxy-error": "so [REDIRECT]"}, "body": ""});
         assert_eq!(ask.told(&led), "301 to http://web/b");
         assert_eq!(ask.told(&json!({"error": "closed"})), "none: closed");
+        let call = Ask::read("CALL web/shop.v1.Prices/Quote").json(outside);
+        assert_eq!((&call["method"], &call["http2"]), (&json!("POST"), &json!(true)));
+        assert_eq!(call["headers"][0], json!(["content-type", "application/grpc"]));
         let outside_ask = Ask::read("GET outside/v1 host:api.example");
         assert_eq!(outside_ask.json(outside)["to"], json!("203.0.113.7:80"));
         assert_eq!(outside_ask.json(outside)["headers"], json!([["host", "api.example"]]));

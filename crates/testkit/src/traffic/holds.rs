@@ -53,6 +53,13 @@ pub(super) fn who_fails_is_left_out(run: &Run<'_>) -> Result<(), String> {
     if is_asked(run, &pod) { Err(format!("{pod} is still asked")) } else { Ok(()) }
 }
 
+pub(super) fn who_fails_too_often_is_left_out(run: &Run<'_>) -> Result<(), String> {
+    let pod = one_of_web(run)?;
+    let fails = format!("GET web/ echo-status:500 echo-at:{pod} times:5");
+    run.all(&[&fails, "GET web/ times:5"].repeat(4));
+    if is_asked(run, &pod) { Err(format!("{pod} is still asked")) } else { Ok(()) }
+}
+
 pub(super) fn who_has_failed_is_asked_again(run: &Run<'_>) {
     let (pod, start) = (run.found(one_of_web(run)), Instant::now());
     while !is_asked(run, &pod) {
@@ -74,6 +81,15 @@ pub(super) fn guests_ask_too_often(run: &Run<'_>) -> Result<(), String> {
 
 pub(super) fn others_do_not_ask_too_often(run: &Run<'_>) {
     assert_eq!(answered(run, "GET web/ times:50", 200), 50, "{}: who may ask more is limited", run.stage);
+}
+
+/// A guest alone stays far below the limit.
+pub(super) fn guests_get_what_the_load_leaves(run: &Run<'_>) -> Result<(), String> {
+    match answered(run, "GET web/ as:guest times:20", 429) {
+        0 => Err("whatever others ask for, a guest may ask".to_owned()),
+        20 => Err("nothing is left".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// What the proxies of `web` have let in by the audit policy alone.

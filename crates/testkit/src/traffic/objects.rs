@@ -177,6 +177,20 @@ spec:
   - matches: [{ method: GET }, { path: { type: Exact, value: /kept } }]
 ";
 
+/// The calls of one service that go to `other`, by a route with these annotations.
+pub(super) fn prices(annotations: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{ name: prices, namespace: traffic, annotations: {{ {annotations} }} }}
+spec:
+  parentRefs: [{{ group: '', kind: Service, name: other, port: 80 }}]
+  rules:
+  - matches: [{{ method: {{ service: shop.v1.Prices }} }}]
+"
+    )
+}
+
 pub(super) const PROFILE: &str = "apiVersion: linkerd.io/v1alpha2
 kind: ServiceProfile
 metadata: { name: next.traffic.svc.cluster.local, namespace: traffic }
@@ -185,6 +199,35 @@ spec:
   - { name: slow, condition: { pathRegex: /slow }, timeout: 100ms }
   - { name: read, condition: { method: GET }, isRetryable: true }
 ";
+
+/// What a profile stands beside: other backends, a timeout and retries.
+pub(super) const BESIDE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: beside
+  namespace: traffic
+  annotations: { retry.linkerd.io/http: '503', retry.linkerd.io/limit: '3' }
+spec:
+  parentRefs: [{ group: '', kind: Service, name: other, port: 80 }]
+  rules:
+  - matches: [{ path: { type: Exact, value: /web } }]
+    backendRefs: [{ name: web, port: 80 }]
+  - matches: [{ path: { type: Exact, value: /slow } }]
+    timeouts: { request: 100ms }
+  - {}
+";
+
+/// The profile of `other` that says this.
+pub(super) fn profile_of_other(spec: &str) -> String {
+    format!(
+        "apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {{ name: other.traffic.svc.cluster.local, namespace: traffic }}
+spec:
+  {spec}
+"
+    )
+}
 
 /// Whom the port of `web` lets in.
 pub(super) fn server(access: &str) -> String {
@@ -206,6 +249,15 @@ spec:
   overrides: [{ requestsPerSecond: 100000, clientRefs: [{ kind: ServiceAccount, name: client }] }]
 ";
 
+/// Less than the load asks each of two pods for.
+pub(super) const LIMIT_OF_ALL: &str = "apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: { name: web, namespace: traffic }
+spec:
+  targetRef: { group: policy.linkerd.io, kind: Server, name: web }
+  total: { requestsPerSecond: 20 }
+";
+
 pub(super) const EGRESS: &str = "apiVersion: policy.linkerd.io/v1alpha1
 kind: EgressNetwork
 metadata: { name: outside, namespace: traffic }
@@ -220,6 +272,16 @@ spec:
   hostnames: [api.example]
   rules:
   - matches: [{ path: { type: Exact, value: /v1 }, method: GET }]
+";
+
+pub(super) const ALLOWED_CALLS: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: { name: allowed, namespace: traffic }
+spec:
+  parentRefs: [{ group: policy.linkerd.io, kind: EgressNetwork, name: outside, port: OUTSIDE_PORT }]
+  hostnames: [api.example]
+  rules:
+  - matches: [{ method: { service: shop.v1.Prices, method: Quote } }]
 ";
 
 /// The kubelet's probes want a route of their own where there are any.

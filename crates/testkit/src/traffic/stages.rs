@@ -81,14 +81,8 @@ pub(super) fn all() -> Vec<Stage> {
                 "calls",
                 objects::CALLS,
                 &[
-                    (
-                        "POST other/shop.v1.Prices/Quote http:2 content-type:application/grpc",
-                        "200 web: POST /shop.v1.Prices/Quote x-call=quote",
-                    ),
-                    (
-                        "POST other/shop.v1.Prices/List http:2 content-type:application/grpc",
-                        "200 next: POST /shop.v1.Prices/List",
-                    ),
+                    ("CALL other/shop.v1.Prices/Quote", "200 web: POST /shop.v1.Prices/Quote x-call=quote"),
+                    ("CALL other/shop.v1.Prices/List", "200 next: POST /shop.v1.Prices/List"),
                 ],
             )],
         ),
@@ -225,6 +219,72 @@ pub(super) fn all() -> Vec<Stage> {
             ],
         ),
         stage(
+            "retries of calls",
+            [
+                step(
+                    "other-service",
+                    app::other_service("retry.linkerd.io/grpc: 'unavailable,internal', retry.linkerd.io/limit: '2'"),
+                    &[
+                        // They are asked for of what a GRPCRoute takes.
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-first:1 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                    ],
+                ),
+                step(
+                    "prices",
+                    objects::prices(""),
+                    &[
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-first:1 echo-key:*",
+                            "200 next: POST /shop.v1.Prices/Quote, seen 2",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:13 echo-first:2 body:1000 echo-key:*",
+                            "200 next: POST /shop.v1.Prices/Quote, seen 3",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 3",
+                        ),
+                        // Of another code, of HTTP alone, or too long to be kept.
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:8 echo-key:*",
+                            "200/8 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-status:503 echo-key:*",
+                            "503 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 body:100000 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                    ],
+                ),
+                step(
+                    "prices",
+                    objects::prices("retry.linkerd.io/grpc: resource-exhausted, retry.linkerd.io/limit: '1'"),
+                    &[
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:8 echo-first:1 echo-key:*",
+                            "200 next: POST /shop.v1.Prices/Quote, seen 2",
+                        ),
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:8 echo-key:*",
+                            "200/8 next: POST /shop.v1.Prices/Quote, seen 2",
+                        ),
+                        // What a route says of retries stands for all that its Service says of them.
+                        (
+                            "CALL other/shop.v1.Prices/Quote echo-grpc-status:14 echo-key:*",
+                            "200/14 next: POST /shop.v1.Prices/Quote, seen 1",
+                        ),
+                    ],
+                ),
+            ],
+        ),
+        stage(
             "a ServiceProfile",
             [step(
                 "profile",
@@ -235,6 +295,55 @@ pub(super) fn all() -> Vec<Stage> {
                     ("GET next/slow echo-delay-ms:400", "504 PROFILE_TIMEOUT"),
                 ],
             )],
+        ),
+        stage(
+            "a ServiceProfile beside a route",
+            [
+                step(
+                    "beside",
+                    objects::BESIDE,
+                    &[
+                        ("GET other/web", "200 web: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 next: GET /, seen 4"),
+                        ("GET other/slow echo-delay-ms:400", "504 REQUEST_TIMEOUT"),
+                    ],
+                ),
+                step(
+                    "profile",
+                    objects::profile_of_other(
+                        "routes: [{ name: slow, condition: { pathRegex: /profile }, timeout: 100ms }]",
+                    ),
+                    &[
+                        ("GET other/web", "200 next: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 next: GET /, seen 1"),
+                        ("GET other/slow echo-delay-ms:400", "200 next: GET /slow"),
+                        ("GET other/profile echo-delay-ms:400", "504 PROFILE_TIMEOUT"),
+                    ],
+                ),
+                step(
+                    "profile",
+                    objects::profile_of_other(
+                        "dstOverrides: [{ authority: web.traffic.svc.cluster.local, weight: 1 }]",
+                    ),
+                    &[
+                        ("GET other/", "200 web: GET /"),
+                        ("GET other/web", "200 web: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 web: GET /, seen 1"),
+                        ("GET other/slow echo-delay-ms:400", "200 web: GET /slow"),
+                    ],
+                ),
+                step(
+                    "profile",
+                    objects::profile_of_other("retryBudget: { retryRatio: 0.5, minRetriesPerSecond: 20, ttl: 10s }"),
+                    &[
+                        // It asks for neither routes nor targets.
+                        ("GET other/", "200 next: GET /"),
+                        ("GET other/web", "200 web: GET /web"),
+                        ("GET other/ echo-status:503 echo-key:*", "503 next: GET /, seen 4"),
+                        ("GET other/slow echo-delay-ms:400", "504 REQUEST_TIMEOUT"),
+                    ],
+                ),
+            ],
         ),
         Stage {
             name: "circuit breaking",
@@ -266,6 +375,20 @@ pub(super) fn all() -> Vec<Stage> {
             asks_for: &[],
             then: Some(holds::others_do_not_ask_too_often),
         },
+        Stage {
+            name: "a rate limit of all clients",
+            steps: vec![
+                step("server", objects::server("all-unauthenticated"), &[("GET web/ as:guest", "200 web: GET /")]),
+                Step {
+                    put: "limit",
+                    objects: objects::LIMIT_OF_ALL.to_owned(),
+                    shows: &[],
+                    holds: Some(holds::guests_get_what_the_load_leaves),
+                },
+            ],
+            asks_for: &["429"],
+            then: None,
+        },
         stage(
             "egress",
             [
@@ -286,6 +409,35 @@ pub(super) fn all() -> Vec<Stage> {
                         ("GET outside/v1 host:other.example", "403 FAULT_INJECTED"),
                         ("POST outside/v1 host:api.example", "403 FAULT_INJECTED"),
                         ("GET outside/v2 host:api.example", "403 FAULT_INJECTED"),
+                    ],
+                ),
+            ],
+        ),
+        stage(
+            "egress of calls",
+            [
+                step(
+                    "egress",
+                    objects::EGRESS,
+                    &[
+                        ("CALL outside/shop.v1.Prices/Quote host:api.example", "200/9 FAULT_INJECTED"),
+                        ("CALL outside/shop.v1.Prices/List host:api.example", "200/9 FAULT_INJECTED"),
+                        ("CALL outside/shop.v1.Prices/Quote host:other.example", "200/9 FAULT_INJECTED"),
+                        ("GET outside/ host:api.example http:2", "403 FAULT_INJECTED"),
+                    ],
+                ),
+                step(
+                    "allowed",
+                    objects::ALLOWED_CALLS,
+                    &[
+                        (
+                            "CALL outside/shop.v1.Prices/Quote host:api.example",
+                            "200 outside: POST /shop.v1.Prices/Quote",
+                        ),
+                        ("CALL outside/shop.v1.Prices/List host:api.example", "200/7 FAULT_INJECTED"),
+                        ("CALL outside/shop.v1.Prices/Quote host:other.example", "200/7 FAULT_INJECTED"),
+                        // It is no call.
+                        ("GET outside/ host:api.example http:2", "404 ROUTE_NOT_FOUND"),
                     ],
                 ),
             ],
@@ -351,4 +503,25 @@ pub(super) fn all() -> Vec<Stage> {
             then: None,
         },
     ]
+}
+
+/// What takes its time, for where there is some.
+pub(super) fn longer() -> Vec<Stage> {
+    vec![Stage {
+        name: "circuit breaking by the success rate",
+        steps: vec![Step {
+            put: "web-service",
+            // Nobody fails so often in a row.
+            objects: app::web_service(
+                "balancer.linkerd.io/failure-accrual: unified, \
+                 balancer.linkerd.io/failure-accrual-consecutive-max-failures: '1000000', \
+                 balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 3s, \
+                 balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio: '0'",
+            ),
+            shows: &[],
+            holds: Some(holds::who_fails_too_often_is_left_out),
+        }],
+        asks_for: &[],
+        then: Some(holds::who_has_failed_is_asked_again),
+    }]
 }
