@@ -110,9 +110,10 @@ impl Met {
             (Place::Service { id, port }, Some(from)) if index.is_addressed(id) => {
                 way::to_service(index, from, id, *port, request)
             }
-            (Place::Service { id, port }, _) => {
+            (Place::Service { id, port }, _) if index.is_addressed(id) => {
                 return people::behind(index, id, *port, *port).map(of_pods);
             }
+            (Place::Service { id, port }, _) => return people::named(index, id, *port).map(of_pods),
             (Place::Address(addr), follows) => {
                 let pods = people::at(index, *addr);
                 match (index.service_at(addr.ip()), follows) {
@@ -221,7 +222,7 @@ enum Door {
 impl Door {
     fn of(index: &Index, pod: &Called) -> Self {
         let Called { of, namespace, name, port, dialled: _, guard } = pod;
-        let Some(port) = *port else { return Self::Unknown("the pod has no port of that name".to_owned()) };
+        let Some(port) = *port else { return Self::Unknown("the workload has no such port".to_owned()) };
         match guard {
             Guard::NoProxy => return Self::Open("the pod has no proxy, so that no policy holds there"),
             Guard::Skipped => {

@@ -330,6 +330,31 @@ fn the_routes_of_the_clients_proxy_are_followed() {
         of_parent(crate::Kind::HttpRoute, "all", json!({"group": "", "kind": "Service", "name": "head"}), json!([{}]));
     let told = asks(&routed(vec![headed]), "po/web-0", "svc/head:80", "GET /", None).unwrap();
     assert!(told.verdict == Allowed && told.answers[0].via.is_none(), "{told}");
+    // And what such a client connects to there is the port as it is said, not the one that is meant by it.
+    let server = |name: &str, port: u16, policy: &str| {
+        let selector = json!({"matchLabels": {"app": "web"}});
+        object(crate::Kind::Server, name, &json!({"podSelector": selector, "port": port, "accessPolicy": policy}))
+    };
+    let services = json!([{"name": "http", "port": 9000, "targetPort": 8080}, {"name": "named", "port": 9001, "targetPort": "http"}]);
+    let services = [("hl", "None"), ("addressed", "10.96.0.9")].map(|(name, ip)| {
+        let spec = json!({"clusterIP": ip, "selector": {"app": "web"}, "ports": services});
+        let service = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        Object::Service(Box::new(serde_json::from_value(service).unwrap()))
+    });
+    let servers = vec![server("dialled", 9000, "deny"), server("other", 9001, "deny")];
+    let index = routed([services.to_vec(), servers].concat());
+    for (client, target, verdict, port) in [
+        ("sa/bot", "svc/hl:9000", Denied, 9000),
+        ("sa/bot", "svc/hl:http", Denied, 9000),
+        ("sa/bot", "svc/hl:9001", Denied, 9001),
+        ("po/plain-0", "svc/hl:9000", Denied, 9000),
+        ("sa/bot", "svc/addressed:9000", Allowed, 8080),
+        ("sa/bot", "svc/addressed:named", Allowed, 8080),
+        ("po/plain-0", "svc/addressed:9000", Allowed, 8080),
+    ] {
+        let told = asks(&index, client, target, "GET /", None).unwrap();
+        assert_eq!((told.verdict, told.answers[0].port), (verdict, Some(port)), "{client} {target}: {told}");
+    }
     // Another namespace's routes are its own clients' alone.
     let mut consumer = of_parent(
         crate::Kind::HttpRoute,
