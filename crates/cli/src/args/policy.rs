@@ -31,7 +31,7 @@ pub(crate) struct Can {
     pub(crate) method: String,
     #[arg(value_name = "PATH", default_value = "/")]
     pub(crate) path: String,
-    /// The host that the request asks for.
+    /// The host that the request asks for [default: each; it cannot be told where routes allow some and deny others]
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// A header of the request.

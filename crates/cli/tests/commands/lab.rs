@@ -1,5 +1,6 @@
 //! A home with what a person has in it, and the neighbours that a command asks.
 
+use serde_json::{Value, json};
 use std::{
     fs,
     io::Write,
@@ -9,6 +10,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
 };
+use weft_cluster::{Event, index::Settings, manifest, source};
 use weft_local::Status;
 use weft_testkit::api_server::FakeApi;
 use weft_transport::fdpass;
@@ -56,6 +58,21 @@ impl Home {
     pub(crate) fn mesh(&self, status: &Status) {
         answer(&self.state(), status);
     }
+
+    /// One that tells its objects instead, those of a manifest.
+    pub(crate) fn mesh_of(&self, manifest: &str) {
+        replies(&self.state(), &json!({ "Settings": Settings::default() }));
+        let loaded = manifest::load_text(Path::new("mesh.yaml"), manifest);
+        assert_eq!(loaded.problems, []);
+        let events = loaded.objects.into_iter().map(|located| Event::Apply(located.object));
+        let lines: String = events.chain([Event::Synced]).map(|event| source::encode(&event)).collect();
+        let listener = UnixListener::bind(self.state().join("run/events.sock")).unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.write_all(lines.as_bytes());
+            }
+        });
+    }
 }
 
 impl Drop for Home {
@@ -66,10 +83,14 @@ impl Drop for Home {
 
 /// Answers questions as the supervisor of a state folder does.
 pub(crate) fn answer(state: &Path, status: &Status) {
+    replies(state, &json!({ "Status": status }));
+}
+
+fn replies(state: &Path, answer: &Value) {
     let socket = state.join("run/api.sock");
     fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
-    let answer = serde_json::to_vec(&serde_json::json!({ "Status": status })).unwrap();
+    let answer = serde_json::to_vec(answer).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             // Who only looks whether somebody listens says nothing.

@@ -5,6 +5,7 @@
 mod away;
 mod check;
 mod completion;
+mod diagnostics;
 mod documented;
 mod download;
 mod inject;

@@ -2,7 +2,7 @@
 //! the proxies run.
 
 use super::{
-    Client, Request, Target, Untold,
+    Client, Request, Target, Untold, hosts,
     people::{self, Called, Caller, Guard, Place},
     told::{Answer, Nearest, Said, Shown, Told, Verdict, missing},
     way::{self, To, Way, answered},
@@ -42,7 +42,7 @@ pub struct Asked<'a> {
 pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
     let (callers, place) = (people::callers(index, asked)?, people::place(index, asked.target)?);
     // What those meet whose proxies follow the routes of one namespace, and those past whose proxy it goes.
-    let mut met: BTreeMap<Option<&str>, Vec<Met>> = BTreeMap::new();
+    let mut met: BTreeMap<Option<&str>, Vec<(Request, Vec<Met>)>> = BTreeMap::new();
     let mut by_pod: BTreeMap<String, BTreeMap<Said, Vec<String>>> = BTreeMap::new();
     for caller in &callers {
         let follows =
@@ -51,19 +51,18 @@ pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
             Entry::Occupied(met) => met.into_mut(),
             Entry::Vacant(new) => new.insert(Met::all(index, &place, follows, asked.request)?),
         };
-        for Met { by, doors } in &*met {
-            let mut say = |pod: String, said: Said| {
-                by_pod.entry(pod).or_default().entry(said).or_default().push(caller.name.clone());
-            };
-            match doors {
-                Err((verdict, why)) => say(String::new(), Said::nobody(caller, by.clone(), *verdict, why.clone())),
-                Ok((request, doors)) => {
-                    for (pod, door) in doors {
-                        let said = Said { via: by.clone(), ..door.says(index, pod, caller, request) };
-                        say(format!("{}/{}", pod.namespace, pod.name), said);
-                    }
-                }
-            }
+        let said: Vec<(&Request, Vec<(String, Said)>)> = met
+            .iter()
+            .map(|(asked, met)| (asked, met.iter().flat_map(|met| met.says(index, caller)).collect()))
+            .collect();
+        let worst = |said: &[(String, Said)]| said.iter().map(|(_, said)| said.verdict).max();
+        let verdicts = said.iter().filter_map(|(asked, said)| Some((*asked, worst(said)?)));
+        let said = match hosts::differ(verdicts) {
+            Some(why) => vec![(String::new(), Said::nobody(caller, None, Verdict::Unknown, why))],
+            None => said.into_iter().flat_map(|(_, said)| said).collect(),
+        };
+        for (pod, said) in said {
+            by_pod.entry(pod).or_default().entry(said).or_default().push(caller.name.clone());
         }
     }
     // Pods that say the same to the same clients are told of together.
@@ -95,18 +94,26 @@ struct Met {
 type Doors = Vec<(Called, Door)>;
 
 impl Met {
-    /// On each of the ways from a client whose proxy follows the routes of a namespace, or that has none.
-    fn all(index: &Index, place: &Place, follows: Option<&str>, request: &Request) -> Result<Vec<Self>, Untold> {
-        let of_pods = |pods: Vec<Called>| vec![Self::doors(index, None, request, pods)];
-        let nobody = |verdict, why: String| vec![Self { by: None, doors: Err((verdict, why)) }];
+    /// On each of the ways from a client whose proxy follows the routes of a namespace, or that has none; of the hosts between which they
+    /// differ each, where nobody has said it.
+    fn all(
+        index: &Index,
+        place: &Place,
+        follows: Option<&str>,
+        request: &Request,
+    ) -> Result<Vec<(Request, Vec<Self>)>, Untold> {
+        let alone = |met: Self| vec![(request.clone(), vec![met])];
+        let of_pods = |pods: Vec<Called>| alone(Self::doors(index, None, request, pods));
+        let nobody = |verdict, why: String| alone(Self { by: None, doors: Err((verdict, why)) });
         let ways = match (place, follows) {
             (Place::Pods(pods), _) => return Ok(of_pods(pods.clone())),
             (Place::Service { id, port }, Some(from)) if index.is_addressed(id) => {
                 way::to_service(index, from, id, *port, request)
             }
-            (Place::Service { id, port }, _) => {
+            (Place::Service { id, port }, _) if index.is_addressed(id) => {
                 return people::behind(index, id, *port, *port).map(of_pods);
             }
+            (Place::Service { id, port }, _) => return people::named(index, id, *port).map(of_pods),
             (Place::Address(addr), follows) => {
                 let pods = people::at(index, *addr);
                 match (index.service_at(addr.ip()), follows) {
@@ -135,7 +142,7 @@ impl Met {
             Ok(ways) => ways,
             Err(refusal) => return Ok(nobody(Verdict::Unknown, refusal.to_string())),
         };
-        let met = ways.into_iter().map(|Way { by, to }| match to {
+        let met = |Way { by, to }: Way| match to {
             To::Nobody(verdict, why) => Ok(Self { by, doors: Err((verdict, why)) }),
             To::Service { id, port, request } => {
                 let itself = matches!(place, Place::Service { id: asked, .. } if *asked == id);
@@ -145,8 +152,28 @@ impl Met {
                     Err(untold) => Ok(Self { by, doors: Err((Verdict::Unknown, untold.message)) }),
                 }
             }
-        });
-        met.collect()
+        };
+        ways.into_iter()
+            .map(|(asked, ways)| Ok((asked, ways.into_iter().map(met).collect::<Result<_, _>>()?)))
+            .collect()
+    }
+
+    /// What is said to a caller, each beside the pod that says it; none's where the request comes to none.
+    fn says(&self, index: &Index, caller: &Caller) -> Vec<(String, Said)> {
+        let Self { by, doors } = self;
+        match doors {
+            Err((verdict, why)) => {
+                vec![(String::new(), Said::nobody(caller, by.clone(), *verdict, why.clone()))]
+            }
+            Ok((request, doors)) => {
+                let of_pod = |(pod, door): &(Called, Door)| {
+                    let name = format!("{}/{}", pod.namespace, pod.name);
+                    let said = door.says(index, pod, caller, request).into_iter();
+                    said.map(move |said| (name.clone(), Said { via: by.clone(), ..said })).collect::<Vec<_>>()
+                };
+                doors.iter().flat_map(of_pod).collect()
+            }
+        }
     }
 
     fn doors(index: &Index, by: Option<Shown>, request: &Request, pods: Vec<Called>) -> Self {
@@ -195,7 +222,7 @@ enum Door {
 impl Door {
     fn of(index: &Index, pod: &Called) -> Self {
         let Called { of, namespace, name, port, dialled: _, guard } = pod;
-        let Some(port) = *port else { return Self::Unknown("the pod has no port of that name".to_owned()) };
+        let Some(port) = *port else { return Self::Unknown("the workload has no such port".to_owned()) };
         match guard {
             Guard::NoProxy => return Self::Open("the pod has no proxy, so that no policy holds there"),
             Guard::Skipped => {
@@ -219,7 +246,25 @@ impl Door {
         }
     }
 
-    fn says(&self, index: &Index, pod: &Called, caller: &Caller, request: &Request) -> Said {
+    /// One thing, unless it says the same for another reason where another host is asked for.
+    fn says(&self, index: &Index, pod: &Called, caller: &Caller, request: &Request) -> Vec<Said> {
+        let each = match self {
+            Self::Guarded { policy, .. } => hosts::each(request, &policy.protocol),
+            Self::Open(_) | Self::Unknown(_) => vec![request.clone()],
+        };
+        let said = each.iter().map(|asked| self.says_to(index, pod, caller, asked));
+        let mut said: Vec<Said> = said.collect();
+        let differ = hosts::differ(each.iter().zip(said.iter().map(|said| said.verdict)));
+        if let (Some(why), Some(first)) = (differ, said.first()) {
+            let (route, by, nearest, why) = (None, None, None, Some(why));
+            return vec![Said { verdict: Verdict::Unknown, route, by, nearest, why, ..first.clone() }];
+        }
+        said.sort_unstable();
+        said.dedup();
+        said
+    }
+
+    fn says_to(&self, index: &Index, pod: &Called, caller: &Caller, request: &Request) -> Said {
         let said = |verdict, why: &str| Said {
             verdict,
             port: pod.port,

@@ -8,11 +8,12 @@
 //!
 //! Nothing is decided here: policies are the index's answers, and what they say to a request is what the proxies ask,
 //! [`weft_model::decide::route`] at the client and [`weft_model::decide::admit`] at the server. What cannot be told is said to be so, and
-//! never guessed: an address that nobody has given is every address that a pod may have.
+//! never guessed: an address that nobody has given is every address that a pod may have, and a host every host.
 
 mod authz;
 mod case;
 mod decide;
+mod hosts;
 mod junit;
 mod name;
 mod people;

@@ -49,7 +49,7 @@ pub(super) struct Called {
     pub(super) of: WorkloadKind,
     pub(super) namespace: String,
     pub(super) name: String,
-    /// `None`: it has no port of that name.
+    /// `None`: it has no such port.
     pub(super) port: Option<u16>,
     /// What the client connects to, which is the Service's port where one is asked for.
     pub(super) dialled: u16,
@@ -154,9 +154,32 @@ pub(super) fn place(index: &Index, target: &Target) -> Result<Place, Untold> {
 /// # Errors
 /// There is none.
 pub(super) fn behind(index: &Index, id: &(String, String), port: u16, dialled: u16) -> Result<Vec<Called>, Untold> {
+    found(index, id, port, |_, number| (number, dialled))
+}
+
+/// The pods of a Service without an address, at least one: by its name clients get the pods' own addresses, and connect there to the port
+/// as they say it, whatever port of the pods the Service means by it.
+///
+/// # Errors
+/// There is none.
+pub(super) fn named(index: &Index, id: &(String, String), port: u16) -> Result<Vec<Called>, Untold> {
+    found(index, id, port, |known, _| (Some(port).filter(|port| is_at(known, *port)), port))
+}
+
+/// `at`: the pod's port, and the one that is dialled, where the Service means this port of the pod.
+fn found(
+    index: &Index,
+    id: &(String, String),
+    port: u16,
+    at: impl Fn(&Known<'_>, Option<u16>) -> (Option<u16>, u16),
+) -> Result<Vec<Called>, Untold> {
     let own = &index.settings().control_namespace;
     let behind = index.behind(id, port).map_err(|missing| not_there(id, &Port::Number(port), &missing))?;
-    let found: Vec<Called> = behind.into_iter().map(|(known, number)| workload(known, number, dialled, own)).collect();
+    let called = |(known, number): (Known<'_>, _)| {
+        let (number, dialled) = at(&known, number);
+        workload(known, number, dialled, own)
+    };
+    let found: Vec<Called> = behind.into_iter().map(called).collect();
     if found.is_empty() {
         let message = format!("nothing runs behind svc/{} in the namespace {}", id.1, id.0);
         return Err(Untold::new(message, "check its selector, and the labels of pods and ExternalWorkloads"));
@@ -167,12 +190,13 @@ pub(super) fn behind(index: &Index, id: &(String, String), port: u16, dialled: u
 /// Those that have an address.
 pub(super) fn at(index: &Index, addr: SocketAddr) -> Vec<Called> {
     let own = &index.settings().control_namespace;
-    // An ExternalWorkload is at the ports that it declares; at others its address is any server's.
-    let is_there = |known: &Known<'_>| {
-        known.of == WorkloadKind::Pod || known.ports.iter().any(|declared| declared.number == addr.port())
-    };
-    let there = index.known_at(addr.ip()).filter(is_there);
+    let there = index.known_at(addr.ip()).filter(|known| is_at(known, addr.port()));
     there.map(|known| workload(known, Some(addr.port()), addr.port(), own)).collect()
+}
+
+/// An ExternalWorkload is at the ports that it declares; at others its address is any server's.
+fn is_at(known: &Known<'_>, port: u16) -> bool {
+    known.of == WorkloadKind::Pod || known.ports.iter().any(|declared| declared.number == port)
 }
 
 fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Called {

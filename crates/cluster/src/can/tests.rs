@@ -330,6 +330,31 @@ fn the_routes_of_the_clients_proxy_are_followed() {
         of_parent(crate::Kind::HttpRoute, "all", json!({"group": "", "kind": "Service", "name": "head"}), json!([{}]));
     let told = asks(&routed(vec![headed]), "po/web-0", "svc/head:80", "GET /", None).unwrap();
     assert!(told.verdict == Allowed && told.answers[0].via.is_none(), "{told}");
+    // And what such a client connects to there is the port as it is said, not the one that is meant by it.
+    let server = |name: &str, port: u16, policy: &str| {
+        let selector = json!({"matchLabels": {"app": "web"}});
+        object(crate::Kind::Server, name, &json!({"podSelector": selector, "port": port, "accessPolicy": policy}))
+    };
+    let services = json!([{"name": "http", "port": 9000, "targetPort": 8080}, {"name": "named", "port": 9001, "targetPort": "http"}]);
+    let services = [("hl", "None"), ("addressed", "10.96.0.9")].map(|(name, ip)| {
+        let spec = json!({"clusterIP": ip, "selector": {"app": "web"}, "ports": services});
+        let service = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        Object::Service(Box::new(serde_json::from_value(service).unwrap()))
+    });
+    let servers = vec![server("dialled", 9000, "deny"), server("other", 9001, "deny")];
+    let index = routed([services.to_vec(), servers].concat());
+    for (client, target, verdict, port) in [
+        ("sa/bot", "svc/hl:9000", Denied, 9000),
+        ("sa/bot", "svc/hl:http", Denied, 9000),
+        ("sa/bot", "svc/hl:9001", Denied, 9001),
+        ("po/plain-0", "svc/hl:9000", Denied, 9000),
+        ("sa/bot", "svc/addressed:9000", Allowed, 8080),
+        ("sa/bot", "svc/addressed:named", Allowed, 8080),
+        ("po/plain-0", "svc/addressed:9000", Allowed, 8080),
+    ] {
+        let told = asks(&index, client, target, "GET /", None).unwrap();
+        assert_eq!((told.verdict, told.answers[0].port), (verdict, Some(port)), "{client} {target}: {told}");
+    }
     // Another namespace's routes are its own clients' alone.
     let mut consumer = of_parent(
         crate::Kind::HttpRoute,
@@ -401,6 +426,133 @@ fn each_kind_of_route_and_what_comes_before_them_is_followed() {
             "{told}"
         );
     }
+}
+
+/// Routes may be told apart by the host: without one nothing is told that does not hold for each.
+#[test]
+fn a_host_that_nobody_has_said_is_every_host() {
+    use crate::Kind::{AuthorizationPolicy, GrpcRoute, HttpRoute, NetworkAuthentication, Server};
+    use Verdict::{Allowed, Denied, Unknown};
+    let route = |kind, name: &str, parent: Value, hosts: &[&str], rules: Value| {
+        object(kind, name, &json!({"parentRefs": [parent], "hostnames": hosts, "rules": rules}))
+    };
+    // At the server: what is let in by a route, each of it a route of its own.
+    let guarded = || json!({"group": "policy.linkerd.io", "kind": "Server", "name": "guarded"});
+    let open = |kind: crate::Kind, name: &str| {
+        let target = json!({"group": "gateway.networking.k8s.io", "kind": kind.as_str(), "name": name});
+        let everybody = json!([{"group": "policy.linkerd.io", "kind": "NetworkAuthentication", "name": "everybody"}]);
+        object(AuthorizationPolicy, name, &json!({"targetRef": target, "requiredAuthenticationRefs": everybody}))
+    };
+    let served = |protocol: &str, more: Vec<Object>| {
+        let server =
+            json!({"podSelector": {"matchLabels": {"app": "guarded"}}, "port": 8080, "proxyProtocol": protocol});
+        let labels = json!({"/metadata/labels": {"app": "guarded", "linkerd.io/control-plane-ns": "linkerd"}});
+        let all = vec![
+            object(Server, "guarded", &server),
+            object(NetworkAuthentication, "everybody", &json!({"networks": [{"cidr": "0.0.0.0/0"}, {"cidr": "::/0"}]})),
+            pod("guarded-0", "10.0.0.9", &labels),
+        ];
+        routed([all, more].concat())
+    };
+    let of_server = |kind, name, hosts: &[&str]| route(kind, name, guarded(), hosts, json!([{}]));
+    let http = |more: Vec<Object>| {
+        let any = vec![of_server(HttpRoute, "any", &[]), open(HttpRoute, "any")];
+        served("HTTP/1", [any, more].concat())
+    };
+    let web = || of_server(HttpRoute, "web", &["web", "web.shop"]);
+    let below = || of_server(HttpRoute, "below", &["*.example.com"]);
+    let grpc = || {
+        let all = vec![of_server(GrpcRoute, "any", &[]), of_server(GrpcRoute, "web", &["web"])];
+        served("gRPC", [all, vec![open(GrpcRoute, "any")]].concat())
+    };
+    let (any_and_web, any_and_below) = (http(vec![web()]), http(vec![below()]));
+    let both_open = http(vec![web(), open(HttpRoute, "web")]);
+    let none_open = served("HTTP/1", vec![web()]);
+    let grpc = grpc();
+    let depends = "it depends on the host that the request asks for: ";
+    let at_the_server = [
+        (&any_and_web, None, Unknown, "one that no route names is allowed and web is denied; say which it is (--host)"),
+        (&any_and_web, Some("web:8080"), Denied, ""),
+        (&any_and_web, Some("other"), Allowed, ""),
+        (&any_and_below, None, Unknown, "one that no route names is allowed and *.example.com is denied"),
+        (&any_and_below, Some("a.example.com"), Denied, ""),
+        (&both_open, None, Allowed, ""),
+        (&none_open, None, Denied, ""),
+        (&grpc, None, Unknown, depends),
+        (&grpc, Some("web"), Denied, ""),
+    ];
+    for (index, host, verdict, why) in at_the_server {
+        let (method, path) = ("POST", "/a.B/C");
+        let request = Request::new(method, path).unwrap().with_host(host.map(str::to_owned));
+        let (client, target) =
+            (Client::parse("sa/bot", "shop").unwrap(), Target::parse("po/guarded-0:8080", "shop").unwrap());
+        let told = ask(index, &Asked { client: &client, target: &target, request: &request, address: None }).unwrap();
+        let said = told.answers[0].why.clone().unwrap_or_default();
+        assert!(told.verdict == verdict && said.contains(why), "{host:?}: {told}");
+        assert!(verdict != Unknown || told.answers.len() == 1 && said.starts_with(depends), "{host:?}: {told}");
+    }
+    // By which it is let in stands there for each of the hosts.
+    let told = asks(&both_open, "sa/bot", "po/guarded-0:8080", "GET /", None).unwrap();
+    let by: Vec<String> = told.answers.iter().map(|answer| answer.by.as_ref().unwrap().to_string()).collect();
+    assert_eq!(by, ["AuthorizationPolicy/any", "AuthorizationPolicy/web"], "{told}");
+    // Cases are neither as expected nor failed.
+    let cases = "namespace: shop\ncases:\n- {client: sa/bot, target: 'po/guarded-0:8080', expect: allow}\n";
+    let cases = Cases::read(Path::new("c.yaml"), cases, "default").unwrap();
+    assert!(check(&any_and_web, &cases.cases[0]).failure.unwrap().unknown);
+
+    // At the client.
+    let service = || json!({"group": "", "kind": "Service", "name": "web"});
+    let to = |name: &str| json!([{"backendRefs": [{"name": name, "port": 80}]}]);
+    let two = |kind, any: &str, web: &str| {
+        routed(vec![
+            route(kind, "any", service(), &[], to(any)),
+            route(kind, "host", service(), &["web", "*.web"], to(web)),
+        ])
+    };
+    let (elsewhere, nowhere) = (two(HttpRoute, "web", "canary"), two(HttpRoute, "web", "no"));
+    let (alike, grpc) = (two(HttpRoute, "web", "web"), two(GrpcRoute, "web", "no"));
+    let denied = routed(vec![route(HttpRoute, "host", service(), &["web"], to("web"))]);
+    for (index, client, path, host, verdict, why) in [
+        (&nowhere, "sa/bot", "/", None, Unknown, depends),
+        (&nowhere, "sa/bot", "/", Some("web.web"), Denied, "no Service shop/no"),
+        (&nowhere, "sa/bot", "/", Some("other"), Allowed, ""),
+        (&elsewhere, "sa/bot", "/", None, Unknown, depends),
+        (&elsewhere, "sa/bot", "/open", None, Allowed, ""),
+        (&alike, "sa/bot", "/", None, Allowed, ""),
+        (&grpc, "sa/bot", "/a.B/C", None, Unknown, depends),
+        (&denied, "sa/bot", "/", None, Unknown, "web is allowed and one that no route names is denied"),
+        // Without a proxy no routes are followed.
+        (&nowhere, "po/plain-0", "/", None, Allowed, ""),
+    ] {
+        for target in ["svc/web:80", "10.96.0.1:80"] {
+            let request = Request::new("POST", path).unwrap().with_host(host.map(str::to_owned));
+            let (client, target) = (Client::parse(client, "shop").unwrap(), Target::parse(target, "shop").unwrap());
+            let asked = Asked { client: &client, target: &target, request: &request, address: None };
+            let told = ask(index, &asked).unwrap();
+            let said = told.answers[0].why.clone().unwrap_or_default();
+            assert!(told.verdict == verdict && said.contains(why), "{path} {host:?}: {told}");
+        }
+    }
+    // Both ways are told of where both are open.
+    let told = asks(&elsewhere, "sa/bot", "svc/web:80", "GET /open", None).unwrap();
+    let via: Vec<String> = told.answers.iter().map(|answer| answer.via.as_ref().unwrap().to_string()).collect();
+    assert_eq!(via, ["HTTPRoute/host", "HTTPRoute/any"], "{told}");
+    // The host that a client's route writes is known at the server, where others are not.
+    let rewrite = |host: &str| {
+        let filter = json!({"type": "URLRewrite", "urlRewrite": {"hostname": host}});
+        let rules = json!([{"filters": [filter], "backendRefs": [{"name": "canary", "port": 80}]}]);
+        let of_canary = json!({"group": "policy.linkerd.io", "kind": "Server", "name": "canary"});
+        routed(vec![
+            route(HttpRoute, "written", service(), &[], rules),
+            route(HttpRoute, "canary", of_canary, &["canary"], json!([{}])),
+        ])
+    };
+    for (host, verdict) in [("canary", Allowed), ("other", Denied)] {
+        let told = asks(&rewrite(host), "sa/bot", "svc/web:80", "GET /", None).unwrap();
+        assert_eq!(told.verdict, verdict, "{host}: {told}");
+    }
+    let told = asks(&rewrite("canary"), "po/plain-0", "svc/canary:80", "GET /", None).unwrap();
+    assert_eq!(told.verdict, Unknown, "{told}");
 }
 
 #[test]
@@ -507,6 +659,43 @@ proptest! {
         if anywhere != Verdict::Unknown {
             prop_assert!(each.iter().all(|verdict| *verdict == anywhere), "{anywhere:?} {each:?}");
         }
+    }
+
+    /// What is said of a request without a host holds for each, and else some hosts are allowed and others denied: at the client, where
+    /// the routes send to one Service or another, as at the server, where they let in or not.
+    #[test]
+    fn what_is_said_of_any_host_holds_for_each(
+        at_server in any::<bool>(),
+        routes in proptest::collection::vec((proptest::sample::subsequence(vec!["a", "b.a", "*.a", "*.b.a", "c"], 0..=2), any::<bool>()), 1..5),
+    ) {
+        let parent = if at_server { json!({"group": "policy.linkerd.io", "kind": "Server", "name": "closed"}) } else { json!({"group": "", "kind": "Service", "name": "web"}) };
+        let everybody = json!([{"group": "policy.linkerd.io", "kind": "NetworkAuthentication", "name": "everybody"}]);
+        let mut objects = vec![
+            object(crate::Kind::Server, "closed", &json!({"podSelector": {"matchLabels": {"app": "web"}}, "port": 9000, "proxyProtocol": "HTTP/1"})),
+            object(crate::Kind::NetworkAuthentication, "everybody", &json!({"networks": [{"cidr": "0.0.0.0/0"}, {"cidr": "::/0"}]})),
+        ];
+        for (i, (hosts, open)) in routes.into_iter().enumerate() {
+            let name = format!("r{i}");
+            let to = if open { "web" } else { "canary" };
+            let rule = if at_server { json!({}) } else { json!({"backendRefs": [{"name": to, "port": 80}]}) };
+            objects.push(object(crate::Kind::HttpRoute, &name, &json!({"parentRefs": [parent], "hostnames": hosts, "rules": [rule]})));
+            if at_server && open {
+                let target = json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": name});
+                let spec = json!({"targetRef": target, "requiredAuthenticationRefs": everybody});
+                objects.push(object(crate::Kind::AuthorizationPolicy, &name, &spec));
+            }
+        }
+        let index = routed(objects);
+        let (client, target) = (Client::parse("sa/bot", "shop").unwrap(), if at_server { "po/web-0:9000" } else { "svc/web:80" });
+        let target = Target::parse(target, "shop").unwrap();
+        let of = |host: Option<&str>| {
+            let request = Request::default().with_host(host.map(str::to_owned));
+            ask(&index, &Asked { client: &client, target: &target, request: &request, address: None }).unwrap().verdict
+        };
+        let each: Vec<Verdict> = ["a", "A.:80", "b.a", "x.a", "x.b.a:80", "c", "x.c", "x"].map(|host| of(Some(host))).to_vec();
+        let all_are = |verdict: Verdict| each.iter().all(|of| *of == verdict);
+        let expected = [Verdict::Allowed, Verdict::Denied].into_iter().find(|verdict| all_are(*verdict));
+        prop_assert_eq!(of(None), expected.unwrap_or(Verdict::Unknown), "{:?}", each);
     }
 }
 

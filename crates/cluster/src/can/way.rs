@@ -2,7 +2,7 @@
 //! the proxies run, and what comes of it there.
 
 use super::{
-    Request,
+    Request, hosts,
     told::{Shown, Verdict},
 };
 use crate::{
@@ -24,20 +24,23 @@ use weft_model::{
 };
 
 /// One of those that a request may take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Way {
     /// The route, where somebody wrote it or it goes no further.
     pub(super) by: Option<Shown>,
     pub(super) to: To,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum To {
     /// To no pod: what comes of it, and why.
     Nobody(Verdict, String),
     /// To the pods behind a Service's port, as the request is by then.
     Service { id: (String, String), port: u16, request: Request },
 }
+
+/// Those of a request; where nobody has said its host, beside each host between which they differ.
+pub(super) type Ways = Vec<(Request, Vec<Way>)>;
 
 /// The rule that is followed.
 struct Followed<'p> {
@@ -65,7 +68,7 @@ pub(super) fn to_service(
     (namespace, name): &(String, String),
     port: u16,
     request: &Request,
-) -> Result<Vec<Way>, Refusal> {
+) -> Result<Ways, Refusal> {
     let name = format!("{name}.{namespace}.svc.{}", index.settings().cluster_domain);
     let name = name.parse().map_err(|_| Refusal::Invalid(format!("{name} is no valid DNS name")))?;
     to(index, from, Target::Name(NameAddr { name, port }), port, request)
@@ -75,11 +78,11 @@ pub(super) fn to_service(
 ///
 /// # Errors
 /// There is no policy of it.
-pub(super) fn to_address(index: &Index, from: &str, addr: SocketAddr, request: &Request) -> Result<Vec<Way>, Refusal> {
+pub(super) fn to_address(index: &Index, from: &str, addr: SocketAddr, request: &Request) -> Result<Ways, Refusal> {
     to(index, from, Target::Addr(addr), addr.port(), request)
 }
 
-fn to(index: &Index, from: &str, target: Target, port: u16, request: &Request) -> Result<Vec<Way>, Refusal> {
+fn to(index: &Index, from: &str, target: Target, port: u16, request: &Request) -> Result<Ways, Refusal> {
     let question = Question::Outbound { from: from.to_owned(), target: target.clone() };
     let policy = match index.answer(&question).answer? {
         Known::Outbound(policy) => policy,
@@ -90,11 +93,25 @@ fn to(index: &Index, from: &str, target: Target, port: u16, request: &Request) -
         Ok(Known::Profile(profile)) => Some(profile),
         _ => None,
     };
-    Ok(by(index, &policy, profile.as_ref(), port, request))
+    let mut all = Ways::new();
+    for asked in hosts::each(request, &policy.protocol) {
+        let ways = by(index, &policy, profile.as_ref(), port, (request, &asked));
+        if all.iter().all(|(_, others)| *others != ways) {
+            all.push((asked, ways));
+        }
+    }
+    Ok(all)
 }
 
-/// A profile that is followed comes before the policy, though bytes follow it only where it names targets.
-fn by(index: &Index, policy: &ClientPolicy, profile: Option<&Profile>, port: u16, request: &Request) -> Vec<Way> {
+/// A profile that is followed comes before the policy, though bytes follow it only where it names targets. Routes see what is asked; what
+/// goes on is the request as it was said, whose host its server's routes may look at again.
+fn by(
+    index: &Index,
+    policy: &ClientPolicy,
+    profile: Option<&Profile>,
+    port: u16,
+    (said, request): (&Request, &Request),
+) -> Vec<Way> {
     let of_requests = !matches!(policy.protocol, ClientProtocol::Opaque(_) | ClientProtocol::Tls(_));
     let named = profile.and_then(|profile| Some((profile, profile.followed(port)?)));
     let profiled = named.filter(|(profile, _)| {
@@ -150,7 +167,7 @@ fn by(index: &Index, policy: &ClientPolicy, profile: Option<&Profile>, port: u16
         let Some(id) = index.service_named(&target.name) else {
             return refused(Verdict::Unknown, format!("{target} is no Service of the cluster"));
         };
-        match request.changed(filters.iter().chain(own), matched.prefix) {
+        match said.changed(filters.iter().chain(own), matched.prefix) {
             Ok(request) => {
                 let to = To::Service { id, port: target.port, request };
                 Way { by: is_written.then(|| route.clone()), to }

@@ -70,15 +70,21 @@ impl GrpcMatchSpec {
     }
 }
 
+/// Of names that differ in case alone the first counts, as the Gateway API wants it; the same name twice no API server takes.
 fn headers(specs: Option<&[NamedSpec]>, at: &str, found: &mut Findings) -> Vec<HeaderMatch> {
     let mut headers: Vec<HeaderMatch> = vec![];
-    for (at, spec) in found.each(specs, &format!("{at}.headers"), MAX_NAMED) {
+    for (i, (at, spec)) in found.each(specs, &format!("{at}.headers"), MAX_NAMED).enumerate() {
         let name = spec.name.to_ascii_lowercase();
         if !is_token(&name) {
             no_name(format!("{at}.name"), &spec.name, found);
         }
-        if headers.iter().any(|h| h.name == name) {
+        let mut before = specs.unwrap_or_default().iter().take(i).map(|spec| spec.name.as_str());
+        if before.clone().any(|other| other == spec.name) {
             found.mistake(format!("{at}.name"), format!("{} is wanted twice", shown(&name)), "want it once");
+        } else if let Some(first) = before.find(|other| other.eq_ignore_ascii_case(&name)) {
+            let message = format!("it is the header {}, which stands before it and counts alone", shown(first));
+            found.note(format!("{at}.name"), message);
+            continue;
         }
         headers.extend(spec.value(&at, found).map(|value| HeaderMatch { name, value }));
     }

@@ -132,6 +132,14 @@ fn a_route_becomes_rules_of_the_model() {
     );
     assert_eq!(notes, ["spec.rules[0].backendRefs[3].kind"]);
     assert_eq!(route.rules[1], Rule { matches: vec![every()], filters: vec![], does: Asked::default() });
+    // Of one header's several names the first counts, whatever the others want.
+    let twice = json!([{"name": "X-A", "value": "1"}, {"name": "b", "value": "2"}, {"name": "x-a", "type": "RegularExpression", "value": "["}]);
+    let (found, notes) = rule(json!({"matches": [{"headers": twice}]}));
+    assert_eq!(
+        found.matches,
+        [HttpMatch { headers: vec![header("x-a", exact("1")), header("b", exact("2"))], ..every() }]
+    );
+    assert_eq!(notes, ["spec.rules[0].matches[0].headers[2].name"]);
     // Without rules it is for every request, in both groups.
     for kind in [Kind::HttpRoute, Kind::MeshHttpRoute] {
         let (route, _) = http(kind, json!({"parentRefs": [service()]}));
@@ -269,7 +277,7 @@ fn what_is_wrong_with_a_match_is_named() {
         (header(json!({"name": "a"})), at("headers[0]")),
         (header(json!({"name": "a", "value": 1})), at("headers[0].value")),
         (
-            matching(json!({"headers": [{"name": "A", "value": "1"}, {"name": "a", "value": "2"}]})),
+            matching(json!({"headers": [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]})),
             at("headers[1].name"),
         ),
         (query(json!([{"name": "", "value": "a"}])), at("queryParams[0].name")),

@@ -444,9 +444,10 @@ impl Statuses {
         match self.servers.get(&(key.namespace.clone(), limit.server.clone())) {
             None => Verdict::accepted(NO_TARGET, format!("there is no Server {}/{}", key.namespace, limit.server)),
             Some(Spoken::Unknown | Spoken::Http1 | Spoken::Http2) => match others.filter(|other| *other < own).min() {
-                Some((.., older)) => {
-                    let message = format!("{older} is older, and limits the Server {}", limit.server);
-                    Verdict::accepted(ALREADY_THERE, message)
+                Some((unaged, since, other)) => {
+                    let alike = (unaged, since) == (own.0, own.1);
+                    let why = if alike { "comes before it by its name" } else { "is older" };
+                    Verdict::accepted(ALREADY_THERE, format!("{other} {why}, and limits the Server {}", limit.server))
                 }
                 None => Verdict::accepted(ACCEPTED, ""),
             },

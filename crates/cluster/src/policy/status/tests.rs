@@ -401,16 +401,27 @@ fn of_several_limits_on_disk_the_first_by_name_is_accepted() {
         value["metadata"]["creationTimestamp"] = created;
         apply(kind, value)
     };
-    let accepted = |platform: Platform| {
+    // What is said to each; nothing to the one that is accepted.
+    let told = |platform: Platform, created: [Value; 2]| {
         let mut statuses = Statuses::new(Settings { platform, ..Settings::default() });
-        for event in [server("s", "HTTP/1"), limit("a", Value::Null), limit("b", json!(BEFORE))] {
+        let [a, b] = created;
+        for event in [server("s", "HTTP/1"), limit("a", a), limit("b", b)] {
             statuses.apply(&event);
         }
         let patches = statuses.wanted(NOW.parse().unwrap());
-        let is = |patch: &Patch| patch.body["status"]["conditions"][0]["status"] == "True";
-        patches.iter().filter(|patch| is(patch)).map(|patch| patch.key.name.clone()).collect::<Vec<_>>()
+        let message = |patch: &Patch| patch.body["status"]["conditions"][0]["message"].as_str().unwrap().to_owned();
+        patches.iter().map(|patch| (patch.key.name.clone(), message(patch))).collect::<Vec<_>>()
     };
-    assert_eq!((accepted(Platform::Manifests), accepted(Platform::Kubernetes)), (vec!["a".into()], vec!["b".into()]));
+    let by_name = "a comes before it by its name, and limits the Server s";
+    for (platform, created, a, b) in [
+        (Platform::Manifests, [Value::Null, json!(BEFORE)], "", by_name),
+        (Platform::Kubernetes, [Value::Null, json!(BEFORE)], "b is older, and limits the Server s", ""),
+        (Platform::Kubernetes, [json!(BEFORE), json!(NOW)], "", "a is older, and limits the Server s"),
+        (Platform::Kubernetes, [json!(BEFORE), json!(BEFORE)], "", by_name),
+    ] {
+        let expected = [("a", a), ("b", b)].map(|(name, said)| (name.to_owned(), said.to_owned()));
+        assert_eq!(told(platform, created.clone()), expected, "{created:?}");
+    }
 }
 
 /// The status that is wanted of the one EgressNetwork.
