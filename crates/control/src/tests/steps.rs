@@ -1,6 +1,10 @@
 //! Whoever follows endpoints ends at the newest set, however far behind it reads: against the index, and against who read every step.
 
-use crate::{hub::Hub, serve::Caller, services};
+use crate::{
+    hub::{Asker, Hub},
+    serve::Caller,
+    services,
+};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -207,7 +211,7 @@ async fn streams_share_their_steps() {
     (0..3).for_each(|pod| apply(Step::Pod { pod, plain: false }));
     apply(Step::Slice(vec![(0, 2)], false));
     let question = Question::Destination(WEB.parse().unwrap());
-    let mut subscription: Subscription = hub.subscribe(question, CancellationToken::new()).await.unwrap();
+    let mut subscription: Subscription = hub.subscribe(question, Asker::default()).await.unwrap();
     let mut seen = vec![];
     for pods in [&[(0, 2), (1, 2)][..], &[(1, 2), (2, 2)], &[(1, 0), (2, 1)]] {
         seen.push(subscription.next().await.unwrap());
