@@ -127,22 +127,27 @@ pub(crate) fn settings() -> Settings {
 impl<'a, A: ApiServer> Lab<'a, A> {
     /// Nothing is known yet.
     pub(crate) async fn start(api: &'a A) -> Self {
-        Self::watching(api, &KINDS).await
+        Self::watching(api, &KINDS, settings()).await
     }
 
     /// Objects of these kinds are known.
     pub(crate) async fn of(api: &'a A, kinds: &[Kind]) -> Self {
-        let lab = Self::watching(api, kinds).await;
+        Self::with(api, kinds, settings()).await
+    }
+
+    /// And the mesh has these settings.
+    pub(crate) async fn with(api: &'a A, kinds: &[Kind], settings: Settings) -> Self {
+        let lab = Self::watching(api, kinds, settings).await;
         lab.until("synced", |fed| fed.synced > 0).await;
         lab
     }
 
-    async fn watching(api: &'a A, kinds: &[Kind]) -> Self {
+    async fn watching(api: &'a A, kinds: &[Kind], settings: Settings) -> Self {
         let client = api.client().await;
         let fed = Fed {
-            index: Index::new(settings()),
+            index: Index::new(settings.clone()),
             slices: Slices::default(),
-            statuses: Statuses::new(settings()),
+            statuses: Statuses::new(settings),
             objects: BTreeMap::new(),
             batches: vec![],
             synced: 0,

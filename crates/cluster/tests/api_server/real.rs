@@ -243,6 +243,7 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::profiles(&real).await;
         rows::ports(&real).await;
         rows::traffic(&real).await;
+        rows::labels(&real).await;
         statuses::statuses(&real).await;
         the_examples_are_taken(&real).await;
         whichever_version_is_served_is_watched(&real).await;
