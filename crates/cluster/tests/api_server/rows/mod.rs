@@ -5,12 +5,14 @@
 
 mod destination;
 mod labels;
+mod older;
 mod ports;
 mod said;
 mod traffic;
 
 pub(crate) use destination::{endpoints, profiles};
 pub(crate) use labels::labels;
+pub(crate) use older::older;
 pub(crate) use ports::ports;
 pub(crate) use traffic::traffic;
 
@@ -55,8 +57,7 @@ async fn hold_with(
         lab.until(what, |fed| fed.has_versions(&versions)).await;
         assert_eq!(said(&lab.fed.lock().index, &question), expected, "{what}");
         for object in objects.iter().rev() {
-            let named = |of: &str| object["metadata"][of].as_str().unwrap_or_default();
-            api.remove_from(named("namespace"), object["kind"].as_str().unwrap(), named("name")).await;
+            api.remove_it(object).await;
         }
         let is_of_row = |key: &Key| NAMESPACES.contains(&key.namespace.as_str()) || key.kind == Kind::Node;
         lab.until("the objects of the row to be gone", |fed| !fed.objects.keys().any(is_of_row)).await;
