@@ -1,5 +1,6 @@
 //! Watches of an API server that feed an index, and what a test asks of such a server.
 
+use super::kept::kept;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
@@ -21,21 +22,23 @@ use weft_cluster::{
     policy::status::Statuses,
 };
 use weft_telemetry::Registry;
-use weft_testkit::api_server::FakeApi;
+use weft_testkit::api_server::{FakeApi, GATEWAY_HTTP_ROUTE};
 
 /// What a case asks of an API server.
 pub(crate) trait ApiServer {
     async fn client(&self) -> Client;
     /// Creates or replaces an object, with its status, and says which version of it is there then. One that says when it was created
-    /// is younger than those that were written before, also where the server has a clock of its own.
+    /// is younger than those that were written before, also where the server has a clock of its own. One that says its `apiVersion` is
+    /// new, and is written in that version; others in the usual one of their kind.
     async fn written(&self, object: Value) -> String;
-    async fn remove_from(&self, namespace: &str, kind: &str, name: &str);
+    /// It is written alike; what is not there need not go.
+    async fn remove_it(&self, object: &Value);
     async fn write(&self, object: Value) {
         self.written(object).await;
     }
     /// One of the namespace of the cases.
     async fn remove(&self, kind: &str, name: &str) {
-        self.remove_from(NAMESPACE, kind, name).await;
+        self.remove_it(&json!({"kind": kind, "metadata": {"namespace": NAMESPACE, "name": name}})).await;
     }
     /// Those of the namespace of the cases.
     async fn all_of(&self, kind: &str) -> Vec<Value>;
@@ -57,13 +60,14 @@ impl ApiServer for FakeApi {
 
     async fn written(&self, object: Value) -> String {
         let named = |what: &str| object["metadata"][what].as_str().unwrap_or("default").to_owned();
-        let (kind, namespace, name) = (object["kind"].as_str().unwrap().to_owned(), named("namespace"), named("name"));
-        self.put(object);
+        let (kind, namespace, name) = (kind_of(&object).to_owned(), named("namespace"), named("name"));
+        self.put(kept(object));
         self.get(&kind, &namespace, &name).unwrap()["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
     }
 
-    async fn remove_from(&self, namespace: &str, kind: &str, name: &str) {
-        self.delete(kind, namespace, name);
+    async fn remove_it(&self, object: &Value) {
+        let named = |of: &str| object["metadata"][of].as_str().unwrap_or_default();
+        self.delete(kind_of(object), named("namespace"), named("name"));
     }
 
     async fn all_of(&self, kind: &str) -> Vec<Value> {
@@ -81,6 +85,15 @@ impl ApiServer for FakeApi {
         let token = format!("web's for {audience}");
         self.token(&token, "system:serviceaccount:ns:web", &[audience]);
         token
+    }
+}
+
+/// As the fake calls it.
+fn kind_of(object: &Value) -> &str {
+    let of_gateway_api = object["apiVersion"].as_str().is_some_and(|of| of.starts_with("gateway."));
+    match object["kind"].as_str().unwrap() {
+        "HTTPRoute" if of_gateway_api => GATEWAY_HTTP_ROUTE,
+        kind => kind,
     }
 }
 
@@ -127,22 +140,27 @@ pub(crate) fn settings() -> Settings {
 impl<'a, A: ApiServer> Lab<'a, A> {
     /// Nothing is known yet.
     pub(crate) async fn start(api: &'a A) -> Self {
-        Self::watching(api, &KINDS).await
+        Self::watching(api, &KINDS, settings()).await
     }
 
     /// Objects of these kinds are known.
     pub(crate) async fn of(api: &'a A, kinds: &[Kind]) -> Self {
-        let lab = Self::watching(api, kinds).await;
+        Self::with(api, kinds, settings()).await
+    }
+
+    /// And the mesh has these settings.
+    pub(crate) async fn with(api: &'a A, kinds: &[Kind], settings: Settings) -> Self {
+        let lab = Self::watching(api, kinds, settings).await;
         lab.until("synced", |fed| fed.synced > 0).await;
         lab
     }
 
-    async fn watching(api: &'a A, kinds: &[Kind]) -> Self {
+    async fn watching(api: &'a A, kinds: &[Kind], settings: Settings) -> Self {
         let client = api.client().await;
         let fed = Fed {
-            index: Index::new(settings()),
+            index: Index::new(settings.clone()),
             slices: Slices::default(),
-            statuses: Statuses::new(settings()),
+            statuses: Statuses::new(settings),
             objects: BTreeMap::new(),
             batches: vec![],
             synced: 0,

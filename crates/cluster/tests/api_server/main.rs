@@ -7,6 +7,7 @@
 mod cases;
 mod commands;
 mod examples;
+mod kept;
 mod lab;
 mod real;
 mod rows;

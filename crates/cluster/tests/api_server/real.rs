@@ -28,14 +28,13 @@ struct Real {
 impl Real {
     /// In the namespace of the cases.
     fn api(&self, kind: &str) -> Api<DynamicObject> {
-        self.api_in(NAMESPACE, kind)
+        self.api_of(NAMESPACE, &resource(kind))
     }
 
-    fn api_in(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
-        let resource = resource(kind);
-        match kind {
-            "Namespace" | "Node" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), &resource),
-            _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
+    fn api_of(&self, namespace: &str, resource: &ApiResource) -> Api<DynamicObject> {
+        match resource.kind.as_str() {
+            "Namespace" | "Node" | "CustomResourceDefinition" => Api::all_with(self.client.clone(), resource),
+            _ => Api::namespaced_with(self.client.clone(), namespace, resource),
         }
     }
 }
@@ -69,17 +68,22 @@ impl ApiServer for Real {
     }
 
     async fn written(&self, mut object: Value) -> String {
-        let kind = object["kind"].as_str().unwrap().to_owned();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let api = self.api_in(object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE), &kind);
+        let (of, usual) = (resource_of(&object), resource(object["kind"].as_str().unwrap()));
+        let api = self.api_of(object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE), &of);
         // The server says it itself, in whole seconds.
         if object["metadata"].as_object_mut().unwrap().remove("creationTimestamp").is_some() {
             tokio::time::sleep(Duration::from_millis(1100)).await;
         }
-        object["apiVersion"] = resource(&kind).api_version.into();
+        object["apiVersion"] = of.api_version.clone().into();
         // Gone, not null: a kind without a status would not take it.
         let status = object.as_object_mut().unwrap().remove("status");
-        let mut there = api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+        let mut there = if of == usual {
+            api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap()
+        } else {
+            // As by `kubectl apply`: what the version does not know is dropped, and not refused.
+            api.create(&Default::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+        };
         if let Some(status) = status {
             let status = json!({ "status": status });
             there = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
@@ -87,12 +91,11 @@ impl ApiServer for Real {
         there.metadata.resource_version.unwrap()
     }
 
-    async fn remove_from(&self, namespace: &str, kind: &str, name: &str) {
-        // What is not there need not go.
-        let _ = self
-            .api_in(namespace, kind)
-            .delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
-            .await;
+    async fn remove_it(&self, object: &Value) {
+        let named = |of: &str| object["metadata"][of].as_str().unwrap_or_default();
+        let api = self.api_of(named("namespace"), &resource_of(object));
+        let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let _ = api.delete(named("name"), &params).await;
     }
 
     async fn all_of(&self, kind: &str) -> Vec<Value> {
@@ -206,6 +209,11 @@ async fn whichever_version_is_served_is_watched(real: &Real) {
     }
 }
 
+/// What an object is written as: what it says that it is, or else the newest.
+fn resource_of(object: &Value) -> ApiResource {
+    if object["apiVersion"].is_string() { typed(object) } else { resource(object["kind"].as_str().unwrap()) }
+}
+
 /// What an object says that it is.
 fn typed(object: &Value) -> ApiResource {
     let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
@@ -243,6 +251,8 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::profiles(&real).await;
         rows::ports(&real).await;
         rows::traffic(&real).await;
+        rows::labels(&real).await;
+        rows::older(&real).await;
         statuses::statuses(&real).await;
         the_examples_are_taken(&real).await;
         whichever_version_is_served_is_watched(&real).await;

@@ -87,10 +87,13 @@ pub(crate) async fn statuses(api: &impl ApiServer) {
         "mine",
         json!({"parentRefs": [{"group": "policy.linkerd.io", "kind": "Server", "name": "s"}]}),
     );
+    let mut older = object("HTTPRoute", "older", json!({"parentRefs": [{"kind": "Server", "name": "s"}]}));
+    older["apiVersion"] = json!("policy.linkerd.io/v1alpha1");
     let objects: Vec<(Value, &[&str])> = vec![
         (web, &[]),
         (server("s", "deny"), &[]),
         (mine, &["Accepted"]),
+        (older, &["Accepted"]),
         (lost.clone(), &["Accepted", "BackendNotFound"]),
         (
             route("HTTPRoute", "odd", 80, json!({"group": "example.com", "kind": "Bucket", "name": "b", "port": 80})),

@@ -1,9 +1,6 @@
 //! What is behind a name, and what an address is.
 
-use super::{
-    super::lab::{ApiServer, NAMESPACE, pod, slice},
-    *,
-};
+use super::{super::lab::ApiServer, *};
 use weft_testkit::api_server::FakeApi;
 
 #[tokio::test]
@@ -15,15 +12,6 @@ async fn what_is_behind_a_name() {
 pub(crate) async fn endpoints(api: &impl ApiServer) {
     let at = |port: u16| destination(&format!("{WEB}:{port}"));
     let headless = json!({"spec": {"clusterIP": "None"}});
-    let two = |first: Value, second: Value| {
-        vec![
-            web(json!({})),
-            a(json!({})),
-            pod("b", "10.1.0.2"),
-            node("east"),
-            slices(&[("a", "10.1.0.1", first), ("b", "10.1.0.2", second)]),
-        ]
-    };
     let zone = |zone: &str| json!({"zone": zone, "hints": {"forZones": [{"name": zone}]}});
     let local = |policy: &str| {
         let mut all = two(json!({"nodeName": "n1"}), json!({"nodeName": "n2"}));
@@ -33,13 +21,6 @@ pub(crate) async fn endpoints(api: &impl ApiServer) {
     let families = json!({"status": {"podIPs": [{"ip": "10.1.0.1"}, {"ip": "fd00::1"}]}});
     let mut six = slice("web-6", &[("a", "fd00::1")]);
     (six["addressType"], six["ports"]) = (json!("IPv6"), json!([{"name": "http", "port": 8080}]));
-    let mut gateway = slice("web-1", &[("a", "192.0.2.1")]);
-    gateway["endpoints"][0].as_object_mut().unwrap().remove("targetRef");
-    gateway["ports"] = json!([{"name": "http", "port": 4143}]);
-    gateway["metadata"]["annotations"] = json!({
-        "mirror.linkerd.io/remote-svc-fq-name": "web.shop.svc.east.local",
-        "mirror.linkerd.io/remote-gateway-identity": "gateway.mc.serviceaccount.identity.linkerd.east.local",
-    });
     let discovered = json!({"multicluster.linkerd.io/remote-discovery": "web@east"});
     let named = json!({"spec": {"hostname": "web-0", "subdomain": "web"}});
     let label = json!({"metadata": {"labels": {"linkerd.io/control-plane-ns": "another"}}});
@@ -49,12 +30,23 @@ pub(crate) async fn endpoints(api: &impl ApiServer) {
         outside["spec"].as_object_mut().unwrap().remove(field);
     }
     let in_pod = |annotations: Value| vec![web(json!({})), a(annotated(annotations)), behind().remove(2)];
-    let vm = |ports: Value| {
-        let tls = json!({"identity": "spiffe://root.local/vm", "serverName": "vm.local"});
-        let spec = json!({"meshTLS": tls, "ports": ports, "workloadIPs": [{"ip": "192.0.2.1"}]});
-        let naming = json!({"targetRef": {"kind": "ExternalWorkload", "namespace": NAMESPACE, "name": "vm"}});
-        vec![web(json!({})), object("ExternalWorkload", "vm", spec), slices(&[("vm", "192.0.2.1", naming)])]
-    };
+    let listens = |what: &str, port: u16| json!({"name": format!("LINKERD2_PROXY_{what}_LISTEN_ADDR"), "value": format!("0.0.0.0:{port}")});
+    let env = json!([listens("INBOUND", 5143), listens("ADMIN", 5191)]);
+    let moved = json!({"spec": {"containers": [{"name": "web", "image": "web"}, {"name": "linkerd-proxy", "image": "proxy", "env": env}]}});
+    let moved = vec![web(json!({})), a(moved), behind().remove(2)];
+    let leaving = json!({"conditions": {"ready": false, "serving": true, "terminating": true}});
+    let mut published = two(json!({"conditions": {"ready": true, "serving": false, "terminating": true}}), json!({}));
+    published[0] = web(json!({"spec": {"publishNotReadyAddresses": true}}));
+    published[1] = a(json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}));
+    // As many as one slice has, and one.
+    let many: Vec<(String, String)> = (1..=101).map(|n| (format!("p{n}"), format!("10.1.0.{n}"))).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, ip)| (name.as_str(), ip.as_str())).collect();
+    let all_of_them: Vec<String> = many.iter().map(|(_, ip)| format!("{ip}:8080/h2=web")).collect();
+    let all_of_them = all_of_them.join(" ");
+    let part =
+        |name: &str, of: &[(&str, &str)]| merged(slice(name, of), json!({"ports": [{"name": "http", "port": 8080}]}));
+    let mut several = vec![web(json!({})), part("web-1", &many[..100]), part("web-2", &many[100..])];
+    several.extend(many.iter().map(|(name, ip)| pod(name, ip)));
     let rows: Vec<Row> = vec![
         ("no Service", vec![], at(80), "not found"),
         ("no name of a Service", vec![], destination("example.com:80"), "invalid"),
@@ -117,9 +109,9 @@ pub(crate) async fn endpoints(api: &impl ApiServer) {
         ),
         (
             "a gateway of another cluster",
-            vec![web(json!({})), gateway],
+            gateway(),
             at(80),
-            "192.0.2.1:4143/h2=gateway@web.shop.svc.east.local:80",
+            "192.0.2.1:4143^none/h2=gateway@web.shop.svc.east.local:80",
         ),
         ("an ExternalWorkload", vm(json!([{"port": 8080}])), at(80), "192.0.2.1:8080/h2=spiffe://root.local/vm"),
         (
@@ -128,6 +120,15 @@ pub(crate) async fn endpoints(api: &impl ApiServer) {
             at(80),
             "192.0.2.1:8080^5143/h2=spiffe://root.local/vm",
         ),
+        ("a proxy's inbound port", behind(), at(4143), "10.1.0.1:4143/h2=web"),
+        ("its control port", behind(), at(4190), "10.1.0.1:4190^none/h2=web"),
+        ("its admin port", behind(), at(4191), "10.1.0.1:4191^none/h2=web"),
+        ("where a pod's proxy listens", moved.clone(), at(80), "10.1.0.1:8080^5143/h2=web"),
+        ("its admin port there", moved.clone(), at(5191), "10.1.0.1:5191^none/h2=web"),
+        ("a usual one of another's", moved, at(4191), "10.1.0.1:4191^5143/h2=web"),
+        ("what terminates", two(leaving, json!({})), at(80), "10.1.0.2:8080/h2=web"),
+        ("addresses that are published all the same", published, at(80), "10.1.0.1:8080/h2=web 10.1.0.2:8080/h2=web"),
+        ("more than one slice has", several, at(80), all_of_them.as_str()),
     ];
     hold(api, rows).await;
 }
@@ -157,6 +158,9 @@ pub(crate) async fn profiles(api: &impl ApiServer) {
     let opaque = annotated(json!({"config.linkerd.io/opaque-ports": "http"}));
     let headless = json!({"spec": {"clusterIP": "None"}});
     let named = json!({"spec": {"hostname": "web-0", "subdomain": "web"}});
+    let mut selected = vm(json!([{"port": 8080}]));
+    selected[0] = web(headless.clone());
+    selected[1] = merged(selected[1].clone(), json!({"metadata": {"labels": {"app": "web"}}}));
     let is = "web.ns.svc.cluster.local of Service web";
     let rows: Vec<Row> = vec![
         ("an address of a Service", behind(), profiled(&format!("{SERVICE_IP}:80")), is),
@@ -188,6 +192,25 @@ pub(crate) async fn profiles(api: &impl ApiServer) {
             vec![web(headless), a(named)],
             profiled(&format!("web-0.{WEB}:8080")),
             "10.1.0.1:8080/h2=web",
+        ),
+        (
+            "an address of an ExternalWorkload",
+            vm(json!([{"port": 8080}])),
+            profiled("192.0.2.1:8080"),
+            "192.0.2.1:8080/h2=spiffe://root.local/vm",
+        ),
+        ("a port that it does not declare", vm(json!([{"port": 8080}])), profiled("192.0.2.1:81"), "192.0.2.1:81"),
+        (
+            "an opaque port of it",
+            vm(json!([{"port": 5432}])),
+            profiled("192.0.2.1:5432"),
+            "opaque 192.0.2.1:5432/opaque=spiffe://root.local/vm",
+        ),
+        (
+            "an ExternalWorkload of a Service without an address",
+            selected,
+            profiled(&format!("vm.{WEB}:8080")),
+            "192.0.2.1:8080/h2=spiffe://root.local/vm",
         ),
         (
             "a ServiceProfile",

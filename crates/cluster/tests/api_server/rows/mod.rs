@@ -4,24 +4,28 @@
 //! to the next one.
 
 mod destination;
+mod labels;
+mod older;
 mod ports;
 mod said;
 mod traffic;
 
 pub(crate) use destination::{endpoints, profiles};
+pub(crate) use labels::labels;
+pub(crate) use older::older;
 pub(crate) use ports::ports;
 pub(crate) use traffic::traffic;
 
-use super::lab::{ApiServer, Lab, NAMESPACE, pod, service, slice};
+use super::lab::{ApiServer, Lab, NAMESPACE, pod, service, settings, slice};
 use serde_json::{Value, json};
 use weft_cluster::{
-    Key, Kind,
-    index::{Question, Target, WorkloadKind},
+    Index, Key, Kind,
+    index::{Question, Settings, Target, WorkloadKind},
     policy::KINDS,
 };
 
 /// What a row is about, its objects, the question, and the answer in short.
-type Row = (&'static str, Vec<Value>, Question, &'static str);
+type Row<'a> = (&'static str, Vec<Value>, Question, &'a str);
 
 /// What a row's question is about.
 const WEB: &str = "web.ns.svc.cluster.local";
@@ -31,20 +35,29 @@ const SERVICE_IP: &str = "10.96.77.1";
 pub(crate) const NAMESPACES: [&str; 3] = [NAMESPACE, OTHER, "linkerd-egress"];
 const OTHER: &str = "other";
 
-async fn hold(api: &impl ApiServer, rows: Vec<Row>) {
+async fn hold(api: &impl ApiServer, rows: Vec<Row<'_>>) {
+    hold_with(api, settings(), said::said, rows).await;
+}
+
+/// With other settings of the mesh, and answers in other words.
+async fn hold_with(
+    api: &impl ApiServer,
+    settings: Settings,
+    said: fn(&Index, &Question) -> String,
+    rows: Vec<Row<'_>>,
+) {
     let mut kinds = vec![Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Node];
     kinds.extend(KINDS);
-    let lab = Lab::of(api, &kinds).await;
+    let lab = Lab::with(api, &kinds, settings).await;
     for (what, objects, question, expected) in rows {
         let mut versions = vec![];
         for object in &objects {
             versions.push(api.written(object.clone()).await);
         }
         lab.until(what, |fed| fed.has_versions(&versions)).await;
-        assert_eq!(said::said(&lab.fed.lock().index, &question), expected, "{what}");
+        assert_eq!(said(&lab.fed.lock().index, &question), expected, "{what}");
         for object in objects.iter().rev() {
-            let named = |of: &str| object["metadata"][of].as_str().unwrap_or_default();
-            api.remove_from(named("namespace"), object["kind"].as_str().unwrap(), named("name")).await;
+            api.remove_it(object).await;
         }
         let is_of_row = |key: &Key| NAMESPACES.contains(&key.namespace.as_str()) || key.kind == Kind::Node;
         lab.until("the objects of the row to be gone", |fed| !fed.objects.keys().any(is_of_row)).await;
@@ -103,6 +116,33 @@ fn slices(endpoints: &[(&str, &str, Value)]) -> Value {
 
 fn behind() -> Vec<Value> {
     vec![web(json!({})), a(json!({})), slices(&[("a", "10.1.0.1", json!({}))])]
+}
+
+/// With a second pod `b`, and a node; as much more of each endpoint.
+fn two(first: Value, second: Value) -> Vec<Value> {
+    let slice = slices(&[("a", "10.1.0.1", first), ("b", "10.1.0.2", second)]);
+    vec![web(json!({})), a(json!({})), pod("b", "10.1.0.2"), node("east"), slice]
+}
+
+/// An ExternalWorkload with these ports behind the Service.
+fn vm(ports: Value) -> Vec<Value> {
+    let tls = json!({"identity": "spiffe://root.local/vm", "serverName": "vm.local"});
+    let spec = json!({"meshTLS": tls, "ports": ports, "workloadIPs": [{"ip": "192.0.2.1"}]});
+    let naming = json!({"targetRef": {"kind": "ExternalWorkload", "namespace": NAMESPACE, "name": "vm"}});
+    vec![web(json!({})), object("ExternalWorkload", "vm", spec), slices(&[("vm", "192.0.2.1", naming)])]
+}
+
+/// A gateway of another cluster behind the Service.
+fn gateway() -> Vec<Value> {
+    let mut gateway = slice("web-1", &[("a", "192.0.2.1")]);
+    gateway["endpoints"][0].as_object_mut().unwrap().remove("targetRef");
+    gateway["ports"] = json!([{"name": "http", "port": 4143}]);
+    gateway["metadata"]["labels"]["mirror.linkerd.io/cluster-name"] = json!("east");
+    gateway["metadata"]["annotations"] = json!({
+        "mirror.linkerd.io/remote-svc-fq-name": "web.shop.svc.east.local",
+        "mirror.linkerd.io/remote-gateway-identity": "gateway.mc.serviceaccount.identity.linkerd.east.local",
+    });
+    vec![web(json!({})), gateway]
 }
 
 fn with(more: impl IntoIterator<Item = Value>) -> Vec<Value> {

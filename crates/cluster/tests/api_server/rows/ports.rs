@@ -32,6 +32,10 @@ pub(crate) async fn ports(api: &impl ApiServer) {
     );
     let of_route = json!({"group": "policy.linkerd.io", "kind": "HTTPRoute", "name": "r"});
     let calls = object("GRPCRoute", "g", json!({"parentRefs": [of_server], "rules": []}));
+    let does = |filter: Value| merged(route.clone(), json!({"spec": {"rules": [{"filters": [filter]}]}}));
+    let header = |name: &str, value: &str| json!([{"name": name, "value": value}]);
+    let edits = json!({"set": header("x-a", "1"), "add": header("x-b", "2"), "remove": ["x-c"]});
+    let away = json!({"scheme": "https", "hostname": "b.example", "port": 8443});
     let limit =
         object("HTTPLocalRateLimitPolicy", "l", json!({"targetRef": of_server, "total": {"requestsPerSecond": 9}}));
     let named = |name: &str, object: Value| merged(object, json!({"metadata": {"name": name}}));
@@ -131,9 +135,21 @@ pub(crate) async fn ports(api: &impl ApiServer) {
         ("a route", served(vec![route.clone()]), port(8080), "s http1(r) from()"),
         (
             "a policy of a route lets in there alone",
-            served(vec![route.clone(), named("r2", route), policy(of_route, json!([]))]),
+            served(vec![route.clone(), named("r2", route.clone()), policy(of_route, json!([]))]),
             port(8080),
             "s http1(r:p,r2) from()",
+        ),
+        (
+            "what a route does to requests",
+            served(vec![does(json!({"type": "RequestHeaderModifier", "requestHeaderModifier": edits}))]),
+            port(8080),
+            "s http1(r:{x-b+=2 x-a=1 -x-c}) from()",
+        ),
+        (
+            "or answers itself",
+            served(vec![does(json!({"type": "RequestRedirect", "requestRedirect": away}))]),
+            port(8080),
+            "s http1(r:{302 to https://b.example:8443}) from()",
         ),
         (
             "a route of gRPC",

@@ -11,8 +11,11 @@ use weft_model::{
     decide::cidr::Cidr,
     policy::{
         inbound::{Authentication, Authorization, InboundRule, ServerProtocol},
-        outbound::{BackendKind, ClientProtocol, Distribution, OutboundRule, RouteBackend, TcpRoute, Timeouts},
-        route::{Filter, HttpRoute, Rule},
+        outbound::{
+            BackendKind, Backoff, Breaker, ClientProtocol, Distribution, Load, OutboundRule, Penalty, Queue, Retry,
+            RetryOn, RouteBackend, TcpRoute, Timeouts,
+        },
+        route::{Filter, HeaderEdits, HttpRoute, PathReplacement, Redirect, Rule},
     },
 };
 
@@ -33,17 +36,38 @@ pub(super) fn said(index: &Index, question: &Question) -> String {
     }
 }
 
-/// Its address, the port of its proxy if that is not the usual one, how it is reached, as whom, and by which name.
-fn endpoint(Endpoint { addr, hint, tls, transport_port, authority_override, .. }: &Endpoint) -> String {
+/// Each endpoint of the answer, with its labels.
+pub(super) fn labelled(index: &Index, question: &Question) -> String {
+    let all: Vec<Endpoint> = match index.answer(question).answer {
+        Ok(Answer::Destination(set)) => set.seen_from(&index.place("n1")).into_values().collect(),
+        Ok(Answer::Profile(told)) => told.endpoint.into_iter().collect(),
+        other => panic!("{other:?}"),
+    };
+    let each = all.iter().map(|of| {
+        let labels: Vec<String> = of.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{} {{{}}}", endpoint(of), labels.join(" "))
+    });
+    each.collect::<Vec<_>>().join(" ")
+}
+
+/// Its address, its weight and the port of its proxy if they are not the usual ones, how it is reached, as whom, and by which name.
+fn endpoint(
+    Endpoint { addr, weight, hint, tls, transport_port, authority_override, labels: _, http2: _ }: &Endpoint,
+) -> String {
+    let weight = if *weight == Endpoint::WEIGHT { String::new() } else { format!("*{weight}") };
     let hint = match hint {
         ProtocolHint::Unknown => "",
         ProtocolHint::H2 => "/h2",
         ProtocolHint::Opaque => "/opaque",
     };
-    let proxy = transport_port.filter(|port| *port != 4143).map(|port| format!("^{port}")).unwrap_or_default();
+    let proxy = match transport_port {
+        None if tls.is_some() => "^none".to_owned(),
+        None | Some(4143) => String::new(),
+        Some(port) => format!("^{port}"),
+    };
     let tls = tls.iter().map(|tls| format!("={}", short(tls.identity.as_str())));
     let named = authority_override.iter().map(|name| format!("@{name}"));
-    format!("{addr}{proxy}{hint}{}", tls.chain(named).collect::<String>())
+    format!("{addr}{weight}{proxy}{hint}{}", tls.chain(named).collect::<String>())
 }
 
 fn profile(Profile { name, opaque, endpoint: at, routes, parent, .. }: &Profile) -> String {
@@ -74,9 +98,10 @@ fn inbound(ServerPolicy { meta, protocol, authorizations }: &ServerPolicy) -> St
     format!("{} {spoken}({routes}) from({}){limited}", meta.name(), who(authorizations))
 }
 
-/// A route of a Server, with whom its rules let in.
+/// A route of a Server, with what its rules do and whom they let in.
 fn served<M>(meta: &Meta, rules: &[Rule<M, InboundRule>]) -> String {
-    let own: Vec<String> = rules.iter().map(|rule| who(&rule.does.authorizations)).collect();
+    let own = rules.iter().map(|rule| format!("{}{}", done(&rule.filters), who(&rule.does.authorizations)));
+    let own: Vec<String> = own.collect();
     if own.iter().all(String::is_empty) { meta.name().to_owned() } else { format!("{}:{}", meta.name(), own.join("|")) }
 }
 
@@ -110,10 +135,18 @@ fn short(name: &str) -> &str {
     if name.contains("://") { name } else { name.split('.').next().unwrap_or_default() }
 }
 
-/// By which object, what is spoken, and by which routes, each with where it goes.
+/// By which object, what is spoken, when endpoints are left out, and by which routes, each with where it goes.
 fn outbound(ClientPolicy { meta, protocol }: &ClientPolicy) -> String {
+    let breaker = match protocol {
+        ClientProtocol::Detect { http1: http, .. } | ClientProtocol::Http1(http) | ClientProtocol::Http2(http) => {
+            http.breaker.as_ref()
+        }
+        ClientProtocol::Grpc { breaker, .. } => breaker.as_ref(),
+        ClientProtocol::Tls(_) | ClientProtocol::Opaque(_) => None,
+    };
     let (spoken, routes): (_, Vec<String>) = match protocol {
-        ClientProtocol::Detect { http1, .. } => {
+        ClientProtocol::Detect { http1, http2, .. } => {
+            assert_eq!(http1, http2);
             ("detect", http1.routes.iter().map(|r| of_rules(r.meta.name(), &r.rules)).collect())
         }
         ClientProtocol::Http1(http) => {
@@ -128,19 +161,54 @@ fn outbound(ClientPolicy { meta, protocol }: &ClientPolicy) -> String {
         ClientProtocol::Tls(routes) => ("tls", routes.iter().map(|r| of_connections(&r.route)).collect()),
         ClientProtocol::Opaque(route) => ("opaque", route.iter().map(of_connections).collect()),
     };
-    format!("{} {spoken} {}", meta.name(), routes.join(" "))
+    format!("{} {spoken}{} {}", meta.name(), breaker.map(left_out).unwrap_or_default(), routes.join(" "))
+}
+
+/// After how many failures, or by which share of successes, and for how long.
+fn left_out(breaker: &Breaker) -> String {
+    let waits = |Backoff { min, max, jitter }: &Backoff| format!("{min:?} to {max:?} ~{jitter}");
+    match breaker {
+        Breaker::Consecutive { max_failures, backoff } => format!("({max_failures} in a row, {})", waits(backoff)),
+        Breaker::Unified {
+            success_rate_threshold: share,
+            window,
+            min_requests,
+            max_consecutive_failures,
+            backoff,
+            honor_retry_after,
+        } => {
+            let told = if *honor_retry_after { ", or as told" } else { "" };
+            let waits = waits(backoff);
+            format!("({share} of {min_requests} in {window:?}, {max_consecutive_failures} in a row, {waits}{told})")
+        }
+    }
 }
 
 fn of_rules<M>(name: &str, rules: &[Rule<M, OutboundRule>]) -> String {
     let rules = rules.iter().map(|rule| {
-        let retry = rule.does.retry.as_ref().map_or(String::new(), |retry| format!("+{}", retry.max_retries));
-        format!("{}{}{retry}{}", to(&rule.does.backends), ends(&rule.filters), within(&rule.does.timeouts))
+        let OutboundRule { backends, timeouts, retry, allow_l5d_headers: _ } = &rule.does;
+        let retry = retry.as_ref().map(again).unwrap_or_default();
+        format!("{}{}{retry}{}", to(backends), done(&rule.filters), within(timeouts))
     });
     format!("{name}:{}", rules.collect::<Vec<_>>().join(","))
 }
 
 fn of_connections(route: &TcpRoute) -> String {
-    format!("{}:{}{}", route.meta.name(), to(&route.backends), ends(&route.filters))
+    format!("{}:{}{}", route.meta.name(), to(&route.backends), done(&route.filters))
+}
+
+/// How often, after which answers if those are not all of 5xx, and how long a try may take.
+fn again(Retry { max_retries, max_request_bytes, on, timeout, backoff }: &Retry) -> String {
+    assert_eq!((*max_request_bytes, *backoff), (Retry::LINKERD.max_request_bytes, Retry::LINKERD.backoff));
+    let on = match on {
+        RetryOn::Statuses(statuses) if *statuses == [500..=599] => String::new(),
+        RetryOn::Statuses(statuses) => {
+            let each = statuses.iter().map(|of| format!("{}-{}", of.start(), of.end())).collect::<Vec<_>>();
+            format!("({})", each.join(","))
+        }
+        RetryOn::GrpcCodes(codes) => format!("({})", codes.iter().map(u16::to_string).collect::<Vec<_>>().join(",")),
+    };
+    format!("+{max_retries}{on}{}", timeout.map(|time| format!("<{time:?}")).unwrap_or_default())
 }
 
 /// How long what may take.
@@ -151,13 +219,17 @@ fn within(Timeouts { request, response, idle }: &Timeouts) -> String {
     if all.is_empty() { String::new() } else { format!("[{}]", all.join(", ")) }
 }
 
-/// The backends, with a namespace if it is another one, and the weights that are not 1.
+/// The backends, with a namespace if it is another one, what a failure counts as if anything, and the weights that are not 1.
 fn to(backends: &Distribution) -> String {
     let backend = |RouteBackend { backend, .. }: &RouteBackend| match &backend.kind {
-        BackendKind::Balance { target, .. } => {
+        BackendKind::Balance { target, load } => {
+            assert_eq!(backend.queue, Queue { capacity: 100, failfast: Duration::from_secs(3) });
+            assert_eq!(Load { penalty: None, ..*load }, Load::LINKERD);
             let mut parts = target.name.as_str().split('.');
             let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            if namespace == NAMESPACE { name.to_owned() } else { format!("{name}.{namespace}") }
+            let slow = load.penalty.map(|Penalty { rtt, max_retry_after }| format!("~{rtt:?} to {max_retry_after:?}"));
+            let of = if namespace == NAMESPACE { String::new() } else { format!(".{namespace}") };
+            format!("{name}{of}{}", slow.unwrap_or_default())
         }
         BackendKind::Forward(_) => "itself".to_owned(),
         BackendKind::Missing => "nobody".to_owned(),
@@ -173,12 +245,32 @@ fn to(backends: &Distribution) -> String {
     each.join("|")
 }
 
-/// What becomes of requests that go nowhere.
-fn ends(filters: &[Filter]) -> &'static str {
-    match filters.first() {
-        Some(Filter::Forbidden) => "!forbidden",
-        Some(Filter::HttpFailure { status: 403, .. }) => "!403",
-        Some(Filter::GrpcFailure { code: 7, .. }) => "!7",
-        _ => "",
-    }
+/// What is done with requests, or why they go nowhere.
+fn done(filters: &[Filter]) -> String {
+    let each = filters.iter().map(|filter| match filter {
+        Filter::Forbidden => "!forbidden".to_owned(),
+        Filter::HttpFailure { status, .. } => format!("!{status}"),
+        Filter::GrpcFailure { code, .. } => format!("!{code}"),
+        Filter::RequestHeaders(edits) => format!("{{{}}}", edited(edits)),
+        Filter::ResponseHeaders(edits) => format!("{{answer {}}}", edited(edits)),
+        Filter::Redirect(Redirect { scheme, host, path, port, status }) => {
+            let of = |part: &Option<String>| part.clone().unwrap_or_default();
+            let path = match path {
+                Some(PathReplacement::Full(path) | PathReplacement::Prefix(path)) => path.as_str(),
+                None => "",
+            };
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{{{} to {}://{}{port}{path}}}", status.unwrap_or_default(), of(scheme), of(host))
+        }
+        other => format!("{{{other:?}}}"),
+    });
+    each.collect()
+}
+
+fn edited(HeaderEdits { add, set, remove }: &HeaderEdits) -> String {
+    let with = |sign: &str, all: &[(String, Vec<u8>)]| -> Vec<String> {
+        all.iter().map(|(name, value)| format!("{name}{sign}{}", String::from_utf8_lossy(value))).collect()
+    };
+    let removed = remove.iter().map(|name| format!("-{name}")).collect();
+    [with("+=", add), with("=", set), removed].concat().join(" ")
 }

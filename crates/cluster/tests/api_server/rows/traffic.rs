@@ -28,6 +28,21 @@ pub(crate) async fn traffic(api: &impl ApiServer) {
     let asks = annotated(json!({
         "retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": "2", "timeout.linkerd.io/request": "9s",
     }));
+    let accrual = annotated(json!({"balancer.linkerd.io/failure-accrual": "consecutive"}));
+    let unified = annotated(json!({
+        "balancer.linkerd.io/failure-accrual": "unified",
+        "balancer.linkerd.io/failure-accrual-consecutive-max-failures": "3",
+        "balancer.linkerd.io/failure-accrual-consecutive-min-penalty": "2s",
+        "balancer.linkerd.io/failure-accrual-consecutive-max-penalty": "4s",
+        "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio": "0.1",
+        "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold": "0.5",
+        "balancer.alpha.linkerd.io/failure-accrual-success-rate-window": "1m",
+        "balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests": "9",
+        "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after": "true",
+    }));
+    let unread = annotated(json!({"balancer.linkerd.io/failure-accrual-consecutive-max-failures": "few"}));
+    let unread = merged(accrual.clone(), unread);
+    let penalty = |more: Value| annotated(merged(json!({"balancer.alpha.linkerd.io/penalize-failures": "true"}), more));
     let asked = |annotations: Value, timeouts: Value| {
         let rules = json!([{"backendRefs": known.clone(), "timeouts": timeouts}]);
         let route = object("HTTPRoute", "r", json!({"parentRefs": [parent.clone()], "rules": rules}));
@@ -80,7 +95,7 @@ pub(crate) async fn traffic(api: &impl ApiServer) {
             at(80),
             "web detect r:web*9|nobody",
         ),
-        ("backends by weight", with([weighed, books]), at(80), "web detect r:web*3|books.other*2"),
+        ("backends by weight", with([weighed.clone(), books.clone()]), at(80), "web detect r:web*3|books.other*2"),
         ("what a Service asks for", vec![web(asks.clone())], at(80), "web detect http:web+2[request 9s]"),
         ("and its route does not", asked(json!({}), json!({})), at(80), "web detect r:web+2[request 9s]"),
         (
@@ -107,6 +122,67 @@ pub(crate) async fn traffic(api: &impl ApiServer) {
             at(80),
             "web detect r:web",
         ),
+        (
+            "retries after other answers",
+            vec![web(annotated(json!({"retry.linkerd.io/http": "gateway-error,429"})))],
+            at(80),
+            "web detect http:web+1(502-504,429-429)",
+        ),
+        (
+            "of tries that take long",
+            vec![web(annotated(json!({"retry.linkerd.io/http": "5xx", "retry.linkerd.io/timeout": "400ms"})))],
+            at(80),
+            "web detect http:web+1<400ms",
+        ),
+        (
+            "of gRPC",
+            vec![web(annotated(json!({"retry.linkerd.io/grpc": "unavailable,cancelled"}))), route("GRPCRoute")],
+            at(80),
+            "web grpc r:web+1(14,1)",
+        ),
+        (
+            "who fails is left out",
+            vec![web(accrual.clone())],
+            at(80),
+            "web detect(7 in a row, 1s to 60s ~0.5) http:web",
+        ),
+        (
+            "in gRPC",
+            vec![web(accrual.clone()), route("GRPCRoute")],
+            at(80),
+            "web grpc(7 in a row, 1s to 60s ~0.5) r:web",
+        ),
+        ("not of bytes", vec![web(accrual.clone())], at(5432), "web opaque opaq:web"),
+        (
+            "by all that may be said",
+            vec![web(unified)],
+            at(80),
+            "web detect(0.5 of 9 in 60s, 3 in a row, 2s to 4s ~0.1, or as told) http:web",
+        ),
+        ("one value cannot be read", vec![web(unread)], at(80), "web detect http:web"),
+        (
+            "a backend says nothing of it",
+            with([weighed, merged(books, merged(accrual, penalty(json!({}))))]),
+            at(80),
+            "web detect r:web*3|books.other*2",
+        ),
+        (
+            "of an EgressNetwork",
+            vec![egress("Allow", json!({"balancer.linkerd.io/failure-accrual": "consecutive"}))],
+            away(443),
+            "out detect(7 in a row, 1s to 60s ~0.5) http-egress-allow:itself",
+        ),
+        ("failures count as slow", vec![web(penalty(json!({})))], at(80), "web detect http:web~5s to 300s"),
+        (
+            "as slow as is said",
+            vec![web(penalty(json!({
+                "balancer.alpha.linkerd.io/load-biaser-penalty": "1s",
+                "balancer.alpha.linkerd.io/load-biaser-max-retry-after": "9s",
+            })))],
+            at(80),
+            "web detect http:web~1s to 9s",
+        ),
+        ("bytes do not fail", vec![web(penalty(json!({})))], at(5432), "web opaque opaq:web"),
         (
             "a client's own routes come first",
             with([aged(1, route("HTTPRoute")), aged(2, own.clone())]),
