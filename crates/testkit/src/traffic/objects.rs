@@ -355,6 +355,21 @@ spec: {{ networks: [{{ cidr: 198.51.100.0/24 }}] }}
     )
 }
 
+/// Whom the policy below waits for.
+pub(super) fn late(account: &str) -> String {
+    format!(
+        "apiVersion: policy.linkerd.io/v1alpha1
+kind: MeshTLSAuthentication
+metadata: {{ name: late, namespace: traffic }}
+spec: {{ identityRefs: [{{ kind: ServiceAccount, name: {account} }}] }}
+"
+    )
+}
+
+pub(super) fn by_who_is_not_there() -> String {
+    policy(WEB, "{ group: policy.linkerd.io, kind: MeshTLSAuthentication, name: late }")
+}
+
 const WEB: &str = "group: policy.linkerd.io, kind: Server, name: web";
 const ANYWHERE: &str = "{ group: policy.linkerd.io, kind: NetworkAuthentication, name: anywhere }";
 const NOWHERE: &str = "{ group: policy.linkerd.io, kind: NetworkAuthentication, name: nowhere }";

@@ -482,6 +482,17 @@ pub(super) fn all() -> Vec<Stage> {
             then: None,
         },
         Stage {
+            name: "an authentication that comes after its policy",
+            steps: vec![
+                step("server", objects::server("deny"), &[("GET web/", "403"), ("GET web/ as:guest", "403")]),
+                step("policy", objects::by_who_is_not_there(), &[("GET web/", "403"), ("GET web/ as:guest", "403")]),
+                step("late", objects::late("client"), &[("GET web/", WEB), ("GET web/ as:guest", "403")]),
+                step("late", objects::late("guest"), &[("GET web/", "403"), ("GET web/ as:guest", WEB)]),
+            ],
+            asks_for: &["403"],
+            then: None,
+        },
+        Stage {
             name: "audit",
             steps: vec![Step {
                 put: "server",
