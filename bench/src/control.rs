@@ -215,7 +215,7 @@ async fn follow(channel: tonic::transport::Channel, target: String, told: Arc<To
         if std::mem::take(&mut first) {
             told.answered.fetch_add(1, Relaxed);
         } else {
-            messages::addresses(&message).for_each(|addr| told.came(addr));
+            messages::added(&message).for_each(|addr| told.came(addr));
         }
     }
     Ok(())

@@ -13,6 +13,8 @@ use tonic::{
 };
 
 const GET: &str = "/io.linkerd.proxy.destination.Destination/Get";
+/// The first byte of a message that adds endpoints: of `Update` the field 1, a message.
+const ADD: u8 = 0x0a;
 /// Before an IPv4 address in a message: field 1, four bytes.
 const IPV4: u8 = 0x0d;
 
@@ -33,9 +35,10 @@ pub(crate) async fn of_endpoints(channel: Channel, target: &str, context: &str) 
     Ok(client.server_streaming(request, PathAndQuery::from_static(GET), Raw).await?.into_inner())
 }
 
-/// What may be IPv4 addresses in a message: these, and a few numbers besides.
-pub(crate) fn addresses(message: &[u8]) -> impl Iterator<Item = Ipv4Addr> {
-    message.windows(5).filter_map(|bytes| match *bytes {
+/// What may be IPv4 addresses that a message adds: these, and a few numbers besides. Of endpoints that leave it tells none.
+pub(crate) fn added(message: &[u8]) -> impl Iterator<Item = Ipv4Addr> {
+    let adds = if message.first() == Some(&ADD) { message } else { &[] };
+    adds.windows(5).filter_map(|bytes| match *bytes {
         [IPV4, a, b, c, d] => Some(Ipv4Addr::from_bits(u32::from_le_bytes([a, b, c, d]))),
         _ => None,
     })

@@ -25,6 +25,8 @@ pub(super) async fn serve(listener: TcpListener, world: Arc<World>) {
     while let Ok((tcp, _)) = listener.accept().await {
         let world = world.clone();
         connections.spawn(async move {
+            // As Go's: an event does not wait for the one before to be acknowledged.
+            let _ = tcp.set_nodelay(true);
             let service = service_fn(|request| answer(request, world.clone()));
             // Who breaks off has no answer to get.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
