@@ -15,15 +15,23 @@ pub(super) fn cases() -> u64 {
     std::env::var("WEFT_CASES").map_or(100_000, |n| n.parse().unwrap())
 }
 
-/// Tries the seeds from 0 on all cores.
+/// Tries all cases.
 ///
 /// # Panics
 /// A case fails; its seed is told.
 pub(super) fn try_all<E: Display>(case: impl Fn(u64) -> Result<(), E> + Sync) {
+    try_some(cases(), case);
+}
+
+/// Tries the seeds from 0 on all cores.
+///
+/// # Panics
+/// A case fails; its seed is told.
+pub(super) fn try_some<E: Display>(cases: u64, case: impl Fn(u64) -> Result<(), E> + Sync) {
     let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let failed = AtomicBool::new(false);
     let of_core = |core: u64| {
-        let seeds = (core..cases()).step_by(cores as usize);
+        let seeds = (core..cases).step_by(cores as usize);
         for seed in seeds.take_while(|_| !failed.load(Relaxed)) {
             if let Err(error) = case(seed) {
                 failed.store(true, Relaxed);

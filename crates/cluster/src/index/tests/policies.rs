@@ -10,8 +10,14 @@ use crate::{Kind, policy};
 use std::net::IpAddr;
 use weft_model::{
     Identity, Meta,
-    decide::authorize::{Client, ClientTls, permit},
-    policy::inbound::Authorization,
+    decide::{
+        authorize::{Client, ClientTls, permit},
+        cidr::Cidr,
+    },
+    policy::{
+        inbound::Authorization,
+        route::{HttpMatch, PathMatch},
+    },
 };
 
 /// An object of the mesh's own kinds in the namespace `ns`.
@@ -237,8 +243,128 @@ struct Asks<'a> {
     identity: Option<&'a str>,
 }
 
+/// What holds besides the objects of policy, as it is written.
+#[derive(Debug)]
+struct Around {
+    default_policy: DefaultPolicy,
+    cluster_networks: &'static [&'static str],
+    probe_networks: &'static [&'static str],
+    /// Of the workload that is asked of.
+    annotations: Value,
+    /// The containers of the pod, if that is a pod.
+    spec: Value,
+}
+
+const OF_DEFAULT_POLICY: &str = "config.linkerd.io/default-inbound-policy";
+const OF_REQUIRED_IDENTITY: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
+
+impl Around {
+    fn any(rng: &mut fastrand::Rng) -> Self {
+        let clusters: [&[&str]; 4] =
+            [&["10.0.0.0/8", "fd00::/8"], &["192.0.2.0/24"], &["10.2.0.0/16", "2001::/16"], &[]];
+        let probing: [&[&str]; 4] = [&["0.0.0.0/0", "::/0"], &["10.1.0.0/16"], &["192.0.2.7/32", "fd00::/8"], &[]];
+        let mut annotations = json!({});
+        if rng.bool() {
+            annotations[OF_DEFAULT_POLICY] = json!(pick(rng, &DefaultPolicy::ALL).as_str());
+        }
+        if rng.bool() {
+            annotations[OF_REQUIRED_IDENTITY] =
+                json!(pick(rng, &["8080", "9000,8000-8100", "8081", "1-8079,8081-65535"]));
+        }
+        let web = |probes: Value| {
+            let ports = json!([{"name": "http", "containerPort": 8080}, {"name": "sql", "containerPort": 5432}]);
+            let mut web = json!({"name": "web", "ports": ports});
+            merge(&mut web, probes);
+            web
+        };
+        let get = |path: &str, port: Value| json!({"httpGet": {"path": path, "port": port}});
+        let socket = json!({"tcpSocket": {"port": 8080}});
+        let specs = [
+            json!({"containers": [web(json!({}))]}),
+            json!({"containers": [web(json!({"readinessProbe": get("/ready", json!("http")), "livenessProbe": get("/live", json!(8080))}))]}),
+            json!({"containers": [web(json!({"livenessProbe": get("/live", json!("sql")), "startupProbe": socket}))]}),
+            json!({
+                "containers": [web(json!({})), {"name": "beside", "startupProbe": get("/start", json!(8080)), "livenessProbe": get("/x", json!(8081))}],
+                "initContainers": [{"name": "before", "livenessProbe": get("/before", json!(8080))}],
+            }),
+        ];
+        Self {
+            default_policy: *pick(rng, &DefaultPolicy::ALL),
+            cluster_networks: *pick(rng, &clusters),
+            probe_networks: *pick(rng, &probing),
+            annotations,
+            spec: pick(rng, &specs).clone(),
+        }
+    }
+
+    /// Of the workloads that [`naive`] is asked of.
+    fn index(&self) -> Index {
+        let read = |networks: &[&str]| -> Vec<Cidr> { networks.iter().map(|net| net.parse().unwrap()).collect() };
+        let mut index = Index::new(Settings {
+            platform: Platform::Kubernetes,
+            default_policy: DefaultPolicyName(self.default_policy),
+            cluster_networks: read(self.cluster_networks),
+            probe_networks: read(self.probe_networks),
+            ..Settings::default()
+        });
+        let mut of_pod = annotated(self.annotations.clone());
+        merge(&mut of_pod, json!({"spec": self.spec.clone()}));
+        let external = externals::external("a", &["192.0.2.1"], annotated(self.annotations.clone()));
+        for object in [pod("a", "10.1.0.1", of_pod), external] {
+            index.apply(Event::Apply(object));
+        }
+        index
+    }
+
+    fn is_of_cluster(&self, addr: IpAddr) -> bool {
+        self.cluster_networks.iter().any(|network| inside(network, addr))
+    }
+
+    /// Whether a default policy lets in a client.
+    fn lets_in(&self, policy: &str, client: &Asks<'_>) -> bool {
+        match policy {
+            "deny" => false,
+            "all-unauthenticated" | "audit" => true,
+            "all-authenticated" => client.proves(),
+            "cluster-unauthenticated" => self.is_of_cluster(client.addr),
+            "cluster-authenticated" => self.is_of_cluster(client.addr) && client.proves(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Whether clients of port 8080 must prove who they are wherever no Server selects it.
+    fn requires_identity(&self) -> bool {
+        let ranges = self.annotations[OF_REQUIRED_IDENTITY].as_str().into_iter().flat_map(|list| list.split(','));
+        let number = |text: &str| text.parse::<u16>().unwrap();
+        ranges
+            .map(|range| range.split_once('-').unwrap_or((range, range)))
+            .any(|(first, last)| (number(first)..=number(last)).contains(&8080))
+    }
+
+    /// The paths by which the pod's containers are probed on port 8080, each once.
+    fn probes(&self) -> Vec<String> {
+        let containers = ["containers", "initContainers"].map(|list| self.spec[list].as_array());
+        let probed = containers.into_iter().flatten().flatten().flat_map(|container| {
+            ["livenessProbe", "readinessProbe", "startupProbe"].map(move |probe| &container[probe]["httpGet"])
+        });
+        let mut paths: Vec<String> = probed
+            .filter(|get| get["port"] == 8080 || get["port"] == "http")
+            .map(|get| get["path"].as_str().unwrap().to_owned())
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+}
+
+impl Asks<'_> {
+    fn proves(&self) -> bool {
+        self.identity.is_some_and(|identity| !identity.is_empty())
+    }
+}
+
 /// Whether `client` may use port 8080, which is named `http`, of the pod or the ExternalWorkload `ns/a`, which is labelled app=web.
-fn naive(objects: &[&Value], of_pod: bool, client: &Asks<'_>) -> bool {
+fn naive(objects: &[&Value], around: &Around, of_pod: bool, client: &Asks<'_>) -> bool {
     if client.addr.is_loopback() {
         return true;
     }
@@ -256,25 +382,21 @@ fn naive(objects: &[&Value], of_pod: bool, client: &Asks<'_>) -> bool {
         let created = s["metadata"]["creationTimestamp"].as_str();
         (created.is_none(), created.unwrap_or_default(), s["metadata"]["name"].as_str())
     });
-    let Some(server) = servers.first() else { return true };
-    let name = &server["metadata"]["name"];
-    let inside = || inside("10.0.0.0/8", client.addr) || inside("fd00::/8", client.addr);
-    let proven = client.identity.is_some_and(|identity| !identity.is_empty());
-    let by_itself = match server["spec"]["accessPolicy"].as_str() {
-        None | Some("deny") => false,
-        Some("all-unauthenticated" | "audit") => true,
-        Some("all-authenticated") => proven,
-        Some("cluster-unauthenticated") => inside(),
-        Some("cluster-authenticated") => inside() && proven,
-        other => panic!("{other:?}"),
+    let Some(server) = servers.first() else {
+        let policy = around.annotations[OF_DEFAULT_POLICY].as_str().unwrap_or(around.default_policy.as_str());
+        return around.lets_in(policy, client) && (client.proves() || !around.requires_identity());
     };
+    let name = &server["metadata"]["name"];
+    let by_itself = around.lets_in(server["spec"]["accessPolicy"].as_str().unwrap_or("deny"), client);
     let by_server_authorization = of("ServerAuthorization").any(|saz| {
         let (of, who) = (&saz["spec"]["server"], &saz["spec"]["client"]);
         let is_of = match of.get("name") {
             Some(wanted) => wanted == name,
             None => labelled(&of["selector"], server["metadata"]["labels"]["app"].as_str().unwrap_or_default()),
         };
-        let from = who.get("networks").map_or_else(inside, |networks| in_networks(networks, client.addr));
+        let from = who
+            .get("networks")
+            .map_or_else(|| around.is_of_cluster(client.addr), |networks| in_networks(networks, client.addr));
         let tls = &who["meshTLS"];
         let proves = who["unauthenticated"] == true
             || tls["unauthenticatedTLS"] == true && client.identity.is_some()
@@ -588,31 +710,56 @@ pub(super) fn broken(name: &str) -> Object {
 
 /// What is wrong with who is let in where these objects are and nothing else; each client is a place in [`ADDRESSES`] and one in
 /// [`IDENTITIES`], behind which none stands for plaintext.
-fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: &[(usize, usize)]) -> Option<String> {
-    let mut index = base.clone();
+fn wrong(
+    around: &Around,
+    asked: &Question,
+    objects: &[&(Value, Object)],
+    clients: &[(usize, usize)],
+) -> Option<String> {
+    let mut index = around.index();
     objects.iter().for_each(|(_, object)| drop(index.store.insert(object)));
     let written: Vec<&Value> = objects.iter().map(|(written, _)| written).collect();
+    let of_pod = matches!(asked, Question::Inbound { of: WorkloadKind::Pod, .. });
     let Ok(Answer::Inbound(policy)) = index.reply(asked) else { panic!() };
     let server = if policy.meta.kind() == "server" { policy.meta.name() } else { "" };
     let of = |meta: &Meta| match (meta.group(), meta.kind()) {
         ("policy.linkerd.io", "HTTPRoute") => (Kind::MeshHttpRoute.as_str().to_owned(), meta.name().to_owned()),
         (_, kind) => (kind.to_owned(), meta.name().to_owned()),
     };
-    let (grpc, routes): (bool, Vec<_>) = match &policy.protocol {
+    let probes = if of_pod && !around.probe_networks.is_empty() { around.probes() } else { vec![] };
+    let default = |name: &str| ("default".to_owned(), name.to_owned());
+    // Where no route is attached there is the default one, and in HTTP that of probes.
+    let (routes, defaults): (Vec<_>, Vec<_>) = match &policy.protocol {
         ServerProtocol::Grpc { routes } => {
-            (true, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
+            (routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect(), vec![default("default")])
         }
         ServerProtocol::Detect { routes, .. }
         | ServerProtocol::Http1 { routes, .. }
         | ServerProtocol::Http2 { routes, .. } => {
-            (false, routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect())
+            let of_probes = routes.iter().find(|r| of(&r.meta) == default("probe"));
+            let found: Option<Vec<HttpMatch>> =
+                of_probes.map(|r| r.rules.iter().flat_map(|rule| rule.matches.clone()).collect());
+            let exact = |path: &String| HttpMatch {
+                path: Some(PathMatch::Exact(path.clone())),
+                method: Some("GET".to_owned()),
+                ..HttpMatch::default()
+            };
+            let expected: Vec<HttpMatch> = probes.iter().map(exact).collect();
+            if found.as_ref().is_some_and(|found| *found != expected) {
+                return Some(format!("probes are {found:?} instead of {expected:?}"));
+            }
+            let of_probes = (!probes.is_empty()).then(|| default("probe"));
+            (
+                routes.iter().map(|r| (of(&r.meta), &r.rules[0].does.authorizations)).collect(),
+                [default("default")].into_iter().chain(of_probes).collect(),
+            )
         }
-        ServerProtocol::Opaque | ServerProtocol::Tls => (false, vec![]),
+        ServerProtocol::Opaque | ServerProtocol::Tls => (vec![], vec![]),
     };
-    let routes: Vec<_> = routes.into_iter().filter(|((kind, _), _)| kind != "default").collect();
     if !matches!(policy.protocol, ServerProtocol::Opaque) {
         let found: Vec<_> = routes.iter().map(|(id, _)| id.clone()).collect();
-        let expected = attached(&written, server, grpc);
+        let attached = attached(&written, server, matches!(policy.protocol, ServerProtocol::Grpc { .. }));
+        let expected = if attached.is_empty() { defaults } else { attached };
         if found != expected {
             return Some(format!("the routes are {found:?} instead of {expected:?}"));
         }
@@ -628,7 +775,7 @@ fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: 
         };
         let asks = || Asks { addr: addr.to_canonical(), identity: text };
         let by: Option<&Meta> = permit(&policy.authorizations, &Client { addr, tls });
-        if by.is_some() != naive(&written, matches!(asked, Question::Inbound { of: WorkloadKind::Pod, .. }), &asks()) {
+        if by.is_some() != naive(&written, around, of_pod, &asks()) {
             return Some(format!("{addr} {text:?} is let in by {by:?}"));
         }
         routes.iter().find_map(|((kind, name), authorizations)| {
@@ -639,7 +786,9 @@ fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: 
                     if target["group"] == "policy.linkerd.io" { Kind::MeshHttpRoute.as_str() } else { target_kind };
                 target_kind.ends_with("Route") && own == kind && target["name"] == *name
             };
-            let expected = granted(&written, &asks(), is_target);
+            let probes = (kind.as_str(), name.as_str()) == ("default", "probe")
+                && around.probe_networks.iter().any(|network| inside(network, asks().addr));
+            let expected = probes || granted(&written, &asks(), is_target);
             (by.is_some() != expected).then(|| format!("{addr} {text:?} is let in to {kind} {name} by {by:?}"))
         })
     })
@@ -648,26 +797,26 @@ fn wrong(base: &Index, asked: &Question, objects: &[&(Value, Object)], clients: 
 /// What the index lets in, the text of 6.4 lets in, and nobody else.
 #[test]
 fn authorization_is_what_its_text_says() {
-    let base = web(vec![externals::external("a", &["192.0.2.1"], json!({}))]);
     let asked = |of| Question::Inbound { namespace: "ns".into(), of, name: "a".into(), port: 8080 };
     let read = |(kind, written): (Kind, Value)| (written.clone(), policy::read(kind, written).unwrap());
     let all: Vec<(Value, Object)> = chance::sample(&written(), 2_000).into_iter().map(read).collect();
     chance::try_all(|seed| {
         let mut rng = fastrand::Rng::with_seed(seed);
         let asked = asked(if rng.u8(..4) == 0 { WorkloadKind::ExternalWorkload } else { WorkloadKind::Pod });
+        let around = Around::any(&mut rng);
         // One object of each name.
         let mut named: BTreeMap<Key, &(Value, Object)> = BTreeMap::new();
-        for _ in 0..rng.usize(1..12) {
+        for _ in 0..rng.usize(..12) {
             let object = pick(&mut rng, &all);
             named.insert(object.1.key(), object);
         }
         let objects: Vec<_> = named.into_values().collect();
         let clients: Vec<_> = (0..8).map(|_| (rng.usize(..ADDRESSES.len()), rng.usize(..=IDENTITIES.len()))).collect();
-        if wrong(&base, &asked, &objects, &clients).is_none() {
+        if wrong(&around, &asked, &objects, &clients).is_none() {
             return Ok(());
         }
-        let (objects, why) = chance::shortest(&objects, |objects| wrong(&base, &asked, objects, &clients));
+        let (objects, why) = chance::shortest(&objects, |objects| wrong(&around, &asked, objects, &clients));
         let objects: String = objects.iter().map(|(written, _)| format!("  {written}\n")).collect();
-        Err(format!("{why}, where there are\n{objects}"))
+        Err(format!("{why}, where there are {around:?} and\n{objects}"))
     });
 }

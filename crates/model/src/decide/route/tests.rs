@@ -2,7 +2,12 @@
 
 use super::*;
 use crate::{Meta, policy::route::Pattern};
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
 use std::cmp::Reverse;
 
 #[derive(Clone, Debug)]
@@ -28,7 +33,7 @@ impl RequestView for Req {
         self.query.as_deref()
     }
     fn header(&self, name: &str, wanted: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.headers.iter().filter(|(n, _)| n == name).any(|(_, value)| wanted(value))
+        self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).any(|(_, value)| wanted(value))
     }
     fn fields(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
         self.headers.iter().for_each(|(name, value)| visit(name.as_bytes(), value));
@@ -202,6 +207,49 @@ fn grpc_goes_by_service_and_method() {
     }
 }
 
+/// Of two matches that fit, the one that wants more headers fits closer, then the one that wants more parameters.
+#[test]
+fn what_wants_more_fits_closer() {
+    /// Headers and parameters.
+    type Wanted<'a> = (&'a [&'a str], &'a [&'a str]);
+    let one = || ValueMatch::Exact(b"1".to_vec());
+    let headers = |names: &[&str]| -> Vec<HeaderMatch> {
+        names.iter().map(|name| HeaderMatch { name: (*name).to_owned(), value: one() }).collect()
+    };
+    let query = |names: &[&str]| -> Vec<QueryMatch> {
+        names.iter().map(|name| QueryMatch { name: (*name).to_owned(), value: one() }).collect()
+    };
+    // What a rule wants, what the next one does, what the request has, and which of the two it follows.
+    let table: [(Wanted<'_>, Wanted<'_>, Wanted<'_>, usize); 7] = [
+        ((&["x"], &[]), (&["x", "y"], &[]), (&["x", "y"], &[]), 1),
+        ((&["x", "y"], &[]), (&["x"], &[]), (&["Y", "X"], &[]), 0),
+        ((&["x"], &[]), (&["x", "y"], &[]), (&["x"], &[]), 0),
+        ((&[], &["x"]), (&[], &["x", "y"]), (&[], &["y", "x"]), 1),
+        ((&[], &["x"]), (&[], &["x", "y"]), (&[], &["x", "Y"]), 0),
+        ((&["x", "y"], &[]), (&["x"], &["x", "y"]), (&["x", "y"], &["x", "y"]), 0),
+        ((&["x"], &["x"]), (&["x"], &["x", "y"]), (&["x"], &["x", "y"]), 1),
+    ];
+    for row @ (first, second, sent, expected) in table {
+        let of = |wanted: Wanted<'_>| {
+            vec![HttpMatch { headers: headers(wanted.0), query: query(wanted.1), ..HttpMatch::default() }]
+        };
+        let parameters: Vec<String> = sent.1.iter().map(|name| format!("{name}=1")).collect();
+        let sent_headers = sent.0.iter().map(|name| ((*name).to_owned(), b"1".to_vec())).collect();
+        let request =
+            Req { method: "POST", headers: sent_headers, ..get("", &format!("/p.S/Get?{}", parameters.join("&"))) };
+        let of_http = routes(vec![(vec![], vec![of(first), of(second)])]);
+        assert_eq!(chosen(&of_http, &request), Some((0, expected)), "{row:?}");
+        if [first, second, sent].iter().all(|(_, query)| query.is_empty()) {
+            let of = |(names, _): Wanted<'_>| {
+                vec![GrpcMatch { service: String::new(), method: String::new(), headers: headers(names) }]
+            };
+            let rules = placed(vec![vec![of(first), of(second)]]).remove(0);
+            let routes = [GrpcRoute { meta: Meta::default_named("r"), hosts: vec![], rules }];
+            assert_eq!(find_grpc(&routes, &request).map(|(_, rule)| rule.does.1), Some(expected), "{row:?}");
+        }
+    }
+}
+
 /// The host of an authority, in small letters: no port, and no dot at its end.
 fn naive_host(authority: &str) -> String {
     let small = authority.to_ascii_lowercase();
@@ -281,9 +329,9 @@ fn naive_path(wanted: &PathMatch, path: &str) -> Option<usize> {
 }
 
 fn naive_headers(headers: &[HeaderMatch], request: &Req) -> bool {
-    headers
-        .iter()
-        .all(|wanted| request.headers.iter().any(|(name, v)| *name == wanted.name && naive_value(&wanted.value, v)))
+    headers.iter().all(|wanted| {
+        request.headers.iter().any(|(n, v)| n.to_lowercase() == wanted.name && naive_value(&wanted.value, v))
+    })
 }
 
 /// All fits of all matches, worst ones included, sorted: what is first wins.
@@ -374,29 +422,44 @@ fn sent_path() -> impl Strategy<Value = String> {
     prop_oneof![12 => path_text(), 1 => select(vec!["*", "a", "a/b"]).prop_map(str::to_owned)]
 }
 
+/// Each is made once, which costs more than all the rest of a case.
+fn patterns(texts: &[&str]) -> impl Strategy<Value = Pattern> + use<> {
+    select(texts.iter().map(|text| Pattern::new(text).unwrap()).collect::<Vec<_>>())
+}
+
 fn value() -> impl Strategy<Value = ValueMatch> {
     prop_oneof![
         select(vec!["1", "2", "1 2", "%31"]).prop_map(|v| ValueMatch::Exact(v.as_bytes().to_vec())),
-        select(vec!["1", ".", "[12]+", ".*"]).prop_map(|r| ValueMatch::Regex(Pattern::new(r).unwrap())),
+        patterns(&["1", ".", "[12]+", ".*"]).prop_map(ValueMatch::Regex),
     ]
 }
 
+/// One value each for some of these names.
+fn named(names: &[&'static str]) -> impl Strategy<Value = Vec<(String, ValueMatch)>> + use<> {
+    let values = btree_map(select(names.to_vec()), value(), 0..4);
+    values.prop_map(|values| values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Vec<_>>())
+}
+
 fn wanted_headers() -> impl Strategy<Value = Vec<HeaderMatch>> {
-    let header = (select(vec!["x", "y"]), value());
-    vec(header.prop_map(|(name, value)| HeaderMatch { name: name.to_owned(), value }), 0..2)
+    named(&["x", "y", "z"])
+        .prop_map(|headers| headers.into_iter().map(|(name, value)| HeaderMatch { name, value }).collect::<Vec<_>>())
+}
+
+fn wanted_parameters() -> impl Strategy<Value = Vec<QueryMatch>> {
+    named(&["x", "y", "X", "x y", "%78"])
+        .prop_map(|query| query.into_iter().map(|(name, value)| QueryMatch { name, value }).collect::<Vec<_>>())
 }
 
 fn http_match() -> impl Strategy<Value = HttpMatch> {
     let path = prop_oneof![
         path_text().prop_map(PathMatch::Exact),
         path_text().prop_map(PathMatch::Prefix),
-        select(vec!["/a.*", "/", "/(a|b)", "/a/?", "(?i)/A"]).prop_map(|r| PathMatch::Regex(Pattern::new(r).unwrap())),
+        patterns(&["/a.*", "/", "/(a|b)", "/a/?", "(?i)/A"]).prop_map(PathMatch::Regex),
     ];
-    let parameter = (select(vec!["x", "y", "x y", "%78"]), value());
     (
         option::of(path),
         wanted_headers(),
-        vec(parameter.prop_map(|(name, value)| QueryMatch { name: name.to_owned(), value }), 0..2),
+        wanted_parameters(),
         option::of(select(vec!["GET", "POST", "get"]).prop_map(str::to_owned)),
     )
         .prop_map(|(path, headers, query, method)| HttpMatch { path, headers, query, method })
@@ -434,8 +497,9 @@ fn request() -> impl Strategy<Value = Req> {
         select(vec!["GET", "POST", "POST", "PUT", "get"]),
         option::weighted(0.9, authority()),
         sent_path(),
-        option::of(vec(pairs, 0..4)),
-        vec((select(vec!["x", "y"]), values()), 0..3),
+        option::of(vec(pairs, 0..6)),
+        // The case of a name does not count.
+        vec((select(vec!["x", "y", "z", "X", "Y"]), values()), 0..6),
     )
         .prop_map(|(method, authority, path, query, headers)| Req {
             method,
@@ -444,6 +508,18 @@ fn request() -> impl Strategy<Value = Req> {
             query: query.map(|q| q.join("&")),
             headers: headers.into_iter().map(|(n, v)| (n.to_owned(), v)).collect(),
         })
+}
+
+/// One that has most of what may be wanted of it.
+fn full_request() -> impl Strategy<Value = Req> {
+    let values = || prop_oneof![3 => Just("1"), 1 => Just("2")];
+    let headers = vec((select(vec!["x", "Y", "z"]), values()), 2..6);
+    let parameters = vec((select(vec!["x", "y", "X", "x+y", "%2578"]), values()), 2..8);
+    (headers, parameters).prop_map(|(headers, parameters)| {
+        let query: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect();
+        Req { method: "POST", headers, ..get("", &format!("/p.S/Get?{}", query.join("&"))) }
+    })
 }
 
 /// Rules in routes, each of which knows its place.
@@ -485,6 +561,28 @@ proptest! {
         for request in requests {
             let found = find_grpc(&routes, &request).map(|(_, rule)| rule.does);
             prop_assert_eq!(found, naive_grpc(&routes, &request), "{:?}", request);
+        }
+    }
+
+    /// Where neither hosts nor paths decide, so that several matches often fit.
+    #[test]
+    fn headers_and_parameters_decide_as_a_naive_evaluator_says(
+        wanted in vec((wanted_headers(), wanted_parameters()), 2..5),
+        requests in vec(full_request(), 1..4),
+    ) {
+        let by = |(headers, query): &(Vec<HeaderMatch>, Vec<QueryMatch>)| {
+            vec![HttpMatch { headers: headers.clone(), query: query.clone(), ..HttpMatch::default() }]
+        };
+        let routes = routes(vec![(vec![], wanted.iter().map(by).collect())]);
+        let by = |(headers, _): &(Vec<HeaderMatch>, _)| {
+            vec![GrpcMatch { service: String::new(), method: String::new(), headers: headers.clone() }]
+        };
+        let rules = placed(vec![wanted.iter().map(by).collect()]).remove(0);
+        let grpc = [GrpcRoute { meta: Meta::default_named("r"), hosts: vec![], rules }];
+        for request in requests {
+            prop_assert_eq!(chosen(&routes, &request), naive(&routes, &request), "{:?}", request);
+            let found = find_grpc(&grpc, &request).map(|(_, rule)| rule.does);
+            prop_assert_eq!(found, naive_grpc(&grpc, &request), "{:?}", request);
         }
     }
 }
