@@ -50,6 +50,10 @@ async fn revive<C: Connections>(balancer: Weak<Balancer<C>>, member: Rc<Member<C
             outcome => outcome,
         };
         let Some(balancer) = balancer.upgrade() else { return };
+        // It may have left the set meanwhile, and then is no reason any more.
+        if member.is_removed() {
+            return;
+        }
         let mut state = balancer.state.borrow_mut();
         match outcome {
             Ok(connected) => {

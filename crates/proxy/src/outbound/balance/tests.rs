@@ -199,6 +199,39 @@ async fn what_failed_is_tried_by_a_request_where_nothing_can_be_found_out() {
         .await;
 }
 
+/// Of an endpoint that has left nothing is told any more.
+#[tokio::test(start_paused = true)]
+async fn where_all_have_left_there_are_no_endpoints() {
+    LocalSet::new()
+        .run_until(async {
+            for breaker in [None, breaker()] {
+                let shuts = breaker.is_some();
+                let test = Test::of(&[1], breaker, &Arc::default());
+                if shuts {
+                    for _ in 0..3 {
+                        fail(&test).await;
+                    }
+                    test.balancer.for_each(|_| ());
+                } else {
+                    let member = test.next().await.ok().unwrap().member;
+                    test.balancer.failed(&member, &refused());
+                }
+                assert_eq!(test.endpoints(), (0.0, 1.0));
+                test.watch.endpoints.set(set(&[]));
+                // At first after a wait.
+                for _ in 0..2 {
+                    let error = test.next().await.err().unwrap();
+                    assert_eq!(
+                        error.to_string(),
+                        "web.emojivoto.svc.cluster.local:80 has no endpoints [FAILFAST]",
+                        "{shuts}"
+                    );
+                }
+            }
+        })
+        .await;
+}
+
 fn breaker() -> Option<Breaker> {
     let backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60), jitter: 0.0 };
     Some(Breaker::Consecutive { max_failures: 3, backoff })
