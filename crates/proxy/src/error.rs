@@ -253,6 +253,12 @@ impl Code {
         matches!(self, Self::ConnectFailed | Self::ConnectTimeout)
     }
 
+    /// Whether a connection could not be had for a reason that says nothing of the endpoint: it is well but full, or this proxy can
+    /// open none to whomever.
+    pub(crate) fn spares_the_endpoint(self) -> bool {
+        matches!(self, Self::EndpointFull | Self::DescriptorLimit)
+    }
+
     /// What metrics, logs and replies call it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -38,10 +38,14 @@ impl<T: Transport> Client<T> {
         Ok(incoming_parts(stream, endpoint::decode_update))
     }
 
-    /// The profile of `path`, and each that follows it.
+    /// The profile of `path`, and each that follows it. Parts that cannot be used are left out of theirs; an
+    /// [`Error::Invalid`] for each follows it.
     pub async fn get_profile(&mut self, path: &str, context: &str) -> Result<Incoming<Profile>, Error> {
         let stream = self.0.get_profile(encode_lookup(lookup(path, context))).await?.into_inner();
-        Ok(incoming(stream, profile::decode))
+        Ok(incoming_parts(stream, |message| {
+            let (profile, invalid) = profile::decode(message);
+            (Some(profile), invalid)
+        }))
     }
 }
 

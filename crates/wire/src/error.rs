@@ -76,12 +76,17 @@ pub(crate) trait Within {
     fn within(self, outer: &str) -> Self;
 }
 
+impl Within for Invalid {
+    fn within(self, outer: &str) -> Self {
+        let Self { field, reason } = self;
+        let field = if field.is_empty() { outer.to_owned() } else { format!("{outer}.{field}") };
+        Self { field, reason }
+    }
+}
+
 impl<T> Within for Result<T, Invalid> {
     fn within(self, outer: &str) -> Self {
-        self.map_err(|Invalid { field, reason }| {
-            let field = if field.is_empty() { outer.to_owned() } else { format!("{outer}.{field}") };
-            Invalid { field, reason }
-        })
+        self.map_err(|invalid| invalid.within(outer))
     }
 }
 
@@ -113,6 +118,14 @@ pub(crate) fn usable<P, T>(
         }
     }
     (all, invalid)
+}
+
+/// A field that may be absent as if it were, where it cannot be used.
+pub(crate) fn if_usable<T>(value: Result<Option<T>, Invalid>, invalid: &mut Vec<Invalid>) -> Option<T> {
+    value.unwrap_or_else(|unusable| {
+        invalid.push(unusable);
+        None
+    })
 }
 
 /// Converts a field that may be absent.

@@ -11,7 +11,8 @@ pub fn messages(data: &[u8]) {
     match choice % 6 {
         0 => again(bytes, inbound::policy::decode, inbound::policy::encode),
         1 => again(bytes, outbound::policy::decode, outbound::policy::encode),
-        2 => again(bytes, profile::decode, profile::encode),
+        // Whatever else is in it, what is left of it is a profile.
+        2 => again(bytes, |profile| Ok(profile::decode(profile).0), profile::encode),
         // Both are short, and of our own.
         3 => {
             again(bytes, trust::decode, trust::encode);

@@ -2,7 +2,8 @@
 //! workload API's, and the transport header.
 //!
 //! Both directions of every message stand beside each other. Generated types never leave this crate. It converts and decides
-//! nothing: a message that lacks what it needs is an [`Invalid`] that names the field, and is never half accepted.
+//! nothing: a message that lacks what it needs is an [`Invalid`] that names the field, and is never half accepted. Of endpoints,
+//! profiles and extensions, which Linkerd's proxies take in parts, each part counts as a message.
 
 #![forbid(unsafe_code)]
 

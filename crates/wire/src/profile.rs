@@ -2,7 +2,7 @@
 
 use crate::{
     endpoint,
-    error::{Invalid, Within, each, here, optional, require, required},
+    error::{Invalid, Within, each, here, if_usable, optional, require, required, usable},
     meta,
     route::{decode_method, decode_pattern, encode_method},
     time,
@@ -18,7 +18,8 @@ use weft_model::{
 const BUDGET_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 const BUDGET_RATIO: RangeInclusive<f32> = 0.0..=1000.0;
 
-pub(crate) fn decode(profile: proto::DestinationProfile) -> Result<Profile, Invalid> {
+/// What of a profile can be used, then what cannot: a part that is wrong costs no other one (data plane 10.2).
+pub(crate) fn decode(profile: proto::DestinationProfile) -> (Profile, Vec<Invalid>) {
     let proto::DestinationProfile {
         fully_qualified_name,
         opaque_protocol,
@@ -29,23 +30,35 @@ pub(crate) fn decode(profile: proto::DestinationProfile) -> Result<Profile, Inva
         parent_ref,
         profile_ref,
     } = profile;
-    let name = match fully_qualified_name.as_str() {
-        "" => None,
-        name => Some(name.parse().map_err(|e| Invalid::new("fully_qualified_name", e))?),
-    };
+    let mut invalid = vec![];
+    let name = Some(fully_qualified_name).filter(|name| !name.is_empty());
+    let name = optional("fully_qualified_name", name, |name| name.parse().map_err(here));
+    let (routes, within_routes) = decode_routes(routes);
+    invalid.extend(within_routes);
     // A target without weight gets no request.
     let targets = dst_overrides.into_iter().filter(|target| target.weight > 0);
-    Ok(Profile {
-        name,
+    let (targets, no_targets) = usable("dst_overrides", targets, decode_target);
+    invalid.extend(no_targets);
+    let profile = Profile {
+        name: if_usable(name, &mut invalid),
         opaque: opaque_protocol,
-        endpoint: optional("endpoint", endpoint, endpoint::decode)?,
-        routes: each("routes", routes, decode_route)?,
-        retry_budget: optional("retry_budget", retry_budget, decode_budget)?,
-        targets: each("dst_overrides", targets, decode_target)?,
+        endpoint: if_usable(optional("endpoint", endpoint, endpoint::decode), &mut invalid),
+        routes,
+        // Without one nothing is tried again.
+        retry_budget: if_usable(optional("retry_budget", retry_budget, decode_budget), &mut invalid),
+        targets,
         // Nothing is decided by either.
         parent: parent_ref.and_then(|parent| meta::decode(parent).ok()),
         origin: profile_ref.and_then(|origin| meta::decode(origin).ok()),
-    })
+    };
+    (profile, invalid)
+}
+
+/// Only what can be used as a whole.
+#[cfg(test)]
+pub(crate) fn decode_whole(profile: proto::DestinationProfile) -> Result<Profile, Invalid> {
+    let (profile, invalid) = decode(profile);
+    invalid.into_iter().next().map_or(Ok(profile), Err)
 }
 
 pub(crate) fn encode(profile: &Profile) -> Result<proto::DestinationProfile, Invalid> {
@@ -62,14 +75,32 @@ pub(crate) fn encode(profile: &Profile) -> Result<proto::DestinationProfile, Inv
     })
 }
 
-fn decode_route(route: proto::Route) -> Result<ProfileRoute, Invalid> {
+fn decode_routes(routes: Vec<proto::Route>) -> (Vec<ProfileRoute>, Vec<Invalid>) {
+    let (mut all, mut invalid) = (vec![], vec![]);
+    for (i, route) in routes.into_iter().enumerate() {
+        let mut within = vec![];
+        match decode_route(route, &mut within) {
+            Ok(route) => all.push(route),
+            Err(none) => within.push(none),
+        }
+        invalid.extend(within.into_iter().map(|part| part.within(&format!("routes[{i}]"))));
+    }
+    (all, invalid)
+}
+
+/// What of a route cannot be used is left out of it. A condition is needed, and needed whole: without a part of it the route
+/// would be for other requests.
+fn decode_route(route: proto::Route, invalid: &mut Vec<Invalid>) -> Result<ProfileRoute, Invalid> {
     let proto::Route { condition, response_classes, metrics_labels, is_retryable, timeout } = route;
+    let matches = required("condition", condition, decode_request_match)?;
+    let (response_classes, no_classes) = usable("response_classes", response_classes, decode_class);
+    invalid.extend(no_classes);
     Ok(ProfileRoute {
-        matches: required("condition", condition, decode_request_match)?,
-        response_classes: each("response_classes", response_classes, decode_class)?,
+        matches,
+        response_classes,
         labels: metrics_labels.into_iter().collect(),
         retryable: is_retryable,
-        timeout: time::decode_optional("timeout", timeout)?,
+        timeout: if_usable(time::decode_optional("timeout", timeout), invalid),
     })
 }
 

@@ -179,6 +179,10 @@ impl Ratio {
     pub const ALWAYS: Self = Self { numerator: 1, denominator: 1 };
 }
 
+/// The most bytes of a compiled [`Pattern`]: the regex crate's own limit, and so that of Linkerd's proxies. A `\w`, which stands for
+/// a letter of any script, takes more than 40 KiB of it.
+const MAX_PATTERN: usize = 10 << 20;
+
 /// How long detection waits when a message does not say.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -186,7 +190,7 @@ impl Pattern {
     /// # Errors
     /// `source` is no regular expression, or a too large one.
     pub fn new(source: &str) -> Result<Self, regex::Error> {
-        let build = |source: &str| regex::RegexBuilder::new(source).size_limit(1 << 20).build();
+        let build = |source: &str| regex::RegexBuilder::new(source).size_limit(MAX_PATTERN).build();
         // By itself too: a parenthesis of its own must not close ours.
         build(source)?;
         let regex = build(&format!("^(?:{source})$"))?;

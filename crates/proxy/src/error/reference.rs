@@ -143,7 +143,7 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Nothing where the client is only slow: its proxy waits on. Where the server does speak first, take those away",
         ),
         Code::DescriptorLimit => (
-            "The proxy has nearly as many files and sockets open as it may: accepting pauses until some are closed; an eighth, at most 1,024, is kept for connections that are open",
+            "The proxy has nearly as many files and sockets open as it may: accepting pauses until some are closed; an eighth, at most 1,024, is kept for connections that are open. Where that is used up too, requests that need a connection fail",
             "Raise the limit (`ulimit -n`, the container's `nofile`); look in `tcp_open_connections` for who holds so many",
         ),
         Code::DiscoveryTimeout => (

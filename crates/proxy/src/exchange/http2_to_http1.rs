@@ -316,8 +316,9 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
             self.record.end(grpc, None);
             return Err(Failed::Again);
         }
-        if matches!(head.status, 204 | 304) {
-            // HTTP/2 would take the length for that of the body.
+        if head.status == 204 {
+            // RFC 9110 8.6. The length of a 304 is that of the body which a 200 would have, and the stream ends with the head: RFC 9113
+            // 8.1.1.
             headers.remove(header::CONTENT_LENGTH);
         }
         self.record.response_fields(&*headers);

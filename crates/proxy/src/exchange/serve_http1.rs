@@ -132,6 +132,8 @@ impl Waiting {
         draining: Pin<&mut impl Future<Output = ()>>,
         departure: Option<&Rc<Departure>>,
     ) -> Poll<()> {
+        // What had begun was a line of its own.
+        self.head = None;
         // Where only this connection shall end, or its process leaves it, it waits for one more request and says so in the answer.
         if !drain.is_draining() {
             self.register(cx, draining, departure);

@@ -258,6 +258,10 @@ impl<C: Connections> Spread<C> {
 
     /// An endpoint of a backend could not be connected. Says whether another one may be tried.
     pub(super) fn failed(&self, chosen: usize, member: &Rc<Member<C>>, error: &ProxyError) -> bool {
+        if error.code.spares_the_endpoint() {
+            // Another one would do no better: one that is full was thought the least busy when it was picked.
+            return false;
+        }
         match self.branches.get(chosen).map(|branch| &branch.to) {
             Some(Choice::Balance(balancer, _)) => {
                 balancer.failed(member, error);

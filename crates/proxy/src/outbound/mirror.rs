@@ -9,7 +9,7 @@
 
 use super::{Http, backends::Spread, endpoint::Lease};
 use crate::{
-    error::{Code, ProxyError},
+    error::ProxyError,
     exchange::{self, BodyCopy, Carrier, Course, NotWhole},
     filter::{Changes, Rewritten},
     metrics::mirror::Series,
@@ -123,10 +123,7 @@ async fn sent(Head { mut parts, version }: Head, body: Bytes, to: &Spread<Http>)
     let lease = match Lease::new(Rc::clone(&member), carrier).await {
         Ok(lease) => lease,
         Err(error) => {
-            // That one is well.
-            if error.code != Code::EndpointFull {
-                to.failed(chosen, &member, &error);
-            }
+            to.failed(chosen, &member, &error);
             return Err(error);
         }
     };

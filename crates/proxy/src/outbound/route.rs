@@ -346,8 +346,6 @@ async fn connect<'s>(
                 let backend = ruled.backends.get(chosen).cloned();
                 return Ok(Open { branch, lease, member, carrier, backend, ticket });
             }
-            // It is well; and others were thought busier still when it was picked.
-            Err(error) if error.code == Code::EndpointFull => return Err(error),
             Err(error) if ruled.spread.failed(chosen, &member, &error) => {
                 tracing::debug!(endpoint = %member.endpoint.addr, %error, "another endpoint is tried");
                 if !tried.contains(&chosen) {

@@ -1,5 +1,5 @@
 //! At the limit of open files accepting pauses, without spinning; what is open goes on, a reserve of descriptors is left for that,
-//! and it is said why.
+//! and it is said why. Where nothing is left of it either, requests that need a connection are told so, and no endpoint is blamed.
 //!
 //! Budget: half a processor, and `EACH` bytes for each connection that there is a descriptor for.
 //!
@@ -7,8 +7,11 @@
 
 use crate::{
     harness::{LONG, eventually, soon},
+    measure::alone,
     mesh::{Mesh, shouting},
+    mixed::reachable,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Seek, Write},
@@ -17,8 +20,8 @@ use std::{
     time::Duration,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_model::{ClientPolicy, ProtocolHint, policy::outbound::ClientProtocol};
-use weft_testkit::policy;
+use weft_model::{ClientPolicy, Endpoint, ProtocolHint, policy::outbound::ClientProtocol};
+use weft_testkit::{http1, policy};
 
 /// Set for the process with the low limit.
 const INSIDE: &str = "WEFT_TEST_DESCRIPTORS";
@@ -36,6 +39,38 @@ fn accepting_pauses_at_the_limit() {
 #[test]
 fn accepting_what_goes_out_pauses_at_the_limit() {
     at_the_limit("accepting_what_goes_out_pauses_at_the_limit", "outbound");
+}
+
+#[test]
+fn dialling_at_the_limit_blames_no_endpoint() {
+    alone(module_path!(), "dialling_at_the_limit_blames_no_endpoint", async || {
+        const GET: &str = "GET / HTTP/1.1\r\nHost: app.ns\r\n\r\n";
+        // No connection is kept: each request needs one.
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+        let origin = http1::Origin::start(|_| http1::Reply::Last(answer.to_vec())).await.unwrap();
+        let mesh = Mesh::start().await;
+        let service = mesh.service(&[Endpoint::plain(reachable(origin.addr()))]);
+        let mut clients = vec![];
+        for _ in 0..4 {
+            let mut client = http1::Client::over(mesh.connect(&service).await);
+            // From then on it is accepted, and the endpoint is known.
+            assert_eq!(soon(client.call(GET)).await.unwrap().status(), Some(200));
+            clients.push(client);
+        }
+        let mut patient = clients.pop().unwrap();
+        // What is open stays open.
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        for client in &mut clients {
+            let answer = soon(client.call(GET)).await.unwrap();
+            let why = answer.header("l5d-proxy-error").unwrap_or_default();
+            assert!(answer.status() == Some(503) && why.ends_with(" [DESCRIPTOR_LIMIT]"), "{}", answer.head_text());
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        let left_out = "outbound_http_balancer_endpoints{endpoint_state=\"pending\",";
+        assert_eq!(mesh.web.metric(left_out), 0.0);
+        assert_eq!(soon(patient.call(GET)).await.unwrap().status(), Some(200));
+    });
 }
 
 /// Fills the listener of one direction; `name` is the test's.

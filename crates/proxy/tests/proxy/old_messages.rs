@@ -25,6 +25,8 @@ use weft_testkit::{http1, http2};
 
 const WATCH: &str = "/io.linkerd.proxy.outbound.OutboundPolicies/Watch";
 const WATCH_PORT: &str = "/io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort";
+const GET: &str = "/io.linkerd.proxy.destination.Destination/Get";
+const GET_PROFILE: &str = "/io.linkerd.proxy.destination.Destination/GetProfile";
 /// The request timeout as it was once said.
 const SHORT: Duration = Duration::from_millis(200);
 /// Later than that, and soon enough for whoever has more time.
@@ -63,13 +65,17 @@ fn named(field: u64, name: &str) -> Vec<u8> {
     message(field, &[text(1, name)])
 }
 
-/// `OutboundPolicy` of one rule that sends everything to `addr`; `kind` is the number of the protocol: http2 4, grpc 5.
-fn policy(kind: u64, addr: SocketAddr, timeouts: &[Vec<u8>]) -> Vec<u8> {
+/// `TcpAddress` {ip 1 {ipv4 1}, port 2}.
+fn tcp_address(field: u64, addr: SocketAddr) -> Vec<u8> {
     let SocketAddr::V4(addr) = addr else { panic!("{addr} is not of version 4") };
     // ipv4 1 is a fixed32, least significant byte first.
     let ip = [vec![1 << 3 | 5], u32::from(*addr.ip()).to_le_bytes().to_vec()].concat();
-    let tcp_address = message(1, &[message(1, &[ip]), number(2, addr.port().into())]);
-    let forward = message(2, &[tcp_address]);
+    message(field, &[message(1, &[ip]), number(2, addr.port().into())])
+}
+
+/// `OutboundPolicy` of one rule that sends everything to `addr`; `kind` is the number of the protocol: http2 4, grpc 5.
+fn policy(kind: u64, addr: SocketAddr, timeouts: &[Vec<u8>]) -> Vec<u8> {
+    let forward = message(2, &[tcp_address(1, addr)]);
     let queue = message(4, &[number(1, 100), duration(2, Duration::from_secs(3))]);
     let backend = message(1, &[named(1, "forward"), forward, queue]);
     // Distribution {first_available 2 {backends 1 {backend 1}}}.
@@ -100,24 +106,27 @@ type Said = watch::Receiver<Vec<u8>>;
 
 /// A policy service that answers each `Watch` and `WatchPort` for one of these ports, and knows nothing else.
 async fn control(known: Vec<(u16, Said)>) -> http2::Origin {
+    // TcpAddress and PortSpec both have their port there.
+    answering(&[WATCH, WATCH_PORT], known.into_iter().map(|(port, said)| (number(2, port.into()), said)).collect())
+        .await
+}
+
+/// A service that answers each question by one of these methods that has one of these parts, and knows nothing else.
+async fn answering(methods: &'static [&'static str], known: Vec<(Vec<u8>, Said)>) -> http2::Origin {
     http2::Origin::start(move |request| {
         let (path, known) = (request.uri().path().to_owned(), known.clone());
         async move {
             let answer = || Response::builder().header("content-type", "application/grpc");
             let missing = || Ok(answer().header("grpc-status", "5").body(http2::full(""))?);
-            if path != WATCH && path != WATCH_PORT {
+            if !methods.contains(&path.as_str()) {
                 return missing();
             }
             // Of a stream of requests there is one; its end need not come.
             let mut body = request.into_body();
             let Some(Ok(frame)) = body.frame().await else { return missing() };
             let asked = frame.into_data().unwrap_or_default();
-            // TcpAddress and PortSpec both have their port there.
-            let wants = |port: u16| {
-                let port = number(2, port.into());
-                asked.windows(port.len()).any(|part| part == port)
-            };
-            let Some((_, said)) = known.into_iter().find(|(port, _)| wants(*port)) else { return missing() };
+            let wants = |wanted: &[u8]| asked.windows(wanted.len()).any(|part| part == wanted);
+            let Some((_, said)) = known.into_iter().find(|(wanted, _)| wants(wanted)) else { return missing() };
             Ok(answer().body(told(said))?)
         }
     })
@@ -332,4 +341,46 @@ async fn relayed(mesh: &Mesh, addr: SocketAddr) -> TcpStream {
     let (mut far, _) = listener.accept().await.unwrap();
     tokio::spawn(async move { tokio::io::copy_bidirectional(&mut far, &mut stream).await });
     near
+}
+
+/// What is wrong with a profile costs what is wrong: the route behind it is followed, and goes to the target that can be read.
+#[tokio::test]
+async fn a_profile_is_followed_without_what_cannot_be_read_of_it() {
+    let server = late().await;
+    let target = target();
+    let name = format!("old.ns.svc.cluster.local:{}", target.port());
+    // Route {condition 1 {path 4 {regex 1}}, timeout 5}.
+    let route =
+        |regex: &str, ends: Duration| message(1, &[message(1, &[message(4, &[text(1, regex)])]), duration(5, ends)]);
+    let profile = [
+        message(1, &[duration(5, LONG)]),
+        route("(", LONG),
+        route("/s.S/Never", SHORT),
+        // RetryBudget {ttl 3}, WeightedDst {authority 1, weight 2}.
+        message(2, &[duration(3, Duration::from_secs(61))]),
+        message(3, &[text(1, "nobody"), number(2, 1)]),
+        message(3, &[text(1, &name), number(2, 1)]),
+        text(5, "old.ns.svc.cluster.local"),
+        // WeightedAddr {addr 1}, which is missing.
+        message(6, &[number(3, 1)]),
+    ];
+    // Update {add 1 {addrs 1 {addr 1}}}.
+    let endpoints = message(1, &[message(1, &[tcp_address(1, server.addr())])]);
+    let known = [(target.to_string(), profile.concat()), (name, endpoints)];
+    let answers = known.map(|(path, said)| (text(2, path), watch::channel(said)));
+    let said = answers.each_ref().map(|(path, (_, said))| (path.clone(), said.clone())).to_vec();
+    let control = answering(&[GET, GET_PROFILE], said).await;
+    let elder = |setup: Setup| setup.env("LINKERD2_PROXY_DESTINATION_SVC_ADDR", control.addr());
+    let mesh = Mesh::of(elder, |app| app).await;
+    // A profile's timeout ends the connection.
+    let ask = async |path: &str| {
+        let mut client = http2::Client::over(mesh.web.connect_outbound(target).await).await.unwrap();
+        let request = Request::get(format!("http://old.ns{path}")).body(http2::full("")).unwrap();
+        soon(client.call(request)).await.unwrap()
+    };
+    let head = ask("/s.S/Never").await.head;
+    assert_eq!(head.status, 504, "{head:?}");
+    assert!(head.headers["l5d-proxy-error"].to_str().unwrap().ends_with(" [PROFILE_TIMEOUT]"), "{head:?}");
+    let answer = ask("/s.S/Late").await;
+    assert_eq!((answer.head.status.as_u16(), &answer.body[..]), (200, &b"late"[..]));
 }

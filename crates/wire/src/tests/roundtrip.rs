@@ -39,7 +39,7 @@ proptest! {
 
     #[test]
     fn profiles(sent in any::profile()) {
-        prop_assert_eq!(across(&sent, profile::encode, profile::decode), Ok(sent));
+        prop_assert_eq!(across(&sent, profile::encode, profile::decode_whole), Ok(sent));
     }
 
     #[test]

@@ -630,3 +630,19 @@ fn the_prefix_is_that_of_the_closest_match() {
     assert_eq!(found(&[exact("/a"), prefix("/a")], "/a"), of("/a"), "both fit, and only one can be replaced");
     assert_eq!(found(&[prefix("/b")], "/a"), None);
 }
+
+/// Whoever comes from Linkerd has them.
+#[test]
+fn patterns_may_be_as_large_as_linkerds() {
+    for (source, path) in [
+        (r"/v1/[\w-]{36}", format!("/v1/{}", "a1-".repeat(12))),
+        (r"/users/\w{24}", format!("/users/{}", "a_".repeat(12))),
+        (r"/users/\w{128}", format!("/users/{}", "é".repeat(128))),
+    ] {
+        let pattern = Pattern::new(source).unwrap_or_else(|error| panic!("{source}: {error}"));
+        assert!(pattern.is_match(&path), "{source} {path}");
+        assert!(!pattern.is_match(&path[..path.len() - 2]), "{source}");
+    }
+    let error = Pattern::new(r"\w{1000}").expect_err("what no proxy would take");
+    assert!(matches!(error, regex::Error::CompiledTooBig(_)), "{error}");
+}

@@ -75,6 +75,23 @@ fn a_head_that_has_begun_has_its_time() {
             server.say(OK).await;
             client.hear(OK).await;
         }
+        // A line of its own, in two pieces, is no head that has begun.
+        client.say("\r").await;
+        proxy.armed.notified().await;
+        client.say("\n").await;
+        // Until it has been read, whatever else is ready runs.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        pass(HEAD_TIMEOUT).await;
+        client.say(begin).await;
+        let anew = tokio::time::timeout(HEAD_TIMEOUT / 2, proxy.armed.notified()).await;
+        anew.expect("the clock begins anew");
+        let server = server.as_mut().unwrap();
+        client.say(end).await;
+        server.hear(GET).await;
+        server.say(OK).await;
+        client.hear(OK).await;
         pass(HEAD_TIMEOUT).await;
         assert!(proxy.refused.borrow().is_empty(), "it was idle");
         client.say(&begin[..1]).await;

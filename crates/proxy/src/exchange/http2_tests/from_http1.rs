@@ -237,6 +237,30 @@ fn a_204_has_no_length() {
     });
 }
 
+/// The length is that of the body that a 200 would have; what comes behind the head all the same is kept from the client, who would
+/// take it for the next response.
+#[test]
+fn a_304_has_a_length_and_no_body() {
+    for body in ["", "hello"] {
+        local(async move {
+            let server = server(move |_, mut respond| async move {
+                let response = Response::builder().status(304).header("content-length", "5").body(()).unwrap();
+                let mut send = respond.send_response(response, body.is_empty()).unwrap();
+                if !body.is_empty() {
+                    // By then the proxy has given the stream up, or not.
+                    let _ = send.send_data(body.into(), true);
+                }
+            });
+            let fake = Fake::to_http2(server.await);
+            let mut client = proxy(&fake).await;
+            let expected = "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n";
+            for _ in 0..2 {
+                assert_eq!(exchange(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await, expected);
+            }
+        });
+    }
+}
+
 #[test]
 fn failures_of_the_stream_are_a_502() {
     for reason in [Reason::INTERNAL_ERROR, Reason::ENHANCE_YOUR_CALM] {

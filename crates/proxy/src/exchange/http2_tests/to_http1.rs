@@ -337,6 +337,29 @@ fn answers_to_head_have_a_length_and_no_body() {
     });
 }
 
+/// The length is that of the body that a 200 would have; what comes behind the head all the same goes to nobody.
+#[test]
+fn a_304_has_a_length_and_no_body() {
+    for body in ["", "hello"] {
+        local(async move {
+            let server = application(move |mut tcp| async move {
+                until_end(&mut tcp, "\r\n\r\n").await;
+                let answer = format!("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n{body}");
+                tcp.write_all(answer.as_bytes()).await.unwrap();
+            });
+            let fake = to_http1(server.await);
+            let (response, _send) = fake.client().await.send_request(get("/"), true).unwrap();
+            let mut response = response.await.unwrap();
+            assert_eq!(
+                (response.status(), &response.headers()["content-length"]),
+                (StatusCode::NOT_MODIFIED, &"5".parse().unwrap())
+            );
+            assert!(response.body().is_end_stream());
+            assert_eq!(read(response.body_mut()).await.unwrap().0, "");
+        });
+    }
+}
+
 #[test]
 fn what_is_no_response_is_a_502() {
     for answer in [

@@ -220,6 +220,10 @@ impl<C> Members<C> {
         !self.ready.is_empty()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     pub(crate) fn ready(&self) -> impl Iterator<Item = &Rc<Member<C>>> {
         self.ready.iter()
     }

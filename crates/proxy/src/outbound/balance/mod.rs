@@ -218,9 +218,12 @@ impl<C: Connections> Balancer<C> {
     fn note(&self, state: &mut State<C>) {
         if state.members.any_ready() {
             state.failfast.ready();
-            state.last = None;
         } else {
             state.failfast.unready(Instant::now());
+        }
+        // Where there are no endpoints any more, none is left out.
+        if state.members.any_ready() || state.members.is_empty() {
+            state.last = None;
         }
         self.show(state);
     }

@@ -44,8 +44,16 @@ async fn revive<C: Connections>(balancer: Weak<Balancer<C>>, member: Rc<Member<C
         if member.is_removed() {
             return;
         }
-        let outcome = member.connections.revive().await;
+        let outcome = match member.connections.revive().await {
+            // Nothing was found out: the next request does, which is told so.
+            Err(error) if error.code.spares_the_endpoint() => Ok(false),
+            outcome => outcome,
+        };
         let Some(balancer) = balancer.upgrade() else { return };
+        // It may have left the set meanwhile, and then is no reason any more.
+        if member.is_removed() {
+            return;
+        }
         let mut state = balancer.state.borrow_mut();
         match outcome {
             Ok(connected) => {

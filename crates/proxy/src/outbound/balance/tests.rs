@@ -16,12 +16,17 @@ use weft_telemetry::{Registry, Shard};
 struct Wire {
     up: Rc<Cell<bool>>,
     asked: Rc<Cell<u32>>,
+    /// Nothing can be connected to anybody.
+    stuck: Rc<Cell<bool>>,
     retired: Rc<Cell<bool>>,
 }
 
 impl Connections for Wire {
     async fn revive(&self) -> Result<bool, ProxyError> {
         self.asked.set(self.asked.get() + 1);
+        if self.stuck.get() {
+            return Err(ProxyError::new(Code::DescriptorLimit, "too many open files"));
+        }
         if self.up.get() { Ok(true) } else { Err(refused()) }
     }
     fn retire(&self) {
@@ -174,6 +179,54 @@ async fn what_failed_comes_back_by_itself() {
             assert!(test.wire.retired.get());
             for (op, n) in [("Reset", 1.0), ("Add", 1.0), ("Remove", 1.0)] {
                 assert_eq!(test.metric("p2c_updates_total", &format!("op=\"{op}\",")), n, "{op}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_tried_by_a_request_where_nothing_can_be_found_out() {
+    LocalSet::new()
+        .run_until(async {
+            let test = Test::new(&[1]);
+            let member = test.next().await.ok().unwrap().member;
+            test.wire.stuck.set(true);
+            test.balancer.failed(&member, &refused());
+            let start = Instant::now();
+            assert!(test.asks().await.is_ok());
+            assert_eq!((start.elapsed(), test.wire.asked.get()), (Duration::from_millis(100), 1));
+        })
+        .await;
+}
+
+/// Of an endpoint that has left nothing is told any more.
+#[tokio::test(start_paused = true)]
+async fn where_all_have_left_there_are_no_endpoints() {
+    LocalSet::new()
+        .run_until(async {
+            for breaker in [None, breaker()] {
+                let shuts = breaker.is_some();
+                let test = Test::of(&[1], breaker, &Arc::default());
+                if shuts {
+                    for _ in 0..3 {
+                        fail(&test).await;
+                    }
+                    test.balancer.for_each(|_| ());
+                } else {
+                    let member = test.next().await.ok().unwrap().member;
+                    test.balancer.failed(&member, &refused());
+                }
+                assert_eq!(test.endpoints(), (0.0, 1.0));
+                test.watch.endpoints.set(set(&[]));
+                // At first after a wait.
+                for _ in 0..2 {
+                    let error = test.next().await.err().unwrap();
+                    assert_eq!(
+                        error.to_string(),
+                        "web.emojivoto.svc.cluster.local:80 has no endpoints [FAILFAST]",
+                        "{shuts}"
+                    );
+                }
             }
         })
         .await;

@@ -285,9 +285,7 @@ async fn watch_profile(published: &Published, sources: &Sources) {
             published.profile_is_gone();
         }
         Event::Invalid(reason) => {
-            gone = Gone::default();
-            tracing::warn!(%target, reason, "A profile is ignored: it cannot be used");
-            published.profile_answer(Answer::None);
+            tracing::warn!(%target, reason, "What cannot be used of a profile is left out");
         }
         // Whatever the failure is, it means that there is no profile, until one comes.
         Event::Failed(Failed { error, verdict, .. }) => {

@@ -52,20 +52,16 @@ pub(super) async fn watch(
         let (mut client, path, context) = (client.clone(), path.clone(), context.clone());
         async move { client.get_profile(&path, &context).await }
     };
-    let none = || {
-        if profile.version() == UNANSWERED {
-            profile.set(None);
-        }
-    };
     follow(Following { absent: Some(ASK_AGAIN), ..following }, open, |event| match event {
         Event::Message { value, .. } => drop(profile.set_if_changed(Some(value))),
         Event::Invalid(reason) => {
-            tracing::warn!(name = path, reason, "A profile is ignored: it cannot be used");
-            none();
+            tracing::warn!(name = path, reason, "What cannot be used of a profile is left out");
         }
         Event::Failed(Failed { error, .. }) => {
             tracing::debug!(name = path, %error, "There is no profile");
-            none();
+            if profile.version() == UNANSWERED {
+                profile.set(None);
+            }
         }
     })
     .await;

@@ -7,7 +7,7 @@ use linkerd2_proxy_api::{
     http_types, net,
 };
 use proto::{protocol_hint, tls_identity};
-use weft_model::EndpointUpdate;
+use weft_model::{EndpointUpdate, Profile};
 
 fn addr(port: u32) -> net::TcpAddress {
     net::TcpAddress { ip: Some([10, 0, 0, 1].into()), port }
@@ -187,7 +187,7 @@ fn profiles() {
     };
     check(
         &complete,
-        profile::decode,
+        profile::decode_whole,
         &[
             (|m| m.fully_qualified_name.clear(), None),
             (|m| m.fully_qualified_name = "a b".to_owned(), Some("fully_qualified_name")),
@@ -225,4 +225,57 @@ fn profiles() {
             (|m| resource(&mut m.profile_ref).port = 65_536, None),
         ],
     );
+}
+
+/// As Linkerd's proxies take them.
+#[test]
+fn a_part_of_a_profile_that_is_wrong_costs_no_other_one() {
+    use proto::request_match::Match;
+    let budget = |ttl| proto::RetryBudget { retry_ratio: 0.2, min_retries_per_second: 10, ttl: Some(ttl) };
+    let half = prost_types::Duration { seconds: 0, nanos: 500_000_000 };
+    let target = |authority: &str| proto::WeightedDst { authority: authority.to_owned(), weight: 1, backend_ref: None };
+    let path = |regex: &str| route(Match::Path(proto::PathMatch { regex: regex.to_owned() }));
+    let good = proto::DestinationProfile {
+        fully_qualified_name: "web.ns".to_owned(),
+        opaque_protocol: true,
+        routes: vec![path("/a"), path("/b")],
+        retry_budget: Some(budget(seconds(60).unwrap())),
+        dst_overrides: vec![target("a:80"), target("b:80")],
+        endpoint: Some(weighted()),
+        parent_ref: service(),
+        profile_ref: service(),
+    };
+    let whole = profile::decode_whole(good.clone()).unwrap();
+
+    let mut bad = good.clone();
+    bad.routes.insert(0, proto::Route { condition: None, ..path("/c") });
+    bad.routes.insert(2, path("("));
+    bad.dst_overrides.insert(1, target("a"));
+    let (usable, invalid) = profile::decode(bad);
+    assert_eq!(usable, whole);
+    let fields = |invalid: &[crate::Invalid]| invalid.iter().map(|part| part.field.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        fields(&invalid),
+        ["routes[0].condition", "routes[2].condition.path.regex", "dst_overrides[1].authority"]
+    );
+
+    // What there is one of is left out of the rest.
+    for ttl in [seconds(61).unwrap(), half] {
+        let (usable, invalid) =
+            profile::decode(proto::DestinationProfile { retry_budget: Some(budget(ttl)), ..good.clone() });
+        assert_eq!(usable, Profile { retry_budget: None, ..whole.clone() });
+        assert_eq!(fields(&invalid), ["retry_budget.ttl"]);
+    }
+    let mut bad = good.clone();
+    bad.fully_qualified_name = "a b".to_owned();
+    on(&mut bad.endpoint).addr = None;
+    bad.routes[1].timeout = seconds(-1);
+    bad.routes[1].response_classes.insert(0, proto::ResponseClass { condition: None, is_failure: false });
+    let (usable, invalid) = profile::decode(bad);
+    let mut rest = Profile { name: None, endpoint: None, ..whole };
+    rest.routes[1].timeout = None;
+    assert_eq!(usable, rest);
+    let left_out =
+        ["routes[1].response_classes[0].condition", "routes[1].timeout", "fully_qualified_name", "endpoint.addr"];
+    assert_eq!(fields(&invalid), left_out);
 }
