@@ -4,11 +4,12 @@ use super::{
     Check, Run,
     identity::{Looked, in_the_way},
     none,
-    remedy::{Failed, describe, mended},
+    remedy::{Failed, Installer, describe, mended},
     table,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, time::SystemTime};
+use tokio::sync::OnceCell;
 use weft_cluster::{
     install::{self, By, CONFIG, Installation, Material},
     k8s::api::core::v1::{Namespace, Pod},
@@ -90,7 +91,13 @@ async fn blamed(asked: Result<(), Failed>, at: Looked<'_>) -> Result<(), Failed>
 async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, Failed> {
     let of = format!("the ConfigMap {CONFIG} of the namespace {namespace}");
     let data = cluster.config_map(namespace, CONFIG).await?;
-    let data = data.ok_or_else(|| format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"))?;
+    let Some(data) = data else {
+        let missing = Failed::from(format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"));
+        let refused = install::not_installed(cluster, namespace).await;
+        return Err(missing.instead_of(&table::VALUES.remedy, namespace, &refused, |other| {
+            format!("weft check -L {}, where a control plane is", other.namespace)
+        }));
+    };
     // It is there, so that an installation would be refused: what was given is written anew.
     let unread = |why: String| Failed::upgraded(why, "");
     let values = data.get("values").ok_or_else(|| unread(format!("{of} has no key `values`")))?;
@@ -313,6 +320,18 @@ pub(super) async fn extensions(run: &mut Run<'_>, cluster: &Cluster) -> ControlF
 
 fn of_kind<'o>(objects: &'o [Value], kind: &'o str) -> impl Iterator<Item = &'o str> {
     objects.iter().filter(move |object| object["kind"] == kind).filter_map(|object| object["metadata"]["name"].as_str())
+}
+
+/// The definitions alone, after the first half of an installation.
+pub(super) async fn first_half(run: &mut Run<'_>, cluster: &Cluster, namespace: &str) -> ControlFlow<()> {
+    // Asked where something is missing, and once however often that is looked for.
+    let refused = OnceCell::new();
+    run.line(&table::DEFINED, async || {
+        let Err(missing) = install::defined(cluster, &Values::default(), namespace).await else { return Ok(()) };
+        let refused = refused.get_or_init(|| install::not_installed(cluster, namespace)).await;
+        Err(Failed::from(missing).instead_of(&table::DEFINED.remedy, namespace, refused, Installer::upgrade_crds))
+    })
+    .await
 }
 
 pub(super) async fn defined(

@@ -129,7 +129,7 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
     run.installer.release = helm_release(cluster, namespace).await.ok().flatten();
     match &options.what {
         What::Pre => return cluster::open(run, cluster, namespace, now).await,
-        What::Crds => return installed::defined(run, cluster, namespace, &table::DEFINED).await,
+        What::Crds => return installed::first_half(run, cluster, namespace).await,
         What::ControlPlane | What::DataPlane(_) => {}
     }
     let values = installed::exists(run, cluster, namespace, now).await?;

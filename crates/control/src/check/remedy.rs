@@ -105,7 +105,7 @@ impl Installer {
         }
     }
 
-    fn upgrade_crds(&self) -> String {
+    pub(super) fn upgrade_crds(&self) -> String {
         match &self.release {
             Some(release) => release.upgrade_crds(&self.namespace),
             None => format!("weft upgrade --crds{} | kubectl apply -f -", self.option()),
@@ -230,6 +230,36 @@ impl Failed {
         Self { remedy, ..self }
     }
 
+    /// Mended by an installation, or, where that would be refused, by what is told of what is in its way: of a control plane that is
+    /// there already whose it is is known.
+    pub(super) fn instead_of(
+        self,
+        installation: &Remedy,
+        namespace: &str,
+        refused: &Result<(), NotReady>,
+        there: impl FnOnce(&Installer) -> String,
+    ) -> Self {
+        let installer = |namespace: &str, release: Option<Release>| Installer {
+            namespace: namespace.to_owned(),
+            release,
+            ..Installer::default()
+        };
+        match refused {
+            Ok(()) => self,
+            Err(NotReady::Installed { namespace, release }) => {
+                self.or_mended_by(there(&installer(namespace, release.clone())))
+            }
+            Err(NotReady::Cluster(error)) => {
+                let Self { why, remedy } = error.into();
+                Self { why: format!("{}; whether a control plane is installed is not known: {why}", self.why), remedy }
+            }
+            Err(other) => {
+                let first = other.remedy().map(|command| format!("{command} && ")).unwrap_or_default();
+                self.or_mended_by(format!("{first}{}", installation.of(&installer(namespace, None))))
+            }
+        }
+    }
+
     /// By the control plane made anew.
     pub(super) fn upgraded(why: String, options: &str) -> Self {
         Self { why, remedy: Some(Mend::Upgrade(options.to_owned())) }
@@ -245,15 +275,25 @@ impl From<NotReady> for Failed {
         let remedy = error.remedy().map(Mend::Command);
         match error {
             NotReady::Cluster(error) => error.into(),
+            // By what it is made is another thing before an installation than in one, and the remedy's to say.
+            NotReady::Undefined { name, version } => {
+                format!("the definition {name} of version {version} is missing").into()
+            }
             error => Self { why: error.to_string(), remedy },
         }
     }
 }
 
-/// Who cannot ask has nothing to mend in what it was to ask for.
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        let command = match &error {
+        (&error).into()
+    }
+}
+
+/// Who cannot ask has nothing to mend in what it was to ask for.
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
+        let command = match error {
             Error::Forbidden(_) => {
                 "kubectl auth can-i --list, and ask by an account that may, such as a cluster's administrator"
             }

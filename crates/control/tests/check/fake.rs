@@ -178,6 +178,89 @@ async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not
     assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
 
+/// `weft install` is refused in a cluster that has a control plane, its first half too.
+#[tokio::test]
+async fn where_a_mesh_is_installed_its_definitions_are_made_anew() {
+    let api = world().await;
+    api.delete("CustomResourceDefinition", "", "servers.policy.linkerd.io");
+    let told = async |namespace: &str| {
+        let options = Options { namespace: namespace.to_owned(), ..options(What::Crds) };
+        let report = run(client(&api).await, &options, SystemTime::now(), &mut |_| {}).await;
+        let line = report.0.into_iter().find(|line| line.check == &table::DEFINED).unwrap();
+        let why = line.error.unwrap();
+        assert!(why.starts_with("the definition servers.policy.linkerd.io of version "), "{why}");
+        assert!(!why.contains("weft install"), "{why}");
+        (why, line.remedy)
+    };
+    // Whichever namespace is asked for.
+    for namespace in ["linkerd", "nowhere"] {
+        assert_eq!(told(namespace).await.1, "weft upgrade --crds | kubectl apply -f -");
+    }
+    let config = |annotations: Value| {
+        let metadata = json!({"name": "linkerd-config", "namespace": "mesh", "annotations": annotations});
+        json!({"kind": "ConfigMap", "metadata": metadata})
+    };
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
+    api.put(config(json!({})));
+    assert_eq!(told("linkerd").await.1, "weft upgrade --crds -L mesh | kubectl apply -f -");
+    api.put(config(json!({"meta.helm.sh/release-name": "lcp", "meta.helm.sh/release-namespace": "mesh"})));
+    assert!(told("linkerd").await.1.starts_with("helm upgrade --install linkerd-crds charts/linkerd-crds -n mesh "));
+    api.delete("ConfigMap", "mesh", "linkerd-config");
+    let installs = "weft install --crds -L linkerd | kubectl apply -f -";
+    assert_eq!(told("linkerd").await.1, installs);
+    edit(&api, "ClusterRole", "", "linkerd-policy", |role| {
+        role["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": "mesh"});
+    });
+    let taken = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=linkerd --overwrite";
+    assert_eq!(told("linkerd").await.1, format!("{taken} && {installs}"));
+    api.fail(Some(Failure::At("/api/v1/configmaps", 403)));
+    let (why, remedy) = told("linkerd").await;
+    assert!(why.contains("; whether a control plane is installed is not known: ") && why.contains("(403)"), "{why}");
+    assert!(remedy.starts_with("kubectl auth can-i --list"), "{remedy}");
+}
+
+#[tokio::test]
+async fn a_namespace_without_a_control_plane_is_told_with_the_one_that_has_it() {
+    let api = world().await;
+    let told = async || {
+        let options = Options { namespace: "nowhere".to_owned(), ..options(What::ControlPlane) };
+        let report = run(client(&api).await, &options, SystemTime::now(), &mut |_| {}).await;
+        let line = report.0.into_iter().next_back().unwrap();
+        assert_eq!(line.check, &table::VALUES);
+        let why = line.error.unwrap();
+        assert!(why.starts_with("there is no ConfigMap linkerd-config in the namespace nowhere"), "{why}");
+        (why, line.remedy)
+    };
+    assert_eq!(told().await.1, "weft check -L linkerd, where a control plane is");
+    api.fail(Some(Failure::At("/api/v1/configmaps", 403)));
+    let (why, remedy) = told().await;
+    assert!(why.contains("; whether a control plane is installed is not known: ") && why.contains("(403)"), "{why}");
+    assert!(remedy.starts_with("kubectl auth can-i --list"), "{remedy}");
+    api.fail(None);
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
+    let installs =
+        "weft install -L nowhere --crds | kubectl apply -f - && weft install -L nowhere | kubectl apply -f -";
+    let (_, remedy) = told().await;
+    // What the one that has gone has left is taken over first.
+    assert!(remedy.starts_with("kubectl label ") && remedy.ends_with(&format!(" && {installs}")), "{remedy}");
+    for kind in [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+        "Namespace",
+    ] {
+        for object in api.all(kind) {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            if !name.ends_with("gateway.networking.k8s.io") {
+                api.delete(kind, "", name);
+            }
+        }
+    }
+    assert_eq!(told().await.1, installs);
+}
+
 #[tokio::test]
 async fn every_line_fails_with_its_cause() {
     let mut told = String::new();
