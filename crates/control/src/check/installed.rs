@@ -1,7 +1,7 @@
 //! Whether all of an installation is there, and ready.
 
 use super::{
-    Check, Run,
+    Check, Run, asked,
     identity::{Looked, in_the_way},
     none,
     remedy::{Failed, Installer, describe, mended},
@@ -24,7 +24,7 @@ const SERVICE_NETWORK: Resource = Resource::new("networking.k8s.io", "v1", "Serv
 const EXTENSION: &str = "linkerd.io/extension";
 const POLICY: &str = "policy.linkerd.io";
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
-const KINDS: [(&Check, Resource, bool); 8] = [
+const KINDS: [(&Check, Resource, bool); 9] = [
     (&table::NAMESPACE, Resource::new("", "v1", "Namespace", "namespaces"), false),
     (&table::ROLES, Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), false),
     (
@@ -33,6 +33,7 @@ const KINDS: [(&Check, Resource, bool); 8] = [
         false,
     ),
     (&table::ACCOUNTS, Resource::new("", "v1", "ServiceAccount", "serviceaccounts"), true),
+    (&table::SERVICES, Resource::new("", "v1", "Service", "services"), true),
     (
         &table::MUTATING,
         Resource::new(
@@ -262,6 +263,9 @@ pub(super) async fn complete(
         .await?;
         if resource.kind == "ServiceAccount" {
             defined(run, cluster, namespace, &table::DEFINITIONS).await?;
+        }
+        if resource.kind == "ValidatingWebhookConfiguration" {
+            run.line(&table::CONFIGURED, async || asked::as_installed(cluster, &objects).await).await?;
         }
     }
     run.line(&table::RUN_AS_ROOT, async || install::root_where_it_has_to_be(cluster, values).await).await

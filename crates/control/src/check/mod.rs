@@ -7,6 +7,7 @@
 //! Each line asks for itself and changes nothing; what may come true by itself is waited for. After a fatal failure nothing more is
 //! asked.
 
+mod asked;
 mod certificates;
 mod cluster;
 mod identity;

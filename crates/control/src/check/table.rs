@@ -141,10 +141,13 @@ pub const BINDINGS: Check =
 pub const ACCOUNTS: Check = check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
 pub const DEFINITIONS: Check =
     check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, Remedy::UpgradeCrds);
+pub const SERVICES: Check = check(CONFIG, "control plane Services exist", "l5d-existence-svc", Fatal, UPGRADE);
 pub const MUTATING: Check =
     check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
 pub const VALIDATING: Check =
     check(CONFIG, "control plane ValidatingWebhookConfigurations exist", "l5d-existence-vwc", Fatal, UPGRADE);
+pub const CONFIGURED: Check =
+    check(CONFIG, "control plane webhooks are asked as installed", "l5d-webhooks-asked", Error, UPGRADE);
 
 pub const SERVERS: Check = check(CONFIG, "control plane Servers exist", "l5d-existence-servers", Fatal, UPGRADE);
 pub const SERVER_AUTHORIZATIONS: Check =
@@ -468,8 +471,10 @@ pub const ALL: &[&Check] = &[
     &BINDINGS,
     &ACCOUNTS,
     &DEFINITIONS,
+    &SERVICES,
     &MUTATING,
     &VALIDATING,
+    &CONFIGURED,
     &SERVERS,
     &SERVER_AUTHORIZATIONS,
     &RUN_AS_ROOT,

@@ -261,6 +261,42 @@ async fn a_namespace_without_a_control_plane_is_told_with_the_one_that_has_it() 
     assert_eq!(told().await.1, installs);
 }
 
+/// Nobody else sees that pods come without a proxy.
+#[tokio::test]
+async fn what_a_webhook_is_asked_otherwise_is_told() {
+    let told = async |change: fn(&mut Value)| {
+        let api = world().await;
+        edit(&api, "MutatingWebhookConfiguration", "", "linkerd-proxy-injector-webhook-config", |config| {
+            change(&mut config["webhooks"][0]);
+        });
+        let report = asked(&api, What::ControlPlane, Duration::ZERO).await;
+        report.0.into_iter().find(|line| line.check == &table::CONFIGURED).unwrap().error.unwrap_or_default()
+    };
+    let same = [
+        told(|hook| hook["rules"][0]["resources"] = json!(["services", "pods"])).await,
+        told(|hook| hook["clientConfig"]["service"]["port"] = json!(443)).await,
+        // Clouds do that.
+        told(|hook| hook["namespaceSelector"] = json!({"matchLabels": {"of": "others"}})).await,
+    ];
+    assert_eq!(same, [""; 3]);
+    for (told, says) in [
+        (told(|hook| hook["rules"] = json!([])).await, "has no rule for CREATE of pods,services (core/v1, scope "),
+        (told(|hook| hook["rules"][0]["operations"] = json!(["UPDATE"])).await, "; the Mutating"),
+        (told(|hook| hook["rules"][0]["scope"] = json!("Cluster")).await, "has a rule for CREATE of pods,services ("),
+        (told(|hook| hook["name"] = json!("other")).await, "has no webhook linkerd-proxy-injector.linkerd.io"),
+        (
+            told(|hook| hook["clientConfig"]["service"]["name"] = json!("other")).await,
+            "asks the Service linkerd/other at port 443 for /, not the Service linkerd/linkerd-proxy-injector at port 443 for /",
+        ),
+        (
+            told(|hook| hook["clientConfig"]["service"] = json!(null)).await,
+            "asks no Service, not the Service linkerd/linkerd-proxy-injector",
+        ),
+    ] {
+        assert!(told.contains(says), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn every_line_fails_with_its_cause() {
     let mut told = String::new();
