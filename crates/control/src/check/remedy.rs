@@ -23,6 +23,8 @@ pub enum Remedy {
     Text(&'static str),
     /// The control plane made anew, with options that weft and helm have alike.
     Upgrade(&'static str),
+    /// And its pods behind that: their tokens are of what has gone.
+    UpgradeAndRestart,
     /// Other certificates of identity, made and given.
     Renew(Renewal),
     /// The definitions of the mesh's kinds made anew.
@@ -77,6 +79,9 @@ impl Remedy {
         match self {
             Self::Text(text) => text.replace("{namespace}", &installer.namespace),
             Self::Upgrade(options) => installer.upgrade(options),
+            Self::UpgradeAndRestart => {
+                format!("{} && kubectl -n {} rollout restart deployment", installer.upgrade(""), installer.namespace)
+            }
             Self::Renew(renewal) => installer.renew(*renewal, &[]),
             Self::UpgradeCrds => installer.upgrade_crds(),
             Self::UpgradeAll => {

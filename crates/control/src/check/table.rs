@@ -138,7 +138,14 @@ pub const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5
 pub const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, UPGRADE);
 pub const BINDINGS: Check =
     check(CONFIG, "control plane ClusterRoleBindings exist", "l5d-existence-crb", Fatal, UPGRADE);
-pub const ACCOUNTS: Check = check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
+pub const ACCOUNTS: Check = check(
+    CONFIG,
+    "control plane ServiceAccounts exist",
+    "l5d-existence-sa",
+    Fatal,
+    // A token is of the very object that was there.
+    Remedy::UpgradeAndRestart,
+);
 pub const DEFINITIONS: Check =
     check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, Remedy::UpgradeCrds);
 pub const SERVICES: Check = check(CONFIG, "control plane Services exist", "l5d-existence-svc", Fatal, UPGRADE);
