@@ -2,7 +2,7 @@
 //! identity are `identity`'s.
 
 use super::{
-    Run, TOLD, none,
+    Run, none,
     proxies::restarts,
     remedy::{Failed, mended},
     table,
@@ -158,7 +158,7 @@ pub(super) async fn trusted(
             let namespace_of = pod.split('/').next().unwrap_or_default();
             namespace_of != namespace && of.is_none_or(|of| of == namespace_of)
         };
-        let pods: Vec<&String> = other.flat_map(|one| &one.pods).filter(is_asked).take(TOLD).collect();
+        let pods: Vec<&String> = other.flat_map(|one| &one.pods).filter(is_asked).collect();
         let restarts = restarts(cluster, namespace, of, !pods.is_empty()).await?;
         let told = |pod: &String| (format!("the proxy of pod {pod} trusts other roots"), restarts.of(pod));
         mended(pods.into_iter().map(told).collect())

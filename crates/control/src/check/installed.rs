@@ -4,7 +4,7 @@ use super::{
     Check, Run, asked,
     identity::{Looked, in_the_way},
     none,
-    remedy::{Failed, Installer, describe, mended},
+    remedy::{Failed, Installer, describe, few, mended},
     table,
 };
 use serde_json::Value;
@@ -191,9 +191,7 @@ fn outside(values: &Values, found: &[(String, String)], around: &[String]) -> Re
     if wrong.is_empty() {
         return Ok(());
     }
-    // A few tell it all.
-    wrong.truncate(5);
-    Err(Failed::upgraded(wrong.join("; "), &format!("--set 'clusterNetworks={}'", all.join("\\,"))))
+    Err(Failed::upgraded(few(&wrong), &format!("--set 'clusterNetworks={}'", all.join("\\,"))))
 }
 
 /// Those that nodes give to their pods.

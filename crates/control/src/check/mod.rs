@@ -34,8 +34,6 @@ use weft_cluster::{
     kubernetes::{Client, Cluster, Error},
 };
 
-/// A few tell it all.
-const TOLD: usize = 10;
 /// Between two looks at what is waited for.
 const AGAIN: Duration = Duration::from_millis(500);
 

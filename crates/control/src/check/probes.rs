@@ -1,6 +1,10 @@
 //! Whether policies let in the kubelet where it asks pods how they are.
 
-use super::{Failed, Run, TOLD, remedy::quoted, table};
+use super::{
+    Failed, Run,
+    remedy::{few, quoted},
+    table,
+};
 use crate::kubernetes::watched;
 use serde_json::{Value, json};
 use std::{
@@ -47,7 +51,7 @@ async fn denied(cluster: &Cluster, control_namespace: &str, of: Option<&str>) ->
     if wrong.is_empty() {
         return Ok(());
     }
-    let why = wrong.iter().take(TOLD).map(|denied| denied.why.as_str()).collect::<Vec<_>>().join("; ");
+    let why = few(&wrong.iter().map(|denied| denied.why.as_str()).collect::<Vec<_>>());
     let mut by_server: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for denied in &wrong {
         if let Some(server) = &denied.server {

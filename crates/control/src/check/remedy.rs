@@ -1,7 +1,7 @@
 //! What mends a line that is not true: a command for the installation that is there and for the objects that are wrong.
 
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_cluster::{
     inject::TRUST_ROOTS,
     install::{NotReady, Release},
@@ -10,7 +10,8 @@ use weft_cluster::{
     values::Values,
 };
 
-/// Commands that one line names; the next look names the rest.
+/// What one line names of what is wrong, and of the commands that mend it.
+const TOLD: usize = 10;
 const MOST: usize = 5;
 /// Workloads that are restarted together; of the rest `weft check --proxy` tells.
 const TOGETHER: usize = 100;
@@ -314,19 +315,32 @@ impl From<String> for Failed {
     }
 }
 
+/// A few tell it all; of the rest it is said how many there are.
+pub(super) fn few(all: &[impl AsRef<str>]) -> String {
+    let mut told: Vec<&str> = all.iter().take(TOLD).map(AsRef::as_ref).collect();
+    let more = all.len().saturating_sub(TOLD);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    told.extend(more.as_deref());
+    told.join("; ")
+}
+
 /// What is wrong, and the command that mends each.
 pub(super) fn mended(wrong: Vec<(String, String)>) -> Result<(), Failed> {
     if wrong.is_empty() {
         return Ok(());
     }
     let (whys, commands): (Vec<String>, Vec<String>) = wrong.into_iter().unzip();
-    let mut different: Vec<String> = vec![];
-    for command in commands {
-        if !different.contains(&command) && different.len() < MOST {
-            different.push(command);
+    let (mut named, mut known) = (vec![], BTreeSet::new());
+    for command in &commands {
+        if known.insert(command) && named.len() < MOST {
+            named.push(command.as_str());
         }
     }
-    Err(Failed::mended_by(whys.join("; "), different.join(" && ")))
+    let more = match known.len() - named.len() {
+        0 => String::new(),
+        more => format!(", and {more} more, which the next check names"),
+    };
+    Err(Failed::mended_by(few(&whys), format!("{}{more}", named.join(" && "))))
 }
 
 /// A word for a shell.
@@ -445,6 +459,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_named_is_counted() {
+        let wrong = |count: usize| (0..count).map(|n| (format!("pod {n}"), format!("kubectl describe pod {}", n / 2))).collect();
+        let Failed { why, remedy: Some(Mend::Command(command)) } = mended(wrong(10)).unwrap_err() else { panic!() };
+        assert!(why.ends_with("; pod 8; pod 9") && command.ends_with(" && kubectl describe pod 4"), "{why}: {command}");
+        let Failed { why, remedy: Some(Mend::Command(command)) } = mended(wrong(14)).unwrap_err() else { panic!() };
+        assert!(why.ends_with("; pod 9; and 4 more"), "{why}");
+        assert!(command.ends_with(" pod 4, and 2 more, which the next check names"), "{command}");
+        assert_eq!(few(&["a"; 12]), format!("{}and 2 more", "a; ".repeat(10)));
+        assert_eq!(mended(vec![]), Ok(()));
     }
 
     #[test]
