@@ -91,7 +91,7 @@ pub const NO_MESH: Check = check(
     "pre-mesh",
     Error,
     text(
-        "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's",
+        "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f -, which carries on what is there, weft's or Linkerd's",
     ),
 );
 pub const FREE: Check = check(
@@ -414,7 +414,7 @@ pub mod local {
         "the issuer's certificate is within its validity period",
         "local-issuer",
         Error,
-        text("weft logs linkerd/control-plane says why it was not renewed"),
+        text("weft logs linkerd/control-plane, which says why it was not renewed"),
     );
     pub const MANIFESTS: Check = check(
         MESH,

@@ -2,7 +2,7 @@
 
 use crate::{
     broken::{broken, edit},
-    world::{Api, DAY, around, failed, installed, options},
+    world::{Api, DAY, around, assert_command, failed, installed, options},
 };
 use serde_json::{Value, json};
 use std::{
@@ -174,6 +174,7 @@ async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not
     });
     let command = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=linkerd --overwrite";
     assert_eq!(remedy().await, command);
+    ALL.iter().for_each(|check| assert_command(&check.remedy.documented().0));
     let all = ALL.iter().chain(LOCAL).map(|check| check.remedy.documented().0);
     assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
@@ -317,6 +318,7 @@ async fn every_line_fails_with_its_cause() {
                 && !["NAMESPACE", "KIND", "NETWORK", "{namespace}"].iter().any(|raw| remedy.contains(raw)),
             "{remedy}"
         );
+        assert_command(remedy);
         told += &format!("{}\n    {remedy}\n", check.description);
         let is_warning = report.0[at].result() == Outcome::Warning;
         assert_eq!(is_warning, check.severity == Severity::Warning);
@@ -347,6 +349,32 @@ async fn what_helm_has_installed_is_mended_by_helm() {
         let by_hand = [&table::ANCHORS, &table::REPLICAS];
         assert!(line.remedy.contains("helm upgrade ") || by_hand.contains(check), "{line:?}");
         assert!(!line.remedy.contains("weft upgrade"), "{line:?}");
+        assert_command(&line.remedy);
+    }
+}
+
+/// Of certificates of identity that somebody else writes.
+#[tokio::test]
+async fn whoever_writes_certificates_is_told_what_to_write() {
+    for (values, days, written) in [
+        ("identity: {issuer: {scheme: kubernetes.io/tls}}", 0, ["secret generic", "--type=kubernetes.io/tls"]),
+        ("identity: {issuer: {scheme: kubernetes.io/tls}}", 366, ["secret generic", "--from-file=tls.key=issuer.key"]),
+        ("identity: {issuer: {scheme: kubernetes.io/tls}}", 3651, ["configmap", "--from-file=tls.key=issuer.key"]),
+        ("identity: {externalCA: true}", 3651, ["configmap", "--from-file=key.pem=issuer.key"]),
+    ] {
+        let api = world().await;
+        edit(&api, "ConfigMap", "linkerd", "linkerd-config", |map| {
+            map["data"]["values"] = json!(format!("linkerdVersion: v1\n{values}\n"));
+        });
+        if days == 0 {
+            edit(&api, "Secret", "linkerd", "linkerd-identity-issuer", |secret| secret["data"] = json!({}));
+        }
+        let report = asked(&api, What::ControlPlane, days * DAY).await;
+        let line = report.0.last().unwrap();
+        assert!([&table::ANCHORS, &table::ANCHORS_NOW, &table::ISSUER_NOW].contains(&line.check), "{line:?}");
+        assert_command(&line.remedy);
+        assert!(line.remedy.starts_with("kubectl -n linkerd create "), "{}", line.remedy);
+        assert!(written.iter().all(|part| line.remedy.contains(part)), "{}", line.remedy);
     }
 }
 
