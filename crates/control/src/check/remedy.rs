@@ -212,6 +212,8 @@ pub enum Mend {
     Command(String),
     /// The control plane made anew, with these options.
     Upgrade(String),
+    /// The same between other commands, which say how they go on.
+    UpgradeAmong { before: String, options: String, behind: String },
     /// Certificates made anew, and what comes behind that.
     Renew(Renewal, Vec<String>),
     /// These of the anchors left out, counted from 1.
@@ -223,6 +225,9 @@ impl Mend {
         match self {
             Self::Command(command) => command.clone(),
             Self::Upgrade(options) => installer.upgrade(options),
+            Self::UpgradeAmong { before, options, behind } => {
+                format!("{before} && {}{behind}", installer.upgrade(options))
+            }
             Self::Renew(renewal, behind) => installer.renew(*renewal, behind),
             Self::WithoutAnchors(numbers) => installer.without_anchors(numbers),
         }
@@ -232,8 +237,12 @@ impl Mend {
 impl Failed {
     /// By a command, unless something else is known to mend it.
     pub(super) fn or_mended_by(self, command: String) -> Self {
-        let remedy = self.remedy.or(Some(Mend::Command(command)));
-        Self { remedy, ..self }
+        self.or(Some(Mend::Command(command)))
+    }
+
+    /// The same of whatever mends it, if it is known.
+    pub(super) fn or(self, mend: Option<Mend>) -> Self {
+        Self { remedy: self.remedy.or(mend), ..self }
     }
 
     /// Mended by an installation, or, where that would be refused, by what is told of what is in its way: of a control plane that is

@@ -353,6 +353,58 @@ async fn what_helm_has_installed_is_mended_by_helm() {
     }
 }
 
+/// What somebody else makes an upgrade makes anew as it is.
+#[tokio::test]
+async fn a_webhooks_certificate_is_mended_where_it_comes_from() {
+    for (path, secret, now, soon) in [
+        ("proxyInjector", "linkerd-proxy-injector-k8s-tls", &table::INJECTOR, &table::INJECTOR_SOON),
+        ("profileValidator", "linkerd-sp-validator-k8s-tls", &table::PROFILES, &table::PROFILES_SOON),
+        ("policyValidator", "linkerd-policy-validator-k8s-tls", &table::POLICIES, &table::POLICIES_SOON),
+    ] {
+        for given in [
+            "externalSecret: true, caBundle: given",
+            "externalSecret: true, injectCaFrom: certs/webhook",
+            "externalSecret: true, injectCaFromSecret: certs/webhook",
+            "caBundle: given",
+        ] {
+            for (check, of_bundle) in [(now, true), (now, false), (soon, false)] {
+                let api = world().await;
+                edit(&api, "ConfigMap", "linkerd", "linkerd-config", |map| {
+                    map["data"]["values"] = json!(format!("linkerdVersion: v1\n{path}: {{{given}}}\n"));
+                });
+                let later = match check == soon || of_bundle {
+                    true => broken(check, &api).1,
+                    false => {
+                        edit(&api, "Secret", "linkerd", secret, |secret| secret["data"] = json!({}));
+                        Duration::ZERO
+                    }
+                };
+                let report = asked(&api, What::ControlPlane, later).await;
+                let line = report.0.iter().find(|line| line.check == check).unwrap();
+                let remedy = &line.remedy;
+                assert_command(remedy);
+                let is_injected = given.contains("inject");
+                let has = |parts: &[&str]| assert!(parts.iter().all(|part| remedy.contains(part)), "{given}: {remedy}");
+                match (is_injected, of_bundle) {
+                    (true, true) => has(&["kubectl -n 'certs' describe ", " 'webhook', whose CA cert-manager writes"]),
+                    (true, false) => {
+                        has(&[&format!("create secret generic {secret} "), "certificates.cert-manager.io"])
+                    }
+                    (false, _) => has(&["openssl req -x509 ", "-addext subjectAltName=DNS:linkerd-"]),
+                }
+                match given.contains("externalSecret") {
+                    true if is_injected => {}
+                    true => has(&[
+                        &format!("--set-file {path}.caBundle=ca.crt | kubectl apply -f - && kubectl "),
+                        &format!(" create secret generic {secret} --from-file=tls.crt --from-file=tls.key "),
+                    ]),
+                    false => has(&[&format!("--set-file {path}.caBundle=ca.crt --set-file {path}.crtPEM=tls.crt ")]),
+                }
+            }
+        }
+    }
+}
+
 /// Of certificates of identity that somebody else writes.
 #[tokio::test]
 async fn whoever_writes_certificates_is_told_what_to_write() {
