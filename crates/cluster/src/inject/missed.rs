@@ -2,7 +2,7 @@
 //!
 //! By the same rules as the webhook's, for what looks at pods afterwards.
 
-use super::report::{asked, excused};
+use super::report::{Skip, asked, excused};
 use crate::label;
 use k8s_openapi::api::core::v1::Pod;
 use weft_model::names::annotation as names;
@@ -29,6 +29,12 @@ impl Bare {
     /// Whether it was to get one, by what its namespace says.
     pub fn was_to_get_one(&self, namespace: Option<&str>) -> bool {
         asked(namespace, self.own.as_deref()).is_ok()
+    }
+
+    /// Whether its namespace says that it gets one, and the pod something that means nothing.
+    pub fn is_misspelt(&self, namespace: Option<&str>) -> bool {
+        let own = asked(namespace, self.own.as_deref());
+        asked(namespace, None).is_ok() && own == Err(Skip::InvalidAtWorkload)
     }
 }
 
@@ -61,6 +67,14 @@ mod tests {
             (enabled.clone(), json!({"containers": [{"name": "istio-proxy"}]}), None),
         ] {
             assert!(!missed(pod(annotations.clone(), spec.clone()), namespace), "{annotations} {spec} {namespace:?}");
+        }
+        let misspelt = |own: &str, namespace: &str| {
+            let pod = serde_json::from_value(pod(json!({"linkerd.io/inject": own}), json!({}))).unwrap();
+            Bare::of(&pod).is_some_and(|bare| bare.is_misspelt(Some(namespace)))
+        };
+        assert!(misspelt("yes", "enabled"));
+        for (own, namespace) in [("enabled", "enabled"), ("disabled", "enabled"), ("yes", "disabled"), ("yes", "yes")] {
+            assert!(!misspelt(own, namespace), "{own} {namespace}");
         }
         let mut over = pod(enabled.clone(), json!({}));
         over["status"]["phase"] = json!("Succeeded");

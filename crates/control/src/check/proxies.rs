@@ -2,7 +2,7 @@
 
 use super::{
     Failed, Run,
-    remedy::{describe, few, mended, restart},
+    remedy::{describe, edit, few, mended, restart},
     table,
 };
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -113,12 +113,17 @@ pub(super) async fn of_pods(
             .filter_map(|namespace| Some((namespace.metadata.name?, namespace.metadata.annotations?.remove(INJECT)?)))
             .collect();
         let pods = cluster.pods(of, "").await?;
-        let missed = pods.iter().filter(|pod| {
+        let missed = pods.iter().filter_map(|pod| {
             let of = pod.metadata.namespace.clone().unwrap_or_default();
             let said = said.get(&of).map(String::as_str);
-            of != control_namespace && Bare::of(pod).is_some_and(|bare| bare.was_to_get_one(said))
+            let bare = Bare::of(pod).filter(|_| of != control_namespace)?;
+            if bare.is_misspelt(said) {
+                let why = "its annotation linkerd.io/inject is none of enabled, ingress and disabled";
+                return Some((format!("{}: {why}", without(pod)?), edit(pod)));
+            }
+            bare.was_to_get_one(said).then(|| Some((without(pod)?, restart(pod))))?
         });
-        mended(missed.filter_map(|pod| Some((without(pod)?, restart(pod)))).collect())
+        mended(missed.collect())
     })
     .await?;
     run.line(&table::DATA_VERSION, async || {

@@ -2,7 +2,7 @@
 
 use crate::{
     broken::{broken, edit},
-    world::{Api, DAY, around, assert_command, failed, installed, options},
+    world::{Api, DAY, around, assert_command, failed, installed, options, pod},
 };
 use serde_json::{Value, json};
 use std::{
@@ -351,6 +351,22 @@ async fn what_helm_has_installed_is_mended_by_helm() {
         assert!(!line.remedy.contains("weft upgrade"), "{line:?}");
         assert_command(&line.remedy);
     }
+}
+
+/// The namespace is enabled; what the pod says means nothing, and keeps it from a proxy.
+#[tokio::test]
+async fn a_pod_that_says_nonsense_of_its_proxy_is_named() {
+    let api = world().await;
+    for (name, value) in [("web-2", "true"), ("web-3", "disabled")] {
+        let mut pod = pod(name, "shop", json!({}), false);
+        pod["metadata"]["annotations"] = json!({"linkerd.io/inject": value});
+        api.put(pod);
+    }
+    let report = asked(&api, What::DataPlane(None), Duration::ZERO).await;
+    let line = report.0.iter().find(|line| line.check == &table::UNMESHED).unwrap();
+    let why = "pod shop/web-2 has no proxy: its annotation linkerd.io/inject is none of enabled, ingress and disabled";
+    assert_eq!(line.error.as_deref(), Some(why));
+    assert_eq!(line.remedy, "kubectl -n shop edit pod/web-2");
 }
 
 /// What somebody else makes an upgrade makes anew as it is.
