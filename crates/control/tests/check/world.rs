@@ -35,7 +35,7 @@ pub(crate) fn values() -> Values {
 }
 
 /// Nobody is there who would answer the API server.
-fn given() -> Value {
+pub(crate) fn given() -> Value {
     let nobody = json!({"namespaceSelector": {"matchLabels": {"nobody": "asks"}}});
     json!({"proxyInjector": nobody, "profileValidator": nobody, "policyValidator": nobody})
 }
