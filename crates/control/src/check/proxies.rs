@@ -116,6 +116,11 @@ pub(super) async fn of_pods(
         let missed = pods.iter().filter_map(|pod| {
             let of = pod.metadata.namespace.clone().unwrap_or_default();
             let said = said.get(&of).map(String::as_str);
+            let namesake = Bare::behind_a_namesake(pod).filter(|_| of != control_namespace);
+            if namesake.is_some_and(|bare| bare.was_to_get_one(said)) {
+                let why = format!("{} has a container {PROXY} that is not the mesh's, and so no proxy", named(pod));
+                return Some((why, edit(pod)));
+            }
             let bare = Bare::of(pod).filter(|_| of != control_namespace)?;
             if bare.is_misspelt(said) {
                 let why = "its annotation linkerd.io/inject is none of enabled, ingress and disabled";

@@ -369,6 +369,18 @@ async fn a_pod_that_says_nonsense_of_its_proxy_is_named() {
     assert_eq!(line.remedy, "kubectl -n shop edit pod/web-2");
 }
 
+#[tokio::test]
+async fn a_container_of_the_proxys_name_is_no_proxy() {
+    let api = world().await;
+    api.put(pod("web-2", "shop", json!({}), true));
+    api.put(pod("web-3", "shop", json!({"linkerd.io/control-plane-ns": "linkerd"}), true));
+    let report = asked(&api, What::DataPlane(None), Duration::ZERO).await;
+    let line = report.0.iter().find(|line| line.check == &table::UNMESHED).unwrap();
+    let why = "pod shop/web-2 has a container linkerd-proxy that is not the mesh's, and so no proxy";
+    assert_eq!(line.error.as_deref(), Some(why));
+    assert_eq!(line.remedy, "kubectl -n shop edit pod/web-2");
+}
+
 /// What somebody else makes an upgrade makes anew as it is.
 #[tokio::test]
 async fn a_webhooks_certificate_is_mended_where_it_comes_from() {
