@@ -2,7 +2,10 @@
 //!
 //! By the same rules as the webhook's, for what looks at pods afterwards.
 
-use super::report::{asked, excused};
+use super::{
+    PROXY,
+    report::{Skip, asked, excused},
+};
 use crate::label;
 use k8s_openapi::api::core::v1::Pod;
 use weft_model::names::annotation as names;
@@ -17,18 +20,36 @@ pub struct Bare {
 impl Bare {
     /// `None` of a pod that has a proxy, can have none, or has ended.
     pub fn of(pod: &Pod) -> Option<Self> {
-        let (meta, spec) = (&pod.metadata, pod.spec.as_ref()?);
+        excused(pod.spec.as_ref()?).next().is_none().then(|| Self::said(pod))?
+    }
+
+    /// The same of a pod that the injector takes for one with a proxy, by a container of that name which is not the mesh's.
+    pub fn behind_a_namesake(pod: &Pod) -> Option<Self> {
+        let spec = pod.spec.as_ref()?;
+        let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let is_meshed =
+            pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label::CONTROL_NAMESPACE));
+        let is_taken_for_one = containers.any(|c| c.name == PROXY) && spec.host_network != Some(true);
+        (is_taken_for_one && !is_meshed).then(|| Self::said(pod))?
+    }
+
+    fn said(pod: &Pod) -> Option<Self> {
+        let meta = &pod.metadata;
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         let of_the_control_plane = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(label::COMPONENT));
-        if matches!(phase, Some("Succeeded" | "Failed")) || of_the_control_plane || excused(spec).next().is_some() {
-            return None;
-        }
-        Some(Self { own: meta.annotations.as_ref().and_then(|a| a.get(names::INJECT)).cloned() })
+        let own = meta.annotations.as_ref().and_then(|a| a.get(names::INJECT)).cloned();
+        (!matches!(phase, Some("Succeeded" | "Failed")) && !of_the_control_plane).then_some(Self { own })
     }
 
     /// Whether it was to get one, by what its namespace says.
     pub fn was_to_get_one(&self, namespace: Option<&str>) -> bool {
         asked(namespace, self.own.as_deref()).is_ok()
+    }
+
+    /// Whether its namespace says that it gets one, and the pod something that means nothing.
+    pub fn is_misspelt(&self, namespace: Option<&str>) -> bool {
+        let own = asked(namespace, self.own.as_deref());
+        asked(namespace, None).is_ok() && own == Err(Skip::InvalidAtWorkload)
     }
 }
 
@@ -62,6 +83,24 @@ mod tests {
         ] {
             assert!(!missed(pod(annotations.clone(), spec.clone()), namespace), "{annotations} {spec} {namespace:?}");
         }
+        let misspelt = |own: &str, namespace: &str| {
+            let pod = serde_json::from_value(pod(json!({"linkerd.io/inject": own}), json!({}))).unwrap();
+            Bare::of(&pod).is_some_and(|bare| bare.is_misspelt(Some(namespace)))
+        };
+        assert!(misspelt("yes", "enabled"));
+        for (own, namespace) in [("enabled", "enabled"), ("disabled", "enabled"), ("yes", "disabled"), ("yes", "yes")] {
+            assert!(!misspelt(own, namespace), "{own} {namespace}");
+        }
+        let namesake = |labels: Value, spec: Value| {
+            let mut pod = pod(json!({}), spec);
+            pod["metadata"]["labels"] = labels;
+            Bare::behind_a_namesake(&serde_json::from_value(pod).unwrap()).is_some()
+        };
+        let named = json!({"containers": [{"name": "linkerd-proxy"}]});
+        assert!(namesake(json!({}), named.clone()));
+        assert!(!namesake(json!({"linkerd.io/control-plane-ns": "linkerd"}), named.clone()));
+        assert!(!namesake(json!({"linkerd.io/control-plane-component": "identity"}), named));
+        assert!(!namesake(json!({}), json!({})));
         let mut over = pod(enabled.clone(), json!({}));
         over["status"]["phase"] = json!("Succeeded");
         assert!(!missed(over, None));

@@ -203,8 +203,8 @@ pub fn believed(
     let named: String = pods.iter().take(TOLD).map(|pod| format!("\n  * pod {pod}")).collect();
     Err(Error::Given(format!(
         "proxies that run do not know the trust anchor of the issuer and would believe nobody who has its certificate:{named}{more}\n\
-         upgrade with trust anchors that hold the new one besides the present ones, restart these pods, and then give the issuer; or use \
-         --force"
+         upgrade with trust anchors that hold the new one besides the present ones, restart these pods (those that `weft inject --manual` has \
+         given a proxy: inject their manifests anew and apply them), and then give the issuer; or use --force"
     )))
 }
 

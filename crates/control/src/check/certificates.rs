@@ -2,7 +2,10 @@
 //! identity are `identity`'s.
 
 use super::{
-    Run, TOLD, none,
+    Run,
+    given::Given,
+    identity::Looked,
+    none,
     proxies::restarts,
     remedy::{Failed, mended},
     table,
@@ -125,19 +128,16 @@ pub(super) fn part(secret: &BTreeMap<String, Vec<u8>>, of: &str, name: &str) -> 
     String::from_utf8(bytes.clone()).map_err(|_| format!("the key {name} of the Secret {of} is no text"))
 }
 
-pub(super) async fn webhooks(
-    run: &mut Run<'_>,
-    cluster: &Cluster,
-    namespace: &str,
-    now: SystemTime,
-) -> ControlFlow<()> {
+pub(super) async fn webhooks(run: &mut Run<'_>, at: Looked<'_>) -> ControlFlow<()> {
     for (of, valid, soon) in [
         (Webhook::ProxyInjector, &table::INJECTOR, &table::INJECTOR_SOON),
         (Webhook::ProfileValidator, &table::PROFILES, &table::PROFILES_SOON),
         (Webhook::PolicyValidator, &table::POLICIES, &table::POLICIES_SOON),
     ] {
-        let certificates = run.found(valid, webhook(cluster, namespace, of, now).await)?;
-        run.noted(soon, lasts(&certificates, now))?;
+        let given = Given::of(at, of);
+        let certificates = run.found(valid, webhook(at, &given).await)?;
+        let lasts = lasts(&certificates, at.now);
+        run.noted(soon, lasts.map_err(|why| Failed::from(why).or(given.certificate_anew())))?;
     }
     ControlFlow::Continue(())
 }
@@ -158,7 +158,7 @@ pub(super) async fn trusted(
             let namespace_of = pod.split('/').next().unwrap_or_default();
             namespace_of != namespace && of.is_none_or(|of| of == namespace_of)
         };
-        let pods: Vec<&String> = other.flat_map(|one| &one.pods).filter(is_asked).take(TOLD).collect();
+        let pods: Vec<&String> = other.flat_map(|one| &one.pods).filter(is_asked).collect();
         let restarts = restarts(cluster, namespace, of, !pods.is_empty()).await?;
         let told = |pod: &String| (format!("the proxy of pod {pod} trusts other roots"), restarts.of(pod));
         mended(pods.into_iter().map(told).collect())
@@ -167,32 +167,33 @@ pub(super) async fn trusted(
 }
 
 /// The certificate that a webhook presents, if the API server takes it.
-async fn webhook(
-    cluster: &Cluster,
-    namespace: &str,
-    webhook: Webhook,
-    now: SystemTime,
-) -> Result<Vec<Validity>, Failed> {
-    let name = webhook.secret();
-    let secret = secret(cluster, namespace, name).await?;
-    let (chain, key) = (part(&secret, name, "tls.crt")?, part(&secret, name, "tls.key")?);
+async fn webhook(at: Looked<'_>, given: &Given<'_>) -> Result<Vec<Validity>, Failed> {
+    let Looked { cluster, namespace, now, .. } = at;
+    let name = given.webhook.secret();
     let of = format!("the Secret {name}");
-    Serving::new(&chain, &key).map_err(|e| format!("{of}: {e}"))?;
-    let certificates = read(&of, &chain)?;
-    valid(&certificates, now)?;
-    let host = format!("{}.{namespace}.svc", webhook.service());
-    let leaf = certificates.first().map(|leaf| leaf.names.as_slice()).unwrap_or_default();
-    if !leaf.contains(&host) {
-        return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")).into());
-    }
-    let configuration = webhook.configuration();
-    let kind = webhook.configured();
+    let presented = async {
+        let secret = secret(cluster, namespace, name).await?;
+        let (chain, key) = (part(&secret, name, "tls.crt")?, part(&secret, name, "tls.key")?);
+        Serving::new(&chain, &key).map_err(|e| format!("{of}: {e}"))?;
+        let certificates = read(&of, &chain)?;
+        valid(&certificates, now)?;
+        let host = given.host();
+        let leaf = certificates.first().map(|leaf| leaf.names.as_slice()).unwrap_or_default();
+        if !leaf.contains(&host) {
+            return Err(format!("{of} is for {}, and the API server asks {host}", leaf.join(", ")).into());
+        }
+        Ok::<_, Failed>((chain, certificates))
+    };
+    let (chain, certificates) = presented.await.map_err(|failed| failed.or(given.certificate_anew()))?;
+    let (configuration, kind) = (given.webhook.configuration(), given.webhook.configured());
     let found = cluster.object(kind, None, &configuration).await?;
     let found = found.ok_or_else(|| format!("there is no {} {configuration}", kind.kind))?;
     let bundle = found["webhooks"][0]["clientConfig"]["caBundle"].clone();
     let bundle = serde_json::from_value::<ByteString>(bundle).map(|bundle| bundle.0).unwrap_or_default();
     let anchors = String::from_utf8(bundle).unwrap_or_default();
-    Serving::vouched(&anchors, &chain, &host, now)
-        .map_err(|why| format!("the caBundle of {configuration} does not vouch for {of}: {why}"))?;
+    Serving::vouched(&anchors, &chain, &given.host(), now).map_err(|why| {
+        let why = format!("the caBundle of {configuration} does not vouch for {of}: {why}");
+        Failed::from(why).or(given.bundle_anew())
+    })?;
     Ok(certificates)
 }

@@ -78,9 +78,10 @@ impl Found {
         let Looked { namespace, values, now, .. } = at;
         let Err(why) = valid(&self.anchors, now) else { return Ok(()) };
         if is_brought(values) {
-            let objects = format!("configmap/{TRUST_ROOTS} secret/{ISSUER}");
             let command = format!(
-                "kubectl -n {namespace} describe {objects}, which somebody else writes: both are to be made anew"
+                "{} && {}, with a root and an issuer below it by whoever makes them, as in docs/certificates.md",
+                anchors_written(namespace),
+                issuer_written(namespace, values)
             );
             return Err(Failed::mended_by(why, command));
         }
@@ -128,7 +129,7 @@ async fn new_issuer(why: String, at: Looked<'_>) -> Failed {
 
 /// Whether somebody else writes the issuer or the anchors.
 fn is_brought(values: &Values) -> bool {
-    values.identity.external_ca || &*values.identity.issuer.scheme == "kubernetes.io/tls"
+    values.identity.external_ca || is_tls(values)
 }
 
 /// Of every pod of the mesh but the control plane's, which is made anew with what it trusts. Where they cannot be asked for nothing is
@@ -156,20 +157,38 @@ async fn issuer(cluster: &Cluster, namespace: &str) -> Result<(String, String), 
 
 /// Everybody trusts whom the issuer is below; without them an upgrade knows nobody.
 fn write_anchors(namespace: &str) -> String {
-    format!(
-        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
-         | kubectl apply -f -, with the root that the issuer is below"
-    )
+    format!("{}, with the root that the issuer is below", anchors_written(namespace))
 }
 
 /// A Secret of which a part is missing is in an upgrade's way.
 fn write_issuer(namespace: &str, values: &Values) -> String {
-    if &*values.identity.issuer.scheme == "kubernetes.io/tls" {
-        format!("kubectl -n {namespace} describe secret/{ISSUER} certificates, which somebody else writes")
+    let written = issuer_written(namespace, values);
+    let others = if is_tls(values) {
+        format!("; where cert-manager writes it: kubectl -n {namespace} describe certificates.cert-manager.io")
     } else {
-        format!(
-            "kubectl -n {namespace} create secret generic {ISSUER} --from-file=crt.pem=issuer.crt --from-file=key.pem=issuer.key \
-             --dry-run=client -o yaml | kubectl apply -f -, with an issuer below the trust anchors, made as in docs/certificates.md"
-        )
-    }
+        String::new()
+    };
+    format!("{written}, with an issuer below the trust anchors, made as in docs/certificates.md{others}")
+}
+
+fn anchors_written(namespace: &str) -> String {
+    format!(
+        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
+         | kubectl apply -f -"
+    )
+}
+
+fn issuer_written(namespace: &str, values: &Values) -> String {
+    let parts = match is_tls(values) {
+        true => "--type=kubernetes.io/tls --from-file=tls.crt=issuer.crt --from-file=tls.key=issuer.key",
+        false => "--from-file=crt.pem=issuer.crt --from-file=key.pem=issuer.key",
+    };
+    format!(
+        "kubectl -n {namespace} create secret generic {ISSUER} {parts} --dry-run=client -o yaml | kubectl apply -f -"
+    )
+}
+
+/// Whether the issuer's Secret is of the kind that cert-manager writes.
+fn is_tls(values: &Values) -> bool {
+    &*values.identity.issuer.scheme == "kubernetes.io/tls"
 }

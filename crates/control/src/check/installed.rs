@@ -1,10 +1,10 @@
 //! Whether all of an installation is there, and ready.
 
 use super::{
-    Check, Run,
+    Check, Run, asked,
     identity::{Looked, in_the_way},
     none,
-    remedy::{Failed, Installer, describe, mended},
+    remedy::{Failed, Installer, describe, few, mended},
     table,
 };
 use serde_json::Value;
@@ -24,7 +24,7 @@ const SERVICE_NETWORK: Resource = Resource::new("networking.k8s.io", "v1", "Serv
 const EXTENSION: &str = "linkerd.io/extension";
 const POLICY: &str = "policy.linkerd.io";
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
-const KINDS: [(&Check, Resource, bool); 8] = [
+const KINDS: [(&Check, Resource, bool); 9] = [
     (&table::NAMESPACE, Resource::new("", "v1", "Namespace", "namespaces"), false),
     (&table::ROLES, Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), false),
     (
@@ -33,6 +33,7 @@ const KINDS: [(&Check, Resource, bool); 8] = [
         false,
     ),
     (&table::ACCOUNTS, Resource::new("", "v1", "ServiceAccount", "serviceaccounts"), true),
+    (&table::SERVICES, Resource::new("", "v1", "Service", "services"), true),
     (
         &table::MUTATING,
         Resource::new(
@@ -190,9 +191,7 @@ fn outside(values: &Values, found: &[(String, String)], around: &[String]) -> Re
     if wrong.is_empty() {
         return Ok(());
     }
-    // A few tell it all.
-    wrong.truncate(5);
-    Err(Failed::upgraded(wrong.join("; "), &format!("--set 'clusterNetworks={}'", all.join("\\,"))))
+    Err(Failed::upgraded(few(&wrong), &format!("--set 'clusterNetworks={}'", all.join("\\,"))))
 }
 
 /// Those that nodes give to their pods.
@@ -262,6 +261,9 @@ pub(super) async fn complete(
         .await?;
         if resource.kind == "ServiceAccount" {
             defined(run, cluster, namespace, &table::DEFINITIONS).await?;
+        }
+        if resource.kind == "ValidatingWebhookConfiguration" {
+            run.line(&table::CONFIGURED, async || asked::as_installed(cluster, &objects).await).await?;
         }
     }
     run.line(&table::RUN_AS_ROOT, async || install::root_where_it_has_to_be(cluster, values).await).await

@@ -1,7 +1,7 @@
 //! Whether what people have written at pods and Services stands where it has an effect, and says the same.
 
 use super::{
-    Failed, Run, TOLD,
+    Failed, Run,
     remedy::{self, edit, mended},
     table,
 };
@@ -48,7 +48,7 @@ pub(super) async fn of_pods(
     run.line(&table::POD_LABELS, async || {
         let pods = pods().await?;
         let wrong = pods.iter().flat_map(|pod| labels("pod", &pod.metadata).map(move |(.., told)| (told, edit(pod))));
-        mended(wrong.take(TOLD).collect())
+        mended(wrong.collect())
     })
     .await?;
     run.line(&table::SERVICE_LABELS, async || {
@@ -58,7 +58,7 @@ pub(super) async fn of_pods(
             labels("Service", meta)
                 .map(move |(key, value, told)| (told, turned(meta, ["label", "annotate"], key, value)))
         });
-        mended(wrong.take(TOLD).collect())
+        mended(wrong.collect())
     })
     .await?;
     run.line(&table::SERVICE_ANNOTATIONS, async || {
@@ -68,14 +68,14 @@ pub(super) async fn of_pods(
             let told = format!("{} has the annotation {EXPORTED}", named("Service", meta));
             Some((told, turned(meta, ["annotate", "label"], EXPORTED, value)))
         });
-        mended(wrong.take(TOLD).collect())
+        mended(wrong.collect())
     })
     .await?;
     run.line(&table::OPAQUE_PORTS, async || {
         let (services, pods) = (services().await?, pods().await?);
         let default: PortList = values.proxy.opaque_ports.parse().unwrap_or_default();
         let default = Usual { text: &values.proxy.opaque_ports, ports: default };
-        mended(services.iter().flat_map(|service| differing(service, &pods, &default)).take(TOLD).collect())
+        mended(services.iter().flat_map(|service| differing(service, &pods, &default)).collect())
     })
     .await
 }

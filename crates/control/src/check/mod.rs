@@ -7,8 +7,10 @@
 //! Each line asks for itself and changes nothing; what may come true by itself is waited for. After a fatal failure nothing more is
 //! asked.
 
+mod asked;
 mod certificates;
 mod cluster;
+mod given;
 mod identity;
 mod installed;
 mod marks;
@@ -33,8 +35,6 @@ use weft_cluster::{
     kubernetes::{Client, Cluster, Error},
 };
 
-/// A few tell it all.
-const TOLD: usize = 10;
 /// Between two looks at what is waited for.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -135,8 +135,9 @@ async fn all(run: &mut Run<'_>, client: Result<Client, Error>, options: &Options
     let values = installed::exists(run, cluster, namespace, now).await?;
     run.installer.trust_domain = values.trust_domain().to_owned();
     installed::complete(run, cluster, namespace, &values).await?;
-    identity::identity(run, Looked { cluster, namespace, values: &values, now }).await?;
-    certificates::webhooks(run, cluster, namespace, now).await?;
+    let at = Looked { cluster, namespace, values: &values, now };
+    identity::identity(run, at).await?;
+    certificates::webhooks(run, at).await?;
     let of = match &options.what {
         What::DataPlane(of) => Some(of.as_deref()),
         _ => None,

@@ -9,9 +9,6 @@ use weft_cluster::{
     policy::{self, KINDS},
 };
 
-/// Objects that a message names.
-const TOLD: usize = 5;
-
 pub(super) async fn carried_out(run: &mut Run<'_>, cluster: &Cluster) -> ControlFlow<()> {
     run.line(&table::QUARANTINED, async || quarantined(cluster).await).await
 }
@@ -41,12 +38,7 @@ async fn quarantined(cluster: &Cluster) -> Result<(), Failed> {
             wrong.push((format!("{key}: {}", policy::told(&mistakes)), edit("services", &key.namespace, &key.name)));
         }
     }
-    let more = wrong.len().saturating_sub(TOLD);
-    wrong.truncate(TOLD);
-    mended(wrong).map_err(|failed| match more {
-        0 => failed,
-        _ => Failed { why: format!("{}; and {more} more", failed.why), ..failed },
-    })
+    mended(wrong)
 }
 
 /// What has no effect is corrected, or deleted.

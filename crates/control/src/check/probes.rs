@@ -1,6 +1,6 @@
 //! Whether policies let in the kubelet where it asks pods how they are.
 
-use super::{Failed, Run, TOLD, table};
+use super::{Failed, Run, remedy::few, table};
 use crate::kubernetes::watched;
 use serde_json::{Value, json};
 use std::{
@@ -48,7 +48,7 @@ async fn denied(cluster: &Cluster, control_namespace: &str, of: Option<&str>) ->
     if wrong.is_empty() {
         return Ok(());
     }
-    let why = wrong.iter().take(TOLD).map(|denied| denied.why.as_str()).collect::<Vec<_>>().join("; ");
+    let why = few(&wrong.iter().map(|denied| denied.why.as_str()).collect::<Vec<_>>());
     let mut by_server: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for denied in &wrong {
         if let Some(server) = &denied.server {

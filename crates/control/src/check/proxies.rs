@@ -1,8 +1,8 @@
 //! Whether pods have the proxies that they should have, and these are ready.
 
 use super::{
-    Failed, Run, TOLD, none,
-    remedy::{describe, mended, restart},
+    Failed, Run,
+    remedy::{describe, edit, few, mended, restart},
     table,
 };
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -26,12 +26,13 @@ pub(super) async fn of_the_control_plane(
     run.line(&table::PROXIES, async || {
         let pods = cluster.pods(Some(namespace), label::COMPONENT).await?;
         let wrong = pods.iter().filter_map(|pod| Some((unready(pod).or_else(|| without(pod))?, describe(pod))));
-        mended(wrong.take(TOLD).collect())
+        mended(wrong.collect())
     })
     .await?;
     run.line(&table::PROXIES_VERSION, async || {
         let others = others(cluster, namespace, Some(namespace), version).await?;
-        none::<Failed>(others.into_iter().map(|(_, why)| why).collect())
+        let whys: Vec<String> = others.into_iter().map(|(_, why)| why).collect();
+        if whys.is_empty() { Ok(()) } else { Err(Failed::from(few(&whys))) }
     })
     .await
 }
@@ -82,7 +83,7 @@ async fn others(
         let told = format!("the proxy of pod {pod} is {found}, not {version}");
         Some((pod, told))
     });
-    Ok(wrong.take(TOLD).collect())
+    Ok(wrong.collect())
 }
 
 /// Of one namespace, or of all.
@@ -103,7 +104,7 @@ pub(super) async fn of_pods(
         let labels = format!("{}={control_namespace}", label::CONTROL_NAMESPACE);
         let pods = cluster.pods(of, &labels).await?;
         let wrong = pods.iter().filter(|pod| runs(pod)).filter_map(|pod| Some((unready(pod)?, describe(pod))));
-        mended(wrong.take(TOLD).collect())
+        mended(wrong.collect())
     })
     .await?;
     run.line(&table::UNMESHED, async || {
@@ -112,12 +113,22 @@ pub(super) async fn of_pods(
             .filter_map(|namespace| Some((namespace.metadata.name?, namespace.metadata.annotations?.remove(INJECT)?)))
             .collect();
         let pods = cluster.pods(of, "").await?;
-        let missed = pods.iter().filter(|pod| {
+        let missed = pods.iter().filter_map(|pod| {
             let of = pod.metadata.namespace.clone().unwrap_or_default();
             let said = said.get(&of).map(String::as_str);
-            of != control_namespace && Bare::of(pod).is_some_and(|bare| bare.was_to_get_one(said))
+            let namesake = Bare::behind_a_namesake(pod).filter(|_| of != control_namespace);
+            if namesake.is_some_and(|bare| bare.was_to_get_one(said)) {
+                let why = format!("{} has a container {PROXY} that is not the mesh's, and so no proxy", named(pod));
+                return Some((why, edit(pod)));
+            }
+            let bare = Bare::of(pod).filter(|_| of != control_namespace)?;
+            if bare.is_misspelt(said) {
+                let why = "its annotation linkerd.io/inject is none of enabled, ingress and disabled";
+                return Some((format!("{}: {why}", without(pod)?), edit(pod)));
+            }
+            bare.was_to_get_one(said).then(|| Some((without(pod)?, restart(pod))))?
         });
-        mended(missed.filter_map(|pod| Some((without(pod)?, restart(pod)))).take(TOLD).collect())
+        mended(missed.collect())
     })
     .await?;
     run.line(&table::DATA_VERSION, async || {

@@ -1,16 +1,18 @@
 //! What mends a line that is not true: a command for the installation that is there and for the objects that are wrong.
 
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_cluster::{
-    inject::TRUST_ROOTS,
+    inject::{CREATED_BY, TRUST_ROOTS},
     install::{NotReady, Release, quoted},
     k8s::api::core::v1::Pod,
     kubernetes::Error,
+    label,
     values::Values,
 };
 
-/// Commands that one line names; the next look names the rest.
+/// What one line names of what is wrong, and of the commands that mend it.
+const TOLD: usize = 10;
 const MOST: usize = 5;
 /// Workloads that are restarted together; of the rest `weft check --proxy` tells.
 const TOGETHER: usize = 100;
@@ -23,6 +25,8 @@ pub enum Remedy {
     Text(&'static str),
     /// The control plane made anew, with options that weft and helm have alike.
     Upgrade(&'static str),
+    /// And its pods behind that: their tokens are of what has gone.
+    UpgradeAndRestart,
     /// Other certificates of identity, made and given.
     Renew(Renewal),
     /// The definitions of the mesh's kinds made anew.
@@ -77,6 +81,9 @@ impl Remedy {
         match self {
             Self::Text(text) => text.replace("{namespace}", &installer.namespace),
             Self::Upgrade(options) => installer.upgrade(options),
+            Self::UpgradeAndRestart => {
+                format!("{} && kubectl -n {} rollout restart deployment", installer.upgrade(""), installer.namespace)
+            }
             Self::Renew(renewal) => installer.renew(*renewal, &[]),
             Self::UpgradeCrds => installer.upgrade_crds(),
             Self::UpgradeAll => {
@@ -206,6 +213,12 @@ pub enum Mend {
     Command(String),
     /// The control plane made anew, with these options.
     Upgrade(String),
+    /// The same between other commands, which say how they go on.
+    UpgradeAmong {
+        before: String,
+        options: String,
+        behind: String,
+    },
     /// Certificates made anew, and what comes behind that.
     Renew(Renewal, Vec<String>),
     /// These of the anchors left out, counted from 1.
@@ -217,6 +230,9 @@ impl Mend {
         match self {
             Self::Command(command) => command.clone(),
             Self::Upgrade(options) => installer.upgrade(options),
+            Self::UpgradeAmong { before, options, behind } => {
+                format!("{before} && {}{behind}", installer.upgrade(options))
+            }
             Self::Renew(renewal, behind) => installer.renew(*renewal, behind),
             Self::WithoutAnchors(numbers) => installer.without_anchors(numbers),
         }
@@ -226,8 +242,12 @@ impl Mend {
 impl Failed {
     /// By a command, unless something else is known to mend it.
     pub(super) fn or_mended_by(self, command: String) -> Self {
-        let remedy = self.remedy.or(Some(Mend::Command(command)));
-        Self { remedy, ..self }
+        self.or(Some(Mend::Command(command)))
+    }
+
+    /// The same of whatever mends it, if it is known.
+    pub(super) fn or(self, mend: Option<Mend>) -> Self {
+        Self { remedy: self.remedy.or(mend), ..self }
     }
 
     /// Mended by an installation, or, where that would be refused, by what is told of what is in its way: of a control plane that is
@@ -309,49 +329,98 @@ impl From<String> for Failed {
     }
 }
 
+/// A few tell it all; of the rest it is said how many there are.
+pub(super) fn few(all: &[impl AsRef<str>]) -> String {
+    let mut told: Vec<&str> = all.iter().take(TOLD).map(AsRef::as_ref).collect();
+    let more = all.len().saturating_sub(TOLD);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    told.extend(more.as_deref());
+    told.join("; ")
+}
+
 /// What is wrong, and the command that mends each.
 pub(super) fn mended(wrong: Vec<(String, String)>) -> Result<(), Failed> {
     if wrong.is_empty() {
         return Ok(());
     }
     let (whys, commands): (Vec<String>, Vec<String>) = wrong.into_iter().unzip();
-    let mut different: Vec<String> = vec![];
-    for command in commands {
-        if !different.contains(&command) && different.len() < MOST {
-            different.push(command);
+    let (mut named, mut known, mut said) = (vec![], BTreeSet::new(), vec![]);
+    for command in &commands {
+        if known.insert(command) && named.len() < MOST {
+            // Said once, behind all commands.
+            let behind = [BY_HAND, AS_BEFORE].into_iter().find(|behind| command.ends_with(*behind));
+            named.push(behind.and_then(|behind| command.strip_suffix(behind)).unwrap_or(command));
+            said.extend(behind.filter(|behind| !said.contains(behind)));
         }
     }
-    Err(Failed::mended_by(whys.join("; "), different.join(" && ")))
+    let more = match known.len() - named.len() {
+        0 => String::new(),
+        more => format!(", and {more} more, which the next check names"),
+    };
+    Err(Failed::mended_by(few(&whys), format!("{}{}{more}", named.join(" && "), said.concat())))
 }
 
 pub(super) fn describe(pod: &Pod) -> String {
     format!("kubectl -n {} describe pod {}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(pod))
 }
 
+/// What is said behind a command that is not all.
+const BY_HAND: &str = ", and make it anew by what has made it";
+const AS_BEFORE: &str = ", with the options that it was injected with";
+
 /// By whom a pod is made anew.
 pub(super) fn restart(pod: &Pod) -> String {
     match workload(pod) {
+        (namespace, Some(workload)) if has_its_own(pod) => {
+            format!("{}{AS_BEFORE}", inject(namespace, &workload, control_namespace(pod)))
+        }
         (namespace, Some(workload)) => format!("kubectl -n {namespace} rollout restart {workload}"),
         // What is deleted does not come back of itself, or is work that has begun.
-        (_, None) => format!("{}, and make it anew by what has made it", describe(pod)),
+        (_, None) => format!("{}{BY_HAND}", describe(pod)),
     }
 }
 
 /// All pods that a workload makes anew, a command for each namespace.
 pub(super) fn restart_all<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> Vec<String> {
-    let mut by_namespace: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut left = TOGETHER;
+    let mut by_namespace: BTreeMap<(bool, &str), Vec<String>> = BTreeMap::new();
+    let (mut left, mut control) = (TOGETHER, DEFAULT_NAMESPACE);
     for pod in pods {
         let (namespace, Some(workload)) = workload(pod) else { continue };
-        let known = by_namespace.entry(namespace).or_default();
+        control = control_namespace(pod);
+        let known = by_namespace.entry((has_its_own(pod), namespace)).or_default();
         if left > 0 && !known.contains(&workload) {
             left -= 1;
             known.push(workload);
         }
     }
     let all = by_namespace.into_iter().filter(|(_, workloads)| !workloads.is_empty());
-    all.map(|(namespace, workloads)| format!("kubectl -n {namespace} rollout restart {}", workloads.join(" ")))
-        .collect()
+    all.map(|((has_its_own, namespace), workloads)| match has_its_own {
+        true => inject(namespace, &workloads.join(" "), control),
+        false => format!("kubectl -n {namespace} rollout restart {}", workloads.join(" ")),
+    })
+    .collect()
+}
+
+/// Whether the proxy is of the workload's template, by `inject --manual`: whoever makes such a pod anew makes the same proxy.
+fn has_its_own(pod: &Pod) -> bool {
+    let meta = &pod.metadata;
+    let of = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let is_of_the_mesh = meta.labels.as_ref().is_some_and(|all| all.contains_key(label::COMPONENT));
+    of(CREATED_BY).is_some_and(|by| by.starts_with("linkerd/cli ")) && !is_of_the_mesh
+}
+
+fn control_namespace(pod: &Pod) -> &str {
+    let labels = pod.metadata.labels.as_ref();
+    labels.and_then(|all| all.get(label::CONTROL_NAMESPACE)).map_or(DEFAULT_NAMESPACE, String::as_str)
+}
+
+/// Writes proxies into templates anew.
+fn inject(namespace: &str, workloads: &str, control_namespace: &str) -> String {
+    let option = match control_namespace {
+        DEFAULT_NAMESPACE => String::new(),
+        other => format!(" -L {other}"),
+    };
+    format!("kubectl -n {namespace} get {workloads} -o yaml | weft inject --manual{option} - | kubectl apply -f -")
 }
 
 /// Where a pod has from what it is.
@@ -435,6 +504,47 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_named_is_counted() {
+        let wrong = |count: usize| {
+            (0..count).map(|n| (format!("pod {n}"), format!("kubectl describe pod {}", n / 2))).collect()
+        };
+        let Failed { why, remedy: Some(Mend::Command(command)) } = mended(wrong(10)).unwrap_err() else { panic!() };
+        assert!(why.ends_with("; pod 8; pod 9") && command.ends_with(" && kubectl describe pod 4"), "{why}: {command}");
+        let Failed { why, remedy: Some(Mend::Command(command)) } = mended(wrong(14)).unwrap_err() else { panic!() };
+        assert!(why.ends_with("; pod 9; and 4 more"), "{why}");
+        assert!(command.ends_with(" pod 4, and 2 more, which the next check names"), "{command}");
+        assert_eq!(few(&["a"; 12]), format!("{}and 2 more", "a; ".repeat(10)));
+        assert_eq!(mended(vec![]), Ok(()));
+    }
+
+    /// A restart changes nothing of a template.
+    #[test]
+    fn a_proxy_of_the_template_is_injected_anew() {
+        let pod = |name: &str, control: &str, by: &str| -> Pod {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": "1", "controller": true});
+            let meta = json!({"name": format!("{name}-0"), "namespace": "shop", "ownerReferences": [owner],
+                "annotations": {"linkerd.io/created-by": by}, "labels": {"linkerd.io/control-plane-ns": control}});
+            serde_json::from_value(json!({ "metadata": meta })).unwrap()
+        };
+        let (own, other) = (pod("db", "linkerd", "linkerd/cli v1"), pod("web", "linkerd", "linkerd/proxy-injector v1"));
+        let injects = |workloads: &str, option: &str| {
+            format!("kubectl -n shop get {workloads} -o yaml | weft inject --manual{option} - | kubectl apply -f -")
+        };
+        let rollout = "kubectl -n shop rollout restart statefulset/web";
+        assert_eq!(restart(&own), injects("statefulset/db", "") + AS_BEFORE);
+        assert_eq!(restart(&pod("db", "mesh", "linkerd/cli v1")), injects("statefulset/db", " -L mesh") + AS_BEFORE);
+        assert_eq!(restart(&other), rollout);
+        assert_eq!(restart_all([&own, &other, &own]), [rollout.to_owned(), injects("statefulset/db", "")]);
+        let wrong = vec![("a".to_owned(), restart(&own)), ("b".to_owned(), restart(&other))];
+        let all = format!("{} && {rollout}{AS_BEFORE}", injects("statefulset/db", ""));
+        assert_eq!(mended(wrong), Err(Failed::mended_by("a; b".to_owned(), all)));
+        let mut control_plane = own;
+        control_plane.metadata.labels.as_mut().unwrap().insert(label::COMPONENT.to_owned(), "identity".to_owned());
+        assert_eq!(restart(&control_plane), "kubectl -n shop rollout restart statefulset/db");
     }
 
     #[test]

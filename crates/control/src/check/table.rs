@@ -91,7 +91,7 @@ pub const NO_MESH: Check = check(
     "pre-mesh",
     Error,
     text(
-        "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f - carries on what is there, weft's or Linkerd's",
+        "weft upgrade --crds | kubectl apply -f - && weft upgrade | kubectl apply -f -, which carries on what is there, weft's or Linkerd's",
     ),
 );
 pub const FREE: Check = check(
@@ -138,13 +138,23 @@ pub const NAMESPACE: Check = check(CONFIG, "control plane Namespace exists", "l5
 pub const ROLES: Check = check(CONFIG, "control plane ClusterRoles exist", "l5d-existence-cr", Fatal, UPGRADE);
 pub const BINDINGS: Check =
     check(CONFIG, "control plane ClusterRoleBindings exist", "l5d-existence-crb", Fatal, UPGRADE);
-pub const ACCOUNTS: Check = check(CONFIG, "control plane ServiceAccounts exist", "l5d-existence-sa", Fatal, UPGRADE);
+pub const ACCOUNTS: Check = check(
+    CONFIG,
+    "control plane ServiceAccounts exist",
+    "l5d-existence-sa",
+    Fatal,
+    // A token is of the very object that was there.
+    Remedy::UpgradeAndRestart,
+);
 pub const DEFINITIONS: Check =
     check(CONFIG, "control plane CustomResourceDefinitions exist", "l5d-existence-crd", Fatal, Remedy::UpgradeCrds);
+pub const SERVICES: Check = check(CONFIG, "control plane Services exist", "l5d-existence-svc", Fatal, UPGRADE);
 pub const MUTATING: Check =
     check(CONFIG, "control plane MutatingWebhookConfigurations exist", "l5d-existence-mwc", Fatal, UPGRADE);
 pub const VALIDATING: Check =
     check(CONFIG, "control plane ValidatingWebhookConfigurations exist", "l5d-existence-vwc", Fatal, UPGRADE);
+pub const CONFIGURED: Check =
+    check(CONFIG, "control plane webhooks are asked as installed", "l5d-webhooks-asked", Error, UPGRADE);
 
 pub const SERVERS: Check = check(CONFIG, "control plane Servers exist", "l5d-existence-servers", Fatal, UPGRADE);
 pub const SERVER_AUTHORIZATIONS: Check =
@@ -404,7 +414,7 @@ pub mod local {
         "the issuer's certificate is within its validity period",
         "local-issuer",
         Error,
-        text("weft logs linkerd/control-plane says why it was not renewed"),
+        text("weft logs linkerd/control-plane, which says why it was not renewed"),
     );
     pub const MANIFESTS: Check = check(
         MESH,
@@ -468,8 +478,10 @@ pub const ALL: &[&Check] = &[
     &BINDINGS,
     &ACCOUNTS,
     &DEFINITIONS,
+    &SERVICES,
     &MUTATING,
     &VALIDATING,
+    &CONFIGURED,
     &SERVERS,
     &SERVER_AUTHORIZATIONS,
     &RUN_AS_ROOT,

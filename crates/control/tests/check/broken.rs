@@ -118,6 +118,19 @@ pub(crate) fn broken(check: &Check, api: &impl Api) -> (What, Duration, &'static
             api.delete("ServiceAccount", "linkerd", "linkerd-identity");
             usual("there is no ServiceAccount linkerd-identity")
         }
+        c if c == &table::SERVICES => {
+            api.delete("Service", "linkerd", "linkerd-policy");
+            usual("there is no Service linkerd-policy")
+        }
+        c if c == &table::CONFIGURED => {
+            edit(api, "MutatingWebhookConfiguration", "", "linkerd-proxy-injector-webhook-config", |config| {
+                config["webhooks"][0]["rules"][0]["resources"] = json!(["services"]);
+            });
+            usual(
+                "the MutatingWebhookConfiguration linkerd-proxy-injector-webhook-config has no rule for CREATE of pods,services (core/v1, \
+                 scope Namespaced)",
+            )
+        }
         c if c == &table::MUTATING => {
             api.delete("MutatingWebhookConfiguration", "", "linkerd-proxy-injector-webhook-config");
             usual("there is no MutatingWebhookConfiguration linkerd-proxy-injector-webhook-config")

@@ -2,7 +2,7 @@
 
 use crate::{
     broken::{broken, edit},
-    world::{Api, DAY, around, failed, installed, options},
+    world::{Api, DAY, around, assert_command, failed, installed, options, pod},
 };
 use serde_json::{Value, json};
 use std::{
@@ -174,6 +174,7 @@ async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not
     });
     let command = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=linkerd --overwrite";
     assert_eq!(remedy().await, command);
+    ALL.iter().for_each(|check| assert_command(&check.remedy.documented().0));
     let all = ALL.iter().chain(LOCAL).map(|check| check.remedy.documented().0);
     assert_eq!(all.filter(|remedy| remedy.contains("uninstall") || remedy.contains("delete -f")).count(), 0);
 }
@@ -278,6 +279,42 @@ async fn what_a_shell_would_read_is_quoted() {
     }
 }
 
+/// Nobody else sees that pods come without a proxy.
+#[tokio::test]
+async fn what_a_webhook_is_asked_otherwise_is_told() {
+    let told = async |change: fn(&mut Value)| {
+        let api = world().await;
+        edit(&api, "MutatingWebhookConfiguration", "", "linkerd-proxy-injector-webhook-config", |config| {
+            change(&mut config["webhooks"][0]);
+        });
+        let report = asked(&api, What::ControlPlane, Duration::ZERO).await;
+        report.0.into_iter().find(|line| line.check == &table::CONFIGURED).unwrap().error.unwrap_or_default()
+    };
+    let same = [
+        told(|hook| hook["rules"][0]["resources"] = json!(["services", "pods"])).await,
+        told(|hook| hook["clientConfig"]["service"]["port"] = json!(443)).await,
+        // Clouds do that.
+        told(|hook| hook["namespaceSelector"] = json!({"matchLabels": {"of": "others"}})).await,
+    ];
+    assert_eq!(same, [""; 3]);
+    for (told, says) in [
+        (told(|hook| hook["rules"] = json!([])).await, "has no rule for CREATE of pods,services (core/v1, scope "),
+        (told(|hook| hook["rules"][0]["operations"] = json!(["UPDATE"])).await, "; the Mutating"),
+        (told(|hook| hook["rules"][0]["scope"] = json!("Cluster")).await, "has a rule for CREATE of pods,services ("),
+        (told(|hook| hook["name"] = json!("other")).await, "has no webhook linkerd-proxy-injector.linkerd.io"),
+        (
+            told(|hook| hook["clientConfig"]["service"]["name"] = json!("other")).await,
+            "asks the Service linkerd/other at port 443 for /, not the Service linkerd/linkerd-proxy-injector at port 443 for /",
+        ),
+        (
+            told(|hook| hook["clientConfig"]["service"] = json!(null)).await,
+            "asks no Service, not the Service linkerd/linkerd-proxy-injector",
+        ),
+    ] {
+        assert!(told.contains(says), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn every_line_fails_with_its_cause() {
     let mut told = String::new();
@@ -298,6 +335,7 @@ async fn every_line_fails_with_its_cause() {
                 && !["NAMESPACE", "KIND", "NETWORK", "{namespace}"].iter().any(|raw| remedy.contains(raw)),
             "{remedy}"
         );
+        assert_command(remedy);
         told += &format!("{}\n    {remedy}\n", check.description);
         let is_warning = report.0[at].result() == Outcome::Warning;
         assert_eq!(is_warning, check.severity == Severity::Warning);
@@ -328,6 +366,112 @@ async fn what_helm_has_installed_is_mended_by_helm() {
         let by_hand = [&table::ANCHORS, &table::REPLICAS];
         assert!(line.remedy.contains("helm upgrade ") || by_hand.contains(check), "{line:?}");
         assert!(!line.remedy.contains("weft upgrade"), "{line:?}");
+        assert_command(&line.remedy);
+    }
+}
+
+/// The namespace is enabled; what the pod says means nothing, and keeps it from a proxy.
+#[tokio::test]
+async fn a_pod_that_says_nonsense_of_its_proxy_is_named() {
+    let api = world().await;
+    for (name, value) in [("web-2", "true"), ("web-3", "disabled")] {
+        let mut pod = pod(name, "shop", json!({}), false);
+        pod["metadata"]["annotations"] = json!({"linkerd.io/inject": value});
+        api.put(pod);
+    }
+    let report = asked(&api, What::DataPlane(None), Duration::ZERO).await;
+    let line = report.0.iter().find(|line| line.check == &table::UNMESHED).unwrap();
+    let why = "pod shop/web-2 has no proxy: its annotation linkerd.io/inject is none of enabled, ingress and disabled";
+    assert_eq!(line.error.as_deref(), Some(why));
+    assert_eq!(line.remedy, "kubectl -n shop edit pod/web-2");
+}
+
+#[tokio::test]
+async fn a_container_of_the_proxys_name_is_no_proxy() {
+    let api = world().await;
+    api.put(pod("web-2", "shop", json!({}), true));
+    api.put(pod("web-3", "shop", json!({"linkerd.io/control-plane-ns": "linkerd"}), true));
+    let report = asked(&api, What::DataPlane(None), Duration::ZERO).await;
+    let line = report.0.iter().find(|line| line.check == &table::UNMESHED).unwrap();
+    let why = "pod shop/web-2 has a container linkerd-proxy that is not the mesh's, and so no proxy";
+    assert_eq!(line.error.as_deref(), Some(why));
+    assert_eq!(line.remedy, "kubectl -n shop edit pod/web-2");
+}
+
+/// What somebody else makes an upgrade makes anew as it is.
+#[tokio::test]
+async fn a_webhooks_certificate_is_mended_where_it_comes_from() {
+    for (path, secret, now, soon) in [
+        ("proxyInjector", "linkerd-proxy-injector-k8s-tls", &table::INJECTOR, &table::INJECTOR_SOON),
+        ("profileValidator", "linkerd-sp-validator-k8s-tls", &table::PROFILES, &table::PROFILES_SOON),
+        ("policyValidator", "linkerd-policy-validator-k8s-tls", &table::POLICIES, &table::POLICIES_SOON),
+    ] {
+        for given in [
+            "externalSecret: true, caBundle: given",
+            "externalSecret: true, injectCaFrom: certs/webhook",
+            "externalSecret: true, injectCaFromSecret: certs/webhook",
+            "caBundle: given",
+        ] {
+            for (check, of_bundle) in [(now, true), (now, false), (soon, false)] {
+                let api = world().await;
+                edit(&api, "ConfigMap", "linkerd", "linkerd-config", |map| {
+                    map["data"]["values"] = json!(format!("linkerdVersion: v1\n{path}: {{{given}}}\n"));
+                });
+                let later = match check == soon || of_bundle {
+                    true => broken(check, &api).1,
+                    false => {
+                        edit(&api, "Secret", "linkerd", secret, |secret| secret["data"] = json!({}));
+                        Duration::ZERO
+                    }
+                };
+                let report = asked(&api, What::ControlPlane, later).await;
+                let line = report.0.iter().find(|line| line.check == check).unwrap();
+                let remedy = &line.remedy;
+                assert_command(remedy);
+                let is_injected = given.contains("inject");
+                let has = |parts: &[&str]| assert!(parts.iter().all(|part| remedy.contains(part)), "{given}: {remedy}");
+                match (is_injected, of_bundle) {
+                    (true, true) => has(&["kubectl -n 'certs' describe ", " 'webhook', whose CA cert-manager writes"]),
+                    (true, false) => {
+                        has(&[&format!("create secret generic {secret} "), "certificates.cert-manager.io"])
+                    }
+                    (false, _) => has(&["openssl req -x509 ", "-addext subjectAltName=DNS:linkerd-"]),
+                }
+                match given.contains("externalSecret") {
+                    true if is_injected => {}
+                    true => has(&[
+                        &format!("--set-file {path}.caBundle=ca.crt | kubectl apply -f - && kubectl "),
+                        &format!(" create secret generic {secret} --from-file=tls.crt --from-file=tls.key "),
+                    ]),
+                    false => has(&[&format!("--set-file {path}.caBundle=ca.crt --set-file {path}.crtPEM=tls.crt ")]),
+                }
+            }
+        }
+    }
+}
+
+/// Of certificates of identity that somebody else writes.
+#[tokio::test]
+async fn whoever_writes_certificates_is_told_what_to_write() {
+    for (values, days, written) in [
+        ("identity: {issuer: {scheme: kubernetes.io/tls}}", 0, ["secret generic", "--type=kubernetes.io/tls"]),
+        ("identity: {issuer: {scheme: kubernetes.io/tls}}", 366, ["secret generic", "--from-file=tls.key=issuer.key"]),
+        ("identity: {issuer: {scheme: kubernetes.io/tls}}", 3651, ["configmap", "--from-file=tls.key=issuer.key"]),
+        ("identity: {externalCA: true}", 3651, ["configmap", "--from-file=key.pem=issuer.key"]),
+    ] {
+        let api = world().await;
+        edit(&api, "ConfigMap", "linkerd", "linkerd-config", |map| {
+            map["data"]["values"] = json!(format!("linkerdVersion: v1\n{values}\n"));
+        });
+        if days == 0 {
+            edit(&api, "Secret", "linkerd", "linkerd-identity-issuer", |secret| secret["data"] = json!({}));
+        }
+        let report = asked(&api, What::ControlPlane, days * DAY).await;
+        let line = report.0.last().unwrap();
+        assert!([&table::ANCHORS, &table::ANCHORS_NOW, &table::ISSUER_NOW].contains(&line.check), "{line:?}");
+        assert_command(&line.remedy);
+        assert!(line.remedy.starts_with("kubectl -n linkerd create "), "{}", line.remedy);
+        assert!(written.iter().all(|part| line.remedy.contains(part)), "{}", line.remedy);
     }
 }
 

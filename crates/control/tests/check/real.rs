@@ -4,7 +4,7 @@
 
 use crate::{
     broken::{broken, edit},
-    world::{Api, DAY, around, failed, installed, options},
+    world::{Api, DAY, around, failed, given, installed, material, options},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
@@ -245,8 +245,12 @@ fn every_line_that_can_fails_on_a_real_api_server() {
         let made_anew = |check: &&&Check| !matches!(check.remedy, Remedy::Text(_) | Remedy::Renew(_));
         let there = |check: &&&Check| !WITHOUT_NODES.contains(*check) && !AT_THE_END.contains(*check);
         let all = ALL.iter().filter(made_anew).filter(there).chain(&[&table::VALUES, &table::DEFINITIONS]);
-        for ended in [Ended::Root, Ended::OneOfTwoRoots, Ended::Issuer] {
-            let check = if ended == Ended::Issuer { &table::ISSUER_NOW } else { &table::ANCHORS_NOW };
+        for ended in [Ended::Root, Ended::OneOfTwoRoots, Ended::Issuer, Ended::WebhookOfOthers] {
+            let check = match ended {
+                Ended::Root | Ended::OneOfTwoRoots => &table::ANCHORS_NOW,
+                Ended::Issuer => &table::ISSUER_NOW,
+                Ended::WebhookOfOthers => &table::INJECTOR,
+            };
             wrong.extend(stays(check, &cluster, &real, Some(ended)).await);
             real.restore();
         }
@@ -267,12 +271,14 @@ const MENDED_BY_ITS_OWN: [&Check; 5] =
 /// What nodes and pods have to make true.
 const WITHOUT_NODES: [&Check; 2] = [&table::PROXIES_VERSION, &table::SEVERAL];
 
-/// What of the certificates of identity has ended.
+/// Which certificate has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ended {
     Root,
     OneOfTwoRoots,
     Issuer,
+    /// The API server trusts another than the one in a Secret that an upgrade leaves alone.
+    WebhookOfOthers,
 }
 
 /// How a line does not come true by the command that is named with it.
@@ -280,6 +286,10 @@ async fn stays(check: &'static Check, cluster: &Cluster, real: &Real, ended: Opt
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mended");
     std::fs::create_dir_all(&folder).unwrap();
     let what = match (ended, soon(check)) {
+        (Some(Ended::WebhookOfOthers), _) => {
+            is_of_others(real);
+            broken(check, real).0
+        }
         (Some(ended), _) => {
             has_ended(ended, real, &folder);
             What::ControlPlane
@@ -351,6 +361,21 @@ fn has_ended(ended: Ended, real: &Real, folder: &Path) {
     edit(real, "Secret", "linkerd", "linkerd-identity-issuer", |secret| {
         secret["data"] = json!({"crt.pem": bytes(issuer), "key.pem": bytes(key.serialize_pem())});
     });
+}
+
+/// Leaves the injector's certificate to somebody else, in all that an upgrade reads.
+fn is_of_others(real: &Real) {
+    let mut given = given();
+    given["proxyInjector"]["externalSecret"] = json!(true);
+    given["proxyInjector"]["caBundle"] = json!(material(false).proxy_injector.certificate);
+    let overrides = "linkerd-config-overrides";
+    edit(real, "Secret", "linkerd", overrides, |secret| {
+        secret["data"] = json!({overrides: ByteString(given.to_string().into_bytes())});
+    });
+    given["linkerdVersion"] = json!("v1");
+    edit(real, "ConfigMap", "linkerd", "linkerd-config", |map| map["data"]["values"] = json!(given.to_string()));
+    // It is written anew by the command.
+    edit(real, "Secret", "linkerd", Webhook::ProxyInjector.secret(), |_| {});
 }
 
 /// The webhook whose certificate a line says to end soon.

@@ -35,7 +35,7 @@ pub(crate) fn values() -> Values {
 }
 
 /// Nobody is there who would answer the API server.
-fn given() -> Value {
+pub(crate) fn given() -> Value {
     let nobody = json!({"namespaceSelector": {"matchLabels": {"nobody": "asks"}}});
     json!({"proxyInjector": nobody, "profileValidator": nobody, "policyValidator": nobody})
 }
@@ -102,4 +102,58 @@ pub(crate) fn options(what: What) -> Options {
 pub(crate) fn failed(report: &Report) -> Vec<(&str, &str)> {
     let failed = report.0.iter().filter_map(|line| Some((line.check.description, line.error.as_deref()?)));
     failed.collect()
+}
+
+/// Whether a remedy begins with commands: what is behind the first comma is said to people.
+pub(crate) fn assert_command(remedy: &str) {
+    let command = remedy.split(", ").next().unwrap();
+    let parsed = std::process::Command::new("bash").args(["-n", "-c", command]).output().unwrap();
+    assert!(parsed.status.success(), "{remedy}: {}", String::from_utf8_lossy(&parsed.stderr));
+    for one in simple_commands(command) {
+        let mut words = one.iter().map(String::as_str);
+        match words.next() {
+            Some("kubectl") => of_kubectl(&words.collect::<Vec<_>>()).unwrap_or_else(|why| panic!("{remedy}: {why}")),
+            Some("weft" | "helm" | "openssl" | "cat" | "cp" | "awk" | "echo" | "base64" | "sudo" | "kubeadm") => {}
+            other => panic!("{remedy}: {other:?} is no command"),
+        }
+    }
+}
+
+/// What kubectl would refuse: objects that are named in two ways, and words where there are to be none.
+fn of_kubectl(words: &[&str]) -> Result<(), String> {
+    let mut named = vec![];
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "-n" | "-l" | "-f" | "-o" => drop(rest.next()),
+            ">" | ">>" => drop(rest.next()),
+            option if option.starts_with('-') => {}
+            word => named.push(word),
+        }
+    }
+    let Some((verb, named)) = named.split_first() else { return Err("it is told nothing".to_owned()) };
+    let slashes = named.iter().filter(|word| word.contains('/')).count();
+    match *verb {
+        "apply" if !named.is_empty() => Err(format!("{named:?}")),
+        "describe" | "get" | "edit" | "delete" if slashes != 0 && slashes != named.len() => Err(format!("{named:?}")),
+        "describe" | "get" | "edit" | "delete" if named.is_empty() => Err(format!("{verb} what?")),
+        _ => Ok(()),
+    }
+}
+
+/// The words of each command between `&&` and `|`.
+fn simple_commands(text: &str) -> Vec<Vec<String>> {
+    let (mut all, mut word, mut is_quoted) = (vec![vec![]], String::new(), false);
+    for char in text.chars().chain([' ']) {
+        match char {
+            '\'' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => match std::mem::take(&mut word).as_str() {
+                "" => {}
+                "&&" | "|" => all.push(vec![]),
+                word => all.last_mut().unwrap().push(word.to_owned()),
+            },
+            other => word.push(other),
+        }
+    }
+    all
 }

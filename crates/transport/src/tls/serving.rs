@@ -6,13 +6,18 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustls::{
     ServerConfig,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier, verify_server_name},
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::NoServerSessionStorage,
+    server::{NoServerSessionStorage, ParsedCertificate},
     version::TLS13,
 };
 use std::{sync::Arc, time::SystemTime};
 use tokio::net::TcpStream;
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
 
 /// What is offered to clients: HTTP in both framings.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -38,7 +43,8 @@ impl Serving {
         config(chain_pem, key_pem).map(|config| self.0.store(config))
     }
 
-    /// Whether a client that asks for `host` and trusts `anchors_pem` alone takes the certificate.
+    /// Whether a client that asks for `host` and trusts `anchors_pem` alone takes the certificate: one such as the API server, which
+    /// is written in Go. There a CA's certificate may be a server's, and one that is trusted itself needs nobody else's word.
     ///
     /// # Errors
     /// Why not.
@@ -50,6 +56,9 @@ impl Serving {
         let (leaf, intermediates) = chain.split_first().ok_or("there is no certificate in it")?;
         let host = ServerName::try_from(host).map_err(|e| text(&e))?;
         let provider = verify::provider(verify::KeyExchange::default());
+        if stands_alone(leaf, anchors_pem, &provider, now) {
+            return is_for(leaf, &host, now);
+        }
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), provider).build().map_err(|e| text(&e))?;
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
@@ -64,6 +73,46 @@ impl Serving {
         let config = self.0.load_full();
         handshake::accept(config, tcp, Bytes::new()).await.map(|(stream, _)| stream)
     }
+}
+
+/// Whether a certificate is one of the anchors, or a CA's right below one: chains of the library's end in what is no CA's.
+fn stands_alone(leaf: &CertificateDer<'_>, anchors_pem: &str, provider: &CryptoProvider, now: SystemTime) -> bool {
+    let mut anchors = CertificateDer::pem_slice_iter(anchors_pem.as_bytes()).filter_map(Result::ok);
+    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return false };
+    anchors.any(|anchor| {
+        let Ok((_, above)) = X509Certificate::from_der(&anchor) else { return false };
+        let (key, algorithms) =
+            (&above.public_key().subject_public_key.data, provider.signature_verification_algorithms);
+        let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+        let has_signed = || algorithms.all.iter().any(|one| one.verify_signature(key, message, signature).is_ok());
+        anchor == *leaf
+            || (certificate.is_ca()
+                && above.is_ca()
+                && above.subject() == certificate.issuer()
+                && is_valid(&above, now)
+                && has_signed())
+    })
+}
+
+/// Whether a certificate itself fits, whoever has signed it.
+fn is_for(leaf: &CertificateDer<'_>, host: &ServerName<'_>, now: SystemTime) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let parsed = ParsedCertificate::try_from(leaf).map_err(|e| text(&e))?;
+    verify_server_name(&parsed, host).map_err(|e| text(&e))?;
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|e| text(&e))?;
+    if !is_valid(&certificate, now) {
+        return Err("it is not valid yet, or has expired".to_owned());
+    }
+    match certificate.extended_key_usage().map_err(|e| text(&e))? {
+        Some(usage) if !usage.value.any && !usage.value.server_auth => Err("it is not for servers".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn is_valid(certificate: &X509Certificate<'_>, now: SystemTime) -> bool {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(seconds).ok().and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
+    now.is_some_and(|now| certificate.validity().is_valid_at(now))
 }
 
 fn config(chain_pem: &str, key_pem: &str) -> Result<Arc<ServerConfig>, CertificateError> {
@@ -106,6 +155,47 @@ mod tests {
         assert!(Serving::vouched(&one, &one, "other.ns.svc", now).is_err());
         assert!(Serving::vouched("", &one, "hook.ns.svc", now).is_err());
         assert!(Serving::vouched(&one, "", "hook.ns.svc", now).is_err());
+    }
+
+    /// openssl makes such certificates where it is told nothing else.
+    #[test]
+    fn a_certificate_of_a_ca_is_a_servers_as_for_the_api_server() {
+        let now = SystemTime::now();
+        let authority = |name: &str, change: &dyn Fn(&mut rcgen::CertificateParams)| {
+            let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            change(&mut params);
+            (params, rcgen::KeyPair::generate().unwrap())
+        };
+        let alone = |change: &dyn Fn(&mut rcgen::CertificateParams)| {
+            let (params, key) = authority("hook.ns.svc", change);
+            let pem = params.self_signed(&key).unwrap().pem();
+            Serving::vouched(&format!("{}{pem}", pair().0), &pem, "hook.ns.svc", now)
+        };
+        assert_eq!(alone(&|_| {}), Ok(()));
+        let hour = std::time::Duration::from_secs(3600);
+        assert!(alone(&|params| params.not_after = (now - hour).into()).unwrap_err().contains("expired"));
+        assert!(alone(&|params| params.not_before = (now + hour).into()).unwrap_err().contains("not valid yet"));
+        assert!(alone(&|params| params.subject_alt_names.clear()).is_err());
+        let usage = |usage: rcgen::ExtendedKeyUsagePurpose| {
+            alone(&move |params| params.extended_key_usages = vec![usage.clone()])
+        };
+        assert_eq!(usage(rcgen::ExtendedKeyUsagePurpose::ServerAuth), Ok(()));
+        assert!(usage(rcgen::ExtendedKeyUsagePurpose::ClientAuth).unwrap_err().contains("not for servers"));
+        // And below another, if that has signed it.
+        let (root, root_key) = authority("root", &|_| {});
+        let (other, other_key) = authority("root", &|_| {});
+        let (ended, ended_key) = authority("root", &|params| params.not_after = (now - hour).into());
+        let (params, key) = authority("hook.ns.svc", &|_| {});
+        for (issuer, issuer_key, is_taken) in [(root, root_key, true), (ended, ended_key, false)] {
+            let anchor = issuer.self_signed(&issuer_key).unwrap().pem();
+            let issuer = rcgen::Issuer::from_ca_cert_pem(&anchor, issuer_key).unwrap();
+            let leaf = params.signed_by(&key, &issuer).unwrap().pem();
+            assert_eq!(Serving::vouched(&anchor, &leaf, "hook.ns.svc", now).is_ok(), is_taken);
+            let other = other.self_signed(&other_key).unwrap().pem();
+            assert!(Serving::vouched(&other, &leaf, "hook.ns.svc", now).is_err());
+        }
     }
 
     #[test]
