@@ -1,10 +1,10 @@
 //! What mends a webhook's certificate of which a part is somebody else's: an upgrade makes that part anew as it is.
 
-use super::{
-    identity::Looked,
-    remedy::{Mend, quoted},
+use super::{identity::Looked, remedy::Mend};
+use weft_cluster::{
+    install::{Webhook, quoted},
+    values::Validator,
 };
-use weft_cluster::{install::Webhook, values::Validator};
 
 /// What the values of an installation say of a webhook's certificate.
 pub(super) struct Given<'v> {
