@@ -252,7 +252,7 @@ async fn sweep(inbound: Weak<Inbound>) {
         let Some(inbound) = inbound.upgrade() else { return };
         let now = Instant::now();
         let idle = inbound.wiring.context.config.inbound.discovery_idle;
-        inbound.profiles.expire(now, idle);
+        inbound.profiles.expire(&inbound.wiring.context.discovery, now, idle);
         inbound.apps.expire(now, idle);
     }
 }
