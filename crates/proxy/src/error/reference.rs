@@ -13,9 +13,9 @@ pub fn markdown() -> String {
          as in `no route found for request [ROUTE_NOT_FOUND]`:\n\n\
          - in the header `l5d-proxy-error` of the reply: of the outbound side to its application, of the inbound side to clients with an\n\
            identity. A client's own proxy takes the header of a server's away: the application behind it sees that of its own alone;\n\
-         - in the log, at `info`, for failures of the inbound side, refusals of a policy among them: at most one line per second and code,\n\
-           with the number of those left out since the last one (`left_out`), which are logged at `debug`. On the outbound side connections\n\
-           that failed are logged at `info`, requests at `debug`.\n\n\
+         - in the log, at `info`, for failures of the inbound side, refusals of a policy among them, and for connections of the outbound\n\
+           side that failed: at most one line per second, side and code, with the number of those left out since the last one (`left_out`),\n\
+           which are logged at `debug`. Requests that failed on the outbound side are logged at `debug` alone.\n\n\
          HTTP clients get the HTTP status; gRPC clients on HTTP/2 get status 200 with the gRPC status.\n\
          *ends* says that the client's connection is closed behind the reply. Where there is no request yet, or bytes are forwarded, the\n\
          connection is closed or reset instead of a reply. \\* unless the policy names another.\n\n\

@@ -47,11 +47,11 @@ pub(super) enum NoResponse {
 /// Why a request may be sent again without leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeatable {
-    /// A connection that was kept, or is shared, has closed.
+    /// A connection that was kept has closed, or one that is shared takes no more.
     Stale,
-    /// The connection was made for this request and closed by a server that may have seen it: one other is asked, and no
-    /// third, lest a request that ends servers ends them all.
-    Fresh,
+    /// A server that may have seen it has closed a connection that was made for it, or one on HTTP/2, where servers say so before
+    /// they leave: one other is asked, and no third, lest a request that ends servers ends them all.
+    Unanswered,
     /// The server says that it did not look at it.
     Refused,
 }

@@ -485,5 +485,5 @@ fn reply(error: ProxyError) -> NoResponse {
 }
 
 fn age(upstream: &Connection) -> Repeatable {
-    if upstream.completed > 0 { Repeatable::Stale } else { Repeatable::Fresh }
+    if upstream.completed > 0 { Repeatable::Stale } else { Repeatable::Unanswered }
 }

@@ -60,7 +60,8 @@ pub(super) enum NoResponse {
 pub(super) enum Repeat {
     /// Nobody has looked at the request.
     Unseen,
-    /// Somebody may have acted on it.
+    /// Somebody may have acted on it: one other is asked, and no third, lest a request that ends servers ends them all. A server
+    /// that only leaves would have said so.
     IfHarmless,
     Never,
 }

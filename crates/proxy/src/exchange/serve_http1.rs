@@ -265,7 +265,7 @@ async fn request<D: Director>(
             }
             Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
             Err(NoResponse::Repeatable { why, .. }) if again > 0 => {
-                again = if why == Repeatable::Fresh { 0 } else { again - 1 };
+                again = if why == Repeatable::Unanswered { 0 } else { again - 1 };
                 record.repeated();
                 course.stand_in();
                 continue;

@@ -179,7 +179,7 @@ async fn serve_stream<D: Director>(
                         Repeat::Never => false,
                     } =>
             {
-                again -= 1;
+                again = if repeat == Repeat::IfHarmless { 0 } else { again - 1 };
                 record.repeated();
                 course.stand_in();
                 whole = body.resume();

@@ -114,7 +114,9 @@ impl Inbound {
         let mut passage = Passage::new(&self.wiring.records, Direction::Inbound, client);
         let ended = self.connection(tcp, client, &mut passage).await;
         if let Err(error) = &ended {
-            if let Some(left_out) = self.wiring.context.notices.take(error, std::time::Instant::now()) {
+            if let Some(left_out) =
+                self.wiring.context.notices.take(Direction::Inbound, error, std::time::Instant::now())
+            {
                 tracing::info!(%client, %error, left_out, "inbound connection failed");
             } else {
                 tracing::debug!(%client, %error, "inbound connection failed");
@@ -233,7 +235,7 @@ impl Wiring {
     /// Counts a request that `server` was asked for and the proxy answers itself, and says so in the log now and then.
     fn refused(&self, server: &dyn Display, connected: &Connected, error: &ProxyError) {
         let client = connected.client;
-        if let Some(left_out) = self.context.notices.take(error, std::time::Instant::now()) {
+        if let Some(left_out) = self.context.notices.take(Direction::Inbound, error, std::time::Instant::now()) {
             let identity = connected.tls.identity().map(tracing::field::display);
             tracing::info!(%server, %client, identity, %error, left_out, "request failed");
         } else {
@@ -250,7 +252,7 @@ async fn sweep(inbound: Weak<Inbound>) {
         let Some(inbound) = inbound.upgrade() else { return };
         let now = Instant::now();
         let idle = inbound.wiring.context.config.inbound.discovery_idle;
-        inbound.profiles.expire(now, idle);
+        inbound.profiles.expire(&inbound.wiring.context.discovery, now, idle);
         inbound.apps.expire(now, idle);
     }
 }

@@ -1,13 +1,14 @@
 //! The ServiceProfile of the name that a request was sent to, by whose routes its response is counted and judged (data plane
 //! 3.6). Nothing else is decided by it here.
 //!
-//! Names come from clients, so only those of the configured suffixes are looked up, and not more than [`MAX_NAMES`] per worker.
+//! Names come from clients, so only those of the configured suffixes are looked up, and a worker keeps [`MAX_NAMES`] at most. Those
+//! that have no routes give way first: names that are made up shall keep no other from being counted.
 
-use super::Wiring;
+use super::{SWEEP, Wiring};
 use crate::{
     direction::Direction,
     exchange::Course,
-    process::discovery::{ProfileWatch, Versioned},
+    process::discovery::{Discovery, ProfileWatch, Unwatched, Versioned},
     profile::{Following, Routes},
 };
 use std::{
@@ -20,7 +21,7 @@ use std::{
 use tokio::time::Instant;
 use weft_model::{NameAddr, Profile, decide::route::RequestView, names::header};
 
-/// Spellings of names that a worker keeps. Requests to further ones are counted without a route.
+/// Spellings of names that a worker keeps.
 const MAX_NAMES: usize = 256;
 /// Where an authority without a port leads.
 const DEFAULT_PORT: u16 = 80;
@@ -75,37 +76,54 @@ impl Profiles {
     }
 
     fn named(&self, wiring: &Wiring, last: &Last, text: &str) -> Option<Rc<Named>> {
-        if let Some((_, named)) = last.0.borrow().as_ref().filter(|(known, _)| **known == *text) {
+        if let Some((_, named)) = last.0.borrow().as_ref().filter(|(known, _)| **known == *text)
+            && named.as_ref().is_none_or(|named| named.watch.is_kept())
+        {
             return named.clone();
         }
-        let named = self.get(wiring, text);
-        *last.0.borrow_mut() = Some((Rc::from(text), named.clone()));
-        named
+        let named = self.get(&wiring.context.discovery, text);
+        *last.0.borrow_mut() = match &named {
+            Ok(named) => Some((Rc::from(text), Some(Rc::clone(named)))),
+            Err(Unwatched::Outside) => Some((Rc::from(text), None)),
+            // There may be room at the next request.
+            Err(Unwatched::Full) => None,
+        };
+        named.ok()
     }
 
-    fn get(&self, wiring: &Wiring, text: &str) -> Option<Rc<Named>> {
-        if let Some(known) = self.0.borrow().get(text) {
-            return Some(Rc::clone(known));
-        }
+    fn get(&self, discovery: &Discovery, text: &str) -> Result<Rc<Named>, Unwatched> {
         let mut all = self.0.borrow_mut();
-        if all.len() >= MAX_NAMES {
-            return None;
+        let now = Instant::now();
+        if let Some(known) = all.get(text).filter(|known| known.watch.is_kept()) {
+            known.used.set(now);
+            return Ok(Rc::clone(known));
         }
-        let watch = wiring.context.discovery.profile(&name(text)?)?;
+        let watch = discovery.profile(&name(text).ok_or(Unwatched::Outside)?)?;
         let newest = watch.profile.snapshot();
         let current = RefCell::new((Arc::clone(&newest), Named::make(&watch, &newest)));
-        let named = Rc::new(Named { watch, current, used: Cell::new(Instant::now()) });
+        let named = Rc::new(Named { watch, current, used: Cell::new(now) });
+        if all.len() >= MAX_NAMES && !all.contains_key(text) {
+            let first = all.iter().min_by_key(|(_, named)| (named.watch.has_routes(), named.used.get()));
+            if let Some(first) = first.map(|(text, _)| Rc::clone(text)) {
+                all.remove(&first);
+            }
+        }
         all.insert(Rc::from(text), Rc::clone(&named));
-        Some(named)
+        Ok(named)
     }
 
-    /// Forgets what no connection has used for `idle`.
-    pub(super) fn expire(&self, now: Instant, idle: Duration) {
+    /// Forgets what no connection has used for `idle`, or is not watched any more, and says what is in use.
+    pub(super) fn expire(&self, discovery: &Discovery, now: Instant, idle: Duration) {
         self.0.borrow_mut().retain(|_, named| {
             if Rc::strong_count(named) > 1 {
                 named.used.set(now);
             }
-            now.duration_since(named.used.get()) < idle
+            let unused = now.duration_since(named.used.get());
+            // A sweep may be late.
+            if unused < 2 * SWEEP {
+                discovery.renew_profile(&named.watch.name);
+            }
+            unused < idle && named.watch.is_kept()
         });
     }
 }

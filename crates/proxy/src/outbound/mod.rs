@@ -110,7 +110,9 @@ impl Outbound {
         let mut passage = Passage::new(&self.wiring.records, Direction::Outbound, client);
         let ended = self.connection(tcp, &mut passage).await;
         if let Err(error) = &ended {
-            if let Some(left_out) = self.wiring.context.notices.take(error, std::time::Instant::now()) {
+            if let Some(left_out) =
+                self.wiring.context.notices.take(Direction::Outbound, error, std::time::Instant::now())
+            {
                 tracing::info!(%client, %error, left_out, "outbound connection failed");
             } else {
                 tracing::debug!(%client, %error, "outbound connection failed");

@@ -56,6 +56,6 @@ pub struct Context {
     pub(crate) readers: Readers,
     /// Who is told of requests besides.
     pub(crate) sinks: Sinks,
-    /// Which failures of the inbound side are logged.
+    /// Which failures are logged, of each side by itself.
     pub(crate) notices: Arc<Notices>,
 }

@@ -303,3 +303,65 @@ async fn a_server_waits_for_a_profile_as_long_as_is_set() {
         assert_eq!(soon(client.call(named())).await.unwrap().head.status, 200);
     }
 }
+
+/// Names come from clients. Those that are made up, and other spellings of one that is there, keep no other from being counted,
+/// not even on a connection that was open all the time.
+#[tokio::test]
+async fn made_up_names_keep_no_other_from_being_counted() {
+    /// As many as are watched.
+    const NAMES: usize = 100;
+    /// More than a worker keeps.
+    const SPELLINGS: usize = 300;
+    let mesh = Mesh::with(&[], &[("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", "600s")]).await;
+    let origin = naming("app").await;
+    let known = [0; 3].map(|_| mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]));
+    for known in &known {
+        mesh.control.set_profile(&known.target, profile(known, &[("a", "/a", &[])]));
+    }
+    let [first, second, third] = known.each_ref().map(|known| known.target.split_once(':').unwrap().0);
+    let mut client = mesh.http2(&known[0]).await;
+    let mut ask = async |host: &str| {
+        let request = Request::get(format!("http://{host}/a")).body(http2::full("")).unwrap();
+        assert_eq!(soon(client.call(request)).await.unwrap().head.status, 200);
+    };
+    let counted = |name: &str| {
+        mesh.app.metric(&format!("route_request_total{{direction=\"inbound\",dst=\"{name}:80\",rt_route=\"a\"}}"))
+    };
+    let spelled = |n: usize| {
+        let letters = first.char_indices().filter(|(_, c)| c.is_ascii_alphabetic()).map(|(at, _)| at);
+        let capital: Vec<_> = letters.enumerate().filter(|(bit, _)| n >> bit & 1 == 1).map(|(_, at)| at).collect();
+        let letter = |(at, c): (usize, char)| if capital.contains(&at) { c.to_ascii_uppercase() } else { c };
+        first.char_indices().map(letter).collect::<String>()
+    };
+    for n in 0..SPELLINGS {
+        ask(&spelled(n)).await;
+    }
+    assert!(counted(first) > 1.0, "one name, however it is spelled");
+    let start = Instant::now();
+    while counted(second) == 0.0 {
+        assert!(start.elapsed() < LONG, "{}", mesh.app.metrics());
+        ask(second).await;
+    }
+
+    for n in 0..NAMES {
+        ask(&format!("n{n}.made-up.svc.cluster.local")).await;
+    }
+    let start = Instant::now();
+    while counted(third) == 0.0 {
+        assert!(start.elapsed() < LONG, "{}", mesh.app.metrics());
+        ask(third).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let watched = mesh.app.metric("weft_discovery_watches{kind=\"profiles\"}");
+    assert_eq!(watched, NAMES as f64);
+    mesh.app.at_least("weft_discovery_full_total{kind=\"profiles\"}", 1.0).await;
+
+    // Those that have routes have not been asked for again.
+    for name in [first, second, third] {
+        let before = counted(name);
+        ask(name).await;
+        assert_eq!(counted(name), before + 1.0, "{name}");
+        let asked = |call: &Call| matches!(call, Call::Profile(lookup) if lookup.path.starts_with(name));
+        assert_eq!(mesh.control.calls().iter().filter(|call| asked(call)).count(), 1, "{name}");
+    }
+}

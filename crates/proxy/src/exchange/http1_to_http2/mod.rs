@@ -196,9 +196,8 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             Cut::Upstream(error) if outgoing.head > 0 && unprocessed(&error) => {
                 return repeatable(&error, Repeatable::Refused);
             }
-            // Connections are shared and outlive most requests: it has closed meanwhile.
             Cut::Upstream(error) if outgoing.head > 0 && outgoing.idempotent && error.is_io() => {
-                return repeatable(&error, Repeatable::Stale);
+                return repeatable(&error, Repeatable::Unanswered);
             }
             Cut::Upstream(error)
                 if unprocessed(&error) && self.course.again(Outcome::Refused, self.is_whole(outgoing)) =>

@@ -82,6 +82,48 @@ fn what_does_no_harm_is_asked_again() {
     }
 }
 
+/// Servers that end at a request for `/end`, without a word, and answer all others; how many have ended.
+pub(super) async fn mortal() -> (SocketAddr, Rc<Cell<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let ended = Rc::new(Cell::new(0));
+    let counted = ended.clone();
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let ended = counted.clone();
+            tokio::task::spawn_local(async move {
+                let mut connection = h2::server::handshake(tcp).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if request.uri().path() == "/end" {
+                        ended.set(ended.get() + 1);
+                        return;
+                    }
+                    respond.send_response(ok(), true).unwrap();
+                }
+            });
+        }
+    });
+    (addr, ended)
+}
+
+/// Whether the connection was made for it or had served others before.
+#[test]
+fn a_request_that_ends_servers_ends_two_of_them() {
+    for before in [0, 1] {
+        local(async move {
+            let (server, ended) = mortal().await;
+            let fake = Fake::to_http2(server);
+            let mut client = fake.client().await;
+            for _ in 0..before {
+                let (response, _send) = client.send_request(get("/"), true).unwrap();
+                assert_eq!(response.await.unwrap().status(), 200);
+            }
+            let (response, _send) = client.send_request(get("/end"), true).unwrap();
+            assert_eq!((response.await.unwrap().status().as_u16(), ended.get()), (502, 2), "{before} before");
+        });
+    }
+}
+
 fn sums() -> HeaderMap {
     [("x-sum".parse().unwrap(), HeaderValue::from_static("7"))].into_iter().collect()
 }

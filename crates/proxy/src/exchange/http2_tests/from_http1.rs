@@ -1,6 +1,9 @@
 //! HTTP/1 carried on HTTP/2: the client's side of two proxies, and both in a row.
 
-use super::fake::{Fake, Seen, local, ok, read, server, until, write};
+use super::{
+    again::mortal,
+    fake::{Fake, Seen, local, ok, read, server, until, write},
+};
 use crate::{
     error::Code,
     exchange::{Carrier, Edits, ServerConnection, serve_http1},
@@ -293,6 +296,24 @@ fn a_refused_request_is_asked_elsewhere() {
             let fake = Fake::to_http2(server.await);
             let response = exchange(&mut proxy(&fake).await, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await;
             assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+        });
+    }
+}
+
+#[test]
+fn a_request_that_ends_servers_ends_two_of_them() {
+    for before in [0, 1] {
+        local(async move {
+            let (server, ended) = mortal().await;
+            let fake = Fake::to_http2(server);
+            let mut client = proxy(&fake).await;
+            for _ in 0..before {
+                let response = exchange(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await;
+                assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+            }
+            let response = exchange(&mut client, "GET /end HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n").await;
+            assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+            assert_eq!(ended.get(), 2, "{before} before");
         });
     }
 }

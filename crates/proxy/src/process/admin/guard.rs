@@ -98,7 +98,7 @@ impl Guard {
             };
             self.readers.keep(Refused::request(scene, request, version(head), why, error.clone()));
             let (client, path) = (connected.client, head.uri.path());
-            if let Some(left_out) = self.notices.take(error, Instant::now()) {
+            if let Some(left_out) = self.notices.take(Direction::Inbound, error, Instant::now()) {
                 tracing::info!(%client, path, %error, left_out, "admin request refused");
             } else {
                 tracing::debug!(%client, path, %error, "admin request refused");

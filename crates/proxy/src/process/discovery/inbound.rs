@@ -1,6 +1,6 @@
 //! The policy of one inbound port, from `InboundServerPolicies.WatchPort`.
 
-use super::{InboundSettings, MAX_PORTS, Watched, fallback};
+use super::{InboundSettings, MAX_PORTS, Watched, cache::Turn, fallback};
 use crate::process::{
     control::{Counted, Event, Failed, Following, follow},
     rate_limit::{Clock, Limiter},
@@ -52,9 +52,10 @@ impl PortPolicy {
         }
     }
 
-    /// Whether what holds now would hold as well if the port were watched anew.
-    pub(super) fn is_default(&self) -> bool {
-        self.policy.load().value.meta == self.default
+    /// Gives way to another port if nobody uses it, and what holds now would hold as well if it were watched anew.
+    pub(super) fn gives_way(port: &Arc<Self>) -> Option<Turn> {
+        let unused = Arc::strong_count(port) == 1;
+        (unused && port.policy.load().value.meta == port.default).then_some(Turn::First)
     }
 
     /// The buckets of the policy's rate limit. Ask after the policy: they are there before it.

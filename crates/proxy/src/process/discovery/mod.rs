@@ -31,7 +31,7 @@ use crate::{
 pub use endpoints::{EndpointSet, EndpointState, EndpointsWatch};
 pub use inbound::PortPolicy;
 pub use outbound::OutboundTarget;
-pub use profile::ProfileWatch;
+pub use profile::{ProfileWatch, Unwatched};
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -55,7 +55,8 @@ pub const MAX_WATCHES: usize = 10_000;
 pub const MAX_PORTS: usize = 300;
 /// The most names whose endpoints are held. Those over [`MAX_WATCHES`] are asked for when another one is forgotten.
 pub const MAX_NAMES: usize = 8 * MAX_WATCHES;
-/// The same for names that clients of the application use, which are looked up only to count their requests by route.
+/// The most names that are watched of those that clients of the application use, which are looked up only to count their requests
+/// by route. Anybody can make up names: over it those without routes give way, then the one that was not used for the longest time.
 pub const MAX_PROFILES: usize = 100;
 /// How often the caches are looked through for what nobody holds.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -151,8 +152,8 @@ impl Discovery {
             targets: Cache::new(MAX_WATCHES),
             endpoints: Cache::new(MAX_NAMES),
             streams: Arc::new(Semaphore::new(MAX_WATCHES)),
-            ports: Cache::renewing(eager + MAX_PORTS, PortPolicy::is_default),
-            profiles: Cache::new(MAX_PROFILES),
+            ports: Cache::renewing(eager + MAX_PORTS, PortPolicy::gives_way),
+            profiles: Cache::renewing(MAX_PROFILES, ProfileWatch::gives_way),
         });
         for port in &inner.settings.inbound.eager {
             if let Some(held) = inner.ports.get_or_insert(*port, || inner.watch_port(*port)) {
@@ -171,15 +172,21 @@ impl Discovery {
         registry.collector(move |out| {
             let Some(inner) = weak.upgrade() else { return };
             let counts = [
-                ("outbound", inner.targets.len()),
-                ("endpoints", inner.endpoints.len()),
-                ("inbound", inner.ports.len()),
-                ("profiles", inner.profiles.len()),
+                ("outbound", inner.targets.len(), inner.targets.full()),
+                ("endpoints", inner.endpoints.len(), inner.endpoints.full()),
+                ("inbound", inner.ports.len(), inner.ports.full()),
+                ("profiles", inner.profiles.len(), inner.profiles.full()),
             ];
-            out.extend(counts.map(|(kind, n)| {
-                Sample::gauge("weft_discovery_watches", "Targets that the control plane is asked about", n)
-                    .labels(weft_telemetry::Labels::new().with("kind", kind))
-            }));
+            for (kind, watches, full) in counts {
+                let labels = weft_telemetry::Labels::new().with("kind", kind);
+                out.push(
+                    Sample::gauge("weft_discovery_watches", "Targets that the control plane is asked about", watches)
+                        .labels(labels.clone()),
+                );
+                let help =
+                    "New targets that met the most watches of their kind: another one gave way, or they have none";
+                out.push(Sample::counter("weft_discovery_full_total", help, full as f64).labels(labels));
+            }
         });
         Self(inner)
     }
@@ -215,11 +222,21 @@ impl Discovery {
         watch.unwrap_or_else(|| Arc::new(EndpointsWatch::new(target.clone())))
     }
 
-    /// The profile of a name that inbound requests are sent to, at once; `None` if it is not to be looked up, or too many are.
-    pub fn profile(&self, name: &NameAddr) -> Option<Arc<ProfileWatch>> {
+    /// The profile of a name that inbound requests are sent to, at once.
+    ///
+    /// # Errors
+    /// It is not to be looked up, or too many are.
+    pub fn profile(&self, name: &NameAddr) -> Result<Arc<ProfileWatch>, Unwatched> {
         let inner = &self.0;
-        inner.settings.profile_suffixes.contains(&name.name).then_some(())?;
-        inner.profiles.get_or_insert(name.clone(), || inner.watch_profile(name))
+        if !inner.settings.profile_suffixes.contains(&name.name) {
+            return Err(Unwatched::Outside);
+        }
+        inner.profiles.get_or_insert(name.clone(), || inner.watch_profile(name)).ok_or(Unwatched::Full)
+    }
+
+    /// Whoever holds the profile of a name goes on using it.
+    pub fn renew_profile(&self, name: &NameAddr) {
+        self.0.profiles.renew(name);
     }
 
     /// The policy of an inbound port, at once: the default policy until the control plane has answered. Where [`MAX_PORTS`] others
