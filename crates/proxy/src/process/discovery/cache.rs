@@ -219,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_used_gives_way_behind_what_is_not() {
         // Odd ones say something.
-        let turn = |value: &Arc<u32>| Some(if **value % 2 == 0 { Turn::First } else { Turn::Last });
+        let turn = |value: &Arc<u32>| Some(if value.is_multiple_of(2) { Turn::First } else { Turn::Last });
         let cache = Cache::renewing(4, turn);
         let new = |n: u32| move || (Arc::new(n), tokio::spawn(std::future::pending()));
         let held = [1, 2, 3, 4].map(|key| cache.get_or_insert(key, new(key)).unwrap());
