@@ -15,6 +15,7 @@ mod kinds;
 mod path;
 mod read;
 mod typed;
+mod version;
 
 pub(crate) use document::Unreadable;
 pub use files::{Stamp, stamp};

@@ -7,6 +7,7 @@ use super::{
     kinds::{self, KindDecision},
     path::Path,
     typed,
+    version::{self, Foreign},
 };
 use crate::{Key, Kind, object::DEFAULT_NAMESPACE};
 use std::path::Path as FilePath;
@@ -93,7 +94,7 @@ fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
     }
     match kinds::decide(api_version, kind) {
         KindDecision::List => list(file, node, &reading.at.clone(), loaded),
-        KindDecision::Supported(kind) => supported(kind, reading),
+        KindDecision::Supported(kind) => supported(kind, api_version, reading),
         KindDecision::NotYet(remedy) => {
             reading.problem(&top.key("kind"), format!("{kind} ({api_version}) is not supported yet"), remedy);
         }
@@ -127,7 +128,7 @@ fn list(file: &FilePath, node: &Node, at: &Path, loaded: &mut Loaded) {
     }
 }
 
-fn supported(kind: Kind, mut reading: Reading<'_>) {
+fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
     let (node, top) = (reading.node, Path::default());
     let meta = node.get("metadata");
     let name = meta.and_then(|m| m.text("name")).unwrap_or_default();
@@ -152,6 +153,11 @@ fn supported(kind: Kind, mut reading: Reading<'_>) {
             reading.problem(&wrong.path, wrong.message, remedy);
         }
         Ok((object, unknown)) => {
+            let foreign = version::foreign(kind, api_version, node);
+            for Foreign { path, remedy } in foreign.into_iter().filter(|f| !unknown.contains(&f.path)) {
+                let message = format!("{api_version} has no such field, and a cluster would not carry it out");
+                reading.problem(&path, message, remedy);
+            }
             for path in unknown {
                 reading.problem(
                     &path,

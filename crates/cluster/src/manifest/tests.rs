@@ -90,6 +90,39 @@ spec: {{parentRefs: [{parent}], rules: [{{backendRefs: [{{name: web, port: 80}}]
     }
 }
 
+/// A cluster's API server drops them, and what they let in is denied there.
+#[test]
+fn fields_of_newer_versions_count_in_no_older_one() {
+    let server = "podSelector: {matchLabels: {app: web, accessPolicy: a}}, port: 80";
+    let rule = "backendRefs: [{name: web, port: 80}]";
+    let route = |rule: &str| format!("parentRefs: [{{kind: Service, group: '', name: web}}], rules: [{{{rule}}}]");
+    let open = format!("{server}, accessPolicy: all-unauthenticated");
+    let timed = route(&format!("{rule}, timeouts: {{request: 1s}}"));
+    let weighed = route("backendRefs: [{name: web, port: 80, weight: 1}]");
+    let plain = route(rule);
+    for (kind, spec, field, versions) in [
+        ("Server", server, "", &["v1alpha1", "v1beta1", "v1beta2", "v1beta3"][..]),
+        ("Server", open.as_str(), "spec.accessPolicy", &["v1beta3"][..]),
+        ("HTTPRoute", plain.as_str(), "", &["v1alpha1", "v1beta1", "v1beta2", "v1beta3"][..]),
+        ("HTTPRoute", timed.as_str(), "spec.rules[0].timeouts", &["v1beta3"][..]),
+        ("HTTPRoute", weighed.as_str(), "spec.rules[0].backendRefs[0].weight", &["v1beta1", "v1beta2", "v1beta3"][..]),
+    ] {
+        for version in ["v1alpha1", "v1beta1", "v1beta2", "v1beta3"] {
+            let of = format!("policy.linkerd.io/{version}");
+            let loaded = read(&format!("apiVersion: {of}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}}}\n"));
+            if versions.contains(&version) {
+                assert_eq!((loaded.objects.len(), report(&loaded).lines().count()), (1, 1), "{}", report(&loaded));
+                continue;
+            }
+            assert_eq!((loaded.objects.len(), loaded.problems.len()), (0, 1), "{kind} {version}: {}", report(&loaded));
+            let Problem { line, field: named, message, remedy, .. } = &loaded.problems[0];
+            assert_eq!((*line, named.as_str()), (4, field), "{kind} {version}");
+            assert!(message.starts_with(&of), "{message}");
+            assert_eq!(remedy, "use apiVersion: policy.linkerd.io/v1beta3", "{kind} {version}");
+        }
+    }
+}
+
 #[test]
 fn folders_are_read_in_order_and_files_once() {
     let dir = std::env::temp_dir().join(format!("weft-manifest-{}", std::process::id()));
