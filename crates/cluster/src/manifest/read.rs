@@ -1,7 +1,7 @@
 //! One file: from its text through its documents to objects, problems and ignored fields.
 
 use super::{
-    Ignored, Loaded, Located, Problem, check,
+    Ignored, Loaded, Located, Problem, access, check,
     document::{self, Node, Value},
     fields::{self, Finding, Table},
     kinds::{self, KindDecision},
@@ -33,6 +33,7 @@ impl Reading<'_> {
             field: join(&self.at, path),
             message: message.into(),
             remedy: remedy.into(),
+            access: access::of(self.node),
         });
     }
 
@@ -56,23 +57,24 @@ fn join(at: &Path, path: &Path) -> String {
 }
 
 pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
-    let whole = |line, message: String, remedy: &str| Problem {
+    let whole = |line, message: String, remedy: &str, text: &str| Problem {
         file: file.to_owned(),
         line,
         object: None,
         field: String::new(),
         message,
         remedy: remedy.to_owned(),
+        access: access::of_text(text),
     };
     let (problems, ignored) = (loaded.problems.len(), loaded.ignored.len());
     let chunks = document::split(text);
     if chunks.len() > document::MAX_DOCUMENTS {
         let message = format!("the file has more than {} documents", document::MAX_DOCUMENTS);
-        return loaded.problems.push(whole(1, message, "split the file"));
+        return loaded.problems.push(whole(1, message, "split the file", text));
     }
     for chunk in chunks {
         match document::parse(&chunk) {
-            Err(e) => loaded.problems.push(whole(e.line, e.message, e.remedy)),
+            Err(e) => loaded.problems.push(whole(e.line, e.message, e.remedy, chunk.text)),
             Ok(node) if matches!(node.value, Value::Null) => {}
             Ok(node) => object(file, &node, Path::default(), loaded),
         }
