@@ -12,6 +12,11 @@ pub enum Error {
     /// What is wrong with each manifest is in the text.
     #[error("there is nothing to run:\n{0}")]
     NothingToRun(String),
+    /// The same.
+    #[error(
+        "the mesh is not started, since it would let in whom the manifests keep out: this says who may call whom, or may have, and is refused\n{0}\nmend it, or take it out of the manifests"
+    )]
+    AccessRefused(String),
     #[error(
         "the state folder {} was removed or replaced while its mesh ran, so that no command reached the mesh any more: it has ended", state_dir.display()
     )]

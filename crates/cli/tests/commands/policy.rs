@@ -44,13 +44,15 @@ fn the_status_says_allowed_denied_or_unknown() {
     }
     // Help is no failure.
     assert_eq!(home.runs(&["policy", "can", "--help"]).code, Some(0));
-    // A mistake in a manifest may be what decides.
-    let told = fed(
-        home.weft(&["policy", "can", "-f", "-", "sa/a", "deploy/b:80"]),
-        b"apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: a}\nspec: {podSelector: {}, port: 80, accessPolicy: open}\n",
-    );
-    let says = told.err.contains("accessPolicy") && told.err.contains("nothing can be told of them");
-    assert!(told.code == Some(2) && told.out.is_empty() && says, "{told:?}");
+    // A mistake in a manifest may be what decides, and a field that a cluster drops is one.
+    for (version, policy) in [("v1beta3", "open"), ("v1beta1", "all-unauthenticated")] {
+        let server = format!(
+            "apiVersion: policy.linkerd.io/{version}\nkind: Server\nmetadata: {{name: a}}\nspec: {{podSelector: {{}}, port: 80, accessPolicy: {policy}}}\n"
+        );
+        let told = fed(home.weft(&["policy", "can", "-f", "-", "sa/a", "deploy/b:80"]), server.as_bytes());
+        let says = told.err.contains("accessPolicy") && told.err.contains("nothing can be told of them");
+        assert!(told.code == Some(2) && told.out.is_empty() && says, "{told:?}");
+    }
     let told = can(&["deploy/plain", "svc/web:80", "-o", "json"]);
     let answer: Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!(answer["verdict"], "denied");

@@ -115,6 +115,7 @@ impl Cases {
             field,
             message,
             remedy,
+            access: false,
         };
         let read = manifest::typed_document::<WrittenCases>(text)
             .map_err(|e| vec![problem(e.line, String::new(), e.message, e.remedy.to_owned())])?;

@@ -11,7 +11,7 @@
 mod access;
 mod component;
 mod config;
-mod crd;
+pub(crate) mod crd;
 mod helm;
 mod meta;
 mod monitor;

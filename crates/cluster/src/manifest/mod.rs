@@ -7,6 +7,7 @@
 //! What is wrong with one object never hides another: each is refused or accepted by itself. Nothing is written here and
 //! nothing is run.
 
+mod access;
 mod check;
 mod document;
 mod fields;
@@ -15,6 +16,7 @@ mod kinds;
 mod path;
 mod read;
 mod typed;
+mod version;
 
 pub(crate) use document::Unreadable;
 pub use files::{Stamp, stamp};
@@ -59,6 +61,9 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
+    /// Whether what is refused says who may call whom, or may have: without it a mesh would let in whom it keeps out.
+    #[serde(skip)]
+    pub access: bool,
 }
 
 /// A known field that weft accepts and does not act on.
@@ -236,6 +241,7 @@ impl Loaded {
                     file: located.file,
                     // The first one is not refused.
                     object: None,
+                    access: access::of_kind(key.kind.as_str()),
                 });
             } else {
                 first.insert(key, (located.file.clone(), located.line));
@@ -273,6 +279,8 @@ impl From<files::Unread> for Problem {
             field: String::new(),
             message: unread.message,
             remedy: unread.remedy.to_owned(),
+            // Whatever stands in it.
+            access: true,
         }
     }
 }

@@ -49,6 +49,12 @@ impl Path {
         keys.iter().fold(self.clone(), |path, key| path.key(key))
     }
 
+    /// With another one below.
+    #[must_use]
+    pub(super) fn join(&self, below: &Self) -> Self {
+        Self(self.0.iter().chain(&below.0).cloned().collect())
+    }
+
     fn then(&self, step: Step) -> Self {
         let mut path = self.clone();
         path.0.push(step);

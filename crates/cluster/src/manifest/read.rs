@@ -1,12 +1,13 @@
 //! One file: from its text through its documents to objects, problems and ignored fields.
 
 use super::{
-    Ignored, Loaded, Located, Problem, check,
+    Ignored, Loaded, Located, Problem, access, check,
     document::{self, Node, Value},
     fields::{self, Finding, Table},
     kinds::{self, KindDecision},
     path::Path,
     typed,
+    version::{self, Foreign},
 };
 use crate::{Key, Kind, object::DEFAULT_NAMESPACE};
 use std::path::Path as FilePath;
@@ -32,6 +33,7 @@ impl Reading<'_> {
             field: join(&self.at, path),
             message: message.into(),
             remedy: remedy.into(),
+            access: access::of(self.node),
         });
     }
 
@@ -55,23 +57,24 @@ fn join(at: &Path, path: &Path) -> String {
 }
 
 pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
-    let whole = |line, message: String, remedy: &str| Problem {
+    let whole = |line, message: String, remedy: &str, text: &str| Problem {
         file: file.to_owned(),
         line,
         object: None,
         field: String::new(),
         message,
         remedy: remedy.to_owned(),
+        access: access::of_text(text),
     };
     let (problems, ignored) = (loaded.problems.len(), loaded.ignored.len());
     let chunks = document::split(text);
     if chunks.len() > document::MAX_DOCUMENTS {
         let message = format!("the file has more than {} documents", document::MAX_DOCUMENTS);
-        return loaded.problems.push(whole(1, message, "split the file"));
+        return loaded.problems.push(whole(1, message, "split the file", text));
     }
     for chunk in chunks {
         match document::parse(&chunk) {
-            Err(e) => loaded.problems.push(whole(e.line, e.message, e.remedy)),
+            Err(e) => loaded.problems.push(whole(e.line, e.message, e.remedy, chunk.text)),
             Ok(node) if matches!(node.value, Value::Null) => {}
             Ok(node) => object(file, &node, Path::default(), loaded),
         }
@@ -93,7 +96,7 @@ fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
     }
     match kinds::decide(api_version, kind) {
         KindDecision::List => list(file, node, &reading.at.clone(), loaded),
-        KindDecision::Supported(kind) => supported(kind, reading),
+        KindDecision::Supported(kind) => supported(kind, api_version, reading),
         KindDecision::NotYet(remedy) => {
             reading.problem(&top.key("kind"), format!("{kind} ({api_version}) is not supported yet"), remedy);
         }
@@ -127,7 +130,7 @@ fn list(file: &FilePath, node: &Node, at: &Path, loaded: &mut Loaded) {
     }
 }
 
-fn supported(kind: Kind, mut reading: Reading<'_>) {
+fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
     let (node, top) = (reading.node, Path::default());
     let meta = node.get("metadata");
     let name = meta.and_then(|m| m.text("name")).unwrap_or_default();
@@ -152,6 +155,11 @@ fn supported(kind: Kind, mut reading: Reading<'_>) {
             reading.problem(&wrong.path, wrong.message, remedy);
         }
         Ok((object, unknown)) => {
+            let foreign = version::foreign(kind, api_version, node);
+            for Foreign { path, remedy } in foreign.into_iter().filter(|f| !unknown.contains(&f.path)) {
+                let message = format!("{api_version} has no such field, and a cluster would not carry it out");
+                reading.problem(&path, message, remedy);
+            }
             for path in unknown {
                 reading.problem(
                     &path,

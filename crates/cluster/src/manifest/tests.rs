@@ -90,6 +90,89 @@ spec: {{parentRefs: [{parent}], rules: [{{backendRefs: [{{name: web, port: 80}}]
     }
 }
 
+/// A cluster's API server drops them, and what they let in is denied there.
+#[test]
+fn fields_of_newer_versions_count_in_no_older_one() {
+    let server = "podSelector: {matchLabels: {app: web, accessPolicy: a}}, port: 80";
+    let rule = "backendRefs: [{name: web, port: 80}]";
+    let route = |rule: &str| format!("parentRefs: [{{kind: Service, group: '', name: web}}], rules: [{{{rule}}}]");
+    let open = format!("{server}, accessPolicy: all-unauthenticated");
+    let timed = route(&format!("{rule}, timeouts: {{request: 1s}}"));
+    let weighed = route("backendRefs: [{name: web, port: 80, weight: 1}]");
+    let plain = route(rule);
+    for (kind, spec, field, versions) in [
+        ("Server", server, "", &["v1alpha1", "v1beta1", "v1beta2", "v1beta3"][..]),
+        ("Server", open.as_str(), "spec.accessPolicy", &["v1beta3"][..]),
+        ("HTTPRoute", plain.as_str(), "", &["v1alpha1", "v1beta1", "v1beta2", "v1beta3"][..]),
+        ("HTTPRoute", timed.as_str(), "spec.rules[0].timeouts", &["v1beta3"][..]),
+        ("HTTPRoute", weighed.as_str(), "spec.rules[0].backendRefs[0].weight", &["v1beta1", "v1beta2", "v1beta3"][..]),
+    ] {
+        for version in ["v1alpha1", "v1beta1", "v1beta2", "v1beta3"] {
+            let of = format!("policy.linkerd.io/{version}");
+            let loaded = read(&format!("apiVersion: {of}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}}}\n"));
+            if versions.contains(&version) {
+                assert_eq!((loaded.objects.len(), report(&loaded).lines().count()), (1, 1), "{}", report(&loaded));
+                continue;
+            }
+            assert_eq!((loaded.objects.len(), loaded.problems.len()), (0, 1), "{kind} {version}: {}", report(&loaded));
+            let Problem { line, field: named, message, remedy, .. } = &loaded.problems[0];
+            assert_eq!((*line, named.as_str()), (4, field), "{kind} {version}");
+            assert!(message.starts_with(&of), "{message}");
+            assert_eq!(remedy, "use apiVersion: policy.linkerd.io/v1beta3", "{kind} {version}");
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_and_says_who_may_call_whom_is_known() {
+    let of = |text: &str| {
+        let loaded = read(text);
+        assert!(!loaded.problems.is_empty(), "{text}");
+        loaded.problems.iter().any(|problem| problem.access)
+    };
+    let route = |parent: &str| {
+        let (api, spec) =
+            ("gateway.networking.k8s.io/v1", format!("{{parentRefs: {parent}, rules: [{{nothing: 1}}]}}"));
+        format!("apiVersion: {api}\nkind: HTTPRoute\nmetadata: {{name: x}}\nspec: {spec}\n")
+    };
+    for says in [
+        "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: x}\n",
+        "apiVersion: policy.linkerd.io/v9\nkind: AuthorizationPolicy\nmetadata: {name: x}\n",
+        "apiVersion: policy.linkerd.oi/v1beta1\nkind: ServerAuthorization\n",
+        "apiVersion: policy.linkerd.io/v1alpha1\nkind: MeshTLSAuthenthication\n",
+        "kind: NetworkAuthentication\n",
+        "{apiVersion: v1, kind: List, items: [{apiVersion: policy.linkerd.io/v1beta3, kind: Server, metadata: {name: x}}]}",
+        &route("[{group: policy.linkerd.io, kind: Server, name: x}]"),
+        &route("{group: policy.linkerd.io, kind: Server, name: x}"),
+        "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: x\n",
+        "{apiVersion: v1, kind: Namespace, metadata: {name: x, annotations: {config.linkerd.io/default-inbound-policy: denny}}}",
+        "apiVersion: policy.linkerd.io/v1alpha1
+kind: NetworkAuthentication
+metadata: {name: x}
+spec: {networks: [{cidr: 10.0.0.0/8}]}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: NetworkAuthentication
+metadata: {name: x}
+spec: {networks: [{cidr: 10.1.0.0/16}]}
+",
+    ] {
+        assert!(of(says), "{says}");
+    }
+    for says_not in [
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x}\n",
+        "{apiVersion: v1, kind: Namespace, metadata: {name: x, annotations: {linkerd.io/inject: maybe}}}",
+        "apiVersion: policy.linkerd.io/v1alpha1\nkind: HTTPLocalRateLimitPolicy\nmetadata: {name: x}\n",
+        &route("[{group: '', kind: Service, name: x}]"),
+        "just a text",
+        "a: [",
+    ] {
+        assert!(!of(says_not), "{says_not}");
+    }
+    assert!(load(&[], &["/no/such/file".into()]).problems[0].access, "whatever stands in it");
+}
+
 #[test]
 fn folders_are_read_in_order_and_files_once() {
     let dir = std::env::temp_dir().join(format!("weft-manifest-{}", std::process::id()));

@@ -32,7 +32,12 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use weft_cluster::{Object, index::Settings, inject, manifest::Loaded};
+use weft_cluster::{
+    Object,
+    index::Settings,
+    inject,
+    manifest::{Loaded, Problem},
+};
 use weft_control::{Lifetimes, Ports};
 use weft_model::decide::cidr::Cidr;
 use weft_transport::socket;
@@ -116,6 +121,10 @@ impl Supervisor {
         if let Some(why) = nothing(&place, &loaded, &options.objects) {
             state.clear();
             return Err(Error::NothingToRun(why));
+        }
+        if let Some(why) = refused_access(&loaded) {
+            state.clear();
+            return Err(Error::AccessRefused(why));
         }
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let user = User::of(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw(), &map);
@@ -285,7 +294,18 @@ fn nothing(place: &Place, loaded: &Loaded, given: &[Object]) -> Option<String> {
         let names: Vec<String> = place.texts.iter().map(|t| t.name.display().to_string()).collect();
         return place.paths.is_empty().then(|| format!("there is no manifest in {}", names.join(", ")));
     }
-    Some(loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    Some(all(&loaded.problems))
+}
+
+/// What of the manifests says who may call whom, and is refused. While a mesh runs, what it said before goes on; a mesh that starts
+/// has nothing that was before.
+fn refused_access(loaded: &Loaded) -> Option<String> {
+    let refused: Vec<&Problem> = loaded.problems.iter().filter(|p| p.access).collect();
+    (!refused.is_empty()).then(|| all(refused))
+}
+
+fn all<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> String {
+    problems.into_iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The sockets that the node made on the bridge.

@@ -100,21 +100,21 @@ async fn stream_to(store: Store, mut stream: UnixStream) {
     }
 }
 
-/// One object that is too large must not end the stream, and with it every answer that changes: it is left out.
+/// One object that is too large must not end the stream, and with it every answer that changes: it is left out, and what it said
+/// before goes, so that nobody is answered by what does not hold any more.
 fn line(event: &Event) -> String {
     let line = source::encode(event);
+    let Event::Apply(object) = event else { return line };
     if line.len() <= source::MAX_LINE_BYTES {
         return line;
     }
-    if let Event::Apply(object) = event {
-        let key = object.key();
-        tracing::error!(
-            ?key,
-            bytes = line.len(),
-            "an object is too large for the control plane, which goes on without it"
-        );
-    }
-    String::new()
+    let key = object.key();
+    tracing::error!(
+        ?key,
+        bytes = line.len(),
+        "an object is too large for the control plane, which goes on without it, and without what it said before"
+    );
+    source::encode(&Event::Delete(key))
 }
 
 #[cfg(test)]
@@ -131,6 +131,29 @@ mod tests {
         let mut resync = source::Resync::default();
         let fits = token("x".repeat(source::MAX_LINE_BYTES / 2));
         assert_eq!(resync.line(line(&fits).trim_end()).unwrap(), [fits]);
-        assert_eq!(line(&token("x".repeat(source::MAX_LINE_BYTES))), "");
+        let too_large = token("x".repeat(source::MAX_LINE_BYTES));
+        assert!(resync.line(line(&too_large).trim_end()).is_ok());
+    }
+
+    /// The control plane is told of an object, then of the same one, which has become too large.
+    #[test]
+    fn what_an_object_that_is_too_large_said_before_does_not_go_on() {
+        let of = |pod: String| {
+            let (sha256, namespace, service_account) = ("a".to_owned(), "ns".to_owned(), "sa".to_owned());
+            Object::Token(Token { sha256, namespace, service_account, pod })
+        };
+        let (small, large) = (of("web".to_owned()), of("x".repeat(source::MAX_LINE_BYTES)));
+        let key = small.key();
+        assert_eq!(large.key(), key);
+        let mut resync = source::Resync::default();
+        let mut heard = |object: Object| resync.line(line(&Event::Apply(object)).trim_end()).unwrap();
+        assert_eq!(heard(small.clone()), [Event::Apply(small.clone())]);
+        assert_eq!(heard(large.clone()), [Event::Delete(key.clone())]);
+        assert_eq!(heard(small.clone()), [Event::Apply(small)]);
+        // A list that is sent anew has it as little.
+        let mut resync = source::Resync::default();
+        resync.connected();
+        assert_eq!(resync.line(line(&Event::Apply(large)).trim_end()).unwrap(), [Event::Delete(key)]);
+        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Synced]);
     }
 }

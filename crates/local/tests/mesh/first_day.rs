@@ -128,6 +128,70 @@ fn a_mesh_with_nothing_to_run_does_not_start() {
     }
 }
 
+/// While a mesh runs, a mistake leaves in force what was before. When it starts nothing was: it would let in whom the manifest keeps out.
+#[test]
+fn a_mesh_does_not_start_without_what_says_who_may_call_whom() {
+    const CLOSED: &str = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: first, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: first}}
+  port: 80
+";
+    let _alone = alone();
+    for user in users() {
+        let place = Place::new(user, "closed");
+        let (state, manifests) = (place.0.join("state"), place.0.join("manifests"));
+        fs::create_dir(&manifests).unwrap();
+        fs::write(manifests.join("app.yaml"), sleeper("first")).unwrap();
+        let policy = manifests.join("policy.yaml");
+        let up = |words: &[&str]| fed(weft(user, &state).arg("up").args(words).arg("-f").arg(&manifests), "");
+        let runs = || weft(user, &state).arg("ps").output().unwrap().status.success();
+        let servers = || {
+            let output = weft(user, &state).args(["get", "servers", "-n", "shop"]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+
+        fs::write(&policy, CLOSED).unwrap();
+        let output = up(&["-d"]);
+        assert!(output.status.success(), "{user:?} {output:?}");
+        // As editors do it: never half a file.
+        fs::write(place.0.join("new"), CLOSED.replace("port: 80", "port: 0")).unwrap();
+        fs::rename(place.0.join("new"), &policy).unwrap();
+        let client = Client::new(Some(state.clone())).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let start = std::time::Instant::now();
+        while runtime.block_on(client.status()).unwrap().problems.is_empty() {
+            assert!(start.elapsed() < crate::harness::PATIENCE, "{user:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(servers().contains("server/first"), "{user:?}: what ran before goes on: {}", servers());
+        assert!(weft(user, &state).arg("down").status().unwrap().success(), "{user:?}");
+
+        let no_port =
+            ("port: 80", "port: 0", "policy.yaml:6: Server shop/first: spec.port: it is no port; use 1 to 65535");
+        let newer =
+            ("v1beta3", "v1beta9", "policy.yaml:1: apiVersion: there is no Server in policy.linkerd.io/v1beta9; use");
+        let no_yaml = ("shop}", "shop", "policy.yaml:");
+        for (right, wrong, told) in [no_port, newer, no_yaml] {
+            fs::write(&policy, CLOSED.replace(right, wrong)).unwrap();
+            for words in [&[][..], &["-d"]] {
+                let output = up(words);
+                assert_eq!(output.status.code(), Some(1), "{user:?} {wrong} {output:?}");
+                let text = errors(&output);
+                assert!(text.contains("who may call whom") && text.contains(told), "{user:?} {wrong}: {text}");
+                assert!(!runs(), "{user:?} {wrong}");
+            }
+        }
+
+        // What says nothing of that is told, and no more.
+        fs::write(&policy, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n").unwrap();
+        let output = up(&["-d"]);
+        assert!(output.status.success() && errors(&output).contains("ConfigMap"), "{user:?} {output:?}");
+        assert!(weft(user, &state).arg("down").status().unwrap().success(), "{user:?}");
+    }
+}
+
 #[test]
 fn a_detached_mesh_runs_when_the_command_returns_and_leaves_its_logs() {
     let _alone = alone();

@@ -10,6 +10,7 @@ mod workload;
 use crate::install::Meta;
 use schema::Schema;
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 /// One kind.
 struct Kind {
@@ -60,13 +61,23 @@ impl Version {
 
 const POLICY: &str = "policy.linkerd.io";
 
-/// All kinds, in the order of their names.
-pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
+/// In the order of their names.
+static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let mut kinds = server::kinds();
     kinds.extend(route::kinds());
     kinds.extend(workload::kinds());
     kinds.sort_by_key(|k| (k.plural, k.group));
-    kinds.iter().map(|kind| definition(kind, meta)).collect()
+    kinds
+});
+
+pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
+    KINDS.iter().map(|kind| definition(kind, meta)).collect()
+}
+
+/// What may stand in `spec`, by the versions of a kind, the newest first. Empty for a kind that is not installed by us.
+pub(crate) fn specs(group: &str, kind: &str) -> impl Iterator<Item = (&'static str, &'static Value)> {
+    let of = KINDS.iter().find(|k| k.group == group && k.kind == kind);
+    of.into_iter().flat_map(|of| of.versions.iter().rev()).map(|version| (version.name, version.spec.value()))
 }
 
 fn definition(kind: &Kind, meta: &Meta<'_>) -> Value {

@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 pub(super) struct Schema(Value);
 
 impl Schema {
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
+
     pub(super) fn text() -> Self {
         Self(json!({ "type": "string" }))
     }
