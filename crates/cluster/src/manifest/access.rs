@@ -1,15 +1,16 @@
-//! Which documents say who may call whom. A mesh that starts without one of them lets in whom it keeps out.
+//! Which documents say who may call whom, and what may leave. A mesh that starts without one of them lets through what it keeps from going.
 
 use super::document::{Node, Value};
 use crate::{Kind, policy};
 use weft_model::names::annotation::DEFAULT_INBOUND_POLICY;
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind::Server,
     Kind::ServerAuthorization,
     Kind::AuthorizationPolicy,
     Kind::MeshTlsAuthentication,
     Kind::NetworkAuthentication,
+    Kind::EgressNetwork,
 ];
 /// If they are of a Server.
 const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];

@@ -87,7 +87,11 @@ async fn what_is_missing_or_broken_is_named() {
             .contains("there is no control plane: the namespace mesh has no ConfigMap linkerd-config")
     );
     let helms = without(&all, "linkerd-config-overrides");
-    assert!(told(&helms, "linkerd").await.contains("no Secret linkerd-config-overrides"));
+    let said = told(&helms, "linkerd").await;
+    assert!(
+        said.starts_with("the Secret linkerd-config-overrides of the namespace linkerd: it is not there"),
+        "{said}"
+    );
     let mut undated = all.clone();
     let issuer = undated.iter_mut().find(|object| object["metadata"]["name"] == "linkerd-identity-issuer").unwrap();
     issuer["metadata"]["annotations"] = json!({"weft/issuer-since": "yesterday"});

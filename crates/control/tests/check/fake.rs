@@ -407,10 +407,10 @@ async fn a_webhooks_certificate_is_mended_where_it_comes_from() {
         ("policyValidator", "linkerd-policy-validator-k8s-tls", &table::POLICIES, &table::POLICIES_SOON),
     ] {
         for given in [
-            "externalSecret: true, caBundle: given",
+            r#"externalSecret: true, caBundle: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----""#,
             "externalSecret: true, injectCaFrom: certs/webhook",
             "externalSecret: true, injectCaFromSecret: certs/webhook",
-            "caBundle: given",
+            r#"caBundle: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----""#,
         ] {
             for (check, of_bundle) in [(now, true), (now, false), (soon, false)] {
                 let api = world().await;
