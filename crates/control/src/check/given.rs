@@ -57,12 +57,12 @@ impl<'v> Given<'v> {
         !self.inject_ca_from.is_empty() || !self.inject_ca_from_secret.is_empty()
     }
 
-    /// The Secret, with the certificate of the file `tls.crt`.
+    /// The Secret, with the certificate of the file `tls.crt`: another one, because the present one's type may be another and stays.
     fn secret_written(&self) -> String {
+        let (namespace, name) = (self.namespace, self.webhook.secret());
         format!(
-            "kubectl -n {} create secret generic {} --from-file=tls.crt --from-file=tls.key --dry-run=client -o yaml | kubectl apply -f -",
-            self.namespace,
-            self.webhook.secret()
+            "kubectl -n {namespace} delete secret {name} --ignore-not-found && kubectl -n {namespace} create secret tls {name} --cert=tls.crt \
+             --key=tls.key"
         )
     }
 

@@ -432,16 +432,14 @@ async fn a_webhooks_certificate_is_mended_where_it_comes_from() {
                 let has = |parts: &[&str]| assert!(parts.iter().all(|part| remedy.contains(part)), "{given}: {remedy}");
                 match (is_injected, of_bundle) {
                     (true, true) => has(&["kubectl -n 'certs' describe ", " 'webhook', whose CA cert-manager writes"]),
-                    (true, false) => {
-                        has(&[&format!("create secret generic {secret} "), "certificates.cert-manager.io"])
-                    }
+                    (true, false) => has(&[&format!("create secret tls {secret} "), "certificates.cert-manager.io"]),
                     (false, _) => has(&["openssl req -x509 ", "-addext subjectAltName=DNS:linkerd-"]),
                 }
                 match given.contains("externalSecret") {
                     true if is_injected => {}
                     true => has(&[
                         &format!("--set-file {path}.caBundle=ca.crt | kubectl apply -f - && kubectl "),
-                        &format!(" create secret generic {secret} --from-file=tls.crt --from-file=tls.key "),
+                        &format!(" create secret tls {secret} --cert=tls.crt --key=tls.key, unless "),
                     ]),
                     false => has(&[&format!("--set-file {path}.caBundle=ca.crt --set-file {path}.crtPEM=tls.crt ")]),
                 }
