@@ -431,7 +431,7 @@ async fn a_webhooks_certificate_is_mended_where_it_comes_from() {
                 let is_injected = given.contains("inject");
                 let has = |parts: &[&str]| assert!(parts.iter().all(|part| remedy.contains(part)), "{given}: {remedy}");
                 match (is_injected, of_bundle) {
-                    (true, true) => has(&["kubectl -n 'certs' describe ", " 'webhook', whose CA cert-manager writes"]),
+                    (true, true) => has(&["kubectl -n certs describe ", " webhook, whose CA cert-manager writes"]),
                     (true, false) => has(&[&format!("create secret tls {secret} "), "certificates.cert-manager.io"]),
                     (false, _) => has(&["openssl req -x509 ", "-addext subjectAltName=DNS:linkerd-"]),
                 }
