@@ -383,7 +383,7 @@ pub(super) mod read {
     }
 
     fn duration(text: &str) -> Result<Duration, String> {
-        Ok(weft_model::duration::parse_go(text).ok_or("a duration is such as 500ms, 10s or 1h30m")?)
+        weft_model::duration::parse_go(text).ok_or_else(|| "a duration is such as 500ms, 10s or 1h30m".to_owned())
     }
 
     #[cfg(test)]

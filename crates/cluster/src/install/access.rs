@@ -1,5 +1,5 @@
-//! Who of the control plane may do what with the API server: what Linkerd's roles allow, also where ours does not ask for it (the kinds
-//! of owners that the injector does not look up), so that who has reviewed those has reviewed these.
+//! Who of the control plane may do what with the API server: Linkerd's roles (control plane 1.4), of which ours does not use every rule:
+//! the injector looks up few of the kinds of owners.
 
 use super::{DESTINATION, IDENTITY, Meta, PROXY_INJECTOR};
 use serde_json::{Value, json};
