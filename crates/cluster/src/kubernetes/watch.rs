@@ -6,8 +6,10 @@
 //!   └── expired (410), a change that cannot be read, or a version that is refused again and again ──┘
 //! ```
 //!
-//! A list is handed on whole, so that nobody sees half of it, and what belongs to what another watch says waits for that one ([`together`]). An object that cannot be read is quarantined: it alone counts as not
-//! there, an earlier state of it included.
+//! A list is handed on whole, so that nobody sees half of it, and what belongs to what another watch says waits for that one
+//! ([`together`]). The first one goes on page by page: nobody is answered before its end, and all of it at once takes several times the
+//! room of what the index keeps. An object that cannot be read is quarantined: it alone counts as not there, an earlier state of it
+//! included.
 //!
 //! The mesh's own kinds are defined by somebody, later perhaps, or in other versions: a list takes the newest version that is served.
 //! A kind that is not defined has no objects, and is looked for again.
@@ -272,14 +274,14 @@ where
         self.shared.meters.lists.inc();
         self.returns.mark_unchanged();
         let before = self.api.take();
-        for (i, api) in self.apis.iter().enumerate() {
-            if let Some(list) = pages(api, |guard| self.read(guard)).await? {
+        for i in 0..self.apis.len() {
+            if let Some(list) = self.pages(i).await? {
                 self.api = Some(i);
                 if before.is_some_and(|before| before != i) {
                     tracing::info!(kind = self.shared.kind.as_str(), "another version is served");
                 }
-                let (version, objects) = (list.version, list.objects);
-                self.replace(objects);
+                let version = list.version.clone();
+                self.replace(list);
                 return Ok(Some(version));
             }
         }
@@ -298,15 +300,60 @@ where
         if before.is_some() || !self.listed {
             tracing::info!(kind = self.shared.kind.as_str(), "kind is not defined");
         }
-        self.replace(vec![]);
+        self.replace(Listed::default());
         Ok(None)
     }
 
+    /// All pages, each of which is read before the next is asked for; `None` where there is no such kind.
+    async fn pages(&mut self, api: usize) -> Result<Option<Listed>, String> {
+        let Some(api) = self.apis.get(api).cloned() else { return Ok(None) };
+        let mut listed = Listed::default();
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = match timeout(ANSWER, api.list(&page)).await {
+                Ok(Ok(list)) => list,
+                Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(None),
+                Ok(Err(error)) => return Err(client::reason(&error)),
+                Err(_) => return Err(format!("a list was not answered within {ANSWER:?}")),
+            };
+            listed.objects.extend(list.items.into_iter().map(|guard| self.read(guard)));
+            if !self.listed {
+                self.take_in_early(&mut listed);
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page.continue_token = Some(token),
+                None => {
+                    listed.version = list.metadata.resource_version.unwrap_or_default();
+                    if listed.version.is_empty() {
+                        return Err("a list has no version".to_owned());
+                    }
+                    return Ok(Some(listed));
+                }
+            }
+        }
+    }
+
+    /// Takes in what was read so far. Should the rest not come, the next list says what of it is gone.
+    fn take_in_early(&mut self, listed: &mut Listed) {
+        let mut events = vec![];
+        for read in std::mem::take(&mut listed.objects) {
+            match read {
+                Ok(object) => {
+                    self.see(&object);
+                    self.known.insert(object.key());
+                    listed.taken_in.insert(object.key());
+                    events.push(Event::Apply(object));
+                }
+                refused => listed.objects.push(refused),
+            }
+        }
+        self.take_in(events);
+    }
+
     /// What there is, is all there is.
-    fn replace(&mut self, objects: Vec<Read>) {
+    fn replace(&mut self, Listed { taken_in: mut listed, objects, .. }: Listed) {
         self.missed = 0;
-        let (mut events, mut refused, mut listed) = (vec![], vec![], HashSet::new());
-        let mut quarantined = HashMap::new();
+        let (mut events, mut refused, mut quarantined) = (vec![], vec![], HashMap::new());
         for read in objects {
             match read {
                 Ok(object) => {
@@ -575,40 +622,13 @@ fn refusal(key: &Key, object: Value, reason: &str) -> Event {
 type Read = Result<Object, (Key, Rejected)>;
 
 /// Everything of a version, and where to watch from.
+#[derive(Default)]
 struct Listed {
     version: String,
+    /// What was taken in before the list ended.
+    taken_in: HashSet<Key>,
+    /// The others.
     objects: Vec<Read>,
-}
-
-/// All pages, each of which is read before the next is asked for; `None` where there is no such kind.
-async fn pages<K>(
-    api: &Api<DeserializeGuard<K>>,
-    read: impl Fn(DeserializeGuard<K>) -> Read,
-) -> Result<Option<Listed>, String>
-where
-    K: Resource + Clone + Debug + DeserializeOwned,
-{
-    let mut objects = vec![];
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = match timeout(ANSWER, api.list(&page)).await {
-            Ok(Ok(list)) => list,
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(None),
-            Ok(Err(error)) => return Err(client::reason(&error)),
-            Err(_) => return Err(format!("a list was not answered within {ANSWER:?}")),
-        };
-        objects.extend(list.items.into_iter().map(&read));
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page.continue_token = Some(token),
-            None => {
-                let version = list.metadata.resource_version.unwrap_or_default();
-                if version.is_empty() {
-                    return Err("a list has no version".to_owned());
-                }
-                return Ok(Some(Listed { version, objects }));
-            }
-        }
-    }
 }
 
 fn ended(error: kube::Error) -> Ended {

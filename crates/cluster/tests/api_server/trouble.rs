@@ -65,18 +65,42 @@ async fn a_version_that_is_refused_is_given_up() {
 #[tokio::test]
 async fn a_list_is_handed_on_whole_or_not_at_all() {
     let api = fake().await;
-    for i in 0..600 {
-        api.put(pod(&format!("p{i:03}"), "10.2.0.1"));
-    }
-    api.fail(Some(Failure::SecondPage));
-    let lab = Lab::start(&api).await;
+    let lab = Lab::synced(&api).await;
+    lab.api.hold(true);
+    many(&api);
+    lab.api.fail(Some(Failure::SecondPage));
+    lab.api.compact();
+    lab.api.hold(false);
     lab.api.asked(|r| r.path == "/api/v1/pods" && r.query.contains("continue=")).await.unwrap();
     lab.until_metric("weft_kubernetes_failures_total", "Pod", |n| n > 0).await;
-    assert_eq!((lab.metric("weft_kubernetes_objects", "Pod"), lab.fed.lock().synced), (0, 0));
+    assert_eq!(lab.metric("weft_kubernetes_objects", "Pod"), 1);
+    lab.api.fail(None);
+    lab.until("listed", |fed| fed.has(Kind::Pod, "p599")).await;
+    let fed = lab.end().await;
+    assert!(fed.batches.iter().any(|objects| *objects > 600), "alone or with what belongs to it: {:?}", fed.batches);
+}
+
+#[tokio::test]
+async fn the_first_list_is_held_by_nobody_and_tells_nobody_before_its_end() {
+    let api = fake().await;
+    many(&api);
+    api.fail(Some(Failure::SecondPage));
+    let lab = Lab::start(&api).await;
+    lab.until_metric("weft_kubernetes_failures_total", "Pod", |n| n > 0).await;
+    assert_eq!((lab.metric("weft_kubernetes_objects", "Pod"), lab.fed.lock().synced), (500, 0));
+    api.delete("Pod", "ns", "p001");
     lab.api.fail(None);
     lab.until("synced", |fed| fed.synced == 1).await;
     let fed = lab.end().await;
-    assert!(fed.batches.contains(&601) || fed.batches.contains(&602), "with the mark or without: {:?}", fed.batches);
+    assert!(fed.has(Kind::Pod, "p599") && !fed.has(Kind::Pod, "p001"), "what is gone meanwhile is gone");
+    assert!(fed.batches.iter().all(|objects| *objects <= 500), "{:?}", fed.batches);
+}
+
+/// More than a page of them.
+fn many(api: &FakeApi) {
+    for i in 0..600 {
+        api.put(pod(&format!("p{i:03}"), "10.2.0.1"));
+    }
 }
 
 #[tokio::test]
