@@ -257,6 +257,7 @@ struct Around {
 
 const OF_DEFAULT_POLICY: &str = "config.linkerd.io/default-inbound-policy";
 const OF_REQUIRED_IDENTITY: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
+const OF_OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 
 impl Around {
     fn any(rng: &mut fastrand::Rng) -> Self {
@@ -270,6 +271,10 @@ impl Around {
         if rng.bool() {
             annotations[OF_REQUIRED_IDENTITY] =
                 json!(pick(rng, &["8080", "9000,8000-8100", "8081", "1-8079,8081-65535"]));
+        }
+        if rng.bool() {
+            annotations[OF_OPAQUE_PORTS] =
+                json!(pick(rng, &["8080", "http", "sql,8000-8100", "8081,sql", "1-8079,8081-65535", ""]));
         }
         let web = |probes: Value| {
             let ports = json!([{"name": "http", "containerPort": 8080}, {"name": "sql", "containerPort": 5432}]);
@@ -334,11 +339,26 @@ impl Around {
 
     /// Whether clients of port 8080 must prove who they are wherever no Server selects it.
     fn requires_identity(&self) -> bool {
-        let ranges = self.annotations[OF_REQUIRED_IDENTITY].as_str().into_iter().flat_map(|list| list.split(','));
-        let number = |text: &str| text.parse::<u16>().unwrap();
-        ranges
-            .map(|range| range.split_once('-').unwrap_or((range, range)))
-            .any(|(first, last)| (number(first)..=number(last)).contains(&8080))
+        self.names_the_port(OF_REQUIRED_IDENTITY)
+    }
+
+    /// Whether an annotation names port 8080, by its number or by its name.
+    fn names_the_port(&self, annotation: &str) -> bool {
+        let ranges = self.annotations[annotation].as_str().into_iter().flat_map(|list| list.split(','));
+        ranges.map(|range| range.split_once('-').unwrap_or((range, range))).any(|(first, last)| {
+            let number = |text: &str| text.parse::<u16>().ok();
+            first == "http"
+                || number(first).zip(number(last)).is_some_and(|(first, last)| (first..=last).contains(&8080))
+        })
+    }
+
+    /// What a port speaks that no Server selects, or that `server` does.
+    fn spoken<'v>(&self, server: Option<&'v Value>) -> &'v str {
+        match server {
+            Some(server) => server["spec"]["proxyProtocol"].as_str().unwrap(),
+            None if self.names_the_port(OF_OPAQUE_PORTS) => "opaque",
+            None => "unknown",
+        }
     }
 
     /// The paths by which the pod's containers are probed on port 8080, each once.
@@ -722,6 +742,22 @@ fn wrong(
     let of_pod = matches!(asked, Question::Inbound { of: WorkloadKind::Pod, .. });
     let Ok(Answer::Inbound(policy)) = index.reply(asked) else { panic!() };
     let server = if policy.meta.kind() == "server" { policy.meta.name() } else { "" };
+    let named = |o: &&Value| {
+        let (meta, kind) = (&o["metadata"], &o["kind"]);
+        *kind == "Server" && meta["namespace"] == "ns" && meta["name"] == server
+    };
+    let expected = around.spoken(written.iter().copied().find(named));
+    let spoken = match &policy.protocol {
+        ServerProtocol::Detect { .. } => "unknown",
+        ServerProtocol::Http1 { .. } => "HTTP/1",
+        ServerProtocol::Http2 { .. } => "HTTP/2",
+        ServerProtocol::Grpc { .. } => "gRPC",
+        ServerProtocol::Opaque => "opaque",
+        ServerProtocol::Tls => "TLS",
+    };
+    if spoken != expected {
+        return Some(format!("the port speaks {spoken} instead of {expected}"));
+    }
     let of = |meta: &Meta| match (meta.group(), meta.kind()) {
         ("policy.linkerd.io", "HTTPRoute") => (Kind::MeshHttpRoute.as_str().to_owned(), meta.name().to_owned()),
         (_, kind) => (kind.to_owned(), meta.name().to_owned()),
