@@ -23,6 +23,7 @@ mod http2;
 mod inbound;
 mod metrics;
 mod outbound;
+mod parting;
 mod pool;
 mod prefix;
 pub mod process;
