@@ -8,7 +8,7 @@
 use super::{
     Carrier, Course, Departure, Directed, Director, ServerConnection, attempt,
     course::MAX_AGAIN,
-    departure::Seat,
+    departure::Waiter,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_to_http1::Exchange,
     http1_to_http2::Upgrade,
@@ -120,7 +120,7 @@ struct Waiting {
     /// How long the rest of a head may take of which some has come. Most heads come whole, and it is never needed.
     head: Option<Pin<Box<Sleep>>>,
     /// Among those who are told when there is nobody left to ask.
-    seat: Option<Seat>,
+    waiter: Option<Waiter>,
 }
 
 impl Waiting {
@@ -159,7 +159,7 @@ impl Waiting {
         if self.known.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) && draining.poll(cx).is_pending() {
             self.known = Some(cx.waker().clone());
             if let Some(departure) = departure {
-                departure.sit(&mut self.seat, cx.waker());
+                departure.enlist(&mut self.waiter, cx.waker());
             }
         }
     }
