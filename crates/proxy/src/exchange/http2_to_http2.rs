@@ -99,6 +99,17 @@ enum Cut {
     Upstream(ProxyError, Option<Reason>),
 }
 
+impl Repeat {
+    /// `untouched` says that nothing of the request's body is gone that would be missed, `harmless` that asking twice does no harm.
+    pub(super) fn is_allowed(self, untouched: bool, harmless: bool) -> bool {
+        match self {
+            Self::Unseen => untouched,
+            Self::IfHarmless => harmless,
+            Self::Never => false,
+        }
+    }
+}
+
 impl From<Response<RecvStream>> for Answer {
     fn from(response: Response<RecvStream>) -> Self {
         let (head, body) = response.into_parts();

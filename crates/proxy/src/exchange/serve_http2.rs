@@ -170,15 +170,7 @@ async fn serve_stream<D: Director>(
                 }
                 return;
             }
-            // Nothing of a body is gone that would be missed.
-            Err(NoResponse::Failed { repeat, .. })
-                if again > 0
-                    && match repeat {
-                        Repeat::Unseen => body.is_untouched(),
-                        Repeat::IfHarmless => harmless,
-                        Repeat::Never => false,
-                    } =>
-            {
+            Err(NoResponse::Failed { repeat, .. }) if again > 0 && repeat.is_allowed(body.is_untouched(), harmless) => {
                 again = if repeat == Repeat::IfHarmless { 0 } else { again - 1 };
                 attempt::unanswered(&mut record, course);
                 whole = body.resume();
