@@ -1,8 +1,8 @@
 //! `weft-proxy`: the data plane.
 //!
 //! ```text
-//! app ─► OUTBOUND  accept → discover → detect → route → balance → connect ─► peer
-//! app ◄─ INBOUND   forward ← authorize ← route ← detect ← tls ← accept     ◄─ peer
+//! app ─► OUTBOUND  accept → discover → detect → route → retry → balance → connect ─► peer
+//! app ◄─ INBOUND   forward ← limit ← authorize ← route ← detect ← tls ← accept    ◄─ peer
 //! ```
 //! The folders stand in the order in which a packet meets them. [`process`] starts everything and holds what is one per
 //! process; the rest runs on worker threads, each with its own pools, load estimates and metric shards.
@@ -23,6 +23,7 @@ mod http2;
 mod inbound;
 mod metrics;
 mod outbound;
+mod parting;
 mod pool;
 mod prefix;
 pub mod process;

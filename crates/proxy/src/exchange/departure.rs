@@ -22,18 +22,18 @@ pub(crate) struct Departure {
     gone: Cell<bool>,
     /// How often it was said that what is new shall go elsewhere.
     said: Cell<u64>,
-    seats: RefCell<Seats>,
+    waiters: RefCell<Waiters>,
 }
 
 #[derive(Default)]
-struct Seats {
+struct Waiters {
     next: u64,
     /// One per connection that waits.
-    taken: HashMap<u64, Waker>,
+    wakers: HashMap<u64, Waker>,
 }
 
 /// A connection that is told; dropped with it.
-pub(crate) struct Seat {
+pub(crate) struct Waiter {
     departure: Rc<Departure>,
     number: u64,
 }
@@ -53,7 +53,7 @@ impl Departure {
     /// Those who are asked want what is new to go elsewhere, and go on with what they have.
     pub(crate) fn say(&self) {
         self.said.set(self.said.get() + 1);
-        self.seats.borrow().taken.values().for_each(Waker::wake_by_ref);
+        self.waiters.borrow().wakers.values().for_each(Waker::wake_by_ref);
     }
 
     pub(crate) fn is_found(&self) -> bool {
@@ -62,40 +62,40 @@ impl Departure {
 
     /// Whether anybody would be told.
     pub(crate) fn is_awaited(&self) -> bool {
-        !self.seats.borrow().taken.is_empty()
+        !self.waiters.borrow().wakers.is_empty()
     }
 
     /// Has `waker` woken whenever there is something to be told.
-    pub(crate) fn sit(self: &Rc<Self>, seat: &mut Option<Seat>, waker: &Waker) {
-        let seats = &mut *self.seats.borrow_mut();
-        let number = match seat {
-            Some(seat) => seat.number,
+    pub(crate) fn enlist(self: &Rc<Self>, waiter: &mut Option<Waiter>, waker: &Waker) {
+        let waiters = &mut *self.waiters.borrow_mut();
+        let number = match waiter {
+            Some(waiter) => waiter.number,
             None => {
-                seats.next += 1;
-                *seat = Some(Seat { departure: Rc::clone(self), number: seats.next });
-                seats.next
+                waiters.next += 1;
+                *waiter = Some(Waiter { departure: Rc::clone(self), number: waiters.next });
+                waiters.next
             }
         };
-        seats.taken.insert(number, waker.clone());
+        waiters.wakers.insert(number, waker.clone());
     }
 
     /// Resolves when what is new shall go elsewhere. May be dropped at any time.
     pub(crate) async fn said(self: &Rc<Self>) {
-        let (before, mut seat) = (self.said.get(), None);
+        let (before, mut waiter) = (self.said.get(), None);
         poll_fn(|cx| {
             if self.said.get() != before {
                 return Poll::Ready(());
             }
-            self.sit(&mut seat, cx.waker());
+            self.enlist(&mut waiter, cx.waker());
             Poll::Pending
         })
         .await;
     }
 }
 
-impl Drop for Seat {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        self.departure.seats.borrow_mut().taken.remove(&self.number);
+        self.departure.waiters.borrow_mut().wakers.remove(&self.number);
     }
 }
 

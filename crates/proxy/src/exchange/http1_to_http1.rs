@@ -7,7 +7,7 @@
 //! The common request is one write and one read on the endpoint's connection, and one read and one write on the client's.
 
 use super::{
-    Course, Edits, Endpoint, Observe,
+    Course, Edits, Endpoint, Observe, attempt,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, closed, connected, malformed, protocol},
     http1_pump::{Broken, Pump},
     untold,
@@ -148,10 +148,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     /// No response is passed on, since it did not come in time.
     fn late(&mut self, error: ProxyError, request: &Sending) -> NoResponse {
         if self.course.again_failed(&error, self.is_whole(request)) {
-            self.record.repeated();
-            self.record.response_head(error.status());
-            self.record.first_byte();
-            self.record.end(None, Some(&error));
+            attempt::failed_once(self.record, &error);
             return NoResponse::Again;
         }
         let request = match request {
@@ -165,12 +162,10 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     /// Drops a response whose head has come, for another attempt is made. The connection is good for it only if the body has
     /// come as well.
     fn discard(&mut self, mut upstream: Connection, request: &Sending, grpc: Option<u16>, start: Instant) {
-        self.record.repeated();
         self.record.response_fields(&View { head: self.response, buf: upstream.io.read.filled() });
         self.record.response_head(self.response.status);
-        self.record.first_byte();
         self.endpoint.responded(turn::now().saturating_duration_since(start));
-        self.record.end(grpc, None);
+        attempt::passed_over(self.record, grpc);
         upstream.io.take_head(self.response.len);
         if let Some(n) = body::whole(self.response.body, upstream.io.read.filled()) {
             upstream.io.read.consume(n);
@@ -294,9 +289,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
 
     /// The client reads nothing, an answer of the proxy's own as little as any other: all that it can be told is the cut.
     fn unread(&mut self, error: &ProxyError) -> After {
-        self.record.response_head(error.status());
-        self.record.first_byte();
-        self.record.end(None, Some(error));
+        attempt::failed(self.record, error);
         After::Reset
     }
 

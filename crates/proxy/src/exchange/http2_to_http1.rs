@@ -6,7 +6,7 @@
 //! not waited for.
 
 use super::{
-    Course, Edits, Endpoint, Observe, Told,
+    Course, Edits, Endpoint, Observe, Told, attempt,
     http1_fields::{headers_of, trailers_of, write_chunk, write_last_chunk},
     http1_outcome::protocol,
     http2_as_http1::write_head,
@@ -308,12 +308,10 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         self.course.answered();
         let grpc = grpc_status(headers);
         if self.course.again(Outcome::Response { status: head.status, grpc }, kept) {
-            self.record.repeated();
             self.record.response_fields(&*headers);
             self.record.response_head(head.status);
-            self.record.first_byte();
             self.endpoint.responded(self.sent.elapsed());
-            self.record.end(grpc, None);
+            attempt::passed_over(self.record, grpc);
             return Err(Failed::Again);
         }
         if head.status == 204 {
@@ -367,10 +365,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         if !self.course.again_failed(&error, kept) {
             return error.into();
         }
-        self.record.repeated();
-        self.record.response_head(error.status());
-        self.record.first_byte();
-        self.record.end(None, Some(&error));
+        attempt::failed_once(self.record, &error);
         NoResponse::Again
     }
 

@@ -1,7 +1,7 @@
 //! An HTTP/2 request that goes on as HTTP/2: heads are moved, bodies are pumped both ways at once, resets keep their codes.
 
 use super::{
-    Course, Edits, Endpoint, Observe,
+    Course, Edits, Endpoint, Observe, attempt,
     http2_body::{Broken, Pump},
     http2_head::{
         SWITCHES, asks_to_close, check_response, edit_interim, edit_response, grpc_status, stream_end, too_large,
@@ -99,6 +99,17 @@ enum Cut {
     Upstream(ProxyError, Option<Reason>),
 }
 
+impl Repeat {
+    /// `untouched` says that nothing of the request's body is gone that would be missed, `harmless` that asking twice does no harm.
+    pub(super) fn is_allowed(self, untouched: bool, harmless: bool) -> bool {
+        match self {
+            Self::Unseen => untouched,
+            Self::IfHarmless => harmless,
+            Self::Never => false,
+        }
+    }
+}
+
 impl From<Response<RecvStream>> for Answer {
     fn from(response: Response<RecvStream>) -> Self {
         let (head, body) = response.into_parts();
@@ -181,10 +192,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 if !self.course.again_failed(&error, self.request.body().is_whole()) {
                     return Err(error.into());
                 }
-                self.record.repeated();
-                self.record.response_head(error.status());
-                self.record.first_byte();
-                self.record.end(None, Some(&error));
+                attempt::failed_once(self.record, &error);
                 Err(NoResponse::Again)
             }
             Err(NoHead::Again) => {
@@ -212,11 +220,10 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         if !self.course.again(Outcome::Response { status, grpc }, whole) {
             return Ok(Answer { head, body });
         }
-        self.record.repeated();
         self.record.response_fields(&head.headers);
         self.record.response_head(status);
-        self.first_byte();
-        self.record.end(grpc, None);
+        self.endpoint.responded(self.sent.elapsed());
+        attempt::passed_over(self.record, grpc);
         Err(NoHead::Again)
     }
 

@@ -6,6 +6,7 @@
 //! ```
 //! The files here know framing and nothing of policy; the directions decide by [`Director`] and know nothing of framing.
 
+mod attempt;
 mod changes;
 mod copy;
 mod course;

@@ -6,9 +6,9 @@
 //! ```
 
 use super::{
-    Carrier, Course, Departure, Directed, Director, Observe, ServerConnection,
+    Carrier, Course, Departure, Directed, Director, ServerConnection, attempt,
     course::MAX_AGAIN,
-    departure::Seat,
+    departure::Waiter,
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request},
     http1_to_http1::Exchange,
     http1_to_http2::Upgrade,
@@ -120,7 +120,7 @@ struct Waiting {
     /// How long the rest of a head may take of which some has come. Most heads come whole, and it is never needed.
     head: Option<Pin<Box<Sleep>>>,
     /// Among those who are told when there is nobody left to ask.
-    seat: Option<Seat>,
+    waiter: Option<Waiter>,
 }
 
 impl Waiting {
@@ -159,7 +159,7 @@ impl Waiting {
         if self.known.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) && draining.poll(cx).is_pending() {
             self.known = Some(cx.waker().clone());
             if let Some(departure) = departure {
-                departure.sit(&mut self.seat, cx.waker());
+                departure.enlist(&mut self.waiter, cx.waker());
             }
         }
     }
@@ -266,20 +266,18 @@ async fn request<D: Director>(
             Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
             Err(NoResponse::Repeatable { why, .. }) if again > 0 => {
                 again = if why == Repeatable::Unanswered { 0 } else { again - 1 };
-                record.repeated();
-                course.stand_in();
+                attempt::unanswered(&mut record, course);
                 continue;
             }
             Err(NoResponse::Repeatable { error, why: Repeatable::Refused })
                 if course.again(Outcome::Refused, client.read.is_kept()) =>
             {
-                record.repeated();
-                failed(&mut record, &error);
+                attempt::failed_once(&mut record, &error);
                 (None, false)
             }
             Err(NoResponse::Again) => (None, false),
             Err(NoResponse::Late { error, request }) => {
-                failed(&mut record, &error);
+                attempt::failed(&mut record, &error);
                 let keep = match request {
                     Request::Unread => skip_body(client, head),
                     Request::Read => true,
@@ -288,7 +286,7 @@ async fn request<D: Director>(
                 (Some(error), keep)
             }
             Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable { error, .. }) => {
-                failed(&mut record, &error);
+                attempt::failed(&mut record, &error);
                 if kept && director.departure().is_some() && may_ask_elsewhere(client, head, &error) {
                     director.refused(&error);
                     return After::Close;
@@ -316,13 +314,6 @@ async fn request<D: Director>(
 /// be final.
 fn may_ask_elsewhere(client: &Io, head: &RequestHead, error: &ProxyError) -> bool {
     error.code.is_unreached() && head.is_idempotent(client.read.filled())
-}
-
-/// Tells the record of an attempt that the proxy answers itself.
-fn failed(record: &mut impl Observe, error: &ProxyError) {
-    record.response_head(error.status());
-    record.first_byte();
-    record.end(None, Some(error));
 }
 
 /// Keeps what is consumed of a request, for another attempt, if its body may be so long.

@@ -1,7 +1,7 @@
 //! Serves an accepted HTTP/2 connection: one local task per stream, from the head to the end of the exchange.
 
 use super::{
-    Carrier, Course, Directed, Director, Edits, Endpoint, Observe,
+    Carrier, Course, Directed, Director, Edits, Endpoint, Observe, attempt,
     course::MAX_AGAIN,
     http2_body::Pump,
     http2_head::{HeadView, check_request, edit_request, is_grpc},
@@ -170,18 +170,9 @@ async fn serve_stream<D: Director>(
                 }
                 return;
             }
-            // Nothing of a body is gone that would be missed.
-            Err(NoResponse::Failed { repeat, .. })
-                if again > 0
-                    && match repeat {
-                        Repeat::Unseen => body.is_untouched(),
-                        Repeat::IfHarmless => harmless,
-                        Repeat::Never => false,
-                    } =>
-            {
+            Err(NoResponse::Failed { repeat, .. }) if again > 0 && repeat.is_allowed(body.is_untouched(), harmless) => {
                 again = if repeat == Repeat::IfHarmless { 0 } else { again - 1 };
-                record.repeated();
-                course.stand_in();
+                attempt::unanswered(&mut record, course);
                 whole = body.resume();
                 continue;
             }
@@ -189,29 +180,10 @@ async fn serve_stream<D: Director>(
             Err(NoResponse::Failed { error, reset: Some(Reason::REFUSED_STREAM), .. })
                 if course.again(Outcome::Refused, body.body().is_whole()) =>
             {
-                record.repeated();
-                record.end(None, Some(&error));
+                attempt::failed_once(&mut record, &error);
             }
             Err(NoResponse::Failed { error, reset, .. }) => {
-                let mut grpc = None;
-                match reset {
-                    Some(reason) => driver.reset(respond, reason),
-                    None if director.departure().is_some() && error.code.is_unreached() && !is_first(respond) => {
-                        director.refused(&error);
-                        driver.reset(respond, Reason::REFUSED_STREAM);
-                    }
-                    None => {
-                        director.refused(&error);
-                        let status;
-                        (status, grpc) = reply(respond, &error, audience);
-                        record.response_head(status);
-                        record.first_byte();
-                        if error.code.closes() {
-                            driver.close();
-                        }
-                    }
-                }
-                record.end(grpc, Some(&error));
+                fail(&error, reset, (respond, audience, driver), director, &mut record);
                 return;
             }
         }
@@ -221,6 +193,33 @@ async fn serve_stream<D: Director>(
         if unless_reset(respond, course.pause()).await.is_none() {
             return;
         }
+    }
+}
+
+/// The request has failed for good: its client is told so, or has its stream reset.
+fn fail<D: Director>(
+    error: &ProxyError,
+    reset: Option<Reason>,
+    (respond, audience, driver): (&mut SendResponse<Bytes>, Audience, &Driver),
+    director: &D,
+    record: &mut D::Record,
+) {
+    let reset = match reset {
+        None => {
+            director.refused(error);
+            let elsewhere = director.departure().is_some() && error.code.is_unreached() && !is_first(respond);
+            elsewhere.then_some(Reason::REFUSED_STREAM)
+        }
+        reset => reset,
+    };
+    if let Some(reason) = reset {
+        driver.reset(respond, reason);
+        record.end(None, Some(error));
+        return;
+    }
+    attempt::replied(record, reply(respond, error, audience), error);
+    if error.code.closes() {
+        driver.close();
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Code, ProxyError},
-    pool::{Parting, Partings},
+    parting::{Parting, Partings},
     turn,
 };
 use bytes::Bytes;

@@ -12,7 +12,8 @@ use crate::{
     exchange::{self, Departure},
     http1, http2,
     metrics::tcp,
-    pool::{Parting, Pool},
+    parting::Parting,
+    pool::Pool,
     process::discovery::PortPolicy,
     records::Passage,
 };

@@ -1,7 +1,7 @@
 //! The ServiceProfile of the name that a request was sent to, by whose routes its response is counted and judged (data plane
 //! 3.6). Nothing else is decided by it here.
 //!
-//! Names come from clients, so only those of the configured suffixes are looked up, and a worker keeps [`MAX_NAMES`] at most. Those
+//! Names come from clients, so only those of the configured suffixes are looked up, and a worker keeps [`MAX_SPELLINGS`] at most. Those
 //! that have no routes give way first: names that are made up shall keep no other from being counted.
 
 use super::{SWEEP, Wiring};
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use weft_model::{NameAddr, Profile, decide::route::RequestView, names::header};
 
 /// Spellings of names that a worker keeps.
-const MAX_NAMES: usize = 256;
+const MAX_SPELLINGS: usize = 256;
 /// Where an authority without a port leads.
 const DEFAULT_PORT: u16 = 80;
 
@@ -102,7 +102,7 @@ impl Profiles {
         let newest = watch.profile.snapshot();
         let current = RefCell::new((Arc::clone(&newest), Named::make(&watch, &newest)));
         let named = Rc::new(Named { watch, current, used: Cell::new(now) });
-        if all.len() >= MAX_NAMES && !all.contains_key(text) {
+        if all.len() >= MAX_SPELLINGS && !all.contains_key(text) {
             let first = all.iter().min_by_key(|(_, named)| (named.watch.has_routes(), named.used.get()));
             if let Some(first) = first.map(|(text, _)| Rc::clone(text)) {
                 all.remove(&first);

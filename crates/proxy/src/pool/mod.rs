@@ -6,16 +6,16 @@
 //! be, requests wait in line.
 
 mod idle;
-mod parting;
 mod shared;
 
 use crate::{
     config::Http1Pool,
     error::{Code, ProxyError},
-    http1, http2, turn,
+    http1, http2,
+    parting::{Parting, Partings},
+    turn,
 };
 use idle::{Idle, IdleLimit};
-pub(crate) use parting::{Parting, Partings};
 use shared::{Connection, MAX_CONNECTIONS, Shared};
 use std::{
     rc::Rc,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Config,
-    config::{ControlAddr, IdentitySource, StreamLimits},
+    config::{self, ControlAddr, IdentitySource, StreamLimits},
     direction::Direction,
     error::notice::Notices,
     outbound::{Balancers, MAX_COPIES},
@@ -28,6 +28,7 @@ use crate::{
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     pin::Pin,
     sync::{Arc, mpsc},
     time::Duration,
@@ -129,11 +130,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
     let elder = predecessor.map(|old| old.into_elder(pid_file.clone())).transpose().map_err(StartError::HandOver)?;
     let elder = elder.map(Arc::new);
     if let Some(path) = pid_file.filter(|_| elder.is_none()) {
-        let readiness = readiness.clone();
-        runtime.spawn(async move {
-            readiness.ready().await;
-            pid_file::write(&path);
-        });
+        runtime.spawn(name_once_ready(path, readiness.clone()));
     }
     let (handed, admin_over) = watch::channel(false);
     let tap_over = admin_over.clone();
@@ -155,23 +152,11 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         identity::Reporter::new(&config.identity.id, tls.clone(), certifying, readiness.task("identity"), &registry);
     let certifying = certifying_by(&config, &services, reporter, tls.clone(), &registry)?;
     let readers = Readers::default();
-    let (access_log, log_thread) = match config.access_log {
-        Some(format) => {
-            let started = AccessLog::start(format, options.access_log, &registry).map_err(StartError::Thread)?;
-            (Some(started.0), Some(started.1))
-        }
-        None => (None, None),
-    };
+    let access_log = config.access_log.map(|format| AccessLog::start(format, options.access_log, &registry));
+    let (access_log, log_thread) = access_log.transpose().map_err(StartError::Thread)?.unzip();
     let taps = Taps::new(&registry);
-    let (traces, exporting) = match &config.traces {
-        Some(traces) => {
-            let collector = services.channel(Client::Opentelemetry, &traces.collector, Caller::Certified);
-            let exporter = Exporter::new(collector.map_err(StartError::Control)?, traces, &registry);
-            let (traces, spans) = Traces::new(&registry);
-            (Some(traces), Some((exporter, spans)))
-        }
-        None => (None, None),
-    };
+    let traces = config.traces.as_ref().map(|traces| traces_to(traces, &services, &registry));
+    let (traces, exporting) = traces.transpose()?.unzip();
     let sinks = Sinks { taps: taps.clone(), access_log, traces };
     let state = admin::State {
         readers: readers.clone(),
@@ -239,27 +224,10 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         let _ = admin_events.send(Event::AdminEnded(ended.err()));
     });
     if let Some((socket, config)) = listeners.tap.zip(config.tap.clone()) {
-        let mut over = tap_over;
-        runtime.spawn(async move {
-            let taken_over = async {
-                if over.wait_for(|over| *over).await.is_err() {
-                    // Nobody can take over.
-                    std::future::pending::<()>().await;
-                }
-            };
-            tokio::select! {
-                ended = tap::serve(socket, config, tls, lifetimes, taps) => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "The tap server has ended");
-                    }
-                }
-                // Who taps from now on taps the process that has taken over.
-                () = taken_over => {}
-            }
-        });
+        runtime.spawn(until_taken_over(tap::serve(socket, config, tls, lifetimes, taps), tap_over));
     }
-    if let Some((exporter, spans)) = exporting {
-        runtime.spawn(exporter.run(spans));
+    if let Some(exporting) = exporting {
+        runtime.spawn(exporting);
     }
     if let Some(uid) = config.process.shutdown_with_pod.clone() {
         let spec = WorkSpec { workload: config.policy.workload.clone(), uid };
@@ -432,6 +400,18 @@ fn certifying_by(
     }))
 }
 
+/// Where workers leave their spans, and what takes them to the collector.
+fn traces_to(
+    config: &config::Traces,
+    services: &Services,
+    registry: &Registry,
+) -> Result<(Traces, impl Future<Output = ()> + use<>), StartError> {
+    let collector = services.channel(Client::Opentelemetry, &config.collector, Caller::Certified);
+    let exporter = Exporter::new(collector.map_err(StartError::Control)?, config, registry);
+    let (traces, spans) = Traces::new(registry);
+    Ok((traces, exporter.run(spans)))
+}
+
 /// Limits on streams are for control planes that may sit behind something that hangs; loopback does not.
 fn following(config: &Config, service: &ControlAddr) -> Following {
     let limits = if service.addr.is_loopback() { StreamLimits::default() } else { config.control.streams };
@@ -454,6 +434,30 @@ fn announce(config: &Config, addrs: &Addrs) {
     match &service.identity {
         Some(identity) => tracing::info!("Destinations resolved via {} ({identity})", service.addr),
         None => tracing::info!("Destinations resolved via {}", service.addr),
+    }
+}
+
+/// Says in the pid file that this process serves.
+async fn name_once_ready(pid_file: PathBuf, readiness: Readiness) {
+    readiness.ready().await;
+    pid_file::write(&pid_file);
+}
+
+/// Who taps once another process has taken over taps that one.
+async fn until_taken_over(tap_server: impl Future<Output = io::Result<()>>, mut over: watch::Receiver<bool>) {
+    let taken_over = async {
+        if over.wait_for(|over| *over).await.is_err() {
+            // Nobody can take over.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = tap_server => {
+            if let Err(error) = ended {
+                tracing::error!(%error, "The tap server has ended");
+            }
+        }
+        () = taken_over => {}
     }
 }
 

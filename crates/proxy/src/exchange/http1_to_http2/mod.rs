@@ -7,7 +7,7 @@ mod incoming;
 mod outgoing;
 
 use super::{
-    Course, Edits, Endpoint, Observe, Told,
+    Course, Edits, Endpoint, Observe, Told, attempt,
     http1_as_http2::request,
     http1_fields::{write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected, protocol},
@@ -232,10 +232,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
 
     /// The attempt failed, and another is made.
     fn again(&mut self, error: &ProxyError) -> NoResponse {
-        self.record.repeated();
-        self.record.response_head(error.status());
-        self.record.first_byte();
-        self.record.end(None, Some(error));
+        attempt::failed_once(self.record, error);
         NoResponse::Again
     }
 
@@ -252,10 +249,8 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         self.record.response_fields(&head.headers);
         self.record.response_head(status);
         if self.course.again(Outcome::Response { status, grpc }, self.is_whole(outgoing)) {
-            self.record.repeated();
-            self.record.first_byte();
             self.endpoint.responded(begun.elapsed());
-            self.record.end(grpc, None);
+            attempt::passed_over(self.record, grpc);
             return Err(NoResponse::Again);
         }
         // A request that is not read yet may never be.

@@ -290,6 +290,8 @@ fn a_request_that_was_refused_is_sent_again_whatever_its_method() {
         send.send_data(Bytes::from_static(b"body"), true).unwrap();
         assert_eq!(response.await.unwrap().status(), 200);
         assert_eq!((count.get(), fake.route.counted.borrow()[0]), (2, Retried::Requested));
+        let ended = [Seen::Head(502), Seen::FirstByte, Seen::End(None, Some(Code::UpstreamProtocol))];
+        assert_eq!(fake.record().await[..3], ended);
     });
 }
 

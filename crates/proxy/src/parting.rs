@@ -1,4 +1,6 @@
 //! How endpoints take their leave of connections that are kept: noticed as it happens, where somebody wants to know.
+//!
+//! Stands below `http2`, whose connections tell it, and `pool`, which looks at idle connections of HTTP/1 and is asked for the news.
 
 use crate::http1;
 use std::{
@@ -30,14 +32,14 @@ impl Partings {
         self.wake();
     }
 
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(watcher) = &*self.watcher.borrow() {
             watcher.wake_by_ref();
         }
     }
 
     /// Whether an HTTP/1 connection that is about to be kept goes on: then its end wakes the watcher, if there is one.
-    pub(super) fn keeps(&self, connection: &mut http1::Connection) -> bool {
+    pub(crate) fn keeps(&self, connection: &mut http1::Connection) -> bool {
         let watcher = self.watcher.borrow();
         let Some(watcher) = &*watcher else { return true };
         if connection.poll_ended(&mut Context::from_waker(watcher)).is_pending() {
@@ -49,7 +51,7 @@ impl Partings {
     }
 
     /// Ready when an endpoint has parted; `ended` looks through what is idle.
-    pub(super) fn poll(&self, cx: &mut Context<'_>, ended: impl FnOnce(&mut Context<'_>) -> bool) -> Poll<Parting> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, ended: impl FnOnce(&mut Context<'_>) -> bool) -> Poll<Parting> {
         let known = self.watcher.borrow().as_ref().is_some_and(|watcher| watcher.will_wake(cx.waker()));
         if !known {
             self.watcher.replace(Some(cx.waker().clone()));

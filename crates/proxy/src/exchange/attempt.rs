@@ -1,0 +1,44 @@
+//! How an attempt ends without the endpoint's answer, or with one that is not passed on: what its record is told, whatever carries
+//! the request.
+//!
+//! ```text
+//! attempt ─┬─► unanswered ──────► one that stands in for it
+//!          ├─► passed_over ─┬───► the next one, as was agreed
+//!          ├─► failed_once ─┘
+//!          └─► failed | replied ► the proxy's own reply, or a cut
+//! ```
+//! Decides nothing: [`super::Course`] says whether another attempt is made. An answer that is passed on is told as it comes.
+
+use super::{Course, Observe};
+use crate::error::ProxyError;
+
+/// Nobody has answered, and asking another endpoint does no harm: the next attempt is told in this one's stead.
+pub(super) fn unanswered(record: &mut impl Observe, course: &Course) {
+    record.repeated();
+    course.stand_in();
+}
+
+/// An answer came, whose head the record knows, and another attempt is made instead of passing it on.
+pub(super) fn passed_over(record: &mut impl Observe, grpc_status: Option<u16>) {
+    record.repeated();
+    record.first_byte();
+    record.end(grpc_status, None);
+}
+
+/// No answer is passed on, and another attempt is made.
+pub(super) fn failed_once(record: &mut impl Observe, error: &ProxyError) {
+    record.repeated();
+    failed(record, error);
+}
+
+/// No answer is passed on, and no other attempt is made.
+pub(super) fn failed(record: &mut impl Observe, error: &ProxyError) {
+    replied(record, (error.status(), None), error);
+}
+
+/// The same where the client was told these statuses: HTTP's, and gRPC's if it speaks that.
+pub(super) fn replied(record: &mut impl Observe, (status, grpc_status): (u16, Option<u16>), error: &ProxyError) {
+    record.response_head(status);
+    record.first_byte();
+    record.end(grpc_status, Some(error));
+}
