@@ -9,6 +9,7 @@ pub mod api_server;
 pub mod ca;
 pub mod collector;
 pub mod control;
+pub mod exposition;
 pub mod frames;
 pub mod http1;
 pub mod http2;

@@ -74,6 +74,9 @@ impl Lab {
         let mut text = String::new();
         tcp.read_to_string(&mut text).await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        if path == "/metrics" {
+            assert_eq!(weft_testkit::exposition::mistakes(body), [""; 0], "{body}");
+        }
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 

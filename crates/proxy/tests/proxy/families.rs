@@ -22,7 +22,7 @@ use weft_model::{
 };
 use weft_testkit::{
     collector::Collector,
-    http1, http2,
+    exposition, http1, http2,
     policy::{self, balance, forward, grpc_routes, inbound, service, tls_route},
 };
 
@@ -429,6 +429,9 @@ async fn every_family_is_known_with_its_labels() {
         proxy.at_least("response_total{", 3.0).await;
     }
     mesh.web.at_least("outbound_tls_route_close_total{", 1.0).await;
+    for proxy in [&mesh.web, &mesh.app] {
+        assert_eq!(exposition::mistakes(&proxy.metrics()), [""; 0], "{}", proxy.metrics());
+    }
     let text = format!("{}{}", mesh.web.metrics(), mesh.app.metrics());
     let registered = mesh.web.handle().metric_families();
     let collected = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));

@@ -42,6 +42,10 @@ impl Sample {
         Self { name, help, labels: Labels::new(), value: Read::Level(value) }
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     #[must_use]
     pub fn labels(mut self, labels: Labels) -> Self {
         self.labels = labels;
@@ -143,6 +147,7 @@ impl Gauges {
         gauges
     }
 
+    /// Those of one name, which nobody else gets then.
     pub(super) fn take(&mut self, name: &str) -> Rows {
         self.0.remove(name).unwrap_or_default()
     }
@@ -195,12 +200,13 @@ pub(super) fn gauge_rows(out: &mut String, name: &str, rows: &Rows) {
     }
 }
 
-/// Samples of one name stand next to each other under one head.
+/// Samples in the order of their names, each name under one head.
 pub(super) fn samples(out: &mut String, samples: &[Sample], others: &mut Gauges) {
     for same in samples.chunk_by(|a, b| a.name == b.name) {
         let Some(Sample { name, help, value, .. }) = same.first() else { continue };
+        let other = others.take(name);
         match value {
-            Read::Gauge(_) => gauges(out, name, help, others.take(name).add_samples(same)),
+            Read::Gauge(_) => gauges(out, name, help, other.add_samples(same)),
             Read::Counter(_) => head(out, name, help, "counter"),
             Read::Level(_) => head(out, name, help, "gauge"),
         }
@@ -212,7 +218,7 @@ pub(super) fn samples(out: &mut String, samples: &[Sample], others: &mut Gauges)
     }
 }
 
-/// The lines of the gauges among samples.
+/// The lines of the gauges among samples, which are in the order of their names.
 pub(super) fn sample_rows(out: &mut String, samples: &[Sample], others: &mut Gauges) {
     for same in samples.chunk_by(|a, b| a.name == b.name) {
         if let Some(Sample { name, value: Read::Gauge(_), .. }) = same.first() {
@@ -261,12 +267,12 @@ latency_ms_bucket{d="in",le="10"} 3
 latency_ms_bucket{d="in",le="+Inf"} 4
 latency_ms_count{d="in"} 4
 latency_ms_sum{d="in"} 16.6
-# HELP weft_metrics_series_dropped_total Lookups of a series that was over the cap and counted into an overflow series
-# TYPE weft_metrics_series_dropped_total counter
-weft_metrics_series_dropped_total 0
 # HELP weft_metrics_series Series that are kept apart
 # TYPE weft_metrics_series gauge
 weft_metrics_series 2
+# HELP weft_metrics_series_dropped_total Lookups of a series that was over the cap and counted into an overflow series
+# TYPE weft_metrics_series_dropped_total counter
+weft_metrics_series_dropped_total 0
 # EOF
 "#
         );
@@ -287,8 +293,11 @@ weft_metrics_series 2
         let collect = |registry: &Registry, held: &[(&'static str, usize)]| {
             let held = held.to_vec();
             registry.collector(move |samples| {
-                let gauge = |(d, count)| Sample::gauge("held", "Held", count).labels(Labels::new().with("d", d));
-                samples.extend(held.iter().copied().map(gauge));
+                for (d, count) in held.iter().copied() {
+                    let labels = Labels::new().with("d", d);
+                    samples.push(Sample::gauge("held", "Held", count).labels(labels.clone()));
+                    samples.push(Sample::counter("full_total", "Full", 1.0).labels(labels));
+                }
                 samples.push(Sample::level("expires", "When it expires", 7.5));
             });
         };
@@ -307,6 +316,16 @@ weft_metrics_series 2
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("n_total"));
+        // In whatever order it is told: each under one head, and once.
+        for head in [
+            "# TYPE held gauge\nheld{d=\"in\"} 7\nheld{d=\"out\"} 3\n#",
+            "# TYPE full_total counter\nfull_total{d=\"in\"} 1\n#",
+        ] {
+            assert!(text.contains(head), "{text}");
+        }
+        assert_eq!(text.matches("\nheld{").count(), 2, "{text}");
+        // Another version's gauge of a name that is none any more is left out.
+        assert!(!new.encode_adding("full_total 5\nexpires 9\n").contains("full_total 5"));
         // A third process gets the sum.
         let third = Registry::new(1, 10).encode_adding(&new.gauges(&old.gauges("")));
         for line in ["open{d=\"in\",text=\"a b{}\"} 13", "held{d=\"in\"} 7", "held{d=\"out\"} 3"] {

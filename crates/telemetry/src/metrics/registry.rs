@@ -153,7 +153,11 @@ impl Registry {
             let rows = family.rows();
             match family.kind {
                 Kind::Gauge => encode::gauges(&mut out, family.name, family.help, others.take(family.name).add(&rows)),
-                _ => encode::family(&mut out, &family, &rows),
+                _ => {
+                    // Another version may have had a gauge of this name: a family stands once.
+                    others.take(family.name);
+                    encode::family(&mut out, &family, &rows);
+                }
             }
         }
         encode::samples(&mut out, &self.samples(), &mut others);
@@ -164,7 +168,7 @@ impl Registry {
         out
     }
 
-    /// What is read for a scrape.
+    /// What is read for a scrape, in the order of names: who collects may tell several in turn.
     fn samples(&self) -> Vec<Sample> {
         let dropped = Sample::counter(
             "weft_metrics_series_dropped_total",
@@ -178,6 +182,7 @@ impl Registry {
         for collect in &*self.0.collectors.lock() {
             collect(&mut samples);
         }
+        samples.sort_by_key(|sample| sample.name());
         samples
     }
 
