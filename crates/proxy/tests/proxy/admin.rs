@@ -2,10 +2,10 @@
 
 use crate::{
     explain::{explain, explained},
-    harness::{elsewhere, eventually, http1, soon},
+    harness::{Setup, elsewhere, eventually, http1, soon},
     mesh::Mesh,
 };
-use std::{io::Read, net::SocketAddr};
+use std::{io::Read, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,7 +17,7 @@ use weft_model::{
         route::{HttpMatch, HttpRoute, PathMatch, Rule},
     },
 };
-use weft_testkit::{http1 as wire, policy::inbound};
+use weft_testkit::{control::FakeControl, http1 as wire, policy::inbound};
 
 /// A mesh in which `app`'s admin server can be reached from elsewhere, and where that is.
 async fn reachable() -> (Mesh, SocketAddr) {
@@ -161,4 +161,32 @@ async fn a_scrape_is_compressed_for_whoever_asks() {
     let mut text = String::new();
     flate2::read::GzDecoder::new(&zipped.body[..]).read_to_string(&mut text).unwrap();
     assert!(text.ends_with("# EOF\n") && text.len() > 2 * zipped.body.len(), "{text}");
+}
+
+/// The kubelet's probes are answered however many connections stand there and ask nothing, whether their clients have asked before
+/// or are still about to.
+#[tokio::test]
+async fn connections_that_nobody_uses_keep_nobody_out() {
+    let control = FakeControl::start().unwrap();
+    let app = Setup::new(&control, "app").ready().await;
+    let mut idle = vec![];
+    for n in 0..512 {
+        let mut tcp = soon(TcpStream::connect(app.addrs().admin)).await.unwrap();
+        if n % 2 == 0 {
+            tcp.write_all(b"GET /live HTTP/1.1\r\nhost: admin\r\n\r\n").await.unwrap();
+            soon(tcp.read_exact(&mut [0; 15])).await.unwrap();
+        } else {
+            tcp.write_all(b"GET /live HTTP/1.1\r\nhost: ").await.unwrap();
+        }
+        idle.push(tcp);
+    }
+    for _ in 0..8 {
+        // Sooner than any of them is given up.
+        let asked = tokio::time::timeout(Duration::from_secs(10), app.admin("GET", "/ready"));
+        assert_eq!(asked.await.expect("an answer").0, 200);
+    }
+    // Who came last stays.
+    let mut last = idle.pop().unwrap();
+    last.write_all(b"admin\r\n\r\n").await.unwrap();
+    soon(last.read_exact(&mut [0; 15])).await.unwrap();
 }

@@ -10,7 +10,12 @@ mod env;
 mod explain;
 mod guard;
 
-use super::{places::Places, served, shutdown::Trigger, upgrade::Elder};
+use super::{
+    places::{Place, Places},
+    served,
+    shutdown::Trigger,
+    upgrade::Elder,
+};
 use crate::{
     inbound::connected::Connected,
     prefix::{self, Seen},
@@ -46,9 +51,9 @@ use weft_transport::{
     socket::{self, AcceptOptions},
 };
 
-/// The most connections at once; more wait in the kernel's queue.
+/// The most connections at once. Nobody who asks waits for those who do not: for the last place the longest idle one gives way.
 const MAX_CONNECTIONS: usize = 512;
-/// Of one client, of which there are few: the kubelet, Prometheus, whoever debugs. More are closed.
+/// Of one client, of which there are few: the kubelet, Prometheus, whoever debugs. For more its own give way.
 const MAX_OF_ONE: usize = 128;
 /// The first bytes of an HTTP/2 connection, all of which must have come before it is served.
 const PREFACE: usize = 24;
@@ -85,7 +90,7 @@ pub(super) async fn serve(
         elder.replaced(&state.readiness).await;
     }
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (server, places) = (Arc::new(Server { state, guard }), Places::new(MAX_CONNECTIONS, MAX_OF_ONE));
+    let (server, places) = (Arc::new(Server { state, guard }), Places::giving_way(MAX_CONNECTIONS, MAX_OF_ONE));
     loop {
         // Dropping either is safe: a connection that was not taken stays in the kernel's queue, for the other process.
         let next = tokio::select! {
@@ -98,8 +103,13 @@ pub(super) async fn serve(
         let Some((tcp, client, place)) = next else { return Ok(()) };
         let (server, over) = (server.clone(), over.clone());
         tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = connection(tcp, client, &server, over).await {
+            let place = Arc::new(place);
+            // Dropped as a whole by who gives way: nothing of it is under way, or everybody's is.
+            let served = tokio::select! {
+                served = connection(tcp, client, &server, &place, over) => served,
+                () = place.lost() => Ok(()),
+            };
+            if let Err(error) = served {
                 tracing::debug!(%client, error, "An admin connection failed");
             }
         });
@@ -111,6 +121,7 @@ async fn connection(
     tcp: TcpStream,
     client: SocketAddr,
     server: &Arc<Server>,
+    place: &Arc<Place>,
     mut over: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     socket::accepted(&tcp, &AcceptOptions::default())?;
@@ -125,7 +136,7 @@ async fn connection(
     stream.unread(bytes.freeze());
     let life = stream.life();
     let (io, timer) = (TokioIo::new(stream), TokioTimer::new());
-    let (connected, busy) = (Arc::new(connected), Arc::new(Busy::default()));
+    let (connected, busy) = (Arc::new(connected), Arc::new(Busy::of(place)));
     let service = service_fn(|request| {
         let (server, connected, begun) = (server.clone(), connected.clone(), busy.begin());
         async move {
@@ -162,17 +173,22 @@ async fn connection(
 }
 
 /// The requests of one connection, by which it is known to be idle.
-#[derive(Default)]
 struct Busy {
     begun: AtomicU64,
     open: AtomicU64,
+    place: Arc<Place>,
 }
 
 /// A request that is not answered yet.
 struct Begun(Arc<Busy>);
 
 impl Busy {
+    fn of(place: &Arc<Place>) -> Self {
+        Self { begun: AtomicU64::new(0), open: AtomicU64::new(0), place: place.clone() }
+    }
+
     fn begin(self: &Arc<Self>) -> Begun {
+        self.place.begin();
         self.begun.fetch_add(1, Relaxed);
         self.open.fetch_add(1, Relaxed);
         Begun(self.clone())
@@ -193,6 +209,7 @@ impl Busy {
 impl Drop for Begun {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
+        self.0.place.end();
     }
 }
 
@@ -238,6 +255,11 @@ mod tests {
         Arc::new(Server { state, guard })
     }
 
+    async fn place(client: SocketAddr) -> Arc<Place> {
+        let places = Places::giving_way(MAX_CONNECTIONS, MAX_OF_ONE);
+        Arc::new(places.take(places.room().await.unwrap(), client.ip()).unwrap())
+    }
+
     /// Neither does a connection on which nothing is asked any more, though its client answers pings.
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_holds_no_place_for_ever() {
@@ -260,7 +282,8 @@ mod tests {
                 () = asking => unreachable!(),
             }
         };
-        let (served, ended) = tokio::join!(connection(tcp, addr, &server, over), asked);
+        let place = place(addr).await;
+        let (served, ended) = tokio::join!(connection(tcp, addr, &server, &place, over), asked);
         assert!(served.is_ok() && ended.is_ok(), "{served:?} {ended:?}");
     }
 
@@ -279,7 +302,8 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             client.write_all(said.as_bytes()).await.unwrap();
             let (tcp, addr) = listener.accept().await.unwrap();
-            let served = connection(tcp, addr, &server, over.clone());
+            let place = place(addr).await;
+            let served = connection(tcp, addr, &server, &place, over.clone());
             let mut text = String::new();
             let (_, read) = tokio::join!(served, client.read_to_string(&mut text));
             assert!(read.is_ok() || !answered, "{said:?}: {read:?}");
