@@ -1,9 +1,9 @@
-//! The access log: one line per inbound request, when its response begins (data plane 7.2).
+//! The access log: one line per inbound request, when its response begins, or when its client leaves before (data plane 7.2).
 //!
 //! Lines are made on the request path and written by a thread of their own. What does not fit into its queue is counted and
 //! lost: a reader of standard error that stands still holds up nobody.
 
-use super::record::Scene;
+use super::{path, record::Scene};
 use crate::{config::AccessLogFormat, protocol::Version};
 use serde::Serialize;
 use std::{
@@ -11,7 +11,7 @@ use std::{
     io::{self, Write},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use weft_model::{Identity, decide::route::RequestView};
 use weft_telemetry::{Counter, Labels, Registry, Shard};
@@ -32,6 +32,10 @@ pub(crate) struct AccessLog {
 /// A request whose response has not begun.
 #[derive(Debug)]
 pub(super) struct Line {
+    /// By the clock itself: most requests are decided within one turn, of which [`crate::turn`] has one time.
+    began: Instant,
+    /// Since then, until it was handed on.
+    processing: Option<Duration>,
     timestamp: jiff::Timestamp,
     method: String,
     uri: String,
@@ -55,7 +59,8 @@ struct Json<'a> {
     processing_ns: String,
     request_bytes: &'a str,
     response_bytes: &'a str,
-    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     timestamp: String,
     total_ns: String,
     trace_id: &'a str,
@@ -66,11 +71,11 @@ struct Json<'a> {
 
 /// How long a request took.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Took {
-    /// Until the head of the response.
-    pub(super) total: Duration,
-    /// Until it was decided where it goes: what the proxy itself needed.
-    pub(super) processing: Duration,
+struct Took {
+    /// Until the head of the response, or the end without one.
+    total: Duration,
+    /// Until it was handed on: what the proxy itself needed. All of it, if it was answered here.
+    processing: Duration,
 }
 
 impl AccessLog {
@@ -87,7 +92,10 @@ impl AccessLog {
         Ok((Self { format, lines, lost: lost.with(Shard::ADMIN, &Labels::new()) }, thread))
     }
 
-    pub(super) fn write(&self, line: &Line, scene: &Scene, status: u16, took: Took) {
+    /// `status` is `None` if no response has begun.
+    pub(super) fn write(&self, line: &Line, scene: &Scene, status: Option<u16>) {
+        let total = line.began.elapsed();
+        let took = Took { total, processing: line.processing.unwrap_or(total) };
         let mut text = match self.format {
             AccessLogFormat::Apache => line.apache(scene, status),
             AccessLogFormat::Json => line.json(scene, status, took),
@@ -121,14 +129,21 @@ impl Line {
             text
         };
         let authority = cut(request.authority().unwrap_or_default());
-        let mut uri = if version == Version::Http2 { format!("http://{authority}") } else { String::new() };
-        uri.push_str(&cut(request.path()));
+        let path = path(request);
+        let mut uri = match version {
+            _ if path.is_empty() => authority.clone(),
+            Version::Http2 => format!("http://{authority}"),
+            Version::Http10 | Version::Http11 => String::new(),
+        };
+        uri.push_str(&cut(path));
         if let Some(query) = request.query() {
             // Writing to a string cannot fail.
             let _ = write!(uri, "?{}", cut(query));
         }
         let trace = ["x-b3-traceid", "x-request-id", "x-amzn-trace-id"].map(header);
         Self {
+            began: Instant::now(),
+            processing: None,
             timestamp,
             method: cut(request.method()),
             uri,
@@ -145,18 +160,24 @@ impl Line {
         }
     }
 
+    /// It is handed on; how long that took.
+    pub(super) fn handed_on(&mut self) -> Duration {
+        *self.processing.insert(self.began.elapsed())
+    }
+
     /// How long the server says its response is.
     pub(super) fn response_bytes(&mut self, value: &[u8]) {
         self.response_bytes = cut(&String::from_utf8_lossy(value));
     }
 
-    fn apache(&self, scene: &Scene, status: u16) -> String {
+    fn apache(&self, scene: &Scene, status: Option<u16>) -> String {
         let Self { timestamp, method, uri, version, .. } = self;
         let id = scene.client_id.as_ref().map_or("-", Identity::as_str);
+        let status = status.map_or_else(|| "-".to_owned(), |status| status.to_string());
         format!("{} {id} - [{timestamp:.9}] \"{} {} {version}\" {status}", scene.client, plain(method), plain(uri))
     }
 
-    fn json(&self, scene: &Scene, status: u16, took: Took) -> String {
+    fn json(&self, scene: &Scene, status: Option<u16>, took: Took) -> String {
         let json = Json {
             client_addr: scene.client.to_string(),
             client_id: scene.client_id.as_ref().map_or("-", Identity::as_str),
@@ -241,14 +262,15 @@ mod tests {
     fn apache_is_one_line_whatever_the_client_sends() {
         let (line, mut scene) = line(Version::Http2);
         assert_eq!(
-            line.apache(&scene, 200),
+            line.apache(&scene, Some(200)),
             "10.42.0.63:51160 web.ns.serviceaccount.identity.linkerd.cluster.local - [2026-11-25T20:28:20.071809491Z] \
              \"GET http://webapp:7000/a\\\"b?q=1 HTTP/2.0\" 200"
         );
         scene.client_id = None;
         let (line, _) = self::line(Version::Http11);
-        assert!(line.apache(&scene, 503).ends_with("\"GET /a\\\"b?q=1 HTTP/1.1\" 503"));
-        assert!(line.apache(&scene, 503).starts_with("10.42.0.63:51160 - - ["));
+        assert!(line.apache(&scene, Some(503)).ends_with("\"GET /a\\\"b?q=1 HTTP/1.1\" 503"));
+        assert!(line.apache(&scene, None).ends_with("HTTP/1.1\" -"), "no answer");
+        assert!(line.apache(&scene, Some(503)).starts_with("10.42.0.63:51160 - - ["));
         assert_eq!(plain("a\r\nb\u{e9}"), "a\\r\\nb\\u{e9}");
     }
 
@@ -257,7 +279,7 @@ mod tests {
         let (mut line, scene) = line(Version::Http11);
         line.response_bytes(b"19627");
         let took = Took { total: Duration::from_nanos(14_441_135), processing: Duration::from_nanos(39_826) };
-        let json: serde_json::Value = serde_json::from_str(&line.json(&scene, 200, took)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&line.json(&scene, Some(200), took)).unwrap();
         let expected = serde_json::json!({
             "client.addr": "10.42.0.63:51160",
             "client.id": "web.ns.serviceaccount.identity.linkerd.cluster.local",

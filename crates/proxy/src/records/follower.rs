@@ -2,7 +2,7 @@
 
 use super::{
     Records, Why,
-    access_log::{Line, Took},
+    access_log::Line,
     record::{Outcome, Record},
     tap::Tapped,
     trace::Traced,
@@ -76,7 +76,8 @@ impl Follower {
             Ok(Directed { endpoint, carrier, mut edits, record }) => {
                 self.tap(request);
                 if let Some(record) = &mut self.record {
-                    record.decided = Some(record.elapsed());
+                    let line = self.more.as_mut().and_then(|more| more.line.as_mut());
+                    record.decided = Some(line.map_or_else(|| record.elapsed(), Line::handed_on));
                     let traces = self.records.sinks.traces.as_ref();
                     if let Some(traced) = traces.and_then(|traces| traces.pass(record, request, &mut edits)) {
                         self.more.get_or_insert_default().traced = Some(traced);
@@ -105,6 +106,14 @@ impl Follower {
         let endpoint = self.more.as_ref().and_then(|more| more.endpoint.as_ref());
         if let Some(tapped) = taps.tap(record, request, endpoint) {
             self.more.get_or_insert_default().tapped = Some(tapped);
+        }
+    }
+
+    /// Writes the line of the access log, if it is not written yet.
+    fn log(&mut self, status: Option<u16>) {
+        let line = self.more.as_mut().and_then(|more| more.line.take());
+        if let (Some(line), Some(log), Some(record)) = (line, &self.records.sinks.access_log, &self.record) {
+            log.write(&line, &record.scene, status);
         }
     }
 
@@ -139,17 +148,13 @@ impl Observe for Follower {
 
     fn response_head(&mut self, status: u16) {
         let Some(record) = &mut self.record else { return };
-        let total = record.elapsed();
         record.status = Some(status);
-        record.head = Some(total);
+        record.head = Some(record.elapsed());
         let Some(more) = &mut self.more else { return };
         if let Some(tapped) = &mut more.tapped {
             tapped.response_head(status);
         }
-        if let (Some(line), Some(log)) = (more.line.take(), &self.records.sinks.access_log) {
-            let took = Took { total, processing: record.decided.unwrap_or(total) };
-            log.write(&line, &record.scene, status, took);
-        }
+        self.log(Some(status));
     }
 
     /// Unless the answer of this attempt follows, nobody is told of it but by its record: the next one is followed.
@@ -202,6 +207,9 @@ impl Drop for Follower {
     /// The client left, or another attempt is followed. Who observes is told by the drop of what observes.
     fn drop(&mut self) {
         let repeated = self.record.as_ref().is_some_and(|record| record.outcome == Outcome::Repeated);
+        if !repeated {
+            self.log(None);
+        }
         match self.more.take().map(|more| *more) {
             Some(More { tapped: Some(tapped), .. }) if repeated => tapped.forget(),
             Some(More { traced: Some(traced), .. }) if !repeated => traced.end(None, None),

@@ -64,7 +64,7 @@ impl Records {
         let mut record = self.ring.borrow_mut().blank(scene, What::Request(version), turn::now());
         record.method.set(request.method());
         record.authority.set(request.authority().unwrap_or_default());
-        record.path.set(request.path());
+        record.path.set(path(request));
         Follower::new(Rc::clone(self), record, request, version)
     }
 
@@ -87,6 +87,11 @@ impl Records {
         let ring = self.ring.borrow();
         ring.newest().filter(|record| query.matches(record)).take(query.limit).map(|r| Told::new(r, worker)).collect()
     }
+}
+
+/// What a request names besides its authority: a CONNECT nothing, which routes see at the root.
+fn path(request: &dyn RequestView) -> &str {
+    if request.method() == "CONNECT" { "" } else { request.path() }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Refused {
         let mut refused = Self { what: What::Request(version), why, ..Self::connection(scene, error) };
         refused.method.set(request.method());
         refused.authority.set(request.authority().unwrap_or_default());
-        refused.path.set(request.path());
+        refused.path.set(super::path(request));
         refused
     }
 }

@@ -5,15 +5,24 @@ use crate::{
     mesh::{Mesh, get, naming},
 };
 use http::Request;
+use std::time::Duration;
+use tokio::{io::AsyncReadExt, net::TcpListener};
 use weft_model::{ProtocolHint, policy::inbound::DefaultPolicy};
 use weft_testkit::{control::FakeControl, http1, http2, policy::inbound};
+
+/// How long a server takes.
+const SLOW: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn inbound_requests_are_logged_when_their_response_begins() {
     let control = FakeControl::start().unwrap();
     let (log, out) = crate::harness::Log::new();
     let app = Setup::new(&control, "app").env("LINKERD2_PROXY_ACCESS_LOG", "json").access_log(out).ready().await;
-    let origin = naming("app").await;
+    let slow = |_| async {
+        tokio::time::sleep(SLOW).await;
+        Ok(http::Response::new(http2::full("app")))
+    };
+    let origin = http2::Origin::start(slow).await.unwrap();
     control.set_inbound(origin.addr().port(), inbound(DefaultPolicy::AllUnauthenticated));
     let mut client = http2::Client::over(app.connect_inbound(origin.addr()).await).await.unwrap();
     let request = Request::post("http://app.ns/a?b=1")
@@ -32,7 +41,10 @@ async fn inbound_requests_are_logged_when_their_response_begins() {
     assert_eq!((field("request_bytes"), field("response_bytes")), ("2".into(), "3".into()));
     assert_eq!((field("user_agent"), field("trace_id")), ("curl/8".into(), "r-1".into()));
     let nanos = |name: &str| field(name).parse::<u64>().unwrap();
-    assert!(nanos("processing_ns") <= nanos("total_ns") && line["status"] == 200, "{text}");
+    assert_eq!(line["status"], 200, "{text}");
+    // What the server took is no time of the proxy's.
+    let (processing, waited) = (nanos("processing_ns"), u64::try_from(SLOW.as_nanos()).unwrap());
+    assert!(processing > 0 && nanos("total_ns").saturating_sub(processing) >= waited, "{text}");
 
     // Nobody is there: the proxy's own reply is logged too.
     let gone = crate::harness::nobody();
@@ -118,5 +130,42 @@ async fn http1_and_clients_of_the_mesh_are_logged_in_both_forms() {
             };
             assert!(if id == "-" { peer == from } else { peer.starts_with("127.0.0.1:") && peer != from }, "{line}");
         }
+    }
+}
+
+/// One line per request: of one whose client gave up before there was an answer as well, which has no status then. Of CONNECT it
+/// names what was asked for.
+#[tokio::test]
+async fn who_leaves_before_the_answer_and_who_connects_has_a_line() {
+    for (form, left, connected) in [
+        ("apache", "\"GET /late HTTP/1.1\" -", "\"CONNECT web:80 HTTP/1.1\" 200"),
+        ("json", "\"uri\":\"/late\"", "\"uri\":\"web:80\""),
+    ] {
+        let control = FakeControl::start().unwrap();
+        let (log, out) = crate::harness::Log::new();
+        let app = Setup::new(&control, "app").env("LINKERD2_PROXY_ACCESS_LOG", form).access_log(out).ready().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        control.set_inbound(addr.port(), inbound(DefaultPolicy::AllUnauthenticated));
+        let mut client = http1::Client::over(app.connect_inbound(addr).await);
+        soon(client.send("GET /late HTTP/1.1\r\nHost: app.ns\r\n\r\n")).await.unwrap();
+        let (mut server, _) = soon(listener.accept()).await.unwrap();
+        soon(server.read_exact(&mut [0; 16])).await.unwrap();
+        assert_eq!(log.text(), "", "nothing is known of it yet");
+        drop(client);
+        eventually("the line is written", || log.text().ends_with('\n')).await;
+        let text = log.text();
+        assert!(text.contains(left) && !text.contains("status"), "{text}");
+        drop((server, listener));
+
+        let origin = http1::Origin::start(|_| http1::Reply::ok("")).await.unwrap();
+        control.set_inbound(origin.addr().port(), inbound(DefaultPolicy::AllUnauthenticated));
+        let mut client = http1::Client::over(app.connect_inbound(origin.addr()).await);
+        soon(client.send("CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n")).await.unwrap();
+        eventually("the line is written", || log.text().lines().count() == 2).await;
+        let text = log.text();
+        assert!(text.lines().nth(1).unwrap().contains(connected), "{text}");
+        let (_, records) = app.admin("GET", "/explain").await;
+        assert!(!records.contains("\"path\":\"/\"") && records.contains("\"authority\":\"web:80\""), "{records}");
     }
 }
