@@ -86,11 +86,17 @@ impl Signal {
     /// Tells every watch to finish and waits until all are dropped, at most `deadline`; those that remain then
     /// see [`Watch::closing`].
     pub async fn drain(self, deadline: Duration) -> Drained {
+        self.drain_noting(deadline, || {}).await
+    }
+
+    /// The same; `late` is called at the deadline, before anybody sees it.
+    pub async fn drain_noting(self, deadline: Duration, late: impl FnOnce()) -> Drained {
         self.advance(Phase::Draining);
         match tokio::time::timeout(deadline, self.phase.closed()).await {
             Ok(()) => Drained::Done,
             Err(_) => {
                 let remaining = self.remaining();
+                late();
                 self.advance(Phase::Closing);
                 if remaining == 0 { Drained::Done } else { Drained::Deadline { remaining } }
             }
@@ -211,6 +217,14 @@ mod tests {
     }
 
     /// The lock of those who wait is held meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn what_remains_is_noted_before_it_is_cut_off() {
+        let (signal, watch) = channel();
+        let mut noted = None;
+        signal.drain_noting(Duration::from_secs(1), || noted = Some(watch.is_closing())).await;
+        assert_eq!((noted, watch.is_closing()), (Some(false), true));
+    }
+
     #[test]
     fn who_only_looks_takes_no_lock() {
         let (signal, watch) = channel();

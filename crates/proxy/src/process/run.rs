@@ -3,9 +3,11 @@
 use super::{
     shutdown::{Pulled, Trigger},
     start::Addrs,
+    upgrade::Elder,
     workers::Shared,
 };
 use std::{
+    cell::Cell,
     io,
     sync::{
         Arc,
@@ -141,32 +143,45 @@ pub(super) struct Ending {
     pub(super) grace: Duration,
     /// How long open connections may stay after a hand-over.
     pub(super) stay: Duration,
+    /// The process that this one has replaced, of which the next one hears through this one alone.
+    pub(super) elder: Option<Arc<Elder>>,
 }
 
 impl Ending {
     pub(super) async fn run(self, events: Sender<Event>) {
-        let Self { pulled, drain, shared, mut grace, stay } = self;
+        let Self { pulled, drain, shared, mut grace, stay, elder } = self;
         pulled.leaving().await;
         if !pulled.is_pulled() {
             drain.leave();
+            let closed = async {
+                shared.all_closed().await;
+                if let Some(elder) = &elder {
+                    elder.gone().await;
+                }
+            };
             // All that may be dropped here is waiting.
             tokio::select! {
-                () = shared.all_closed() => {}
+                () = closed => {}
                 () = pulled.wait() => {}
                 () = tokio::time::sleep(stay) => grace = Duration::ZERO,
             }
         }
         // Whichever comes first: what is dropped here is only the waiting. Connections are counted by the workers, since
         // tasks that serve several of them may hold a watch for longer.
+        let open = Cell::new(0);
+        let note = || open.set(shared.open());
         let drained = tokio::select! {
-            drained = drain.drain(grace) => drained,
+            drained = drain.drain_noting(grace, note) => drained,
             () = shared.all_closed() => Drained::Done,
-            () = pulled.abandoned() => Drained::Deadline { remaining: shared.open() },
+            () = pulled.abandoned() => {
+                note();
+                Drained::Deadline { remaining: open.get() }
+            }
         };
         match drained {
             Drained::Done => tracing::info!("All connections are closed"),
             Drained::Deadline { .. } => {
-                tracing::warn!(open = shared.open(), "The grace period is over: open connections are cut off");
+                tracing::warn!(open = open.get(), "The grace period is over: open connections are cut off");
             }
         }
         // Nobody listens if the process ends for another reason.

@@ -246,7 +246,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
             trigger: trigger.clone(),
             pulled: pulled.clone(),
             handed,
-            elder,
+            elder: elder.clone(),
         };
         runtime.spawn(upgrader.run());
     }
@@ -256,6 +256,7 @@ pub fn start(config: Config, options: Options) -> Result<Handle, StartError> {
         shared: shared.clone(),
         grace: config.process.shutdown_grace,
         stay: config.process.upgrade.drain,
+        elder,
     };
     let admin = std::thread::Builder::new()
         .name("admin".into())

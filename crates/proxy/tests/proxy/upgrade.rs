@@ -28,7 +28,7 @@ use tokio::{
 use weft_model::{Endpoint, ProtocolHint, tap::Step};
 use weft_testkit::{
     control::{FakeControl, Service},
-    http2,
+    exposition, http2,
 };
 
 /// No old process ends but by itself.
@@ -120,7 +120,7 @@ impl Succession {
             tcp.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
             let mut text = String::new();
             std::io::Read::read_to_string(&mut tcp, &mut text).unwrap();
-            text
+            text.split_once("\r\n\r\n").expect("the head of an answer").1.to_owned()
         });
         read.await.unwrap()
     }
@@ -287,6 +287,7 @@ async fn five_upgrades(
         let metrics = of.metrics().await;
         let open = metric(&metrics, &open);
         assert!(open >= f64::from(n + 1) * 2.0, "after {n}: {open}\n{metrics}");
+        assert_eq!(exposition::mistakes(&metrics), [""; 0], "after {n}: {metrics}");
         assert_eq!(metric(&metrics, "proxy_build_info{"), 1.0, "it says which one is running, and is not added up");
     }
     // HTTP/1 and HTTP/2 were moved without a failure, and new connections go to the newest.
@@ -449,7 +450,35 @@ async fn the_old_process_stays_no_longer_than_it_may() {
     let cut = soon(tcp.read(&mut [0; 1])).await;
     assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     eventually("the old process ends", || process.first.try_wait().unwrap().is_some()).await;
+    assert_eq!(process.lines.nth(0, "are cut off open="), Some("1".to_owned()));
     serves(&mesh, &process).await;
+    server.abort();
+}
+
+/// What the first of three has open counts with the last one, which hears of it through the one between, although that has
+/// nothing open itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_replaced_another_stays_as_long_as_that_one() {
+    let (mesh, mut process) = mesh(&[]).await;
+    let (addr, server) = shouting(Ipv4Addr::LOCALHOST.into()).await;
+    let opaque = mesh.opaque(&[behind(&process, &mesh, addr, ProtocolHint::Opaque)]);
+    let mut tcp = mesh.connect(&opaque).await;
+    soon(tcp.read_exact(&mut [0; 6])).await.unwrap();
+    let open = "tcp_open_connections{direction=\"inbound\",peer=\"src\"";
+    process.reaches(open, 1.0).await;
+    process.upgrade().await;
+    process.upgrade().await;
+    process.reaches(open, 1.0).await;
+    let [first, middle, last] = process.pids[..] else { unreachable!("three") };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!([first, middle, last].into_iter().all(is_proxy));
+    process.reaches(open, 1.0).await;
+    let metrics = process.metrics().await;
+    assert_eq!(exposition::mistakes(&metrics), [""; 0], "{metrics}");
+    echoes(&mut tcp).await;
+    drop(tcp);
+    eventually("the old processes end with it", || !is_proxy(first) && !is_proxy(middle)).await;
+    process.reaches(open, 0.0).await;
     server.abort();
 }
 

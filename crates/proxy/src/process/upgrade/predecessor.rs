@@ -10,9 +10,15 @@ use std::{
     net::TcpListener,
     os::{fd::AsFd, unix::net::UnixStream as StdStream},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
-use tokio::{net::UnixStream, sync::Mutex, time::timeout};
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 use weft_telemetry::Readiness;
 use weft_transport::fdpass;
 
@@ -20,6 +26,8 @@ use weft_transport::fdpass;
 const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long the old process may take to tell its gauges.
 const SCRAPE: Duration = Duration::from_secs(2);
+/// How long nothing is made of a socket that can be read but is not at its end: it is being scraped.
+const LOOK: Duration = Duration::from_millis(100);
 /// The most that is taken of its gauges.
 const MAX_GAUGES: usize = 64 << 20;
 
@@ -31,7 +39,7 @@ pub struct Predecessor {
 
 /// The old process while it still serves connections.
 pub(in crate::process) struct Elder {
-    socket: Mutex<Option<UnixStream>>,
+    socket: Mutex<Option<Arc<UnixStream>>>,
     pid_file: Option<PathBuf>,
 }
 
@@ -74,7 +82,7 @@ impl Predecessor {
     /// The socket cannot be used.
     pub(in crate::process) fn into_elder(self, pid_file: Option<PathBuf>) -> io::Result<Elder> {
         self.socket.set_nonblocking(true)?;
-        Ok(Elder { socket: Mutex::new(Some(UnixStream::from_std(self.socket)?)), pid_file })
+        Ok(Elder { socket: Mutex::new(Some(Arc::new(UnixStream::from_std(self.socket)?))), pid_file })
     }
 }
 
@@ -92,6 +100,14 @@ impl Elder {
         {
             tracing::warn!(%error, "The old process is gone");
             *socket = None;
+        }
+    }
+
+    /// Resolves when the old process has ended. Cancel-safe.
+    pub(in crate::process) async fn gone(&self) {
+        let Some(socket) = self.socket.lock().await.clone() else { return };
+        while socket.ready(Interest::READABLE).await.is_ok_and(|ready| !ready.is_read_closed()) {
+            sleep(LOOK).await;
         }
     }
 
