@@ -17,7 +17,7 @@ pub trait RequestView {
     /// Host and port, without user information.
     fn authority(&self) -> Option<&str>;
 
-    /// Without the query.
+    /// Without the query; `/` where there is none, as of CONNECT.
     fn path(&self) -> &str;
 
     /// Behind the `?`, still encoded.

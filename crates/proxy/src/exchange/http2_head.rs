@@ -137,7 +137,11 @@ impl RequestView for HeadView<'_> {
     }
 
     fn path(&self) -> &str {
-        self.0.uri.path()
+        // Of CONNECT, as in HTTP/1.
+        match self.0.uri.path() {
+            "" => "/",
+            path => path,
+        }
     }
 
     fn query(&self) -> Option<&str> {
@@ -252,6 +256,7 @@ pub(super) fn edit_interim(headers: &mut HeaderMap, edits: &Edits) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::request::RequestHead;
     use http::Request;
     use std::rc::Rc;
 
@@ -296,6 +301,18 @@ mod tests {
         let mut connect = head("/", &[]);
         connect.method = Method::CONNECT;
         assert!(check_request(&connect).is_err());
+    }
+
+    #[test]
+    fn connect_has_the_same_path_as_in_http1() {
+        let mut connect = head("web:80", &[]);
+        connect.method = Method::CONNECT;
+        let mut of_http1 = RequestHead::default();
+        let bytes = b"CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n";
+        assert_eq!(of_http1.parse(bytes), Ok(true));
+        assert_eq!((HeadView(&connect).path(), of_http1.view(bytes).path()), ("/", "/"));
+        let server = HeadView(&connect).authority().map(str::to_owned);
+        assert_eq!(server.as_deref(), of_http1.view(bytes).authority());
     }
 
     #[test]
