@@ -97,6 +97,10 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
         if status == 101 && (asked.connect || !self.head.is_upgrade()) {
             return Err(reply(protocol("the server switched protocols unasked")));
         }
+        // What is left of the body would be bytes of the other protocol.
+        if status == 101 && !request.pump.is_done() {
+            return Err(reply(protocol("the server switched protocols amid the request")));
+        }
         if status == 101 || (asked.connect && (200..300).contains(&status)) {
             return Ok(Box::pin(self.tunnel(upstream)).await);
         }

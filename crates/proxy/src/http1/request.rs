@@ -121,7 +121,9 @@ impl RequestHead {
                 _ => {}
             }
         }
-        let allowed = self.options.upgrade && self.version == Version::Http11 && self.body == Body::Empty;
+        // Where a body ends that is not there yet the client alone would know; of a stated length everybody does.
+        let ends = matches!(self.body, Body::Empty | Body::Length(_));
+        let allowed = self.options.upgrade && self.version == Version::Http11 && ends;
         self.upgrade = asks && !hides && allowed;
     }
 

@@ -412,6 +412,60 @@ fn upgrades_and_connect_become_tunnels_only_when_the_server_agrees() {
     });
 }
 
+/// As `docker exec` and `attach` ask: a body whose length is stated belongs to the request, and the other protocol begins behind it.
+#[test]
+fn an_upgrade_switches_behind_the_whole_body() {
+    local(async {
+        let (origin, proxy) = Origin::start().await;
+        let head = |length: usize| {
+            format!(
+                "POST /exec HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n"
+            )
+        };
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
+        // One that goes in one piece with its head, and one that does not.
+        for body in ["abc".to_owned(), "x".repeat(100_000)] {
+            let asked = [head(body.len()), body].concat();
+            // Whoever does not switch has read one request, and what is behind it is another.
+            let mut client = proxy.client().await;
+            let before = proxy.views.borrow().len();
+            client.say([&*asked, GET].concat()).await;
+            let mut server = origin.accept().await;
+            server.hear(&asked).await;
+            server.answers(&mut client, OK).await;
+            server.hear(GET).await;
+            server.answers(&mut client, OK).await;
+            assert_eq!(proxy.views.borrow().len(), before + 2, "the second request was decided too");
+            client.say([&*asked, "early"].concat()).await;
+            server.hear(&asked).await;
+            server.answers(&mut client, switch).await;
+            server.hear("early").await;
+            server.asked(&mut client, "up").await;
+            client.finish().await;
+            server.end().await;
+            drop(server);
+            client.end().await;
+        }
+        // What is left of a body is no byte of another protocol.
+        let mut client = proxy.client().await;
+        client.say([&*head(5), "ab"].concat()).await;
+        let mut server = origin.accept().await;
+        server.hear([&*head(5), "ab"].concat()).await;
+        server.say(switch).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502"));
+        client.end().await;
+        server.end().await;
+        // Where a body ends that comes in chunks is nobody's but HTTP's to say.
+        let mut client = proxy.client().await;
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
+        client.say([chunked, "Connection: upgrade\r\nUpgrade: tcp\r\n\r\n0\r\n\r\n"].concat()).await;
+        let mut server = origin.accept().await;
+        server.hear([chunked, "\r\n0\r\n\r\n"].concat()).await;
+        server.say(switch).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502"));
+    });
+}
+
 #[test]
 fn upgrades_that_would_hide_requests_are_not_offered() {
     for upgrade in [
