@@ -61,7 +61,8 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// Whether what is refused says who may call whom, or may have: without it a mesh would let in whom it keeps out.
+    /// Whether what is refused says who may call whom, or what may leave, or may have: without it a mesh would let through what it
+    /// keeps from going.
     #[serde(skip)]
     pub access: bool,
 }

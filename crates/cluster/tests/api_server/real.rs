@@ -11,7 +11,7 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use weft_cluster::{
     Kind,
     install::{By, crds},
@@ -71,9 +71,10 @@ impl ApiServer for Real {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let (of, usual) = (resource_of(&object), resource(object["kind"].as_str().unwrap()));
         let api = self.api_of(object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE), &of);
-        // The server says it itself, in whole seconds.
+        // The server says it itself, in whole seconds of the same clock.
         if object["metadata"].as_object_mut().unwrap().remove("creationTimestamp").is_some() {
-            tokio::time::sleep(Duration::from_millis(1100)).await;
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            tokio::time::sleep(Duration::from_millis(1010 - u64::from(since.subsec_millis()))).await;
         }
         object["apiVersion"] = of.api_version.clone().into();
         // Gone, not null: a kind without a status would not take it.
@@ -252,6 +253,8 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::ports(&real).await;
         rows::traffic(&real).await;
         rows::labels(&real).await;
+        rows::names(&real).await;
+        rows::conditions(&real).await;
         rows::older(&real).await;
         statuses::statuses(&real).await;
         the_examples_are_taken(&real).await;
