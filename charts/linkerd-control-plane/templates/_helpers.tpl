@@ -296,18 +296,6 @@ numbers and truth values is text too. */}}
 
 {{- define "weft.refusals" -}}
 - accepted: false
-  path: installGatewayAPI
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableHttpRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableTlsRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableTcpRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
   path: cniEnabled
   remedy: "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection"
 - accepted: null

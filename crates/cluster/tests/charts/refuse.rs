@@ -37,8 +37,13 @@ fn what_is_not_carried_out_is_refused_with_what_to_use_instead() {
             );
         }
     }
-    let gateway = Given::default().set("installGatewayAPI=true");
-    assert!(told(&gateway.helm(DEFINITIONS)).contains("installGatewayAPI: weft does not carry out true; remove it"));
+    // The chart of definitions has four values, and takes nothing else.
+    for (value, told_is) in
+        [("installGatewayAPI=some", "installGatewayAPI"), ("enableUdpRoutes=true", "enableUdpRoutes")]
+    {
+        let told = told(&Given::default().set(value).helm(DEFINITIONS));
+        assert!(told.contains(told_is), "{told}");
+    }
 }
 
 #[test]

@@ -282,7 +282,8 @@ fn no_key_stands_where_everybody_may_read() {
 fn rendered(values: &Values) -> String {
     let material = material();
     let installation = Installation { values, namespace: "linkerd", by: By::Cli, material: &material, overrides: "" };
-    let mut objects = control_plane(installation);
+    let mut objects = crds(values, "linkerd", By::Cli);
+    objects.extend(control_plane(installation));
     objects.retain(|o| key(o) != "ConfigMap linkerd/linkerd-config");
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
