@@ -18,7 +18,7 @@ mod variable;
 
 use crate::{
     install::{By, Installation, Material, Pair, Webhook, control_plane, crd::ROUTES, crds},
-    values::{OF_LINKERDS_IMAGES, REFUSED, Refused, Values, highly_available, rows, schema},
+    values::{OF_LINKERDS_IMAGES, REFUSED, Refused, VOLUMES, Values, highly_available, rows, schema},
     yaml,
 };
 use learn::Learner;
@@ -140,7 +140,9 @@ fn control_planes(files: &mut BTreeMap<String, String>) {
     let refused: Vec<&Refused> = REFUSED.iter().collect();
     // The version is the images', too.
     let images: Vec<Value> = OF_LINKERDS_IMAGES.iter().chain(&["linkerdVersion"]).map(|path| json!(path)).collect();
-    let lists = [refusals(&refused), asked(), define("weft.images", &images)].join("\n");
+    let volumes = VOLUMES.map(Value::from);
+    let lists =
+        [refusals(&refused), asked(), define("weft.images", &images), define("weft.volumes", &volumes)].join("\n");
     put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{lists}", comment()));
     let material = material();
     let render = |values: &Values| {

@@ -25,6 +25,7 @@ mod set;
 mod text;
 mod variable;
 
+pub(crate) use api_server::VOLUMES;
 pub(crate) use carried::OF_LINKERDS_IMAGES;
 pub use carried::carried;
 pub(crate) use check::clash;

@@ -78,6 +78,8 @@ fn what_cannot_be_is_refused_by_name() {
         ("version", json!({"proxy": {"image": {"version": "v1 beta"}}})),
         ("caBundle", json!({"proxyInjector": {"caBundle": "foo"}})),
         ("injectCaFrom", json!({"policyValidator": {"externalSecret": true, "injectCaFrom": "foo"}})),
+        ("proxyInit.xtMountPath.name: ", json!({"proxyInit": {"xtMountPath": {"name": "linkerd-identity-token"}}})),
+        ("proxyInit.xtMountPath.name: ", json!({"proxyInit": {"xtMountPath": {"name": "kube-api-access"}}})),
         ("privileged", json!({"proxy": {"securityContext": {"privileged": 1}}})),
         ("foo", json!({"proxy": {"securityContext": {"foo": 1}}})),
         ("endpoint", json!({"proxy": {"tracing": {"collector": {"endpoint": "http://c:4317"}}}})),
