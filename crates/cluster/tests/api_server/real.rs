@@ -324,7 +324,9 @@ fn the_cases_hold_on_a_real_api_server() {
         }
         real.write(json!({"kind": "ServiceAccount", "metadata": {"name": "web", "namespace": NAMESPACE}})).await;
         cases::answers(&real).await;
+        real.write(cases::holder()).await;
         cases::leases(&real).await;
+        real.remove_it(&cases::holder()).await;
         cases::tokens(&real).await;
         cases::policies(&real).await;
         cases::slices(&real).await;
