@@ -427,7 +427,8 @@ async fn an_installation_is_read_from_the_cluster() {
     put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate")}));
     let told = read().await.unwrap_err().to_string();
     let named = "the key tls.key of the Secret linkerd-identity-issuer of the namespace linkerd: it is missing";
-    let command = "`kubectl -n linkerd create secret generic linkerd-identity-issuer --from-file=tls.crt=issuer.crt ";
+    let command = "`kubectl -n linkerd delete secret linkerd-identity-issuer && kubectl -n linkerd create secret generic \
+                   linkerd-identity-issuer --from-file=tls.crt=issuer.crt ";
     assert!(told.starts_with(named) && told.contains(command), "{told}");
     api.delete("Secret", "linkerd", "linkerd-identity-issuer");
     // What is made anew, or given, keeps nobody from an upgrade.
