@@ -1,5 +1,6 @@
 //! Which files are read, and their text. Only regular files are: a pipe could wait for its writer for ever.
 
+use super::{MAX_BYTES, MAX_MIB};
 use nix::fcntl::OFlag;
 use std::{
     fs::{self, FileType, Metadata},
@@ -8,8 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes of one file.
-pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Files of one folder.
 const MAX_FILES: usize = 2_000;
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -90,9 +89,9 @@ pub(super) fn read(file: &Path) -> Result<String, Unread> {
     let opened = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(file).map_err(|e| unread(file, &e))?;
     regular(&opened.metadata().map_err(|e| unread(file, &e))?)?;
     let mut bytes = vec![];
-    opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unread(file, &e))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let message = format!("the file has more than {MAX_FILE_BYTES} bytes");
+    opened.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unread(file, &e))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let message = format!("the file has more than {MAX_MIB} MiB");
         return Err(Unread { file: file.to_owned(), message, remedy: "split the file" });
     }
     text(file, bytes)

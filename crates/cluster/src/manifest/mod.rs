@@ -109,8 +109,10 @@ pub struct Text {
     pub text: String,
 }
 
-/// Bytes of one file or text.
-pub const MAX_BYTES: u64 = files::MAX_FILE_BYTES;
+/// What one manifest may have at most, wherever it is read from.
+pub const MAX_MIB: usize = 10;
+/// The same.
+pub const MAX_BYTES: u64 = (MAX_MIB as u64) << 20;
 
 /// Reads every text, then every path: a file, or a folder with its `.yaml`, `.yml` and `.json` files, in the order of their
 /// names. Anything but a regular file is a problem.

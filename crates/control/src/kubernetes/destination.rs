@@ -71,6 +71,7 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
             namespace: common.control_namespace.clone(),
             name: name.to_owned(),
             me: common.instance.clone(),
+            of: names::service_account::DESTINATION.to_owned(),
         };
         process.spawn(kubernetes::hold(client.clone(), lease, is_holder, stop.clone()));
         holds
