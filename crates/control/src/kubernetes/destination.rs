@@ -91,7 +91,7 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
             statuses.see(&events);
             slices.see(&events);
             let synced = events.last() == Some(&Event::Synced);
-            hub.apply_all(events);
+            hub.apply(events);
             if synced {
                 drop(unsynced.lock().take());
                 is_synced.send_replace(true);
