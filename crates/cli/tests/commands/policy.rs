@@ -53,6 +53,16 @@ fn the_status_says_allowed_denied_or_unknown() {
         let says = told.err.contains("accessPolicy") && told.err.contains("nothing can be told of them");
         assert!(told.code == Some(2) && told.out.is_empty() && says, "{told:?}");
     }
+    // A folder is all that is below it.
+    fs::create_dir_all(home.0.join("shop/ports")).unwrap();
+    fs::write(home.0.join("shop/shop.yaml"), SHOP).unwrap();
+    fs::write(
+        home.0.join("shop/ports/bare.yaml"),
+        "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: bare, namespace: other}\nspec: {podSelector: {}, port: 80}\n",
+    )
+    .unwrap();
+    let told = home.runs(&["policy", "can", "-n", "shop", "-f", "shop", "deploy/bot", "other/deploy/web:80"]);
+    assert!(told.code == Some(1) && told.out.contains("server   Server/bare"), "{told:?}");
     let told = can(&["deploy/plain", "svc/web:80", "-o", "json"]);
     let answer: Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!(answer["verdict"], "denied");
