@@ -1,7 +1,6 @@
 //! What people are told of good and bad manifests.
 
 use super::*;
-use crate::Kind;
 use std::fmt::Write;
 
 const GOOD: &str = include_str!("testdata/emojivoto.yaml");
