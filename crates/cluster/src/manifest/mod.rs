@@ -13,6 +13,7 @@ mod document;
 mod fields;
 mod files;
 mod kinds;
+mod mistyped;
 mod path;
 mod read;
 mod typed;
@@ -21,6 +22,7 @@ mod version;
 pub(crate) use document::Unreadable;
 use files::Found;
 pub use files::{Stamp, stamp};
+pub(crate) use mistyped::{Mistyped, mistyped};
 pub(crate) use path::Path as FieldPath;
 
 use crate::{Key, Object};
