@@ -115,10 +115,24 @@ fn cases_are_made_for_pipelines() {
         "wrong.yaml:5: cases[1].expect: unknown variant `maybe`, expected `allow` or `deny`; correct the field",
     );
     assert!(told.code == Some(2) && says && told.out.contains("bad.yaml:5: failed"), "{told:?}");
-    // Who reads only the report learns of it, too.
+    // Who reads only the report learns of it, too: of each mistake once, with its line.
     let told = test(&["-f", "wrong.yaml", "-f", "good.yaml", "-o", "junit"]);
     let says = ["tests=\"3\" failures=\"0\" errors=\"1\"", "wrong.yaml:5: cases[1].expect: unknown variant"];
     assert!(told.code == Some(2) && says.iter().all(|says| told.out.contains(says)), "{told:?}");
+    assert_eq!(told.out.matches("wrong.yaml:5: ").count(), 1, "{told:?}");
+    write("twice.yaml", &CASES.replace("deploy/", "robot/"));
+    let told = test(&["-f", "twice.yaml", "-f", "good.yaml", "-o", "junit"]);
+    let says = [
+        "tests=\"4\" failures=\"0\" errors=\"2\"",
+        "line=\"4\">\n      <error message=\"cases[0].client: ",
+        "twice.yaml:4: cases[0].client: ",
+        "twice.yaml:5: cases[1].client: ",
+    ];
+    assert!(told.code == Some(2) && says.iter().all(|says| told.out.contains(says)), "{told:?}");
+    let told = test(&["-f", "twice.yaml", "-o", "json"]);
+    let report: Value = serde_json::from_str(&told.out).unwrap();
+    let lines: Vec<_> = report["suites"][0]["cases"].as_array().unwrap().iter().map(|case| &case["line"]).collect();
+    assert_eq!((lines, &report["unknown"]), (vec![&json!(4), &json!(5)], &json!(2)), "{told:?}");
     write("nowhere.yaml", &CASES.replace("shop.yaml", "no.yaml"));
     let told = test(&["-f", "nowhere.yaml", "-f", "good.yaml", "-o", "junit"]);
     assert!(told.code == Some(2) && told.out.contains("tests=\"3\" failures=\"0\" errors=\"1\""), "{told:?}");
