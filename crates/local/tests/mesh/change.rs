@@ -135,6 +135,27 @@ fn a_folder_that_is_made_anew_is_followed() {
 }
 
 #[test]
+fn folders_in_a_folder_are_followed() {
+    let mut mesh = Mesh::up(User::Own, &load(), &[("server.py", SERVER), ("load.py", LOAD)], &[]);
+    let (sub, file) = (mesh.dir.join("manifests/sub/deeper"), "manifests/sub/deeper/web.yaml");
+    for round in ["made", "made anew"] {
+        std::fs::create_dir_all(&sub).unwrap();
+        // It is heard of before there is anything in it.
+        std::thread::sleep(Duration::from_secs(1));
+        for replicas in [1, 2] {
+            let watch = Stopwatch::start(&mesh);
+            mesh.write(file, &web(replicas, "one"));
+            mesh.until("the change to apply", |mesh| mesh.pods("web").len() == replicas as usize);
+            let seen = watch.own(&mesh, &[]);
+            assert!(seen < Duration::from_secs(1), "{round}: {seen:?}");
+        }
+        std::fs::rename(mesh.dir.join("manifests/sub"), mesh.dir.join(round)).unwrap();
+        mesh.until("what was in it to be gone", |mesh| mesh.workload("web").is_none());
+        assert_eq!(mesh.status().problems, [], "{round}");
+    }
+}
+
+#[test]
 fn a_mistake_is_told_and_changes_nothing() {
     for user in users() {
         let mut mesh = Mesh::up(user, &web(1, "one"), &[("server.py", SERVER)], &[]);

@@ -84,6 +84,11 @@ pub(crate) fn specs(group: &str, kind: &str) -> impl Iterator<Item = (&'static s
     of.into_iter().flat_map(|of| of.versions.iter().rev()).map(|version| (version.name, version.spec.value()))
 }
 
+/// What a kind is called besides; nothing for one that is not installed by us.
+pub(crate) fn short_names(group: &str, kind: &str) -> &'static [&'static str] {
+    KINDS.iter().find(|k| k.group == group && k.kind == kind).map_or(&[], |of| of.short)
+}
+
 fn definition(kind: &Kind, meta: &Meta<'_>) -> Value {
     let Kind { group, kind, plural, short, versions } = kind;
     let mut names = json!({ "kind": kind, "plural": plural, "singular": kind.to_lowercase() });
