@@ -236,7 +236,7 @@ fn profiles() -> Vec<Row> {
         // One condition and no list, which Linkerd's definition has and its code does not.
         (
             on(json!({"any": [{"not": [{"method": "PUT"}]}]})),
-            "spec.routes[0].condition.any[0].not[0]: invalid type: map, expected a string",
+            "spec.routes[0].condition.any[0].not[0]: it is an object",
         ),
         (class(json!({})), "spec.routes[0].responseClasses[0].condition: the condition is empty"),
         (class(json!({"status": {"min": 500}})), ""),
