@@ -274,6 +274,9 @@ numbers and truth values is text too. */}}
 {{- if and (gt (int64 $values.proxyInit.closeWaitTimeoutSecs) 0) (not (and $values.proxyInit.runAsRoot $values.proxyInit.privileged)) }}
 - "proxyInit.closeWaitTimeoutSecs: only root may change it; set proxyInit.runAsRoot and proxyInit.privileged, or remove it"
 {{- end }}
+{{- if has $values.proxyInit.xtMountPath.name (include "weft.volumes" . | fromYamlArray) }}
+- "proxyInit.xtMountPath.name: another volume of the pods has this name; use another"
+{{- end }}
 {{- $ports := list (int64 $proxy.ports.admin) (int64 $proxy.ports.control) (int64 $proxy.ports.inbound) (int64 $proxy.ports.outbound) }}
 {{- if lt (uniq $ports | len) 4 }}
 - "proxy.ports: two of them are the same port; give each its own"
@@ -295,18 +298,6 @@ numbers and truth values is text too. */}}
 {{- end }}
 
 {{- define "weft.refusals" -}}
-- accepted: false
-  path: installGatewayAPI
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableHttpRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableTlsRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableTcpRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
 - accepted: false
   path: cniEnabled
   remedy: "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection"
@@ -430,4 +421,17 @@ numbers and truth values is text too. */}}
 - debugContainer.image.name
 - debugContainer.image.version
 - linkerdVersion
+{{- end }}
+
+{{- define "weft.volumes" -}}
+- config
+- identity-issuer
+- kube-api-access
+- linkerd-identity-end-entity
+- linkerd-identity-token
+- linkerd-podinfo
+- policy-tls
+- sp-tls
+- tls
+- trust-roots
 {{- end }}

@@ -1,10 +1,29 @@
 {{/* Generated from crates/cluster/src (WEFT_UPDATE=1 cargo test the_charts_follow_the_installation): do not edit. */}}
 {{- define "weft.begin" -}}
 {{- if not (hasKey . "begun") -}}
-{{- with include "weft.refused" . | fromYamlArray -}}
-{{- fail (printf "values that cannot be:\n  * %s\nsee docs/reference/values.md" (join "\n  * " .)) -}}
-{{- end -}}
 {{- $own := include "weft.definitions" . | fromYamlArray -}}
+{{- $others := list -}}
+{{- $by := list -}}
+{{- range include "weft.routes" . | fromYamlArray -}}
+{{- $asked := get $.Values .value -}}
+{{- if not (kindIs "bool" $asked) -}}
+{{- $asked = $.Values.installGatewayAPI -}}
+{{- end -}}
+{{- if $asked -}}
+{{- $own = append $own .name -}}
+{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" .name -}}
+{{- if $there -}}
+{{- $said := $there.metadata.annotations | default dict -}}
+{{- if not (and (hasKey $said "linkerd.io/created-by") (eq (get $said "gateway.networking.k8s.io/channel") "standard")) -}}
+{{- $others = append $others .name -}}
+{{- $by = append $by (printf "%s=false" .value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $others -}}
+{{- fail (printf "the Gateway API's definitions %s stand in the cluster already and are not weft's, which are of another version or channel; leave them to who has brought them, by --set %s" (join ", " $others) (join "," (uniq $by))) -}}
+{{- end -}}
 {{- $lost := list -}}
 {{- range (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "").items -}}
 {{- $said := .metadata.annotations | default dict -}}
@@ -17,35 +36,6 @@
 {{- fail (printf "definitions of this release that its next revision does not have would be deleted, and with each of them all objects of its kind; keep them by\n\n    kubectl annotate crd %s helm.sh/resource-policy=keep\n" (join " " $lost)) -}}
 {{- end -}}
 {{- $_ := set . "begun" true -}}
-{{- end -}}
-{{- end }}
-
-{{/* A list of the values that are refused by name, with what to use instead. */}}
-{{- define "weft.refused" -}}
-{{- range include "weft.refusals" . | fromYamlArray -}}
-{{- $at := $.Values -}}
-{{- range splitList "." .path -}}
-{{- if kindIs "map" $at -}}
-{{- $at = get $at . -}}
-{{- else -}}
-{{- $at = "" -}}
-{{- end -}}
-{{- end -}}
-{{- if include "weft.asks" (dict "value" $at "accepted" .accepted) }}
-- {{ printf "%s: weft does not carry out %s; %s" .path (toJson $at | trunc 60) .remedy | quote }}
-{{- end -}}
-{{- end -}}
-{{- end }}
-
-{{/* Some text if a value asks for anything besides what is accepted. */}}
-{{- define "weft.asks" -}}
-{{- $accepted := ternary .accepted (dict) (kindIs "map" .accepted) -}}
-{{- if kindIs "map" .value -}}
-{{- range $key, $value := .value -}}
-{{- include "weft.asks" (dict "value" $value "accepted" (get $accepted $key)) -}}
-{{- end -}}
-{{- else if not (or (kindIs "invalid" .value) (eq (toJson .value) "\"\"") (eq (toJson .value) "[]") (eq (toJson .value) (toJson .accepted))) -}}
-asks
 {{- end -}}
 {{- end }}
 
@@ -62,17 +52,13 @@ asks
 - serviceprofiles.linkerd.io
 {{- end }}
 
-{{- define "weft.refusals" -}}
-- accepted: false
-  path: installGatewayAPI
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableHttpRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableTlsRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
-- accepted: false
-  path: enableTcpRoutes
-  remedy: "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install"
+{{- define "weft.routes" -}}
+- name: grpcroutes.gateway.networking.k8s.io
+  value: enableHttpRoutes
+- name: httproutes.gateway.networking.k8s.io
+  value: enableHttpRoutes
+- name: tcproutes.gateway.networking.k8s.io
+  value: enableTcpRoutes
+- name: tlsroutes.gateway.networking.k8s.io
+  value: enableTlsRoutes
 {{- end }}

@@ -112,7 +112,7 @@ pub(crate) enum Switch {
 
 #[derive(ClapArgs)]
 pub(crate) struct Up {
-    /// A manifest, or a folder of them; changes on disk are applied. `-` is standard input, read once, as pipes are.
+    /// A manifest, or a folder with all that is below it; changes on disk are applied. `-` is standard input, read once, as pipes are.
     #[arg(short = 'f', long = "filename", required = true, value_name = "DIR|FILE|-", num_args = 1..)]
     pub(crate) files: Vec<PathBuf>,
     /// Returns when the mesh runs and lets it run on: every pod is ready or has failed, for which it waits 30s at most.

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
-use weft_cluster::manifest::{MAX_BYTES, Text};
+use weft_cluster::manifest::{MAX_BYTES, MAX_MIB, Text};
 
 /// What this process was started with.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
@@ -54,7 +54,7 @@ fn whole(name: PathBuf, from: impl Read) -> anyhow::Result<Text> {
     let shown = name.display().to_string();
     from.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
     if bytes.len() as u64 > MAX_BYTES {
-        bail!("{shown} has more than {MAX_BYTES} bytes; split it into files and name their folder");
+        bail!("{shown} has more than {MAX_MIB} MiB; split it into files and name their folder");
     }
     let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{shown} is not UTF-8 text; save it as UTF-8"))?;
     Ok(Text { name, text })

@@ -3,13 +3,11 @@
 //! By the client that the API server is asked with, which trusts the system's roots where nobody names others. Whatever comes is
 //! bounded in bytes, in time and in how often it is somewhere else; nothing is handed on that is not whole.
 
-use crate::manifest::Text;
+use crate::manifest::{MAX_MIB, Text};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use std::time::Duration;
 
-/// Bytes of one manifest.
-pub const MAX_BYTES: usize = 10 << 20;
 /// From the first connection to the last byte.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a server may say that it is somewhere else.
@@ -31,7 +29,7 @@ pub enum Failed {
     Status(String, http::StatusCode),
     #[error("{0} could not be read: {1}")]
     Unreachable(String, String),
-    #[error("{0} has more than {MAX_BYTES} bytes; split it, or download it into a folder of files and name that")]
+    #[error("{0} has more than {MAX_MIB} MiB; split it, or download it into a folder of files and name that")]
     TooLarge(String),
     #[error("{0} was not there after {PATIENCE:?}; download it by `curl -fsSL {0} -o FILE` and name FILE")]
     TooLate(String),
@@ -107,7 +105,7 @@ async fn get(uri: &http::Uri) -> Result<Got, Failed> {
     if !head.status.is_success() {
         return Err(Failed::Status(url, head.status));
     }
-    match Limited::new(body, MAX_BYTES).collect().await {
+    match Limited::new(body, MAX_MIB << 20).collect().await {
         Ok(whole) => Ok(Got::Bytes(whole.to_bytes().into())),
         Err(error) if error.is::<LengthLimitError>() => Err(Failed::TooLarge(url)),
         Err(error) => {

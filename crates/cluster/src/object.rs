@@ -166,7 +166,7 @@ pub enum Event {
     Delete(Key),
     /// The object is there and cannot be carried out: it counts as not there.
     Refused(Box<Refused>),
-    /// What was applied since the stream began is everything: objects that were not among it are gone.
+    /// What was told before belongs together; at the end of a list it is everything, and objects that are not among it are gone.
     Synced,
 }
 

@@ -1,7 +1,8 @@
 //! The stream of events between the process that knows the objects and the control plane: one JSON text per line.
 //!
-//! Pure: who holds the socket passes lines. A stream begins with everything that exists, then [`Event::Synced`], then
-//! changes; a new connection begins anew, and what was not in its list is then deleted.
+//! Pure: who holds the socket passes lines. A stream begins with everything that exists; a new connection begins anew, and what was
+//! not in its list is then deleted. [`Event::Synced`] ends this list, and what has changed at once after it: somebody who closes a port
+//! and names who may still call it has done so in one edit, and nobody is to be answered by half of it.
 
 use crate::{Event, Key};
 use std::collections::HashSet;
@@ -27,18 +28,23 @@ pub fn encode(event: &Event) -> String {
 /// Turns the lines of one connection after the other into events for the index.
 #[derive(Debug, Default)]
 pub struct Resync {
+    /// What was handed on.
     known: HashSet<Key>,
-    /// Keys of this connection's list, until it is complete.
-    listed: Option<HashSet<Key>>,
+    /// The connection's list is not complete.
+    is_listing: bool,
+    /// What came since the last mark.
+    held: Vec<Event>,
 }
 
 impl Resync {
-    /// A new connection begins.
+    /// A new connection begins. What the last one told and did not end counts as not told.
     pub fn connected(&mut self) {
-        self.listed = Some(HashSet::new());
+        self.is_listing = true;
+        self.held.clear();
     }
 
-    /// The events that a line stands for: itself, and for `Synced` also the deletion of what was not listed.
+    /// The events that belong together and end with this line: none but for `Synced`, which is the last of them; at the end of a list
+    /// with the deletion of what was not in it.
     ///
     /// # Errors
     /// The line is no event. The connection should be ended, since what follows cannot be trusted to be complete.
@@ -47,32 +53,25 @@ impl Resync {
             return Err(InvalidEvent::TooLong);
         }
         let event: Event = serde_json::from_str(line)?;
-        match &event {
-            Event::Apply(object) => {
-                let key = object.key();
-                if let Some(listed) = &mut self.listed {
-                    listed.insert(key.clone());
-                }
-                self.known.insert(key);
-            }
-            Event::Refused(_) => {}
-            Event::Delete(key) => {
-                self.known.remove(key);
-                if let Some(listed) = &mut self.listed {
-                    listed.remove(key);
-                }
-            }
-            Event::Synced => {
-                let Some(listed) = self.listed.take() else { return Ok(vec![Event::Synced]) };
-                let mut gone: Vec<Key> = self.known.difference(&listed).cloned().collect();
-                gone.sort();
-                self.known = listed;
-                let mut events: Vec<Event> = gone.into_iter().map(Event::Delete).collect();
-                events.push(Event::Synced);
-                return Ok(events);
+        if event != Event::Synced {
+            self.held.push(event);
+            return Ok(vec![]);
+        }
+        let mut events = std::mem::take(&mut self.held);
+        let before =
+            if std::mem::take(&mut self.is_listing) { std::mem::take(&mut self.known) } else { HashSet::new() };
+        for event in &events {
+            match event {
+                Event::Apply(object) => drop(self.known.insert(object.key())),
+                Event::Delete(key) => drop(self.known.remove(key)),
+                Event::Refused(_) | Event::Synced => {}
             }
         }
-        Ok(vec![event])
+        let mut gone: Vec<Key> = before.difference(&self.known).cloned().collect();
+        gone.sort();
+        events.extend(gone.into_iter().map(Event::Delete));
+        events.push(Event::Synced);
+        Ok(events)
     }
 }
 
@@ -97,24 +96,26 @@ mod tests {
     #[test]
     fn what_a_new_list_leaves_out_is_deleted() {
         let mut resync = Resync::default();
-        let mut feed = |event: &Event| resync.line(encode(event).trim_end()).unwrap();
-        assert_eq!(feed(&Event::Apply(token("early"))), [Event::Apply(token("early"))]);
-        let mut resync = Resync::default();
+        let apply = |name: &str| Event::Apply(token(name));
+        let delete = |name: &str| Event::Delete(key(name));
+        let feed = |resync: &mut Resync, events: &[Event]| {
+            events.iter().for_each(|event| assert_eq!(resync.line(encode(event).trim_end()).unwrap(), []));
+        };
+        let mark = |resync: &mut Resync| resync.line("\"synced\"").unwrap();
         resync.connected();
-        for name in ["a", "b", "c"] {
-            resync.line(encode(&Event::Apply(token(name))).trim_end()).unwrap();
-        }
-        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Synced]);
-        resync.line(encode(&Event::Delete(key("c"))).trim_end()).unwrap();
-        // The stream breaks in the middle of the next list: nothing is deleted yet.
+        feed(&mut resync, &["a", "b", "c"].map(apply));
+        assert_eq!(mark(&mut resync), [apply("a"), apply("b"), apply("c"), Event::Synced]);
+        feed(&mut resync, &[delete("c"), apply("e")]);
+        assert_eq!(mark(&mut resync), [delete("c"), apply("e"), Event::Synced], "together");
+        // The stream breaks in the middle of an edit and of the next list: nothing of them counts.
+        feed(&mut resync, &[delete("b"), apply("f")]);
         resync.connected();
-        resync.line(encode(&Event::Apply(token("b"))).trim_end()).unwrap();
+        feed(&mut resync, &[apply("b")]);
         resync.connected();
-        resync.line(encode(&Event::Apply(token("b"))).trim_end()).unwrap();
-        resync.line(encode(&Event::Apply(token("d"))).trim_end()).unwrap();
-        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Delete(key("a")), Event::Synced]);
+        feed(&mut resync, &[apply("b"), apply("d")]);
+        assert_eq!(mark(&mut resync), [apply("b"), apply("d"), delete("a"), delete("e"), Event::Synced]);
         // A second mark without a new connection deletes nothing.
-        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Synced]);
+        assert_eq!(mark(&mut resync), [Event::Synced]);
     }
 
     #[test]

@@ -57,13 +57,10 @@ async fn connection(
             tracing::warn!(error = %e, "event refused");
             invalid("the line is no event")
         })?;
-        for event in events {
-            let synced = event == Event::Synced;
-            hub.apply(event);
-            if synced {
-                *backoff = BACKOFF;
-                drop(unsynced.take());
-            }
+        if events.last() == Some(&Event::Synced) {
+            hub.apply(events);
+            *backoff = BACKOFF;
+            drop(unsynced.take());
         }
     }
 }

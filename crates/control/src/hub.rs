@@ -131,12 +131,8 @@ impl Hub {
         }
     }
 
-    pub(crate) fn apply(&self, event: Event) {
-        self.apply_all([event]);
-    }
-
     /// Takes in what belongs together: nobody sees a part of it.
-    pub(crate) fn apply_all(&self, events: impl IntoIterator<Item = Event>) {
+    pub(crate) fn apply(&self, events: impl IntoIterator<Item = Event>) {
         let mut synced = false;
         let mut changed: HashSet<Subject> = HashSet::new();
         let mut state = self.state.lock();
@@ -147,6 +143,9 @@ impl Hub {
         }
         let State { index, topics, by_subject, .. } = &*state;
         let touched: HashSet<&Arc<Question>> = changed.iter().filter_map(|s| by_subject.get(s)).flatten().collect();
+        let mut touched: Vec<_> = touched.into_iter().collect();
+        // What leads to endpoints comes before them: who takes a route away with its Service leaves nobody on the way to nowhere.
+        touched.sort_by_key(|question| matches!(***question, Question::Destination(_)));
         for question in touched {
             let Some(topic) = topics.get(question) else { continue };
             let answer = index.answer(question);
@@ -346,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_asks_for_all_of_it() {
         let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
-        hub.apply(Event::Synced);
+        hub.apply([Event::Synced]);
         let asks = async |who: &str, n: usize| {
             let target = Target::Addr("10.0.0.1:80".parse().unwrap());
             let question = Question::Profile { from: n.to_string(), target };
@@ -371,7 +370,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_nobody_asks_is_forgotten() {
         let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
-        hub.apply(Event::Synced);
+        hub.apply([Event::Synced]);
         let question = Question::Profile { from: String::new(), target: Target::Addr("10.0.0.1:80".parse().unwrap()) };
         for _ in 0..1_000 {
             let one = hub.subscribe(question.clone(), Asker::default()).await.unwrap();
@@ -387,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_is_cut_off() {
         let hub = Arc::new(Hub::new(Settings::default(), &Registry::new(0, 100), CancellationToken::new()));
-        hub.apply(Event::Synced);
+        hub.apply([Event::Synced]);
         let target = Target::Addr("10.0.0.1:80".parse().unwrap());
         let question = Question::Profile { from: String::new(), target };
         let (reads, sleeps) = (CancellationToken::new(), CancellationToken::new());
@@ -403,7 +402,7 @@ mod tests {
             "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]},
         }))
         .unwrap();
-        hub.apply(Event::Apply(Object::Service(Box::new(service))));
+        hub.apply([Event::Apply(Object::Service(Box::new(service)))]);
         hub.sweep(start);
         reader.next().await.unwrap();
         hub.sweep(start + MAX_LAG - Duration::from_millis(1));

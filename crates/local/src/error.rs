@@ -14,7 +14,7 @@ pub enum Error {
     NothingToRun(String),
     /// The same.
     #[error(
-        "the mesh is not started, since it would let in whom the manifests keep out: this says who may call whom, or may have, and is refused\n{0}\nmend it, or take it out of the manifests"
+        "the mesh is not started, since it would let through what the manifests keep from going: this says who may call whom, or what may leave, or may have, and is refused\n{0}\nmend it, or take it out of the manifests"
     )]
     AccessRefused(String),
     #[error(

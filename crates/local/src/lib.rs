@@ -45,7 +45,7 @@ pub struct Mesh {
 /// Starts a mesh and returns when its first objects are in force; programs may not be ready yet.
 ///
 /// Manifests that are refused do not end it as long as there is one that is not: they are in [`Status::problems`]. But one that says
-/// who may call whom does: nobody is let in because of a mistake.
+/// who may call whom, or what may leave, does: nothing is let through because of a mistake.
 ///
 /// # Errors
 /// See [`Error`]: another mesh runs in the folder, the kernel forbids what is needed, a program is missing.

@@ -26,6 +26,11 @@ impl PortRanges {
         &self.0
     }
 
+    /// Each port once, ascending.
+    pub fn numbers(&self) -> Vec<u16> {
+        self.merged().0.into_iter().flatten().collect()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -131,5 +136,12 @@ mod tests {
         let empty = 9..=8;
         assert_eq!(merged(&[90..=100, 1..=5, 6..=6, 95..=99, empty, 65535..=65535]), [1..=6, 90..=100, 65535..=65535]);
         assert_eq!(merged(&[0..=65535, 80..=80]), [0..=65535]);
+    }
+
+    #[test]
+    fn ranges_are_numbers() {
+        let list: PortRanges = "4001-4003,25,4000-4002,65535".parse().unwrap();
+        assert_eq!(list.numbers(), [25, 4000, 4001, 4002, 4003, 65535]);
+        assert_eq!("1-65535,".repeat(1024).parse::<PortRanges>().unwrap().numbers().len(), 65535);
     }
 }

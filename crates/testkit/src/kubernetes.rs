@@ -12,6 +12,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use weft_transport::netns::Namespace;
 
 /// Another cluster, which `cargo xtask conformance --kubeconfig FILE --i-know-this-cluster` names.
 const OTHER: &str = "WEFT_KUBECONFIG";
@@ -179,6 +180,23 @@ impl Cluster {
         let mut chore = self.chore(&["exec"]);
         chore.arg("--").args(command);
         chore
+    }
+
+    /// The network of the node, in which the API server is.
+    ///
+    /// # Errors
+    /// This is another's cluster.
+    pub fn network(&self) -> Result<Namespace> {
+        // It has no name but that of a process within.
+        let mut within = self.on_node(&["sh", "-c", "echo within; cat"]);
+        let mut within = within.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(within.stdout.take().context("it has no output")?).read_line(&mut line)?;
+        let network = Namespace::open(format!("/proc/{}/ns/net", within.id()));
+        drop(within.stdin.take());
+        within.wait()?;
+        ensure!(line == "within\n", "nothing runs on the node of the cluster {}", self.name);
+        Ok(network?)
     }
 
     fn chore(&self, words: &[&str]) -> Command {

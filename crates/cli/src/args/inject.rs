@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub(crate) struct Inject {
-    /// Manifests: a file, a folder with all that is below it, an https URL (10 MiB and 30s at most), or `-` for standard input.
+    /// Manifests, of 10 MiB at most each: a file, a folder with all that is below it, an https URL (30s at most), or `-` for standard input.
     #[arg(value_name = "FILE|DIR|URL|-")]
     pub(crate) from: String,
     /// Writes the proxies into the manifests, instead of having the cluster's injector add them.
@@ -117,7 +117,7 @@ pub(crate) struct ProxyOptions {
 
 #[derive(Args)]
 pub(crate) struct Uninject {
-    /// Manifests: a file, a folder with all that is below it, an https URL (10 MiB and 30s at most), or `-` for standard input.
+    /// Manifests, of 10 MiB at most each: a file, a folder with all that is below it, an https URL (30s at most), or `-` for standard input.
     #[arg(value_name = "FILE|DIR|URL|-")]
     pub(crate) from: String,
     #[arg(short, long, value_enum, default_value_t)]

@@ -27,7 +27,7 @@ fn namespace(text: &str) -> Result<String, String> {
 
 #[derive(Args)]
 pub(crate) struct Install {
-    /// Prints the definitions of the mesh's own kinds, which come first.
+    /// Prints the definitions of the mesh's own kinds, which come first; with installGatewayAPI those of the Gateway API's routes too.
     #[arg(long)]
     pub(crate) crds: bool,
     /// Asks no cluster whether it is ready.
@@ -49,7 +49,7 @@ pub(crate) struct Install {
 
 #[derive(Args)]
 pub(crate) struct Upgrade {
-    /// Prints the definitions of the mesh's own kinds, which come first.
+    /// Prints the definitions of the mesh's own kinds, which come first; with installGatewayAPI those of the Gateway API's routes too.
     #[arg(long)]
     pub(crate) crds: bool,
     /// Asks no cluster: the installation is what the file (`-`: standard input) holds, its ConfigMaps and Secrets as YAML.

@@ -47,7 +47,7 @@ fn mode(mode: ControlPlaneMode) -> (SocketAddr, Mode) {
                 destination: destination_addr,
                 policy: policy_addr,
                 default_policy: default_inbound_policy,
-                opaque_ports: default_opaque_ports.ranges().iter().flat_map(Clone::clone).collect(),
+                opaque_ports: default_opaque_ports.numbers(),
                 cluster_networks,
                 probe_networks,
                 h2_upgrade: enable_h2_upgrade,

@@ -17,12 +17,19 @@ pub(crate) async fn run(folder: &Folder, args: Get) -> anyhow::Result<ExitCode> 
     };
     let (settings, objects) = client.held().await?;
     let objects = shown(objects, settings, &wanted, args.namespace.as_deref());
-    print::line(&match args.output {
-        TextOutput::Json => serde_json::to_string_pretty(&objects)?,
-        TextOutput::Table => render(&objects),
-    });
+    let is_there = !wanted.is_one() || !objects.is_empty();
+    if is_there {
+        print::line(&match args.output {
+            TextOutput::Json => serde_json::to_string_pretty(&objects)?,
+            TextOutput::Table => render(&objects),
+        });
+    }
     // What is refused is no object: where it stands is told beside.
     print::manifests(&client.status().await?.problems, &[]);
+    if !is_there {
+        let namespace = args.namespace.map(|namespace| format!(" in the namespace {namespace}")).unwrap_or_default();
+        bail!("there is no {}{namespace}", args.resource.unwrap_or_default());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,7 +16,7 @@ use weft_cluster::{
     can::{self, Asked, Cases, Checked, Client, Request, Target, Told, Verdict},
     index::{DefaultPolicyName, Settings},
     install::{CONFIG, told},
-    manifest,
+    manifest::{self, Problem},
     object::DEFAULT_NAMESPACE,
 };
 use weft_control::kubernetes::watched;
@@ -116,7 +116,7 @@ async fn check(folder: &Folder, args: &Test) -> anyhow::Result<ExitCode> {
     let mut mesh: Option<Source> = None;
     for (file, text) in texts(&args.cases)? {
         let checked = match read(&file, &text, args.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)) {
-            Err(broken) => vec![broken],
+            Err(broken) => broken,
             Ok(cases) => match checked(folder, args, &cases, &text, &mut mesh).await {
                 Ok(checked) => checked,
                 Err(error) => vec![Checked::broken(1, format!("{error:#}"))],
@@ -132,11 +132,16 @@ async fn check(folder: &Folder, args: &Test) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn read(file: &Path, text: &str, namespace: &str) -> Result<Cases, Checked> {
+/// # Errors
+/// What stands for the cases of a broken file: each mistake.
+fn read(file: &Path, text: &str, namespace: &str) -> Result<Cases, Vec<Checked>> {
     Cases::read(file, text, namespace).map_err(|problems| {
         print::manifests(&problems, &[]);
-        let first = problems.first();
-        Checked::broken(first.map_or(1, |p| p.line), first.map(ToString::to_string).unwrap_or_default())
+        let broken = |Problem { line, field, message, remedy, .. }: Problem| {
+            let at = if field.is_empty() { field } else { format!("{field}: ") };
+            Checked::broken(line, format!("{at}{message}; {remedy}"))
+        };
+        problems.into_iter().map(broken).collect()
     })
 }
 
@@ -161,9 +166,7 @@ async fn checked(
     let source = mesh.insert(source);
     // Its namespace is known only now.
     if args.namespace.is_none() && source.namespace != DEFAULT_NAMESPACE {
-        return Ok(
-            read(&cases.file, text, &source.namespace).map_or_else(|broken| vec![broken], |cases| ask(source, &cases))
-        );
+        return Ok(read(&cases.file, text, &source.namespace).map_or_else(|broken| broken, |cases| ask(source, &cases)));
     }
     Ok(ask(source, cases))
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(folder: &Folder, args: Prune) -> anyhow::Result<ExitCode
     }
     // Names do not depend on certificates.
     let mut rendered = next.rendered(namespace, &Material::default());
-    rendered.extend(install::crds(&next.values, namespace, By::Cli));
+    rendered.extend(install::crds(&next.of_definitions(Some(&cluster)).await?, namespace, By::Cli));
     let left = install::left(&cluster, namespace, &rendered).await?;
     if !left.definitions.is_empty() {
         print::error(&format!(

@@ -8,6 +8,9 @@ use crate::{args::Uninstall, print};
 use std::process::ExitCode;
 use weft_cluster::install::{Remains, helm_release, remains, users};
 
+/// The end of the names of its definitions.
+const GATEWAY_API: &str = ".gateway.networking.k8s.io";
+
 pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<ExitCode> {
     let cluster = cluster_to_change(folder, &args.to).await?;
     let namespace = args.to.linkerd_namespace.as_str();
@@ -41,6 +44,13 @@ pub(crate) async fn run(folder: &Folder, args: Uninstall) -> anyhow::Result<Exit
         // Linkerd's says success where nothing was done.
         print::error(&format!("weft: there is nothing of a mesh in the namespace {namespace}"));
         return Ok(ExitCode::FAILURE);
+    }
+    if objects.iter().any(|object| object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(GATEWAY_API)))
+    {
+        print::error(
+            "weft: with the definitions of the Gateway API goes every route of the cluster, other implementations' too; a definition \
+             stays whose label linkerd.io/control-plane-ns is taken away before",
+        );
     }
     print_objects(&objects, args.output)?;
     Ok(ExitCode::SUCCESS)

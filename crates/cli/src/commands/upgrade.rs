@@ -29,9 +29,10 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
     tell(&left_out);
     let values = &next.values;
     if args.crds {
-        let objects = install::crds(values, namespace, By::Cli);
+        let values = next.of_definitions(cluster.as_ref()).await?;
+        let objects = install::crds(&values, namespace, By::Cli);
         if let Some(cluster) = &cluster {
-            install::gateway_api(cluster).await?;
+            install::gateway_api(cluster, &values).await?;
             install::unclaimed(cluster, namespace, &objects).await?;
         }
         print_objects(&objects, args.output)?;
@@ -115,6 +116,18 @@ impl Next {
             )
         })?;
         Ok((Self { stored, values, overrides: Values::given(all) }, left_out))
+    }
+
+    /// The values for the definitions of kinds. Of the Gateway API's those that an installation has brought go on, unless something is
+    /// said of them: they may have been asked for where only definitions were printed, which is written down nowhere else.
+    pub(super) async fn of_definitions(&self, cluster: Option<&Cluster>) -> anyhow::Result<Values> {
+        let mut values = self.values.clone();
+        if let Some(cluster) = cluster
+            && self.overrides["installGatewayAPI"].is_null()
+        {
+            install::keep_gateway_api(cluster, &mut values).await?;
+        }
+        Ok(values)
     }
 
     /// Everything but the definitions of kinds.

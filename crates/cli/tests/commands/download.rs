@@ -115,8 +115,8 @@ fn a_manifest_is_read_from_a_server_that_proves_who_it_is() {
         ("/down", "http://localhost/app.yml is not read: "),
         ("/page", "is no object of Kubernetes"),
         ("/no-text", "is not UTF-8 text"),
-        ("/large", "has more than 10485760 bytes"),
-        ("/endless", "has more than 10485760 bytes"),
+        ("/large", "has more than 10 MiB"),
+        ("/endless", "has more than 10 MiB"),
         ("/short", "broke off"),
     ] {
         for command in ["inject", "uninject"] {
@@ -165,9 +165,18 @@ fn what_is_too_large_or_no_manifest_is_refused_whole() {
     for command in ["inject", "uninject"] {
         let told = home.runs(&[command, "large.yaml"]);
         assert!(!told.ok && told.out.is_empty() && told.err.contains("large.yaml"), "{}", told.err);
-        assert!(told.err.contains("bytes") && told.err.contains("split the file"), "{}", told.err);
+        assert!(told.err.contains("more than 10 MiB") && told.err.contains("split the file"), "{}", told.err);
         let told = fed(home.weft(&[command, "-"]), &large);
         assert!(!told.ok && told.out.is_empty() && told.err.contains("standard input has more than"), "{}", told.err);
+    }
+    // The bound is the same wherever a manifest comes from: this much is taken of each, and a byte more of none.
+    let much = good.clone() + &"#".repeat((10 << 20) - good.len());
+    for (text, is_taken) in [(much.clone(), true), (much + "#", false)] {
+        fs::write(home.0.join("much.yaml"), &text).unwrap();
+        for told in [home.runs(&["inject", "much.yaml"]), fed(home.weft(&["inject", "-"]), text.as_bytes())] {
+            assert_eq!(told.ok, is_taken, "{}", told.err);
+            assert!(is_taken || told.err.contains("more than 10 MiB"), "{}", told.err);
+        }
     }
     fs::rename(&file, folder.join("large.yaml")).unwrap();
     let told = home.runs(&["inject", "app"]);

@@ -90,3 +90,41 @@ fn credentials_that_are_no_use_are_told_with_what_to_do() {
         assert!(!told.ok && all, "{told:?}");
     }
 }
+
+/// What is wrong is told by file, line and what was expected there. Nothing of the file is shown: it holds keys.
+#[test]
+fn a_broken_kubeconfig_is_told_without_what_it_holds() {
+    const SECRET: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6";
+    let home = Home::new();
+    let with = |broken: &str| {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nusers:\n- name: u\n  user:\n    token: {SECRET}before\n{}",
+            broken.replace("SECRET", SECRET)
+        )
+    };
+    for (broken, line, expected) in [
+        ("clusters: SECRET\n", 8, "expected sequence start"),
+        ("- name: v\n  user: SECRET\n", 9, "expected mapping start"),
+        ("- name: v\n  user:\n    token: [SECRET]\n", 10, "expected string scalar"),
+        ("- name: v\n  user:\n    exec: {command: c, env: SECRET}\n", 10, "expected sequence start"),
+        ("- user: {token: SECRET}\n", 8, "missing field `name`"),
+        ("- name: v\n  user: {SECRET: 1, SECRET: 2}\n", 9, "a key stands twice"),
+        ("- name: v\n  user:\n    token: \"SECRET\n", 10, "expected "),
+        ("- name: v\n  user:\n    token: SECRET: SECRET\n", 10, "expected "),
+        ("- name: v\n  user:\n    token: *SECRET\n", 10, "expected "),
+        ("- name: v\n  user:\n    token: !SECRET [1]\n", 10, "expected "),
+        ("- name: v\n  user:\n   token: SECRET\n  SECRET\n", 11, "expected YAML"),
+    ] {
+        fs::write(home.0.join("config"), with(broken)).unwrap();
+        let named = home.runs(&["ps", "--kubeconfig", "config"]);
+        let mut listed = home.weft(&["ps"]);
+        let listed: Told = listed.env("KUBECONFIG", home.0.join("config")).output().unwrap().into();
+        for told in [named, listed] {
+            assert!(!told.ok && told.out.is_empty(), "{told:?}");
+            assert!(!told.err.contains(&SECRET[..8]), "{broken}: {}", told.err);
+            let place = format!("config: line {line}: ");
+            assert!(told.err.contains(&place) && told.err.contains(expected), "{broken}: {}", told.err);
+            assert!(told.err.lines().count() == 1 && told.err.contains("--kubeconfig FILE"), "{broken}: {}", told.err);
+        }
+    }
+}

@@ -53,6 +53,16 @@ fn the_status_says_allowed_denied_or_unknown() {
         let says = told.err.contains("accessPolicy") && told.err.contains("nothing can be told of them");
         assert!(told.code == Some(2) && told.out.is_empty() && says, "{told:?}");
     }
+    // A folder is all that is below it.
+    fs::create_dir_all(home.0.join("shop/ports")).unwrap();
+    fs::write(home.0.join("shop/shop.yaml"), SHOP).unwrap();
+    fs::write(
+        home.0.join("shop/ports/bare.yaml"),
+        "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: bare, namespace: other}\nspec: {podSelector: {}, port: 80}\n",
+    )
+    .unwrap();
+    let told = home.runs(&["policy", "can", "-n", "shop", "-f", "shop", "deploy/bot", "other/deploy/web:80"]);
+    assert!(told.code == Some(1) && told.out.contains("server   Server/bare"), "{told:?}");
     let told = can(&["deploy/plain", "svc/web:80", "-o", "json"]);
     let answer: Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!(answer["verdict"], "denied");
@@ -105,10 +115,24 @@ fn cases_are_made_for_pipelines() {
         "wrong.yaml:5: cases[1].expect: unknown variant `maybe`, expected `allow` or `deny`; correct the field",
     );
     assert!(told.code == Some(2) && says && told.out.contains("bad.yaml:5: failed"), "{told:?}");
-    // Who reads only the report learns of it, too.
+    // Who reads only the report learns of it, too: of each mistake once, with its line.
     let told = test(&["-f", "wrong.yaml", "-f", "good.yaml", "-o", "junit"]);
     let says = ["tests=\"3\" failures=\"0\" errors=\"1\"", "wrong.yaml:5: cases[1].expect: unknown variant"];
     assert!(told.code == Some(2) && says.iter().all(|says| told.out.contains(says)), "{told:?}");
+    assert_eq!(told.out.matches("wrong.yaml:5: ").count(), 1, "{told:?}");
+    write("twice.yaml", &CASES.replace("deploy/", "robot/"));
+    let told = test(&["-f", "twice.yaml", "-f", "good.yaml", "-o", "junit"]);
+    let says = [
+        "tests=\"4\" failures=\"0\" errors=\"2\"",
+        "line=\"4\">\n      <error message=\"cases[0].client: ",
+        "twice.yaml:4: cases[0].client: ",
+        "twice.yaml:5: cases[1].client: ",
+    ];
+    assert!(told.code == Some(2) && says.iter().all(|says| told.out.contains(says)), "{told:?}");
+    let told = test(&["-f", "twice.yaml", "-o", "json"]);
+    let report: Value = serde_json::from_str(&told.out).unwrap();
+    let lines: Vec<_> = report["suites"][0]["cases"].as_array().unwrap().iter().map(|case| &case["line"]).collect();
+    assert_eq!((lines, &report["unknown"]), (vec![&json!(4), &json!(5)], &json!(2)), "{told:?}");
     write("nowhere.yaml", &CASES.replace("shop.yaml", "no.yaml"));
     let told = test(&["-f", "nowhere.yaml", "-f", "good.yaml", "-o", "junit"]);
     assert!(told.code == Some(2) && told.out.contains("tests=\"3\" failures=\"0\" errors=\"1\""), "{told:?}");

@@ -3,7 +3,11 @@
 use crate::lab::Home;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use weft_cluster::k8s::ByteString;
+use weft_cluster::{
+    install::{By, crds},
+    k8s::ByteString,
+    values::Values,
+};
 use weft_testkit::api_server::FakeApi;
 
 /// A control plane that weft of a version has installed, and what is left of one before it.
@@ -42,4 +46,27 @@ fn what_another_version_has_made_is_not_pruned() {
         let told = home.runs(&[vec!["prune"], flags].concat());
         assert!(told.ok && told.out.contains("name: left-over") && !told.out.contains("linkerd-config"), "{told:?}");
     }
+}
+
+/// Where they were asked for is written down nowhere but on them: they go on with the others, and go with them.
+#[test]
+fn definitions_of_the_gateway_api_that_weft_has_brought_are_its_own() {
+    const ROUTES: &str = "name: httproutes.gateway.networking.k8s.io";
+    let runtime = Runtime::new().unwrap();
+    let (home, api) = (Home::new(), runtime.block_on(FakeApi::start()).unwrap());
+    home.configure(&api);
+    installed(&api, env!("CARGO_PKG_VERSION"));
+    let values = Values::from_layers([json!({"installGatewayAPI": true})]).unwrap();
+    for definition in crds(&values, "linkerd", By::Cli) {
+        api.put(definition);
+    }
+    let told = home.runs(&["upgrade", "--crds"]);
+    assert!(told.ok && told.out.contains(ROUTES), "{}", told.err);
+    let told = home.runs(&["upgrade", "--crds", "--set", "installGatewayAPI=false"]);
+    assert!(told.ok && !told.out.contains(ROUTES), "{}", told.err);
+    let told = home.runs(&["prune"]);
+    assert!(told.ok && told.out.contains("name: left-over") && !told.err.contains("gateway"), "{told:?}");
+    let told = home.runs(&["uninstall"]);
+    assert!(told.ok && told.out.contains(ROUTES), "{told:?}");
+    assert!(told.err.contains("goes every route of the cluster"), "{told:?}");
 }

@@ -53,10 +53,7 @@ pub fn settings_of(values: &Value, control_namespace: &str) -> Settings {
     let default = Settings::default();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let networks = |text: String| text.split(',').filter_map(|net| net.trim().parse().ok()).collect();
-    let numbers = |text: &str| {
-        let list: PortRanges = text.parse().unwrap_or_default();
-        list.ranges().iter().flat_map(Clone::clone).collect()
-    };
+    let numbers = |text: &str| text.parse::<PortRanges>().unwrap_or_default().numbers();
     let probes = values["policyController"]["probeNetworks"].as_array();
     let default_policy: Option<DefaultPolicy> =
         text(&values["proxy"]["defaultInboundPolicy"]).and_then(|name| name.parse().ok());

@@ -273,6 +273,9 @@ numbers and truth values is text too. */}}
 {{- if and (gt (int64 $values.proxyInit.closeWaitTimeoutSecs) 0) (not (and $values.proxyInit.runAsRoot $values.proxyInit.privileged)) }}
 - "proxyInit.closeWaitTimeoutSecs: only root may change it; set proxyInit.runAsRoot and proxyInit.privileged, or remove it"
 {{- end }}
+{{- if has $values.proxyInit.xtMountPath.name (include "weft.volumes" . | fromYamlArray) }}
+- "proxyInit.xtMountPath.name: another volume of the pods has this name; use another"
+{{- end }}
 {{- $ports := list (int64 $proxy.ports.admin) (int64 $proxy.ports.control) (int64 $proxy.ports.inbound) (int64 $proxy.ports.outbound) }}
 {{- if lt (uniq $ports | len) 4 }}
 - "proxy.ports: two of them are the same port; give each its own"

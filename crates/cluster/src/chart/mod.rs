@@ -17,13 +17,13 @@ mod tree;
 mod variable;
 
 use crate::{
-    install::{By, Installation, Material, Pair, Webhook, control_plane, crds},
-    values::{OF_LINKERDS_IMAGES, REFUSED, Refused, Values, highly_available, rows, schema},
+    install::{By, Installation, Material, Pair, Webhook, control_plane, crd::ROUTES, crds},
+    values::{OF_LINKERDS_IMAGES, REFUSED, Refused, VOLUMES, Values, highly_available, rows, schema},
     yaml,
 };
 use learn::Learner;
 use probe::Probe;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use template::Printer;
 use variable::Variables;
@@ -32,16 +32,35 @@ const DEFINITIONS: &str = "linkerd-crds";
 const CONTROL_PLANE: &str = "linkerd-control-plane";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const HELPERS: &str = include_str!("helpers.tpl");
-/// Values of Linkerd's chart of definitions.
-const OF_DEFINITIONS: [&str; 4] = ["installGatewayAPI", "enableHttpRoutes", "enableTlsRoutes", "enableTcpRoutes"];
+/// Values of the chart of definitions: the first is what holds where another is not given.
+const OF_DEFINITIONS: [&str; 4] = ["installGatewayAPI", "enableHttpRoutes", "enableTcpRoutes", "enableTlsRoutes"];
 /// Comes first in the chart of definitions. Of a release that is taken over Helm would delete what is not of this chart, and with a
 /// definition all objects of its kind.
 const BEGIN_OF_DEFINITIONS: &str = r#"{{- define "weft.begin" -}}
 {{- if not (hasKey . "begun") -}}
-{{- with include "weft.refused" . | fromYamlArray -}}
-{{- fail (printf "values that cannot be:\n  * %s\nsee docs/reference/values.md" (join "\n  * " .)) -}}
-{{- end -}}
 {{- $own := include "weft.definitions" . | fromYamlArray -}}
+{{- $others := list -}}
+{{- $by := list -}}
+{{- range include "weft.routes" . | fromYamlArray -}}
+{{- $asked := get $.Values .value -}}
+{{- if not (kindIs "bool" $asked) -}}
+{{- $asked = $.Values.installGatewayAPI -}}
+{{- end -}}
+{{- if $asked -}}
+{{- $own = append $own .name -}}
+{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" .name -}}
+{{- if $there -}}
+{{- $said := $there.metadata.annotations | default dict -}}
+{{- if not (and (hasKey $said "linkerd.io/created-by") (eq (get $said "gateway.networking.k8s.io/channel") "standard")) -}}
+{{- $others = append $others .name -}}
+{{- $by = append $by (printf "%s=false" .value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $others -}}
+{{- fail (printf "the Gateway API's definitions %s stand in the cluster already and are not weft's, which are of another version or channel; leave them to who has brought them, by --set %s" (join ", " $others) (join "," (uniq $by))) -}}
+{{- end -}}
 {{- $lost := list -}}
 {{- range (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "").items -}}
 {{- $said := .metadata.annotations | default dict -}}
@@ -74,13 +93,18 @@ fn definitions(files: &mut BTreeMap<String, String>) {
         "Chart.yaml",
         about(DEFINITIONS, "The kinds of objects that the mesh understands; the control plane wants them first"),
     );
-    let refused: Vec<&Refused> = REFUSED.iter().filter(|refused| OF_DEFINITIONS.contains(&refused.path)).collect();
-    put("values.yaml", format!("# {GENERATED}\n# There is nothing to choose: docs/reference/values.md.\n{{}}\n"));
-    let properties: Map<String, Value> = refused
-        .iter()
-        .map(|refused| (refused.path.to_owned(), json!({ "description": refused.remedy })))
-        .chain([("global".to_owned(), json!({ "type": "object" }))])
-        .collect();
+    put(
+        "values.yaml",
+        format!(
+            "# {GENERATED}\n# Whether the Gateway API's definitions of routes are brought as well. By themselves, where they are given:\n\
+             # enableHttpRoutes (GRPCRoutes too), enableTcpRoutes, enableTlsRoutes. See docs/reference/values.md.\n\
+             installGatewayAPI: false\n"
+        ),
+    );
+    let mut properties = schema()["properties"].take();
+    if let Some(properties) = properties.as_object_mut() {
+        properties.retain(|name, _| name == "global" || OF_DEFINITIONS.contains(&name.as_str()));
+    }
     let draft = "http://json-schema.org/draft-07/schema#";
     put(
         "values.schema.json",
@@ -91,11 +115,10 @@ fn definitions(files: &mut BTreeMap<String, String>) {
     let render = |values: &Values| crds(values, variable::NAMESPACE, By::Helm);
     let names: Vec<Value> =
         render(&Values::default()).into_iter().map(|mut definition| definition["metadata"]["name"].take()).collect();
-    // Without what this chart has no use for: it has no values, and makes no certificates.
-    let helpers = ["weft.refused", "weft.asks"].map(helper).join("\n");
-    let lists = define("weft.definitions", &names) + "\n" + &refusals(&refused);
-    put("templates/_helpers.tpl", format!("{}\n{BEGIN_OF_DEFINITIONS}\n{helpers}\n{lists}", comment()));
-    let probe = Probe::new(Variables::of_definitions(), &render);
+    let routes: Vec<Value> = ROUTES.iter().map(|route| json!({ "name": route.name, "value": route.value })).collect();
+    let lists = [define("weft.definitions", &names), define("weft.routes", &routes)].join("\n");
+    put("templates/_helpers.tpl", format!("{}\n{BEGIN_OF_DEFINITIONS}\n{lists}", comment()));
+    let probe = Probe::new(Variables::of_definitions(&OF_DEFINITIONS), &render);
     for (file, text) in written(&probe, ".Chart.AppVersion") {
         put(&file, text);
     }
@@ -117,7 +140,9 @@ fn control_planes(files: &mut BTreeMap<String, String>) {
     let refused: Vec<&Refused> = REFUSED.iter().collect();
     // The version is the images', too.
     let images: Vec<Value> = OF_LINKERDS_IMAGES.iter().chain(&["linkerdVersion"]).map(|path| json!(path)).collect();
-    let lists = [refusals(&refused), asked(), define("weft.images", &images)].join("\n");
+    let volumes = VOLUMES.map(Value::from);
+    let lists =
+        [refusals(&refused), asked(), define("weft.images", &images), define("weft.volumes", &volumes)].join("\n");
     put("templates/_helpers.tpl", format!("{}\n{HELPERS}\n{lists}", comment()));
     let material = material();
     let render = |values: &Values| {
@@ -193,13 +218,6 @@ fn written(probe: &Probe<'_>, version: &'static str) -> BTreeMap<String, String>
 
 fn comment() -> String {
     format!("{{{{/* {GENERATED} */}}}}")
-}
-
-/// One template of the helpers, with what is said of it.
-fn helper(name: &str) -> String {
-    let begin = format!("{{{{- define \"{name}\" -}}}}");
-    let parts = HELPERS.split("\n{{/*").find(|part| part.contains(&begin));
-    parts.map_or_else(String::new, |part| format!("{{{{/*{}\n", part.trim_end()))
 }
 
 fn refusals(refused: &[&Refused]) -> String {

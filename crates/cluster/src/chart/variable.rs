@@ -94,10 +94,10 @@ impl Variables {
         variables
     }
 
-    /// Definitions know the version alone, which is the chart's.
-    pub(super) fn of_definitions() -> Self {
+    /// Definitions know these alone, and the version, which is the chart's.
+    pub(super) fn of_definitions(known: &[&str]) -> Self {
         let mut variables = Self::of_values();
-        for variable in &mut variables.0 {
+        for variable in variables.0.iter_mut().filter(|variable| !known.contains(&variable.path.as_str())) {
             variable.states.truncate(1);
             variable.base = 0;
         }
@@ -202,7 +202,7 @@ impl Variable {
     }
 
     fn is_handed_on(&self) -> bool {
-        !matches!(self.kind, Kind::Flag | Kind::Choice(_) | Kind::Text | Kind::Number | Kind::Port)
+        !matches!(self.kind, Kind::Flag | Kind::FlagOrNone | Kind::Choice(_) | Kind::Text | Kind::Number | Kind::Port)
     }
 
     pub(super) fn may_be_empty(&self) -> bool {
@@ -211,7 +211,7 @@ impl Variable {
 
     /// Whether its first state is a stand-in.
     pub(super) fn has_stand_in(&self) -> bool {
-        !matches!(self.kind, Kind::Flag)
+        !matches!(self.kind, Kind::Flag | Kind::FlagOrNone)
     }
 }
 
@@ -238,6 +238,11 @@ fn variable(path: String, kind: Kind, default: &Value, place: usize) -> Variable
     };
     let states = match &kind {
         Kind::Flag => vec![state(json!(true), &is, None), state(json!(false), &not, None)],
+        Kind::FlagOrNone => vec![
+            state(Value::Null, &format!("kindIs \"invalid\" {go}"), None),
+            state(json!(true), &is, None),
+            state(json!(false), &format!("eq (toString {go}) \"false\""), None),
+        ],
         Kind::Text if REQUIRED.contains(&path.as_str()) || !may_be_empty(&path, default) => {
             vec![state(json!(text), &is, None)]
         }

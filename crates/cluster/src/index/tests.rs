@@ -15,6 +15,7 @@ use weft_model::{
     profile::RetryBudget,
 };
 
+mod authorization;
 mod chance;
 mod client_routes;
 mod externals;

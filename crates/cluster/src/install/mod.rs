@@ -33,8 +33,8 @@ pub use helm::{OfHelm, Release, helm_release, quoted};
 use meta::Meta;
 pub use prune::{Left, left};
 pub use ready::{
-    NotReady, api_server_ports, defined, gateway_api, heeded, monitored, not_installed, ready_for_control_plane,
-    ready_for_crds, root_where_it_has_to_be, unclaimed,
+    NotReady, api_server_ports, defined, gateway_api, heeded, keep_gateway_api, monitored, not_installed,
+    ready_for_control_plane, ready_for_crds, root_where_it_has_to_be, unclaimed,
 };
 pub use remains::{Remains, remains, users};
 pub use running::{Running, running};
@@ -100,7 +100,7 @@ pub struct Installation<'a> {
     pub overrides: &'a str,
 }
 
-/// The mesh's own kinds.
+/// The mesh's own kinds, and those of the Gateway API that are asked for.
 pub fn crds(values: &Values, namespace: &str, by: By) -> Vec<Value> {
     crd::all(&Meta { values, namespace, by })
 }

@@ -1,6 +1,10 @@
 //! Whether a cluster is ready for what is to be installed.
 
-use super::{By, CONFIG, Installation, Material, Release, control_plane, crds, helm_release, remains, unheeded};
+use super::{
+    By, CONFIG, Installation, Material, Release, control_plane,
+    crd::{ROUTES, is_ours},
+    crds, helm_release, remains, unheeded,
+};
 use crate::{
     k8s::api::core::v1::Node,
     kubernetes::{Cluster, Error, Resource},
@@ -9,9 +13,12 @@ use crate::{
     values::Values,
 };
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-/// Definitions of the Gateway API, in whose kinds routes are written. They are their own project's to install.
+/// Definitions of the Gateway API, in whose kinds routes are written: its own project's to install, unless we are asked to.
 const GATEWAY_API: [&str; 2] = ["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
 /// The Prometheus operator's definition of PodMonitors.
 const PODMONITORS: &str = "podmonitors.monitoring.coreos.com";
@@ -47,9 +54,16 @@ pub enum NotReady {
     Others(Vec<Owned>, String),
     #[error(
         "the Gateway API's definition {name} {wrong}; install it by\n\n    kubectl apply --server-side -f \
-         https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml\n"
+         https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml\n\n\
+         or let weft bring it, by --set installGatewayAPI=true"
     )]
     GatewayApi { name: &'static str, wrong: &'static str },
+    #[error(
+        "the Gateway API's definitions {} stand in the cluster already and are not weft's, which are of another version or channel; leave \
+         them to who has brought them, by --set {}",
+        .0.join(", "), .1.iter().map(|value| format!("{value}=false")).collect::<Vec<_>>().join(",")
+    )]
+    GatewayApiOfOthers(Vec<&'static str>, BTreeSet<&'static str>),
     #[error(
         "the definition {name} of version {version} is missing; run `weft install --crds | kubectl apply -f -` first"
     )]
@@ -87,6 +101,7 @@ impl NotReady {
             Self::Others(all, namespace) => labelled(all, namespace),
             Self::Cluster(_)
             | Self::GatewayApi { .. }
+            | Self::GatewayApiOfOthers(..)
             | Self::Undefined { .. }
             | Self::NoPodMonitors(_)
             | Self::NoRoot(_)
@@ -134,23 +149,58 @@ fn first(all: &[String]) -> String {
     all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// For the definitions of the mesh's own kinds.
+/// For the definitions of the mesh's own kinds, and those of the Gateway API that are asked for.
 ///
 /// # Errors
 /// It is not ready, or does not answer.
-pub async fn ready_for_crds(cluster: &Cluster, namespace: &str) -> Result<(), NotReady> {
+pub async fn ready_for_crds(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
     not_installed(cluster, namespace).await?;
-    gateway_api(cluster).await
+    gateway_api(cluster, values).await?;
+    unclaimed(cluster, namespace, &crds(values, namespace, By::Cli)).await
 }
 
-/// Whether the Gateway API's kinds are there.
+/// Whether the Gateway API's kinds are there, or what is asked for brings them and replaces nothing of others.
 ///
 /// # Errors
-/// They are not, or the API server does not answer.
-pub async fn gateway_api(cluster: &Cluster) -> Result<(), NotReady> {
-    for name in GATEWAY_API {
+/// They are not, or it would; or the API server does not answer.
+pub async fn gateway_api(cluster: &Cluster, values: &Values) -> Result<(), NotReady> {
+    let (mut of_others, mut by) = (vec![], BTreeSet::new());
+    for route in ROUTES.iter().filter(|route| route.is_asked_for(values)) {
+        if cluster.definition(route.name).await?.is_some_and(|there| !is_ours(&there)) {
+            of_others.push(route.name);
+            by.insert(route.value);
+        }
+    }
+    if !of_others.is_empty() {
+        return Err(NotReady::GatewayApiOfOthers(of_others, by));
+    }
+    let is_brought = |name: &str| ROUTES.iter().any(|route| route.name == name && route.is_asked_for(values));
+    for name in GATEWAY_API.into_iter().filter(|name| !is_brought(name)) {
         if let Some(wrong) = unserved(cluster, name).await? {
             return Err(NotReady::GatewayApi { name, wrong });
+        }
+    }
+    Ok(())
+}
+
+/// Asks for the definitions of the Gateway API that are ours already, as far as nothing is said of them: they go on with the others.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn keep_gateway_api(cluster: &Cluster, values: &mut Values) -> Result<(), Error> {
+    let mut there = vec![];
+    for route in &ROUTES {
+        if cluster.definition(route.name).await?.is_some_and(|definition| is_ours(&definition)) {
+            there.push(route.name);
+        }
+    }
+    for (value, given) in [
+        ("enableHttpRoutes", &mut values.enable_http_routes),
+        ("enableTcpRoutes", &mut values.enable_tcp_routes),
+        ("enableTlsRoutes", &mut values.enable_tls_routes),
+    ] {
+        if ROUTES.iter().filter(|route| route.value == value).all(|route| there.contains(&route.name)) {
+            given.get_or_insert(true);
         }
     }
     Ok(())
@@ -239,7 +289,7 @@ pub async fn heeded(cluster: &Cluster) -> Result<(), NotReady> {
 pub async fn defined(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
     for wanted in crds(values, namespace, By::Cli) {
         let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
-        let versions = wanted["spec"]["versions"].as_array().into_iter().flatten();
+        let versions = wanted["spec"]["versions"].as_array().into_iter().flatten().filter(|v| v["served"] == true);
         let found = cluster.definition(name).await?;
         for version in versions.filter_map(|v| v["name"].as_str()) {
             if !found.as_ref().is_some_and(|found| found.versions.iter().any(|v| v == version)) {

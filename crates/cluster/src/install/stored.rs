@@ -352,8 +352,8 @@ impl Source<'_> {
         let of = format!("the key {} of the Secret {ISSUER}", missing.unwrap_or_default());
         let [certificate, key] = names;
         let create = format!(
-            "kubectl -n {namespace} create secret generic {ISSUER} --from-file={certificate}=issuer.crt --from-file={key}=issuer.key \
-             --dry-run=client -o yaml | kubectl apply -f -"
+            "kubectl -n {namespace} delete secret {ISSUER} && kubectl -n {namespace} create secret generic {ISSUER} \
+             --from-file={certificate}=issuer.crt --from-file={key}=issuer.key"
         );
         Err(invalid(namespace, &of, "it is missing, or no text".to_owned(), create))
     }

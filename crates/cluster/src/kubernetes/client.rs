@@ -72,10 +72,10 @@ pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -
     let config = match kubeconfig {
         None => {
             let failed = |e: KubeconfigError| Error::NoCluster(e.to_string());
-            kube::Config::from_custom_kubeconfig(usual().map_err(failed)?, &options).await.map_err(failed)?
+            kube::Config::from_custom_kubeconfig(usual()?, &options).await.map_err(failed)?
         }
         Some(path) => {
-            let failed = |e: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), reason: e.to_string() };
+            let failed = |e: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), reason: unread(&e) };
             let file = Kubeconfig::read_from(path).map_err(failed)?;
             kube::Config::from_custom_kubeconfig(file, &options).await.map_err(failed)?
         }
@@ -85,15 +85,51 @@ pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -
 
 /// Of the files that `$KUBECONFIG` lists those that are there, as kubectl reads it: if none is, the first is what is missing. Where it
 /// lists none, the usual file.
-fn usual() -> Result<Kubeconfig, KubeconfigError> {
+fn usual() -> Result<Kubeconfig, Error> {
+    let failed = |e: KubeconfigError| Error::NoCluster(e.to_string());
+    let read = |path: &Path| {
+        Kubeconfig::read_from(path).map_err(|e| match e {
+            KubeconfigError::Parse(_) => Error::Kubeconfig { path: path.to_owned(), reason: unread(&e) },
+            other => failed(other),
+        })
+    };
     let listed = env::var_os("KUBECONFIG").unwrap_or_default();
     let files: Vec<PathBuf> = env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect();
-    let Some(first) = files.first() else { return Kubeconfig::read() };
+    let Some(first) = files.first() else {
+        let home = env::home_dir().map(|home| home.join(".kube/config")).filter(|file| file.exists());
+        return home.map_or_else(|| Kubeconfig::read().map_err(failed), |file| read(&file));
+    };
     let mut there = files.iter().filter(|file| file.exists()).peekable();
     if there.peek().is_none() {
-        return Kubeconfig::read_from(first);
+        return read(first);
     }
-    there.try_fold(Kubeconfig::default(), |all, file| all.merge(Kubeconfig::read_from(file)?))
+    there.try_fold(Kubeconfig::default(), |all, file| all.merge(read(file)?).map_err(failed))
+}
+
+/// Why a kubeconfig cannot be read. What stands in it is not repeated: it holds keys and tokens.
+fn unread(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(error) => {
+            let line = error.location().map_or(1, |location| location.line());
+            format!("line {line}: {}", expected(error))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn expected(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::WithSnippet { error, .. } | Error::AliasError { error, .. } => expected(error),
+        Error::Unexpected { expected, .. } => format!("expected {expected}"),
+        Error::SerdeInvalidType { expected, .. }
+        | Error::SerdeInvalidValue { expected, .. }
+        | Error::SerdeInvalidLength { expected, .. } => format!("expected {expected}"),
+        Error::SerdeUnknownVariant { expected, .. } => format!("expected one of {}", expected.join(", ")),
+        Error::SerdeMissingField { field, .. } => format!("missing field `{field}`"),
+        Error::DuplicateMappingKey { .. } => "a key stands twice".to_owned(),
+        _ => "expected YAML, and what stands here cannot be read as such".to_owned(),
+    }
 }
 
 /// The context that [`connect_as_user`] takes where nothing is named; `None` where no kubeconfig names one.

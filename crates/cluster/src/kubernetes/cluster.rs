@@ -109,6 +109,13 @@ impl Cluster {
         Ok(get(&api, name).await?.map(data))
     }
 
+    /// Such as `Opaque`.
+    #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
+    pub async fn secret_type(&self, namespace: &str, name: &str) -> Result<Option<String>, Error> {
+        let api: Api<Secret> = Api::namespaced(self.0.clone(), namespace);
+        Ok(get(&api, name).await?.and_then(|secret| secret.type_))
+    }
+
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn definition(&self, name: &str) -> Result<Option<Definition>, Error> {
         let api: Api<CustomResourceDefinition> = Api::all(self.0.clone());

@@ -2,11 +2,14 @@
 
 use super::{Client, client};
 use k8s_openapi::{
-    api::coordination::v1::{Lease as Record, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    api::{
+        apps::v1::Deployment,
+        coordination::v1::{Lease as Record, LeaseSpec},
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
-use kube::{Api, api::PostParams};
+use kube::{Api, Resource, api::PostParams};
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -26,12 +29,15 @@ pub struct Lease {
     pub name: String,
     /// The pod's name.
     pub me: String,
+    /// The Deployment that the lease goes with: whoever takes that away does not know of leases.
+    pub of: String,
 }
 
 /// Says in `holds` whether this process may act, until `stop`; then the lease is given back.
 pub async fn hold(client: Client, lease: Lease, holds: watch::Sender<bool>, stop: CancellationToken) {
+    let deployments = Api::namespaced(client.clone(), &lease.namespace);
     let api = Api::namespaced(client, &lease.namespace);
-    let mut holder = Holder { api, lease, start: Instant::now(), view: None, told: false };
+    let mut holder = Holder { api, deployments, lease, start: Instant::now(), view: None, told: false };
     loop {
         let wait = holder.step().await;
         let may = holder.may();
@@ -46,6 +52,7 @@ pub async fn hold(client: Client, lease: Lease, holds: watch::Sender<bool>, stop
 
 struct Holder {
     api: Api<Record>,
+    deployments: Api<Deployment>,
     lease: Lease,
     start: Instant,
     /// The record as it was seen last, and what that means.
@@ -132,18 +139,30 @@ impl Holder {
             ..LeaseSpec::default()
         };
         let params = PostParams::default();
-        let written = match old {
-            Some(old) => {
-                let record = Record { spec: Some(spec), ..old };
-                answered(self.api.replace(&self.lease.name, &params, &record)).await
-            }
-            None => {
-                let metadata = ObjectMeta { name: Some(self.lease.name.clone()), ..ObjectMeta::default() };
-                answered(self.api.create(&params, &Record { metadata, spec: Some(spec) })).await
-            }
+        let is_there = old.is_some();
+        let new = || ObjectMeta { name: Some(self.lease.name.clone()), ..ObjectMeta::default() };
+        let mut metadata = old.map_or_else(new, |old| old.metadata);
+        if !same && metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
+            metadata.owner_references = self.owner().await.map(|owner| vec![owner]);
+        }
+        let record = Record { metadata, spec: Some(spec) };
+        let written = match is_there {
+            true => answered(self.api.replace(&self.lease.name, &params, &record)).await,
+            false => answered(self.api.create(&params, &record)).await,
         };
         self.take(Some(written?), now);
         Ok(())
+    }
+
+    /// The Deployment that it goes with. A lease without one is as good while it is held.
+    async fn owner(&self) -> Option<OwnerReference> {
+        match answered(self.deployments.get(&self.lease.of)).await {
+            Ok(deployment) => deployment.owner_ref(&()),
+            Err(reason) => {
+                tracing::debug!(lease = self.lease.name, reason, "lease without an owner");
+                None
+            }
+        }
     }
 
     /// So that another need not wait for it to grow stale.

@@ -13,13 +13,16 @@ mod document;
 mod fields;
 mod files;
 mod kinds;
+mod mistyped;
 mod path;
 mod read;
 mod typed;
 mod version;
 
 pub(crate) use document::Unreadable;
+use files::Found;
 pub use files::{Stamp, stamp};
+pub(crate) use mistyped::{Mistyped, mistyped};
 pub(crate) use path::Path as FieldPath;
 
 use crate::{Key, Object};
@@ -61,7 +64,8 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// Whether what is refused says who may call whom, or may have: without it a mesh would let in whom it keeps out.
+    /// Whether what is refused says who may call whom, or what may leave, or may have: without it a mesh would let through what it
+    /// keeps from going.
     #[serde(skip)]
     pub access: bool,
 }
@@ -108,11 +112,13 @@ pub struct Text {
     pub text: String,
 }
 
-/// Bytes of one file or text.
-pub const MAX_BYTES: u64 = files::MAX_FILE_BYTES;
+/// What one manifest may have at most, wherever it is read from.
+pub const MAX_MIB: usize = 10;
+/// The same.
+pub const MAX_BYTES: u64 = (MAX_MIB as u64) << 20;
 
-/// Reads every text, then every path: a file, or a folder with its `.yaml`, `.yml` and `.json` files, in the order of their
-/// names. Anything but a regular file is a problem.
+/// Reads every text, then every path: a file, or a folder with the `.yaml`, `.yml` and `.json` files in it and in the folders below
+/// it, in the order of their names. Anything but a regular file is a problem.
 pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
     for Text { name, text } in texts {
@@ -120,16 +126,13 @@ pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
     }
     let mut seen = HashSet::new();
     for path in paths {
-        match files::list(path) {
+        let Found { files, unread, .. } = files::below(path);
+        loaded.problems.extend(unread.into_iter().map(Problem::from));
+        // A file that is named twice, or by itself and by its folder, is read once.
+        files.into_iter().filter(|f| seen.insert(f.clone())).for_each(|file| match files::read(&file) {
             Err(unread) => loaded.problems.push(unread.into()),
-            // A file that is named twice, or by itself and by its folder, is read once.
-            Ok(files) => {
-                files.into_iter().filter(|f| seen.insert(f.clone())).for_each(|file| match files::read(&file) {
-                    Err(unread) => loaded.problems.push(unread.into()),
-                    Ok(text) => read::text(&file, &text, &mut loaded),
-                })
-            }
-        }
+            Ok(text) => read::text(&file, &text, &mut loaded),
+        });
     }
     loaded.finish()
 }
@@ -137,7 +140,8 @@ pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
 /// The texts of a file, or of every manifest in a folder and in the folders below it, in the order of their names.
 pub fn texts(path: &Path) -> Result<Vec<Text>, Box<Problem>> {
     let problem = |unread: files::Unread| Box::new(Problem::from(unread));
-    let files = files::below(path).map_err(problem)?;
+    let Found { files, unread, .. } = files::below(path);
+    unread.into_iter().next().map_or(Ok(()), |unread| Err(problem(unread)))?;
     files.into_iter().map(|name| Ok(Text { text: files::read(&name).map_err(problem)?, name })).collect()
 }
 
@@ -258,13 +262,12 @@ impl Loaded {
     pub fn keeping(&self, previous: &[Located]) -> Vec<Located> {
         let read: HashSet<Key> = self.objects.iter().map(|l| l.object.key()).collect();
         let refused: HashSet<&Key> = self.problems.iter().filter_map(|p| p.object.as_ref()).collect();
-        // In a file with an unreadable part any of its objects may have been meant.
+        // In a file with an unreadable part, or a folder that cannot be read, any of its objects may have been meant.
         let unclear: Vec<&Path> =
             self.problems.iter().filter(|p| p.object.is_none()).map(|p| p.file.as_path()).collect();
         let kept = previous.iter().filter(|l| {
             let key = l.object.key();
-            !read.contains(&key)
-                && (refused.contains(&key) || unclear.iter().any(|f| l.file == *f || l.file.parent() == Some(*f)))
+            !read.contains(&key) && (refused.contains(&key) || unclear.iter().any(|f| l.file.starts_with(f)))
         });
         self.objects.iter().chain(kept).cloned().collect()
     }

@@ -1,7 +1,7 @@
 //! One file: from its text through its documents to objects, problems and ignored fields.
 
 use super::{
-    Ignored, Loaded, Located, Problem, access, check,
+    Ignored, Loaded, Located, Mistyped, Problem, access, check,
     document::{self, Node, Value},
     fields::{self, Finding, Table},
     kinds::{self, KindDecision},
@@ -149,11 +149,7 @@ fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
         }
     }
     match typed::read(kind, node) {
-        Err(wrong) => {
-            let text_wanted = wrong.message.ends_with("expected a string");
-            let remedy = if text_wanted { "put the value in quotes" } else { "give a value of the right type" };
-            reading.problem(&wrong.path, wrong.message, remedy);
-        }
+        Err(Mistyped { path, message, remedy }) => reading.problem(&path, message, remedy),
         Ok((object, unknown)) => {
             let foreign = version::foreign(kind, api_version, node);
             for Foreign { path, remedy } in foreign.into_iter().filter(|f| !unknown.contains(&f.path)) {
@@ -176,7 +172,7 @@ fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
     }
 }
 
-fn table(kind: Kind) -> Table {
+pub(super) fn table(kind: Kind) -> Table {
     match kind {
         Kind::Namespace => fields::NAMESPACE,
         Kind::ServiceAccount => fields::SERVICE_ACCOUNT,

@@ -1,7 +1,6 @@
 //! What people are told of good and bad manifests.
 
 use super::*;
-use crate::Kind;
 use std::fmt::Write;
 
 const GOOD: &str = include_str!("testdata/emojivoto.yaml");
@@ -174,22 +173,68 @@ spec: {networks: [{cidr: 10.1.0.0/16}]}
 }
 
 #[test]
-fn folders_are_read_in_order_and_files_once() {
+fn folders_are_read_whole_in_order_and_files_once() {
     let dir = std::env::temp_dir().join(format!("weft-manifest-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(dir.join("sub.yaml")).unwrap();
+    for folder in ["bc", "sub.yaml/deeper", ".git"] {
+        std::fs::create_dir_all(dir.join(folder)).unwrap();
+    }
     let namespace = |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
-    for (file, name) in [("b.yml", "b"), ("a.yaml", "a"), ("c.json", "c"), ("d.txt", "d"), (".e.yaml", "e")] {
+    for (file, name) in [
+        ("b.yml", "b"),
+        ("a.yaml", "a"),
+        ("c.json", "c"),
+        ("d.txt", "d"),
+        (".e.yaml", "e"),
+        ("bc/in.yaml", "bc-in"),
+        ("sub.yaml/in.yaml", "sub-in"),
+        ("sub.yaml/deeper/in.yaml", "sub-deeper-in"),
+        (".git/in.yaml", "git-in"),
+    ] {
         std::fs::write(dir.join(file), namespace(name)).unwrap();
     }
+    std::os::unix::fs::symlink(".", dir.join("circle.yaml")).unwrap();
     std::fs::write(dir.join("f.yaml"), [0xff, 0xfe]).unwrap();
-    let loaded = load(&[], &[dir.clone(), dir.join("a.yaml"), dir.join("none.yaml")]);
-    std::fs::remove_dir_all(&dir).unwrap();
-    let names: Vec<_> = loaded.objects.iter().map(|l| l.object.key()).collect();
-    assert_eq!(names, ["a", "b", "c"].map(|n| Key::new(Kind::Namespace, "", n)));
+    let paths = [dir.clone(), dir.join("a.yaml"), dir.join("none.yaml")];
+    let loaded = load(&[], &paths);
+    let names: Vec<_> = loaded.objects.iter().map(|l| l.object.key().name).collect();
+    assert_eq!(names, ["a", "b", "bc-in", "c", "sub-deeper-in", "sub-in"]);
     let messages: Vec<_> = loaded.problems.iter().map(|p| p.message.as_str()).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains("UTF-8") && messages[1].contains("No such file"), "{messages:?}");
+
+    // A change anywhere below is one, and so is a folder that comes or goes.
+    let before = stamp(&paths);
+    assert_eq!(before.folders(), ["", "bc", "sub.yaml", "sub.yaml/deeper"].map(|folder| dir.join(folder)));
+    std::fs::write(dir.join("sub.yaml/deeper/in.yaml"), "# other\n").unwrap();
+    let changed = stamp(&paths);
+    assert_ne!(changed, before);
+    std::fs::remove_dir_all(dir.join("sub.yaml/deeper")).unwrap();
+    assert_ne!(stamp(&paths), changed);
+    assert_eq!(load(&[], &paths).objects.len(), 5);
+
+    // What a folder held that cannot be read now goes on.
+    std::fs::rename(&dir, dir.with_extension("gone")).unwrap();
+    assert_eq!(load(&[], &paths).keeping(&loaded.objects).len(), loaded.objects.len());
+    std::fs::remove_dir_all(dir.with_extension("gone")).unwrap();
+}
+
+#[test]
+fn folders_have_bounds() {
+    let dir = std::env::temp_dir().join(format!("weft-folders-{}", std::process::id()));
+    for (folders, says) in [
+        (vec![["x"; 17].join("/")], "more than 16 folders in each other"),
+        ((0..2_000).map(|i| i.to_string()).collect(), "more than 2000 folders"),
+    ] {
+        let _ = std::fs::remove_dir_all(&dir);
+        folders.iter().for_each(|folder| std::fs::create_dir_all(dir.join(folder)).unwrap());
+        let told = load(&[], std::slice::from_ref(&dir)).problems;
+        assert!(told.len() == 1 && told[0].message.contains(says) && told[0].file == dir, "{told:?}");
+        assert!(texts(&dir).is_err_and(|problem| problem.message.contains(says)));
+        std::fs::remove_dir(dir.join(&folders[0])).unwrap();
+        assert_eq!(load(&[], std::slice::from_ref(&dir)), Loaded::default(), "one less");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Opening a pipe waits for its writer: whoever reads manifests must not.

@@ -135,7 +135,7 @@ mod tests {
     fn what_is_not_carried_out_is_refused() {
         let fine = (vec![], 0);
         assert_eq!(reviewed(GROUP, "Server", json!({"podSelector": {}, "port": 80})), fine);
-        assert_eq!(reviewed(GROUP, "Server", json!({"podSelector": {}})).0, ["spec"]);
+        assert_eq!(reviewed(GROUP, "Server", json!({"podSelector": {}})).0, ["spec.port"]);
         let target =
             |name: &str| json!({"targetRef": {"kind": "Namespace", "name": name}, "requiredAuthenticationRefs": []});
         assert_eq!(reviewed(GROUP, "AuthorizationPolicy", target("ns")), fine, "the namespace of the request");

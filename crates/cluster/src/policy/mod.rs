@@ -47,7 +47,7 @@ use crate::{
     Kind, Object,
     annotation::PortList,
     external_workload::{self, ExternalWorkloadSpec},
-    manifest::FieldPath,
+    manifest::{FieldPath, Mistyped, mistyped},
     service_profile::ServiceProfileSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -142,20 +142,20 @@ pub fn read(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
 /// Its fields have their types.
 fn parse(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
     Ok(match kind {
-        Kind::Server => Object::Server(typed(object)?),
-        Kind::ServerAuthorization => Object::ServerAuthorization(typed(object)?),
-        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(object)?),
-        Kind::MeshTlsAuthentication => Object::MeshTlsAuthentication(typed(object)?),
-        Kind::NetworkAuthentication => Object::NetworkAuthentication(typed(object)?),
-        Kind::HttpLocalRateLimitPolicy => Object::HttpLocalRateLimitPolicy(typed(object)?),
+        Kind::Server => Object::Server(typed(kind, object)?),
+        Kind::ServerAuthorization => Object::ServerAuthorization(typed(kind, object)?),
+        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(kind, object)?),
+        Kind::MeshTlsAuthentication => Object::MeshTlsAuthentication(typed(kind, object)?),
+        Kind::NetworkAuthentication => Object::NetworkAuthentication(typed(kind, object)?),
+        Kind::HttpLocalRateLimitPolicy => Object::HttpLocalRateLimitPolicy(typed(kind, object)?),
         Kind::MeshHttpRoute => Object::MeshHttpRoute(whole(kind, object)?),
         Kind::HttpRoute => Object::HttpRoute(whole(kind, object)?),
         Kind::GrpcRoute => Object::GrpcRoute(whole(kind, object)?),
         Kind::TlsRoute => Object::TlsRoute(whole(kind, object)?),
         Kind::TcpRoute => Object::TcpRoute(whole(kind, object)?),
-        Kind::EgressNetwork => Object::EgressNetwork(typed(object)?),
-        Kind::ServiceProfile => Object::ServiceProfile(typed(object)?),
-        Kind::ExternalWorkload => Object::ExternalWorkload(typed(object)?),
+        Kind::EgressNetwork => Object::EgressNetwork(typed(kind, object)?),
+        Kind::ServiceProfile => Object::ServiceProfile(typed(kind, object)?),
+        Kind::ExternalWorkload => Object::ExternalWorkload(typed(kind, object)?),
         other => {
             let message = format!("{} is no kind of the mesh", other.as_str());
             return Err(vec![Mistake::new("kind", message, "use another kind")]);
@@ -163,14 +163,13 @@ fn parse(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
     })
 }
 
-fn typed<S: DeserializeOwned>(object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
-    serde_path_to_error::deserialize(object)
-        .map(Box::new)
-        .map_err(|error| wrong_type(&error.path().clone(), &error.into_inner()))
+fn typed<S: DeserializeOwned>(kind: Kind, object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
+    serde_path_to_error::deserialize(object).map(Box::new).map_err(|error| wrong_type(kind, &error))
 }
 
-fn wrong_type(path: &serde_path_to_error::Path, error: &serde_json::Error) -> Vec<Mistake> {
-    vec![Mistake::new(path.to_string(), error.to_string(), "give a value of the right type")]
+pub(crate) fn wrong_type(kind: Kind, error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<Mistake> {
+    let Mistyped { path, message, remedy } = mistyped(kind, FieldPath::from(error.path()), error.inner());
+    vec![Mistake::new(path.to_string(), message, remedy)]
 }
 
 /// A route: what is not known of one may be what keeps somebody out, so that it is read whole or not at all.
@@ -179,7 +178,7 @@ fn whole<S: DeserializeOwned>(kind: Kind, object: Value) -> Result<Box<Custom<S>
     let mut see = |path: serde_ignored::Path<'_>| unknown.push(FieldPath::from(&path).to_string());
     let deserializer = serde_ignored::Deserializer::new(route::ours(kind, object), &mut see);
     let read = serde_path_to_error::deserialize(deserializer);
-    let route = read.map(Box::new).map_err(|error| wrong_type(&error.path().clone(), &error.into_inner()))?;
+    let route = read.map(Box::new).map_err(|error| wrong_type(kind, &error))?;
     unknown.retain(|path| path.starts_with("spec."));
     let mistake = |path| Mistake::new(path, "weft knows no such field", "remove it");
     if unknown.is_empty() { Ok(route) } else { Err(unknown.into_iter().map(mistake).collect()) }

@@ -48,7 +48,7 @@ fn servers() {
     all_wrong(
         Kind::Server,
         vec![
-            (json!({"podSelector": {}}), &["spec"]),
+            (json!({"podSelector": {}}), &["spec.port"]),
             (json!({"port": 80}), &["spec.podSelector"]),
             (json!({"podSelector": {}, "port": 0}), &["spec.port"]),
             (json!({"podSelector": {}, "port": 65536}), &["spec.port"]),
@@ -160,7 +160,7 @@ fn authorization_policies() {
     all_wrong(
         Kind::AuthorizationPolicy,
         vec![
-            (json!({"targetRef": server()}), &["spec"]),
+            (json!({"targetRef": server()}), &["spec.requiredAuthenticationRefs"]),
             (of(json!({"kind": "Server", "name": "web"}), json!([])), &["spec.targetRef.kind"]),
             (of(json!({"group": "apps", "kind": "Deployment", "name": "web"}), json!([])), &["spec.targetRef.kind"]),
             (
@@ -226,7 +226,7 @@ fn authentications() {
     all_wrong(
         Kind::NetworkAuthentication,
         vec![
-            (json!({}), &["spec"]),
+            (json!({}), &["spec.networks"]),
             (json!({"networks": []}), &["spec.networks"]),
             (json!({"networks": [{"cidr": "10.0.0.0/8"}, {"cidr": "10"}]}), &["spec.networks[1].cidr"]),
             (json!({"networks": [{"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}]}), &["spec.networks[0].except[0]"]),
@@ -289,7 +289,7 @@ fn rate_limits() {
             ),
             (of(json!({"total": rate(1), "targetRef": {"kind": "Service", "name": "a"}})), &["spec.targetRef.kind"]),
             (of(json!({"total": rate(1), "targetRef": {"group": GROUP, "kind": "Server"}})), &["spec.targetRef.name"]),
-            (of(json!({"total": {}})), &["spec.total"]),
+            (of(json!({"total": {}})), &["spec.total.requestsPerSecond"]),
         ],
     );
 }

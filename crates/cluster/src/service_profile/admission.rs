@@ -2,9 +2,10 @@
 
 use super::ServiceProfileSpec;
 use crate::{
+    Kind,
     manifest::FieldPath,
     object::is_subdomain,
-    policy::{Custom, Mistake},
+    policy::{Custom, Mistake, wrong_type},
 };
 use serde_json::Value;
 
@@ -15,10 +16,7 @@ pub fn mistakes(object: &Value) -> Vec<Mistake> {
     let deserializer = serde_ignored::Deserializer::new(object, &mut see);
     let profile: Custom<ServiceProfileSpec> = match serde_path_to_error::deserialize(deserializer) {
         Ok(profile) => profile,
-        Err(error) => {
-            let field = error.path().to_string();
-            return vec![Mistake::new(field, error.into_inner().to_string(), "give a value of the right type")];
-        }
+        Err(error) => return wrong_type(Kind::ServiceProfile, &error),
     };
     // Of the rest the API server knows more.
     mistakes.retain(|mistake| mistake.field.starts_with("spec"));

@@ -11,8 +11,25 @@ use crate::object::{KEY_REMEDY, is_annotation_key, is_label, is_subdomain};
 use k8s_openapi::{api::core::v1::SecurityContext, apimachinery::pkg::util::intstr::IntOrString};
 use serde_json::Value;
 
+/// Names of all volumes of pods but that for xtables: of proxies, and of the control plane's own.
+pub(crate) const VOLUMES: [&str; 10] = [
+    "config",
+    "identity-issuer",
+    "kube-api-access",
+    "linkerd-identity-end-entity",
+    "linkerd-identity-token",
+    "linkerd-podinfo",
+    "policy-tls",
+    "sp-tls",
+    "tls",
+    "trust-roots",
+];
+
 impl Check {
     pub(super) fn api_server(&mut self, values: &Values) {
+        if VOLUMES.contains(&&*values.proxy_init.xt_mount_path.name) {
+            self.wrong("proxyInit.xtMountPath.name", "another volume of the pods has this name", "use another");
+        }
         self.labels_and_annotations(values);
         self.selectors(values);
         self.rollout(values);

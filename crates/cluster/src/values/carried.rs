@@ -17,6 +17,9 @@ pub(crate) const OF_LINKERDS_IMAGES: [&str; 8] = [
     "debugContainer.image.name",
     "debugContainer.image.version",
 ];
+/// Values that ask for definitions of the Gateway API. Linkerd's, which are there by then, stay: they are of another channel, and
+/// routes may have what ours lack.
+const OF_DEFINITIONS: [&str; 4] = ["installGatewayAPI", "enableHttpRoutes", "enableTcpRoutes", "enableTlsRoutes"];
 /// Each round takes out one value at least; no tree of values has as many.
 const ROUNDS: usize = 1_000;
 
@@ -29,6 +32,14 @@ pub fn carried(mut given: Value) -> (Value, Vec<Problem>) {
         {
             let remedy = "weft's images are used; name where they are pulled from by --registry";
             left_out.push(problem(path, "it names an image of Linkerd's", remedy));
+        }
+    }
+    for path in OF_DEFINITIONS {
+        if let Some(value) = remove(&mut given, path)
+            && value == true
+        {
+            let remedy = "nothing is to be done";
+            left_out.push(problem(path, "the Gateway API's definitions of Linkerd's stay as they are", remedy));
         }
     }
     for _ in 0..ROUNDS {
@@ -69,7 +80,7 @@ mod tests {
     fn what_cannot_be_carried_is_left_out_by_name() {
         let given = json!({
             "controllerImage": "cr.l5d.io/linkerd/controller", "controllerReplicas": 3, "cniEnabled": true,
-            "disableHeartBeat": true, "heartbeatSchedule": "0 1 * * *", "proxyInit": {"image": {"version": "v2.4.3"}, "runAsRoot": true},
+            "disableHeartBeat": true, "installGatewayAPI": true, "enableTcpRoutes": false, "heartbeatSchedule": "0 1 * * *", "proxyInit": {"image": {"version": "v2.4.3"}, "runAsRoot": true},
             "proxy": {"resources": {"cpu": {"request": "100m", "limit": "a lot"}}, "accessLog": "apache", "shiny": {"new": 1}},
             "tolerations": "none", "podLabels": {"team": "mesh"}, "clusterNetworks": "10.0.0.0/99",
         });
@@ -89,6 +100,7 @@ mod tests {
             "cniEnabled",
             "controllerImage",
             "heartbeatSchedule",
+            "installGatewayAPI",
             "proxy.resources.cpu.limit",
             "proxy.shiny",
             "proxyInit.image",

@@ -11,6 +11,8 @@ use weft_model::policy::inbound::DefaultPolicy;
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Flag,
+    /// A truth value, or none.
+    FlagOrNone,
     Text,
     /// One of these texts.
     Choice(Vec<&'static str>),
@@ -135,6 +137,7 @@ fn told(path: &str) -> Option<Kind> {
         "controller.podDisruptionBudget.maxUnavailable" => Kind::Share,
         "proxy.cores" | "proxy.runtime.workers.maximum" => Kind::Count,
         "proxy.runtime.workers.maximumCPURatio" => Kind::Ratio,
+        "enableHttpRoutes" | "enableTcpRoutes" | "enableTlsRoutes" => Kind::FlagOrNone,
         "configReaders" => Kind::Records(&["name", "namespace"]),
         "tolerations" => Kind::Objects(&["key", "effect", "operator", "tolerationSeconds", "value"]),
         "imagePullSecrets" => Kind::Objects(&["name"]),

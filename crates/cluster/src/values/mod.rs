@@ -25,6 +25,7 @@ mod set;
 mod text;
 mod variable;
 
+pub(crate) use api_server::VOLUMES;
 pub(crate) use carried::OF_LINKERDS_IMAGES;
 pub use carried::carried;
 pub(crate) use check::clash;
@@ -89,8 +90,12 @@ pub struct Values {
     #[serde(rename = "disableIPv6")]
     pub disable_ipv6: bool,
     pub enable_h2_upgrade: bool,
+    /// Whether the Gateway API's definitions of HTTPRoute and GRPCRoute come with the mesh's own; beats `installGatewayAPI`.
+    pub enable_http_routes: Option<bool>,
     pub enable_pod_anti_affinity: bool,
     pub enable_pod_disruption_budget: bool,
+    pub enable_tcp_routes: Option<bool>,
+    pub enable_tls_routes: Option<bool>,
     pub high_availability: bool,
     pub identity: Identity,
     pub identity_proxy_resources: Option<Resources>,
@@ -101,6 +106,8 @@ pub struct Values {
     pub identity_trust_domain: Text,
     pub image_pull_policy: Text,
     pub image_pull_secrets: Vec<LocalObjectReference>,
+    #[serde(rename = "installGatewayAPI")]
+    pub install_gateway_api: bool,
     pub linkerd_version: Text,
     pub node_affinity: Option<NodeAffinity>,
     pub node_selector: BTreeMap<String, Text>,
@@ -148,8 +155,11 @@ impl Default for Values {
             destination_resources: None,
             disable_ipv6: true,
             enable_h2_upgrade: true,
+            enable_http_routes: None,
             enable_pod_anti_affinity: false,
             enable_pod_disruption_budget: false,
+            enable_tcp_routes: None,
+            enable_tls_routes: None,
             high_availability: false,
             identity: Identity::default(),
             identity_proxy_resources: None,
@@ -158,6 +168,7 @@ impl Default for Values {
             identity_trust_domain: Text::default(),
             image_pull_policy: "IfNotPresent".into(),
             image_pull_secrets: vec![],
+            install_gateway_api: false,
             linkerd_version: env!("CARGO_PKG_VERSION").into(),
             node_affinity: None,
             node_selector: BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".into())]),

@@ -11,6 +11,11 @@ pub fn reference() -> String {
          Generated from `crates/cluster/src/values`: do not edit.\n\n\
          The values of an installation bear the names that Linkerd's charts give them. Maps are joined with the defaults, anything\n\
          else replaces them, and `null` is the default. What is not listed is refused with its path.\n\n\
+         `installGatewayAPI` is of the definitions of kinds (`weft install --crds`, `weft upgrade --crds`, the chart `linkerd-crds`), which\n\
+         then bring those of HTTPRoute, GRPCRoute, TLSRoute and TCPRoute of the Gateway API as well, in its channel standard.\n\
+         `enableHttpRoutes` (GRPCRoutes too), `enableTcpRoutes` and `enableTlsRoutes` beat it for their own. Where the cluster has one that\n\
+         weft has not brought, it is refused by name and nothing is replaced. The chart `linkerd-control-plane` takes these four and has\n\
+         no use for them.\n\n\
          | value | default |\n|---|---|\n",
     );
     let mut tree = serde_json::to_value(Values::default()).unwrap_or_default();

@@ -23,8 +23,6 @@ const fn refused(path: &'static str, accepted: &'static str, remedy: &'static st
 }
 
 const NO_CALL: &str = "remove it: weft never calls out, so there is no heartbeat";
-const GATEWAY_API: &str =
-    "remove it: weft does not install the definitions of the Gateway API, which are its own project's to install";
 const CNI: &str = "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection";
 const ONE_PROCESS: &str = "use the values of destinationController and destinationResources: policy and validators are part of \
                            the container destination";
@@ -36,10 +34,6 @@ const NO_PROFILER: &str = "remove it: there is no profiler to switch on";
 const NO_TRACES: &str = "remove it: only proxies trace, see proxy.tracing";
 
 pub(crate) const REFUSED: &[Refused] = &[
-    refused("installGatewayAPI", IF_FALSE, GATEWAY_API),
-    refused("enableHttpRoutes", IF_FALSE, GATEWAY_API),
-    refused("enableTlsRoutes", IF_FALSE, GATEWAY_API),
-    refused("enableTcpRoutes", IF_FALSE, GATEWAY_API),
     refused("cniEnabled", IF_FALSE, CNI),
     refused("networkValidator", IF_EMPTY, CNI),
     refused("disableHeartBeat", IF_TRUE, NO_CALL),

@@ -88,6 +88,7 @@ fn of(path: &str, kind: &Kind, default: &Value) -> Value {
     let types = if default.is_null() { json!(["object", "null"]) } else { json!("object") };
     match kind {
         Kind::Flag => json!({ "type": "boolean" }),
+        Kind::FlagOrNone => json!({ "type": ["boolean", "null"] }),
         Kind::Text => text_at(path, kind::may_be_empty(path, default)),
         Kind::Choice(texts) => json!({ "enum": texts }),
         Kind::Yaml => json!({ "type": "string" }),

@@ -174,13 +174,27 @@ pub(crate) async fn slices(api: &impl ApiServer) {
 
 #[tokio::test]
 async fn one_of_several_holds_a_lease_and_gives_it_back() {
-    leases(&FakeApi::start().await.unwrap()).await;
+    let api = FakeApi::start().await.unwrap();
+    let mut deployment = holder();
+    deployment["metadata"]["uid"] = json!("0c9");
+    api.put(deployment);
+    leases(&api).await;
 }
 
+/// The Deployment whose pods hold the lease.
+pub(crate) fn holder() -> Value {
+    let labels = json!({"app": "holder"});
+    let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "holder", "image": "holder"}]}});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "holder", "namespace": NAMESPACE},
+        "spec": {"selector": {"matchLabels": labels}, "template": pod}})
+}
+
+/// [`holder`] is there.
 pub(crate) async fn leases(api: &impl ApiServer) {
     let client = api.client().await;
     let hold = |me: &str| {
-        let lease = kubernetes::Lease { namespace: NAMESPACE.into(), name: "write".into(), me: me.into() };
+        let lease =
+            kubernetes::Lease { namespace: NAMESPACE.into(), name: "write".into(), me: me.into(), of: "holder".into() };
         let ((sender, holds), stop) = (watch::channel(false), CancellationToken::new());
         let task = tokio::spawn(kubernetes::hold(client.clone(), lease, sender, stop.clone()));
         (holds, stop, task)
@@ -189,6 +203,10 @@ pub(crate) async fn leases(api: &impl ApiServer) {
     let (mut first, stop_first, task_first) = hold("a");
     tokio::time::timeout(LONG, first.wait_for(|h| *h)).await.unwrap().unwrap();
     assert_eq!(spec().await["holderIdentity"], "a");
+    // The cluster takes it away with the Deployment, whoever takes that away.
+    let owner = api.all_of("Lease").await[0]["metadata"]["ownerReferences"][0].clone();
+    assert_eq!((&owner["kind"], &owner["name"]), (&"Deployment".into(), &"holder".into()), "{owner}");
+    assert!(owner["uid"].as_str().is_some_and(|uid| !uid.is_empty()), "{owner}");
     let (mut second, stop_second, task_second) = hold("b");
     stop_first.cancel();
     task_first.await.unwrap();

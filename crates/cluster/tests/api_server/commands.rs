@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use std::io::Write;
 use weft_cluster::{
     install::{
-        By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, left, proxy_versions,
-        ready_for_control_plane, ready_for_crds, remains, stored, trusting, unclaimed, users,
+        By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, gateway_api, keep_gateway_api, left,
+        proxy_versions, ready_for_control_plane, ready_for_crds, remains, stored, trusting, unclaimed, users,
     },
     kubernetes::Cluster,
     values::Values,
@@ -31,10 +31,13 @@ async fn lab() -> (FakeApi, Cluster) {
 #[tokio::test]
 async fn definitions_want_the_gateway_apis_and_no_control_plane() {
     let (api, cluster) = lab().await;
-    let told = async || ready_for_crds(&cluster, "linkerd").await.map_err(|e| e.to_string());
+    let values = Values::default();
+    let told = async || ready_for_crds(&cluster, &values, "linkerd").await.map_err(|e| e.to_string());
     let missing = told().await.unwrap_err();
     assert!(missing.contains("httproutes.gateway.networking.k8s.io is missing"), "{missing}");
-    assert!(missing.contains("kubectl apply --server-side -f https://"), "{missing}");
+    for remedy in ["kubectl apply --server-side -f https://", "--set installGatewayAPI=true"] {
+        assert!(missing.contains(remedy), "{missing}");
+    }
     api.put(definition("httproutes.gateway.networking.k8s.io", &["v1", "v1beta1"]));
     api.put(definition("grpcroutes.gateway.networking.k8s.io", &["v1alpha2"]));
     let old = told().await.unwrap_err();
@@ -43,17 +46,72 @@ async fn definitions_want_the_gateway_apis_and_no_control_plane() {
     assert_eq!(told().await, Ok(()));
     api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "linkerd"}}));
     assert!(told().await.unwrap_err().contains("installed in the namespace linkerd already"));
-    let elsewhere = ready_for_crds(&cluster, "other").await.unwrap_err().to_string();
+    let elsewhere = ready_for_crds(&cluster, &values, "other").await.unwrap_err().to_string();
     assert!(elsewhere.contains("installed in the namespace linkerd already"), "{elsewhere}");
     assert!(elsewhere.contains("`weft upgrade -L linkerd | kubectl apply -f -`"), "{elsewhere}");
     api.put(json!({"kind": "ConfigMap", "metadata": {"name": "linkerd-config", "namespace": "other"}}));
-    let own = ready_for_crds(&cluster, "other").await.unwrap_err().to_string();
+    let own = ready_for_crds(&cluster, &values, "other").await.unwrap_err().to_string();
     assert!(own.contains("installed in the namespace other already"), "the one that is meant: {own}");
     api.fail(Some(Failure::Status(503)));
     assert!(
-        matches!(ready_for_crds(&cluster, "other").await, Err(NotReady::Cluster(_))),
+        matches!(ready_for_crds(&cluster, &values, "other").await, Err(NotReady::Cluster(_))),
         "who cannot be asked is not ready"
     );
+}
+
+/// What stands in a cluster and is not weft's is left alone; what is, goes on.
+#[tokio::test]
+async fn definitions_of_the_gateway_api_are_brought_where_nobody_has_brought_them() {
+    let (api, cluster) = lab().await;
+    let values = |given: Value| Values::from_layers([given]).unwrap();
+    let asked = values(json!({"installGatewayAPI": true}));
+    let route = |plural: &str| format!("{plural}.gateway.networking.k8s.io");
+    let told = async |values: &Values| ready_for_crds(&cluster, values, "linkerd").await.map_err(|e| e.to_string());
+    let kept = async || {
+        let mut values = Values::default();
+        keep_gateway_api(&cluster, &mut values).await.unwrap();
+        [values.enable_http_routes, values.enable_tcp_routes, values.enable_tls_routes]
+    };
+    assert_eq!(told(&asked).await, Ok(()), "nobody has");
+    assert_eq!(kept().await, [None; 3]);
+    // One is left out, and missed.
+    let without = values(json!({"installGatewayAPI": true, "enableHttpRoutes": false}));
+    assert!(told(&without).await.unwrap_err().contains("httproutes.gateway.networking.k8s.io is missing"));
+
+    let channel = |channel: &str| json!({"gateway.networking.k8s.io/channel": channel});
+    let mut linkerds = channel("experimental");
+    linkerds["linkerd.io/created-by"] = json!("linkerd/cli edge-25.9.4");
+    for annotations in [json!({}), channel("standard"), linkerds] {
+        for plural in ["httproutes", "grpcroutes"] {
+            let mut of_others = definition(&route(plural), &["v1"]);
+            of_others["metadata"]["annotations"] = annotations.clone();
+            api.put(of_others);
+        }
+        let refused = told(&asked).await.unwrap_err();
+        let named = "definitions grpcroutes.gateway.networking.k8s.io, httproutes.gateway.networking.k8s.io stand in the cluster already";
+        assert!(refused.contains(named), "{annotations}: {refused}");
+        assert!(refused.ends_with("by --set enableHttpRoutes=false"), "{refused}");
+        assert_eq!(told(&without).await, Ok(()), "the remedy");
+        assert!(gateway_api(&cluster, &asked).await.is_err(), "of an upgrade");
+        assert_eq!(kept().await, [None; 3], "{annotations}");
+    }
+    let of_routes = |definition: &Value| definition["spec"]["group"] == "gateway.networking.k8s.io";
+    for brought in crds(&asked, "linkerd", By::Cli).into_iter().filter(of_routes) {
+        api.put(brought);
+    }
+    assert_eq!(told(&asked).await, Ok(()), "they are weft's own");
+    assert_eq!(kept().await, [Some(true); 3]);
+    let mut said = values(json!({"enableTcpRoutes": false}));
+    keep_gateway_api(&cluster, &mut said).await.unwrap();
+    assert_eq!((said.enable_tcp_routes, said.enable_tls_routes), (Some(false), Some(true)), "what is said holds");
+    // And they bear its label: nothing is taken from another control plane, and all of them go with their own.
+    let elsewhere = ready_for_crds(&cluster, &asked, "other").await.unwrap_err().to_string();
+    assert!(elsewhere.contains("httproutes.gateway.networking.k8s.io"), "{elsewhere}");
+    let goes = remains(&cluster, "linkerd").await.unwrap().objects;
+    let is_route = |object: &&Value| object["metadata"]["name"].as_str().unwrap().ends_with(&route("")[1..]);
+    assert_eq!(goes.iter().filter(is_route).count(), 4);
+    let own = left(&cluster, "linkerd", &crds(&asked, "linkerd", By::Cli)).await.unwrap();
+    assert!(own.definitions.is_empty(), "{own:?}");
 }
 
 /// As an installation labels it.
@@ -82,7 +140,7 @@ async fn nothing_of_another_control_plane_is_taken_from_it() {
         let (kind, name) = (object["kind"].clone(), object["metadata"]["name"].clone());
         api.put(of("linkerd", object));
         for refused in [
-            ready_for_crds(&cluster, "weft").await.unwrap_err().to_string(),
+            ready_for_crds(&cluster, &values, "weft").await.unwrap_err().to_string(),
             ready_for_control_plane(&cluster, &values, "weft").await.unwrap_err().to_string(),
         ] {
             assert!(refused.starts_with(&format!("the {told} belongs to a control plane in the namespace linkerd")));
@@ -93,7 +151,7 @@ async fn nothing_of_another_control_plane_is_taken_from_it() {
         let rendered = crds(&values, "weft", By::Cli);
         let is_definition = kind == "CustomResourceDefinition";
         assert_eq!(unclaimed(&cluster, "weft", &rendered).await.is_err(), is_definition);
-        ready_for_crds(&cluster, "linkerd").await.unwrap();
+        ready_for_crds(&cluster, &values, "linkerd").await.unwrap();
         api.delete(kind.as_str().unwrap(), "", name.as_str().unwrap());
         defined(&api);
     }
@@ -102,7 +160,7 @@ async fn nothing_of_another_control_plane_is_taken_from_it() {
         api.put(of("linkerd", definition(&format!("{name}.policy.linkerd.io"), &["v1beta3"])));
     }
     api.put(of("linkerd", json!({"kind": "ClusterRole", "metadata": {"name": "linkerd-policy"}})));
-    let refused = ready_for_crds(&cluster, "weft").await.unwrap_err();
+    let refused = ready_for_crds(&cluster, &Values::default(), "weft").await.unwrap_err();
     let commands = "kubectl label ClusterRole linkerd-policy linkerd.io/control-plane-ns=weft --overwrite && \
                     kubectl label CustomResourceDefinition httproutes.policy.linkerd.io servers.policy.linkerd.io \
                     linkerd.io/control-plane-ns=weft --overwrite";
@@ -114,7 +172,7 @@ async fn nothing_of_another_control_plane_is_taken_from_it() {
         "linkerd",
         json!({"kind": "MutatingWebhookConfiguration", "metadata": {"name": "linkerd-tap-injector-webhook-config"}}),
     ));
-    ready_for_crds(&cluster, "weft").await.unwrap();
+    ready_for_crds(&cluster, &Values::default(), "weft").await.unwrap();
 }
 
 #[tokio::test]
@@ -369,7 +427,8 @@ async fn an_installation_is_read_from_the_cluster() {
     put("Secret", "linkerd-identity-issuer", json!({"tls.crt": bytes("certificate")}));
     let told = read().await.unwrap_err().to_string();
     let named = "the key tls.key of the Secret linkerd-identity-issuer of the namespace linkerd: it is missing";
-    let command = "`kubectl -n linkerd create secret generic linkerd-identity-issuer --from-file=tls.crt=issuer.crt ";
+    let command = "`kubectl -n linkerd delete secret linkerd-identity-issuer && kubectl -n linkerd create secret generic \
+                   linkerd-identity-issuer --from-file=tls.crt=issuer.crt ";
     assert!(told.starts_with(named) && told.contains(command), "{told}");
     api.delete("Secret", "linkerd", "linkerd-identity-issuer");
     // What is made anew, or given, keeps nobody from an upgrade.

@@ -11,10 +11,15 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 use weft_cluster::{
     Kind,
-    install::{By, crds},
+    install::{By, crds, text},
     kubernetes::{self, Client},
     values::Values,
 };
@@ -71,9 +76,10 @@ impl ApiServer for Real {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let (of, usual) = (resource_of(&object), resource(object["kind"].as_str().unwrap()));
         let api = self.api_of(object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE), &of);
-        // The server says it itself, in whole seconds.
+        // The server says it itself, in whole seconds of the same clock.
         if object["metadata"].as_object_mut().unwrap().remove("creationTimestamp").is_some() {
-            tokio::time::sleep(Duration::from_millis(1100)).await;
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            tokio::time::sleep(Duration::from_millis(1010 - u64::from(since.subsec_millis()))).await;
         }
         object["apiVersion"] = of.api_version.clone().into();
         // Gone, not null: a kind without a status would not take it.
@@ -135,6 +141,97 @@ async fn an_older_version_loses_what_a_workload_proves(real: &Real) {
     let kept = real.api("ExternalWorkload").get("older").await.unwrap();
     assert_eq!(kept.data["spec"], json!({}), "{kept:?}");
     real.remove("ExternalWorkload", "older").await;
+}
+
+/// As `weft install --crds --set installGatewayAPI=true` prints them: what their own project's rules forbid is refused. They are gone
+/// again then.
+async fn definitions_of_routes_that_weft_brings_hold(real: &Real) {
+    let values = Values::from_layers([json!({"installGatewayAPI": true})]).unwrap();
+    let of_routes = |definition: &Value| definition["spec"]["group"] == "gateway.networking.k8s.io";
+    let definitions: Vec<Value> = crds(&values, "linkerd", By::Cli).into_iter().filter(of_routes).collect();
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gateway-api.yaml");
+    fs::write(&file, text(&definitions)).unwrap();
+    // As people do, who apply them: the whole object has to fit into an annotation.
+    real.cluster.ask(&format!("apply --filename {}", file.display())).unwrap();
+    let names: Vec<&str> = definitions.iter().map(|of| of["metadata"]["name"].as_str().unwrap()).collect();
+    let names = names.join(" ");
+    real.cluster.ask(&format!("wait --for condition=established --timeout 60s crd {names}")).unwrap();
+    let parent = json!({"group": "", "kind": "Service", "name": "web"});
+    let backend = json!({"name": "web", "port": 80});
+    let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}});
+    let port = "Must have port for Service reference";
+    for (kind, hostnames, forbidden, rule) in [
+        (
+            "HTTPRoute",
+            true,
+            json!({"filters": [redirect], "backendRefs": [backend]}),
+            "RequestRedirect filter must not be used together with backendRefs",
+        ),
+        (
+            "GRPCRoute",
+            true,
+            json!({"matches": [{"method": {"type": "Exact"}}], "backendRefs": [backend]}),
+            "One or both of 'service' or 'method' must be specified",
+        ),
+        ("TLSRoute", true, json!({"backendRefs": [{"name": "web"}]}), port),
+        ("TCPRoute", false, json!({"backendRefs": [{"name": "web"}]}), port),
+    ] {
+        let of = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(real.client.clone(), NAMESPACE, &of);
+        let route = |name: &str, rule: &Value| {
+            let mut spec = json!({"parentRefs": [parent], "rules": [rule]});
+            if hostnames {
+                spec["hostnames"] = json!(["a.example"]);
+            }
+            let object = json!({"apiVersion": of.api_version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+            serde_json::from_value::<DynamicObject>(object).unwrap()
+        };
+        let taken = json!({"backendRefs": [backend]});
+        let create = async || api.create(&Default::default(), &route("taken", &taken)).await;
+        let served = async {
+            // It is served a moment after it is established.
+            while let Err(error) = create().await {
+                assert!(matches!(&error, kube::Error::Api(status) if status.code == 404), "{kind}: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LONG, served).await.unwrap();
+        let refused = api.create(&Default::default(), &route("refused", &forbidden)).await.unwrap_err();
+        assert!(matches!(&refused, kube::Error::Api(status) if status.reason == "Invalid"), "{kind}: {refused}");
+        assert!(refused.to_string().contains(rule), "{kind}: {refused}");
+    }
+    helm_replaces_nobodys(real);
+    real.cluster.ask(&format!("delete --timeout 60s crd {names}")).unwrap();
+}
+
+/// Weft's own definitions are there: Helm goes on with them, but not with one that is somebody else's by now.
+fn helm_replaces_nobodys(real: &Real) {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/linkerd-crds");
+    let helm = |words: &[&str]| {
+        let mut helm = Command::new(real.cluster.program("helm"));
+        helm.args(["template", "linkerd-crds"]).arg(&chart).args(["--namespace", "linkerd", "--dry-run=server"]);
+        // Built from source, helm takes a cluster whose version it does not ask for an old one.
+        helm.args(["--kube-version", "1.31.0"]);
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(variable, Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm"));
+        }
+        let output = helm.args(words).env("KUBECONFIG", &real.cluster.kubeconfig).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let asked = ["--set", "installGatewayAPI=true"];
+    let (taken, told) = helm(&asked);
+    assert!(taken, "{told}");
+    let tcp = "tcproutes.gateway.networking.k8s.io";
+    for other in
+        ["linkerd.io/created-by-", "linkerd.io/created-by=linkerd/cli gateway.networking.k8s.io/channel=experimental"]
+    {
+        real.cluster.ask(&format!("annotate --overwrite crd {tcp} {other}")).unwrap();
+        let (taken, told) = helm(&asked);
+        let named = format!("definitions {tcp} stand in the cluster already and are not weft's");
+        assert!(!taken && told.contains(&named) && told.contains("by --set enableTcpRoutes=false"), "{other}: {told}");
+        let (taken, told) = helm(&[&asked[..], &["--set", "enableTcpRoutes=false"]].concat());
+        assert!(taken, "{told}");
+    }
 }
 
 /// The definitions of the kinds take what the pages show; nothing is kept. What is marked as refused the webhooks may be alone in refusing.
@@ -233,7 +330,9 @@ fn the_cases_hold_on_a_real_api_server() {
         }
         real.write(json!({"kind": "ServiceAccount", "metadata": {"name": "web", "namespace": NAMESPACE}})).await;
         cases::answers(&real).await;
+        real.write(cases::holder()).await;
         cases::leases(&real).await;
+        real.remove_it(&cases::holder()).await;
         cases::tokens(&real).await;
         cases::policies(&real).await;
         cases::slices(&real).await;
@@ -244,6 +343,7 @@ fn the_cases_hold_on_a_real_api_server() {
                 real.remove(object, left["metadata"]["name"].as_str().unwrap()).await;
             }
         }
+        definitions_of_routes_that_weft_brings_hold(&real).await;
         let gateway_api = real.cluster.gateway_api("experimental").display().to_string();
         real.cluster.ask(&format!("apply --server-side --filename {gateway_api}")).unwrap();
         real.cluster.ask("wait --for condition=established --timeout 60s crd --all").unwrap();
@@ -252,6 +352,8 @@ fn the_cases_hold_on_a_real_api_server() {
         rows::ports(&real).await;
         rows::traffic(&real).await;
         rows::labels(&real).await;
+        rows::names(&real).await;
+        rows::conditions(&real).await;
         rows::older(&real).await;
         statuses::statuses(&real).await;
         the_examples_are_taken(&real).await;

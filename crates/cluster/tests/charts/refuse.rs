@@ -37,8 +37,13 @@ fn what_is_not_carried_out_is_refused_with_what_to_use_instead() {
             );
         }
     }
-    let gateway = Given::default().set("installGatewayAPI=true");
-    assert!(told(&gateway.helm(DEFINITIONS)).contains("installGatewayAPI: weft does not carry out true; remove it"));
+    // The chart of definitions has four values, and takes nothing else.
+    for (value, told_is) in
+        [("installGatewayAPI=some", "installGatewayAPI"), ("enableUdpRoutes=true", "enableUdpRoutes")]
+    {
+        let told = told(&Given::default().set(value).helm(DEFINITIONS));
+        assert!(told.contains(told_is), "{told}");
+    }
 }
 
 #[test]
@@ -73,6 +78,8 @@ fn what_cannot_be_is_refused_by_name() {
         ("version", json!({"proxy": {"image": {"version": "v1 beta"}}})),
         ("caBundle", json!({"proxyInjector": {"caBundle": "foo"}})),
         ("injectCaFrom", json!({"policyValidator": {"externalSecret": true, "injectCaFrom": "foo"}})),
+        ("proxyInit.xtMountPath.name: ", json!({"proxyInit": {"xtMountPath": {"name": "linkerd-identity-token"}}})),
+        ("proxyInit.xtMountPath.name: ", json!({"proxyInit": {"xtMountPath": {"name": "kube-api-access"}}})),
         ("privileged", json!({"proxy": {"securityContext": {"privileged": 1}}})),
         ("foo", json!({"proxy": {"securityContext": {"foo": 1}}})),
         ("endpoint", json!({"proxy": {"tracing": {"collector": {"endpoint": "http://c:4317"}}}})),

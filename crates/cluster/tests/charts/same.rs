@@ -188,9 +188,33 @@ fn unusual_values_come_to_the_same_by_helm_and_by_weft() {
     assert!(told.is_empty(), "{}", told.join("\n"));
 }
 
+/// With each state of each value of theirs, and each beside each state of the one that they beat.
 #[test]
 fn definitions_are_the_same_by_helm_and_by_weft() {
-    let given = Given::default();
-    let (helm, weft) = (given.helm(DEFINITIONS), given.weft(&["--crds"]));
-    assert_eq!(definitions(&helm, "linkerd/helm "), definitions(&weft, "linkerd/cli "));
+    let (http, tcp, tls) =
+        (["grpcroutes", "httproutes"].as_slice(), ["tcproutes"].as_slice(), ["tlsroutes"].as_slice());
+    let all = [http, tcp, tls].concat();
+    let but = |left_out: &[&str]| all.iter().filter(|name| !left_out.contains(name)).copied().collect::<Vec<_>>();
+    let mut cases = vec![
+        (vec![], vec![]),
+        (vec!["installGatewayAPI=false"], vec![]),
+        (vec!["installGatewayAPI=true"], all.clone()),
+    ];
+    for (yes, no, null, of) in [
+        ("enableHttpRoutes=true", "enableHttpRoutes=false", "enableHttpRoutes=null", http),
+        ("enableTcpRoutes=true", "enableTcpRoutes=false", "enableTcpRoutes=null", tcp),
+        ("enableTlsRoutes=true", "enableTlsRoutes=false", "enableTlsRoutes=null", tls),
+    ] {
+        cases.extend([(vec![yes], of.to_vec()), (vec![no], vec![]), (vec![null], vec![])]);
+        let with = "installGatewayAPI=true";
+        cases.extend([(vec![with, yes], all.clone()), (vec![with, no], but(of)), (vec![with, null], all.clone())]);
+    }
+    for (words, expected) in cases {
+        let given = words.iter().fold(Given::default(), |given, word| given.set(word));
+        let helm = definitions(&given.helm(DEFINITIONS), "linkerd/helm ");
+        assert_eq!(helm, definitions(&given.weft(&["--crds"]), "linkerd/cli "), "{words:?}");
+        let of = helm.values().filter(|object| object["spec"]["group"] == "gateway.networking.k8s.io");
+        let names: Vec<&str> = of.map(|object| object["spec"]["names"]["plural"].as_str().unwrap()).collect();
+        assert_eq!(names, expected, "{words:?}");
+    }
 }

@@ -282,7 +282,8 @@ fn no_key_stands_where_everybody_may_read() {
 fn rendered(values: &Values) -> String {
     let material = material();
     let installation = Installation { values, namespace: "linkerd", by: By::Cli, material: &material, overrides: "" };
-    let mut objects = control_plane(installation);
+    let mut objects = crds(values, "linkerd", By::Cli);
+    objects.extend(control_plane(installation));
     objects.retain(|o| key(o) != "ConfigMap linkerd/linkerd-config");
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -381,4 +382,24 @@ fn every_object_is_one_that_kubernetes_knows() {
             other => panic!("{other} is not looked at"),
         }
     }
+}
+
+/// Of every pod that is installed, or gets a proxy: two volumes of a name no pod may have.
+#[test]
+fn a_volume_of_xtables_has_a_name_of_its_own() {
+    let tracing = json!({"enabled": true, "collector": {"endpoint": "c:1", "meshIdentity": {"serviceAccountName": "s", "namespace": "n"}}});
+    let all = objects(&values([json!({"proxy": {"tracing": tracing}})]), By::Cli);
+    let of_pods = all.iter().filter_map(|object| object.pointer("/spec/template/spec/volumes")?.as_array());
+    let mut names: Vec<&str> = of_pods.flatten().map(|volume| volume["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        let given = Values::from_layers([json!({"proxyInit": {"xtMountPath": {"name": name}}})]);
+        match given.map_err(|problems| problems.to_string()) {
+            Ok(_) => assert_eq!(name, "linkerd-proxy-init-xtables-lock"),
+            Err(told) => assert!(told.starts_with("proxyInit.xtMountPath.name: another volume"), "{name}: {told}"),
+        }
+    }
+    Values::from_layers([json!({"proxyInit": {"xtMountPath": {"name": "locks"}}})]).unwrap();
 }

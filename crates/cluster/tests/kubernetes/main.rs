@@ -5,6 +5,7 @@
 mod documented;
 mod documents;
 mod environment;
+mod gateway_api;
 mod inject;
 mod install;
 mod samples;

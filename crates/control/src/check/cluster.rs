@@ -19,7 +19,7 @@ const NAMESPACE: Resource = Resource::new("", "v1", "Namespace", "namespaces");
 pub(super) async fn fit(run: &mut Run<'_>, cluster: &Cluster) -> ControlFlow<()> {
     let version = run.found(&table::ANSWERS, cluster.version().await)?;
     run.noted(&table::MINIMUM, recent(&version))?;
-    run.line(&table::GATEWAY_API, async || gateway_api(cluster).await).await
+    run.line(&table::GATEWAY_API, async || gateway_api(cluster, &Values::default()).await).await
 }
 
 fn recent(version: &str) -> Result<(), String> {

@@ -95,7 +95,7 @@ impl Found {
         }
         let remedy = match self.tried(&rest, at) {
             Ok(()) => Mend::WithoutAnchors(ended),
-            Err(_) => Mend::Renew(Renewal::RootAndIssuer, restarts(at).await),
+            Err(_) => renewed(Renewal::RootAndIssuer, at).await,
         };
         Err(Failed { why, remedy: Some(remedy) })
     }
@@ -123,7 +123,7 @@ impl Found {
 async fn new_issuer(why: String, at: Looked<'_>) -> Failed {
     match is_brought(at.values) {
         true => Failed::mended_by(why, write_issuer(at.namespace, at.values)),
-        false => Failed { why, remedy: Some(Mend::Renew(Renewal::EndedIssuer, restarts(at).await)) },
+        false => Failed { why, remedy: Some(renewed(Renewal::EndedIssuer, at).await) },
     }
 }
 
@@ -183,9 +183,22 @@ fn issuer_written(namespace: &str, values: &Values) -> String {
         true => "--type=kubernetes.io/tls --from-file=tls.crt=issuer.crt --from-file=tls.key=issuer.key",
         false => "--from-file=crt.pem=issuer.crt --from-file=key.pem=issuer.key",
     };
-    format!(
-        "kubectl -n {namespace} create secret generic {ISSUER} {parts} --dry-run=client -o yaml | kubectl apply -f -"
-    )
+    format!("{} && kubectl -n {namespace} create secret generic {ISSUER} {parts}", issuer_deleted(namespace))
+}
+
+/// A Secret's type never changes: one that is to be of another is deleted first.
+fn issuer_deleted(namespace: &str) -> String {
+    format!("kubectl -n {namespace} delete secret {ISSUER} --ignore-not-found")
+}
+
+/// What an upgrade, which writes the issuer into a Secret of its own type, wants done before.
+async fn before_an_upgrade(at: Looked<'_>) -> Option<String> {
+    let of = at.cluster.secret_type(at.namespace, ISSUER).await.ok().flatten()?;
+    (of != "Opaque").then(|| issuer_deleted(at.namespace))
+}
+
+async fn renewed(renewal: Renewal, at: Looked<'_>) -> Mend {
+    Mend::Renew { renewal, before: before_an_upgrade(at).await, behind: restarts(at).await }
 }
 
 /// Whether the issuer's Secret is of the kind that cert-manager writes.

@@ -84,7 +84,7 @@ impl Remedy {
             Self::UpgradeAndRestart => {
                 format!("{} && kubectl -n {} rollout restart deployment", installer.upgrade(""), installer.namespace)
             }
-            Self::Renew(renewal) => installer.renew(*renewal, &[]),
+            Self::Renew(renewal) => installer.renew(*renewal, None, &[]),
             Self::UpgradeCrds => installer.upgrade_crds(),
             Self::UpgradeAll => {
                 format!("{} && {}, or use the weft of that version", installer.upgrade_crds(), installer.upgrade(""))
@@ -119,8 +119,8 @@ impl Installer {
         }
     }
 
-    /// Certificates of identity made by openssl and given, and what is to be done behind that.
-    fn renew(&self, renewal: Renewal, behind: &[String]) -> String {
+    /// Certificates of identity made by openssl and given, what is to be done before they are, and what behind that.
+    fn renew(&self, renewal: Renewal, before: Option<&str>, behind: &[String]) -> String {
         let Self { namespace, trust_domain, .. } = self;
         let made = |name: &str, days: u32, signed: &str, file: &str| {
             format!(
@@ -144,9 +144,13 @@ impl Installer {
                 self.upgrade(new_issuer)
             ),
             Renewal::EndedIssuer => format!(
-                "{issuer} && {}, where root.key is the key of the trust anchors; where nobody has that: {}",
-                self.upgrade(new_issuer),
-                self.renew(Renewal::RootAndIssuer, behind)
+                "{}, where root.key is the key of the trust anchors; where nobody has that: {}",
+                [Some(issuer.as_str()), before, Some(&self.upgrade(new_issuer))]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(" && "),
+                self.renew(Renewal::RootAndIssuer, before, behind)
             ),
             Renewal::Root => {
                 let both =
@@ -165,7 +169,9 @@ impl Installer {
                 let upgrade = self.upgrade(&format!("{root_alone} {new_issuer}"));
                 // Who is made anew while the injector is not there has no proxy.
                 let ready = (!behind.is_empty()).then(|| format!("kubectl -n {namespace} rollout status deployment"));
-                let all = [root, issuer, upgrade].into_iter().chain(ready).chain(behind.iter().cloned());
+                let before = before.map(str::to_owned);
+                let made = [root, issuer].into_iter().chain(before).chain([upgrade]);
+                let all = made.chain(ready).chain(behind.iter().cloned());
                 all.collect::<Vec<_>>().join(" && ")
             }
         }
@@ -219,8 +225,12 @@ pub enum Mend {
         options: String,
         behind: String,
     },
-    /// Certificates made anew, and what comes behind that.
-    Renew(Renewal, Vec<String>),
+    /// Certificates made anew, what comes before they are installed, and what behind that.
+    Renew {
+        renewal: Renewal,
+        before: Option<String>,
+        behind: Vec<String>,
+    },
     /// These of the anchors left out, counted from 1.
     WithoutAnchors(Vec<usize>),
 }
@@ -233,7 +243,7 @@ impl Mend {
             Self::UpgradeAmong { before, options, behind } => {
                 format!("{before} && {}{behind}", installer.upgrade(options))
             }
-            Self::Renew(renewal, behind) => installer.renew(*renewal, behind),
+            Self::Renew { renewal, before, behind } => installer.renew(*renewal, before.as_deref(), behind),
             Self::WithoutAnchors(numbers) => installer.without_anchors(numbers),
         }
     }
@@ -491,8 +501,11 @@ mod tests {
             assert_eq!((remedy.of(&weft).as_str(), remedy.of(&helm).as_str()), (by_weft, by_helm));
         }
         assert_eq!(UPGRADE.documented().0, "weft upgrade | kubectl apply -f -");
-        let renewed =
-            Mend::Renew(Renewal::RootAndIssuer, vec!["kubectl -n shop rollout restart deployment/web".to_owned()]);
+        let renewed = Mend::Renew {
+            renewal: Renewal::RootAndIssuer,
+            before: None,
+            behind: vec!["kubectl -n shop rollout restart deployment/web".to_owned()],
+        };
         for (installer, option) in
             [(&weft, "--identity-trust-anchors-file root.crt"), (&helm, "identityTrustAnchorsPEM=root.crt")]
         {

@@ -71,6 +71,7 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
             namespace: common.control_namespace.clone(),
             name: name.to_owned(),
             me: common.instance.clone(),
+            of: names::service_account::DESTINATION.to_owned(),
         };
         process.spawn(kubernetes::hold(client.clone(), lease, is_holder, stop.clone()));
         holds
@@ -90,7 +91,7 @@ pub(super) async fn start(common: Common, options: Destination) -> Result<Runnin
             statuses.see(&events);
             slices.see(&events);
             let synced = events.last() == Some(&Event::Synced);
-            hub.apply_all(events);
+            hub.apply(events);
             if synced {
                 drop(unsynced.lock().take());
                 is_synced.send_replace(true);

@@ -103,7 +103,7 @@ impl Lab {
     }
 
     fn send(&self, event: Event) {
-        self.api.listeners.lock().retain(|l| l.send(event.clone()).is_ok());
+        self.api.listeners.lock().retain(|l| l.send(event.clone()).and_then(|()| l.send(Event::Synced)).is_ok());
     }
 
     pub(super) async fn ready(&self) {

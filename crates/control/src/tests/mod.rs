@@ -5,6 +5,7 @@ mod certificates;
 mod connections;
 mod diagnostics;
 mod external;
+mod identity;
 mod injector;
 mod kubernetes;
 mod lab;

@@ -154,7 +154,7 @@ async fn follow(steps: &[Step]) -> Result<(), TestCaseError> {
     let first = (0..6).map(|pod| Step::Pod { pod, plain: false }).chain([Step::Service { node_only: false }]);
     for event in first.filter_map(|step| event(&step)).chain([Event::Synced]) {
         index.apply(event.clone());
-        hub.apply(event);
+        hub.apply([event]);
     }
     let mut readers: Vec<Reader> = vec![];
     // Of each node one that reads every step at once.
@@ -173,7 +173,7 @@ async fn follow(steps: &[Step]) -> Result<(), TestCaseError> {
             change => {
                 let event = event(change).unwrap();
                 index.apply(event.clone());
-                hub.apply(event);
+                hub.apply([event]);
             }
         }
         for reader in &mut quick {
@@ -205,8 +205,8 @@ async fn streams_share_their_steps() {
     use weft_cluster::index::Place;
     let settings = Settings { platform: Platform::Kubernetes, ..Settings::default() };
     let hub = Arc::new(Hub::new(settings, &Registry::new(0, 100), CancellationToken::new()));
-    let apply = |step: Step| hub.apply(event(&step).unwrap());
-    hub.apply(Event::Synced);
+    let apply = |step: Step| hub.apply([event(&step).unwrap()]);
+    hub.apply([Event::Synced]);
     apply(Step::Service { node_only: false });
     (0..3).for_each(|pod| apply(Step::Pod { pod, plain: false }));
     apply(Step::Slice(vec![(0, 2)], false));

@@ -123,7 +123,7 @@ impl Real {
         }
         match self.find(&id) {
             // Most of it cannot be changed.
-            Some(_) if id.kind == "Pod" => {
+            Some(now) if id.kind == "Pod" || id.kind == "Secret" && object["type"] != now["type"] => {
                 self.remove(&id);
                 self.asked("POST", &id.folder(), &object);
             }
@@ -245,10 +245,17 @@ fn every_line_that_can_fails_on_a_real_api_server() {
         let made_anew = |check: &&&Check| !matches!(check.remedy, Remedy::Text(_) | Remedy::Renew(_));
         let there = |check: &&&Check| !WITHOUT_NODES.contains(*check) && !AT_THE_END.contains(*check);
         let all = ALL.iter().filter(made_anew).filter(there).chain(&[&table::VALUES, &table::DEFINITIONS]);
-        for ended in [Ended::Root, Ended::OneOfTwoRoots, Ended::Issuer, Ended::WebhookOfOthers] {
+        for ended in [
+            Ended::Root,
+            Ended::OneOfTwoRoots,
+            Ended::Issuer,
+            Ended::IssuerOfAnotherType,
+            Ended::IssuerOfOthers,
+            Ended::WebhookOfOthers,
+        ] {
             let check = match ended {
                 Ended::Root | Ended::OneOfTwoRoots => &table::ANCHORS_NOW,
-                Ended::Issuer => &table::ISSUER_NOW,
+                Ended::Issuer | Ended::IssuerOfAnotherType | Ended::IssuerOfOthers => &table::ISSUER_NOW,
                 Ended::WebhookOfOthers => &table::INJECTOR,
             };
             wrong.extend(stays(check, &cluster, &real, Some(ended)).await);
@@ -277,6 +284,10 @@ enum Ended {
     Root,
     OneOfTwoRoots,
     Issuer,
+    /// It stands in a Secret of the type that somebody else's would have.
+    IssuerOfAnotherType,
+    /// Somebody else writes it, into a Secret that is of the type of ours.
+    IssuerOfOthers,
     /// The API server trusts another than the one in a Secret that an upgrade leaves alone.
     WebhookOfOthers,
 }
@@ -307,7 +318,7 @@ async fn stays(check: &'static Check, cluster: &Cluster, real: &Real, ended: Opt
     };
     // What is behind the comma is said to people.
     let command = remedy.split(", ").next().unwrap();
-    if ended == Some(Ended::Issuer) {
+    if matches!(ended, Some(Ended::Issuer | Ended::IssuerOfAnotherType)) {
         assert!(remedy.contains("where nobody has that: openssl req -x509 -newkey"), "{remedy}");
     }
     let folders =
@@ -347,10 +358,24 @@ fn has_ended(ended: Ended, real: &Real, folder: &Path) {
     };
     let (root, root_key) = authority("root", ended == Ended::Root);
     let root = root.self_signed(&root_key).unwrap().pem();
-    let (issuer, key) = authority("identity", ended == Ended::Issuer);
+    let is_issuer = matches!(ended, Ended::Issuer | Ended::IssuerOfAnotherType | Ended::IssuerOfOthers);
+    let (issuer, key) = authority("identity", is_issuer);
     std::fs::write(folder.join("root.crt"), &root).unwrap();
     std::fs::write(folder.join("root.key"), root_key.serialize_pem()).unwrap();
-    let issuer = issuer.signed_by(&key, &Issuer::from_ca_cert_pem(&root, root_key).unwrap()).unwrap().pem();
+    let signed = |params: CertificateParams, key: &KeyPair| {
+        params.signed_by(key, &Issuer::from_ca_cert_pem(&root, &root_key).unwrap()).unwrap().pem()
+    };
+    let issuer = signed(issuer, &key);
+    if ended == Ended::IssuerOfOthers {
+        // Whoever makes it has made another.
+        let (next, next_key) = authority("identity", false);
+        std::fs::write(folder.join("issuer.crt"), signed(next, &next_key)).unwrap();
+        std::fs::write(folder.join("issuer.key"), next_key.serialize_pem()).unwrap();
+        let mut given = given();
+        given["identity"]["issuer"]["scheme"] = json!("kubernetes.io/tls");
+        given["linkerdVersion"] = json!("v1");
+        edit(real, "ConfigMap", "linkerd", "linkerd-config", |map| map["data"]["values"] = json!(given.to_string()));
+    }
     let (other, other_key) = authority("other", true);
     let other = other.self_signed(&other_key).unwrap().pem();
     let anchors = if ended == Ended::OneOfTwoRoots { other + &root } else { root };
@@ -358,8 +383,16 @@ fn has_ended(ended: Ended, real: &Real, folder: &Path) {
         map["data"]["ca-bundle.crt"] = json!(anchors);
     });
     let bytes = |text: String| json!(ByteString(text.into_bytes()));
+    let (is_another, names) = match ended {
+        Ended::IssuerOfAnotherType => (true, ["tls.crt", "tls.key"]),
+        Ended::IssuerOfOthers => (false, ["tls.crt", "tls.key"]),
+        _ => (false, ["crt.pem", "key.pem"]),
+    };
     edit(real, "Secret", "linkerd", "linkerd-identity-issuer", |secret| {
-        secret["data"] = json!({"crt.pem": bytes(issuer), "key.pem": bytes(key.serialize_pem())});
+        secret["data"] = json!({names[0]: bytes(issuer), names[1]: bytes(key.serialize_pem())});
+        if is_another {
+            secret["type"] = json!("kubernetes.io/tls");
+        }
     });
 }
 

@@ -225,8 +225,8 @@ impl Inner {
 
     /// Tells the control plane what was given, and takes back what is not given any more.
     fn tell(&mut self, context: &Shared, objects: &[Object]) {
-        let mut told = HashSet::new();
         let mut names = HashSet::new();
+        let mut told = Vec::with_capacity(objects.len());
         for object in objects {
             let mut object = object.clone();
             if let Object::Service(service) = &mut object {
@@ -234,16 +234,10 @@ impl Inner {
                 names.insert(key.clone());
                 give_addresses(service, context, &mut self.services, &key);
             }
-            told.insert(object.key());
-            context.store.apply(with_namespace(object));
+            told.push(with_namespace(object));
         }
         self.services.keep(&names);
-        for object in context.store.objects() {
-            let key = object.key();
-            if !matches!(key.kind, Kind::Pod | Kind::Token) && !told.contains(&key) {
-                context.store.delete(&key);
-            }
-        }
+        context.store.replace(told, |key| !matches!(key.kind, Kind::Pod | Kind::Token));
     }
 }
 

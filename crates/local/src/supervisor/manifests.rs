@@ -98,19 +98,17 @@ pub(crate) fn watch(place: Place, mut stamp: Stamp, changed: Arc<Notify>) -> Wat
             tokio::select! {
                 () = burst.notified() => {}
                 _ = look.tick() => {
+                    let now = place.stamp().await;
                     // A folder that was made anew is another one, of which the kernel tells nothing.
-                    if let Some(watcher) = &mut watcher
-                        && let Err(error) = watched.follow(&place.paths, watcher)
-                    {
-                        tracing::debug!(%error, "a folder of manifests is not watched");
-                    }
-                    if place.stamp().await == stamp {
+                    watched.follow(&place.paths, &now, watcher.as_mut());
+                    if now == stamp {
                         continue;
                     }
                 }
             }
             tokio::time::sleep(SETTLE).await;
             stamp = place.stamp().await;
+            watched.follow(&place.paths, &stamp, watcher.as_mut());
             changed.notify_one();
         }
     });
@@ -132,10 +130,11 @@ impl Drop for Watch {
 struct Watched(HashMap<PathBuf, (u64, u64)>);
 
 impl Watched {
-    /// Watches the folders that are there now.
-    fn follow(&mut self, paths: &[PathBuf], watcher: &mut impl Watcher) -> notify::Result<()> {
+    /// Watches the folders that are there now: those of `stamp`, and those that single files are in.
+    fn follow(&mut self, paths: &[PathBuf], stamp: &Stamp, watcher: Option<&mut impl Watcher>) {
+        let Some(watcher) = watcher else { return };
         let mut now = HashMap::new();
-        for path in paths {
+        for path in paths.iter().chain(stamp.folders()) {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
             let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
             if let Some((folder, meta)) = folder.and_then(|f| Some((f, f.metadata().ok()?))) {
@@ -149,11 +148,12 @@ impl Watched {
         self.0.retain(|folder, id| now.get(folder) == Some(id));
         for (folder, id) in now {
             if let Entry::Vacant(unwatched) = self.0.entry(folder) {
-                watcher.watch(unwatched.key(), RecursiveMode::NonRecursive)?;
-                unwatched.insert(id);
+                match watcher.watch(unwatched.key(), RecursiveMode::NonRecursive) {
+                    Ok(()) => drop(unwatched.insert(id)),
+                    Err(error) => tracing::debug!(%error, "a folder of manifests is not watched"),
+                }
             }
         }
-        Ok(())
     }
 }
 

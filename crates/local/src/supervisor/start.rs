@@ -297,8 +297,8 @@ fn nothing(place: &Place, loaded: &Loaded, given: &[Object]) -> Option<String> {
     Some(all(&loaded.problems))
 }
 
-/// What of the manifests says who may call whom, and is refused. While a mesh runs, what it said before goes on; a mesh that starts
-/// has nothing that was before.
+/// What of the manifests says who may call whom, or what may leave, and is refused. While a mesh runs, what it said before goes on; a
+/// mesh that starts has nothing that was before.
 fn refused_access(loaded: &Loaded) -> Option<String> {
     let refused: Vec<&Problem> = loaded.problems.iter().filter(|p| p.access).collect();
     (!refused.is_empty()).then(|| all(refused))

@@ -1,9 +1,14 @@
 //! What exists: the objects of manifests, with what the mesh adds to them, and the pods that run.
 //!
-//! Followers get the whole list, then changes: the control plane over a unix socket, names and rules in this process.
+//! Followers get the whole list, then changes, those of one edit together: the control plane over a unix socket, names and rules in
+//! this process.
 
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
@@ -18,8 +23,11 @@ const BACKLOG: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     inner: Arc<Mutex<Inner>>,
-    changes: broadcast::Sender<Event>,
+    changes: broadcast::Sender<Together>,
 }
+
+/// Changes that belong together.
+type Together = Arc<[Event]>;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -35,21 +43,34 @@ impl Store {
 
     /// Nothing happens if the object is there already, as it is.
     pub(crate) fn apply(&self, object: Object) {
-        let mut inner = self.inner.lock();
-        let key = object.key();
-        if inner.objects.get(&key) != Some(&object) {
-            inner.version += 1;
-            inner.objects.insert(key, object.clone());
-            // Nobody follows: nobody needs to hear it. Sent under the lock, so that changes come in their order.
-            let _ = self.changes.send(Event::Apply(object));
-        }
+        self.change([Event::Apply(object)]);
     }
 
     pub(crate) fn delete(&self, key: &Key) {
+        self.change([Event::Delete(key.clone())]);
+    }
+
+    /// Of those whose keys are of them, `objects` are all there are.
+    pub(crate) fn replace(&self, objects: Vec<Object>, is_of_them: impl Fn(&Key) -> bool) {
+        let keys: HashSet<Key> = objects.iter().map(Object::key).collect();
+        let gone = |key: &Key| is_of_them(key) && !keys.contains(key);
+        let gone: Vec<Key> = self.inner.lock().objects.keys().filter(|key| gone(key)).cloned().collect();
+        self.change(objects.into_iter().map(Event::Apply).chain(gone.into_iter().map(Event::Delete)));
+    }
+
+    /// Followers are told of all of it together.
+    fn change(&self, events: impl IntoIterator<Item = Event>) {
         let mut inner = self.inner.lock();
-        if inner.objects.remove(key).is_some() {
+        let differs = |event: &Event| match event {
+            Event::Apply(object) => inner.objects.insert(object.key(), object.clone()).as_ref() != Some(object),
+            Event::Delete(key) => inner.objects.remove(key).is_some(),
+            Event::Refused(_) | Event::Synced => false,
+        };
+        let changes: Together = events.into_iter().filter(differs).collect();
+        if !changes.is_empty() {
             inner.version += 1;
-            let _ = self.changes.send(Event::Delete(key.clone()));
+            // Nobody follows: nobody needs to hear it. Sent under the lock, so that changes come in their order.
+            let _ = self.changes.send(changes);
         }
     }
 
@@ -62,7 +83,7 @@ impl Store {
     }
 
     /// What exists, and every change from then on.
-    pub(crate) fn follow(&self) -> (Vec<Object>, broadcast::Receiver<Event>) {
+    pub(crate) fn follow(&self) -> (Vec<Object>, broadcast::Receiver<Together>) {
         let inner = self.inner.lock();
         (inner.objects.values().cloned().collect(), self.changes.subscribe())
     }
@@ -87,16 +108,15 @@ pub(crate) fn listen(path: &Path) -> std::io::Result<UnixListener> {
 
 async fn stream_to(store: Store, mut stream: UnixStream) {
     let (objects, mut changes) = store.follow();
-    let list: String = objects.into_iter().map(|o| line(&Event::Apply(o))).collect();
-    let list = list + &source::encode(&Event::Synced);
-    if stream.write_all(list.as_bytes()).await.is_err() {
-        return;
-    }
-    // Whoever lags too far is cut off and starts again from a whole list.
-    while let Ok(event) = changes.recv().await {
-        if stream.write_all(line(&event).as_bytes()).await.is_err() {
+    let mut together: Together = objects.into_iter().map(Event::Apply).collect();
+    loop {
+        let lines: String = together.iter().map(line).chain([source::encode(&Event::Synced)]).collect();
+        if stream.write_all(lines.as_bytes()).await.is_err() {
             return;
         }
+        // Whoever lags too far is cut off and starts again from a whole list.
+        let Ok(next) = changes.recv().await else { return };
+        together = next;
     }
 }
 
@@ -123,6 +143,26 @@ mod tests {
     use weft_cluster::Token;
 
     #[test]
+    fn what_changes_at_once_is_told_at_once() {
+        let of = |name: &str, pod: &str| {
+            let (sha256, pod) = (name.to_owned(), pod.to_owned());
+            Object::Token(Token { sha256, namespace: "ns".to_owned(), service_account: "sa".to_owned(), pod })
+        };
+        let store = Store::new();
+        let (_, mut changes) = store.follow();
+        store.replace(vec![of("a", "1"), of("b", "1")], |_| true);
+        store.replace(vec![of("a", "1"), of("c", "1")], |_| true);
+        store.replace(vec![of("a", "1"), of("c", "1")], |_| true);
+        store.replace(vec![of("a", "2")], |key| key.name == "a");
+        let mut told = || changes.try_recv().map(|together| together.to_vec()).unwrap_or_default();
+        assert_eq!(told(), [Event::Apply(of("a", "1")), Event::Apply(of("b", "1"))]);
+        assert_eq!(told(), [Event::Apply(of("c", "1")), Event::Delete(of("b", "1").key())]);
+        assert_eq!(told(), [Event::Apply(of("a", "2"))], "nothing is told of what is the same");
+        assert_eq!(told(), []);
+        assert_eq!(store.version(), 3);
+    }
+
+    #[test]
     fn an_object_that_is_too_large_does_not_end_the_stream() {
         let token = |pod: String| {
             let (sha256, namespace, service_account) = ("a".to_owned(), "ns".to_owned(), "sa".to_owned());
@@ -130,7 +170,7 @@ mod tests {
         };
         let mut resync = source::Resync::default();
         let fits = token("x".repeat(source::MAX_LINE_BYTES / 2));
-        assert_eq!(resync.line(line(&fits).trim_end()).unwrap(), [fits]);
+        assert_eq!(heard(&mut resync, &fits), [fits, Event::Synced]);
         let too_large = token("x".repeat(source::MAX_LINE_BYTES));
         assert!(resync.line(line(&too_large).trim_end()).is_ok());
     }
@@ -146,14 +186,17 @@ mod tests {
         let key = small.key();
         assert_eq!(large.key(), key);
         let mut resync = source::Resync::default();
-        let mut heard = |object: Object| resync.line(line(&Event::Apply(object)).trim_end()).unwrap();
-        assert_eq!(heard(small.clone()), [Event::Apply(small.clone())]);
-        assert_eq!(heard(large.clone()), [Event::Delete(key.clone())]);
-        assert_eq!(heard(small.clone()), [Event::Apply(small)]);
+        let (small, large, gone) = (Event::Apply(small), Event::Apply(large), Event::Delete(key));
+        for (told, means) in [(&small, &small), (&large, &gone), (&small, &small)] {
+            assert_eq!(heard(&mut resync, told), [means.clone(), Event::Synced]);
+        }
         // A list that is sent anew has it as little.
-        let mut resync = source::Resync::default();
         resync.connected();
-        assert_eq!(resync.line(line(&Event::Apply(large)).trim_end()).unwrap(), [Event::Delete(key)]);
-        assert_eq!(resync.line("\"synced\"").unwrap(), [Event::Synced]);
+        assert_eq!(heard(&mut resync, &large), [gone.clone(), gone, Event::Synced]);
+    }
+
+    fn heard(resync: &mut source::Resync, event: &Event) -> Vec<Event> {
+        assert_eq!(resync.line(line(event).trim_end()).unwrap(), []);
+        resync.line(source::encode(&Event::Synced).trim_end()).unwrap()
     }
 }

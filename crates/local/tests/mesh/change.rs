@@ -63,6 +63,57 @@ fn a_change_touches_only_what_changed_and_costs_no_request() {
     }
 }
 
+/// Each edit closes the port and says who may call it all the same, or takes both back, or leads a target elsewhere and says what is there.
+#[test]
+fn an_edit_counts_whole_and_costs_no_request() {
+    const CLOSED: &str = "---
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, port: 8000, accessPolicy: deny}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
+  requiredAuthenticationRefs: [{kind: ServiceAccount, name: load}]
+";
+    // What else stands in the file gives half of it time to be noticed.
+    let others = |n: usize| {
+        format!(
+            "---
+apiVersion: policy.linkerd.io/v1beta1
+kind: ServerAuthorization
+metadata: {{name: other-{n}, namespace: shop}}
+spec: {{server: {{name: web}}, client: {{meshTLS: {{serviceAccounts: [{{name: other-{n}}}]}}}}}}
+"
+        )
+    };
+    let closed = CLOSED.to_owned() + &(0..300).map(others).collect::<String>();
+    // Requests that are under way are as good as those that come.
+    let server = SERVER.replace("    def do_GET(self):", "    def do_GET(self):\n        time.sleep(0.02)");
+    assert_ne!(server, SERVER);
+    let files = [("server.py", format!("import time\n{server}")), ("load.py", LOAD.to_owned())];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let mut mesh = Mesh::up(User::Own, &(web(1, "one") + &load().replace("replicas: 1", "replicas: 4")), &files, &[]);
+    mesh.ready(&["web", "load"]);
+    let elsewhere = service("other", "", "ports: [{port: 80, targetPort: 8000}]").replace("app: other", "app: web")
+        + "---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: core, kind: Service, name: web, port: 80}]
+  rules: [{backendRefs: [{name: other, port: 80}]}]
+";
+    for edit in 0..16 {
+        mesh.write("manifests/edit.yaml", [&closed, "", &elsewhere, ""][edit % 4]);
+        more(&mut mesh, 40);
+    }
+    assert_eq!(bad(&mesh).first(), None);
+}
+
 #[test]
 fn a_folder_that_is_made_anew_is_followed() {
     let mut mesh = Mesh::up(User::Own, &web(1, "one"), &[("server.py", SERVER)], &[]);
@@ -81,6 +132,27 @@ fn a_folder_that_is_made_anew_is_followed() {
         assert!(seen < Duration::from_secs(1), "{seen:?}");
     }
     assert!(mesh.pods("web").iter().any(|p| p.pid == before[0].pid), "what did not change was touched");
+}
+
+#[test]
+fn folders_in_a_folder_are_followed() {
+    let mut mesh = Mesh::up(User::Own, &load(), &[("server.py", SERVER), ("load.py", LOAD)], &[]);
+    let (sub, file) = (mesh.dir.join("manifests/sub/deeper"), "manifests/sub/deeper/web.yaml");
+    for round in ["made", "made anew"] {
+        std::fs::create_dir_all(&sub).unwrap();
+        // It is heard of before there is anything in it.
+        std::thread::sleep(Duration::from_secs(1));
+        for replicas in [1, 2] {
+            let watch = Stopwatch::start(&mesh);
+            mesh.write(file, &web(replicas, "one"));
+            mesh.until("the change to apply", |mesh| mesh.pods("web").len() == replicas as usize);
+            let seen = watch.own(&mesh, &[]);
+            assert!(seen < Duration::from_secs(1), "{round}: {seen:?}");
+        }
+        std::fs::rename(mesh.dir.join("manifests/sub"), mesh.dir.join(round)).unwrap();
+        mesh.until("what was in it to be gone", |mesh| mesh.workload("web").is_none());
+        assert_eq!(mesh.status().problems, [], "{round}");
+    }
 }
 
 #[test]

@@ -96,6 +96,9 @@ spec:
 /// What `weft get` says of an object: each condition by its reason.
 fn reasons(mesh: &Mesh, kind: &str, name: &str) -> Vec<String> {
     let told = weft(User::Own, &mesh.state).args(["get", &format!("{kind}/{name}"), "-o", "json"]).output().unwrap();
+    if told.status.code() == Some(1) && told.stdout.is_empty() {
+        return vec![];
+    }
     let objects: Value = serde_json::from_slice(&told.stdout).unwrap_or_else(|e| panic!("{e}: {told:?}"));
     let status = &objects[0]["status"];
     let of_parents =

@@ -128,7 +128,8 @@ fn a_mesh_with_nothing_to_run_does_not_start() {
     }
 }
 
-/// While a mesh runs, a mistake leaves in force what was before. When it starts nothing was: it would let in whom the manifest keeps out.
+/// While a mesh runs, a mistake leaves in force what was before. When it starts nothing was: it would let through what the
+/// manifest keeps from going.
 #[test]
 fn a_mesh_does_not_start_without_what_says_who_may_call_whom() {
     const CLOSED: &str = "apiVersion: policy.linkerd.io/v1beta3
@@ -183,6 +184,17 @@ spec:
                 assert!(!runs(), "{user:?} {wrong}");
             }
         }
+
+        let egress = "apiVersion: policy.linkerd.io/v1alpha1
+kind: EgressNetwork
+metadata: {name: out, namespace: shop}
+spec: {trafficPolicy: Block}
+";
+        fs::write(&policy, egress).unwrap();
+        let output = up(&["-d"]);
+        let text = errors(&output);
+        let told = "policy.yaml:4: EgressNetwork shop/out: spec.trafficPolicy: ";
+        assert!(text.contains("what may leave") && text.contains(told) && !runs(), "{user:?} {output:?}");
 
         // What says nothing of that is told, and no more.
         fs::write(&policy, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n").unwrap();

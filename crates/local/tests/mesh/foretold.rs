@@ -76,6 +76,15 @@ fn what_is_said_is_what_happens() {
     let (code, text) = said(&mesh, &["get", "servers", "-n", "shop"]);
     let row = ["shop", "server/web"];
     assert!(code == Some(0) && text.lines().nth(1).is_some_and(|l| l.split_whitespace().eq(row)), "{text}");
+    let (code, text) = said(&mesh, &["get", "srv/web"]);
+    assert!(code == Some(0) && text.contains("server/web"), "{text}");
+    for (words, says) in [
+        (&["get", "srv/nope"][..], "weft: there is no srv/nope\n"),
+        (&["get", "srv/web", "-n", "other"], "weft: there is no srv/web in the namespace other\n"),
+        (&["get", "srv/nope", "-o", "json"], "weft: there is no srv/nope\n"),
+    ] {
+        assert_eq!(said(&mesh, words), (Some(1), says.to_owned()), "{words:?}");
+    }
     looked_at(&mesh);
 }
 

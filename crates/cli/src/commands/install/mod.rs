@@ -27,7 +27,7 @@ pub(crate) async fn run(folder: &Folder, args: Install) -> anyhow::Result<ExitCo
     let namespace = args.to.linkerd_namespace.as_str();
     let objects = if args.crds {
         if let Some(cluster) = &cluster {
-            install::ready_for_crds(cluster, namespace).await?;
+            install::ready_for_crds(cluster, &values, namespace).await?;
         }
         install::crds(&values, namespace, By::Cli)
     } else {

@@ -90,7 +90,7 @@ impl World {
     /// Who may use the port of a workload, and what grants it, in this namespace and by authentications of another.
     fn of_ports() -> Self {
         let around = chance::sample(&object(), 1_000);
-        let written = chance::sample(&policies::written(), 2_000);
+        let written = chance::sample(&authorization::written(), 2_000);
         let of = |n: usize, wanted: &dyn Fn(Kind, &Value) -> bool| -> Vec<Object> {
             let found = written.iter().filter(|(kind, of)| wanted(*kind, of)).take(n);
             found.map(|(kind, of)| crate::policy::read(*kind, of.clone()).unwrap()).collect()
@@ -688,7 +688,7 @@ fn object() -> impl Strategy<Value = Object> {
     );
     let routes = client_routes();
     let policies = prop_oneof![
-        9 => policies::written().prop_map(|(kind, object)| crate::policy::read(kind, object).unwrap()),
+        9 => authorization::written().prop_map(|(kind, object)| crate::policy::read(kind, object).unwrap()),
         // What slipped in while nobody looked, and cannot be carried out.
         1 => ab().prop_map(policies::broken),
     ];

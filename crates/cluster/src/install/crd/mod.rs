@@ -1,11 +1,14 @@
 //! The mesh's own kinds of objects, as Kubernetes is told of them: groups, names and versions are Linkerd's.
 //!
-//! Schemas are as lenient as Linkerd's: what a field may say is checked by admission and by the index, object by object.
+//! Those of the Gateway API ([`gateway_api`]) come with them where values ask for them. Schemas are as lenient as Linkerd's: what a field may say is checked by admission and by the index, object by object.
 
+mod gateway_api;
 mod route;
 mod schema;
 mod server;
 mod workload;
+
+pub(crate) use gateway_api::{ROUTES, is_ours};
 
 use crate::install::Meta;
 use schema::Schema;
@@ -71,13 +74,19 @@ static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
 });
 
 pub(super) fn all(meta: &Meta<'_>) -> Vec<Value> {
-    KINDS.iter().map(|kind| definition(kind, meta)).collect()
+    let own = KINDS.iter().map(|kind| definition(kind, meta));
+    own.chain(gateway_api::all(meta)).collect()
 }
 
 /// What may stand in `spec`, by the versions of a kind, the newest first. Empty for a kind that is not installed by us.
 pub(crate) fn specs(group: &str, kind: &str) -> impl Iterator<Item = (&'static str, &'static Value)> {
     let of = KINDS.iter().find(|k| k.group == group && k.kind == kind);
     of.into_iter().flat_map(|of| of.versions.iter().rev()).map(|version| (version.name, version.spec.value()))
+}
+
+/// What a kind is called besides; nothing for one that is not installed by us.
+pub(crate) fn short_names(group: &str, kind: &str) -> &'static [&'static str] {
+    KINDS.iter().find(|k| k.group == group && k.kind == kind).map_or(&[], |of| of.short)
 }
 
 fn definition(kind: &Kind, meta: &Meta<'_>) -> Value {
@@ -97,11 +106,13 @@ fn definition(kind: &Kind, meta: &Meta<'_>) -> Value {
             "versions": versions.iter().map(version).collect::<Vec<_>>(),
         },
     });
-    // What stands in the cluster for good is not of one release.
-    if let Some(labels) = definition["metadata"]["labels"].as_object_mut() {
-        labels.retain(|key, _| key == crate::label::CONTROL_NAMESPACE);
-    }
+    definition["metadata"]["labels"] = labels(meta);
     definition
+}
+
+/// What stands in the cluster for good is not of one release.
+fn labels(meta: &Meta<'_>) -> Value {
+    json!({ crate::label::CONTROL_NAMESPACE: meta.namespace })
 }
 
 fn version(version: &Version) -> Value {

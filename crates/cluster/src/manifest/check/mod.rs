@@ -77,8 +77,10 @@ fn route(object: &Object, reading: &mut Reading<'_>) {
         meta::name(metadata, meta::SUBDOMAIN, reading);
         meta::maps(metadata, &top, reading);
     }
+    let mut refused = route::refused(object);
     match route::checked(object) {
         Some(Ok(checked)) => {
+            mistakes(refused, reading);
             mistakes(policy::said_in_vain(object), reading);
             let Checked { route, notes } = checked;
             if route.parents.is_empty() {
@@ -93,7 +95,10 @@ fn route(object: &Object, reading: &mut Reading<'_>) {
                 reading.ignored(&Path::of_text(&field), &message);
             }
         }
-        Some(Err(wrong)) => mistakes(wrong, reading),
+        Some(Err(wrong)) => {
+            refused.retain(|mistake| !wrong.iter().any(|wrong| wrong.field == mistake.field));
+            mistakes(wrong.into_iter().chain(refused).collect(), reading);
+        }
         None => {}
     }
 }

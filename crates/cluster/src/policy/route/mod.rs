@@ -8,12 +8,14 @@
 //! A route that names no parent of the mesh is somebody else's, and whatever it says is right. Nothing here knows of other objects.
 
 mod backend;
+mod defined;
 mod filter;
 mod matching;
 mod parent;
 mod spec;
 
 pub(crate) use backend::{BackendOf, BackendRef, Resolved, Unresolved};
+pub(crate) use defined::refused;
 pub(crate) use filter::{Beyond, Copies};
 pub(crate) use matching::is_token;
 pub(crate) use parent::{Parent, ParentOf, ours, parent_of};
@@ -39,6 +41,7 @@ pub(crate) const GATEWAY_API: &str = "gateway.networking.k8s.io";
 // What the definitions of the kinds allow at most; a file on disk has nobody else to say so.
 const MAX_PARENTS: usize = 32;
 const MAX_HOSTS: usize = 16;
+const MAX_TLS_HOSTS: usize = 1024;
 const MAX_RULES: usize = 16;
 const MAX_MATCHES: usize = 64;
 const MAX_FILTERS: usize = 16;
@@ -151,7 +154,7 @@ pub(crate) fn checked(object: &Object) -> Option<Result<Checked, Vec<Mistake>>> 
         Object::GrpcRoute(o) => RouteOf::Grpc(o.spec.checked(meta, origin, &mut found)),
         Object::TlsRoute(o) => {
             let TlsRouteSpec { parent_refs: _, use_default_gateways: _, hostnames, rules } = &o.spec;
-            let names = hosts(hostnames.as_deref(), &mut found);
+            let names = hosts(hostnames.as_deref(), MAX_TLS_HOSTS, &mut found);
             RouteOf::Tls(connection(meta, names, rules.as_deref(), origin, &mut found))
         }
         Object::TcpRoute(o) => {
@@ -213,9 +216,9 @@ fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(64).collect::<String>())
 }
 
-fn hosts(names: Option<&[String]>, found: &mut Findings) -> Vec<HostMatch> {
+fn hosts(names: Option<&[String]>, most: usize, found: &mut Findings) -> Vec<HostMatch> {
     let mut hosts = vec![];
-    for (at, name) in found.each(names, "spec.hostnames", MAX_HOSTS) {
+    for (at, name) in found.each(names, "spec.hostnames", most) {
         match matching::host(name) {
             Some(host) => hosts.push(host),
             None => found.mistake(at, format!("{} is no host", shown(name)), "use a name, or *. and its end"),
@@ -227,7 +230,7 @@ fn hosts(names: Option<&[String]>, found: &mut Findings) -> Vec<HostMatch> {
 impl HttpRouteSpec {
     fn checked(&self, meta: Meta, origin: Origin<'_>, found: &mut Findings) -> HttpRoute<Asked> {
         let Self { parent_refs: _, use_default_gateways: _, hostnames, rules } = self;
-        let hosts = hosts(hostnames.as_deref(), found);
+        let hosts = hosts(hostnames.as_deref(), MAX_HOSTS, found);
         let mut read = vec![];
         for (at, rule) in found.each(rules.as_deref(), "spec.rules", MAX_RULES) {
             read.push(rule.checked(&at, origin, found));
@@ -277,7 +280,7 @@ impl HttpRuleSpec {
 impl GrpcRouteSpec {
     fn checked(&self, meta: Meta, origin: Origin<'_>, found: &mut Findings) -> GrpcRoute<Asked> {
         let Self { parent_refs: _, use_default_gateways: _, hostnames, rules } = self;
-        let hosts = hosts(hostnames.as_deref(), found);
+        let hosts = hosts(hostnames.as_deref(), MAX_HOSTS, found);
         let mut read = vec![];
         for (at, rule) in found.each(rules.as_deref(), "spec.rules", MAX_RULES) {
             read.push(rule.checked(&at, origin, found));

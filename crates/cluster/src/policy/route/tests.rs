@@ -274,7 +274,7 @@ fn what_is_wrong_with_a_match_is_named() {
         (header(json!({"name": "a", "value": "[", "type": "RegularExpression"})), at("headers[0].value")),
         (header(json!({"name": "a", "value": "a", "type": "Prefix"})), at("headers[0].type")),
         (header(json!({"name": "a", "value": "a".repeat(4097)})), at("headers[0].value")),
-        (header(json!({"name": "a"})), at("headers[0]")),
+        (header(json!({"name": "a"})), at("headers[0].value")),
         (header(json!({"name": "a", "value": 1})), at("headers[0].value")),
         (
             matching(json!({"headers": [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]})),
@@ -352,7 +352,7 @@ fn what_is_wrong_with_a_filter_is_named() {
     all_wrong(
         Kind::MeshHttpRoute,
         vec![
-            (filter(json!({})), &["spec.rules[0].filters[0]"]),
+            (filter(json!({})), at!("type")),
             (filter(json!({"type": "RequestHeaderModifier"})), at!("requestHeaderModifier")),
             (filter(json!({"type": "CORS"})), at!("cors")),
             (

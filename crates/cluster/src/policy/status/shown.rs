@@ -4,6 +4,7 @@ use super::Statuses;
 use crate::{
     Event, Kind, Object,
     index::Settings,
+    install::crd,
     policy::{KINDS, definition},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -87,7 +88,12 @@ impl Wanted {
         Self { kinds: KINDS.to_vec(), name: None }
     }
 
-    /// `KIND` or `KIND/NAME`: the kind in singular or plural, with its group or without.
+    /// Whether one object is asked for by its name.
+    pub fn is_one(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// `KIND` or `KIND/NAME`: the kind in singular, plural or short, with its group or without.
     ///
     /// # Errors
     /// There is no such kind.
@@ -96,8 +102,10 @@ impl Wanted {
         let asked = asked.to_ascii_lowercase();
         let is = |kind: &Kind| {
             definition(*kind).is_some_and(|of| {
-                let names = [of.plural.to_owned(), of.kind.to_ascii_lowercase()];
-                names.iter().any(|name| asked == *name || asked == format!("{name}.{}", of.group))
+                let singular = of.kind.to_ascii_lowercase();
+                let names = [of.plural, &singular];
+                let mut names = names.iter().chain(crd::short_names(of.group, of.kind));
+                names.any(|name| asked == *name || asked == format!("{name}.{}", of.group))
             })
         };
         let kinds: Vec<Kind> = KINDS.into_iter().filter(is).collect();
@@ -105,7 +113,8 @@ impl Wanted {
     }
 }
 
-/// What is wanted of these objects, by kind, namespace and name.
+/// What is wanted of these objects, by kind, namespace and name. Nobody has kept when a condition came to hold or of which generation
+/// of the object it speaks: statuses are without.
 pub fn shown(objects: Vec<Object>, settings: Settings, wanted: &Wanted, namespace: Option<&str>) -> Vec<Shown> {
     let mut keys: Vec<_> = objects.iter().map(Object::key).collect();
     let mut statuses = Statuses::new(settings);
@@ -122,10 +131,23 @@ pub fn shown(objects: Vec<Object>, settings: Settings, wanted: &Wanted, namespac
     keys.sort();
     let each = keys.into_iter().filter_map(|key| {
         let of = definition(key.kind)?;
-        let status = said.remove(&key);
+        let mut status = said.remove(&key);
+        status.iter_mut().for_each(timeless);
         Some(Shown { kind: of.kind, group: of.group, namespace: key.namespace, name: key.name, status })
     });
     each.collect()
+}
+
+fn timeless(status: &mut Value) {
+    let conditions = |of: &mut Value| {
+        let conditions = of.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten();
+        let kept = |field: &str| !matches!(field, "lastTransitionTime" | "observedGeneration");
+        conditions.filter_map(Value::as_object_mut).for_each(|condition| condition.retain(|field, _| kept(field)));
+    };
+    match status.get_mut("parents").and_then(Value::as_array_mut) {
+        Some(parents) => parents.iter_mut().for_each(conditions),
+        None => conditions(status),
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +193,24 @@ mod tests {
         assert_eq!(told("HTTPRoute/lost", Some("shop")), [lost]);
         assert_eq!(told("httproutes.policy.linkerd.io", Some("other")), [""; 0]);
         assert_eq!(told("httproutes.gateway.networking.k8s.io", None), [""; 0]);
+        assert_eq!(
+            (told("srv", None), told("srv/web", Some("shop"))),
+            (vec![server.to_owned()], vec![server.to_owned()])
+        );
+        assert_eq!(told("srv.policy.linkerd.io/none", None), [""; 0]);
+        for (short, kind) in [
+            ("saz", Kind::ServerAuthorization),
+            ("netauthn", Kind::NetworkAuthentication),
+            ("sp", Kind::ServiceProfile),
+        ] {
+            assert_eq!(Wanted::parse(short), Ok(Wanted { kinds: vec![kind], name: None }));
+        }
+        // What nobody knows is not said.
+        let all = serde_json::to_string(&shown(objects.clone(), Settings::default(), &Wanted::all(), None)).unwrap();
+        assert!(
+            all.contains("Accepted") && !all.contains("lastTransitionTime") && !all.contains("observedGeneration"),
+            "{all}"
+        );
         let refused = Wanted::parse("pods").unwrap_err().to_string();
         assert!(refused.starts_with("the mesh has no kind \"pods\"; use one of servers,"), "{refused}");
     }

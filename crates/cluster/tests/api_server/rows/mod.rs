@@ -3,15 +3,19 @@
 //! Each row writes its objects, waits until all of them are known, compares the answer, and takes them away again: nothing of it is left
 //! to the next one.
 
+mod conditions;
 mod destination;
 mod labels;
+mod names;
 mod older;
 mod ports;
 mod said;
 mod traffic;
 
+pub(crate) use conditions::conditions;
 pub(crate) use destination::{endpoints, profiles};
 pub(crate) use labels::labels;
+pub(crate) use names::names;
 pub(crate) use older::older;
 pub(crate) use ports::ports;
 pub(crate) use traffic::traffic;

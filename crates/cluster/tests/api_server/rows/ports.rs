@@ -39,6 +39,11 @@ pub(crate) async fn ports(api: &impl ApiServer) {
     let limit =
         object("HTTPLocalRateLimitPolicy", "l", json!({"targetRef": of_server, "total": {"requestsPerSecond": 9}}));
     let named = |name: &str, object: Value| merged(object, json!({"metadata": {"name": name}}));
+    let since = "2026-01-01T00:00:00Z";
+    let refused = json!({"type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "", "lastTransitionTime": since});
+    let entry =
+        json!({"parentRef": of_server, "controllerName": "linkerd.io/policy-controller", "conditions": [refused]});
+    let refused = json!({"status": {"parents": [entry]}});
     let probe = json!([{"name": "web", "image": "web", "livenessProbe": {"httpGet": {"path": "/live", "port": 8080}}}]);
     let namespace = json!({"kind": "Namespace", "name": NAMESPACE});
     let rows: Vec<Row> = vec![
@@ -138,6 +143,28 @@ pub(crate) async fn ports(api: &impl ApiServer) {
             served(vec![route.clone(), named("r2", route.clone()), policy(of_route, json!([]))]),
             port(8080),
             "s http1(r:p,r2) from()",
+        ),
+        (
+            "its status says that it is not accepted",
+            served(vec![merged(route.clone(), refused)]),
+            port(8080),
+            "s http1(r) from()",
+        ),
+        (
+            "of several the oldest first",
+            served(vec![
+                aged(1, named("z", route.clone())),
+                aged(2, named("a", route.clone())),
+                named("b", route.clone()),
+            ]),
+            port(8080),
+            "s http1(z,a,b) from()",
+        ),
+        (
+            "of one age by name",
+            served(vec![named("a", route.clone()), named("b", route.clone())]),
+            port(8080),
+            "s http1(a,b) from()",
         ),
         (
             "what a route does to requests",

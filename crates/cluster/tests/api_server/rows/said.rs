@@ -9,6 +9,7 @@ use weft_cluster::{
 use weft_model::{
     ClientPolicy, Endpoint, Meta, Profile, ProtocolHint, ServerPolicy,
     decide::cidr::Cidr,
+    meta::Resource,
     policy::{
         inbound::{Authentication, Authorization, InboundRule, ServerProtocol},
         outbound::{
@@ -17,6 +18,7 @@ use weft_model::{
         },
         route::{Filter, HeaderEdits, HttpRoute, PathReplacement, Redirect, Rule},
     },
+    profile::{RequestMatch, ResponseMatch},
 };
 
 pub(super) fn said(index: &Index, question: &Question) -> String {
@@ -48,6 +50,83 @@ pub(super) fn labelled(index: &Index, question: &Question) -> String {
         format!("{} {{{}}}", endpoint(of), labels.join(" "))
     });
     each.collect::<Vec<_>>().join(" ")
+}
+
+/// The objects of a policy: the one that it is of, and its routes.
+pub(super) fn named(index: &Index, question: &Question) -> String {
+    let metas: Vec<Meta> = match index.answer(question).answer {
+        Ok(Answer::Inbound(ServerPolicy { meta, protocol, .. })) => {
+            let routes: Vec<Meta> = match protocol {
+                ServerProtocol::Detect { routes, .. }
+                | ServerProtocol::Http1 { routes, .. }
+                | ServerProtocol::Http2 { routes, .. } => routes.into_iter().map(|route| route.meta).collect(),
+                ServerProtocol::Grpc { routes } => routes.into_iter().map(|route| route.meta).collect(),
+                ServerProtocol::Opaque | ServerProtocol::Tls => vec![],
+            };
+            [meta].into_iter().chain(routes).collect()
+        }
+        Ok(Answer::Outbound(ClientPolicy { meta, protocol })) => {
+            let routes: Vec<Meta> = match protocol {
+                ClientProtocol::Detect { http1: http, .. }
+                | ClientProtocol::Http1(http)
+                | ClientProtocol::Http2(http) => http.routes.into_iter().map(|route| route.meta).collect(),
+                ClientProtocol::Grpc { routes, .. } => routes.into_iter().map(|route| route.meta).collect(),
+                ClientProtocol::Tls(routes) => routes.into_iter().map(|route| route.route.meta).collect(),
+                ClientProtocol::Opaque(route) => route.into_iter().map(|route| route.meta).collect(),
+            };
+            [meta].into_iter().chain(routes).collect()
+        }
+        other => panic!("{other:?}"),
+    };
+    metas.iter().map(whole_name).collect::<Vec<_>>().join(" ")
+}
+
+/// A default's name, or an object's group, kind, namespace and name, with its section and its port if it has them.
+fn whole_name(meta: &Meta) -> String {
+    match meta {
+        Meta::Default(name) => name.clone(),
+        Meta::Resource(Resource { group, kind, namespace, name, section, port }) => {
+            let section = if section.is_empty() { String::new() } else { format!("#{section}") };
+            let port = if *port == 0 { String::new() } else { format!(":{port}") };
+            format!("{group}/{kind}/{namespace}/{name}{section}{port}")
+        }
+    }
+}
+
+/// The routes of a profile, each with the requests that it is for, and of which responses what is said.
+pub(super) fn conditions(index: &Index, question: &Question) -> String {
+    let profile = match index.answer(question).answer {
+        Ok(Answer::Profile(profile)) => profile,
+        other => panic!("{other:?}"),
+    };
+    let each = profile.routes.iter().map(|route| {
+        let classes = route.response_classes.iter().map(|class| {
+            let what = if class.failure { "fails" } else { "succeeds" };
+            format!(" {what} if {}", of_response(&class.matches))
+        });
+        let classes: String = classes.collect();
+        format!("{} if {}{classes}", route.labels["route"], of_request(&route.matches))
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+fn of_request(of: &RequestMatch) -> String {
+    match of {
+        RequestMatch::All(all) => format!("all({})", all.iter().map(of_request).collect::<Vec<_>>().join(", ")),
+        RequestMatch::Any(any) => format!("any({})", any.iter().map(of_request).collect::<Vec<_>>().join(", ")),
+        RequestMatch::Not(not) => format!("not {}", of_request(not)),
+        RequestMatch::Path(path) => path.as_str().to_owned(),
+        RequestMatch::Method(method) => method.clone(),
+    }
+}
+
+fn of_response(of: &ResponseMatch) -> String {
+    match of {
+        ResponseMatch::All(all) => format!("all({})", all.iter().map(of_response).collect::<Vec<_>>().join(", ")),
+        ResponseMatch::Any(any) => format!("any({})", any.iter().map(of_response).collect::<Vec<_>>().join(", ")),
+        ResponseMatch::Not(not) => format!("not {}", of_response(not)),
+        ResponseMatch::Status(status) => format!("{}-{}", status.start(), status.end()),
+    }
 }
 
 /// Its address, its weight and the port of its proxy if they are not the usual ones, how it is reached, as whom, and by which name.

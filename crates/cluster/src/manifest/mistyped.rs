@@ -1,0 +1,217 @@
+//! What a field wants that is missing or holds something else, in Kubernetes' words: serde speaks of Rust's types.
+
+use super::{
+    fields::{Field, Table},
+    path::{Path, Step},
+    read::table,
+};
+use crate::{Kind, install::crd, policy};
+use serde_json::Value as Json;
+
+/// A field that cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mistyped {
+    pub(crate) path: Path,
+    pub(crate) message: String,
+    pub(crate) remedy: String,
+}
+
+/// What `error` says of an object of a kind; `path` is where it came up.
+pub(crate) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mistyped {
+    let told = error.to_string();
+    if let Some(field) = told.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        let path = path.key(field);
+        let remedy = defined(kind, &path).map_or_else(|| "give it".to_owned(), |wanted| format!("give {wanted}"));
+        return Mistyped { path, message: "it is missing".to_owned(), remedy };
+    }
+    let said = told.strip_prefix("invalid type: ").or_else(|| told.strip_prefix("invalid value: "));
+    let Some((found, expected)) = said.and_then(|said| said.rsplit_once(", expected ")) else {
+        return Mistyped { path, message: told, remedy: "give a value of the right type".to_owned() };
+    };
+    let wanted = defined(kind, &path).unwrap_or_else(|| in_words(expected));
+    let is_plain = ["integer", "floating point", "boolean"].iter().any(|plain| found.starts_with(plain));
+    let remedy = match wanted == TEXT && is_plain {
+        true => "put the value in quotes".to_owned(),
+        false => format!("give {wanted}"),
+    };
+    Mistyped { path, message: format!("it is {}", as_written(found)), remedy }
+}
+
+const TEXT: &str = "a text";
+
+/// By the definitions that are installed by us, and else by the fields that are decided.
+fn defined(kind: Kind, path: &Path) -> Option<String> {
+    schema(kind, path).map(wanted).or_else(|| {
+        let fields = decided(table(kind), path.steps())?;
+        let known = fields.iter().filter(|(_, field)| !matches!(field, Field::Refused(_)));
+        Some(with_fields(known.map(|(name, _)| *name)))
+    })
+}
+
+fn schema(kind: Kind, path: &Path) -> Option<&'static Json> {
+    let (spec, path) = path.steps().split_first()?;
+    let of = policy::definition(kind).filter(|_| *spec == Step::Key("spec".to_owned()))?;
+    let (_, newest) = crd::specs(of.group, of.kind).next()?;
+    path.iter().try_fold(newest, |schema, step| match step {
+        Step::Key(key) => schema.get("properties").map_or_else(|| schema.get("additionalProperties"), |p| p.get(key)),
+        Step::Index(_) => schema.get("items"),
+    })
+}
+
+fn wanted(schema: &Json) -> String {
+    if let Some(texts) = schema["enum"].as_array() {
+        let texts: Vec<&str> = texts.iter().filter_map(Json::as_str).collect();
+        return format!("one of {}", texts.join(", "));
+    }
+    match schema["type"].as_str().unwrap_or_default() {
+        "string" => TEXT.to_owned(),
+        "boolean" => "true or false".to_owned(),
+        "number" => "a number".to_owned(),
+        "integer" => match (schema["minimum"].as_i64(), schema["maximum"].as_i64()) {
+            (Some(least), Some(most)) => format!("a whole number from {least} to {most}"),
+            (Some(least), None) => format!("a whole number, at least {least}"),
+            _ => "a whole number".to_owned(),
+        },
+        "array" => format!("a list, each element {}", wanted(&schema["items"])),
+        "object" => match schema["properties"].as_object() {
+            Some(properties) => with_fields(properties.keys().map(String::as_str)),
+            None => "an object".to_owned(),
+        },
+        _ => "a number or a text".to_owned(),
+    }
+}
+
+fn with_fields<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    format!("an object with the fields {}", names.collect::<Vec<_>>().join(", "))
+}
+
+/// The fields of the object at `path`.
+fn decided(table: Table, path: &[Step]) -> Option<Table> {
+    let (Step::Key(key), rest) = path.split_first()? else { return None };
+    let (_, field) = table.iter().find(|(name, _)| name == key)?;
+    match (field, rest) {
+        (Field::Of(fields), []) | (Field::Each(fields), [Step::Index(_)]) => Some(fields),
+        (Field::Of(fields), rest) | (Field::Each(fields), [Step::Index(_), rest @ ..]) => decided(fields, rest),
+        _ => None,
+    }
+}
+
+/// What serde expects.
+fn in_words(expected: &str) -> String {
+    let words = match expected {
+        "a string" => TEXT,
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number, at least 0",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "IntOrString" | "enum IntOrString" => "a number or a text",
+        // A type by its name.
+        _ => "an object",
+    };
+    words.to_owned()
+}
+
+/// What serde has found.
+fn as_written(found: &str) -> String {
+    let short = |text: &str| text.chars().take(64).collect::<String>();
+    let number = found.strip_prefix("integer ").or_else(|| found.strip_prefix("floating point "));
+    match (number, found.split_once(' ')) {
+        (Some(number), _) => format!("the number {}", number.trim_matches('`')),
+        (None, Some(("string", text))) => format!("the text {}", short(text)),
+        (None, Some(("boolean", flag))) => flag.trim_matches('`').to_owned(),
+        _ if found == "map" => "an object".to_owned(),
+        _ if found == "sequence" => "a list".to_owned(),
+        _ => "nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{manifest, policy};
+    use serde_json::{Value, json};
+    use std::path::Path;
+
+    /// What is said on disk, and for the mesh's own kinds at admission too.
+    fn told(version: &str, kind: &str, spec: Value) -> String {
+        let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+        let problems = manifest::load_text(Path::new("m.yaml"), &object.to_string()).problems;
+        let told = problems.iter().map(|p| format!("{}: {}; {}", p.field, p.message, p.remedy)).collect::<Vec<_>>();
+        let of =
+            |of: &crate::Kind| policy::definition(*of).is_some_and(|d| d.kind == kind && version.starts_with(d.group));
+        if let Some(kind) = policy::KINDS.into_iter().find(of) {
+            let refused = policy::read(kind, object).unwrap_err();
+            assert_eq!(refused.iter().map(ToString::to_string).collect::<Vec<_>>(), told);
+        }
+        told.join(" | ")
+    }
+
+    #[test]
+    fn what_is_wanted_is_said_in_kubernetes_words() {
+        let policy = "policy.linkerd.io/v1alpha1";
+        for (kind, spec, says) in [
+            ("EgressNetwork", json!({}), "spec.trafficPolicy: it is missing; give one of Allow, Deny"),
+            (
+                "EgressNetwork",
+                json!({"trafficPolicy": 1}),
+                "spec.trafficPolicy: it is the number 1; give one of Allow, Deny",
+            ),
+            (
+                "EgressNetwork",
+                json!({"trafficPolicy": "Deny", "networks": ["10.0.0.0/8"]}),
+                "spec.networks[0]: it is the text \"10.0.0.0/8\"; give an object with the fields cidr, except",
+            ),
+            (
+                "AuthorizationPolicy",
+                json!({"targetRef": {"kind": "Namespace", "name": "default"}}),
+                "spec.requiredAuthenticationRefs: it is missing; give a list, each element an object with the fields group, kind, name, namespace",
+            ),
+            (
+                "HTTPLocalRateLimitPolicy",
+                json!({"targetRef": {"kind": "Server", "name": "a"}, "total": {"requestsPerSecond": "5"}}),
+                "spec.total.requestsPerSecond: it is the text \"5\"; give a whole number, at least 0",
+            ),
+            (
+                "NetworkAuthentication",
+                json!({"networks": {}}),
+                "spec.networks: it is an object; give a list, each element an object with the fields cidr, except",
+            ),
+        ] {
+            assert_eq!(told(policy, kind, spec), says);
+        }
+        let parent = json!([{"group": "", "kind": "Service", "name": "a"}]);
+        let route = |rule: Value| json!({"parentRefs": parent, "rules": [rule]});
+        for (spec, says) in [
+            (route(json!({"timeouts": "1s"})), "spec.rules[0].timeouts: it is the text \"1s\"; give an object"),
+            (route(json!({"matches": {}})), "spec.rules[0].matches: it is an object; give a list"),
+            (
+                route(json!({"matches": [{"method": 1}]})),
+                "spec.rules[0].matches[0].method: it is the number 1; put the value in quotes",
+            ),
+            (
+                route(json!({"backendRefs": [{"name": "a", "port": 70_000}]})),
+                "spec.rules[0].backendRefs[0].port: it is the number 70000; give a whole number from 0 to 65535",
+            ),
+            (
+                route(json!({"matches": [{"headers": [{"name": "a"}]}]})),
+                "spec.rules[0].matches[0].headers[0].value: it is missing; give it",
+            ),
+        ] {
+            assert_eq!(told("gateway.networking.k8s.io/v1", "HTTPRoute", spec), says);
+        }
+        let ports = |ports: Value| told("v1", "Service", json!({"ports": ports}));
+        assert_eq!(
+            ports(json!([{"port": "eighty"}])),
+            "spec.ports[0].port: it is the text \"eighty\"; give a whole number"
+        );
+        assert!(
+            ports(json!(["80"])).starts_with("spec.ports[0]: it is the text \"80\"; give an object with the fields ")
+        );
+        assert_eq!(
+            told("v1", "Service", json!({"selector": {"app": true}})),
+            "spec.selector.app: it is true; put the value in quotes"
+        );
+    }
+}
