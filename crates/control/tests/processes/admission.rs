@@ -234,10 +234,7 @@ fn profiles() -> Vec<Row> {
         ),
         (on(json!({"not": {}})), "spec.routes[0].condition.not: the condition is empty"),
         // One condition and no list, which Linkerd's definition has and its code does not.
-        (
-            on(json!({"any": [{"not": [{"method": "PUT"}]}]})),
-            "spec.routes[0].condition.any[0].not[0]: it is an object",
-        ),
+        (on(json!({"any": [{"not": [{"method": "PUT"}]}]})), "spec.routes[0].condition.any[0].not[0]: it is an object"),
         (class(json!({})), "spec.routes[0].responseClasses[0].condition: the condition is empty"),
         (class(json!({"status": {"min": 500}})), ""),
         (
