@@ -302,7 +302,7 @@ weft_metrics_series_dropped_total 0
             });
         };
         collect(&old, &[("in", 2), ("out", 3)]);
-        collect(&new, &[("in", 5)]);
+        collect(&new, &[("in", 5), ("mid", 1)]);
         let text = new.encode_adding(&old.gauges(""));
         for line in [
             "expires 7.5",
@@ -318,12 +318,12 @@ weft_metrics_series_dropped_total 0
         assert!(!text.contains("n_total"));
         // In whatever order it is told: each under one head, and once.
         for head in [
-            "# TYPE held gauge\nheld{d=\"in\"} 7\nheld{d=\"out\"} 3\n#",
-            "# TYPE full_total counter\nfull_total{d=\"in\"} 1\n#",
+            "# TYPE held gauge\nheld{d=\"in\"} 7\nheld{d=\"mid\"} 1\nheld{d=\"out\"} 3\n#",
+            "# TYPE full_total counter\nfull_total{d=\"in\"} 1\nfull_total{d=\"mid\"} 1\n#",
         ] {
             assert!(text.contains(head), "{text}");
         }
-        assert_eq!(text.matches("\nheld{").count(), 2, "{text}");
+        assert_eq!(text.matches("\nheld{").count(), 3, "{text}");
         // Another version's gauge of a name that is none any more is left out.
         assert!(!new.encode_adding("full_total 5\nexpires 9\n").contains("full_total 5"));
         // A third process gets the sum.
