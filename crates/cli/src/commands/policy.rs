@@ -47,7 +47,7 @@ async fn ask(folder: &Folder, args: &Can) -> anyhow::Result<ExitCode> {
         files => of_files(files, args.default_inbound_policy.map(DefaultPolicyName))?,
     };
     let namespace = args.namespace.as_deref().unwrap_or(&namespace);
-    let mut request = Request::new(&args.method, &args.path)?.with_host(args.host.clone());
+    let mut request = Request::new(&args.method, &args.path)?.with_host(args.host.as_deref())?;
     for header in &args.header {
         let (name, value) =
             header.split_once(':').ok_or_else(|| anyhow!("--header {header:?}: it has the form NAME:VALUE"))?;

@@ -178,7 +178,8 @@ impl Case {
                 Request::new(method, path.trim()).map_err(|e| ("request", e))?
             }
         }
-        .with_host(host);
+        .with_host(host.as_deref())
+        .map_err(|e| ("host", e))?;
         if headers.len() > MAX_HEADERS {
             return Err((
                 "headers",

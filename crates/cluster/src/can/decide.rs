@@ -3,20 +3,20 @@
 
 use super::{
     Client, Request, Target, Untold, hosts,
-    people::{self, Called, Caller, Guard, Place},
+    people::{self, Called, Caller, Guard, Place, Reach},
     told::{Answer, Nearest, Said, Shown, Told, Verdict, missing},
     way::{self, To, Way, answered},
 };
 use crate::{
     Index,
-    index::{Answer as Known, Question, Refusal, WorkloadKind},
+    index::{Absent, Answer as Known, Question, Refusal, WorkloadKind},
 };
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 use weft_model::{
-    ServerPolicy,
+    Meta, ServerPolicy,
     decide::{
         admit::{Admission, admit, considered},
         authorize::{self, ClientTls, Unmet, unmet},
@@ -44,6 +44,7 @@ pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
     // What those meet whose proxies follow the routes of one namespace, and those past whose proxy it goes.
     let mut met: BTreeMap<Option<&str>, Vec<(Request, Vec<Met>)>> = BTreeMap::new();
     let mut by_pod: BTreeMap<String, BTreeMap<Said, Vec<String>>> = BTreeMap::new();
+    let mut to_itself: BTreeMap<Said, BTreeSet<String>> = BTreeMap::new();
     for caller in &callers {
         let follows =
             caller.follows.as_deref().filter(|_| !place.dialled().is_some_and(|port| caller.skip.contains(port)));
@@ -62,6 +63,10 @@ pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
             None => said.into_iter().flat_map(|(_, said)| said).collect(),
         };
         for (pod, said) in said {
+            if said.to_itself {
+                to_itself.entry(said).or_default().insert(pod);
+                continue;
+            }
             by_pod.entry(pod).or_default().entry(said).or_default().push(caller.name.clone());
         }
     }
@@ -71,15 +76,39 @@ pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
         said.values_mut().for_each(Vec::dedup);
         alike.entry(said).or_default().extend(Some(pod).filter(|pod| !pod.is_empty()));
     }
-    let answers = alike.into_iter().flat_map(|(said, pods)| {
-        said.into_iter().map(move |(said, clients)| {
-            let Said { verdict, port, identity, via, server, route, by, nearest, why } = said;
-            Answer { verdict, clients, identity, via, pods: pods.clone(), port, server, route, by, nearest, why }
-        })
+    let own: BTreeSet<String> = to_itself.values().flatten().cloned().collect();
+    let others = alike
+        .into_iter()
+        .flat_map(|(said, pods)| said.into_iter().map(move |(said, clients)| (said, clients, pods.clone())));
+    let others = others.filter_map(|(said, clients, pods)| {
+        let (clients, pods) = apart(&own, clients, pods)?;
+        Some(said.answer(clients, pods))
     });
-    let mut answers: Vec<Answer> = answers.collect();
+    let own = to_itself.into_iter().map(|(said, pods)| {
+        let pods: Vec<String> = pods.into_iter().collect();
+        said.answer(pods.clone(), pods)
+    });
+    let mut answers: Vec<Answer> = others.chain(own).collect();
     answers.sort_by(|a, b| (b.verdict, &a.pods, &a.clients).cmp(&(a.verdict, &b.pods, &b.clients)));
     Ok(Told::new(asked.request.line(), answers))
+}
+
+/// Clients and pods without the one that would be told of itself; `None` if nobody is left. Where there are several of both, each of them
+/// to each means to each other one.
+fn apart(own: &BTreeSet<String>, clients: Vec<String>, pods: Vec<String>) -> Option<(Vec<String>, Vec<String>)> {
+    let without = |all: &[String], one: &String| all.iter().filter(|name| *name != one).cloned().collect::<Vec<_>>();
+    let (clients, pods) = match (clients.as_slice(), pods.as_slice()) {
+        ([client], all) if own.contains(client) && all.contains(client) => {
+            let others = without(all, client);
+            if others.is_empty() {
+                return None;
+            }
+            (clients, others)
+        }
+        (all, [pod]) if own.contains(pod) => (without(all, pod), pods),
+        _ => (clients, pods),
+    };
+    Some((clients, pods))
 }
 
 /// What a request meets on one of the ways that it may take.
@@ -111,7 +140,7 @@ impl Met {
                 way::to_service(index, from, id, *port, request)
             }
             (Place::Service { id, port }, _) if index.is_addressed(id) => {
-                return people::behind(index, id, *port, *port).map(of_pods);
+                return people::behind(index, id, *port, *port, Reach::Any).map(of_pods);
             }
             (Place::Service { id, port }, _) => return people::named(index, id, *port).map(of_pods),
             (Place::Address(addr), follows) => {
@@ -126,7 +155,10 @@ impl Met {
                     }
                     (None, _) if !pods.is_empty() => return Ok(of_pods(pods)),
                     (_, Some(from)) => way::to_address(index, from, *addr, request),
-                    (Some(id), None) => return people::behind(index, id, addr.port(), addr.port()).map(of_pods),
+                    (Some(id), None) => {
+                        let (port, reach) = (addr.port(), Reach::As(addr.ip()));
+                        return people::behind(index, id, port, port, reach).map(of_pods);
+                    }
                     (None, None) if index.settings().cluster_networks.iter().any(|net| net.contains(addr.ip())) => {
                         return Ok(nobody(Verdict::Unknown, format!("nobody is known at {}", addr.ip())));
                     }
@@ -146,7 +178,7 @@ impl Met {
             To::Nobody(verdict, why) => Ok(Self { by, doors: Err((verdict, why)) }),
             To::Service { id, port, request } => {
                 let itself = matches!(place, Place::Service { id: asked, .. } if *asked == id);
-                match people::behind(index, &id, port, place.dialled().unwrap_or(port)) {
+                match people::behind(index, &id, port, place.dialled().unwrap_or(port), Reach::Balanced) {
                     Ok(pods) => Ok(Self::doors(index, by, &request, pods)),
                     Err(untold) if itself => Err(untold),
                     Err(untold) => Ok(Self { by, doors: Err((Verdict::Unknown, untold.message)) }),
@@ -168,7 +200,11 @@ impl Met {
             Ok((request, doors)) => {
                 let of_pod = |(pod, door): &(Called, Door)| {
                     let name = format!("{}/{}", pod.namespace, pod.name);
-                    let said = door.says(index, pod, caller, request).into_iter();
+                    let is_itself = pod.port.is_some() && pod.at.iter().any(|own| caller.addresses.contains(own));
+                    let to_itself = is_itself.then(|| Said::to_itself(pod));
+                    let said =
+                        if is_itself && doors.len() == 1 { vec![] } else { door.says(index, pod, caller, request) };
+                    let said = said.into_iter().chain(to_itself);
                     said.map(move |said| (name.clone(), Said { via: by.clone(), ..said })).collect::<Vec<_>>()
                 };
                 doors.iter().flat_map(of_pod).collect()
@@ -203,8 +239,24 @@ impl Said {
     /// Of a request that comes to no pod.
     fn nobody(caller: &Caller, via: Option<Shown>, verdict: Verdict, why: String) -> Self {
         let identity = caller.identity.as_ref().map(ToString::to_string);
-        let (port, server, route, by, nearest) = (None, None, None, None, None);
-        Self { verdict, port, identity, via, server, route, by, nearest, why: Some(why) }
+        Self { identity, via, ..Self::of(verdict, None, why) }
+    }
+
+    /// Of a pod that comes to itself: the kernel takes it there without a proxy's seeing it.
+    fn to_itself(pod: &Called) -> Self {
+        let why = "a pod comes to itself past its proxy, so that no policy holds there";
+        Self { to_itself: true, ..Self::of(Verdict::Allowed, pod.port, why.to_owned()) }
+    }
+
+    /// Where no Server is asked.
+    fn of(verdict: Verdict, port: Option<u16>, why: String) -> Self {
+        let (identity, via, server, route, by, nearest) = (None, None, None, None, None, None);
+        Self { verdict, port, identity, via, server, route, by, nearest, why: Some(why), to_itself: false }
+    }
+
+    fn answer(self, clients: Vec<String>, pods: Vec<String>) -> Answer {
+        let Self { verdict, port, identity, via, server, route, by, nearest, why, to_itself: _ } = self;
+        Answer { verdict, clients, identity, via, pods, port, server, route, by, nearest, why }
     }
 }
 
@@ -221,7 +273,7 @@ enum Door {
 
 impl Door {
     fn of(index: &Index, pod: &Called) -> Self {
-        let Called { of, namespace, name, port, dialled: _, guard } = pod;
+        let Called { of, namespace, name, port, dialled: _, at: _, guard } = pod;
         let Some(port) = *port else { return Self::Unknown("the workload has no such port".to_owned()) };
         match guard {
             Guard::NoProxy => return Self::Open("the pod has no proxy, so that no policy holds there"),
@@ -265,20 +317,9 @@ impl Door {
     }
 
     fn says_to(&self, index: &Index, pod: &Called, caller: &Caller, request: &Request) -> Said {
-        let said = |verdict, why: &str| Said {
-            verdict,
-            port: pod.port,
-            identity: None,
-            via: None,
-            server: None,
-            route: None,
-            by: None,
-            nearest: None,
-            why: Some(why.to_owned()),
-        };
         let (policy, reached_by_tls) = match self {
-            Self::Open(why) => return said(Verdict::Allowed, why),
-            Self::Unknown(why) => return said(Verdict::Unknown, why),
+            Self::Open(why) => return Said::of(Verdict::Allowed, pod.port, (*why).to_owned()),
+            Self::Unknown(why) => return Said::of(Verdict::Unknown, pod.port, why.clone()),
             Self::Guarded { policy, tls } => (&**policy, *tls),
         };
         let identity = caller.identity.as_ref().filter(|_| reached_by_tls && !caller.skip.contains(pod.dialled));
@@ -286,9 +327,22 @@ impl Door {
         let everywhere = || representatives(policy, &index.settings().cluster_networks);
         let anywhere = caller.addresses.is_empty();
         let addresses = if anywhere { everywhere() } else { caller.addresses.clone() };
+        let comes_from = |addr: &IpAddr| pod.at.is_empty() || pod.at.iter().any(|at| at.is_ipv4() == addr.is_ipv4());
+        let in_vain = |route: &Meta| {
+            let absent = index.in_vain_at(&pod.namespace, &policy.meta, route).into_iter();
+            let why = |(policy, absent): (Meta, Absent)| {
+                format!(
+                    "{} lets nobody in: {absent}, which it requires, is not there or is quarantined",
+                    Shown::of(&policy)
+                )
+            };
+            let all: Vec<String> = absent.map(why).take(SOME).collect();
+            (!all.is_empty()).then(|| all.join("; "))
+        };
         let judged: Vec<(IpAddr, Judged)> = addresses
             .into_iter()
-            .map(|addr| (addr, Judged::of(policy, &authorize::Client { addr, tls }, request, anywhere)))
+            .filter(comes_from)
+            .map(|addr| (addr, Judged::of(policy, &authorize::Client { addr, tls }, request, anywhere, in_vain)))
             .collect();
         let known = |verdict, route, by, nearest, why| Said {
             verdict,
@@ -300,6 +354,7 @@ impl Door {
             by,
             nearest,
             why,
+            to_itself: false,
         };
         let allowed = judged.iter().find(|(_, judged)| judged.verdict == Verdict::Allowed);
         let denied = judged
@@ -325,7 +380,8 @@ impl Door {
                 known(verdict, route, by, nearest, why)
             }
             (None, None) => {
-                known(Verdict::Unknown, None, None, None, Some("there is no address to ask from".to_owned()))
+                let why = "the client has no address of the family by which the pod is reached";
+                known(Verdict::Unknown, None, None, None, Some(why.to_owned()))
             }
         }
     }
@@ -344,7 +400,13 @@ struct Judged {
 
 impl Judged {
     /// `anywhere`: the address stands for all that a pod may have.
-    fn of(policy: &ServerPolicy, client: &authorize::Client<'_>, request: &Request, anywhere: bool) -> Self {
+    fn of(
+        policy: &ServerPolicy,
+        client: &authorize::Client<'_>,
+        request: &Request,
+        anywhere: bool,
+        in_vain: impl Fn(&Meta) -> Option<String>,
+    ) -> Self {
         let judged = |verdict, route: Option<&_>| Self {
             verdict,
             route: route.map(Shown::of),
@@ -374,9 +436,8 @@ impl Judged {
             Admission::Denied { route } => {
                 let all = considered(policy, client, request);
                 let nearest = all.into_iter().map(|a| (unmet(a, client), a)).min_by_key(|(unmet, _)| unmet.count());
-                let why = nearest.is_none().then(|| {
-                    "nothing lets anybody in there; a policy that requires an object which is missing counts as not there".to_owned()
-                });
+                let nobody = || nearest.is_none().then(|| "nothing lets anybody in there".to_owned());
+                let why = in_vain(route).or_else(nobody);
                 Self {
                     unmet: nearest.map(|(unmet, _)| unmet),
                     nearest: nearest.map(|(unmet, a)| Nearest {
@@ -430,9 +491,11 @@ fn network_text(NetworkMatch { net, except }: &NetworkMatch) -> String {
     if except.is_empty() { net.to_string() } else { format!("{net} except {}", listed(&except)) }
 }
 
+/// Objects and networks in one line.
+const SOME: usize = 3;
+
 /// The first of them.
 fn listed(all: &[String]) -> String {
-    const SOME: usize = 3;
     let text = all.iter().take(SOME).cloned().collect::<Vec<_>>().join(" or ");
     if all.len() > SOME { format!("{text} or {} more", all.len() - SOME) } else { text }
 }

@@ -50,7 +50,7 @@ fn of_grpc<D>(routes: &[GrpcRoute<D>]) -> Vec<&HostMatch> {
 pub(super) fn each(request: &Request, protocol: &impl Named) -> Vec<Request> {
     let named = if request.authority().is_some() { vec![] } else { protocol.named() };
     let named: BTreeSet<String> = named.into_iter().map(text).collect();
-    let asked = named.into_iter().map(|host| request.clone().with_host(Some(host)));
+    let asked = named.into_iter().map(|host| request.clone().named(host));
     std::iter::once(request.clone()).chain(asked).collect()
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Index,
-    index::{Known, Missing, WorkloadKind},
+    index::{Backing, Known, Missing, WorkloadKind},
 };
 use std::net::{IpAddr, SocketAddr};
 use weft_model::{Identity, ports::PortRanges};
@@ -53,8 +53,20 @@ pub(super) struct Called {
     pub(super) port: Option<u16>,
     /// What the client connects to, which is the Service's port where one is asked for.
     pub(super) dialled: u16,
+    /// The addresses at which it is reached; none where they are not known.
+    pub(super) at: Vec<IpAddr>,
     /// Whose proxy stands before the port.
     pub(super) guard: Guard,
+}
+
+/// By which of their addresses the pods behind a Service are reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reach {
+    Any,
+    /// Those of the family of the Service's own address that is called.
+    As(IpAddr),
+    /// Those that the clients' proxies choose.
+    Balanced,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,8 +165,14 @@ pub(super) fn place(index: &Index, target: &Target) -> Result<Place, Untold> {
 ///
 /// # Errors
 /// There is none.
-pub(super) fn behind(index: &Index, id: &(String, String), port: u16, dialled: u16) -> Result<Vec<Called>, Untold> {
-    found(index, id, port, |_, number| (number, dialled))
+pub(super) fn behind(
+    index: &Index,
+    id: &(String, String),
+    port: u16,
+    dialled: u16,
+    reach: Reach,
+) -> Result<Vec<Called>, Untold> {
+    found(index, id, port, reach, |_, number| (number, dialled))
 }
 
 /// The pods of a Service without an address, at least one: by its name clients get the pods' own addresses, and connect there to the port
@@ -163,21 +181,28 @@ pub(super) fn behind(index: &Index, id: &(String, String), port: u16, dialled: u
 /// # Errors
 /// There is none.
 pub(super) fn named(index: &Index, id: &(String, String), port: u16) -> Result<Vec<Called>, Untold> {
-    found(index, id, port, |known, _| (Some(port).filter(|port| is_at(known, *port)), port))
+    found(index, id, port, Reach::Any, |known, _| (Some(port).filter(|port| is_at(known, *port)), port))
 }
 
-/// `at`: the pod's port, and the one that is dialled, where the Service means this port of the pod.
+/// `ports`: the pod's, and the one that is dialled, where the Service means this port of the pod.
 fn found(
     index: &Index,
     id: &(String, String),
     port: u16,
-    at: impl Fn(&Known<'_>, Option<u16>) -> (Option<u16>, u16),
+    reach: Reach,
+    ports: impl Fn(&Known<'_>, Option<u16>) -> (Option<u16>, u16),
 ) -> Result<Vec<Called>, Untold> {
     let own = &index.settings().control_namespace;
     let behind = index.behind(id, port).map_err(|missing| not_there(id, &Port::Number(port), &missing))?;
-    let called = |(known, number): (Known<'_>, _)| {
-        let (number, dialled) = at(&known, number);
-        workload(known, number, dialled, own)
+    let called = |Backing { known, port, balanced }: Backing<'_>| {
+        let (number, dialled) = ports(&known, port);
+        let called = workload(known, number, dialled, own);
+        let at = match reach {
+            Reach::Any => called.at,
+            Reach::As(addr) => called.at.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
+            Reach::Balanced => balanced,
+        };
+        Called { at, ..called }
     };
     let found: Vec<Called> = behind.into_iter().map(called).collect();
     if found.is_empty() {
@@ -191,7 +216,8 @@ fn found(
 pub(super) fn at(index: &Index, addr: SocketAddr) -> Vec<Called> {
     let own = &index.settings().control_namespace;
     let there = index.known_at(addr.ip()).filter(|known| is_at(known, addr.port()));
-    there.map(|known| workload(known, Some(addr.port()), addr.port(), own)).collect()
+    let called = |known| Called { at: vec![addr.ip()], ..workload(known, Some(addr.port()), addr.port(), own) };
+    there.map(called).collect()
 }
 
 /// An ExternalWorkload is at the ports that it declares; at others its address is any server's.
@@ -207,7 +233,7 @@ fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Cal
         Some(_) => Guard::OfThisMesh,
     };
     let (of, (namespace, name)) = (known.of, known.id.clone());
-    Called { of, namespace, name, port, dialled, guard }
+    Called { of, namespace, name, port, dialled, at: known.addresses, guard }
 }
 
 fn not_there((namespace, name): &(String, String), port: &Port, missing: &Missing) -> Untold {

@@ -5,6 +5,7 @@ use crate::policy::route::is_token;
 use weft_model::{
     decide::{
         filter::{HeaderChange, request_changes, rewriting, rewritten},
+        host::host_port,
         route::RequestView,
     },
     policy::route::Filter,
@@ -51,10 +52,22 @@ impl Request {
         Ok(Self { method: method.to_owned(), path: path.to_owned(), query, ..Self::default() })
     }
 
-    /// With the name that the client asks for.
+    /// With the name that the client asks for; as good as none if it is empty.
+    ///
+    /// # Errors
+    /// No proxy would take it for a host.
+    pub fn with_host(self, host: Option<&str>) -> Result<Self, Untold> {
+        let host = host.filter(|host| !host.is_empty());
+        match host.filter(|host| host_port(host.as_bytes()).is_none()) {
+            Some(host) => Err(Untold::new(format!("{:?} is no host", short(host)), "use one such as web.shop:80")),
+            None => Ok(Self { host: host.map(str::to_owned), ..self }),
+        }
+    }
+
+    /// For a host that a route names.
     #[must_use]
-    pub fn with_host(self, host: Option<String>) -> Self {
-        Self { host: host.filter(|h| !h.is_empty()), ..self }
+    pub(super) fn named(self, host: String) -> Self {
+        Self { host: Some(host), ..self }
     }
 
     /// # Errors

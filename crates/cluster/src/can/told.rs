@@ -43,9 +43,11 @@ pub(super) struct Said {
     pub(super) by: Option<Shown>,
     pub(super) nearest: Option<Nearest>,
     pub(super) why: Option<String>,
+    /// The pod is the client.
+    pub(super) to_itself: bool,
 }
 
-/// What some pods say to some clients, each of them to each; or what comes of a request on its way.
+/// What some pods say to some clients, each of them to each but a pod to itself, which is told of apart; or what comes of a request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {

@@ -195,7 +195,7 @@ impl Index {
     }
 
     /// The pod's address of a family that the Service has; of two the Service's second is IPv6 and preferred as Linkerd does.
-    fn address(&self, service: &ServiceFacts, pod: &PodFacts) -> Option<IpAddr> {
+    pub(super) fn address(&self, service: &ServiceFacts, pod: &PodFacts) -> Option<IpAddr> {
         let has = |family| service.families.contains(&family);
         let find = |family| pod.ips.iter().find(|ip| Family::of(**ip) == family).copied();
         match (has(Family::V4), has(Family::V6) && self.settings.ipv6) {

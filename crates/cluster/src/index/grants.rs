@@ -1,13 +1,32 @@
 //! Who may call the port of a Server: everything that grants it, in the order in which it is tried (control plane 6.4).
 
 use super::{Index, policies::ServerFacts, routes::RouteId, store::Id};
-use crate::policy::{GROUP, Identities, IdentityMatch, Limit, PolicyGrant, Proof, Required, ServerGrant, Target};
+use crate::{
+    Kind,
+    policy::{GROUP, Identities, IdentityMatch, Limit, PolicyGrant, Proof, Required, ServerGrant, Target, definition},
+};
+use std::fmt;
 use weft_model::{
     DnsName, Identity, Meta,
     decide::cidr::Cidr,
     meta::Resource,
     policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch, RateLimit},
 };
+
+/// An object that another one names, and that is not there or cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    kind: Kind,
+    id: Id,
+}
+
+/// `MeshTLSAuthentication shop/bots`.
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (namespace, name) = &self.id;
+        write!(f, "{} {namespace}/{name}", self.kind.as_str())
+    }
+}
 
 impl Index {
     /// ServerAuthorizations, then AuthorizationPolicies, each by its name, then what the Server itself says.
@@ -34,6 +53,55 @@ impl Index {
             Target::Server(_) | Target::Namespace => false,
         });
         policies.filter_map(|(id, grant)| self.of_authorization_policy(id, grant)).collect()
+    }
+
+    /// The AuthorizationPolicies that have no effect, as what they name is not there.
+    pub fn in_vain(&self) -> impl Iterator<Item = (&Id, Absent)> {
+        let all = self.store.policies.all_authorization_policies();
+        all.filter_map(|(id, grant)| Some((id, self.absent_target(id, grant).or_else(|| self.absent(grant))?)))
+    }
+
+    /// Those for the port of a Server, or for a route there.
+    pub(crate) fn in_vain_at(&self, namespace: &str, server: &Meta, route: &Meta) -> Vec<(Meta, Absent)> {
+        let is_there = |target: &Target| match target {
+            Target::Server(name) => matches!(server, Meta::Resource(server) if server.name == *name),
+            Target::Namespace => matches!(server, Meta::Resource(_)),
+            Target::Route(kind, name) => {
+                let of = definition(*kind);
+                of.is_some_and(|of| of.group == route.group() && of.kind.eq_ignore_ascii_case(route.kind()))
+                    && name == route.name()
+            }
+        };
+        let policies = self.store.policies.authorization_policies(namespace);
+        let policies = policies.filter(|(_, grant)| is_there(&grant.target));
+        policies.filter_map(|(id, grant)| Some((named("authorizationpolicy", id), self.absent(grant)?))).collect()
+    }
+
+    fn absent_target(&self, (namespace, _): &Id, grant: &PolicyGrant) -> Option<Absent> {
+        let (kind, name) = match &grant.target {
+            Target::Server(name) => (Kind::Server, name),
+            Target::Route(kind, name) => (*kind, name),
+            Target::Namespace => return None,
+        };
+        let id = (namespace.clone(), name.clone());
+        let is_there = match kind {
+            Kind::Server => self.store.policies.server(&id).is_some(),
+            _ => self.store.routes.contains(&(kind, id.clone())),
+        };
+        (!is_there).then_some(Absent { kind, id })
+    }
+
+    /// What it requires: while that is absent, nobody is let in by the policy.
+    fn absent(&self, grant: &PolicyGrant) -> Option<Absent> {
+        let policies = &self.store.policies;
+        let network = grant.network.as_ref().filter(|id| policies.networks(id).is_none());
+        let identities = match &grant.identity {
+            Some(Required::MeshTls(id)) if policies.identities(id).is_none() => Some(id),
+            _ => None,
+        };
+        let network = network.map(|id| (Kind::NetworkAuthentication, id));
+        let (kind, id) = network.or(identities.map(|id| (Kind::MeshTlsAuthentication, id)))?;
+        Some(Absent { kind, id: id.clone() })
     }
 
     pub(super) fn rate_limit(&self, server: &Id, aged: bool) -> Option<RateLimit> {

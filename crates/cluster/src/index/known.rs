@@ -28,6 +28,15 @@ pub(crate) struct Known<'i> {
     pub(crate) running: bool,
 }
 
+/// A workload behind a port of a Service.
+pub(crate) struct Backing<'i> {
+    pub(crate) known: Known<'i>,
+    /// Its own, if it has one.
+    pub(crate) port: Option<u16>,
+    /// The addresses at which the clients' proxies reach it.
+    pub(crate) balanced: Vec<IpAddr>,
+}
+
 /// What is missing where nothing can be told to be behind a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
@@ -82,25 +91,25 @@ impl Index {
         Some((name.namespace, name.service))
     }
 
-    /// The workloads that a Service selects, each with its own port behind one of the Service's, if it has one.
-    pub(crate) fn behind(
-        &self,
-        (namespace, service): &Id,
-        port: u16,
-    ) -> Result<Vec<(Known<'_>, Option<u16>)>, Missing> {
+    /// The workloads that a Service selects.
+    pub(crate) fn behind(&self, (namespace, service): &Id, port: u16) -> Result<Vec<Backing<'_>>, Missing> {
         let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
         if facts.selector.is_empty() {
             return Err(Missing::Selector);
         }
         let port_of = |of: &super::facts::Common| super::destination::target_port(facts, of, port);
-        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| (self.known_pod(id, pod), port_of(pod)));
+        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| {
+            let balanced = self.address(facts, pod).into_iter().collect();
+            Backing { known: self.known_pod(id, pod), port: port_of(pod), balanced }
+        });
         // One that does not declare the port is not behind the Service.
         let externals = self.store.externals_of(namespace, facts).filter_map(|(id, external)| {
             let number = port_of(external)?;
             let declares = external.ports.iter().any(|own| own.number == number);
-            declares.then(|| (self.known_external(id, external), Some(number)))
+            let known = self.known_external(id, external);
+            declares.then(|| Backing { balanced: known.addresses.clone(), known, port: Some(number) })
         });
-        Ok(pods.filter(|(known, _)| known.running).chain(externals).collect())
+        Ok(pods.filter(|backing| backing.known.running).chain(externals).collect())
     }
 
     /// Whether a proxy of this mesh that connects to the workload's port proves its identity there.

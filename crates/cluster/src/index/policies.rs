@@ -90,6 +90,10 @@ impl Policies {
         in_namespace(&self.authorization_policies, namespace)
     }
 
+    pub(super) fn all_authorization_policies(&self) -> impl Iterator<Item = (&Id, &PolicyGrant)> {
+        self.authorization_policies.iter()
+    }
+
     /// The limit of a Server: of several the oldest, then the first by name.
     pub(super) fn limit_of(&self, (namespace, server): &Id, aged: bool) -> Option<(&Id, &Limit)> {
         in_namespace(&self.limits, namespace)

@@ -56,6 +56,10 @@ impl RouteFacts {
 }
 
 impl Routes {
+    pub(super) fn contains(&self, id: &RouteId) -> bool {
+        self.held.contains_key(id)
+    }
+
     /// The routes of a parent that are of one of `kinds`, the oldest first, then by namespace and name.
     pub(super) fn attached(
         &self,

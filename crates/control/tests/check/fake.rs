@@ -134,6 +134,29 @@ async fn a_service_of_other_clusters_is_named() {
     assert_eq!(failed(&asked(&api, What::DataPlane(None), Duration::ZERO).await), []);
 }
 
+/// A policy that names what is not there lets nobody in, and is named with it.
+#[tokio::test]
+async fn a_policy_that_names_what_is_not_there_is_named() {
+    let api = world().await;
+    let required = json!([{"group": "policy.linkerd.io", "kind": "MeshTLSAuthentication", "name": "gone"}]);
+    let target = json!({"group": "policy.linkerd.io", "kind": "Server", "name": "web"});
+    let spec = json!({"targetRef": target, "requiredAuthenticationRefs": required});
+    api.put(json!({"kind": "AuthorizationPolicy", "metadata": {"name": "all", "namespace": "shop"}, "spec": spec}));
+    for absent in ["Server shop/web", "MeshTLSAuthentication shop/gone"] {
+        let report = asked(&api, What::ControlPlane, Duration::ZERO).await;
+        let line = report.0.iter().find(|line| line.check == &table::QUARANTINED).unwrap();
+        let says = format!("AuthorizationPolicy shop/all: {absent}, which it names, is not there");
+        assert!(line.error.as_ref().is_some_and(|error| error.contains(&says)), "{line:?}");
+        let kind = absent.split_once(' ').unwrap().0;
+        let (name, spec) = match kind {
+            "Server" => ("web", json!({"podSelector": {}, "port": 80})),
+            _ => ("gone", json!({"identities": ["*"]})),
+        };
+        api.put(json!({"kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec}));
+    }
+    assert_eq!(failed(&asked(&api, What::ControlPlane, Duration::ZERO).await), []);
+}
+
 /// Nothing that is recommended takes a mesh away.
 #[tokio::test]
 async fn before_an_installation_a_mesh_is_carried_on_and_a_mere_namespace_is_not_deleted() {

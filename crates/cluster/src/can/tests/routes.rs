@@ -72,17 +72,17 @@ fn the_routes_of_the_clients_proxy_are_followed() {
     let index = routed(vec![of_parent(crate::Kind::HttpRoute, "all", web(), rules)]);
     let via = "HTTPRoute/all";
     for (client, path, verdict, pods, by, why) in [
-        ("po/web-0", "/", Allowed, vec!["shop/web-0 shop/web-1"], via, ""),
-        ("po/web-0", "/canary", Denied, vec!["shop/canary-0"], via, "no route of the port"),
+        ("sa/web", "/", Allowed, vec!["shop/web-0 shop/web-1"], via, ""),
+        ("sa/web", "/canary", Denied, vec!["shop/canary-0"], via, "no route of the port"),
         // Wherever a part of the requests goes, it is told of.
-        ("po/web-0", "/split", Denied, vec!["shop/canary-0", "shop/web-0 shop/web-1"], via, "no route of the port"),
-        ("po/web-0", "/missing", Denied, vec!["", "shop/web-0 shop/web-1"], via, "nobody"),
-        ("po/web-0", "/named", Denied, vec![""], via, "only another name"),
-        ("po/web-0", "/empty", Unknown, vec![""], via, "nothing runs behind svc/empty"),
-        ("po/web-0", "/none", Denied, vec![""], via, "weight"),
-        ("po/web-0", "/opened", Allowed, vec!["shop/canary-0"], via, ""),
-        ("po/web-0", "/gone", Allowed, vec![""], via, "redirect"),
-        ("po/web-0", "/odd", Denied, vec![""], via, "ExtensionRef"),
+        ("sa/web", "/split", Denied, vec!["shop/canary-0", "shop/web-0 shop/web-1"], via, "no route of the port"),
+        ("sa/web", "/missing", Denied, vec!["", "shop/web-0 shop/web-1"], via, "nobody"),
+        ("sa/web", "/named", Denied, vec![""], via, "only another name"),
+        ("sa/web", "/empty", Unknown, vec![""], via, "nothing runs behind svc/empty"),
+        ("sa/web", "/none", Denied, vec![""], via, "weight"),
+        ("sa/web", "/opened", Allowed, vec!["shop/canary-0"], via, ""),
+        ("sa/web", "/gone", Allowed, vec![""], via, "redirect"),
+        ("sa/web", "/odd", Denied, vec![""], via, "ExtensionRef"),
         // Routes of the Service's namespace are everybody's, and only who has no proxy follows none.
         ("other/sa/bot", "/missing", Denied, vec!["", "shop/web-0 shop/web-1"], via, "nobody"),
         ("po/plain-0", "/missing", Allowed, vec!["shop/web-0 shop/web-1"], "", ""),
@@ -101,7 +101,7 @@ fn the_routes_of_the_clients_proxy_are_followed() {
     // By a headless Service's name clients call its pods.
     let headed =
         of_parent(crate::Kind::HttpRoute, "all", json!({"group": "", "kind": "Service", "name": "head"}), json!([{}]));
-    let told = asks(&routed(vec![headed]), "po/web-0", "svc/head:80", "GET /", None).unwrap();
+    let told = asks(&routed(vec![headed]), "sa/web", "svc/head:80", "GET /", None).unwrap();
     assert!(told.verdict == Allowed && told.answers[0].via.is_none(), "{told}");
     // And what such a client connects to there is the port as it is said, not the one that is meant by it.
     let server = |name: &str, port: u16, policy: &str| {
@@ -150,7 +150,7 @@ fn each_kind_of_route_and_what_comes_before_them_is_followed() {
     let to = |name: &str| json!([{"backendRefs": [{"name": name, "port": 80}]}]);
     let told = |more: Vec<Object>, request: &str, host: Option<&str>| {
         let (method, path) = request.split_once(' ').unwrap();
-        let request = Request::new(method, path).unwrap().with_host(host.map(str::to_owned));
+        let request = Request::new(method, path).unwrap().with_host(host).unwrap();
         let (client, target) = (Client::parse("sa/bot", "shop").unwrap(), Target::parse("svc/web:80", "shop").unwrap());
         ask(&routed(more), &Asked { client: &client, target: &target, request: &request, address: None }).unwrap()
     };
@@ -256,7 +256,7 @@ fn a_host_that_nobody_has_said_is_every_host() {
     ];
     for (index, host, verdict, why) in at_the_server {
         let (method, path) = ("POST", "/a.B/C");
-        let request = Request::new(method, path).unwrap().with_host(host.map(str::to_owned));
+        let request = Request::new(method, path).unwrap().with_host(host).unwrap();
         let (client, target) =
             (Client::parse("sa/bot", "shop").unwrap(), Target::parse("po/guarded-0:8080", "shop").unwrap());
         let told = ask(index, &Asked { client: &client, target: &target, request: &request, address: None }).unwrap();
@@ -298,7 +298,7 @@ fn a_host_that_nobody_has_said_is_every_host() {
         (&nowhere, "po/plain-0", "/", None, Allowed, ""),
     ] {
         for target in ["svc/web:80", "10.96.0.1:80"] {
-            let request = Request::new("POST", path).unwrap().with_host(host.map(str::to_owned));
+            let request = Request::new("POST", path).unwrap().with_host(host).unwrap();
             let (client, target) = (Client::parse(client, "shop").unwrap(), Target::parse(target, "shop").unwrap());
             let asked = Asked { client: &client, target: &target, request: &request, address: None };
             let told = ask(index, &asked).unwrap();
