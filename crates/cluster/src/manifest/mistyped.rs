@@ -6,6 +6,7 @@ use super::{
     read::table,
 };
 use crate::{Kind, install::crd, policy};
+use serde::Serialize;
 use serde_json::Value as Json;
 
 /// A field that cannot be read.
@@ -17,12 +18,15 @@ pub(crate) struct Mistyped {
 }
 
 /// What `error` says of an object of a kind; `path` is where it came up.
-pub(crate) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mistyped {
+pub(super) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mistyped {
     let told = error.to_string();
     if let Some(field) = told.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let path = path.key(field);
         let remedy = defined(kind, &path).map_or_else(|| "give it".to_owned(), |wanted| format!("give {wanted}"));
         return Mistyped { path, message: "it is missing".to_owned(), remedy };
+    }
+    if told.starts_with("invalid length ") {
+        return is_list(kind, path);
     }
     let said = told.strip_prefix("invalid type: ").or_else(|| told.strip_prefix("invalid value: "));
     let Some((found, expected)) = said.and_then(|said| said.rsplit_once(", expected ")) else {
@@ -35,6 +39,31 @@ pub(crate) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mis
         false => format!("give {wanted}"),
     };
     Mistyped { path, message: format!("it is {}", as_written(found)), remedy }
+}
+
+/// A list that serde has taken for an object, its elements for the fields in their order: `read`, written again, is an object there.
+pub(super) fn by_position(kind: Kind, written: &Json, read: &impl Serialize) -> Option<Mistyped> {
+    let read = serde_json::to_value(read).ok()?;
+    list_for_object(written, &read, &Path::default()).map(|path| is_list(kind, path))
+}
+
+fn list_for_object(written: &Json, read: &Json, at: &Path) -> Option<Path> {
+    match (written, read) {
+        (Json::Array(_), Json::Object(_)) => Some(at.clone()),
+        (Json::Object(written), Json::Object(read)) => {
+            written.iter().find_map(|(key, value)| list_for_object(value, read.get(key)?, &at.key(key)))
+        }
+        (Json::Array(written), Json::Array(read)) => {
+            let mut elements = written.iter().zip(read).enumerate();
+            elements.find_map(|(i, (written, read))| list_for_object(written, read, &at.index(i)))
+        }
+        _ => None,
+    }
+}
+
+fn is_list(kind: Kind, path: Path) -> Mistyped {
+    let wanted = defined(kind, &path).unwrap_or_else(|| in_words("an object of a type"));
+    Mistyped { path, message: "it is a list".to_owned(), remedy: format!("give {wanted}") }
 }
 
 const TEXT: &str = "a text";
@@ -146,6 +175,150 @@ mod tests {
             assert_eq!(refused.iter().map(ToString::to_string).collect::<Vec<_>>(), told);
         }
         told.join(" | ")
+    }
+
+    /// Serde reads a list as an object by the order of its fields.
+    #[test]
+    fn a_list_is_no_object() {
+        let server = json!({"group": "policy.linkerd.io", "kind": "Server", "name": "a"});
+        let service = json!([{"group": "", "kind": "Service", "name": "a"}]);
+        let backends = json!([{"name": "a", "port": 1, "filters": [{"type": "URLRewrite",
+            "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/"}}}]}]);
+        let modifier = json!({"set": [{"name": "a", "value": "b"}]});
+        let condition = json!({"not": {"any": [{"method": "GET"}, {"all": [{"pathRegex": "/a"}]}]}});
+        let class = json!({"condition": {"not": {"any": [{"status": {"min": 500, "max": 599}}]}}, "isFailure": true});
+        let policy = "policy.linkerd.io/v1alpha1";
+        let gateway_api = "gateway.networking.k8s.io/v1";
+        for (version, kind, spec) in [
+            (
+                policy,
+                "Server",
+                json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "port": 1}),
+            ),
+            (
+                policy,
+                "ServerAuthorization",
+                json!({"server": {"name": "a"}, "client": {"networks": [{"cidr": "10.0.0.0/8"}],
+                "meshTLS": {"serviceAccounts": [{"name": "a"}]}}}),
+            ),
+            (
+                policy,
+                "AuthorizationPolicy",
+                json!({"targetRef": server, "requiredAuthenticationRefs": [
+                {"group": "policy.linkerd.io", "kind": "NetworkAuthentication", "name": "a"}]}),
+            ),
+            (policy, "MeshTLSAuthentication", json!({"identityRefs": [{"kind": "ServiceAccount", "name": "a"}]})),
+            (policy, "NetworkAuthentication", json!({"networks": [{"cidr": "10.0.0.0/8"}]})),
+            (policy, "EgressNetwork", json!({"trafficPolicy": "Deny", "networks": [{"cidr": "192.0.2.0/24"}]})),
+            (
+                policy,
+                "HTTPLocalRateLimitPolicy",
+                json!({"targetRef": server, "total": {"requestsPerSecond": 9},
+                "identity": {"requestsPerSecond": 5}, "overrides": [{"requestsPerSecond": 6,
+                    "clientRefs": [{"kind": "ServiceAccount", "name": "a", "namespace": "default"}]}]}),
+            ),
+            (
+                "policy.linkerd.io/v1beta3",
+                "HTTPRoute",
+                json!({"parentRefs": [server], "rules": [{"matches": [{"path": {"value": "/"}}]}]}),
+            ),
+            (
+                gateway_api,
+                "HTTPRoute",
+                json!({"parentRefs": service, "rules": [
+                {"matches": [{"path": {"value": "/"}, "headers": [{"name": "a", "value": "b"}], "queryParams": [{"name": "a", "value": "b"}]}],
+                 "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier},
+                    {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "a", "port": 1}, "fraction": {"numerator": 1}}}],
+                 "timeouts": {"request": "1s"}, "backendRefs": backends},
+                {"filters": [{"type": "RequestRedirect", "requestRedirect": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/"}}}]}]}),
+            ),
+            (
+                gateway_api,
+                "GRPCRoute",
+                json!({"parentRefs": service, "rules": [{"matches": [{"method": {"service": "a"}}]}]}),
+            ),
+            (
+                gateway_api,
+                "TLSRoute",
+                json!({"parentRefs": service, "hostnames": ["a.b"], "rules": [{"backendRefs": [{"name": "a", "port": 1}]}]}),
+            ),
+            (
+                gateway_api,
+                "TCPRoute",
+                json!({"parentRefs": service, "rules": [{"backendRefs": [{"name": "a", "port": 1}]}]}),
+            ),
+            (
+                "linkerd.io/v1alpha2",
+                "ServiceProfile",
+                json!({"routes": [{"name": "a", "condition": condition, "responseClasses": [class]}],
+                "retryBudget": {"retryRatio": 0.1, "minRetriesPerSecond": 1, "ttl": "10s"},
+                "dstOverrides": [{"authority": "a.default.svc.cluster.local", "weight": 1}]}),
+            ),
+            (
+                "workload.linkerd.io/v1beta1",
+                "ExternalWorkload",
+                json!({"meshTLS": {"identity": "spiffe://a.b/c", "serverName": "a.b"},
+                "ports": [{"port": 1}], "workloadIPs": [{"ip": "192.0.2.1"}]}),
+            ),
+        ] {
+            let (group, _) = version.split_once('/').unwrap();
+            let is = |of: &crate::Kind| policy::definition(*of).is_some_and(|d| (d.group, d.kind) == (group, kind));
+            let of = policy::KINDS.into_iter().find(is).unwrap();
+            let name = if kind == "ServiceProfile" { "a.default.svc.cluster.local" } else { "a" };
+            let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec});
+            policy::read(of, object.clone()).unwrap_or_else(|wrong| panic!("{object}: {wrong:?}"));
+            let mut objects = vec![];
+            objects_in(&spec, "/spec", &mut objects);
+            for at in objects {
+                let field = at.split('/').skip(1).fold(String::new(), |path, step| match step.parse::<usize>() {
+                    Ok(index) => format!("{path}[{index}]"),
+                    Err(_) if path.is_empty() => step.to_owned(),
+                    Err(_) => format!("{path}.{step}"),
+                });
+                let mut list = object.clone();
+                let place = list.pointer_mut(&at).unwrap();
+                let values: Vec<Value> = place.as_object().unwrap().values().cloned().collect();
+                for written in [json!([]), json!(values)] {
+                    *list.pointer_mut(&at).unwrap() = written;
+                    // A route without parents is somebody else's.
+                    if at.starts_with("/spec/parentRefs")
+                        || at == "/spec" && kind.ends_with("Route") && version == gateway_api
+                    {
+                        continue;
+                    }
+                    let wrong = policy::read(of, list.clone()).expect_err(&list.to_string());
+                    let [wrong] = wrong.as_slice() else { panic!("{list}: {wrong:?}") };
+                    assert!(wrong.field.starts_with(&field), "{list}: {wrong}");
+                    if list.pointer(&at) == Some(&json!([])) {
+                        assert!(
+                            wrong.to_string().starts_with(&format!("{field}: it is a list; give an object")),
+                            "{wrong}"
+                        );
+                    }
+                    if of != crate::Kind::ExternalWorkload {
+                        let loaded = manifest::load_text(Path::new("m.yaml"), &list.to_string());
+                        assert!(
+                            loaded.objects.is_empty() && loaded.problems.iter().any(|p| p.field == wrong.field),
+                            "{list}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where objects are in `value`, which is at `at`.
+    fn objects_in(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.push(at.to_owned());
+                fields.iter().for_each(|(name, value)| objects_in(value, &format!("{at}/{name}"), found));
+            }
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(i, value)| objects_in(value, &format!("{at}/{i}"), found));
+            }
+            _ => {}
+        }
     }
 
     #[test]

@@ -22,8 +22,9 @@ mod version;
 pub(crate) use document::Unreadable;
 use files::Found;
 pub use files::{Stamp, stamp};
-pub(crate) use mistyped::{Mistyped, mistyped};
+pub(crate) use mistyped::Mistyped;
 pub(crate) use path::Path as FieldPath;
+pub(crate) use typed::of_type;
 
 use crate::{Key, Object};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

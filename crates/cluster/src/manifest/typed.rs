@@ -1,12 +1,18 @@
 //! From a document to a typed object, with every field that Kubernetes does not know.
 
-use super::{Mistyped, document::Node, mistyped, path::Path};
+use super::{
+    Mistyped,
+    document::Node,
+    mistyped::{by_position, mistyped},
+    path::Path,
+};
 use crate::{Kind, Object};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// The object, and the paths of unknown fields.
 pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Mistyped> {
-    let json = node.to_json();
+    let json = &node.to_json();
     Ok(match kind {
         Kind::Namespace => with(kind, json, |o| Object::Namespace(Box::new(o)))?,
         Kind::ServiceAccount => with(kind, json, |o| Object::ServiceAccount(Box::new(o)))?,
@@ -33,15 +39,20 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Misty
     })
 }
 
-fn with<T: DeserializeOwned>(
+fn with<T: DeserializeOwned + Serialize>(
     kind: Kind,
-    json: serde_json::Value,
+    json: &Value,
     wrap: impl FnOnce(T) -> Object,
 ) -> Result<(Object, Vec<Path>), Mistyped> {
+    of_type(kind, json).map(|(object, unknown)| (wrap(object), unknown))
+}
+
+/// An object whose fields have their types, whoever has written it, and the paths of those that its type does not have.
+pub(crate) fn of_type<T: DeserializeOwned + Serialize>(kind: Kind, json: &Value) -> Result<(T, Vec<Path>), Mistyped> {
     let mut unknown = vec![];
     let mut see = |path: serde_ignored::Path<'_>| unknown.push(Path::from(&path));
     let deserializer = serde_ignored::Deserializer::new(json, &mut see);
     let object = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| mistyped(kind, Path::from(error.path()), error.inner()))?;
-    Ok((wrap(object), unknown))
+    by_position(kind, json, &object).map_or(Ok((object, unknown)), Err)
 }

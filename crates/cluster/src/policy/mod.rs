@@ -47,7 +47,7 @@ use crate::{
     Kind, Object,
     annotation::PortList,
     external_workload::{self, ExternalWorkloadSpec},
-    manifest::{FieldPath, Mistyped, mistyped},
+    manifest::{FieldPath, Mistyped, of_type},
     service_profile::ServiceProfileSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -163,22 +163,23 @@ fn parse(kind: Kind, object: Value) -> Result<Object, Vec<Mistake>> {
     })
 }
 
-fn typed<S: DeserializeOwned>(kind: Kind, object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
-    serde_path_to_error::deserialize(object).map(Box::new).map_err(|error| wrong_type(kind, &error))
+fn typed<S: DeserializeOwned + Serialize>(kind: Kind, object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
+    custom(kind, &object).map(|(object, _)| object)
 }
 
-pub(crate) fn wrong_type(kind: Kind, error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<Mistake> {
-    let Mistyped { path, message, remedy } = mistyped(kind, FieldPath::from(error.path()), error.inner());
-    vec![Mistake::new(path.to_string(), message, remedy)]
+/// With the paths of unknown fields.
+pub(crate) fn custom<S: DeserializeOwned + Serialize>(
+    kind: Kind,
+    object: &Value,
+) -> Result<(Box<Custom<S>>, Vec<FieldPath>), Vec<Mistake>> {
+    of_type(kind, object)
+        .map_err(|Mistyped { path, message, remedy }| vec![Mistake::new(path.to_string(), message, remedy)])
 }
 
 /// A route: what is not known of one may be what keeps somebody out, so that it is read whole or not at all.
-fn whole<S: DeserializeOwned>(kind: Kind, object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
-    let mut unknown = vec![];
-    let mut see = |path: serde_ignored::Path<'_>| unknown.push(FieldPath::from(&path).to_string());
-    let deserializer = serde_ignored::Deserializer::new(route::ours(kind, object), &mut see);
-    let read = serde_path_to_error::deserialize(deserializer);
-    let route = read.map(Box::new).map_err(|error| wrong_type(kind, &error))?;
+fn whole<S: DeserializeOwned + Serialize>(kind: Kind, object: Value) -> Result<Box<Custom<S>>, Vec<Mistake>> {
+    let (route, unknown) = custom(kind, &route::ours(kind, object))?;
+    let mut unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
     unknown.retain(|path| path.starts_with("spec."));
     let mistake = |path| Mistake::new(path, "weft knows no such field", "remove it");
     if unknown.is_empty() { Ok(route) } else { Err(unknown.into_iter().map(mistake).collect()) }

@@ -5,19 +5,17 @@ use crate::{
     Kind,
     manifest::FieldPath,
     object::is_subdomain,
-    policy::{Custom, Mistake, wrong_type},
+    policy::{Custom, Mistake, custom},
 };
 use serde_json::Value;
 
 /// Everything that is wrong with a ServiceProfile.
 pub fn mistakes(object: &Value) -> Vec<Mistake> {
-    let mut mistakes = vec![];
-    let mut see = |path: serde_ignored::Path<'_>| mistakes.push(unknown(&path));
-    let deserializer = serde_ignored::Deserializer::new(object, &mut see);
-    let profile: Custom<ServiceProfileSpec> = match serde_path_to_error::deserialize(deserializer) {
-        Ok(profile) => profile,
-        Err(error) => return wrong_type(Kind::ServiceProfile, &error),
+    let (profile, unknown_fields): (Box<Custom<ServiceProfileSpec>>, _) = match custom(Kind::ServiceProfile, object) {
+        Ok(read) => read,
+        Err(mistakes) => return mistakes,
     };
+    let mut mistakes: Vec<Mistake> = unknown_fields.iter().map(unknown).collect();
     // Of the rest the API server knows more.
     mistakes.retain(|mistake| mistake.field.starts_with("spec"));
     let name = profile.metadata.name.as_deref().unwrap_or_default();
@@ -30,8 +28,8 @@ pub fn mistakes(object: &Value) -> Vec<Mistake> {
     mistakes
 }
 
-fn unknown(path: &serde_ignored::Path<'_>) -> Mistake {
-    Mistake::new(FieldPath::from(path).to_string(), "there is no such field", "correct the spelling, or remove it")
+fn unknown(path: &FieldPath) -> Mistake {
+    Mistake::new(path.to_string(), "there is no such field", "correct the spelling, or remove it")
 }
 
 #[cfg(test)]

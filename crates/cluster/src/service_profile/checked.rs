@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use weft_model::{
     DnsName, NameAddr, duration,
-    policy::route::Pattern,
+    policy::route::{NoPattern, PatternRoom},
     profile::{ProfileRoute, RequestMatch, ResponseClass, ResponseMatch, RetryBudget, WeightedTarget},
 };
 
@@ -35,6 +35,19 @@ struct Override {
     weight: u32,
 }
 
+/// What has come up so far.
+#[derive(Default)]
+struct Found {
+    mistakes: Vec<Mistake>,
+    patterns: PatternRoom,
+}
+
+impl Found {
+    fn push(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+}
+
 impl Asked {
     /// Where requests to `port` go instead.
     pub(crate) fn targets(&self, port: u16) -> Vec<WeightedTarget> {
@@ -49,22 +62,23 @@ impl Asked {
 impl ServiceProfileSpec {
     pub(crate) fn checked(&self) -> Result<Asked, Vec<Mistake>> {
         let Self { routes, retry_budget, dst_overrides, opaque_ports: _ } = self;
-        let mut mistakes = vec![];
+        let mut found = Found::default();
         let mut read = vec![];
         for (i, route) in routes.iter().flatten().enumerate() {
             let at = format!("spec.routes[{i}]");
             match route {
-                Some(route) => read.extend(route.checked(&at, &mut mistakes)),
-                None => mistakes.push(null(at)),
+                Some(route) => read.extend(route.checked(&at, &mut found)),
+                None => found.push(null(at)),
             }
         }
-        let budget = retry_budget.as_ref().map_or(RetryBudget::LINKERD, |budget| budget.checked(&mut mistakes));
+        let budget = retry_budget.as_ref().map_or(RetryBudget::LINKERD, |budget| budget.checked(&mut found));
         let mut overrides = vec![];
         for (i, spec) in dst_overrides.iter().flatten().enumerate() {
-            overrides.extend(spec.checked(&format!("spec.dstOverrides[{i}]"), &mut mistakes));
+            overrides.extend(spec.checked(&format!("spec.dstOverrides[{i}]"), &mut found));
         }
         // What gets nothing is nothing.
         overrides.retain(|o| o.weight > 0);
+        let Found { mistakes, patterns: _ } = found;
         if mistakes.is_empty() { Ok(Asked { routes: read, budget, overrides }) } else { Err(mistakes) }
     }
 }
@@ -74,24 +88,24 @@ fn null(at: String) -> Mistake {
 }
 
 impl RouteSpec {
-    fn checked(&self, at: &str, mistakes: &mut Vec<Mistake>) -> Option<ProfileRoute> {
+    fn checked(&self, at: &str, found: &mut Found) -> Option<ProfileRoute> {
         let Self { name, condition, response_classes, is_retryable, timeout } = self;
         let name = name.as_deref().unwrap_or_default();
         if name.is_empty() {
-            mistakes.push(Mistake::new(format!("{at}.name"), "the route has no name", "give it one"));
+            found.push(Mistake::new(format!("{at}.name"), "the route has no name", "give it one"));
         }
         let timeout = match timeout.as_deref().filter(|text| !text.is_empty()) {
             Some(text) => signed(text).or_else(|| {
-                mistakes.push(no_duration(format!("{at}.timeout"), text));
+                found.push(no_duration(format!("{at}.timeout"), text));
                 None
             }),
             None => None,
         };
         let matches = match condition {
-            Some(condition) => condition.checked(&format!("{at}.condition"), 1, mistakes),
+            Some(condition) => condition.checked(&format!("{at}.condition"), 1, found),
             None => {
                 let remedy = "give condition.pathRegex or condition.method";
-                mistakes.push(Mistake::new(format!("{at}.condition"), "the route is for no requests", remedy));
+                found.push(Mistake::new(format!("{at}.condition"), "the route is for no requests", remedy));
                 None
             }
         };
@@ -99,13 +113,13 @@ impl RouteSpec {
         for (i, class) in response_classes.iter().flatten().enumerate() {
             let at = format!("{at}.responseClasses[{i}]");
             match class {
-                None => mistakes.push(null(at)),
+                None => found.push(null(at)),
                 Some(ResponseClassSpec { condition: None, .. }) => {
                     let remedy = "give condition.status";
-                    mistakes.push(Mistake::new(format!("{at}.condition"), "the class is of no responses", remedy));
+                    found.push(Mistake::new(format!("{at}.condition"), "the class is of no responses", remedy));
                 }
                 Some(ResponseClassSpec { condition: Some(condition), is_failure }) => {
-                    let matches = condition.checked(&format!("{at}.condition"), 1, mistakes);
+                    let matches = condition.checked(&format!("{at}.condition"), 1, found);
                     let failure = is_failure.unwrap_or(false);
                     classes.extend(matches.map(|matches| ResponseClass { matches, failure }));
                 }
@@ -123,44 +137,48 @@ impl RouteSpec {
 }
 
 impl RequestConditionSpec {
-    fn checked(&self, at: &str, depth: usize, mistakes: &mut Vec<Mistake>) -> Option<RequestMatch> {
+    fn checked(&self, at: &str, depth: usize, found: &mut Found) -> Option<RequestMatch> {
         let Self { path_regex, method, all, any, not } = self;
-        let within = |spec: &Self, at: &str, mistakes: &mut Vec<Mistake>| spec.checked(at, depth + 1, mistakes);
+        let within = |spec: &Self, at: &str, found: &mut Found| spec.checked(at, depth + 1, found);
         let mut parts = vec![];
         if depth > MAX_DEPTH {
-            mistakes.push(too_deep(at));
+            found.push(too_deep(at));
             return None;
         }
         if let Some(source) = path_regex {
-            match Pattern::new(source) {
+            match found.patterns.pattern(source) {
                 Ok(pattern) => parts.push(RequestMatch::Path(pattern)),
-                Err(_) => {
+                Err(NoPattern::NoRoom) => {
+                    let message = "the regular expressions of the profile are too large together";
+                    found.push(Mistake::new(format!("{at}.pathRegex"), message, "use fewer, or simpler ones"));
+                }
+                Err(NoPattern::Wrong(_)) => {
                     let text: String = source.chars().take(64).collect();
                     let message = format!("{text:?} is no regular expression, or a too large one");
-                    mistakes.push(Mistake::new(format!("{at}.pathRegex"), message, "use the syntax of RE2"));
+                    found.push(Mistake::new(format!("{at}.pathRegex"), message, "use the syntax of RE2"));
                 }
             }
         }
         parts.extend(method.clone().map(RequestMatch::Method));
-        parts.extend(each(all.as_deref(), &format!("{at}.all"), mistakes, within).map(RequestMatch::All));
-        parts.extend(each(any.as_deref(), &format!("{at}.any"), mistakes, within).map(RequestMatch::Any));
-        let not_that = not.as_ref().and_then(|not| within(not, &format!("{at}.not"), mistakes));
+        parts.extend(each(all.as_deref(), &format!("{at}.all"), found, within).map(RequestMatch::All));
+        parts.extend(each(any.as_deref(), &format!("{at}.any"), found, within).map(RequestMatch::Any));
+        let not_that = not.as_ref().and_then(|not| within(not, &format!("{at}.not"), found));
         parts.extend(not_that.map(|that| RequestMatch::Not(Box::new(that))));
         if path_regex.is_none() && method.is_none() && all.is_none() && any.is_none() && not.is_none() {
             let remedy = "give all, any, not, method or pathRegex";
-            mistakes.push(Mistake::new(at, "the condition is empty", remedy));
+            found.push(Mistake::new(at, "the condition is empty", remedy));
         }
         one_or(parts, RequestMatch::All)
     }
 }
 
 impl ResponseConditionSpec {
-    fn checked(&self, at: &str, depth: usize, mistakes: &mut Vec<Mistake>) -> Option<ResponseMatch> {
+    fn checked(&self, at: &str, depth: usize, found: &mut Found) -> Option<ResponseMatch> {
         let Self { status, all, any, not } = self;
-        let within = |spec: &Self, at: &str, mistakes: &mut Vec<Mistake>| spec.checked(at, depth + 1, mistakes);
+        let within = |spec: &Self, at: &str, found: &mut Found| spec.checked(at, depth + 1, found);
         let mut parts = vec![];
         if depth > MAX_DEPTH {
-            mistakes.push(too_deep(at));
+            found.push(too_deep(at));
             return None;
         }
         if let Some(StatusRangeSpec { min, max }) = status {
@@ -172,16 +190,16 @@ impl ResponseConditionSpec {
                 (Some(min), Some(max)) if min <= max => parts.push(ResponseMatch::Status(min..=max)),
                 _ => {
                     let message = format!("{min} to {max} is no range of statuses");
-                    mistakes.push(Mistake::new(format!("{at}.status"), message, "use min and max from 100 to 599"));
+                    found.push(Mistake::new(format!("{at}.status"), message, "use min and max from 100 to 599"));
                 }
             }
         }
-        parts.extend(each(all.as_deref(), &format!("{at}.all"), mistakes, within).map(ResponseMatch::All));
-        parts.extend(each(any.as_deref(), &format!("{at}.any"), mistakes, within).map(ResponseMatch::Any));
-        let not_that = not.as_ref().and_then(|not| within(not, &format!("{at}.not"), mistakes));
+        parts.extend(each(all.as_deref(), &format!("{at}.all"), found, within).map(ResponseMatch::All));
+        parts.extend(each(any.as_deref(), &format!("{at}.any"), found, within).map(ResponseMatch::Any));
+        let not_that = not.as_ref().and_then(|not| within(not, &format!("{at}.not"), found));
         parts.extend(not_that.map(|that| ResponseMatch::Not(Box::new(that))));
         if status.is_none() && all.is_none() && any.is_none() && not.is_none() {
-            mistakes.push(Mistake::new(at, "the condition is empty", "give all, any, not or status"));
+            found.push(Mistake::new(at, "the condition is empty", "give all, any, not or status"));
         }
         one_or(parts, ResponseMatch::All)
     }
@@ -191,18 +209,18 @@ impl ResponseConditionSpec {
 fn each<C, M>(
     list: Option<&[Option<C>]>,
     at: &str,
-    mistakes: &mut Vec<Mistake>,
-    read: impl Fn(&C, &str, &mut Vec<Mistake>) -> Option<M>,
+    found: &mut Found,
+    read: impl Fn(&C, &str, &mut Found) -> Option<M>,
 ) -> Option<Vec<M>> {
-    let mut found = vec![];
+    let mut wanted = vec![];
     for (i, condition) in list?.iter().enumerate() {
         let at = format!("{at}[{i}]");
         match condition {
-            Some(condition) => found.extend(read(condition, &at, mistakes)),
-            None => mistakes.push(null(at)),
+            Some(condition) => wanted.extend(read(condition, &at, found)),
+            None => found.push(null(at)),
         }
     }
-    Some(found)
+    Some(wanted)
 }
 
 /// What is said beside each other must all hold.
@@ -215,15 +233,15 @@ fn too_deep(at: &str) -> Mistake {
 }
 
 impl RetryBudgetSpec {
-    fn checked(&self, mistakes: &mut Vec<Mistake>) -> RetryBudget {
+    fn checked(&self, found: &mut Found) -> RetryBudget {
         const AT: &str = "spec.retryBudget";
         let Self { retry_ratio, min_retries_per_second, ttl } = self;
         if retry_ratio.is_nan() || *retry_ratio < 0.0 {
             let message = format!("{retry_ratio} is negative");
-            mistakes.push(Mistake::new(format!("{AT}.retryRatio"), message, "use 0 or more"));
+            found.push(Mistake::new(format!("{AT}.retryRatio"), message, "use 0 or more"));
         }
         let ttl = signed(ttl).unwrap_or_else(|| {
-            mistakes.push(no_duration(format!("{AT}.ttl"), ttl));
+            found.push(no_duration(format!("{AT}.ttl"), ttl));
             RetryBudget::LINKERD.ttl
         });
         RetryBudget {
@@ -235,7 +253,7 @@ impl RetryBudgetSpec {
 }
 
 impl OverrideSpec {
-    fn checked(&self, at: &str, mistakes: &mut Vec<Mistake>) -> Option<Override> {
+    fn checked(&self, at: &str, found: &mut Found) -> Option<Override> {
         let Self { authority, weight } = self;
         let (name, port) = match authority.rsplit_once(':') {
             Some((name, port)) => (name, port.parse::<u16>().ok().filter(|port| *port > 0).map(Some)),
@@ -245,7 +263,7 @@ impl OverrideSpec {
         if named.is_none() {
             let text: String = authority.chars().take(64).collect();
             let remedy = "use the full name of a Service, such as web.ns.svc.cluster.local, with a port or without";
-            mistakes.push(Mistake::new(format!("{at}.authority"), format!("{text:?} is no target"), remedy));
+            found.push(Mistake::new(format!("{at}.authority"), format!("{text:?} is no target"), remedy));
         }
         let text = match weight {
             Value::String(text) => text.clone(),
@@ -254,7 +272,7 @@ impl OverrideSpec {
         };
         let quantity = text.parse::<Quantity>();
         if let Err(error) = &quantity {
-            mistakes.push(Mistake::new(format!("{at}.weight"), error.to_string(), "use a number, such as 500m or 1"));
+            found.push(Mistake::new(format!("{at}.weight"), error.to_string(), "use a number, such as 500m or 1"));
         }
         let (name, port) = named?;
         // The protocol counts in ten-thousandths.

@@ -175,6 +175,7 @@ impl Supervisor {
         let events = context.state.events_socket();
         let events = store::listen(&events).map_err(Error::io(format!("listening on {}", events.display())))?;
         tasks.spawn(store::serve(context.store.clone(), events));
+        tasks.spawn(store::write_statuses(context.store.clone(), context.settings.clone()));
         let egress = Arc::new(Egress::new(
             plan,
             options.egress,

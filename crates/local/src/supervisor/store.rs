@@ -14,7 +14,13 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::broadcast,
 };
-use weft_cluster::{Event, Key, Object, source};
+use weft_cluster::{
+    Event, Key, Object,
+    index::Settings,
+    k8s::jiff::Timestamp,
+    policy::status::{self, Patch, Statuses},
+    source,
+};
 
 /// Changes that a follower may lag behind; then it begins anew.
 const BACKLOG: usize = 4096;
@@ -58,9 +64,18 @@ impl Store {
         self.change(objects.into_iter().map(Event::Apply).chain(gone.into_iter().map(Event::Delete)));
     }
 
-    /// Followers are told of all of it together.
     fn change(&self, events: impl IntoIterator<Item = Event>) {
         let mut inner = self.inner.lock();
+        let kept = |event| match event {
+            Event::Apply(object) => Event::Apply(status::replacing(inner.objects.get(&object.key()), object)),
+            event => event,
+        };
+        let events: Vec<Event> = events.into_iter().map(kept).collect();
+        self.put(&mut inner, events);
+    }
+
+    /// Followers are told of all of it together.
+    fn put(&self, inner: &mut Inner, events: Vec<Event>) {
         let differs = |event: &Event| match event {
             Event::Apply(object) => inner.objects.insert(object.key(), object.clone()).as_ref() != Some(object),
             Event::Delete(key) => inner.objects.remove(key).is_some(),
@@ -72,6 +87,15 @@ impl Store {
             // Nobody follows: nobody needs to hear it. Sent under the lock, so that changes come in their order.
             let _ = self.changes.send(changes);
         }
+    }
+
+    /// The objects that are still there, with these statuses.
+    fn report(&self, patches: &[Patch]) -> Vec<Event> {
+        let mut inner = self.inner.lock();
+        let written = |patch: &Patch| Some(status::written(inner.objects.get(&patch.key)?.clone(), patch));
+        let written: Vec<Event> = patches.iter().filter_map(written).map(Event::Apply).collect();
+        self.put(&mut inner, written.clone());
+        written
     }
 
     pub(crate) fn objects(&self) -> Vec<Object> {
@@ -86,6 +110,33 @@ impl Store {
     pub(crate) fn follow(&self) -> (Vec<Object>, broadcast::Receiver<Together>) {
         let inner = self.inner.lock();
         (inner.objects.values().cloned().collect(), self.changes.subscribe())
+    }
+}
+
+/// Writes statuses, until dropped.
+pub(crate) async fn write_statuses(store: Store, settings: Settings) {
+    loop {
+        let (objects, mut changes) = store.follow();
+        let mut statuses = Statuses::new(settings.clone());
+        for object in objects {
+            statuses.apply(&Event::Apply(object));
+        }
+        let mut changed = true;
+        loop {
+            if changed {
+                for event in store.report(&statuses.wanted(Timestamp::now())) {
+                    statuses.apply(&event);
+                }
+            }
+            // Whoever lags too far starts again.
+            let Ok(together) = changes.recv().await else { break };
+            let mut all = vec![together];
+            while let Ok(together) = changes.try_recv() {
+                all.push(together);
+            }
+            let events = all.iter().flat_map(|together| together.iter());
+            changed = events.fold(false, |changed, event| statuses.apply(event) || changed);
+        }
     }
 }
 

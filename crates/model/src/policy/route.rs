@@ -87,6 +87,20 @@ pub enum ValueMatch {
 pub struct Pattern {
     source: String,
     regex: Regex,
+    /// What it takes of memory is at most this.
+    bytes: usize,
+}
+
+/// What all patterns of one object may take of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct PatternRoom(usize);
+
+/// Why there is no pattern.
+#[derive(Clone, Debug)]
+pub enum NoPattern {
+    Wrong(regex::Error),
+    /// Those before it have taken all of it.
+    NoRoom,
 }
 
 /// What is done with a matched request or connection.
@@ -182,6 +196,10 @@ impl Ratio {
 /// The most bytes of a compiled [`Pattern`]: the regex crate's own limit, and so that of Linkerd's proxies. A `\w`, which stands for
 /// a letter of any script, takes more than 40 KiB of it.
 const MAX_PATTERN: usize = 10 << 20;
+/// The smallest pattern that is told apart from others.
+const MIN_PATTERN: usize = 16 << 10;
+/// What a pattern may remember of texts, for each thread: as much as its own size a few times, and the regex crate's own limit at most.
+const MAX_MEMORY: usize = 2 << 20;
 
 /// How long detection waits when a message does not say.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -190,11 +208,22 @@ impl Pattern {
     /// # Errors
     /// `source` is no regular expression, or a too large one.
     pub fn new(source: &str) -> Result<Self, regex::Error> {
-        let build = |source: &str| regex::RegexBuilder::new(source).size_limit(MAX_PATTERN).build();
+        let (regex, bytes) = Self::build(&format!("^(?:{source})$"), MIN_PATTERN)?;
         // By itself too: a parenthesis of its own must not close ours.
-        build(source)?;
-        let regex = build(&format!("^(?:{source})$"))?;
-        Ok(Self { source: source.to_owned(), regex })
+        Self::build(source, bytes)?;
+        Ok(Self { source: source.to_owned(), regex, bytes })
+    }
+
+    /// With the least size, of doubles of this one, that it fits into.
+    fn build(source: &str, mut bytes: usize) -> Result<(Regex, usize), regex::Error> {
+        loop {
+            let built =
+                regex::RegexBuilder::new(source).size_limit(bytes).dfa_size_limit(MAX_MEMORY.min(8 * bytes)).build();
+            match built {
+                Err(regex::Error::CompiledTooBig(_)) if bytes < MAX_PATTERN => bytes = MAX_PATTERN.min(2 * bytes),
+                built => return built.map(|regex| (regex, bytes)),
+            }
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -203,6 +232,32 @@ impl Pattern {
 
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
+    }
+}
+
+impl Default for PatternRoom {
+    fn default() -> Self {
+        Self(32 << 20)
+    }
+}
+
+impl PatternRoom {
+    /// What is refused takes room too: it has cost the time.
+    ///
+    /// # Errors
+    /// `source` is no regular expression, a too large one, or one too many.
+    pub fn pattern(&mut self, source: &str) -> Result<Pattern, NoPattern> {
+        if self.0 == 0 {
+            return Err(NoPattern::NoRoom);
+        }
+        let pattern = Pattern::new(source).map_err(NoPattern::Wrong);
+        let bytes = match &pattern {
+            Ok(pattern) => pattern.bytes,
+            Err(NoPattern::Wrong(regex::Error::CompiledTooBig(_))) => MAX_PATTERN,
+            Err(_) => MIN_PATTERN,
+        };
+        self.0 = self.0.saturating_sub(bytes);
+        pattern
     }
 }
 

@@ -299,6 +299,10 @@ fn is_good(status: &Value) -> Result<()> {
     let conditions: Vec<&Value> =
         of_parents.chain([&status["conditions"]]).filter_map(Value::as_array).flatten().collect();
     ensure!(conditions.iter().any(|condition| condition["type"] == "Accepted"), "nobody has accepted it: {status}");
+    let is_dated = |condition: &&&Value| {
+        condition["lastTransitionTime"].is_string() && condition["observedGeneration"].as_i64() >= Some(1)
+    };
+    ensure!(conditions.iter().all(|condition| is_dated(&condition)), "it is of no time or generation: {status}");
     let bad = conditions.iter().find(|condition| condition["status"] != "True");
     bad.map_or(Ok(()), |bad| Err(anyhow::anyhow!("{bad}")))
 }

@@ -522,11 +522,11 @@ pub(super) fn longer() -> Vec<Stage> {
         name: "circuit breaking by the success rate",
         steps: vec![Step {
             put: "web-service",
-            // Nobody fails so often in a row.
+            // Nobody fails so often in a row, and a look is over before the penalty is.
             objects: app::web_service(
                 "balancer.linkerd.io/failure-accrual: unified, \
                  balancer.linkerd.io/failure-accrual-consecutive-max-failures: '1000000', \
-                 balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 3s, \
+                 balancer.linkerd.io/failure-accrual-consecutive-min-penalty: 20s, \
                  balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio: '0'",
             ),
             shows: &[],

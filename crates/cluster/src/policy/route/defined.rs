@@ -74,7 +74,7 @@ pub(crate) fn refused(object: &Object) -> Vec<Mistake> {
     for (at, parent) in each(&spec, "spec", "parentRefs[]") {
         wrong.forms(parent, &at, &REFERENCE);
     }
-    wrong.twice(each(&spec, "spec", "parentRefs[]"), "the same parent");
+    wrong.parents(&each(&spec, "spec", "parentRefs[]"));
     let rules = each(&spec, "spec", "rules[]");
     for (at, rule) in &rules {
         wrong.forms(rule, at, &OF_RULES);
@@ -136,6 +136,29 @@ impl Wrong {
         let mut seen = HashSet::new();
         for (at, _) in values.into_iter().filter(|(_, value)| !seen.insert(value.to_string())) {
             self.add(at, format!("{what} stands before it"), "remove one of them");
+        }
+    }
+
+    /// Of references to one parent each has a section of its own, as the standard channel wants it, or a port, as the other one does.
+    fn parents(&mut self, parents: &[(String, &Value)]) {
+        let text = |parent: &Value, field: &str, other: &str| parent[field].as_str().unwrap_or(other).to_owned();
+        let named = |parent: &Value| {
+            let (group, kind) = (text(parent, "group", GATEWAY_API), text(parent, "kind", "Gateway"));
+            (group, kind, text(parent, "namespace", ""), text(parent, "name", ""))
+        };
+        for (i, (at, parent)) in parents.iter().enumerate() {
+            let alike = |(_, before): &&(String, &Value)| {
+                let both = |field: &str| (&parent[field], &before[field]);
+                let (sections, ports) = (both("sectionName"), both("port"));
+                let own = |(one, other): (&Value, &Value)| !one.is_null() && !other.is_null() && one != other;
+                let as_much = |(one, other): (&Value, &Value)| one.is_null() == other.is_null();
+                let told_apart = own(sections) || as_much(sections) && own(ports);
+                named(parent) == named(before) && !told_apart
+            };
+            if let Some((before, _)) = parents.iter().take(i).find(alike) {
+                let message = format!("it is the parent of {before} again");
+                self.add(at, message, "give each of them a port, or a sectionName, of its own, or remove one");
+            }
         }
     }
 
@@ -405,11 +428,33 @@ mod tests {
             right(Kind::HttpRoute, json!({"rules": [rule]}));
         }
         let parent = json!({"group": "", "kind": "Service", "name": "web"});
-        wrong(Kind::HttpRoute, "spec.parentRefs[1]", json!({"parentRefs": [parent, parent]}));
-        right(
-            Kind::HttpRoute,
-            json!({"parentRefs": [parent, {"group": "", "kind": "Service", "name": "web", "port": 80}]}),
-        );
+        let with = |more: Value| {
+            let mut parent = parent.clone();
+            more.as_object().unwrap().iter().for_each(|(field, value)| parent[field] = value.clone());
+            parent
+        };
+        let port = |port: u16| with(json!({"port": port}));
+        let section = |name: &str, port: u16| with(json!({"sectionName": name, "port": port}));
+        for (one, other) in [
+            (parent.clone(), parent.clone()),
+            (parent.clone(), port(80)),
+            (port(80), port(80)),
+            (port(80), with(json!({"sectionName": "a"}))),
+            (section("a", 80), section("a", 80)),
+            (section("a", 80), port(81)),
+        ] {
+            wrong(Kind::HttpRoute, "spec.parentRefs[1]", json!({"parentRefs": [one, other]}));
+        }
+        for (one, other) in [
+            (port(80), port(81)),
+            (section("a", 80), section("b", 80)),
+            (section("a", 80), section("a", 81)),
+            (with(json!({"sectionName": "a"})), section("b", 80)),
+            (parent.clone(), with(json!({"namespace": "other"}))),
+            (parent.clone(), with(json!({"name": "other", "port": 80}))),
+        ] {
+            right(Kind::HttpRoute, json!({"parentRefs": [one, other]}));
+        }
         // A connection goes somewhere, and by a name.
         let (rule, names) = (json!([{"backendRefs": [backend]}]), json!(["a.com"]));
         wrong(Kind::TcpRoute, "spec.rules[0].backendRefs", json!({"rules": [{}]}));

@@ -3,7 +3,9 @@
 use super::{Findings, GrpcMatchSpec, GrpcMethodSpec, HttpMatchSpec, NamedSpec, PathSpec, shown};
 use weft_model::{
     DnsName,
-    policy::route::{GrpcMatch, HeaderMatch, HostMatch, HttpMatch, PathMatch, Pattern, QueryMatch, ValueMatch},
+    policy::route::{
+        GrpcMatch, HeaderMatch, HostMatch, HttpMatch, NoPattern, PathMatch, Pattern, QueryMatch, ValueMatch,
+    },
 };
 
 const MAX_NAMED: usize = 16;
@@ -186,9 +188,14 @@ impl NamedSpec {
 }
 
 fn pattern(source: &str, field: String, found: &mut Findings) -> Option<Pattern> {
-    match Pattern::new(source) {
+    match found.patterns.pattern(source) {
         Ok(pattern) => Some(pattern),
-        Err(error) => {
+        Err(NoPattern::NoRoom) => {
+            let message = "the regular expressions of the route are too large together";
+            found.mistake(field, message, "use fewer, or simpler ones");
+            None
+        }
+        Err(NoPattern::Wrong(error)) => {
             // It is drawn over several lines, the last of which says what is wrong.
             let error = error.to_string();
             let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();

@@ -32,7 +32,7 @@ use std::time::Duration;
 use weft_model::{
     Meta,
     meta::Resource,
-    policy::route::{GrpcMatch, GrpcRoute, HostMatch, HttpMatch, HttpRoute, PathMatch, Rule},
+    policy::route::{GrpcMatch, GrpcRoute, HostMatch, HttpMatch, HttpRoute, PathMatch, PatternRoom, Rule},
 };
 
 /// The group of the Gateway API.
@@ -163,7 +163,7 @@ pub(crate) fn checked(object: &Object) -> Option<Result<Checked, Vec<Mistake>>> 
         }
         _ => return None,
     };
-    let Findings { mistakes, notes } = found;
+    let Findings { mistakes, notes, patterns: _ } = found;
     Some(if mistakes.is_empty() { Ok(Checked { route: Route { parents, of }, notes }) } else { Err(mistakes) })
 }
 
@@ -185,6 +185,7 @@ struct Origin<'a> {
 struct Findings {
     mistakes: Vec<Mistake>,
     notes: Vec<Note>,
+    patterns: PatternRoom,
 }
 
 impl Findings {

@@ -568,3 +568,40 @@ fn any_json() -> impl Strategy<Value = Value> {
         ]
     })
 }
+
+/// Each fits by itself; all that an API server takes of them would be tens of gigabytes, here and in each proxy, and minutes to make.
+#[test]
+fn regular_expressions_have_a_bound_together() {
+    let large = r"\w{100}";
+    let headers: Vec<Value> = (0..16)
+        .map(|i| json!({"type": "RegularExpression", "name": format!("x-{i}"), "value": format!("{large}{i}")}))
+        .collect();
+    let matches = |headers: &[Value], most| -> Vec<Value> { (0..most).map(|_| json!({"headers": headers})).collect() };
+    let spec = ruled(json!({"matches": matches(&headers, 64)}));
+    let wrong = read(Kind::HttpRoute, object(Kind::HttpRoute, spec)).unwrap_err();
+    assert!(wrong.len() > 900, "{}", wrong.len());
+    for mistake in wrong {
+        assert!(mistake.field.starts_with("spec.rules[0].matches[") && mistake.field.ends_with("].value"), "{mistake}");
+        assert!(mistake.to_string().contains("too large together; use fewer"), "{mistake}");
+    }
+    let condition = |source: &str| json!({"not": {"any": [{"pathRegex": source}]}});
+    let profile = |sources: &[String]| {
+        let route = |source: &String| json!({"name": "a", "condition": condition(source)});
+        let spec = json!({"routes": sources.iter().map(route).collect::<Vec<_>>()});
+        let metadata = json!({"name": "web.ns.svc.cluster.local", "namespace": "ns"});
+        read(Kind::ServiceProfile, json!({"metadata": metadata, "spec": spec}))
+    };
+    let wrong = profile(&(0..500).map(|i| format!("{large}{i}")).collect::<Vec<_>>()).unwrap_err();
+    assert!(wrong.len() > 400, "{}", wrong.len());
+    assert!(wrong[0].field.ends_with("].condition.not.any[0].pathRegex"), "{}", wrong[0]);
+    assert!(wrong[0].message.ends_with("too large together"), "{}", wrong[0]);
+    // As `weft profile` makes them of a large API.
+    let paths: Vec<String> =
+        (0..1000).map(|i| format!("/repos/[^/]*/[^/]*/things-{i}/[^/]*/comments/[^/]*/reactions")).collect();
+    assert!(profile(&paths).is_ok());
+    let few: Vec<Value> = (0..16)
+        .map(|i| json!({"type": "RegularExpression", "name": format!("x-{i}"), "value": "[a-z]+[0-9]{3}"}))
+        .collect();
+    let route = ruled(json!({"matches": matches(&few, 64)}));
+    assert!(read(Kind::HttpRoute, object(Kind::HttpRoute, route)).is_ok());
+}

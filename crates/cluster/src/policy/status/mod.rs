@@ -7,8 +7,10 @@
 //! Nothing is answered from a status: it tells people, and an object holds whether it has one or not. Only entries under
 //! [`CONTROLLER`] are ours, and are made anew as a whole; those of others stay as they are.
 
+mod kept;
 mod shown;
 
+pub use kept::{replacing, written};
 pub use shown::{Condition, Shown, UnknownKind, Wanted, shown};
 
 use super::{

@@ -113,16 +113,18 @@ impl Wanted {
     }
 }
 
-/// What is wanted of these objects, by kind, namespace and name. Nobody has kept when a condition came to hold or of which generation
-/// of the object it speaks: statuses are without.
+/// What is wanted of these objects, by kind, namespace and name; with statuses as they should be, where nobody has written them yet.
 pub fn shown(objects: Vec<Object>, settings: Settings, wanted: &Wanted, namespace: Option<&str>) -> Vec<Shown> {
     let mut keys: Vec<_> = objects.iter().map(Object::key).collect();
     let mut statuses = Statuses::new(settings);
     for object in objects {
         statuses.apply(&Event::Apply(object));
     }
-    let said = statuses.wanted(Timestamp::now()).into_iter().map(|mut patch| (patch.key, patch.body["status"].take()));
-    let mut said: BTreeMap<_, _> = said.collect();
+    let wanted_now = statuses.wanted(Timestamp::now());
+    let written =
+        statuses.held.into_iter().map(|(key, held)| (key, held.status)).filter(|(_, status)| !status.is_null());
+    let mut said: BTreeMap<_, _> = written.collect();
+    said.extend(wanted_now.into_iter().map(|mut patch| (patch.key, patch.body["status"].take())));
     keys.retain(|key| {
         wanted.kinds.contains(&key.kind)
             && wanted.name.as_ref().is_none_or(|name| *name == key.name)
@@ -131,23 +133,10 @@ pub fn shown(objects: Vec<Object>, settings: Settings, wanted: &Wanted, namespac
     keys.sort();
     let each = keys.into_iter().filter_map(|key| {
         let of = definition(key.kind)?;
-        let mut status = said.remove(&key);
-        status.iter_mut().for_each(timeless);
+        let status = said.remove(&key);
         Some(Shown { kind: of.kind, group: of.group, namespace: key.namespace, name: key.name, status })
     });
     each.collect()
-}
-
-fn timeless(status: &mut Value) {
-    let conditions = |of: &mut Value| {
-        let conditions = of.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten();
-        let kept = |field: &str| !matches!(field, "lastTransitionTime" | "observedGeneration");
-        conditions.filter_map(Value::as_object_mut).for_each(|condition| condition.retain(|field, _| kept(field)));
-    };
-    match status.get_mut("parents").and_then(Value::as_array_mut) {
-        Some(parents) => parents.iter_mut().for_each(conditions),
-        None => conditions(status),
-    }
 }
 
 #[cfg(test)]
@@ -205,12 +194,6 @@ mod tests {
         ] {
             assert_eq!(Wanted::parse(short), Ok(Wanted { kinds: vec![kind], name: None }));
         }
-        // What nobody knows is not said.
-        let all = serde_json::to_string(&shown(objects.clone(), Settings::default(), &Wanted::all(), None)).unwrap();
-        assert!(
-            all.contains("Accepted") && !all.contains("lastTransitionTime") && !all.contains("observedGeneration"),
-            "{all}"
-        );
         let refused = Wanted::parse("pods").unwrap_err().to_string();
         assert!(refused.starts_with("the mesh has no kind \"pods\"; use one of servers,"), "{refused}");
     }
