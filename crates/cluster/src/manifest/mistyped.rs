@@ -41,10 +41,9 @@ pub(super) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mis
     Mistyped { path, message: format!("it is {}", as_written(found)), remedy }
 }
 
-/// A list that serde has taken for an object, its elements for the fields in their order: `read`, written again, is an object there.
-pub(super) fn by_position(kind: Kind, written: &Json, read: &impl Serialize) -> Option<Mistyped> {
-    let read = serde_json::to_value(read).ok()?;
-    list_for_object(written, &read, &Path::default()).map(|path| is_list(kind, path))
+/// Where serde has taken a list for an object, its elements for the fields in their order: `read`, written again, is an object there.
+pub(crate) fn by_position(written: &Json, read: &impl Serialize) -> Option<Path> {
+    list_for_object(written, &serde_json::to_value(read).ok()?, &Path::default())
 }
 
 fn list_for_object(written: &Json, read: &Json, at: &Path) -> Option<Path> {
@@ -61,7 +60,7 @@ fn list_for_object(written: &Json, read: &Json, at: &Path) -> Option<Path> {
     }
 }
 
-fn is_list(kind: Kind, path: Path) -> Mistyped {
+pub(super) fn is_list(kind: Kind, path: Path) -> Mistyped {
     let wanted = defined(kind, &path).unwrap_or_else(|| in_words("an object of a type"));
     Mistyped { path, message: "it is a list".to_owned(), remedy: format!("give {wanted}") }
 }

@@ -3,7 +3,7 @@
 use super::{
     Mistyped,
     document::Node,
-    mistyped::{by_position, mistyped},
+    mistyped::{by_position, is_list, mistyped},
     path::Path,
 };
 use crate::{Kind, Object};
@@ -54,5 +54,8 @@ pub(crate) fn of_type<T: DeserializeOwned + Serialize>(kind: Kind, json: &Value)
     let deserializer = serde_ignored::Deserializer::new(json, &mut see);
     let object = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| mistyped(kind, Path::from(error.path()), error.inner()))?;
-    by_position(kind, json, &object).map_or(Ok((object, unknown)), Err)
+    match by_position(json, &object) {
+        Some(path) => Err(is_list(kind, path)),
+        None => Ok((object, unknown)),
+    }
 }

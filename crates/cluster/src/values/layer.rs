@@ -2,7 +2,7 @@
 
 use super::Values;
 use crate::manifest;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -80,17 +80,20 @@ pub(super) fn typed(mut given: Value) -> Result<Values, Vec<Problem>> {
 }
 
 /// A tree as a type, with the path of everything that is none of its fields or of another type.
-pub(super) fn read_as<T: DeserializeOwned>(tree: Value) -> Result<T, Vec<Problem>> {
+pub(super) fn read_as<T: DeserializeOwned + Serialize>(tree: Value) -> Result<T, Vec<Problem>> {
     let mut unknown = vec![];
     let mut see = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
-    let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(tree, &mut see));
+    let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(&tree, &mut see));
     let mut problems: Vec<Problem> = unknown
         .into_iter()
         .map(|path| problem(path.replace(".?", ""), "there is no such value", "correct the spelling, or remove it"))
         .collect();
     match read {
-        Ok(values) if problems.is_empty() => return Ok(values),
-        Ok(_) => {}
+        Ok(values) => match manifest::by_position(&tree, &values) {
+            Some(path) => problems.push(problem(path.to_string(), "it is a list", "give a value of the right type")),
+            None if problems.is_empty() => return Ok(values),
+            None => {}
+        },
         Err(error) => {
             let path = error.path().to_string();
             problems.push(problem(path, error.into_inner().to_string(), "give a value of the right type"));

@@ -56,6 +56,19 @@ fn layers_join_maps_and_replace_the_rest() {
     assert_eq!(values.tolerations.len(), 1);
 }
 
+/// Serde reads a list as an object by the order of its fields.
+#[test]
+fn a_list_is_no_object() {
+    for (values, path) in [
+        (json!({"proxy": {"resources": {"cpu": ["1", "2"]}}}), "proxy.resources.cpu: "),
+        (json!({"proxy": {"resources": []}}), "proxy.resources: "),
+        (json!({"proxyInit": []}), "proxyInit: "),
+    ] {
+        let told = problems(values);
+        assert!(told.starts_with(path), "{told}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named_all_at_once() {
     let values = json!({
