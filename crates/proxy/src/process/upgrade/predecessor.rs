@@ -111,8 +111,13 @@ impl Elder {
         }
     }
 
-    /// What the old process counts up and down; nothing once it is gone.
-    pub(in crate::process) async fn gauges(&self) -> String {
+    /// What the old process counts up and down; nothing once it is gone. Cancel-safe: what was begun to be asked is asked to its end.
+    pub(in crate::process) async fn gauges(self: &Arc<Self>) -> String {
+        let elder = Arc::clone(self);
+        tokio::spawn(async move { elder.ask().await }).await.unwrap_or_default()
+    }
+
+    async fn ask(&self) -> String {
         // Held while waiting: two scrapes at once would read each other's answers. The time is bounded below.
         let mut socket = self.socket.lock().await;
         let Some(open) = socket.take() else { return String::new() };
@@ -152,5 +157,39 @@ async fn scrape(socket: &UnixStream) -> io::Result<Option<String>> {
             Some(FromOld::Listeners(_)) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who asks may go away amid the answer.
+    #[tokio::test]
+    async fn gauges_are_told_after_a_scraper_has_left() {
+        let (own, other) = StdStream::pair().unwrap();
+        let elder = Arc::new(Predecessor { socket: own, handed: vec![] }.into_elder(None).unwrap());
+        other.set_nonblocking(true).unwrap();
+        let old = UnixStream::from_std(other).unwrap();
+        let asked = async || assert_eq!(message::receive(&old).await.unwrap(), Some(FromNew::Scrape));
+        let tells = async |text: &str, more| {
+            let part = FromOld::Gauges { text: text.to_owned(), more };
+            message::send(&old, &part, &[]).await.unwrap();
+        };
+        tokio::select! {
+            told = elder.gauges() => panic!("{told}"),
+            () = async {
+                asked().await;
+                tells("half", true).await;
+            } => {}
+        }
+        let (told, ()) = tokio::join!(elder.gauges(), async {
+            tells(" of it", false).await;
+            asked().await;
+            tells("whole", false).await;
+        });
+        assert_eq!(told, "whole");
+        drop(old);
+        assert_eq!(elder.gauges().await, "");
     }
 }
