@@ -168,10 +168,12 @@ fn typed<S: DeserializeOwned + Serialize>(kind: Kind, object: Value) -> Result<B
 }
 
 /// With the paths of unknown fields.
+type WithUnknown<S> = (Box<Custom<S>>, Vec<FieldPath>);
+
 pub(crate) fn custom<S: DeserializeOwned + Serialize>(
     kind: Kind,
     object: &Value,
-) -> Result<(Box<Custom<S>>, Vec<FieldPath>), Vec<Mistake>> {
+) -> Result<WithUnknown<S>, Vec<Mistake>> {
     of_type(kind, object)
         .map_err(|Mistyped { path, message, remedy }| vec![Mistake::new(path.to_string(), message, remedy)])
 }

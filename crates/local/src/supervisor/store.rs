@@ -134,8 +134,10 @@ pub(crate) async fn write_statuses(store: Store, settings: Settings) {
             while let Ok(together) = changes.try_recv() {
                 all.push(together);
             }
-            let events = all.iter().flat_map(|together| together.iter());
-            changed = events.fold(false, |changed, event| statuses.apply(event) || changed);
+            changed = false;
+            for event in all.iter().flat_map(|together| together.iter()) {
+                changed |= statuses.apply(event);
+            }
         }
     }
 }
