@@ -28,8 +28,7 @@ pub(super) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mis
     if told.starts_with("invalid length ") {
         return is_list(kind, path);
     }
-    let said = told.strip_prefix("invalid type: ").or_else(|| told.strip_prefix("invalid value: "));
-    let Some((found, expected)) = said.and_then(|said| said.rsplit_once(", expected ")) else {
+    let Some((found, expected)) = split(&told) else {
         return Mistyped { path, message: told, remedy: "give a value of the right type".to_owned() };
     };
     let wanted = defined(kind, &path).unwrap_or_else(|| in_words(expected));
@@ -39,6 +38,33 @@ pub(super) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mis
         false => format!("give {wanted}"),
     };
     Mistyped { path, message: format!("it is {}", as_written(found)), remedy }
+}
+
+/// What serde has found, and what it wants.
+fn split(told: &str) -> Option<(&str, &str)> {
+    let said = told.strip_prefix("invalid type: ").or_else(|| told.strip_prefix("invalid value: "))?;
+    said.rsplit_once(", expected ")
+}
+
+/// What is wrong with an installation's value of another type, and what mends it, with an example.
+pub(crate) fn of_another_type(error: &serde_json::Error) -> (String, String) {
+    let told = error.to_string();
+    let Some((found, expected)) = split(&told) else {
+        return (told, "give what docs/reference/values.md says".to_owned());
+    };
+    let wanted = in_words(expected);
+    let is_object = expected == "a map" || expected.starts_with("struct ");
+    let example = match wanted.as_str() {
+        TEXT => r#", such as "text""#,
+        "true or false" => ", without quotes",
+        "a list" => r#", such as ["one", "two"]"#,
+        "an object" if is_object => ", such as {key: value}",
+        // A type that says itself what it wants.
+        "an object" => return (format!("it is {}", as_written(found)), format!("give {expected}")),
+        "a number or a text" => "",
+        _ => ", such as 100, without quotes",
+    };
+    (format!("it is {}", as_written(found)), format!("give {wanted}{example}"))
 }
 
 /// Where serde has taken a list for an object, its elements for the fields in their order: `read`, written again, is an object there.

@@ -90,13 +90,16 @@ pub(super) fn read_as<T: DeserializeOwned + Serialize>(tree: Value) -> Result<T,
         .collect();
     match read {
         Ok(values) => match manifest::by_position(&tree, &values) {
-            Some(path) => problems.push(problem(path.to_string(), "it is a list", "give a value of the right type")),
+            Some(path) => {
+                problems.push(problem(path.to_string(), "it is a list", "give an object, such as {key: value}"))
+            }
             None if problems.is_empty() => return Ok(values),
             None => {}
         },
         Err(error) => {
             let path = error.path().to_string();
-            problems.push(problem(path, error.into_inner().to_string(), "give a value of the right type"));
+            let (message, remedy) = manifest::of_another_type(&error.into_inner());
+            problems.push(Problem { path, message, remedy });
         }
     }
     Err(problems)

@@ -62,7 +62,7 @@ pub(crate) async fn workloads(api: &impl ApiServer, replica: &Replica) {
         (r#"{"ns":"ns","external_workload":"web"}"#, "machines"),
     ] {
         // What was written is known a moment later.
-        until(async || asked(workload).await.as_deref() == Ok(server)).await;
+        until("the Server to be told", async || asked(workload).await.as_deref() == Ok(server)).await;
     }
     for (workload, code) in [
         (r#"{"ns":"ns","pod":"nobody"}"#, Code::NotFound),
@@ -114,7 +114,9 @@ pub(crate) async fn slices(api: &impl ApiServer, [first, second]: [Replica; 2]) 
         let all = api.all_of(SLICES, "EndpointSlice", NAMESPACE).await;
         all.into_iter().find(|slice| (slice["metadata"]["name"] == "theirs") == is_theirs).unwrap()
     };
-    let led = async |ip: &str| until(async || addresses(api).await == [ip, "192.0.2.99"]).await;
+    let led = async |ip: &str| {
+        until(&format!("{ip} to be written"), async || addresses(api).await == [ip, "192.0.2.99"]).await
+    };
     for object in [&theirs, &service, &machine("vm", "192.0.2.1")] {
         api.put(object.clone()).await;
     }
@@ -128,7 +130,7 @@ pub(crate) async fn slices(api: &impl ApiServer, [first, second]: [Replica; 2]) 
 
     api.lets_slices_be_written(false).await;
     api.put(machine("vm", "192.0.2.2")).await;
-    until(async || first.writes("failed").await > 1).await;
+    until("the first to fail again", async || first.writes("failed").await > 1).await;
     api.lets_slices_be_written(true).await;
     led("192.0.2.2").await;
     for result in ["written", "outdated", "failed"] {
@@ -141,7 +143,7 @@ pub(crate) async fn slices(api: &impl ApiServer, [first, second]: [Replica; 2]) 
     led("192.0.2.3").await;
     assert!(second.writes("written").await > 0);
     api.remove(&machine("vm", "")).await;
-    until(async || addresses(api).await == ["192.0.2.99"]).await;
+    until("the first address to go", async || addresses(api).await == ["192.0.2.99"]).await;
     assert_eq!(found(true).await, at_first, "nobody has written it");
     for object in [&theirs, &service] {
         api.remove(object).await;

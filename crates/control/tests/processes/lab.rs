@@ -123,13 +123,13 @@ pub(crate) async fn patiently<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Waits until it holds.
-pub(crate) async fn until(holds: impl AsyncFn() -> bool) {
-    patiently(async {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let waits = async {
         while !holds().await {
             tokio::time::sleep(AGAIN).await;
         }
-    })
-    .await;
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("waited too long for {what}"));
 }
 
 /// A running destination process, a pod by its name.
@@ -173,7 +173,7 @@ impl Replica {
         };
         let running = kubernetes::start(common, Mode::Destination(destination)).await.unwrap();
         let this = Self { name: name.to_owned(), folder, certificate, running };
-        until(async || this.told("/ready").await == "ready\n").await;
+        until("it to be ready", async || this.told("/ready").await == "ready\n").await;
         this
     }
 
@@ -186,7 +186,7 @@ impl Replica {
 
     /// Waits until it has the lease of who writes slices.
     pub(crate) async fn leads(&self, api: &impl ApiServer) {
-        until(async || {
+        until(&format!("{} to lead", self.name), async || {
             let leases = api.all_of("coordination.k8s.io/v1", "Lease", CONTROL).await;
             let lease = leases.iter().find(|lease| lease["metadata"]["name"] == LEASE);
             lease.is_some_and(|lease| lease["spec"]["holderIdentity"] == self.name)

@@ -60,7 +60,11 @@ impl Real {
         let response = self.client.send(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
+        let answer = serde_json::from_slice(&body);
+        (
+            status,
+            answer.unwrap_or_else(|e| panic!("{method} {path}: {status}, {e}: {}", String::from_utf8_lossy(&body))),
+        )
     }
 
     async fn may_write_slices(&self) -> bool {
@@ -89,13 +93,15 @@ impl ApiServer for Real {
 
     async fn remove(&self, object: &Value) {
         let path = format!("{}?gracePeriodSeconds=0", path_of(object));
-        self.asked("DELETE", &path, "application/json", &json!({})).await;
+        let (status, answer) = self.asked("DELETE", &path, "application/json", &json!({})).await;
+        assert!(matches!(status, 200 | 202 | 404), "{path}: {answer}");
     }
 
     async fn all_of(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Value> {
         let path = folder(api_version, kind, namespace);
-        let (_, mut answer) = self.asked("GET", &path, "application/json", &Value::Null).await;
-        serde_json::from_value(answer["items"].take()).unwrap_or_default()
+        let (status, mut answer) = self.asked("GET", &path, "application/json", &Value::Null).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        serde_json::from_value(answer["items"].take()).unwrap()
     }
 
     async fn lets_slices_be_written(&self, may: bool) {
@@ -105,7 +111,7 @@ impl ApiServer for Real {
         } else {
             self.remove(&binding).await
         }
-        until(async || self.may_write_slices().await == may).await;
+        until("the right to change", async || self.may_write_slices().await == may).await;
     }
 
     async fn asks(&self, replica: &Replica) {
@@ -132,7 +138,7 @@ impl ApiServer for Real {
         let profile =
             object("linkerd.io/v1alpha2", "ServiceProfile", json!({"routes": [{"name": "", "condition": {}}]}));
         for object in [server, profile] {
-            until(async || self.refuses(&object).await.is_some()).await;
+            until("the webhook to be asked", async || self.refuses(&object).await.is_some()).await;
         }
     }
 

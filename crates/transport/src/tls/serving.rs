@@ -56,7 +56,7 @@ impl Serving {
         let (leaf, intermediates) = chain.split_first().ok_or("there is no certificate in it")?;
         let host = ServerName::try_from(host).map_err(|e| text(&e))?;
         let provider = verify::provider(verify::KeyExchange::default());
-        if stands_alone(leaf, anchors_pem, &provider, now) {
+        if stands_alone(leaf, intermediates, anchors_pem, &provider, now) {
             return is_for(leaf, &host, now);
         }
         let verifier =
@@ -75,23 +75,53 @@ impl Serving {
     }
 }
 
-/// Whether a certificate is one of the anchors, or a CA's right below one: chains of the library's end in what is no CA's.
-fn stands_alone(leaf: &CertificateDer<'_>, anchors_pem: &str, provider: &CryptoProvider, now: SystemTime) -> bool {
-    let mut anchors = CertificateDer::pem_slice_iter(anchors_pem.as_bytes()).filter_map(Result::ok);
-    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return false };
-    anchors.any(|anchor| {
-        let Ok((_, above)) = X509Certificate::from_der(&anchor) else { return false };
+/// The most certificates between a leaf and its anchor.
+const DEEPEST: u32 = 4;
+
+/// Whether a certificate is one of the anchors, or a CA's below one: chains of the library's end in what is no CA's.
+fn stands_alone(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    anchors_pem: &str,
+    provider: &CryptoProvider,
+    now: SystemTime,
+) -> bool {
+    let anchors = CertificateDer::pem_slice_iter(anchors_pem.as_bytes()).filter_map(Result::ok);
+    let anchors: Vec<CertificateDer<'_>> = anchors.collect();
+    anchors.contains(leaf) || Above { intermediates, anchors: &anchors, provider, now }.reaches(leaf, 0)
+}
+
+/// Who may have signed a CA's certificate.
+struct Above<'c> {
+    intermediates: &'c [CertificateDer<'c>],
+    anchors: &'c [CertificateDer<'c>],
+    provider: &'c CryptoProvider,
+    now: SystemTime,
+}
+
+impl Above<'_> {
+    /// Whether a chain leads from a certificate to an anchor; `between` are those from it to the leaf.
+    fn reaches(&self, below: &CertificateDer<'_>, between: u32) -> bool {
+        let Ok((_, certificate)) = X509Certificate::from_der(below) else { return false };
+        let signs = |above: &&CertificateDer<'_>| self.signs(above, &certificate, between);
+        certificate.is_ca()
+            && (self.anchors.iter().any(|anchor| signs(&anchor))
+                || (between < DEEPEST
+                    && self.intermediates.iter().filter(signs).any(|above| self.reaches(above, between + 1))))
+    }
+
+    fn signs(&self, above: &CertificateDer<'_>, certificate: &X509Certificate<'_>, between: u32) -> bool {
+        let Ok((_, above)) = X509Certificate::from_der(above) else { return false };
+        let Ok(Some(constraints)) = above.basic_constraints() else { return false };
         let (key, algorithms) =
-            (&above.public_key().subject_public_key.data, provider.signature_verification_algorithms);
+            (&above.public_key().subject_public_key.data, self.provider.signature_verification_algorithms);
         let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
-        let has_signed = || algorithms.all.iter().any(|one| one.verify_signature(key, message, signature).is_ok());
-        anchor == *leaf
-            || (certificate.is_ca()
-                && above.is_ca()
-                && above.subject() == certificate.issuer()
-                && is_valid(&above, now)
-                && has_signed())
-    })
+        constraints.value.ca
+            && constraints.value.path_len_constraint.is_none_or(|most| between <= most)
+            && above.subject() == certificate.issuer()
+            && is_valid(&above, self.now)
+            && algorithms.all.iter().any(|one| one.verify_signature(key, message, signature).is_ok())
+    }
 }
 
 /// Whether a certificate itself fits, whoever has signed it.
@@ -196,6 +226,38 @@ mod tests {
             let other = other.self_signed(&other_key).unwrap().pem();
             assert!(Serving::vouched(&other, &leaf, "hook.ns.svc", now).is_err());
         }
+    }
+
+    #[test]
+    fn a_certificate_of_a_ca_is_taken_below_what_comes_with_it() {
+        let now = SystemTime::now();
+        let hour = std::time::Duration::from_secs(3600);
+        let params = |name: &str, most: Option<u8>| {
+            let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            let constraints = most.map_or(rcgen::BasicConstraints::Unconstrained, rcgen::BasicConstraints::Constrained);
+            params.is_ca = rcgen::IsCa::Ca(constraints);
+            params
+        };
+        let taken = |most: Option<u8>, ends: SystemTime, comes_with_it: bool| {
+            let key = || rcgen::KeyPair::generate().unwrap();
+            let (root_key, between_key) = (key(), key());
+            let anchor = params("root", most).self_signed(&root_key).unwrap().pem();
+            let root = rcgen::Issuer::from_ca_cert_pem(&anchor, root_key).unwrap();
+            let mut between = params("between", None);
+            between.not_after = ends.into();
+            let between = between.signed_by(&between_key, &root).unwrap().pem();
+            let issuer = rcgen::Issuer::from_ca_cert_pem(&between, between_key).unwrap();
+            let leaf = params("hook.ns.svc", None).signed_by(&key(), &issuer).unwrap().pem();
+            let chain = if comes_with_it { leaf + &between } else { leaf };
+            assert!(Serving::vouched(&pair().0, &chain, "hook.ns.svc", now).is_err());
+            Serving::vouched(&anchor, &chain, "hook.ns.svc", now)
+        };
+        assert_eq!(taken(None, now + hour, true), Ok(()));
+        assert_eq!(taken(Some(1), now + hour, true), Ok(()));
+        assert!(taken(Some(0), now + hour, true).is_err());
+        assert!(taken(None, now - hour, true).is_err());
+        assert!(taken(None, now + hour, false).is_err());
     }
 
     #[test]
