@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! manifests | supervisor | API server ─► Index ─┐
-//! words ─► name (who, where), request ─┴─► people (pods, identities, addresses) ─► way (routes) ─► decide ─► Told ─► text | JSON
+//! words ─► name (who, where), request ─┴─► people (pods, identities, addresses) ─► way (routes) ─► door ─► Told ─► text | JSON
 //! cases.yaml ─► case ─► the same for each case ─► report, JUnit
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod authz;
 mod case;
 mod decide;
+mod door;
 mod hosts;
 mod junit;
 mod name;

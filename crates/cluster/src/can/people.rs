@@ -77,6 +77,8 @@ pub(super) enum Guard {
     NoProxy,
     /// It has one, past which connections to the port go.
     Skipped,
+    /// It has one, whose own the port is.
+    Proxys,
 }
 
 pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, Untold> {
@@ -229,6 +231,7 @@ fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Cal
     let guard = match known.control_namespace {
         None => Guard::NoProxy,
         Some(namespace) if namespace != own => Guard::OfAnother(namespace.to_owned()),
+        Some(_) if port.is_some_and(|port| known.proxy_ports.contains(&port)) => Guard::Proxys,
         Some(_) if port.is_some_and(|port| known.skip_inbound.contains(port)) => Guard::Skipped,
         Some(_) => Guard::OfThisMesh,
     };

@@ -78,6 +78,9 @@ fn who_would_be_let_in_and_by_what() {
         ("deploy/bot", "deploy/skips:8080", None, Allowed, "default:all-authenticated", ""),
         // Nobody is let in by what requires an object that is missing.
         ("deploy/bot", "deploy/admin:8080", None, Denied, "Server/admin", ""),
+        // Where proxies speak to each other, and tap to them.
+        ("192.0.2.9", "deploy/web:4143", None, Unknown, "", ""),
+        ("deploy/bot", "deploy/web:4190", None, Unknown, "", ""),
         // A port that this pod has not.
         ("deploy/bot", "deploy/bot:http", None, Unknown, "", ""),
     ] {

@@ -24,6 +24,8 @@ pub(crate) struct Known<'i> {
     pub(crate) skip_outbound: PortRanges,
     /// Connections from outside to these ports go past its proxy.
     pub(crate) skip_inbound: PortRanges,
+    /// Where its proxy itself is spoken to, by other proxies and by tap.
+    pub(crate) proxy_ports: [u16; 2],
     /// It runs, and is not about to end.
     pub(crate) running: bool,
 }
@@ -140,6 +142,7 @@ impl Index {
             identity,
             skip_outbound: PortRanges::default(),
             skip_inbound: PortRanges::default(),
+            proxy_ports: [external.proxy.inbound, external.proxy.control],
             running: true,
         }
     }
@@ -162,6 +165,7 @@ impl Index {
             identity,
             skip_outbound: mesh.skip_outbound,
             skip_inbound: mesh.skip_inbound,
+            proxy_ports: [pod.proxy.inbound, pod.proxy.control],
             running: pod.running && !pod.terminating,
         }
     }
