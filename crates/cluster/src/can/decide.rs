@@ -131,7 +131,7 @@ impl Met {
                 way::to_service(index, from, id, *port, request)
             }
             (Place::Service { id, port }, _) if index.is_addressed(id) => {
-                return people::behind(index, id, *port, *port, Reach::Any).map(of_pods);
+                return people::behind(index, id, *port, *port, Reach::Node(None)).map(of_pods);
             }
             (Place::Service { id, port }, _) => return people::named(index, id, *port).map(of_pods),
             (Place::Address(addr), follows) => {
@@ -147,7 +147,7 @@ impl Met {
                     (None, _) if !pods.is_empty() => return Ok(of_pods(pods)),
                     (_, Some(from)) => way::to_address(index, from, *addr, request),
                     (Some(id), None) => {
-                        let (port, reach) = (addr.port(), Reach::As(addr.ip()));
+                        let (port, reach) = (addr.port(), Reach::Node(Some(addr.ip())));
                         return people::behind(index, id, port, port, reach).map(of_pods);
                     }
                     (None, None) if index.settings().cluster_networks.iter().any(|net| net.contains(addr.ip())) => {
@@ -191,7 +191,8 @@ impl Met {
             Ok((request, doors)) => {
                 let of_pod = |(pod, door): &(Called, Door)| {
                     let name = format!("{}/{}", pod.namespace, pod.name);
-                    let is_itself = pod.port.is_some() && pod.at.iter().any(|own| caller.addresses.contains(own));
+                    let is_itself =
+                        pod.port.is_some() && !pod.by_node && pod.at.iter().any(|own| caller.addresses.contains(own));
                     let to_itself = is_itself.then(|| Said::to_itself(pod));
                     let said =
                         if is_itself && doors.len() == 1 { vec![] } else { door.says(index, pod, caller, request) };

@@ -36,7 +36,7 @@ pub(super) enum Door {
 
 impl Door {
     pub(super) fn of(index: &Index, pod: &Called) -> Self {
-        let Called { of, namespace, name, port, dialled: _, at: _, guard } = pod;
+        let Called { of, namespace, name, port, dialled: _, at: _, by_node: _, guard } = pod;
         let Some(port) = *port else { return Self::Unknown("the workload has no such port".to_owned()) };
         match guard {
             Guard::NoProxy => return Self::Open("the pod has no proxy, so that no policy holds there"),
@@ -105,9 +105,13 @@ impl Door {
             let all: Vec<String> = absent.map(why).take(SOME).collect();
             (!all.is_empty()).then(|| all.join("; "))
         };
+        let mut addresses: Vec<IpAddr> = addresses.into_iter().filter(comes_from).collect();
+        if anywhere && addresses.is_empty() {
+            // The cluster's networks are said of the other family alone.
+            addresses = representatives(policy, &[]).into_iter().filter(comes_from).collect();
+        }
         let judged: Vec<(IpAddr, Judged)> = addresses
             .into_iter()
-            .filter(comes_from)
             .map(|addr| (addr, Judged::of(policy, &authorize::Client { addr, tls }, request, anywhere, in_vain)))
             .collect();
         let known = |verdict, route, by, nearest, why| Said {

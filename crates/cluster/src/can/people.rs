@@ -55,6 +55,8 @@ pub(super) struct Called {
     pub(super) dialled: u16,
     /// The addresses at which it is reached; none where they are not known.
     pub(super) at: Vec<IpAddr>,
+    /// The node brings the connection there.
+    pub(super) by_node: bool,
     /// Whose proxy stands before the port.
     pub(super) guard: Guard,
 }
@@ -63,8 +65,9 @@ pub(super) struct Called {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reach {
     Any,
-    /// Those of the family of the Service's own address that is called.
-    As(IpAddr),
+    /// The node's kube-proxy chooses, among those of the family of the Service's own address if that is known. Who comes to itself so
+    /// comes from outside.
+    Node(Option<IpAddr>),
     /// Those that the clients' proxies choose.
     Balanced,
 }
@@ -201,10 +204,11 @@ fn found(
         let called = workload(known, number, dialled, own);
         let at = match reach {
             Reach::Any => called.at,
-            Reach::As(addr) => called.at.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
+            Reach::Node(Some(addr)) => called.at.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
+            Reach::Node(None) => called.at,
             Reach::Balanced => balanced,
         };
-        Called { at, ..called }
+        Called { at, by_node: matches!(reach, Reach::Node(_)), ..called }
     };
     let found: Vec<Called> = behind.into_iter().map(called).collect();
     if found.is_empty() {
@@ -236,7 +240,7 @@ fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Cal
         Some(_) => Guard::OfThisMesh,
     };
     let (of, (namespace, name)) = (known.of, known.id.clone());
-    Called { of, namespace, name, port, dialled, at: known.addresses, guard }
+    Called { of, namespace, name, port, dialled, at: known.addresses, by_node: false, guard }
 }
 
 fn not_there((namespace, name): &(String, String), port: &Port, missing: &Missing) -> Untold {

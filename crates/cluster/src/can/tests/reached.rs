@@ -84,18 +84,24 @@ fn who_is_called_is_called_from_an_address_of_the_family_by_which_it_is_reached(
 #[test]
 fn a_pod_comes_to_itself_past_its_proxy() {
     let server = json!({"podSelector": {}, "port": "http"});
+    let Object::Pod(mut skips) = web("skips", &["10.0.0.3"]) else { unreachable!() };
+    let skipped = ("config.linkerd.io/skip-outbound-ports".to_owned(), "80".to_owned());
+    skips.metadata.annotations.get_or_insert_default().extend([skipped]);
     let objects = vec![
         web("web-0", &["10.0.0.1"]),
         web("web-1", &["10.0.0.2"]),
+        Object::Pod(skips),
         service("web", &["10.96.0.1"]),
         object(crate::Kind::Server, "web", &server),
     ];
     let index = of_cluster(objects);
     for (client, target, own, other) in [
-        ("po/web-0", "svc/web:80", &["shop/web-0"][..], &["shop/web-1"][..]),
+        ("po/web-0", "svc/web:80", &["shop/web-0"][..], &["shop/skips", "shop/web-1"][..]),
         ("po/web-0", "po/web-0:8080", &["shop/web-0"], &[]),
         ("10.0.0.1", "10.0.0.1:8080", &["shop/web-0"], &[]),
         ("po/web-0", "po/web-1:8080", &[], &["shop/web-1"]),
+        // Past its proxy to a Service, it comes back from the node.
+        ("po/skips", "svc/web:80", &[], &["shop/skips", "shop/web-0", "shop/web-1"]),
         ("sa/web", "po/web-1:8080", &[], &["shop/web-1"]),
     ] {
         let told = asks(&index, client, target, "GET /", None).unwrap();
