@@ -216,7 +216,6 @@ mod tests {
         two.closing().await;
     }
 
-    /// The lock of those who wait is held meanwhile.
     #[tokio::test(start_paused = true)]
     async fn what_remains_is_noted_before_it_is_cut_off() {
         let (signal, watch) = channel();
@@ -225,6 +224,7 @@ mod tests {
         assert_eq!((noted, watch.is_closing()), (Some(false), true));
     }
 
+    /// The lock of those who wait is held meanwhile.
     #[test]
     fn who_only_looks_takes_no_lock() {
         let (signal, watch) = channel();

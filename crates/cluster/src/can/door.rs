@@ -112,7 +112,7 @@ impl Door {
         }
         let judged: Vec<(IpAddr, Judged)> = addresses
             .into_iter()
-            .map(|addr| (addr, Judged::of(policy, &authorize::Client { addr, tls }, request, anywhere, in_vain)))
+            .map(|addr| (addr, Judged::of(policy, &authorize::Client { addr, tls }, request, anywhere)))
             .collect();
         let known = |verdict, route, by, nearest, why| Said {
             verdict,
@@ -146,8 +146,8 @@ impl Door {
                 known(Verdict::Unknown, None, None, None, Some(why))
             }
             (Some((_, judged)), None) | (None, Some((_, judged))) => {
-                let Judged { verdict, route, by, nearest, unmet: _, why } = judged.clone();
-                known(verdict, route, by, nearest, why)
+                let Judged { verdict, route, by, nearest, unmet: _, shut, why } = judged.clone();
+                known(verdict, route, by, nearest, shut.and_then(in_vain).or(why))
             }
             (None, None) => {
                 let why = "the client has no address of the family by which the pod is reached";
@@ -159,30 +159,27 @@ impl Door {
 
 /// What is said to a client at one address.
 #[derive(Clone)]
-struct Judged {
+struct Judged<'p> {
     verdict: Verdict,
     route: Option<Shown>,
     by: Option<Shown>,
     nearest: Option<Nearest>,
     unmet: Option<Unmet>,
+    /// The route at which nothing lets it in.
+    shut: Option<&'p Meta>,
     why: Option<String>,
 }
 
-impl Judged {
+impl<'p> Judged<'p> {
     /// `anywhere`: the address stands for all that a pod may have.
-    fn of(
-        policy: &ServerPolicy,
-        client: &authorize::Client<'_>,
-        request: &Request,
-        anywhere: bool,
-        in_vain: impl Fn(&Meta) -> Option<String>,
-    ) -> Self {
+    fn of(policy: &'p ServerPolicy, client: &authorize::Client<'_>, request: &Request, anywhere: bool) -> Self {
         let judged = |verdict, route: Option<&_>| Self {
             verdict,
             route: route.map(Shown::of),
             by: None,
             nearest: None,
             unmet: None,
+            shut: None,
             why: None,
         };
         match admit(policy, client, request) {
@@ -206,9 +203,9 @@ impl Judged {
             Admission::Denied { route } => {
                 let all = considered(policy, client, request);
                 let nearest = all.into_iter().map(|a| (unmet(a, client), a)).min_by_key(|(unmet, _)| unmet.count());
-                let nobody = || nearest.is_none().then(|| "nothing lets anybody in there".to_owned());
-                let why = in_vain(route).or_else(nobody);
+                let why = nearest.is_none().then(|| "nothing lets anybody in there".to_owned());
                 Self {
+                    shut: Some(route),
                     unmet: nearest.map(|(unmet, _)| unmet),
                     nearest: nearest.map(|(unmet, a)| Nearest {
                         object: Shown::of(&a.meta),

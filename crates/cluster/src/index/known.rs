@@ -35,7 +35,7 @@ pub(crate) struct Backing<'i> {
     pub(crate) known: Known<'i>,
     /// Its own, if it has one.
     pub(crate) port: Option<u16>,
-    /// The addresses at which the clients' proxies reach it.
+    /// The addresses at which the clients' proxies may reach it: of a pod the one that they choose.
     pub(crate) balanced: Vec<IpAddr>,
 }
 

@@ -167,7 +167,7 @@ fn typed<S: DeserializeOwned + Serialize>(kind: Kind, object: Value) -> Result<B
     custom(kind, &object).map(|(object, _)| object)
 }
 
-/// With the paths of unknown fields.
+/// An object, and the paths of fields that its type does not have.
 type WithUnknown<S> = (Box<Custom<S>>, Vec<FieldPath>);
 
 pub(crate) fn custom<S: DeserializeOwned + Serialize>(

@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
-    sync::broadcast,
+    sync::broadcast::{self, error::TryRecvError},
 };
 use weft_cluster::{
     Event, Key, Object,
@@ -131,8 +131,14 @@ pub(crate) async fn write_statuses(store: Store, settings: Settings) {
             // Whoever lags too far starts again.
             let Ok(together) = changes.recv().await else { break };
             let mut all = vec![together];
-            while let Ok(together) = changes.try_recv() {
-                all.push(together);
+            let drained = loop {
+                match changes.try_recv() {
+                    Ok(together) => all.push(together),
+                    Err(ended) => break ended,
+                }
+            };
+            if drained != TryRecvError::Empty {
+                break;
             }
             changed = false;
             for event in all.iter().flat_map(|together| together.iter()) {

@@ -87,7 +87,7 @@ pub enum ValueMatch {
 pub struct Pattern {
     source: String,
     regex: Regex,
-    /// What it takes of memory is at most this.
+    /// The size limit that its program fits into.
     bytes: usize,
 }
 
@@ -196,7 +196,7 @@ impl Ratio {
 /// The most bytes of a compiled [`Pattern`]: the regex crate's own limit, and so that of Linkerd's proxies. A `\w`, which stands for
 /// a letter of any script, takes more than 40 KiB of it.
 const MAX_PATTERN: usize = 10 << 20;
-/// The smallest pattern that is told apart from others.
+/// As what the smallest patterns count.
 const MIN_PATTERN: usize = 16 << 10;
 /// What a pattern may remember of texts, for each thread: as much as its own size a few times, and the regex crate's own limit at most.
 const MAX_MEMORY: usize = 2 << 20;

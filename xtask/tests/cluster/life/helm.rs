@@ -24,7 +24,7 @@ use weft_testkit::kubernetes::Cluster;
 
 /// What a test's images and node want besides, in files of the terminal's folder.
 const OURS: &str = "--set linkerdVersion=test,imagePullPolicy=Never,disableIPv6=false";
-/// What a mesh has in its namespace, by whomever it was made: Leases and Events are its processes'.
+/// What a mesh has in its namespace, by whomever it was made: Leases are its processes'.
 const NAMESPACED: &str = "secrets,configmaps,services,endpointslices,deployments,replicasets,pods,cronjobs,jobs,serviceaccounts,roles,rolebindings,leases,poddisruptionbudgets";
 const APPS: [&str; 4] = ["web", "emoji", "voting", "bot"];
 
@@ -49,7 +49,7 @@ fn a_mesh_is_installed_upgraded_and_taken_away_by_helm() {
     });
     // Definitions of kinds go once all of their objects have.
     eventually("the cluster to be as it was", || everything(cluster) == before);
-    // Kubernetes puts these into every namespace, and Helm the record of what it has taken away.
+    // Kubernetes puts these into every namespace.
     eventually("nothing of a mesh to be left in its namespace", || {
         let left = cluster.ask(&format!("--namespace linkerd get {NAMESPACED} --output name")).unwrap();
         let of_kubernetes = ["configmap/kube-root-ca.crt", "serviceaccount/default"];

@@ -58,6 +58,22 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn of_each_kind_that_has_a_status_it_is_kept() {
+        for kind in policy::status::KINDS {
+            let server = json!({"group": "policy.linkerd.io", "kind": "Server", "name": "a"});
+            let service = json!({"group": "", "kind": "Service", "name": "a", "port": 80});
+            let spec = match kind {
+                Kind::EgressNetwork => json!({"trafficPolicy": "Deny"}),
+                Kind::HttpLocalRateLimitPolicy => json!({"targetRef": server, "total": {"requestsPerSecond": 9}}),
+                _ => json!({"parentRefs": [service], "rules": [{"backendRefs": [{"name": "a", "port": 80}]}]}),
+            };
+            let object = json!({"metadata": {"name": "a", "namespace": "ns"}, "spec": spec});
+            let mut object = policy::read(kind, object).unwrap_or_else(|wrong| panic!("{kind:?}: {wrong:?}"));
+            assert!(parts(&mut object).is_some(), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn a_generation_is_counted_and_a_status_kept() {
         let route = |label: &str, server: &str| {
             let parent = json!({"group": "policy.linkerd.io", "kind": "Server", "name": server});

@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     io::Interest,
     net::UnixStream,
-    sync::Mutex,
+    sync::{Mutex, OwnedMutexGuard},
     time::{sleep, timeout},
 };
 use weft_telemetry::Readiness;
@@ -39,7 +39,7 @@ pub struct Predecessor {
 
 /// The old process while it still serves connections.
 pub(in crate::process) struct Elder {
-    socket: Mutex<Option<Arc<UnixStream>>>,
+    socket: Arc<Mutex<Option<Arc<UnixStream>>>>,
     pid_file: Option<PathBuf>,
 }
 
@@ -82,7 +82,8 @@ impl Predecessor {
     /// The socket cannot be used.
     pub(in crate::process) fn into_elder(self, pid_file: Option<PathBuf>) -> io::Result<Elder> {
         self.socket.set_nonblocking(true)?;
-        Ok(Elder { socket: Mutex::new(Some(Arc::new(UnixStream::from_std(self.socket)?))), pid_file })
+        let socket = Arc::new(UnixStream::from_std(self.socket)?);
+        Ok(Elder { socket: Arc::new(Mutex::new(Some(socket))), pid_file })
     }
 }
 
@@ -111,31 +112,31 @@ impl Elder {
         }
     }
 
-    /// What the old process counts up and down; nothing once it is gone. Cancel-safe: what was begun to be asked is asked to its end.
-    pub(in crate::process) async fn gauges(self: &Arc<Self>) -> String {
-        let elder = Arc::clone(self);
-        tokio::spawn(async move { elder.ask().await }).await.unwrap_or_default()
-    }
-
-    async fn ask(&self) -> String {
+    /// What the old process counts up and down; nothing once it is gone. Cancel-safe: whoever waits for others just leaves, and what
+    /// was begun to be asked is asked to its end.
+    pub(in crate::process) async fn gauges(&self) -> String {
         // Held while waiting: two scrapes at once would read each other's answers. The time is bounded below.
-        let mut socket = self.socket.lock().await;
-        let Some(open) = socket.take() else { return String::new() };
-        // On any failure, also a slow answer, the socket is dropped: it may hold half a message.
-        match timeout(SCRAPE, scrape(&open)).await {
-            Ok(Ok(Some(text))) => {
-                *socket = Some(open);
-                text
-            }
-            Ok(Ok(None)) => String::new(),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "The old process tells nothing any more");
-                String::new()
-            }
-            Err(_) => {
-                tracing::warn!("The old process does not tell its gauges in time: they are left out from now on");
-                String::new()
-            }
+        let socket = Arc::clone(&self.socket).lock_owned().await;
+        tokio::spawn(ask(socket)).await.unwrap_or_default()
+    }
+}
+
+async fn ask(mut socket: OwnedMutexGuard<Option<Arc<UnixStream>>>) -> String {
+    let Some(open) = socket.take() else { return String::new() };
+    // On any failure, also a slow answer, the socket is dropped: it may hold half a message.
+    match timeout(SCRAPE, scrape(&open)).await {
+        Ok(Ok(Some(text))) => {
+            *socket = Some(open);
+            text
+        }
+        Ok(Ok(None)) => String::new(),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "The old process tells nothing any more");
+            String::new()
+        }
+        Err(_) => {
+            tracing::warn!("The old process does not tell its gauges in time: they are left out from now on");
+            String::new()
         }
     }
 }
@@ -168,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn gauges_are_told_after_a_scraper_has_left() {
         let (own, other) = StdStream::pair().unwrap();
-        let elder = Arc::new(Predecessor { socket: own, handed: vec![] }.into_elder(None).unwrap());
+        let elder = Predecessor { socket: own, handed: vec![] }.into_elder(None).unwrap();
         other.set_nonblocking(true).unwrap();
         let old = UnixStream::from_std(other).unwrap();
         let asked = async || assert_eq!(message::receive(&old).await.unwrap(), Some(FromNew::Scrape));

@@ -125,7 +125,7 @@ impl Upgrader {
         handed.send_replace(true);
         trigger.leave();
         tracing::info!(pid = successor.child.id(), "Handed over: open connections stay with this process");
-        attend(successor, &mut asked, &upgrades, &registry, elder.as_ref()).await;
+        attend(successor, &mut asked, &upgrades, &registry, elder.as_deref()).await;
         Ok(())
     }
 
@@ -206,7 +206,7 @@ async fn attend(
     asked: &mut Signal,
     upgrades: &CounterFamily,
     registry: &Registry,
-    elder: Option<&Arc<Elder>>,
+    elder: Option<&Elder>,
 ) {
     let Successor { mut child, socket } = successor;
     // Not killed when this process ends; only its end is noted, so that it leaves no zombie.
