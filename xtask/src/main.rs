@@ -45,7 +45,7 @@ enum Chore {
     Test(test::Options),
     /// Installs what the tests need from outside.
     Tools,
-    /// Checks what the compiler does not: arrows between crates, file sizes, forgotten tests.
+    /// Checks what the compiler does not: arrows between crates, file sizes, forgotten modules, left-overs.
     Tidy,
     /// Packs the images of the mesh, without a container engine.
     Image(image::Options),

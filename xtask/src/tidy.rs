@@ -60,7 +60,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     pure(&members, &mut faults)?;
     one_provider(&mut faults)?;
     sizes(&mut faults)?;
-    forgotten_tests(&mut faults)?;
+    forgotten_modules(&mut faults)?;
+    left_over(&mut faults)?;
     looked_once(&mut faults)?;
     described(&members, &mut faults)?;
     guarded(&mut faults)?;
@@ -172,19 +173,40 @@ fn sizes(faults: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A suite is `tests/<suite>/main.rs`; each file beside it must be a module of it.
-fn forgotten_tests(faults: &mut Vec<String>) -> anyhow::Result<()> {
+/// What no file names as its module is never compiled, and if it holds tests they never run.
+fn forgotten_modules(faults: &mut Vec<String>) -> anyhow::Result<()> {
     for file in sources(&root())? {
-        let Some(folder) = file.parent() else { continue };
-        let main = folder.join("main.rs");
-        let in_suite = folder.parent().is_some_and(|p| p.ends_with("tests"));
-        if !in_suite || file == main || !main.exists() {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_stem().and_then(|name| name.to_str())) else {
+            continue;
+        };
+        let of_crate = |folder: Option<&Path>| folder.is_some_and(|folder| folder.join("Cargo.toml").exists());
+        let is_root = matches!(name, "main" | "lib")
+            || of_crate(Some(folder))
+            || (of_crate(folder.parent()) && !folder.ends_with("src"));
+        if is_root {
             continue;
         }
-        let module = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if !fs::read_to_string(&main)?.contains(&format!("mod {module};")) {
-            faults.push(format!("{} is no module of its suite: its tests never run", file.display()));
+        let (module, folder) = match (name, folder.file_name().and_then(|name| name.to_str()), folder.parent()) {
+            ("mod", Some(name), Some(above)) => (name, above),
+            _ => (name, folder),
+        };
+        let [own, shared] = [format!("mod {module};"), format!(" mod {module};")];
+        let declares =
+            |text: String| text.lines().any(|line| line == own || (line.starts_with("pub") && line.ends_with(&shared)));
+        let parents = ["main.rs", "lib.rs", "mod.rs"].map(|name| folder.join(name)).into_iter();
+        let mut parents =
+            parents.chain([folder.with_extension("rs")]).filter_map(|parent| fs::read_to_string(parent).ok());
+        if !parents.any(declares) {
+            faults.push(format!("{} is no module of the file above it: it is never compiled", file.display()));
         }
+    }
+    Ok(())
+}
+
+/// What a merge or an editor leaves behind.
+fn left_over(faults: &mut Vec<String>) -> anyhow::Result<()> {
+    for like in ["*.orig", "*.rej", "*~"] {
+        faults.extend(files(&root(), like)?.iter().map(|file| format!("{} was left behind", file.display())));
     }
     Ok(())
 }

@@ -28,7 +28,8 @@ pub(crate) fn run(options: &Up) -> anyhow::Result<()> {
     can_run()?;
     let home = Home::new(&options.named.name)?;
     let (found, programs) = match env::var_os("KUBEBUILDER_ASSETS").filter(|_| options.api_only) {
-        Some(assets) => (tools::ensure(tools::API)?, assets.into()), // and nothing is built
+        // Programs that somebody else has built.
+        Some(assets) => (tools::ensure(tools::API)?, assets.into()),
         None => (tools::ensure(tools::CLUSTER)?, programs::ensure()?),
     };
     let bin = if programs.join("kubectl").exists() { programs.clone() } else { programs.join("bin") };
@@ -155,10 +156,8 @@ fn wait(home: &Home, child: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// For `eval`, which is why everything else goes to standard error.
+/// For `eval`, which is why everything else goes to standard error. Who is attached reads line by line, and needs to know the last.
 #[expect(clippy::print_stdout, reason = "what is asked for, apart from what is told")]
-///
-/// Who is attached reads line by line, and needs to know the last.
 fn tell(kubeconfig: &Path, bin: Option<&Path>, attached: bool) {
     println!("export KUBECONFIG={}", kubeconfig.display());
     if let Some(bin) = bin.filter(|bin| bin.is_absolute()) {

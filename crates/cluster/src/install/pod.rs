@@ -108,7 +108,7 @@ fn annotations(part: &Part<'_>, installation: &Installation<'_>, meta: &Meta<'_>
     for (key, value) in [
         (inject::CREATED_BY, meta.created_by()),
         (PROXY_VERSION, version.to_owned()),
-        // Processes read anchors once: others make other pods.
+        // The anchors stand in the proxy's environment, which is read once: others make other pods.
         (TRUST_ROOT_SHA256, installation.material.anchors_sha256.clone()),
         // A node's scaler may move pods with memory-backed volumes.
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "true".to_owned()),

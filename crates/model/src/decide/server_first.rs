@@ -92,7 +92,7 @@ pub enum Way {
 pub fn way(session: Session, client: Client) -> Way {
     use Session::{Ended, Failed, Greeted, Opening, SpokeHttp, Standing};
     match (session, client) {
-        (Greeted, _) | (Opening | Standing, Client::Bytes) | (Standing, Client::End) => Way::Session,
+        (Greeted, _) | (Opening | Standing, Client::Bytes | Client::End) => Way::Session,
         (SpokeHttp | Failed | Ended, Client::Bytes) => Way::Anew,
         (_, Client::Http) => Way::Http,
         (Failed | Ended, Client::Nothing) => Way::Told,
@@ -130,7 +130,7 @@ mod tests {
     fn whoever_speaks_first_decides() {
         use Session::{Ended, Failed, Greeted, Opening, SpokeHttp, Standing};
         let table = [
-            (Opening, [Way::End, Way::End, Way::Http, Way::Session]),
+            (Opening, [Way::End, Way::Session, Way::Http, Way::Session]),
             (Standing, [Way::End, Way::Session, Way::Http, Way::Session]),
             (Greeted, [Way::Session; 4]),
             (SpokeHttp, [Way::End, Way::End, Way::Http, Way::Anew]),

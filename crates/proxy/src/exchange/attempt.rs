@@ -5,7 +5,8 @@
 //! attempt ─┬─► unanswered ──────► one that stands in for it
 //!          ├─► passed_over ─┬───► the next one, as was agreed
 //!          ├─► failed_once ─┘
-//!          └─► failed | replied ► the proxy's own reply, or a cut
+//!          ├─► failed | replied ► the proxy's own reply, or a cut
+//!          └─► untold ──────────► the end of the client's connection
 //! ```
 //! Decides nothing: [`super::Course`] says whether another attempt is made. An answer that is passed on is told as it comes.
 
@@ -41,4 +42,9 @@ pub(super) fn replied(record: &mut impl Observe, (status, grpc_status): (u16, Op
     record.response_head(status);
     record.first_byte();
     record.end(grpc_status, Some(error));
+}
+
+/// No other attempt is made, and the client is told nothing: it may ask elsewhere.
+pub(super) fn untold(record: &mut impl Observe, error: &ProxyError) {
+    record.end(None, Some(error));
 }

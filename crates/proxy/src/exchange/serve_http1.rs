@@ -286,11 +286,12 @@ async fn request<D: Director>(
                 (Some(error), keep)
             }
             Err(NoResponse::Failed(Failed::Reply(error)) | NoResponse::Repeatable { error, .. }) => {
-                attempt::failed(&mut record, &error);
                 if kept && director.departure().is_some() && may_ask_elsewhere(client, head, &error) {
+                    attempt::untold(&mut record, &error);
                     director.refused(&error);
                     return After::Close;
                 }
+                attempt::failed(&mut record, &error);
                 (Some(error), false)
             }
         };

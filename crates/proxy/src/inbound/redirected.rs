@@ -43,7 +43,7 @@ impl Inbound {
             Broken::ByClient(session) => session,
             Broken::ByApplication(session) => {
                 let stream = self.metered(Stream::tcp(tcp), &unmeshed, &port);
-                let (protocol, session) = (Protocol::Opaque, Some(session));
+                let protocol = Protocol::Opaque;
                 return Ok(Some(Known { stream, connected: unmeshed, port, protocol, gateway: None, session }));
             }
         };
@@ -60,8 +60,8 @@ impl Inbound {
             match self.silence(Silent::Stream(&mut stream), session, &connected, &port, timeout).await {
                 Broken::Never => return Ok(None),
                 Broken::ByClient(opened) => session = opened,
-                Broken::ByApplication(greeting) => {
-                    let (protocol, session) = (Protocol::Opaque, Some(greeting));
+                Broken::ByApplication(session) => {
+                    let protocol = Protocol::Opaque;
                     return Ok(Some(Known { stream, connected, port, protocol, gateway: None, session }));
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! silence ─► may it? ─► connect ─┬─ application: greeting ──────► bytes
+//!                                ├─ client: its end ────────────► bytes: it may still want to hear
 //!                                ├─ client: anything ───────────► tls or detect; HTTP closes the session unused
 //!                                ├─ application: HTTP unasked ──► the session is closed; the client's first byte
 //!                                └─ failed, or ended ───────────► the client's first byte
@@ -51,24 +52,36 @@ pub(super) enum Silent<'s> {
 pub(super) enum Broken {
     /// The client has begun, or nobody may speak before it; with the session that was opened meanwhile.
     ByClient(Option<Stream>),
-    /// The application greets over this session.
-    ByApplication(Stream),
+    /// Only the application may still speak: over this session it greets, or without one the client has ended without a word.
+    ByApplication(Option<Stream>),
     /// Nobody has spoken, and the process ends.
     Never,
 }
 
+/// What the client did first.
+enum First {
+    Word,
+    /// It has ended in order: it says nothing, and may still want to hear.
+    End,
+}
+
 impl Silent<'_> {
-    /// Waits until the client says anything, or ends. What it says stays to be read.
-    async fn begins(&mut self) {
+    /// Waits until the client says anything, which stays to be read, or ends.
+    async fn begins(&mut self) -> First {
         match self {
             // An error is met again by whoever reads.
-            Self::Tcp(tcp) => drop(tcp.peek(&mut [0]).await),
+            Self::Tcp(tcp) => match tcp.peek(&mut [0]).await {
+                Ok(0) => First::End,
+                Ok(_) | Err(_) => First::Word,
+            },
             Self::Stream(stream) => {
                 let mut bytes = BytesMut::new();
-                let seen = prefix::read(stream, &mut bytes, Duration::MAX, |_| Some(())).await;
-                if let Ok(Seen::Answer(())) = seen {
-                    stream.unread(bytes.freeze());
+                match prefix::read(stream, &mut bytes, Duration::MAX, |_| Some(())).await {
+                    Ok(Seen::Eof) => return First::End,
+                    Ok(Seen::Answer(())) => stream.unread(bytes.freeze()),
+                    Ok(Seen::Timeout) | Err(_) => {}
                 }
+                First::Word
             }
         }
     }
@@ -93,14 +106,18 @@ pub(super) async fn wait(
     let count = |outcome| wiring.server_first.count(outcome);
     let opened = match session {
         Some(session) => Ok(session),
-        None if tokio::time::timeout(allowed.min(timeout), client.begins()).await.is_ok() => {
-            return Broken::ByClient(None);
-        }
-        // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
-        None => tokio::select! {
-            biased;
-            opened = Connector::new(wiring, connected.target).connect() => opened,
-            () = client.begins() => return Broken::ByClient(None),
+        None => match tokio::time::timeout(allowed.min(timeout), client.begins()).await {
+            Ok(First::Word) => return Broken::ByClient(None),
+            Ok(First::End) => return Broken::ByApplication(None),
+            // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
+            Err(_) => tokio::select! {
+                biased;
+                opened = Connector::new(wiring, connected.target).connect() => opened,
+                first = client.begins() => return match first {
+                    First::Word => Broken::ByClient(None),
+                    First::End => Broken::ByApplication(None),
+                },
+            },
         },
     };
     let mut session = match opened {
@@ -117,9 +134,15 @@ pub(super) async fn wait(
     let heard = loop {
         tokio::select! {
             biased;
-            () = client.begins() => {
+            first = client.begins() => {
                 session.unread(said.freeze());
-                return Broken::ByClient(Some(session));
+                return match first {
+                    First::Word => Broken::ByClient(Some(session)),
+                    First::End => {
+                        count(Outcome::Client);
+                        Broken::ByApplication(Some(session))
+                    }
+                };
             }
             policy = port.policy.changed(seen) => {
                 seen = policy.version;
@@ -142,7 +165,7 @@ pub(super) async fn wait(
             count(Outcome::Server);
             saw(wiring, connected.target, port, Spoken::ServerFirst);
             session.unread(said.freeze());
-            return Broken::ByApplication(session);
+            return Broken::ByApplication(Some(session));
         }
         Heard::Http => {
             count(Outcome::HttpServer);

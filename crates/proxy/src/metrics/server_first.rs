@@ -15,7 +15,7 @@ pub(crate) struct Family {
 pub(crate) enum Outcome {
     /// The server spoke first.
     Server,
-    /// The client spoke, and not HTTP: the session carries it.
+    /// The client spoke, and not HTTP, or ended without a word: the session carries it.
     Client,
     /// The client spoke HTTP: closed unused.
     Http,
@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
     Failed,
     /// The server ended it without a word.
     Ended,
-    /// The client, or the process, ended without a word.
+    /// It was of no use: the client has broken off, or the process ends.
     Idle,
     /// Asked for by a client's proxy on a port of HTTP.
     Refused,

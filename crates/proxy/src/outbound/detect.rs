@@ -4,6 +4,7 @@
 //! policy ─┬─ HTTP or opaque ──────────────────────────────────────────────────────► known
 //!         ├─ TLS ────► ClientHello ───────────────────────────────────────────────► server name
 //!         └─ detect ─► first bytes ─┬─ some ────────────────────────────────────► HTTP or bytes
+//!                                   ├─ their end ───────────────────────────────► bytes, where a server may speak first
 //!                                   └─ none for a while ─► server_first: a session ─► whoever speaks first decides
 //! ```
 
@@ -53,7 +54,7 @@ impl Detected {
     }
 }
 
-/// What the connection speaks; `None` if the application closed without having sent anything.
+/// What the connection speaks; `None` if the application closed without having sent anything, and no server speaks before it.
 ///
 /// The proxy's own timeout counts, not the policy's (data plane 4.2). Bytes are forwarded for what is not HTTP, and where the server
 /// speaks first; time alone never makes bytes of a connection.
@@ -115,10 +116,11 @@ async fn noted(
     let detection = match &found {
         Ok(Some(Detected { protocol: Protocol::Http1, .. })) => Detection::Http1,
         Ok(Some(Detected { protocol: Protocol::Http2, .. })) => Detection::Http2,
+        Ok(Some(Detected { protocol: Protocol::Opaque, prefix, .. })) if !prefix.is_empty() => Detection::NotHttp,
         // The application was silent.
-        Ok(Some(Detected { protocol: Protocol::Opaque, prefix, .. })) if prefix.is_empty() => Detection::ReadTimeout,
-        Ok(Some(Detected { protocol: Protocol::Opaque, .. })) => Detection::NotHttp,
-        Ok(None) | Err(_) => Detection::Error,
+        Ok(Some(Detected { session: Some(_), .. })) => Detection::ReadTimeout,
+        // It sent nothing at all.
+        Ok(_) | Err(_) => Detection::Error,
     };
     if let Some(detected) = &snapshot.detected {
         detected.note(detection, start.elapsed());
@@ -146,10 +148,12 @@ async fn look(
         first = first_byte(stream, &mut bytes, wait) => first?,
         () = crate::server_first::idle_at_the_end(&context.drain) => return Ok(None),
     };
-    if let Seen::Timeout = first {
-        return Box::pin(server_first::decide(outbound, stream, target, &port)).await;
+    match first {
+        Seen::Timeout => Box::pin(server_first::decide(outbound, stream, target, &port)).await,
+        // Who sends nothing may still want to hear the server's greeting.
+        Seen::Eof if allowed.is_some() => Ok(Some(Detected::new(Protocol::Opaque, bytes))),
+        Seen::Eof | Seen::Answer(()) => rest(stream, bytes, &port, config.detect_timeout).await,
     }
-    rest(stream, bytes, &port, config.detect_timeout).await
 }
 
 /// Waits until the client says anything.

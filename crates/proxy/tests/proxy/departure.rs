@@ -162,6 +162,10 @@ async fn what_reached_nobody_is_left_to_be_asked_again_if_that_does_no_harm() {
         }
     }
     mesh.app.reaches("weft_proxy_errors_total{direction=\"inbound\",code=\"CONNECT_FAILED\"}", 3.0).await;
+    let metrics = mesh.app.handle().metrics();
+    let told = metrics.lines().filter(|line| line.starts_with("response_total{") && line.contains("502"));
+    let counts: Vec<_> = told.filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(counts, ["1"], "a status that nobody was sent is not counted: {metrics}");
 }
 
 #[tokio::test]

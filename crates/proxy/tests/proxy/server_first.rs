@@ -135,7 +135,10 @@ async fn a_slow_client_of_http_closes_the_session_unused() {
     eventually("it was seen to be a request", || mesh.web.metric("request_total{") == 1.0).await;
     eventually("the port is learned", || mesh.web.metric(&learned("outbound", "http")) == 1.0).await;
 
-    // From now on no silence opens one.
+    // From now on no silence opens one, nor does an end.
+    let mut ended = mesh.connect(&service).await;
+    ended.shutdown().await.unwrap();
+    assert_eq!(soon(ended.read(&mut [0])).await.unwrap(), 0);
     let tcp = mesh.connect(&service).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(
@@ -336,6 +339,9 @@ async fn a_slow_client_of_http_closes_the_session_to_the_application_unused() {
     let seen = soon(origin.saw(|seen| seen.closed >= 1)).await.unwrap();
     assert_eq!(seen.connections[0], b"", "no byte went out over the session");
     mesh.app.reaches(&outcome("inbound", "http"), 1.0).await;
+    let mut ended = mesh.app.connect_inbound(origin.addr()).await;
+    ended.shutdown().await.unwrap();
+    assert_eq!(soon(ended.read(&mut [0])).await.unwrap(), 0);
     let tcp = mesh.app.connect_inbound(origin.addr()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(soon(http1::Client::over(tcp).call(call)).await.unwrap().status(), Some(200));
@@ -344,14 +350,51 @@ async fn a_slow_client_of_http_closes_the_session_to_the_application_unused() {
 }
 
 #[tokio::test]
-async fn a_session_whose_client_leaves_without_a_word_is_counted() {
+async fn a_session_whose_client_breaks_off_without_a_word_is_counted() {
     let mesh = Mesh::with(&[], &[SOON_INBOUND]).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = mesh.app.connect_inbound(listener.local_addr().unwrap()).await;
     let (mut session, _) = soon(listener.accept()).await.unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
     assert_eq!(soon(session.read_to_end(&mut vec![])).await.unwrap(), 0);
     mesh.app.reaches(&outcome("inbound", "idle"), 1.0).await;
+}
+
+/// Whoever sends nothing may still want to hear: its end is passed on, and what the server says after it.
+#[tokio::test]
+async fn who_has_ended_without_a_word_still_hears_the_server() {
+    let mesh = Mesh::with(&[SOON], &[SOON_INBOUND]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let service = mesh.service(&[mesh.endpoint(addr, ProtocolHint::Unknown)]);
+    for before in [true, false] {
+        for way in ["client's proxy", "no mesh", "mesh's TLS"] {
+            let tcp = match way {
+                "client's proxy" => mesh.connect(&service).await,
+                _ => mesh.app.connect_inbound(addr).await,
+            };
+            let mut client = match way {
+                "mesh's TLS" => soon(mesh.store("web").connect(tcp, &mesh.server(), false)).await.unwrap().0,
+                _ => Stream::tcp(tcp),
+            };
+            let mut session = None;
+            if !before {
+                session = Some(soon(listener.accept()).await.unwrap().0);
+            }
+            client.shutdown().await.unwrap();
+            let mut server = match session {
+                Some(session) => session,
+                None => soon(listener.accept()).await.unwrap().0,
+            };
+            assert_eq!(soon(server.read(&mut [0])).await.unwrap(), 0, "{way}, {before}");
+            server.write_all(SMTP).await.unwrap();
+            drop(server);
+            let mut got = vec![];
+            soon(client.read_to_end(&mut got)).await.unwrap();
+            assert_eq!(got, SMTP, "{way}, ended before a session was opened: {before}");
+        }
+    }
 }
 
 /// A policy with routes that somebody wrote for HTTP is not gone around.
