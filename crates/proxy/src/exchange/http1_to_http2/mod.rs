@@ -301,7 +301,11 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             Err(Cut::Upstream(error)) => {
                 self.cut(&protocol(&format!("endpoint's response broke off: {error}")).by(stream_end(&error)))
             }
-            Err(Cut::Body(what) | Cut::Response(what)) => {
+            Err(Cut::Body(what)) => {
+                upstream.send_reset(Reason::CANCEL);
+                self.cut(&ProxyError::new(Code::BadRequest, what))
+            }
+            Err(Cut::Response(what)) => {
                 upstream.send_reset(Reason::CANCEL);
                 self.cut(&protocol(what))
             }

@@ -366,6 +366,26 @@ fn a_response_that_breaks_off_is_seen_to_be_incomplete() {
     });
 }
 
+/// It says nothing of the endpoint, whose circuit breaker hears of it.
+#[test]
+fn a_body_that_is_malformed_amid_the_response_is_the_clients_mistake() {
+    local(async {
+        let server = server(|request, mut respond| async move {
+            let mut send = respond.send_response(ok(), false).unwrap();
+            send.send_data("half".into(), false).unwrap();
+            // It ends with a reset.
+            let _ = read(&mut request.into_body()).await;
+        });
+        let fake = Fake::to_http2(server.await);
+        let mut client = proxy(&fake).await;
+        let asked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        exchange(&mut client, asked, "4\r\nhalf\r\n").await;
+        client.write_all(b"no size\r\n").await.unwrap();
+        client.read_to_end(&mut vec![]).await.expect_err("the connection is reset");
+        assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::BadRequest))));
+    });
+}
+
 /// By a reset, or by an orderly end that looks as if it had closed its side only; before the response, or amid it.
 #[test]
 fn a_client_that_goes_away_cancels_the_stream() {
