@@ -320,6 +320,8 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             (Body::UntilClose, _) => (Reframe::AddChunks, false),
             (Body::Chunked, Version::Http10) => (Reframe::RemoveChunks, true),
             _ if self.response.status == 204 => (Reframe::Bare, false),
+            // The head of what would come in chunks, to HEAD or with 304.
+            (Body::Empty, Version::Http10) => (Reframe::RemoveChunks, false),
             _ => (Reframe::Keep, false),
         };
         // A client that waits for 100 may now send its body or not: nobody can tell what comes next.

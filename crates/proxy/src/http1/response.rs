@@ -66,7 +66,7 @@ pub(crate) enum Reframe {
     Keep,
     /// Chunks are added to a body that ends with the connection, so that the client's connection may live on.
     AddChunks,
-    /// Chunks are taken away for an HTTP/1.0 client; the body ends with the connection.
+    /// Chunks are taken away for an HTTP/1.0 client; a body ends with the connection.
     RemoveChunks,
     /// No framing headers at all: 204, 1xx, CONNECT.
     Bare,

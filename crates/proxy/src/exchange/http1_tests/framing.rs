@@ -172,6 +172,10 @@ fn http_1_0_clients_get_what_they_understand() {
             server.say(OK).await;
             client.hear("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: keep-alive\r\n\r\nhi").await;
         }
+        let mut server = origin.asked(&mut client, "HEAD / HTTP/1.0\r\n\r\n").await;
+        server.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        client.hear("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await;
+        client.end().await;
     });
 }
 
