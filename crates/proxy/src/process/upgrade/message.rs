@@ -75,7 +75,8 @@ pub(super) async fn receive<M: for<'m> Deserialize<'m>>(socket: &UnixStream) -> 
 pub(super) fn parts(text: &str) -> Vec<&str> {
     let (mut parts, mut rest) = (vec![], text);
     while rest.len() > PART {
-        let at = rest.get(..PART).and_then(|part| part.rfind('\n')).map_or(PART, |at| at + 1);
+        let most = rest.get(..rest.floor_char_boundary(PART)).unwrap_or_default();
+        let at = most.rfind('\n').map_or(most.len(), |at| at + 1);
         let Some((part, behind)) = rest.split_at_checked(at) else { break };
         parts.push(part);
         rest = behind;
@@ -92,9 +93,16 @@ mod tests {
     fn long_answers_are_cut_at_ends_of_lines() {
         assert_eq!(parts(""), [""]);
         assert_eq!(parts("a 1\n"), ["a 1\n"]);
-        let text = "a_long_name{with=\"labels\"} 1\n".repeat(PART / 10);
+        // The second is cut amid a letter of two bytes, were it cut by bytes alone.
+        for line in ["a_long_name{with=\"labels\"} 1\n", "a{of=\"Größe\"} 1\n"] {
+            let text = line.repeat(PART / 5);
+            let cut = parts(&text);
+            assert!(cut.len() > 2 && cut.iter().all(|part| part.len() <= PART && part.ends_with('\n')), "{line}");
+            assert_eq!(cut.concat(), text);
+        }
+        let text = format!("a{}", "ö".repeat(PART));
         let cut = parts(&text);
-        assert!(cut.len() > 2 && cut.iter().all(|part| part.len() <= PART && part.ends_with('\n')));
+        assert!(cut.len() > 2 && cut.iter().all(|part| part.len() <= PART));
         assert_eq!(cut.concat(), text);
     }
 }
