@@ -60,9 +60,7 @@ impl BodyCopy {
             done(Ok(body.freeze()));
         }
     }
-}
 
-impl BodyCopy {
     fn cut(&self) {
         let taking = self.0.borrow_mut().take();
         if let Some(taking) = taking {

@@ -62,9 +62,7 @@ impl Head {
             stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
         }
     }
-}
 
-impl Head {
     /// Where in the payload of a HEADERS frame the first field begins.
     pub(super) fn first_field(self) -> usize {
         let padding = if self.flags & flag::PADDED != 0 { 1 } else { 0 };

@@ -281,9 +281,7 @@ impl FrameGate {
             }
             kind::HEADERS => {
                 on_stream(stream)?;
-                let least =
-                    if flags & flag::PADDED != 0 { 1 } else { 0 } + if flags & flag::PRIORITY != 0 { 5 } else { 0 };
-                if length < least {
+                if (length as usize) < head.first_field() {
                     return Err(size("headers frame is too short for its flags"));
                 }
                 if self.side == Side::Client {

@@ -139,9 +139,7 @@ impl Requests {
         all.push_str(&forwarded::element(own, &self.client_id, request.authority().unwrap_or_default()));
         Ok(all.into())
     }
-}
 
-impl Requests {
     /// Where requests go on to. What is not found is looked for again by the next one.
     async fn onward(&self) -> Result<&outbound::Requests, ProxyError> {
         if let Some(onward) = self.onward.get() {

@@ -250,6 +250,7 @@ mod tests {
         assert_eq!(one.err().map(|e| e.code), Some(Code::ConnectFailed));
         assert_eq!(two.err().map(|e| e.code), Some(Code::LoadShed));
     }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_anothers_attempt_is_bounded_too() {
         let (_signal, reach) = reach(2);

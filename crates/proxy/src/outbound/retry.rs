@@ -16,7 +16,7 @@ use weft_model::{
         route::RequestView,
         terms::{self, Terms},
     },
-    policy::outbound::{OutboundRule, Timeouts},
+    policy::outbound::OutboundRule,
 };
 
 /// What a rule asks for besides its backends.
@@ -63,7 +63,7 @@ impl Asked {
             && let Some(Terms { timeouts, retry }) = self.terms.asked_by(request)
         {
             course.agree(began, timeouts, retry.map(Rc::new).map(retries));
-        } else if self.retry.is_some() || self.terms.timeouts != Timeouts::default() {
+        } else if !self.terms.is_empty() {
             course.agree(began, self.terms.timeouts, self.retry.clone().map(retries));
         }
     }

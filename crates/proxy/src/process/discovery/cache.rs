@@ -120,11 +120,7 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
                 return true;
             }
             let since = *held.idle_since.get_or_insert(now);
-            let keep = now.saturating_duration_since(since) < idle;
-            if !keep {
-                held.task.abort();
-            }
-            keep
+            now.saturating_duration_since(since) < idle
         });
     }
 
