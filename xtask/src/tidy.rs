@@ -173,7 +173,7 @@ fn sizes(faults: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What no file names as its module is never compiled, and if it holds tests they never run.
+/// What no file names as its module is never compiled, and if it holds tests they never run. What is generated is included instead.
 fn forgotten_modules(faults: &mut Vec<String>) -> anyhow::Result<()> {
     for file in sources(&root())? {
         let (Some(folder), Some(name)) = (file.parent(), file.file_stem().and_then(|name| name.to_str())) else {
@@ -181,6 +181,7 @@ fn forgotten_modules(faults: &mut Vec<String>) -> anyhow::Result<()> {
         };
         let of_crate = |folder: Option<&Path>| folder.is_some_and(|folder| folder.join("Cargo.toml").exists());
         let is_root = matches!(name, "main" | "lib")
+            || folder.ends_with("gen")
             || of_crate(Some(folder))
             || (of_crate(folder.parent()) && !folder.ends_with("src"));
         if is_root {
