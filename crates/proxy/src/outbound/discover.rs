@@ -21,7 +21,7 @@ use crate::{
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
@@ -42,6 +42,8 @@ pub(super) struct Target {
     /// Connections that the application opened to it.
     accepted: OnceCell<Arc<tcp::Series>>,
     current: RefCell<Rc<Snapshot>>,
+    /// Those before it that connections still hold.
+    past: RefCell<Vec<Weak<Snapshot>>>,
     used: Cell<Instant>,
 }
 
@@ -117,6 +119,7 @@ impl Targets {
             wiring: Rc::clone(&self.wiring),
             found,
             accepted: OnceCell::new(),
+            past: RefCell::default(),
             used: Cell::new(Instant::now()),
         });
         // Others may have waited for the same answer: all share what the first has made.
@@ -153,13 +156,19 @@ impl Target {
         }
         let next = Rc::new(Snapshot::new(&self.wiring, &self.found));
         // Whoever holds the old one goes on with it; its balancers are found again by name.
-        *self.current.borrow_mut() = Rc::clone(&next);
+        let old = self.current.replace(Rc::clone(&next));
+        let mut past = self.past.borrow_mut();
+        past.retain(|snapshot| snapshot.strong_count() > 0);
+        past.push(Rc::downgrade(&old));
         next
     }
 
     /// Visits what was made of rules that requests have followed.
     pub(super) fn for_each_http(&self, mut visit: impl FnMut(&Spread<Http>)) {
-        self.current.borrow().http.borrow().iter().for_each(|(_, ruled)| visit(&ruled.spread));
+        let (current, past) = (Rc::clone(&self.current.borrow()), self.past.borrow());
+        for snapshot in past.iter().filter_map(Weak::upgrade).chain([current]) {
+            snapshot.http.borrow().iter().for_each(|(_, ruled)| visit(&ruled.spread));
+        }
     }
 }
 

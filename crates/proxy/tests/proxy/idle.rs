@@ -12,7 +12,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use weft_model::Endpoint;
-use weft_testkit::http1::Client;
+use weft_testkit::{http1::Client, policy};
 
 const CLIENTS: usize = 12;
 /// Not the same for both workers.
@@ -115,6 +115,31 @@ async fn workers_share_the_idle_connections_to_an_endpoint() {
     let application = Application::start().await;
     let service = mesh.service(&[Endpoint::plain(application.addr)]);
     keeps_as_many_as_it_may(&mesh.web, mesh.web.outbound(service.addr), &application).await;
+}
+
+/// A client that asks nothing more keeps the policy of its last request, and with it the connections to a fixed endpoint.
+#[tokio::test]
+async fn what_an_earlier_policy_has_left_idle_is_closed_in_time() {
+    let mesh = Mesh::with(&[("LINKERD2_PROXY_OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT", "2s")], &[]).await;
+    let (before, behind) = (Application::start().await, Application::start().await);
+    for application in [&before, &behind] {
+        application.release.send_replace(true);
+    }
+    let known = mesh.service(&[]);
+    let leads_to = |application: &Application| {
+        let backend = policy::forward(Endpoint::plain(application.addr));
+        mesh.control.set_outbound(known.addr, policy::detect(policy::service("ns", "app", 80), backend));
+    };
+    leads_to(&before);
+    let mut quiet = Client::over(mesh.connect(&known).await);
+    assert_eq!(quiet.call(REQUEST).await.unwrap().status(), Some(200));
+    leads_to(&behind);
+    while behind.seen.borrow().asked == 0 {
+        let mut other = Client::over(mesh.connect(&known).await);
+        assert_eq!(other.call(REQUEST).await.unwrap().status(), Some(200));
+    }
+    before.sees(|seen| seen.closed == seen.opened).await;
+    assert_eq!(quiet.call(REQUEST).await.unwrap().status(), Some(200));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
