@@ -132,15 +132,14 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     }
 
     /// Gives the endpoint's connection back, if it is good for another exchange.
-    fn keep(&self, mut upstream: Connection, request: &Sending) {
+    fn keep(&self, upstream: Connection, request: &Sending) {
         let complete = request.pump.is_done() && request.broken.is_none();
-        if complete && self.head.version == Version::Http11 && self.response.keeps_alive() {
-            upstream.io.out.release();
-            upstream.completed += 1;
-            if upstream.io.read.is_empty() && !upstream.io.ended {
-                upstream.io.read.release();
-                self.endpoint.keep_http1(upstream);
-            }
+        if complete
+            && self.head.version == Version::Http11
+            && self.response.keeps_alive()
+            && let Some(upstream) = upstream.rests()
+        {
+            self.endpoint.keep_http1(upstream);
         }
     }
 

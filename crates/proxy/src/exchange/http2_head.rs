@@ -7,11 +7,11 @@
 use super::{Edits, Fields};
 use crate::{
     error::{Code, ProxyError, StreamEnd},
-    http2::MAX_HEADER_LIST_SIZE,
+    http2::{MAX_HEADER_LIST_SIZE, request_fits},
 };
 use h2::Reason;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request,
     uri::{Authority, PathAndQuery},
 };
 use weft_model::{
@@ -89,6 +89,15 @@ pub(super) fn too_large(what: &str) -> ProxyError {
     ProxyError::new(Code::UpstreamProtocol, text).answered(Code::UpstreamProtocol.status(), RESOURCE_EXHAUSTED)
 }
 
+/// # Errors
+/// The head of a request is larger than proxies of the mesh take.
+pub(super) fn check_size(request: &Request<()>) -> Result<(), ProxyError> {
+    if request_fits(request) {
+        return Ok(());
+    }
+    Err(ProxyError::new(Code::HeadTooLarge, "the head of the request is too large to be carried"))
+}
+
 /// Trailers of a client that are larger than may be passed on. Its stream ends with `ENHANCE_YOUR_CALM`, which clients of gRPC read as
 /// RESOURCE_EXHAUSTED.
 pub(super) fn trailers_too_large() -> ProxyError {
@@ -99,7 +108,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+pub(crate) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
@@ -257,7 +266,6 @@ pub(super) fn edit_interim(headers: &mut HeaderMap, edits: &Edits) {
 mod tests {
     use super::*;
     use crate::http1::request::RequestHead;
-    use http::Request;
     use std::rc::Rc;
 
     fn head(uri: &str, headers: &[(&'static str, &str)]) -> request::Parts {

@@ -350,12 +350,12 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         }
     }
 
-    fn keep(&self, mut connection: Connection, outgoing: &Outgoing<'_>, head: &ResponseHead) {
+    fn keep(&self, connection: Connection, outgoing: &Outgoing<'_>, head: &ResponseHead) {
         let request_done = outgoing.whole && !outgoing.stopped && outgoing.unwritten == 0;
-        if request_done && head.keeps_alive() && connection.io.read.is_empty() {
-            connection.completed += 1;
-            connection.io.out.release();
-            connection.io.read.release();
+        if request_done
+            && head.keeps_alive()
+            && let Some(connection) = connection.rests()
+        {
             self.endpoint.keep_http1(connection);
         }
     }

@@ -32,7 +32,7 @@ pub(crate) use changes::HeaderChanges;
 pub(crate) use copy::{BodyCopy, Copies, NotWhole};
 pub(crate) use course::{Course, Followed, Retried, Retries, Retrying};
 pub(crate) use departure::Departure;
-pub(crate) use http2_head::{HeadView, replace_authority};
+pub(crate) use http2_head::{HeadView, grpc_status, replace_authority};
 pub(crate) use send::{send_http1, send_http2};
 pub(crate) use serve_http1::serve_http1;
 pub(crate) use serve_http2::serve_http2;

@@ -8,6 +8,7 @@ use super::{
     http1_outcome::{closed, malformed, protocol},
     http2_as_http1::write_head,
     http2_body::room,
+    http2_head::check_size,
     orig_proto::OrigProto,
 };
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
         limits::{MAX_HEAD, MAX_INTERIM},
         response::ResponseHead,
     },
-    http2::request_fits,
     protocol::Version,
 };
 use bytes::Bytes;
@@ -69,10 +69,9 @@ pub(crate) async fn send_http1(
             }
         }
     }
-    if answer.keeps_alive() && connection.io.read.is_empty() && !connection.io.ended {
-        connection.completed += 1;
-        connection.io.out.release();
-        connection.io.read.release();
+    if answer.keeps_alive()
+        && let Some(connection) = connection.rests()
+    {
         endpoint.keep_http1(connection);
     }
     Ok(())
@@ -123,9 +122,7 @@ pub(crate) async fn send_http2(
     // `h2` sends a request without authority only as one that was HTTP/1.
     head.version = if head.uri.authority().is_some() { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
     let request = Request::from_parts(head, ());
-    if !request_fits(&request) {
-        return Err(ProxyError::new(Code::HeadTooLarge, "the head of the request is too large to be carried"));
-    }
+    check_size(&request)?;
     let refused = |error: h2::Error| ProxyError::new(Code::UpstreamProtocol, format!("the server refused it: {error}"));
     let (response, mut to, mut open) = sender.send(request, body.is_empty()).map_err(refused)?;
     drop(sender);

@@ -4,7 +4,7 @@ use super::{
     Carrier, Course, Directed, Director, Edits, Endpoint, Observe, attempt,
     course::MAX_AGAIN,
     http2_body::Pump,
-    http2_head::{HeadView, check_request, edit_request, is_grpc},
+    http2_head::{HeadView, check_request, check_size, edit_request, is_grpc},
     http2_reply::{Audience, reply, unless_reset},
     http2_to_http1::Downgrade,
     http2_to_http2::{Forward, NoResponse, Repeat},
@@ -14,7 +14,6 @@ use crate::{
     http2::{
         Sender, ServerSettings,
         client::OpenStream,
-        request_fits,
         server::{self, Driver, Ended},
     },
     protocol::Version,
@@ -240,9 +239,7 @@ fn send(
     let mut edited = if again { head.clone() } else { std::mem::replace(head, Request::new(()).into_parts().0) };
     edit_request(&mut edited, edits);
     let request = Request::from_parts(edited, ());
-    if !request_fits(&request) {
-        return Err(ProxyError::new(Code::HeadTooLarge, "the head of the request is too large to be carried").into());
-    }
+    check_size(&request)?;
     sender.send(request, end).map_err(|error| NoResponse::Failed {
         error: ProxyError::new(Code::ConnectFailed, format!("endpoint takes no request: {error}")),
         reset: None,

@@ -20,6 +20,17 @@ impl Connection {
         Self { io: Box::new(Io::new(stream, &Bytes::new())), completed: 0 }
     }
 
+    /// Between two exchanges, the last of which is complete; `None` if the peer has ended it, or has said more.
+    pub(crate) fn rests(mut self) -> Option<Self> {
+        self.completed += 1;
+        self.io.out.release();
+        if !self.io.read.is_empty() || self.io.ended {
+            return None;
+        }
+        self.io.read.release();
+        Some(self)
+    }
+
     /// Whether another exchange may begin: the peer has neither closed it nor said anything unasked, and its certificate is
     /// not about to be over. Asked when it is taken from the pool; costs no system call unless something came.
     pub(crate) fn is_reusable(&mut self) -> bool {

@@ -11,15 +11,18 @@ use super::{
     http1_as_http2::request,
     http1_fields::{write_fields, write_last_chunk},
     http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected, protocol},
-    http2_head::{SWITCHES, asks_to_close, check_length, edit_interim, edit_response, grpc_status, stream_end},
+    http2_head::{
+        SWITCHES, asks_to_close, check_length, check_size, edit_interim, edit_response, grpc_status, stream_end,
+    },
 };
 use crate::{
     error::{Code, ProxyError},
     http1::{
         body::Decoder, fields::write_line, io::Io, limits::MAX_INTERIM, request::RequestHead, response::write_status,
     },
-    http2::{client::OpenStream, fields_fit, request_fits},
+    http2::{client::OpenStream, fields_fit},
     protocol::Version,
+    turn,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
@@ -94,13 +97,8 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         self.course.started();
         let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
-        if !request_fits(&request) {
-            return Err(reply(ProxyError::new(
-                Code::HeadTooLarge,
-                "the head of the request is too large to be carried",
-            )));
-        }
-        let sent = Instant::now();
+        check_size(&request).map_err(reply)?;
+        let sent = turn::now();
         let stream = sender.send(request, whole).map_err(|error| repeatable(&error, Repeatable::Stale))?;
         drop(sender);
         let (mut response, mut upstream, mut open) = stream;

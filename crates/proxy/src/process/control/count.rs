@@ -3,9 +3,12 @@
 //! A response counts when its stream ends: a watch that is open, or that this proxy gives up, has not ended.
 
 use super::lanes::{Lanes, Place};
-use crate::metrics::{self, labels};
+use crate::{
+    exchange::grpc_status,
+    metrics::{self, labels},
+};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::{
     future::Future,
@@ -129,10 +132,6 @@ impl CountedBody {
         }
         self.series.families.responses.pinned(Shard::ADMIN, &labels).inc();
     }
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 impl HttpBody for CountedBody {
