@@ -217,7 +217,7 @@ impl Seen {
     }
 
     fn millis(&self) -> f64 {
-        turn::now().saturating_duration_since(self.start).as_secs_f64() * 1e3
+        turn::since(self.start).as_secs_f64() * 1e3
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     cell::Cell,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 thread_local! {
@@ -37,6 +37,11 @@ pub(crate) fn now() -> Instant {
     }
 }
 
+/// How long ago `start` was.
+pub(crate) fn since(start: Instant) -> Duration {
+    now().saturating_duration_since(start)
+}
+
 /// By the runtime's clock, which tests can stop.
 fn read() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -61,7 +66,7 @@ impl Drop for Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{future::poll_fn, pin::pin, time::Duration};
+    use std::{future::poll_fn, pin::pin};
 
     #[tokio::test(start_paused = true)]
     async fn time_stands_still_within_a_turn_alone() {

@@ -112,7 +112,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             if !reported && (response.moved() || polled.is_ready()) {
                 reported = true;
                 self.record.first_byte();
-                self.endpoint.responded(turn::now().saturating_duration_since(start));
+                self.endpoint.responded(turn::since(start));
             }
             polled
         })
@@ -167,7 +167,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
     fn discard(&mut self, mut upstream: Connection, request: &Sending, grpc: Option<u16>, start: Instant) {
         self.record.response_fields(&View { head: self.response, buf: upstream.io.read.filled() });
         self.record.response_head(self.response.status);
-        self.endpoint.responded(turn::now().saturating_duration_since(start));
+        self.endpoint.responded(turn::since(start));
         attempt::passed_over(self.record, grpc);
         upstream.io.take_head(self.response.len);
         if let Some(n) = body::whole(self.response.body, upstream.io.read.filled()) {

@@ -28,6 +28,7 @@ use crate::{
         trailers,
     },
     http2::{fields_fit, server::Driver, trailers_fit},
+    turn,
 };
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
@@ -212,7 +213,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         if !body.noted && (moved.is_ready() || body.data > 0 || connection.io.read.len() != before) {
             body.noted = true;
             self.record.first_byte();
-            self.endpoint.responded(self.sent.elapsed());
+            self.endpoint.responded(turn::since(self.sent));
         }
         match std::mem::take(&mut body.content) {
             0 => {}
@@ -310,7 +311,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         if self.course.again(Outcome::Response { status: head.status, grpc }, kept) {
             self.record.response_fields(&*headers);
             self.record.response_head(head.status);
-            self.endpoint.responded(self.sent.elapsed());
+            self.endpoint.responded(turn::since(self.sent));
             attempt::passed_over(self.record, grpc);
             return Err(Failed::Again);
         }
@@ -335,7 +336,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
         let to = self.respond.send_response(response, done).map_err(|_| Failed::Client)?;
         if done {
             self.record.first_byte();
-            self.endpoint.responded(self.sent.elapsed());
+            self.endpoint.responded(turn::since(self.sent));
             self.record.end(status, None);
         }
         incoming.body = Some(Sending { decoder, data: 0, content: 0, to, noted: done, done });

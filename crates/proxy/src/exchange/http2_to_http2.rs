@@ -14,6 +14,7 @@ use crate::{
     error::{Code, ProxyError},
     http1::limits::MAX_INTERIM,
     http2::{client::OpenStream, fields_fit, server::Driver},
+    turn,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
@@ -222,7 +223,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
         }
         self.record.response_fields(&head.headers);
         self.record.response_head(status);
-        self.endpoint.responded(self.sent.elapsed());
+        self.endpoint.responded(turn::since(self.sent));
         attempt::passed_over(self.record, grpc);
         Err(NoHead::Again)
     }
@@ -389,7 +390,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
 
     fn first_byte(&mut self) {
         self.record.first_byte();
-        self.endpoint.responded(self.sent.elapsed());
+        self.endpoint.responded(turn::since(self.sent));
     }
 }
 

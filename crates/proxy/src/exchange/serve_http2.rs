@@ -22,7 +22,7 @@ use crate::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, request};
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Instant};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use weft_model::decide::{field::Message, retry::Outcome};
 
@@ -122,7 +122,7 @@ async fn serve_stream<D: Director>(
         let (endpoint, edits, recorded, course) = (&endpoint, &edits, &mut record, &course);
         let carried = match carrier {
             Carrier::Http1 => {
-                let (respond, sent, again) = (&mut *respond, Instant::now(), &mut again);
+                let (respond, sent, again) = (&mut *respond, turn::now(), &mut again);
                 let mut downgrade =
                     Downgrade { respond, driver, endpoint, edits, record: recorded, course, audience, sent, again };
                 downgrade.run(head, body.body()).await
@@ -133,7 +133,7 @@ async fn serve_stream<D: Director>(
                     unless_reset(respond, course.in_time(connecting)).await
                 };
                 let Some(connected) = connected else { return };
-                let (sent, keep) = (Instant::now(), again > 0 || course.keeps().is_some());
+                let (sent, keep) = (turn::now(), again > 0 || course.keeps().is_some());
                 match connected
                     .flatten()
                     .map_err(NoResponse::from)

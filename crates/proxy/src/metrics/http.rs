@@ -206,7 +206,7 @@ impl Recorder {
     fn note_first_byte(&mut self, status: u16) {
         if !self.first_byte {
             self.first_byte = true;
-            self.series.latency(status, turn::now().saturating_duration_since(self.start).as_secs_f64() * 1e3);
+            self.series.latency(status, turn::since(self.start).as_secs_f64() * 1e3);
         }
     }
 }

@@ -147,6 +147,6 @@ impl Record {
 
     /// Time since the beginning.
     pub(super) fn elapsed(&self) -> Duration {
-        turn::now().saturating_duration_since(self.began)
+        turn::since(self.began)
     }
 }

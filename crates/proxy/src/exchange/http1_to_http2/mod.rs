@@ -247,7 +247,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
         self.record.response_fields(&head.headers);
         self.record.response_head(status);
         if self.course.again(Outcome::Response { status, grpc }, self.is_whole(outgoing)) {
-            self.endpoint.responded(begun.elapsed());
+            self.endpoint.responded(turn::since(begun));
             attempt::passed_over(self.record, grpc);
             return Err(NoResponse::Again);
         }
@@ -273,7 +273,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             if !noted && (incoming.moved || incoming.whole || moved.is_ready()) {
                 noted = true;
                 self.record.first_byte();
-                self.endpoint.responded(begun.elapsed());
+                self.endpoint.responded(turn::since(begun));
             }
             match std::mem::take(&mut incoming.content) {
                 0 => {}
