@@ -18,7 +18,7 @@ use weft_telemetry::{Counter, Labels, Registry, Shard};
 
 /// Spans that wait to be sent.
 const MAX_WAITING: usize = 100;
-/// Characters of a text of a client that a span holds.
+/// Bytes of a text of a client that a span holds.
 const MAX_TEXT: usize = 1024;
 
 /// Takes spans for the collector. Cheap to clone.
