@@ -5,7 +5,8 @@
 //! attempt ─┬─► unanswered ──────► one that stands in for it
 //!          ├─► passed_over ─┬───► the next one, as was agreed
 //!          ├─► failed_once ─┘
-//!          ├─► failed | replied ► the proxy's own reply, or a cut
+//!          ├─► failed | replied ► the proxy's own reply
+//!          ├─► cut ─────────────► what the client can tell from an end
 //!          └─► untold ──────────► the end of the client's connection
 //! ```
 //! Decides nothing: [`super::Course`] says whether another attempt is made. An answer that is passed on is told as it comes.
@@ -47,4 +48,10 @@ pub(super) fn replied(record: &mut impl Observe, (status, grpc_status): (u16, Op
 /// No other attempt is made, and the client is told nothing: it may ask elsewhere.
 pub(super) fn untold(record: &mut impl Observe, error: &ProxyError) {
     record.end(None, Some(error));
+}
+
+/// The request is cut off, with this status of gRPC behind what the client has of an answer, if there was a way to say it.
+pub(super) fn cut(record: &mut impl Observe, course: &Course, grpc_status: Option<u16>, error: &ProxyError) {
+    course.cut_off(error);
+    record.end(grpc_status, Some(error));
 }

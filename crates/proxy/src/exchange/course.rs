@@ -37,6 +37,8 @@ pub(crate) struct Course {
     running: OnceCell<Box<Running>>,
     followed: OnceCell<Rc<dyn Followed>>,
     copies: OnceCell<Rc<Copies>>,
+    /// What the client was not told, or not as a reply.
+    cut: OnceCell<Box<ProxyError>>,
     /// How many attempts have begun.
     attempts: Cell<u32>,
     /// The present attempt stands in for one that nobody has answered.
@@ -63,7 +65,6 @@ struct Running {
     progress: Cell<Progress>,
     /// What the exchange said last of the bytes that it has moved.
     moved: Cell<u64>,
-    late: Cell<Option<Late>>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
 }
 
@@ -123,7 +124,6 @@ impl Course {
                 pause: Cell::new(Duration::ZERO),
                 progress: Cell::new(Progress { began, active: None, sent: None, head: None }),
                 moved: Cell::new(0),
-                late: Cell::new(None),
                 timer: RefCell::new(None),
             })
         });
@@ -180,7 +180,6 @@ impl Course {
     pub(super) fn attempt(&self) {
         self.attempts.set(self.attempts.get().saturating_add(1));
         if let Some(running) = self.running.get() {
-            running.late.set(None);
             running.advance(|progress| Progress { began: progress.began, active: None, sent: None, head: None });
         }
     }
@@ -217,9 +216,14 @@ impl Course {
         .await
     }
 
-    /// Why the request was given up, if it was.
-    pub(super) fn cut(&self) -> Option<ProxyError> {
-        self.running.get().and_then(|running| running.late.get()).map(too_late)
+    /// The request ends by `error`, and the client gets no reply that says so.
+    pub(super) fn cut_off(&self, error: &ProxyError) {
+        self.cut.get_or_init(|| Box::new(error.clone()));
+    }
+
+    /// By what the request was cut off, if it was.
+    pub(super) fn cut(&self) -> Option<&ProxyError> {
+        self.cut.get().map(|error| &**error)
     }
 
     /// How many bytes of the body to keep, if there may be another attempt.
@@ -298,7 +302,6 @@ impl Running {
             // A time that was put off is set when it would have come, not whenever it is put off.
             timer.as_mut().reset(at);
         }
-        self.late.set(Some(late));
         Poll::Ready(too_late(late))
     }
 

@@ -122,7 +122,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
             // Who has ended only his own side still reads, and must not take a body that ends with the connection for whole.
             Err(Ended::ClientGone) => return Ok(After::Reset),
             Err(Ended::Cut(error)) => {
-                self.record.end(None, Some(&error));
+                attempt::cut(self.record, self.course, None, &error);
                 return Ok(After::Reset);
             }
         }
@@ -292,6 +292,7 @@ impl<E: Endpoint, R: Observe> Exchange<'_, E, R> {
 
     /// The client reads nothing, an answer of the proxy's own as little as any other: all that it can be told is the cut.
     fn unread(&mut self, error: &ProxyError) -> After {
+        self.course.cut_off(error);
         attempt::failed(self.record, error);
         After::Reset
     }

@@ -159,7 +159,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
                     return Ok(());
                 }
                 Err(Failed::TooLarge) => {
-                    self.record.end(None, Some(&trailers_too_large()));
+                    attempt::cut(self.record, self.course, None, &trailers_too_large());
                     self.driver.reset(self.respond, Reason::ENHANCE_YOUR_CALM);
                     return Ok(());
                 }
@@ -373,7 +373,7 @@ impl<E: Endpoint, R: Observe> Downgrade<'_, E, R> {
     fn fail(&mut self, error: ProxyError, body: Option<Sending>) -> Result<(), ProxyError> {
         let Some(mut body) = body else { return Err(error) };
         let status = break_off(&mut body.to, &error, self.audience);
-        self.record.end(status, Some(&error));
+        attempt::cut(self.record, self.course, status, &error);
         Ok(())
     }
 }

@@ -98,6 +98,8 @@ struct Sending {
 enum Cut {
     Client(Option<Reason>),
     Upstream(ProxyError, Option<Reason>),
+    /// The endpoint has reset its stream, which is passed on.
+    Reset(ProxyError, Reason),
 }
 
 impl Repeat {
@@ -283,7 +285,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
                 Err(Some(Reason::CANCEL))
             }
             Poll::Ready(Err(Broken::TooLarge)) => {
-                self.record.end(None, Some(&trailers_too_large()));
+                attempt::cut(self.record, self.course, None, &trailers_too_large());
                 self.driver.reset(self.respond, Reason::ENHANCE_YOUR_CALM);
                 Err(Some(Reason::CANCEL))
             }
@@ -303,7 +305,7 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
             let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response is malformed: {what}"));
             self.open.reset(&mut self.upstream, Reason::PROTOCOL_ERROR);
             self.respond.send_reset(Reason::INTERNAL_ERROR);
-            self.record.end(None, Some(&failure));
+            attempt::cut(self.record, self.course, None, &failure);
             return None;
         }
         self.record.response_fields(&head.headers);
@@ -330,15 +332,19 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
     fn cut_off(&mut self, cut: Cut, to: &mut SendStream<Bytes>) {
         match cut {
             Cut::Client(reason) => self.open.reset(&mut self.upstream, reason.unwrap_or(Reason::CANCEL)),
-            Cut::Upstream(failure, Some(reason)) => {
+            Cut::Reset(failure, reason) => {
                 self.driver.cut(to, reason);
                 self.record.end(None, Some(&failure));
+            }
+            Cut::Upstream(failure, Some(reason)) => {
+                self.driver.cut(to, reason);
+                attempt::cut(self.record, self.course, None, &failure);
             }
             Cut::Upstream(failure, None) => {
                 // Where the endpoint itself has ended it, this says nothing more.
                 self.upstream.send_reset(Reason::CANCEL);
                 let status = break_off(to, &failure, self.audience);
-                self.record.end(status, Some(&failure));
+                attempt::cut(self.record, self.course, status, &failure);
             }
         }
     }
@@ -397,5 +403,8 @@ impl<E: Endpoint, R: Observe> Forward<'_, E, R> {
 fn cut(error: &h2::Error) -> Cut {
     let failure = ProxyError::new(Code::UpstreamProtocol, format!("endpoint's response broke off: {error}"))
         .by(stream_end(error));
-    Cut::Upstream(failure, error.reason().filter(|_| error.is_reset() && error.is_remote()))
+    match error.reason().filter(|_| error.is_reset() && error.is_remote()) {
+        Some(reason) => Cut::Reset(failure, reason),
+        None => Cut::Upstream(failure, None),
+    }
 }

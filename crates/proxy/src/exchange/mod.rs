@@ -63,7 +63,7 @@ pub(crate) trait Director {
     /// How long the head of an HTTP/1 request may take that has begun; zero is for ever.
     fn head_timeout(&self) -> Duration;
 
-    /// Counts a reply that the proxy made itself.
+    /// Counts a request that the proxy itself has ended, by a reply or in the midst of its answer.
     fn refused(&self, error: &ProxyError);
 
     /// Counts a refusal of something that never became a request that [`Self::direct`] could have been asked about.

@@ -259,7 +259,7 @@ async fn request<D: Director>(
         let (error, keep) = match exchanged {
             Ok(after) => {
                 if let Some(error) = course.cut() {
-                    director.refused(&error);
+                    director.refused(error);
                 }
                 return after;
             }

@@ -165,7 +165,7 @@ async fn serve_stream<D: Director>(
         match carried {
             Ok(()) => {
                 if let Some(error) = course.cut() {
-                    director.refused(&error);
+                    director.refused(error);
                 }
                 return;
             }

@@ -174,6 +174,8 @@ async fn trailers_of_a_request_pass_whole_or_are_refused() {
         let error = call(&client, 100, "application/grpc", Some(fields(size))).await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "gRPC's RESOURCE_EXHAUSTED");
         explained(&mesh.web, "kind=request&code=HEAD_TOO_LARGE", n + 1).await;
+        let counted = "weft_proxy_errors_total{direction=\"outbound\",code=\"HEAD_TOO_LARGE\"}";
+        mesh.web.reaches(counted, (n + 1) as f64).await;
     }
     assert_eq!(*server.got.lock().unwrap(), [], "no part of them");
     call(&client, 100, "application/grpc", None).await.unwrap();

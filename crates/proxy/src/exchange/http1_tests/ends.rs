@@ -157,6 +157,7 @@ fn a_body_that_breaks_off_resets_the_client() {
         client.cut().await;
         let seen = proxy.record().await;
         assert_eq!(seen, [Seen::Head(200), Seen::FirstByte, Seen::End(None, Some(Code::UpstreamProtocol))]);
+        assert_eq!(*proxy.refused.borrow(), [Code::UpstreamProtocol]);
     });
 }
 

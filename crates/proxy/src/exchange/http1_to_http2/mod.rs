@@ -316,7 +316,7 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
 
     /// A response that has begun cannot be taken back: the client sees that it is incomplete.
     fn cut(&mut self, error: &ProxyError) -> After {
-        self.record.end(None, Some(error));
+        attempt::cut(self.record, self.course, None, error);
         After::Reset
     }
 

@@ -171,6 +171,25 @@ fn a_response_that_does_not_end_is_reset_or_ends_with_its_code() {
     });
 }
 
+/// The client has its answer by then: there is nothing that the mesh has failed.
+#[test]
+fn a_request_that_is_late_behind_its_response_is_not_counted() {
+    local(async {
+        let server = server(|request, mut respond| async move {
+            respond.send_response(ok(), true).unwrap();
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.data().await {}
+        });
+        let fake = Fake::to_http2(server.await);
+        fake.timeouts.set(Timeouts { idle: Some(SHORT), ..Timeouts::default() });
+        let (response, mut send) = fake.client().await.send_request(post(), false).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+        std::future::poll_fn(|cx| send.poll_reset(cx)).await.unwrap();
+        assert_eq!(fake.record().await.last(), Some(&Seen::End(None, None)));
+        assert_eq!(*fake.refused.borrow(), []);
+    });
+}
+
 #[test]
 fn bodies_and_trailers_are_sent_again_byte_for_byte() {
     local(async {

@@ -72,6 +72,7 @@ fn a_body_that_breaks_off_is_a_reset_or_grpc_trailers() {
                 assert_eq!(end.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
                 assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::UpstreamProtocol))));
             }
+            assert_eq!(*fake.refused.borrow(), [Code::UpstreamProtocol]);
         });
     }
 }

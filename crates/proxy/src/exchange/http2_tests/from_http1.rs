@@ -363,6 +363,7 @@ fn a_response_that_breaks_off_is_seen_to_be_incomplete() {
         client.read_to_end(&mut rest).await.expect_err("the connection is reset");
         assert_eq!(rest, b"");
         assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::UpstreamProtocol))));
+        assert_eq!(*fake.refused.borrow(), [Code::UpstreamProtocol]);
     });
 }
 
@@ -383,6 +384,7 @@ fn a_body_that_is_malformed_amid_the_response_is_the_clients_mistake() {
         client.write_all(b"no size\r\n").await.unwrap();
         client.read_to_end(&mut vec![]).await.expect_err("the connection is reset");
         assert_eq!(fake.record().await.last(), Some(&Seen::End(None, Some(Code::BadRequest))));
+        assert_eq!(*fake.refused.borrow(), [Code::BadRequest]);
     });
 }
 

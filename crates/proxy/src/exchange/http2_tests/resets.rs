@@ -28,6 +28,7 @@ fn resets_of_the_server_keep_their_code() {
         };
         assert_eq!(reason, Some(Reason::HTTP_1_1_REQUIRED));
         until(|| fake.seen.borrow().iter().filter(|seen| matches!(seen, Seen::End(..))).count() == 2).await;
+        assert!(fake.refused.borrow().is_empty(), "the server has ended them, and nobody else");
     });
 }
 

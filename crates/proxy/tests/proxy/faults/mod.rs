@@ -51,7 +51,7 @@ struct Fault {
 enum Sees {
     /// The code's HTTP status.
     Reply,
-    /// Another HTTP status, which Linkerd has for this case.
+    /// Another HTTP status, which Linkerd has for this case, or which was the server's.
     Status(u16),
     /// The code's gRPC status.
     Grpc,

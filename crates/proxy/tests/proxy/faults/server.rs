@@ -40,6 +40,10 @@ pub(super) fn faults() -> Vec<Fault> {
         answer("an answer that breaks off in its head", |m| {
             Box::pin(answered(m, Reply::Last(b"HTTP/1.1 200 OK\r\nx:".to_vec())))
         }),
+        fault("an answer that breaks off behind its head", Code::UpstreamProtocol, Inbound, Sees::Status(200), |m| {
+            let part = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab";
+            Box::pin(answered(m, Reply::Last(part.to_vec())))
+        }),
         answer("a status that is none", |m| {
             Box::pin(answered(m, Reply::Last(b"HTTP/1.1 99 X\r\ncontent-length: 0\r\n\r\n".to_vec())))
         }),
