@@ -106,6 +106,8 @@ fn apart(own: &BTreeSet<String>, clients: Vec<String>, pods: Vec<String>) -> Opt
 struct Met {
     /// The client's route.
     by: Option<Shown>,
+    /// What is to be known of it.
+    note: Option<String>,
     /// What stands before the ports that it comes to, and the request that comes there; or what comes of it elsewhere, and why.
     doors: Result<(Request, Doors), (Verdict, String)>,
 }
@@ -123,8 +125,8 @@ impl Met {
         request: &Request,
     ) -> Result<Vec<(Request, Vec<Self>)>, Untold> {
         let alone = |met: Self| vec![(request.clone(), vec![met])];
-        let of_pods = |pods: Vec<Called>| alone(Self::doors(index, None, request, pods));
-        let nobody = |verdict, why: String| alone(Self { by: None, doors: Err((verdict, why)) });
+        let of_pods = |pods: Vec<Called>| alone(Self::doors(index, None, None, request, pods));
+        let nobody = |verdict, why: String| alone(Self::nobody(None, verdict, why));
         let ways = match (place, follows) {
             (Place::Pods(pods), _) => return Ok(of_pods(pods.clone())),
             (Place::Service { id, port }, Some(from)) if index.is_addressed(id) => {
@@ -166,13 +168,16 @@ impl Met {
             Err(refusal) => return Ok(nobody(Verdict::Unknown, refusal.to_string())),
         };
         let met = |Way { by, to }: Way| match to {
-            To::Nobody(verdict, why) => Ok(Self { by, doors: Err((verdict, why)) }),
-            To::Service { id, port, request } => {
+            To::Nobody(verdict, why) => Ok(Self::nobody(by, verdict, why)),
+            To::Service { id, port, request, note } => {
                 let itself = matches!(place, Place::Service { id: asked, .. } if *asked == id);
                 match people::behind(index, &id, port, place.dialled().unwrap_or(port), Reach::Balanced) {
-                    Ok(pods) => Ok(Self::doors(index, by, &request, pods)),
+                    Ok(pods) => Ok(Self::doors(index, by, note, &request, pods)),
                     Err(untold) if itself => Err(untold),
-                    Err(untold) => Ok(Self { by, doors: Err((Verdict::Unknown, untold.message)) }),
+                    Err(untold) => {
+                        let why = way::together(note.as_deref(), Some(&untold.message)).unwrap_or_default();
+                        Ok(Self::nobody(by, Verdict::Unknown, why))
+                    }
                 }
             }
         };
@@ -183,7 +188,7 @@ impl Met {
 
     /// What is said to a caller, each beside the pod that says it; none's where the request comes to none.
     fn says(&self, index: &Index, caller: &Caller) -> Vec<(String, Said)> {
-        let Self { by, doors } = self;
+        let Self { by, note, doors } = self;
         match doors {
             Err((verdict, why)) => {
                 vec![(String::new(), Said::nobody(caller, by.clone(), *verdict, why.clone()))]
@@ -197,14 +202,22 @@ impl Met {
                     let said =
                         if is_itself && doors.len() == 1 { vec![] } else { door.says(index, pod, caller, request) };
                     let said = said.into_iter().chain(to_itself);
-                    said.map(move |said| (name.clone(), Said { via: by.clone(), ..said })).collect::<Vec<_>>()
+                    said.map(move |said| {
+                        let why = way::together(note.as_deref(), said.why.as_deref());
+                        (name.clone(), Said { via: by.clone(), why, ..said })
+                    })
+                    .collect::<Vec<_>>()
                 };
                 doors.iter().flat_map(of_pod).collect()
             }
         }
     }
 
-    fn doors(index: &Index, by: Option<Shown>, request: &Request, pods: Vec<Called>) -> Self {
+    fn nobody(by: Option<Shown>, verdict: Verdict, why: String) -> Self {
+        Self { by, note: None, doors: Err((verdict, why)) }
+    }
+
+    fn doors(index: &Index, by: Option<Shown>, note: Option<String>, request: &Request, pods: Vec<Called>) -> Self {
         let doors: Doors = pods
             .into_iter()
             .map(|pod| {
@@ -212,7 +225,7 @@ impl Met {
                 (pod, door)
             })
             .collect();
-        Self { by, doors: Ok((request.clone(), doors)) }
+        Self { by, note, doors: Ok((request.clone(), doors)) }
     }
 }
 

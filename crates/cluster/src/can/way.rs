@@ -35,8 +35,8 @@ pub(super) struct Way {
 pub(super) enum To {
     /// To no pod: what comes of it, and why.
     Nobody(Verdict, String),
-    /// To the pods behind a Service's port, as the request is by then.
-    Service { id: (String, String), port: u16, request: Request },
+    /// To the pods behind a Service's port, as the request is by then; with what is to be known of that, if it is not what one expects.
+    Service { id: (String, String), port: u16, request: Request, note: Option<String> },
 }
 
 /// Those of a request; where nobody has said its host, beside each host between which they differ.
@@ -56,6 +56,20 @@ impl Way {
     fn nobody(by: Option<Shown>, verdict: Verdict, why: impl Into<String>) -> Self {
         Self { by, to: To::Nobody(verdict, why.into()) }
     }
+
+    /// Under which condition it is followed.
+    fn note(&mut self, condition: &str) {
+        match &mut self.to {
+            To::Nobody(_, why) => *why = together(Some(condition), Some(why.as_str())).unwrap_or_default(),
+            To::Service { note, .. } => *note = together(Some(condition), note.as_deref()),
+        }
+    }
+}
+
+/// What is to be known besides, before why it is so.
+pub(super) fn together(note: Option<&str>, why: Option<&str>) -> Option<String> {
+    let both: Vec<&str> = note.into_iter().chain(why).collect();
+    (!both.is_empty()).then(|| both.join("; "))
 }
 
 /// Those of a request to a port of a Service by a client whose proxy follows the routes of the namespace `from`.
@@ -95,7 +109,12 @@ fn to(index: &Index, from: &str, target: Target, port: u16, request: &Request) -
     };
     let mut all = Ways::new();
     for asked in hosts::each(request, &policy.protocol) {
-        let ways = by(index, &policy, profile.as_ref(), port, (request, &asked));
+        let mut ways = by(index, &policy, profile.as_ref(), port, (request, &asked));
+        if let (ClientProtocol::Tls(_), Some(name)) = (&policy.protocol, asked.authority()) {
+            let note =
+                format!("if it is TLS for {}: what is none, or names no server, is refused", host::split(name).0);
+            ways.iter_mut().for_each(|way| way.note(&note));
+        }
         if all.iter().all(|(_, others)| *others != ways) {
             all.push((asked, ways));
         }
@@ -169,13 +188,24 @@ fn by(
         };
         match said.changed(filters.iter().chain(own), matched.prefix) {
             Ok(request) => {
-                let to = To::Service { id, port: target.port, request };
+                let note = index
+                    .service_port(&id, |port, _| port == target.port)
+                    .is_err()
+                    .then(|| undeclared(&id, target.port));
+                let to = To::Service { id, port: target.port, request, note };
                 Way { by: is_written.then(|| route.clone()), to }
             }
             Err(why) => refused(Verdict::Denied, why.to_owned()),
         }
     };
     chosen.into_iter().map(branch).collect()
+}
+
+/// Clients' proxies take such a port for one of the pods.
+fn undeclared((_, name): &(String, String), port: u16) -> String {
+    format!(
+        "Service/{name} declares no port {port}, and the client's proxy connects to this port of the pods, whether or not anything listens there"
+    )
 }
 
 /// # Errors

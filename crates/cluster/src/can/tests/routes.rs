@@ -60,6 +60,8 @@ fn the_routes_of_the_clients_proxy_are_followed() {
         rule("/split", to(&[("web", 9), ("canary", 1), ("empty", 0)])),
         rule("/missing", to(&[("web", 9), ("nobody", 1)])),
         rule("/named", to(&[("named", 1)])),
+        rule("/undeclared", json!({"backendRefs": [{"name": "canary", "port": 8081}]})),
+        rule("/another", json!({"backendRefs": [{"name": "canary", "port": 9000}]})),
         rule("/empty", to(&[("empty", 1)])),
         rule("/none", to(&[("web", 0)])),
         rule("/opened", rewritten("/open/x")),
@@ -69,7 +71,11 @@ fn the_routes_of_the_clients_proxy_are_followed() {
             filter(json!({"type": "ExtensionRef", "extensionRef": {"group": "a.b", "kind": "X", "name": "y"}}))
         ),
     ]);
-    let index = routed(vec![of_parent(crate::Kind::HttpRoute, "all", web(), rules)]);
+    let closed = json!({"podSelector": {"matchLabels": {"app": "canary"}}, "port": 9000, "accessPolicy": "deny"});
+    let index = routed(vec![
+        of_parent(crate::Kind::HttpRoute, "all", web(), rules),
+        object(crate::Kind::Server, "closed", &closed),
+    ]);
     let via = "HTTPRoute/all";
     for (client, path, verdict, pods, by, why) in [
         ("sa/web", "/", Allowed, vec!["shop/web-0 shop/web-1"], via, ""),
@@ -78,6 +84,9 @@ fn the_routes_of_the_clients_proxy_are_followed() {
         ("sa/web", "/split", Denied, vec!["shop/canary-0", "shop/web-0 shop/web-1"], via, "no route of the port"),
         ("sa/web", "/missing", Denied, vec!["", "shop/web-0 shop/web-1"], via, "nobody"),
         ("sa/web", "/named", Denied, vec![""], via, "only another name"),
+        // A port that a Service does not declare is taken for its pods': their policy of that port holds.
+        ("sa/web", "/undeclared", Allowed, vec!["shop/canary-0"], via, "Service/canary declares no port 8081, and"),
+        ("sa/web", "/another", Denied, vec!["shop/canary-0"], via, "Service/canary declares no port 9000, and"),
         ("sa/web", "/empty", Unknown, vec![""], via, "nothing runs behind svc/empty"),
         ("sa/web", "/none", Denied, vec![""], via, "weight"),
         ("sa/web", "/opened", Allowed, vec!["shop/canary-0"], via, ""),
@@ -161,18 +170,27 @@ fn each_kind_of_route_and_what_comes_before_them_is_followed() {
             json!([{"matches": [{"method": {"service": "a.B"}}], "backendRefs": [{"name": "no", "port": 80}]}]),
         )
     };
-    let tls = || {
+    let tls = |backend: &str| {
         let mut route = json!({"metadata": {"name": "r", "namespace": "shop"},
-            "spec": {"parentRefs": [web()], "hostnames": ["a.example"], "rules": to("no")}});
+            "spec": {"parentRefs": [web()], "hostnames": ["a.example"], "rules": to(backend)}});
         route["apiVersion"] = "gateway.networking.k8s.io/v1".into();
         vec![policy::read(crate::Kind::TlsRoute, route).unwrap()]
     };
     for (objects, request, host, verdict, why) in [
         (grpc(), "POST /a.B/C", None, Denied, "no Service shop/no"),
         (grpc(), "POST /x.Y/C", None, Denied, "follows no route of Service/web"),
-        (tls(), "GET /", None, Unknown, "--host"),
-        (tls(), "GET /", Some("a.example:443"), Denied, "no Service shop/no"),
-        (tls(), "GET /", Some("b.example"), Denied, "follows no route of Service/web"),
+        (tls("no"), "GET /", None, Unknown, "--host"),
+        (
+            tls("no"),
+            "GET /",
+            Some("a.example:443"),
+            Denied,
+            "if it is TLS for a.example: what is none, or names no server, is refused; ",
+        ),
+        (tls("no"), "GET /", Some("a.example:443"), Denied, "no Service shop/no"),
+        (tls("no"), "GET /", Some("b.example"), Denied, "if it is TLS for b.example: "),
+        (tls("no"), "GET /", Some("b.example"), Denied, "follows no route of Service/web"),
+        (tls("web"), "GET /", Some("a.example"), Allowed, "if it is TLS for a.example: "),
     ] {
         let told = told(objects, request, host);
         assert!(told.verdict == verdict && told.summary().contains(why), "{request} {host:?}: {told}");
