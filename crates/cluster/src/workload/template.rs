@@ -19,7 +19,7 @@ use k8s_openapi::{
 use std::{collections::BTreeMap, time::Duration};
 
 /// The label that holds the hash of a pod's template.
-const HASH_LABEL: &str = "pod-template-hash";
+pub(super) const HASH_LABEL: &str = "pod-template-hash";
 /// The label that says which control plane a meshed pod belongs to.
 pub(crate) const CONTROL_NAMESPACE_LABEL: &str = label::CONTROL_NAMESPACE;
 const WORKLOAD_NAMESPACE_LABEL: &str = label::WORKLOAD_NAMESPACE;
@@ -54,6 +54,10 @@ pub struct Program {
     pub working_dir: Option<String>,
     pub ports: Vec<Port>,
     pub readiness: Option<Probe>,
+    /// Nothing here asks by it, but who does is let in, as on a cluster.
+    pub liveness: Option<Probe>,
+    /// The same.
+    pub startup: Option<Probe>,
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
 }
@@ -112,6 +116,7 @@ fn program(container: &Container, grace: Duration) -> Program {
         env.retain(|(name, _)| *name != variable.name);
         env.push((variable.name.clone(), value));
     }
+    let probe = |spec: &Option<PodProbe>, ports: &[Port]| spec.as_ref().and_then(|spec| Probe::from_spec(spec, ports));
     let words = container.command.iter().flatten().chain(container.args.iter().flatten());
     let ports: Vec<Port> = container
         .ports
@@ -123,7 +128,9 @@ fn program(container: &Container, grace: Duration) -> Program {
         container: container.name.clone(),
         argv: words.map(|word| expand(word, &env)).collect(),
         working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
-        readiness: container.readiness_probe.as_ref().and_then(|p| Probe::from_spec(p, &ports)),
+        readiness: probe(&container.readiness_probe, &ports),
+        liveness: probe(&container.liveness_probe, &ports),
+        startup: probe(&container.startup_probe, &ports),
         env,
         ports,
         grace,
@@ -147,8 +154,9 @@ impl Template {
 
     /// Ports that the proxy should know from the start: those declared, and those of HTTP probes.
     pub fn inbound_ports(&self) -> Vec<u16> {
-        let probe = self.program.readiness.as_ref().and_then(|p| p.action.http_port());
-        let mut ports: Vec<u16> = self.program.ports.iter().map(|p| p.number).chain(probe).collect();
+        let Program { ports, readiness, liveness, startup, .. } = &self.program;
+        let probes = [readiness, liveness, startup].into_iter().flatten().filter_map(|p| p.action.http_port());
+        let mut ports: Vec<u16> = ports.iter().map(|p| p.number).chain(probes).collect();
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -162,6 +170,8 @@ impl Template {
             name: self.program.container.clone(),
             ports: Some(self.program.ports.iter().map(container_port).collect()),
             readiness_probe: self.program.readiness.as_ref().and_then(http_probe),
+            liveness_probe: self.program.liveness.as_ref().and_then(http_probe),
+            startup_probe: self.program.startup.as_ref().and_then(http_probe),
             ..Default::default()
         };
         Pod {
