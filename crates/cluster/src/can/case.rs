@@ -77,7 +77,7 @@ pub struct Failure {
     pub why: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct WrittenCases {
     #[serde(default)]
@@ -87,7 +87,7 @@ struct WrittenCases {
     cases: Vec<Written>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Option<String>,

@@ -404,6 +404,16 @@ fn mistakes_in_cases_are_told_with_their_lines() {
             "cases[1].headers: \"a b\" is no header",
         ),
         (case("client: deploy/a, target: 'svc/a:80', address: 10.0.0, expect: deny"), 4, "invalid IP address syntax"),
+        // By position, as serde would take them.
+        (
+            whole(
+                "- {client: sa/a, target: 'svc/a:80', expect: deny}\n- [x, sa/a, 'svc/a:80', null, null, null, {}, null, null, allow, null]\n",
+            ),
+            4,
+            "cases[1]: it is a list; give an object, each field by its name",
+        ),
+        (whole("- [sa/a, 'svc/a:80', allow]\n"), 3, "cases[0]: it is a list; give an object"),
+        ("[[], shop, null, []]\n".to_owned(), 1, "it is a list; give an object"),
         ("cases: []\n".to_owned(), 1, "there are no cases"),
         ("kind: Server\n".to_owned(), 1, "unknown field `kind`"),
         ("cases:\n- a\n---\ncases: []\n".to_owned(), 1, "there are 2 documents in it"),

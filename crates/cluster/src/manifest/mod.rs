@@ -200,7 +200,7 @@ impl Lines {
 }
 
 /// The one document of a text, which has the fields of `T` and no others.
-pub(crate) fn typed_document<T: DeserializeOwned>(text: &str) -> Result<Typed<T>, Unreadable> {
+pub(crate) fn typed_document<T: DeserializeOwned + Serialize>(text: &str) -> Result<Typed<T>, Unreadable> {
     let documents = documents(text)?;
     let one = |count| Unreadable {
         line: 1,
@@ -209,15 +209,27 @@ pub(crate) fn typed_document<T: DeserializeOwned>(text: &str) -> Result<Typed<T>
     };
     let [document] = documents.as_slice() else { return Err(one(documents.len())) };
     let node = document::parse(&document.0)?;
-    let value = serde_path_to_error::deserialize(node.to_json()).map_err(|error| {
-        let at = path::Path::from(error.path());
-        let line = node.line_of(&at);
+    let json = node.to_json();
+    let wrong = |at: &path::Path, message: String, remedy| {
+        let line = node.line_of(at);
         let message = match at.to_string() {
-            at if at.is_empty() => error.into_inner().to_string(),
-            at => format!("{at}: {}", error.into_inner()),
+            at if at.is_empty() => message,
+            at => format!("{at}: {message}"),
         };
-        Unreadable { line, message, remedy: "correct the field" }
+        Unreadable { line, message, remedy }
+    };
+    let is_list = |at: &path::Path| wrong(at, "it is a list".to_owned(), "give an object, each field by its name");
+    let value = serde_path_to_error::deserialize(&json).map_err(|error| {
+        let at = path::Path::from(error.path());
+        match error.into_inner().to_string() {
+            // Of a list for an object: it has not as many elements as there are fields.
+            told if told.starts_with("invalid length ") => is_list(&at),
+            told => wrong(&at, told, "correct the field"),
+        }
     })?;
+    if let Some(at) = by_position(&json, &value) {
+        return Err(is_list(&at));
+    }
     Ok(Typed { value, lines: Lines(node) })
 }
 
