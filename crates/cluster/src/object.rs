@@ -1,8 +1,11 @@
 //! Objects, their keys, and the events that add and remove them.
 
-use crate::policy::{
-    AuthorizationPolicy, EgressNetwork, ExternalWorkload, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute,
-    MeshTlsAuthentication, NetworkAuthentication, Server, ServerAuthorization, ServiceProfile, TcpRoute, TlsRoute,
+use crate::{
+    policy::{
+        AuthorizationPolicy, EgressNetwork, ExternalWorkload, GrpcRoute, HttpLocalRateLimitPolicy, HttpRoute,
+        MeshTlsAuthentication, NetworkAuthentication, Server, ServerAuthorization, ServiceProfile, TcpRoute, TlsRoute,
+    },
+    workload::{Unrun, Workload},
 };
 use k8s_openapi::{
     api::{
@@ -76,6 +79,8 @@ pub enum Object {
     Namespace(Box<Namespace>),
     ServiceAccount(Box<ServiceAccount>),
     Deployment(Box<Deployment>),
+    /// Read from manifests for questions alone.
+    Unrun(Box<Workload>),
     Service(Box<Service>),
     Pod(Box<Pod>),
     EndpointSlice(Box<EndpointSlice>),
@@ -115,6 +120,7 @@ pub enum Kind {
     Namespace,
     ServiceAccount,
     Deployment,
+    Unrun(Unrun),
     Service,
     Pod,
     EndpointSlice,
@@ -181,6 +187,7 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::ServiceAccount => "ServiceAccount",
             Self::Deployment => "Deployment",
+            Self::Unrun(kind) => kind.as_str(),
             Self::Service => "Service",
             Self::Pod => "Pod",
             Self::EndpointSlice => "EndpointSlice",
@@ -225,6 +232,7 @@ impl Object {
             Self::Namespace(_) => Kind::Namespace,
             Self::ServiceAccount(_) => Kind::ServiceAccount,
             Self::Deployment(_) => Kind::Deployment,
+            Self::Unrun(o) => Kind::Unrun(o.kind),
             Self::Service(_) => Kind::Service,
             Self::Pod(_) => Kind::Pod,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
@@ -253,6 +261,7 @@ impl Object {
             Self::Namespace(o) => Some(&o.metadata),
             Self::ServiceAccount(o) => Some(&o.metadata),
             Self::Deployment(o) => Some(&o.metadata),
+            Self::Unrun(o) => Some(&o.metadata),
             Self::Service(o) => Some(&o.metadata),
             Self::Pod(o) => Some(&o.metadata),
             Self::EndpointSlice(o) => Some(&o.metadata),
@@ -280,6 +289,7 @@ impl Object {
             Self::Namespace(o) => Some(&mut o.metadata),
             Self::ServiceAccount(o) => Some(&mut o.metadata),
             Self::Deployment(o) => Some(&mut o.metadata),
+            Self::Unrun(o) => Some(&mut o.metadata),
             Self::Service(o) => Some(&mut o.metadata),
             Self::Pod(o) => Some(&mut o.metadata),
             Self::EndpointSlice(o) => Some(&mut o.metadata),

@@ -37,7 +37,7 @@ pub(crate) struct ControllerMetrics {
 
 #[derive(Args)]
 pub(crate) struct ProxyMetrics {
-    /// A pod or workload: KIND/NAME with po, deploy, sts, ds, rs, rc, job.
+    /// KIND/NAME with po, deploy, sts, ds, rs, rc, job, cj, svc (the pods behind it) or ns (all of it).
     pub(crate) resource: String,
     /// Where it is [default: the namespace of the kubeconfig's context, or default]
     #[arg(short, long, value_name = "NAMESPACE")]

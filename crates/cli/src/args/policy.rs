@@ -21,10 +21,10 @@ pub(crate) enum PolicyCommand {
 
 #[derive(Args)]
 pub(crate) struct Can {
-    /// Who calls: [NAMESPACE/]deploy/NAME (or sts, ds, rs, rc, job, po, sa), an identity, or an IP address.
+    /// Who calls: [NAMESPACE/]deploy/NAME (or sts, ds, rs, rc, job, cj, po, sa), an identity, or an IP address.
     #[arg(value_name = "CLIENT")]
     pub(crate) client: String,
-    /// Who is called: [NAMESPACE/]svc/NAME:PORT (or deploy, sts, ds, rs, rc, job, po); a port by its number or name; or an IP address and its port.
+    /// Who is called: [NAMESPACE/]svc/NAME:PORT (or deploy, sts, ds, rs, rc, job, cj, po); a port by its number or name; or an IP address and its port.
     #[arg(value_name = "TARGET:PORT")]
     pub(crate) target: String,
     #[arg(value_name = "METHOD", default_value = "GET", requires = "path")]
@@ -40,7 +40,7 @@ pub(crate) struct Can {
     /// Where the client is [default: at its pod's addresses, or else anywhere in the cluster's networks]
     #[arg(long, value_name = "IP")]
     pub(crate) address: Option<IpAddr>,
-    /// Manifests to ask instead of a mesh, as `weft up` reads them.
+    /// Manifests to ask instead of a mesh, as a cluster would run them.
     #[arg(short = 'f', long = "filename", value_name = "DIR|FILE|-", conflicts_with_all = ["local", "kubeconfig", "context"])]
     pub(crate) files: Vec<PathBuf>,
     /// Of manifests: the policy of ports for which nothing else says it [default: all-unauthenticated]
@@ -77,9 +77,12 @@ pub(crate) struct Test {
 
 #[derive(Args)]
 pub(crate) struct Authz {
-    /// A workload: KIND/NAME, or every one of a KIND: deploy, sts, ds, rs, rc, job, po.
+    /// KIND/NAME, or every one of a KIND: deploy, sts, ds, rs, rc, job, cj, po; svc/NAME for the pods behind a Service, ns/NAME for all of a namespace.
     #[arg(value_name = "RESOURCE", required = true, num_args = 1..=2)]
     pub(crate) resource: Vec<String>,
+    /// Manifests to ask instead of a mesh, as a cluster would run them.
+    #[arg(short = 'f', long = "filename", value_name = "DIR|FILE|-", conflicts_with_all = ["local", "kubeconfig", "context"])]
+    pub(crate) files: Vec<PathBuf>,
     /// Where it is [default: the namespace of the kubeconfig's context, or default]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,

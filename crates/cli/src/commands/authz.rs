@@ -8,7 +8,10 @@ use weft_cluster::can;
 const COLUMNS: [&str; 4] = ["ROUTE", "SERVER", "AUTHORIZATION_POLICY", "SERVER_AUTHORIZATION"];
 
 pub(crate) async fn run(folder: &Folder, args: Authz) -> anyhow::Result<ExitCode> {
-    let source = policy::of_mesh(folder, &args.of).await?;
+    let source = match args.files.as_slice() {
+        [] => policy::of_mesh(folder, &args.of).await?,
+        files => policy::of_files(files, None)?,
+    };
     let resource = args.resource.join("/");
     let namespace = args.namespace.as_deref().unwrap_or(&source.namespace);
     let rows = can::authorizations(&source.index, &resource, namespace)?;

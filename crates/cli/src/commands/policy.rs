@@ -91,9 +91,9 @@ pub(super) async fn of_mesh(folder: &Folder, of: &ToMesh) -> anyhow::Result<Sour
 }
 
 /// What is wrong with one of them may be what decides.
-fn of_files(files: &[PathBuf], default_policy: Option<DefaultPolicyName>) -> anyhow::Result<Source> {
+pub(super) fn of_files(files: &[PathBuf], default_policy: Option<DefaultPolicyName>) -> anyhow::Result<Source> {
     let read = given::read(files)?;
-    let loaded = manifest::load(&read.texts, &read.paths);
+    let loaded = manifest::load_to_ask(&read.texts, &read.paths);
     if !loaded.problems.is_empty() {
         print::manifests(&loaded.problems, &[]);
         bail!("the manifests are not what a mesh would take: nothing can be told of them");

@@ -142,6 +142,25 @@ fn cases_are_made_for_pipelines() {
     assert_eq!(test(&[]).code, Some(2));
 }
 
+const CLUSTER: &str = include_str!("../../../cluster/src/can/testdata/cluster.yaml");
+
+#[test]
+fn what_a_cluster_runs_is_asked_of_its_manifests() {
+    let home = Home::new();
+    fs::write(home.0.join("cluster.yaml"), CLUSTER).unwrap();
+    let told = home.runs(&["policy", "can", "-n", "shop", "-f", "cluster.yaml", "cj/report", "sts/db:psql"]);
+    assert!(told.code == Some(0) && told.out.contains("by       AuthorizationPolicy/reports"), "{told:?}");
+    let told = home.runs(&["policy", "can", "-n", "shop", "-f", "cluster.yaml", "po/web", "svc/db:5432"]);
+    assert!(told.code == Some(1) && told.err.is_empty(), "{told:?}");
+    let case = "manifests: [cluster.yaml]\nnamespace: shop\ncases:\n- {client: ds/web, target: 'sts/db:9187', request: GET /healthy, expect: allow}\n";
+    fs::write(home.0.join("cases.yaml"), case).unwrap();
+    let told = home.runs(&["policy", "test", "-f", "cases.yaml"]);
+    assert_eq!((told.code, told.out.as_str()), (Some(0), "1 cases: 1 as expected, 0 failed, 0 unknown\n"), "{told:?}");
+    let told = home.runs(&["authz", "-n", "shop", "-f", "cluster.yaml", "sts/db"]);
+    let row = told.out.lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    assert_eq!((told.code, row), (Some(0), vec!["*", "db", "reports"]), "{told:?}");
+}
+
 fn cluster(runtime: &Runtime) -> FakeApi {
     let api = runtime.block_on(FakeApi::start()).unwrap();
     let _running = runtime.enter();
@@ -214,7 +233,9 @@ fn a_cluster_is_asked_by_its_objects() {
     let authz = |words: &[&str]| -> Told { home.runs(&[&["authz", "-n", "shop"], words].concat()) };
     let head = "ROUTE  SERVER  AUTHORIZATION_POLICY  SERVER_AUTHORIZATION\n";
     let rows = format!("{head}*      web{:27}office\n*      web     bots\n", "");
-    for words in [&["deploy/web"][..], &["deploy", "web"], &["po"], &["po/web-x-1"]] {
+    let all =
+        [&["deploy/web"][..], &["deploy", "web"], &["po"], &["po/web-x-1"], &["svc/web"], &["ns", "shop"], &["ns"]];
+    for words in all {
         let told = authz(words);
         assert!(told.ok && told.out == rows, "{words:?}: {told:?}");
     }
@@ -222,6 +243,8 @@ fn a_cluster_is_asked_by_its_objects() {
     for (words, says) in [
         (["deploy/no"], "no pod of deploy/no runs in the namespace shop"),
         (["cm/web"], "is no resource; use KIND/NAME"),
+        (["svc/no"], "there is no svc/no in the namespace shop"),
+        (["cj/web"], "no pod of cj/web runs in the namespace shop"),
     ] {
         let told = authz(&words);
         assert!(told.code == Some(1) && told.err.contains(says), "{words:?}: {told:?}");

@@ -2,13 +2,14 @@
 
 use super::{
     Untold,
-    name::{POD, kind_label, short},
+    name::{POD, SERVICES, is_of, kind_label, short},
+    people::{no_selector, no_service, nothing_behind},
 };
 use crate::{
     Index, Object,
-    index::{Answer, Known, Platform, Question, Settings},
+    index::{Answer, Known, Missing, Platform, Question, Settings},
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -28,10 +29,57 @@ pub struct Granted {
     pub server_authorization: Option<String>,
 }
 
-/// What counts at the ports that the pods of `KIND/NAME` declare, or of every workload of a `KIND`.
+/// Whose pods are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A pod's or a workload's, by the metric label of its kind; without a name, those of every one.
+    Workload { kind: &'static str, name: Option<String> },
+    /// Those that it selects.
+    Service(String),
+    /// All of it; without a name, of the one that is asked for.
+    Namespace(Option<String>),
+}
+
+const NAMESPACES: [&str; 3] = ["ns", "namespace", "namespaces"];
+
+impl Resource {
+    /// # Errors
+    /// It is none.
+    pub fn parse(text: &str) -> Result<Self, Untold> {
+        let refused = || {
+            let message = format!("{:?} is no resource", short(text));
+            let kinds = "deploy, sts, ds, rs, rc, job, cj, po or ns";
+            Untold::new(message, format!("use KIND/NAME or KIND with {kinds}, or svc/NAME"))
+        };
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) if !name.is_empty() && !name.contains('/') => (kind, Some(name.to_owned())),
+            Some(_) => return Err(refused()),
+            None => (text, None),
+        };
+        let kind = kind.to_lowercase();
+        if NAMESPACES.contains(&kind.as_str()) {
+            return Ok(Self::Namespace(name));
+        }
+        if SERVICES.contains(&kind.as_str()) {
+            return name.map(Self::Service).ok_or_else(refused);
+        }
+        let kind = kind_label(&kind).ok_or_else(refused)?;
+        Ok(Self::Workload { kind, name })
+    }
+
+    /// In which namespace its pods are, where this one is asked for.
+    pub fn namespace<'n>(&'n self, asked: &'n str) -> &'n str {
+        match self {
+            Self::Namespace(Some(name)) => name,
+            Self::Workload { .. } | Self::Service(_) | Self::Namespace(None) => asked,
+        }
+    }
+}
+
+/// What counts at the ports that the pods of a resource declare.
 ///
 /// # Errors
-/// There is no such kind, or no such pod runs.
+/// There is no such resource, or no such pod runs.
 pub fn authorizations(index: &Index, resource: &str, namespace: &str) -> Result<Vec<Granted>, Untold> {
     let pods = known(index, resource, namespace)?;
     let mut granted = BTreeSet::new();
@@ -57,7 +105,7 @@ pub struct Found {
     pub meshed: bool,
 }
 
-/// The pods of `KIND/NAME`, or of every workload of a `KIND`, that run.
+/// The pods of a resource that run.
 ///
 /// # Errors
 /// As [`authorizations`].
@@ -69,12 +117,18 @@ pub fn pods(index: &Index, resource: &str, namespace: &str) -> Result<Vec<Found>
     Ok(found.collect())
 }
 
-/// The same of pods that were asked for one by one.
+/// The same of pods that were asked for one by one, as was the Service if one is meant.
 ///
 /// # Errors
 /// As [`authorizations`].
-pub fn pods_among(all: Vec<Pod>, resource: &str, namespace: &str) -> Result<Vec<Pod>, Untold> {
+pub fn pods_among(
+    all: Vec<Pod>,
+    service: Option<Service>,
+    resource: &str,
+    namespace: &str,
+) -> Result<Vec<Pod>, Untold> {
     let objects = all.iter().cloned().map(|pod| Object::Pod(Box::new(pod)));
+    let objects = objects.chain(service.map(|service| Object::Service(Box::new(service))));
     let index = super::of_objects(objects, Settings { platform: Platform::Kubernetes, ..Settings::default() });
     let found = pods(&index, resource, namespace)?;
     let is_found = |pod: &Pod| found.iter().any(|found| Some(&found.name) == pod.metadata.name.as_ref());
@@ -82,31 +136,39 @@ pub fn pods_among(all: Vec<Pod>, resource: &str, namespace: &str) -> Result<Vec<
 }
 
 fn known<'i>(index: &'i Index, resource: &str, namespace: &str) -> Result<Vec<Known<'i>>, Untold> {
-    let refused = || {
-        let message = format!("{:?} is no resource", short(resource));
-        Untold::new(message, "use KIND/NAME or KIND with deploy, sts, ds, rs, rc, job or po")
+    let parsed = Resource::parse(resource)?;
+    let namespace = parsed.namespace(namespace);
+    let none = |of: &str| {
+        let message = format!("no pod{of} runs in the namespace {namespace}");
+        Untold::new(message, "correct the name, or give the namespace by -n")
     };
-    let (kind, name) = match resource.split_once('/') {
-        Some((kind, name)) if !name.is_empty() && !name.contains('/') => (kind, Some(name)),
-        Some(_) => return Err(refused()),
-        None => (resource, None),
+    let (pods, missing): (Vec<_>, _) = match &parsed {
+        Resource::Service(name) => {
+            let id = (namespace.to_owned(), name.clone());
+            let selected = index.selected_by(&id).map_err(|missing| match missing {
+                Missing::Selector => no_selector(&id),
+                Missing::Service | Missing::Port(_) => no_service(&id),
+            })?;
+            (selected.collect(), Some(nothing_behind(&id)))
+        }
+        Resource::Namespace(name) => {
+            let all = index.known(|(own, _), _| own == namespace);
+            (all.collect(), name.as_ref().map(|_| none("")))
+        }
+        Resource::Workload { kind, name } => {
+            let name = name.as_deref();
+            let meant = index.known(|(own, pod), owner| {
+                let is_named = || name.is_none_or(|name| name == pod);
+                let is_owner = || owner.is_some_and(|owner| is_of(kind, name, owner));
+                own == namespace && if *kind == POD { is_named() } else { is_owner() }
+            });
+            (meant.collect(), name.map(|_| none(&format!(" of {resource}"))))
+        }
     };
-    let kind = kind_label(&kind.to_lowercase()).ok_or_else(refused)?;
-    let is_named = |own: &str| name.is_none_or(|name| name == own);
-    let pods: Vec<_> = index
-        .known(|(own, pod), owner| {
-            own == namespace
-                && match kind {
-                    POD => is_named(pod),
-                    _ => owner.is_some_and(|(of, owner)| of == kind && is_named(owner)),
-                }
-        })
-        .collect();
-    if pods.is_empty() && name.is_some() {
-        let message = format!("no pod of {resource} runs in the namespace {namespace}");
-        return Err(Untold::new(message, "correct the name, or give the namespace by -n"));
+    match missing {
+        Some(missing) if pods.is_empty() => Err(missing),
+        _ => Ok(pods),
     }
-    Ok(pods)
 }
 
 fn of_policy(policy: &ServerPolicy, granted: &mut BTreeSet<Granted>) {

@@ -23,7 +23,7 @@ mod sources;
 mod told;
 mod way;
 
-pub use authz::{Found, Granted, authorizations, pods, pods_among};
+pub use authz::{Found, Granted, Resource, authorizations, pods, pods_among};
 pub use case::{Case, Cases, Checked, Expected, Failure, check};
 pub use decide::{Asked, ask};
 pub use junit::junit;

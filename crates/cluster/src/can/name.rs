@@ -1,7 +1,7 @@
 //! Words for who calls and who is called: `deploy/web`, `emojivoto/po/web-1`, `sa/bot`, an identity, an address; `svc/web:80`.
 
 use super::Untold;
-use crate::{annotation::is_port_name, object::is_subdomain};
+use crate::{annotation::is_port_name, object::is_subdomain, workload::cron_job_of};
 use std::{fmt, net::IpAddr, str::FromStr};
 use weft_model::Identity;
 
@@ -44,23 +44,26 @@ pub enum Port {
 }
 
 pub(super) const POD: &str = "pod";
+const JOB: &str = "k8s_job";
+const CRON_JOB: &str = "cronjob";
 
 /// What people write, and the metric label of the kind.
-const KINDS: [(&[&str], &str); 7] = [
+const KINDS: [(&[&str], &str); 8] = [
     (&["po", "pod", "pods"], POD),
     (&["deploy", "deployment", "deployments"], "deployment"),
     (&["sts", "statefulset", "statefulsets"], "statefulset"),
     (&["ds", "daemonset", "daemonsets"], "daemonset"),
     (&["rs", "replicaset", "replicasets"], "replicaset"),
     (&["rc", "replicationcontroller", "replicationcontrollers"], "replicationcontroller"),
-    (&["job", "jobs"], "k8s_job"),
+    (&["job", "jobs"], JOB),
+    (&["cj", "cronjob", "cronjobs"], CRON_JOB),
 ];
 const ACCOUNTS: [&str; 3] = ["sa", "serviceaccount", "serviceaccounts"];
-const SERVICES: [&str; 3] = ["svc", "service", "services"];
+pub(super) const SERVICES: [&str; 3] = ["svc", "service", "services"];
 
-const CLIENTS: &str = "use [NAMESPACE/]KIND/NAME with deploy, sts, ds, rs, rc, job, po or sa, an identity as it stands in a certificate, or an IP address";
+const CLIENTS: &str = "use [NAMESPACE/]KIND/NAME with deploy, sts, ds, rs, rc, job, cj, po or sa, an identity as it stands in a certificate, or an IP address";
 const TARGETS: &str =
-    "use [NAMESPACE/]KIND/NAME:PORT with svc, deploy, sts, ds, rs, rc, job or po, or an IP address and its port";
+    "use [NAMESPACE/]KIND/NAME:PORT with svc, deploy, sts, ds, rs, rc, job, cj or po, or an IP address and its port";
 
 impl Client {
     /// # Errors
@@ -146,13 +149,23 @@ impl fmt::Display for Port {
 
 impl fmt::Display for Pods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.kind == "k8s_job" { "job" } else { self.kind };
+        let kind = if self.kind == JOB { "job" } else { self.kind };
         write!(f, "{kind}/{} in the namespace {}", self.name, self.namespace)
     }
 }
 
 pub(super) fn kind_label(kind: &str) -> Option<&'static str> {
     KINDS.iter().find(|(words, _)| words.contains(&kind)).map(|(_, label)| *label)
+}
+
+/// Whether a pod's owner, by the metric label of its kind and its name, is this workload; without a name, one of the kind. The owner of a
+/// CronJob's pods is the Job that it has started.
+pub(super) fn is_of(kind: &str, name: Option<&str>, (of, owner): &(String, String)) -> bool {
+    let (of, owner) = match cron_job_of(owner) {
+        Some(cron_job) if kind == CRON_JOB && of == JOB => (CRON_JOB, cron_job),
+        _ => (of.as_str(), owner.as_str()),
+    };
+    of == kind && name.is_none_or(|name| name == owner)
 }
 
 /// Namespace, kind in lower case, name.

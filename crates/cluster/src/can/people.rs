@@ -2,7 +2,7 @@
 
 use super::{
     Asked, Untold,
-    name::{Called as Named, Client, POD, Pods, Port, Target},
+    name::{Called as Named, Client, POD, Pods, Port, Target, is_of},
 };
 use crate::{
     Index,
@@ -212,8 +212,7 @@ fn found(
     };
     let found: Vec<Called> = behind.into_iter().map(called).collect();
     if found.is_empty() {
-        let message = format!("nothing runs behind svc/{} in the namespace {}", id.1, id.0);
-        return Err(Untold::new(message, "check its selector, and the labels of pods and ExternalWorkloads"));
+        return Err(nothing_behind(id));
     }
     bounded(found)
 }
@@ -243,28 +242,39 @@ fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Cal
     Called { of, namespace, name, port, dialled, at: known.addresses, by_node: false, guard }
 }
 
-fn not_there((namespace, name): &(String, String), port: &Port, missing: &Missing) -> Untold {
-    let service = format!("svc/{name} in the namespace {namespace}");
+fn not_there(id: &(String, String), port: &Port, missing: &Missing) -> Untold {
     match missing {
-        Missing::Service => {
-            Untold::new(format!("there is no {service}"), "correct the name, or give the namespace by -n")
-        }
+        Missing::Service => no_service(id),
         Missing::Port(ports) => {
-            Untold::new(format!("{service} has no port {port}"), format!("it has {}", ports.join(", ")))
+            Untold::new(format!("{} has no port {port}", service(id)), format!("it has {}", ports.join(", ")))
         }
-        Missing::Selector => {
-            Untold::new(format!("{service} selects no pods"), "name the workload or the pods that are meant")
-        }
+        Missing::Selector => no_selector(id),
     }
+}
+
+fn service((namespace, name): &(String, String)) -> String {
+    format!("svc/{name} in the namespace {namespace}")
+}
+
+pub(super) fn no_service(id: &(String, String)) -> Untold {
+    Untold::new(format!("there is no {}", service(id)), "correct the name, or give the namespace by -n")
+}
+
+pub(super) fn no_selector(id: &(String, String)) -> Untold {
+    Untold::new(format!("{} selects no pods", service(id)), "name the workload or the pods that are meant")
+}
+
+pub(super) fn nothing_behind(id: &(String, String)) -> Untold {
+    let message = format!("nothing runs behind {}", service(id));
+    Untold::new(message, "check its selector, and the labels of pods and ExternalWorkloads")
 }
 
 /// The pods that run; at least one.
 fn running<'i>(index: &'i Index, pods: &Pods) -> Result<Vec<Known<'i>>, Untold> {
     let Pods { kind, namespace, name } = pods;
-    // The metric label of its workload's kind, and its name.
-    let is_owner = |owner: Option<&(String, String)>| owner.is_some_and(|(of, owner)| of == kind && owner == name);
     let is_meant = |id: &(String, String), owner: Option<&(String, String)>| {
-        id.0 == *namespace && if *kind == POD { id.1 == *name } else { is_owner(owner) }
+        let is_owner = || owner.is_some_and(|owner| is_of(kind, Some(name.as_str()), owner));
+        id.0 == *namespace && if *kind == POD { id.1 == *name } else { is_owner() }
     };
     let found: Vec<Known<'_>> = index.known(is_meant).collect();
     if found.is_empty() {

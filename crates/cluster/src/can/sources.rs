@@ -1,20 +1,20 @@
 //! From objects, wherever they come from, to the index that answers.
 
 use crate::{
-    Event, Index, Object,
+    Event, Index, Key, Object,
     index::{DefaultPolicyName, Platform, Settings},
     install,
-    object::namespace_of,
-    workload::{Status, template},
+    workload::standing,
 };
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
+use k8s_openapi::api::core::v1::Namespace;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{policy::inbound::DefaultPolicy, ports::PortRanges};
 
-/// Of manifests that nobody runs yet: each Deployment is one pod of its name, for all its pods are alike. None has an address.
+/// Of manifests that nobody runs yet: each workload is one pod of its name, for all its pods are alike. None has an address.
 pub fn of_manifests(objects: impl IntoIterator<Item = Object>, settings: Settings) -> Index {
-    let objects: Vec<Object> = objects.into_iter().collect();
+    let (mut pods, objects): (Vec<Object>, Vec<Object>) =
+        objects.into_iter().partition(|object| matches!(object, Object::Pod(_)));
     let namespaces: BTreeMap<String, Namespace> = objects
         .iter()
         .filter_map(|object| match object {
@@ -22,18 +22,20 @@ pub fn of_manifests(objects: impl IntoIterator<Item = Object>, settings: Setting
             _ => None,
         })
         .collect();
-    let control = settings.control_namespace.clone();
-    let pod = |deployment: &Deployment| {
-        let namespace = namespaces.get(namespace_of(&deployment.metadata));
-        let template = template(deployment, namespace, &control);
-        let running = Status { ips: vec![], running: true, ready: true, terminating: false };
-        Object::Pod(Box::new(template.pod(&template.deployment, &running)))
-    };
-    let pods: Vec<Object> = objects
+    let mut taken = BTreeSet::new();
+    // What has a name of its own keeps it.
+    pods.extend(objects.iter().cloned());
+    let pods: Vec<Object> = pods
         .iter()
-        .filter_map(|object| match object {
-            Object::Deployment(deployment) => Some(pod(deployment)),
-            _ => None,
+        .filter_map(|object| {
+            let Key { kind, namespace, .. } = object.key();
+            let mut pod = standing(object, namespaces.get(&namespace), &settings.control_namespace)?;
+            let name = pod.metadata.name.get_or_insert_default();
+            if !taken.insert((namespace.clone(), name.clone())) {
+                *name = format!("{name}-{}", kind.as_str().to_lowercase());
+                taken.insert((namespace, name.clone()));
+            }
+            Some(Object::Pod(Box::new(pod)))
         })
         .collect();
     of_objects(objects.into_iter().chain(pods), settings)

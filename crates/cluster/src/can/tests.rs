@@ -14,6 +14,7 @@ use std::{net::IpAddr, path::Path};
 
 mod reached;
 mod routes;
+mod unrun;
 
 const SHOP: &str = include_str!("testdata/shop.yaml");
 

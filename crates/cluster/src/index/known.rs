@@ -93,6 +93,16 @@ impl Index {
         Some((name.namespace, name.service))
     }
 
+    /// The pods that a Service selects.
+    pub(crate) fn selected_by(&self, (namespace, service): &Id) -> Result<impl Iterator<Item = Known<'_>>, Missing> {
+        let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
+        if facts.selector.is_empty() {
+            return Err(Missing::Selector);
+        }
+        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| self.known_pod(id, pod));
+        Ok(pods.filter(|known| known.running))
+    }
+
     /// The workloads that a Service selects.
     pub(crate) fn behind(&self, (namespace, service): &Id, port: u16) -> Result<Vec<Backing<'_>>, Missing> {
         let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;

@@ -171,8 +171,8 @@ impl Store {
                 let touched = self.routes.insert(key.kind, id, object);
                 self.about_parents(touched)
             }
-            // Neither says anything about traffic: pods are what Deployments become, and an account is a name.
-            Object::ServiceAccount(_) | Object::Deployment(_) => vec![],
+            // Neither says anything about traffic: pods are what workloads become, and an account is a name.
+            Object::ServiceAccount(_) | Object::Deployment(_) | Object::Unrun(_) => vec![],
         }
     }
 
@@ -209,7 +209,7 @@ impl Store {
                 let touched = self.routes.remove(key.kind, id);
                 self.about_parents(touched)
             }
-            Kind::ServiceAccount | Kind::Deployment => vec![],
+            Kind::ServiceAccount | Kind::Deployment | Kind::Unrun(_) => vec![],
         }
     }
 

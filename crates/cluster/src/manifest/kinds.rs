@@ -1,25 +1,30 @@
 //! Which kinds of objects there are.
 
-use crate::{Kind, policy};
+use crate::{Kind, policy, workload::Unrun};
 
 /// What is done with a document of some kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KindDecision {
     Supported(Kind),
+    /// A workload that is asked about, and not run.
+    Asked(Kind),
     /// `kind: List`: its items are documents.
     List,
-    /// Known, and not carried out; with a remedy.
+    /// Known, and not carried out; with a remedy. It says nothing about who may call whom.
     NotYet(&'static str),
+    /// The same, and it says who somebody is.
+    Unread(&'static str),
     /// Known under another `apiVersion`.
     OtherVersion(&'static str),
     Unknown,
 }
 
-use KindDecision::{List, NotYet, Supported};
+use KindDecision::{Asked, List, NotYet, Supported, Unread};
 
 const POLICY: &str = "remove it: it comes in a later version; policies and the other routes work";
 const CONFIG: &str = "remove it, and give its values in env";
-const WORKLOAD: &str = "use a Deployment";
+/// For who wants to run another workload.
+pub(super) const WORKLOAD: &str = "use a Deployment";
 const CLUSTER: &str = "remove it: it has no meaning on one machine";
 const EXTERNAL: &str = "remove it: nobody outside of this machine is of its mesh; a server there is reached by its name, or by --host-service";
 
@@ -36,19 +41,19 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("", "v1", "List", List),
     ("", "v1", "ConfigMap", NotYet(CONFIG)),
     ("", "v1", "Secret", NotYet(CONFIG)),
-    ("", "v1", "Pod", NotYet(WORKLOAD)),
-    ("", "v1", "ReplicationController", NotYet(WORKLOAD)),
+    ("", "v1", "Pod", Asked(Kind::Pod)),
+    ("", "v1", "ReplicationController", Asked(Kind::Unrun(Unrun::ReplicationController))),
     ("", "v1", "Endpoints", NotYet("remove it; for a server outside the mesh use --host-service")),
     ("", "v1", "PersistentVolume", NotYet(CLUSTER)),
     ("", "v1", "PersistentVolumeClaim", NotYet(CLUSTER)),
     ("", "v1", "LimitRange", NotYet(CLUSTER)),
     ("", "v1", "ResourceQuota", NotYet(CLUSTER)),
     ("", "v1", "Node", NotYet(CLUSTER)),
-    ("apps", "v1", "StatefulSet", NotYet(WORKLOAD)),
-    ("apps", "v1", "DaemonSet", NotYet(WORKLOAD)),
-    ("apps", "v1", "ReplicaSet", NotYet(WORKLOAD)),
-    ("batch", "v1", "Job", NotYet(WORKLOAD)),
-    ("batch", "v1", "CronJob", NotYet(WORKLOAD)),
+    ("apps", "v1", "StatefulSet", Asked(Kind::Unrun(Unrun::StatefulSet))),
+    ("apps", "v1", "DaemonSet", Asked(Kind::Unrun(Unrun::DaemonSet))),
+    ("apps", "v1", "ReplicaSet", Asked(Kind::Unrun(Unrun::ReplicaSet))),
+    ("batch", "v1", "Job", Asked(Kind::Unrun(Unrun::Job))),
+    ("batch", "v1", "CronJob", Asked(Kind::Unrun(Unrun::CronJob))),
     ("discovery.k8s.io", "v1", "EndpointSlice", NotYet("remove it; for a server outside the mesh use --host-service")),
     ("networking.k8s.io", "v1", "Ingress", NotYet("remove it; --publish opens a port on the host")),
     ("networking.k8s.io", "v1", "IngressClass", NotYet(CLUSTER)),
@@ -64,7 +69,7 @@ const KINDS: &[(&str, &str, &str, KindDecision)] = &[
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", NotYet(CLUSTER)),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", NotYet(CLUSTER)),
-    ("workload.linkerd.io", "", "ExternalWorkload", NotYet(EXTERNAL)),
+    ("workload.linkerd.io", "", "ExternalWorkload", Unread(EXTERNAL)),
     ("multicluster.linkerd.io", "", "Link", NotYet(CLUSTER)),
     ("gateway.networking.k8s.io", "", "UDPRoute", NotYet(POLICY)),
     ("gateway.networking.k8s.io", "", "ReferenceGrant", NotYet(POLICY)),
@@ -88,8 +93,9 @@ pub(super) fn decide(api_version: &str, kind: &str) -> KindDecision {
         }
     }
     // Deployments were served under other groups once: the likeliest mistake is an old apiVersion.
-    match KINDS.iter().find(|(.., k, d)| *k == kind && matches!(d, Supported(_) | List)) {
+    match KINDS.iter().find(|(.., k, d)| *k == kind && matches!(d, Supported(_) | Asked(_) | List)) {
         Some(("apps", ..)) => KindDecision::OtherVersion("apps/v1"),
+        Some(("batch", ..)) => KindDecision::OtherVersion("batch/v1"),
         Some(_) => KindDecision::OtherVersion("v1"),
         None => KindDecision::Unknown,
     }
@@ -120,7 +126,10 @@ mod tests {
             ("policy.linkerd.io/v1alpha1", "HTTPLocalRateLimitPolicy", Supported(Kind::HttpLocalRateLimitPolicy)),
             ("linkerd.io/v1alpha2", "ServiceProfile", Supported(Kind::ServiceProfile)),
             ("linkerd.io/v1", "ServiceProfile", KindDecision::OtherVersion(NEWEST_PROFILE)),
-            ("workload.linkerd.io/v1beta1", "ExternalWorkload", NotYet(EXTERNAL)),
+            ("workload.linkerd.io/v1beta1", "ExternalWorkload", Unread(EXTERNAL)),
+            ("apps/v1", "StatefulSet", Asked(Kind::Unrun(Unrun::StatefulSet))),
+            ("apps/v1beta2", "StatefulSet", KindDecision::OtherVersion("apps/v1")),
+            ("batch/v1beta1", "CronJob", KindDecision::OtherVersion("batch/v1")),
             ("example.com/v1", "Server", KindDecision::Unknown),
             ("v1", "deployment", KindDecision::Unknown),
         ] {

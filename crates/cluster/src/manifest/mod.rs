@@ -24,6 +24,7 @@ use files::Found;
 pub use files::{Stamp, stamp};
 pub(crate) use mistyped::{Mistyped, by_position, of_another_type};
 pub(crate) use path::Path as FieldPath;
+use read::{Place, Purpose};
 pub(crate) use typed::of_type;
 
 use crate::{Key, Object};
@@ -118,12 +119,22 @@ pub const MAX_MIB: usize = 10;
 /// The same.
 pub const MAX_BYTES: u64 = (MAX_MIB as u64) << 20;
 
-/// Reads every text, then every path: a file, or a folder with the `.yaml`, `.yml` and `.json` files in it and in the folders below
-/// it, in the order of their names. Anything but a regular file is a problem.
+/// Reads every text, then every path, to be run: a file, or a folder with the `.yaml`, `.yml` and `.json` files in it and in the folders
+/// below it, in the order of their names. Anything but a regular file is a problem.
 pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
+    load_for(Purpose::Run, texts, paths)
+}
+
+/// Reads the same as what a cluster is to run, for questions about it: workloads of any kind, and what else says who may call whom. What
+/// Kubernetes takes is taken, and what says nothing to the mesh is passed over.
+pub fn load_to_ask(texts: &[Text], paths: &[PathBuf]) -> Loaded {
+    load_for(Purpose::Ask, texts, paths)
+}
+
+fn load_for(purpose: Purpose, texts: &[Text], paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
     for Text { name, text } in texts {
-        read::text(name, text, &mut loaded);
+        read::text(Place { file: name, purpose }, text, &mut loaded);
     }
     let mut seen = HashSet::new();
     for path in paths {
@@ -132,7 +143,7 @@ pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
         // A file that is named twice, or by itself and by its folder, is read once.
         files.into_iter().filter(|f| seen.insert(f.clone())).for_each(|file| match files::read(&file) {
             Err(unread) => loaded.problems.push(unread.into()),
-            Ok(text) => read::text(&file, &text, &mut loaded),
+            Ok(text) => read::text(Place { file: &file, purpose }, &text, &mut loaded),
         });
     }
     loaded.finish()
@@ -149,7 +160,7 @@ pub fn texts(path: &Path) -> Result<Vec<Text>, Box<Problem>> {
 /// Reads one text as if it stood in `file`.
 pub fn load_text(file: &Path, text: &str) -> Loaded {
     let mut loaded = Loaded::default();
-    read::text(file, text, &mut loaded);
+    read::text(Place { file, purpose: Purpose::Run }, text, &mut loaded);
     loaded.finish()
 }
 

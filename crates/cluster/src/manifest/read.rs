@@ -9,12 +9,28 @@ use super::{
     typed,
     version::{self, Foreign},
 };
-use crate::{Key, Kind, object::DEFAULT_NAMESPACE};
+use crate::{Key, Kind, object::DEFAULT_NAMESPACE, policy};
 use std::path::Path as FilePath;
+
+/// What a manifest is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is run here.
+    Run,
+    /// A cluster runs it, and somebody asks what would be said to whom there.
+    Ask,
+}
+
+/// Where a text stands, and what it is read for.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) file: &'a FilePath,
+    pub(super) purpose: Purpose,
+}
 
 /// One object being read: everything about it is reported through here.
 pub(super) struct Reading<'a> {
-    file: &'a FilePath,
+    place: Place<'a>,
     node: &'a Node,
     /// Where the object stands in its document: an item of a `List` does not stand at the top.
     at: Path,
@@ -24,10 +40,15 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Whether the machine's own bounds hold.
+    pub(super) fn is_run(&self) -> bool {
+        self.place.purpose == Purpose::Run
+    }
+
     pub(super) fn problem(&mut self, path: &Path, message: impl Into<String>, remedy: impl Into<String>) {
         self.refused = true;
         self.loaded.problems.push(Problem {
-            file: self.file.to_owned(),
+            file: self.place.file.to_owned(),
             line: self.node.line_of(path),
             object: self.key.clone(),
             field: join(&self.at, path),
@@ -40,7 +61,7 @@ impl Reading<'_> {
     pub(super) fn ignored(&mut self, path: &Path, note: &str) {
         let Some(object) = self.key.clone() else { return };
         self.loaded.ignored.push(Ignored {
-            file: self.file.to_owned(),
+            file: self.place.file.to_owned(),
             line: self.node.line_of(path),
             object,
             field: join(&self.at, path),
@@ -56,9 +77,9 @@ fn join(at: &Path, path: &Path) -> String {
     }
 }
 
-pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
+pub(super) fn text(place: Place<'_>, text: &str, loaded: &mut Loaded) {
     let whole = |line, message: String, remedy: &str, text: &str| Problem {
-        file: file.to_owned(),
+        file: place.file.to_owned(),
         line,
         object: None,
         field: String::new(),
@@ -76,7 +97,7 @@ pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
         match document::parse(&chunk) {
             Err(e) => loaded.problems.push(whole(e.line, e.message, e.remedy, chunk.text)),
             Ok(node) if matches!(node.value, Value::Null) => {}
-            Ok(node) => object(file, &node, Path::default(), loaded),
+            Ok(node) => object(place, &node, Path::default(), loaded),
         }
     }
     // People read a file from its top.
@@ -84,10 +105,10 @@ pub(super) fn text(file: &FilePath, text: &str, loaded: &mut Loaded) {
     loaded.ignored.get_mut(ignored..).unwrap_or_default().sort_by_key(|i| i.line);
 }
 
-fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
+fn object(place: Place<'_>, node: &Node, at: Path, loaded: &mut Loaded) {
     let top = Path::default();
     let (api_version, kind) = (node.text("apiVersion").unwrap_or_default(), node.text("kind").unwrap_or_default());
-    let mut reading = Reading { file, node, at, key: None, loaded, refused: false };
+    let mut reading = Reading { place, node, at, key: None, loaded, refused: false };
     if kind.is_empty() {
         return reading.problem(&top, "the document has no kind", "give apiVersion and kind");
     }
@@ -95,9 +116,15 @@ fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
         return reading.problem(&top.key("kind"), format!("the {kind} has no apiVersion"), "give apiVersion");
     }
     match kinds::decide(api_version, kind) {
-        KindDecision::List => list(file, node, &reading.at.clone(), loaded),
+        KindDecision::List => list(place, node, &reading.at.clone(), loaded),
         KindDecision::Supported(kind) => supported(kind, api_version, reading),
-        KindDecision::NotYet(remedy) => {
+        KindDecision::Asked(kind) if !reading.is_run() => supported(kind, api_version, reading),
+        KindDecision::NotYet(_) if !reading.is_run() => {}
+        decision @ (KindDecision::Asked(_) | KindDecision::NotYet(_) | KindDecision::Unread(_)) => {
+            let remedy = match decision {
+                KindDecision::NotYet(remedy) | KindDecision::Unread(remedy) => remedy,
+                _ => kinds::WORKLOAD,
+            };
             reading.problem(&top.key("kind"), format!("{kind} ({api_version}) is not supported yet"), remedy);
         }
         KindDecision::OtherVersion(version) => reading.problem(
@@ -113,19 +140,19 @@ fn object(file: &FilePath, node: &Node, at: Path, loaded: &mut Loaded) {
     }
 }
 
-fn list(file: &FilePath, node: &Node, at: &Path, loaded: &mut Loaded) {
+fn list(place: Place<'_>, node: &Node, at: &Path, loaded: &mut Loaded) {
     let Some(Value::List(items)) = node.get("items").map(|n| &n.value) else {
-        let mut reading = Reading { file, node, at: at.clone(), key: None, loaded, refused: false };
+        let mut reading = Reading { place, node, at: at.clone(), key: None, loaded, refused: false };
         return reading.problem(&Path::default().key("kind"), "the List has no items", "give items, or remove it");
     };
     for (i, item) in items.iter().enumerate() {
         // A list in a list is no Kubernetes: it ends here and cannot recurse.
         if item.text("kind") == Some("List") {
             let mut reading =
-                Reading { file, node: item, at: at.key("items").index(i), key: None, loaded, refused: false };
+                Reading { place, node: item, at: at.key("items").index(i), key: None, loaded, refused: false };
             reading.problem(&Path::default().key("kind"), "a List in a List", "put its items into the outer one");
         } else {
-            object(file, item, at.key("items").index(i), loaded);
+            object(place, item, at.key("items").index(i), loaded);
         }
     }
 }
@@ -139,7 +166,10 @@ fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
         reading.key = Some(Key::new(kind, if kind.is_namespaced() { namespace } else { "" }, name));
     }
     let mut found = vec![];
-    fields::walk(node, table(kind), &top, &mut found);
+    // Whatever a cluster makes of the fields that Kubernetes brings, it is not for us to carry it out.
+    if reading.is_run() || policy::definition(kind).is_some() {
+        fields::walk(node, table(kind), &top, &mut found);
+    }
     for finding in found {
         match finding {
             Finding::Ignored { path, note } => reading.ignored(&path, note),
@@ -165,7 +195,7 @@ fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
             }
             check::object(&object, &mut reading);
             if !reading.refused {
-                let (file, line) = (reading.file.to_owned(), node.line);
+                let (file, line) = (reading.place.file.to_owned(), node.line);
                 reading.loaded.objects.push(Located { object, file, line });
             }
         }
@@ -190,7 +220,7 @@ pub(super) fn table(kind: Kind) -> Table {
         Kind::TcpRoute => fields::TCP_ROUTE,
         Kind::EgressNetwork => fields::EGRESS_NETWORK,
         Kind::ServiceProfile => fields::SERVICE_PROFILE,
-        // None of them is read from manifests.
-        Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::ExternalWorkload | Kind::Token => &[],
+        // None of them is run from manifests.
+        Kind::Unrun(_) | Kind::Pod | Kind::EndpointSlice | Kind::Node | Kind::ExternalWorkload | Kind::Token => &[],
     }
 }

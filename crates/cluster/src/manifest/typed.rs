@@ -6,7 +6,18 @@ use super::{
     mistyped::{by_position, is_list, mistyped},
     path::Path,
 };
-use crate::{Kind, Object};
+use crate::{
+    Kind, Object,
+    workload::{Unrun, Workload},
+};
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, ReplicaSet, StatefulSet},
+        batch::v1::{CronJob, Job},
+        core::v1::{PodTemplateSpec, ReplicationController},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -17,6 +28,7 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Misty
         Kind::Namespace => with(kind, json, |o| Object::Namespace(Box::new(o)))?,
         Kind::ServiceAccount => with(kind, json, |o| Object::ServiceAccount(Box::new(o)))?,
         Kind::Deployment => with(kind, json, |o| Object::Deployment(Box::new(o)))?,
+        Kind::Unrun(of) => unrun(kind, of, json)?,
         Kind::Service => with(kind, json, |o| Object::Service(Box::new(o)))?,
         Kind::Pod => with(kind, json, |o| Object::Pod(Box::new(o)))?,
         Kind::EndpointSlice => with(kind, json, |o| Object::EndpointSlice(Box::new(o)))?,
@@ -37,6 +49,26 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Misty
         Kind::ExternalWorkload => with(kind, json, |o| Object::ExternalWorkload(Box::new(o)))?,
         Kind::Token => with(kind, json, Object::Token)?,
     })
+}
+
+/// Their specs are not of one type, and each has a template of pods.
+fn unrun(kind: Kind, of: Unrun, json: &Value) -> Result<(Object, Vec<Path>), Mistyped> {
+    let wrap = |metadata: ObjectMeta, template: Option<PodTemplateSpec>| {
+        Object::Unrun(Box::new(Workload { kind: of, metadata, template: template.unwrap_or_default() }))
+    };
+    match of {
+        Unrun::ReplicationController => {
+            with(kind, json, |o: ReplicationController| wrap(o.metadata, o.spec.and_then(|spec| spec.template)))
+        }
+        Unrun::ReplicaSet => with(kind, json, |o: ReplicaSet| wrap(o.metadata, o.spec.and_then(|spec| spec.template))),
+        Unrun::StatefulSet => with(kind, json, |o: StatefulSet| wrap(o.metadata, o.spec.map(|spec| spec.template))),
+        Unrun::DaemonSet => with(kind, json, |o: DaemonSet| wrap(o.metadata, o.spec.map(|spec| spec.template))),
+        Unrun::Job => with(kind, json, |o: Job| wrap(o.metadata, o.spec.map(|spec| spec.template))),
+        Unrun::CronJob => with(kind, json, |o: CronJob| {
+            let template = o.spec.and_then(|spec| spec.job_template.spec).map(|job| job.template);
+            wrap(o.metadata, template)
+        }),
+    }
 }
 
 fn with<T: DeserializeOwned + Serialize>(

@@ -72,6 +72,7 @@ pub(crate) fn definition(kind: Kind) -> Option<Definition> {
         Kind::Namespace
         | Kind::ServiceAccount
         | Kind::Deployment
+        | Kind::Unrun(_)
         | Kind::Service
         | Kind::Pod
         | Kind::EndpointSlice

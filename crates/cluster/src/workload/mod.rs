@@ -3,6 +3,7 @@
 //! ```text
 //! Deployment, Namespace ─► template ─► pods (desired) ─┬─► changes (start, stop, keep)
 //!                                                      └─► pod (the object that the index gets)
+//! any workload, Namespace ─► unrun ─► pod (of which `can` asks)
 //! ```
 //!
 //! Only for objects that [`crate::manifest`] let through; what it refuses is not looked for here.
@@ -11,6 +12,7 @@ mod expand;
 mod mesh;
 mod probe;
 mod template;
+mod unrun;
 
 pub use expand::expand;
 pub use mesh::Mesh;
@@ -18,6 +20,8 @@ pub(crate) use mesh::{inherit, inherited, opaque_ports};
 pub use probe::{Probe, ProbeAction};
 pub(crate) use template::CONTROL_NAMESPACE_LABEL;
 pub use template::{Port, Program, Template, template};
+pub use unrun::{Unrun, Workload};
+pub(crate) use unrun::{cron_job_of, standing};
 
 use std::net::IpAddr;
 

@@ -29,6 +29,7 @@ const AT_ONCE: usize = 16;
 /// The end of the names of ports where processes answer for their metrics.
 const ADMIN: &str = "admin";
 const POD: Resource = Resource::new("", "v1", "Pod", "pods");
+const SERVICE: Resource = Resource::new("", "v1", "Service", "services");
 
 /// A server of metrics.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,16 +196,23 @@ pub(super) async fn of_proxies(folder: &Folder, args: ProxyMetrics) -> anyhow::R
         Meant::Cluster => {
             let cluster = cluster(&args.of.to).await?;
             let namespace = args.namespace.clone().unwrap_or_else(|| cluster.own_namespace().to_owned());
-            let pods = match resource.split_once('/') {
-                Some(("po" | "pod" | "pods", name)) => {
-                    let by = || format!("the pod {name}, by get pods in the namespace {namespace}");
-                    let found = cluster.object(POD, Some(&namespace), name).await.with_context(by)?;
-                    let found = found.ok_or_else(|| anyhow!("there is no pod {name} in the namespace {namespace}"))?;
-                    vec![serde_json::from_value::<Pod>(found)?]
+            let meant = can::Resource::parse(resource)?;
+            let namespace = meant.namespace(&namespace).to_owned();
+            let one = async |of: Resource, what: &str, name: &str| {
+                let by = || format!("the {what} {name}, by get {what}s in the namespace {namespace}");
+                let found = cluster.object(of, Some(&namespace), name).await.with_context(by)?;
+                found.ok_or_else(|| anyhow!("there is no {what} {name} in the namespace {namespace}"))
+            };
+            let pods = match &meant {
+                can::Resource::Workload { kind: "pod", name: Some(name) } => {
+                    vec![serde_json::from_value::<Pod>(one(POD, "pod", name).await?)?]
                 }
-                _ => {
-                    let all = listed(&cluster, &namespace).await?;
-                    can::pods_among(all, resource, &namespace)?
+                can::Resource::Service(name) => {
+                    let service = serde_json::from_value(one(SERVICE, "service", name).await?)?;
+                    can::pods_among(listed(&cluster, &namespace).await?, Some(service), resource, &namespace)?
+                }
+                can::Resource::Workload { .. } | can::Resource::Namespace(_) => {
+                    can::pods_among(listed(&cluster, &namespace).await?, None, resource, &namespace)?
                 }
             };
             let places = pods.iter().map(|pod| Place {

@@ -8,7 +8,7 @@ use super::{
 use crate::{annotation::is_port_name, object::is_label, policy::Selector};
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
+        apps::v1::{Deployment, DeploymentSpec},
         core::v1::{Container, PodSpec, PodTemplateSpec, Probe},
     },
     apimachinery::pkg::util::intstr::IntOrString,
@@ -42,6 +42,12 @@ pub(super) fn check(deployment: &Deployment, reading: &mut Reading<'_>) {
         _ => {}
     }
     template(&spec.template, &at.key("template"), deployment.metadata.namespace.as_deref(), reading);
+    selector(spec, reading);
+}
+
+/// Whether its pods are its own.
+pub(super) fn selector(spec: &DeploymentSpec, reading: &mut Reading<'_>) {
+    let at = Path::default().key("spec");
     let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
     let selector = Selector::checked(&spec.selector, "").ok();
     if selector.as_ref().is_some_and(Selector::is_empty) {
@@ -92,6 +98,11 @@ fn pod(spec: &PodSpec, at: &Path, namespace: &str, reading: &mut Reading<'_>) {
         let at = at.key("terminationGracePeriodSeconds");
         reading.problem(&at, "the time to stop is negative or longer than a day", "use 0 to 86400");
     }
+    accounts(spec, at, namespace, reading);
+}
+
+/// Of what becomes a part of identities.
+pub(super) fn accounts(spec: &PodSpec, at: &Path, namespace: &str, reading: &mut Reading<'_>) {
     for (field, account) in
         [("serviceAccountName", &spec.service_account_name), ("serviceAccount", &spec.service_account)]
     {

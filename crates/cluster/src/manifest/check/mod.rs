@@ -1,5 +1,6 @@
 //! What must hold of an object beyond the types of its fields: Kubernetes' own rules, and what this mesh can do.
 
+mod asked;
 mod deployment;
 mod meta;
 mod service;
@@ -25,14 +26,16 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
             meta::name(&o.metadata, meta::SUBDOMAIN, reading);
             meta::maps(&o.metadata, &top, reading);
         }
-        Object::Deployment(o) => deployment::check(o, reading),
+        Object::Deployment(o) if reading.is_run() => deployment::check(o, reading),
+        Object::Deployment(_) | Object::Unrun(_) | Object::Pod(_) => asked::check(object, reading),
         Object::Service(o) => {
             service::check(o, reading);
             mistakes(policy::said_in_vain(object), reading);
         }
         Object::Server(server) => {
             policy(object, reading);
-            if server.spec.pod_selector.is_none() && server.spec.external_workload_selector.is_some() {
+            let of_externals = server.spec.pod_selector.is_none() && server.spec.external_workload_selector.is_some();
+            if of_externals && reading.is_run() {
                 let message = "on one machine there are no ExternalWorkloads";
                 mistakes(vec![Mistake::new("spec.externalWorkloadSelector", message, "use podSelector")], reading);
             }
@@ -52,11 +55,7 @@ pub(super) fn object(object: &Object, reading: &mut Reading<'_>) {
         | Object::GrpcRoute(_)
         | Object::TlsRoute(_)
         | Object::TcpRoute(_) => route(object, reading),
-        Object::Pod(_)
-        | Object::EndpointSlice(_)
-        | Object::Node(_)
-        | Object::ExternalWorkload(_)
-        | Object::Token(_) => {}
+        Object::EndpointSlice(_) | Object::Node(_) | Object::ExternalWorkload(_) | Object::Token(_) => {}
     }
 }
 

@@ -20,6 +20,11 @@ pub(super) fn check(service: &Service, reading: &mut Reading<'_>) {
     let Some(spec) = &service.spec else {
         return reading.problem(&top, "the Service has no spec", "give spec.selector and spec.ports");
     };
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    self::ports(ports, &at.key("ports"), reading);
+    if !reading.is_run() {
+        return;
+    }
     if let Some(other) = spec.type_.as_deref().filter(|t| !matches!(*t, "" | "ClusterIP")) {
         let message = format!("a Service of type {other} is not supported");
         reading.problem(&at.key("type"), message, "use ClusterIP; --publish opens a port on the host");
@@ -32,11 +37,9 @@ pub(super) fn check(service: &Service, reading: &mut Reading<'_>) {
     if spec.session_affinity.as_deref().is_some_and(|a| !matches!(a, "" | "None")) {
         reading.ignored(&at.key("sessionAffinity"), "each request is balanced by itself");
     }
-    let ports = spec.ports.as_deref().unwrap_or_default();
     if ports.is_empty() && spec.cluster_ip.as_deref() != Some("None") {
         reading.problem(&at.key("ports"), "the Service has no ports", "give at least one port");
     }
-    self::ports(ports, &at.key("ports"), reading);
 }
 
 fn addresses(spec: &ServiceSpec, at: &Path, reading: &mut Reading<'_>) {
@@ -71,11 +74,12 @@ fn ports(ports: &[ServicePort], at: &Path, reading: &mut Reading<'_>) {
         if !u16::try_from(declared.port).is_ok_and(|p| p > 0) {
             reading.problem(&at.key("port"), format!("{} is no port", declared.port), "use 1 to 65535");
         }
-        if let Some(protocol) = declared.protocol.as_deref().filter(|p| !matches!(*p, "" | "TCP")) {
+        let protocol = other_protocol(declared);
+        if let Some(protocol) = protocol.filter(|_| reading.is_run()) {
             let message = format!("protocol {protocol} is not carried");
             reading.problem(&at.key("protocol"), message, "remove the port, or use TCP");
         }
-        if before.iter().any(|p| p.port == declared.port) {
+        if before.iter().any(|p| p.port == declared.port && (reading.is_run() || other_protocol(p) == protocol)) {
             let message = format!("port clash: {} is already a port of this Service", declared.port);
             reading.problem(&at.key("port"), message, "remove one of them, or use another port");
         }
@@ -104,4 +108,9 @@ fn ports(ports: &[ServicePort], at: &Path, reading: &mut Reading<'_>) {
             _ => {}
         }
     }
+}
+
+/// If it is not TCP.
+fn other_protocol(port: &ServicePort) -> Option<&str> {
+    port.protocol.as_deref().filter(|p| !matches!(*p, "" | "TCP"))
 }
