@@ -10,6 +10,7 @@ use crate::{
     print,
 };
 use anyhow::{Context, anyhow, bail};
+use serde_json::Value;
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::task::JoinSet;
 use weft_cluster::{
@@ -179,6 +180,12 @@ fn admins(pod: &Pod) -> Vec<Place> {
     numbered.map(|(container, port)| place(&container.name, At::Port(port))).collect()
 }
 
+async fn one(cluster: &Cluster, of: Resource, what: &str, namespace: &str, name: &str) -> anyhow::Result<Value> {
+    let by = || format!("the {what} {name}, by get {what}s in the namespace {namespace}");
+    let found = cluster.object(of, Some(namespace), name).await.with_context(by)?;
+    found.ok_or_else(|| anyhow!("there is no {what} {name} in the namespace {namespace}"))
+}
+
 pub(super) async fn of_proxies(folder: &Folder, args: ProxyMetrics) -> anyhow::Result<ExitCode> {
     let resource = &args.resource;
     let (through, places) = match meant::mesh(folder, &args.of).await? {
@@ -198,17 +205,12 @@ pub(super) async fn of_proxies(folder: &Folder, args: ProxyMetrics) -> anyhow::R
             let namespace = args.namespace.clone().unwrap_or_else(|| cluster.own_namespace().to_owned());
             let meant = can::Resource::parse(resource)?;
             let namespace = meant.namespace(&namespace).to_owned();
-            let one = async |of: Resource, what: &str, name: &str| {
-                let by = || format!("the {what} {name}, by get {what}s in the namespace {namespace}");
-                let found = cluster.object(of, Some(&namespace), name).await.with_context(by)?;
-                found.ok_or_else(|| anyhow!("there is no {what} {name} in the namespace {namespace}"))
-            };
             let pods = match &meant {
                 can::Resource::Workload { kind: "pod", name: Some(name) } => {
-                    vec![serde_json::from_value::<Pod>(one(POD, "pod", name).await?)?]
+                    vec![serde_json::from_value::<Pod>(one(&cluster, POD, "pod", &namespace, name).await?)?]
                 }
                 can::Resource::Service(name) => {
-                    let service = serde_json::from_value(one(SERVICE, "service", name).await?)?;
+                    let service = serde_json::from_value(one(&cluster, SERVICE, "service", &namespace, name).await?)?;
                     can::pods_among(listed(&cluster, &namespace).await?, Some(service), resource, &namespace)?
                 }
                 can::Resource::Workload { .. } | can::Resource::Namespace(_) => {
