@@ -106,8 +106,7 @@ fn encode_path(path: &PathMatch) -> proto::PathMatch {
 }
 
 pub(crate) fn decode_pattern(regex: &str) -> Result<Pattern, Invalid> {
-    // The error of a regular expression is drawn over several lines; its last says what is wrong.
-    Pattern::new(regex).map_err(|e| Invalid::new("regex", e.to_string().lines().last().unwrap_or("is invalid")))
+    Pattern::new(regex).map_err(|error| Invalid::new("regex", error))
 }
 
 fn decode_header(header: proto::HeaderMatch) -> Result<HeaderMatch, Invalid> {

@@ -152,7 +152,7 @@ impl RequestConditionSpec {
                     let message = "the regular expressions of the profile are too large together";
                     found.push(Mistake::new(format!("{at}.pathRegex"), message, "use fewer, or simpler ones"));
                 }
-                Err(NoPattern::Wrong(_)) => {
+                Err(NoPattern::Wrong(_) | NoPattern::TooLarge) => {
                     let text: String = source.chars().take(64).collect();
                     let message = format!("{text:?} is no regular expression, or a too large one");
                     found.push(Mistake::new(format!("{at}.pathRegex"), message, "use the syntax of RE2"));

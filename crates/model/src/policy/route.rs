@@ -1,8 +1,11 @@
 //! Routes: which requests, and what is done with them.
 
 use crate::{Meta, NameAddr};
-use regex::Regex;
-use std::time::Duration;
+use regex_automata::{
+    meta::{self, Regex},
+    nfa::thompson::WhichCaptures,
+};
+use std::{fmt, time::Duration};
 
 /// An HTTP route: `D` is what its rules ask for, which differs by direction.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +86,7 @@ pub enum ValueMatch {
 }
 
 /// A regular expression that must match the whole text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pattern {
     source: String,
     regex: Regex,
@@ -96,10 +99,14 @@ pub struct Pattern {
 pub struct PatternRoom(usize);
 
 /// Why there is no pattern.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPattern {
-    Wrong(regex::Error),
+    #[error("it is no regular expression: {0}")]
+    Wrong(String),
+    #[error("it is too large a regular expression")]
+    TooLarge,
     /// Those before it have taken all of it.
+    #[error("the regular expressions before it are too large together")]
     NoRoom,
 }
 
@@ -207,7 +214,7 @@ pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 impl Pattern {
     /// # Errors
     /// `source` is no regular expression, or a too large one.
-    pub fn new(source: &str) -> Result<Self, regex::Error> {
+    pub fn new(source: &str) -> Result<Self, NoPattern> {
         let (regex, bytes) = Self::build(&format!("^(?:{source})$"), MIN_PATTERN)?;
         // By itself too: a parenthesis of its own must not close ours.
         Self::build(source, bytes)?;
@@ -215,13 +222,19 @@ impl Pattern {
     }
 
     /// With the least size, of doubles of this one, that it fits into.
-    fn build(source: &str, mut bytes: usize) -> Result<(Regex, usize), regex::Error> {
+    fn build(source: &str, mut bytes: usize) -> Result<(Regex, usize), NoPattern> {
         loop {
-            let built =
-                regex::RegexBuilder::new(source).size_limit(bytes).dfa_size_limit(MAX_MEMORY.min(8 * bytes)).build();
-            match built {
-                Err(regex::Error::CompiledTooBig(_)) if bytes < MAX_PATTERN => bytes = MAX_PATTERN.min(2 * bytes),
-                built => return built.map(|regex| (regex, bytes)),
+            let config = meta::Config::new()
+                .nfa_size_limit(Some(bytes))
+                .hybrid_cache_capacity(MAX_MEMORY.min(8 * bytes))
+                // Nobody asks for groups, which would take many times the size of the rest.
+                .which_captures(WhichCaptures::Implicit)
+                .onepass(false);
+            match Regex::builder().configure(config).build(source) {
+                Ok(regex) => return Ok((regex, bytes)),
+                Err(error) if error.size_limit().is_none() => return Err(NoPattern::wrong(&error)),
+                Err(_) if bytes < MAX_PATTERN => bytes = MAX_PATTERN.min(2 * bytes),
+                Err(_) => return Err(NoPattern::TooLarge),
             }
         }
     }
@@ -250,10 +263,10 @@ impl PatternRoom {
         if self.0 == 0 {
             return Err(NoPattern::NoRoom);
         }
-        let pattern = Pattern::new(source).map_err(NoPattern::Wrong);
+        let pattern = Pattern::new(source);
         let bytes = match &pattern {
             Ok(pattern) => pattern.bytes,
-            Err(NoPattern::Wrong(regex::Error::CompiledTooBig(_))) => MAX_PATTERN,
+            Err(NoPattern::TooLarge) => MAX_PATTERN,
             Err(_) => MIN_PATTERN,
         };
         self.0 = self.0.saturating_sub(bytes);
@@ -261,8 +274,37 @@ impl PatternRoom {
     }
 }
 
+impl NoPattern {
+    /// The error is drawn over several lines, the last of which says what is wrong.
+    fn wrong(error: &meta::BuildError) -> Self {
+        let told = error.syntax_error().map_or_else(|| error.to_string(), ToString::to_string);
+        Self::Wrong(told.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    }
+}
+
+/// The source says all of it.
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.source).finish()
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Groups and borders of words take no more than what the limit is of: the program, and the one that runs backwards.
+    #[test]
+    fn a_pattern_fits_into_what_it_counts_for() {
+        for source in ["a", "(a)", r"(\w)", r"(\w)-(\d)x", r"\bx\w\b", r"/(v1|v2)/(\w{3})/([a-z]+)"] {
+            let Pattern { regex, bytes, .. } = Pattern::new(source).unwrap();
+            assert!(regex.memory_usage() <= 2 * bytes, "{source}: {} of {bytes}", regex.memory_usage());
+        }
     }
 }

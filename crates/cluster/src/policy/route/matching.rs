@@ -195,11 +195,8 @@ fn pattern(source: &str, field: String, found: &mut Findings) -> Option<Pattern>
             found.mistake(field, message, "use fewer, or simpler ones");
             None
         }
-        Err(NoPattern::Wrong(error)) => {
-            // It is drawn over several lines, the last of which says what is wrong.
-            let error = error.to_string();
-            let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            found.mistake(field, format!("it is no regular expression: {why}"), "correct it");
+        Err(error) => {
+            found.mistake(field, error.to_string(), "correct it");
             None
         }
     }
