@@ -15,6 +15,7 @@ use rustls::{
 use std::{sync::Arc, time::SystemTime};
 use tokio::net::TcpStream;
 use x509_parser::{
+    extensions::{GeneralName, GeneralSubtree, NameConstraints},
     prelude::{FromDer, X509Certificate},
     time::ASN1Time,
 };
@@ -76,7 +77,7 @@ impl Serving {
 }
 
 /// The most certificates between a leaf and its anchor.
-const DEEPEST: u32 = 4;
+const DEEPEST: usize = 4;
 
 /// Whether a certificate is one of the anchors, or a CA's below one: chains of the library's end in what is no CA's.
 fn stands_alone(
@@ -88,39 +89,89 @@ fn stands_alone(
 ) -> bool {
     let anchors = CertificateDer::pem_slice_iter(anchors_pem.as_bytes()).filter_map(Result::ok);
     let anchors: Vec<CertificateDer<'_>> = anchors.collect();
-    anchors.contains(leaf) || Above { intermediates, anchors: &anchors, provider, now }.reaches(leaf, 0)
+    if anchors.contains(leaf) {
+        return true;
+    }
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
+    let above = Above { intermediates: &parsed(intermediates), anchors: &parsed(&anchors), provider, now };
+    leaf.is_ca() && above.reaches(&[&leaf])
+}
+
+fn parsed<'c>(certificates: &'c [CertificateDer<'_>]) -> Vec<X509Certificate<'c>> {
+    certificates
+        .iter()
+        .filter_map(|der| X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate))
+        .collect()
 }
 
 /// Who may have signed a CA's certificate.
 struct Above<'c> {
-    intermediates: &'c [CertificateDer<'c>],
-    anchors: &'c [CertificateDer<'c>],
+    intermediates: &'c [X509Certificate<'c>],
+    anchors: &'c [X509Certificate<'c>],
     provider: &'c CryptoProvider,
     now: SystemTime,
 }
 
 impl Above<'_> {
-    /// Whether a chain leads from a certificate to an anchor; `between` are those from it to the leaf.
-    fn reaches(&self, below: &CertificateDer<'_>, between: u32) -> bool {
-        let Ok((_, certificate)) = X509Certificate::from_der(below) else { return false };
-        let signs = |above: &&CertificateDer<'_>| self.signs(above, &certificate, between);
-        certificate.is_ca()
-            && (self.anchors.iter().any(|anchor| signs(&anchor))
-                || (between < DEEPEST
-                    && self.intermediates.iter().filter(signs).any(|above| self.reaches(above, between + 1))))
+    /// Whether a chain, which begins with the leaf, leads to an anchor.
+    fn reaches(&self, chain: &[&X509Certificate<'_>]) -> bool {
+        let signs = |above: &&X509Certificate<'_>| self.signs(above, chain);
+        self.anchors.iter().any(|anchor| signs(&anchor))
+            || (chain.len() <= DEEPEST
+                && self.intermediates.iter().filter(signs).any(|above| self.reaches(&[chain, &[above]].concat())))
     }
 
-    fn signs(&self, above: &CertificateDer<'_>, certificate: &X509Certificate<'_>, between: u32) -> bool {
-        let Ok((_, above)) = X509Certificate::from_der(above) else { return false };
-        let Ok(Some(constraints)) = above.basic_constraints() else { return false };
+    /// Whether a certificate has signed the last of a chain, and may vouch for the whole of it.
+    fn signs(&self, above: &X509Certificate<'_>, chain: &[&X509Certificate<'_>]) -> bool {
+        let Some((below, between)) = chain.split_last() else { return false };
+        let (Ok(Some(constraints)), Ok(usage), Ok(names)) =
+            (above.basic_constraints(), above.key_usage(), above.name_constraints())
+        else {
+            return false;
+        };
         let (key, algorithms) =
             (&above.public_key().subject_public_key.data, self.provider.signature_verification_algorithms);
-        let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+        let (message, signature) = (below.tbs_certificate.as_ref(), &below.signature_value.data);
+        let most = constraints.value.path_len_constraint.and_then(|most| usize::try_from(most).ok());
         constraints.value.ca
-            && constraints.value.path_len_constraint.is_none_or(|most| between <= most)
-            && above.subject() == certificate.issuer()
-            && is_valid(&above, self.now)
+            && most.is_none_or(|most| between.len() <= most)
+            && usage.is_none_or(|usage| usage.value.key_cert_sign())
+            && names.is_none_or(|names| chain.iter().all(|below| admits(names.value, below)))
+            && is_for_servers(above)
+            && above.subject() == below.issuer()
+            && is_valid(above, self.now)
             && algorithms.all.iter().any(|one| one.verify_signature(key, message, signature).is_ok())
+    }
+}
+
+/// Whether a certificate has no name beyond these.
+fn admits(constraints: &NameConstraints<'_>, certificate: &X509Certificate<'_>) -> bool {
+    let NameConstraints { permitted_subtrees, excluded_subtrees } = constraints;
+    let Ok(names) = certificate.subject_alternative_name() else { return false };
+    let mut names = names.iter().flat_map(|names| &names.value.general_names);
+    names.all(|name| {
+        let within = |trees: &Option<Vec<GeneralSubtree<'_>>>| -> Vec<bool> {
+            trees.iter().flatten().filter_map(|tree| is_within(name, &tree.base)).collect()
+        };
+        let (permitted, excluded) = (within(permitted_subtrees), within(excluded_subtrees));
+        !excluded.contains(&true) && (permitted.is_empty() || permitted.contains(&true))
+    })
+}
+
+/// `None` where the tree is of names of another kind.
+fn is_within(name: &GeneralName<'_>, tree: &GeneralName<'_>) -> Option<bool> {
+    match (name, tree) {
+        (GeneralName::DNSName(name), GeneralName::DNSName(tree)) => {
+            let (name, tree) = (name.to_ascii_lowercase(), tree.to_ascii_lowercase());
+            let rest = name.strip_suffix(&tree);
+            Some(rest.is_some_and(|rest| [rest, &tree].contains(&"") || rest.ends_with('.') || tree.starts_with('.')))
+        }
+        (GeneralName::IPAddress(ip), GeneralName::IPAddress(tree)) => {
+            let (addr, mask) = tree.split_at(tree.len() / 2);
+            let is_in = |((ip, addr), mask): ((&u8, &u8), &u8)| ip & mask == addr & mask;
+            Some(addr.len() == ip.len() && ip.iter().zip(addr).zip(mask).all(is_in))
+        }
+        _ => None,
     }
 }
 
@@ -130,13 +181,16 @@ fn is_for(leaf: &CertificateDer<'_>, host: &ServerName<'_>, now: SystemTime) -> 
     let parsed = ParsedCertificate::try_from(leaf).map_err(|e| text(&e))?;
     verify_server_name(&parsed, host).map_err(|e| text(&e))?;
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|e| text(&e))?;
-    if !is_valid(&certificate, now) {
-        return Err("it is not valid yet, or has expired".to_owned());
+    match () {
+        () if !is_valid(&certificate, now) => Err("it is not valid yet, or has expired".to_owned()),
+        () if !is_for_servers(&certificate) => Err("it is not for servers".to_owned()),
+        () => Ok(()),
     }
-    match certificate.extended_key_usage().map_err(|e| text(&e))? {
-        Some(usage) if !usage.value.any && !usage.value.server_auth => Err("it is not for servers".to_owned()),
-        _ => Ok(()),
-    }
+}
+
+fn is_for_servers(certificate: &X509Certificate<'_>) -> bool {
+    let usage = certificate.extended_key_usage();
+    usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.value.any || usage.value.server_auth))
 }
 
 fn is_valid(certificate: &X509Certificate<'_>, now: SystemTime) -> bool {
@@ -230,34 +284,60 @@ mod tests {
 
     #[test]
     fn a_certificate_of_a_ca_is_taken_below_what_comes_with_it() {
+        use rcgen::{
+            BasicConstraints, CertificateParams, CidrSubnet, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
+            KeyPair, KeyUsagePurpose, NameConstraints,
+        };
         let now = SystemTime::now();
         let hour = std::time::Duration::from_secs(3600);
-        let params = |name: &str, most: Option<u8>| {
-            let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let params = |name: &str, change: &dyn Fn(&mut CertificateParams)| {
+            let mut params = CertificateParams::new(vec![name.to_owned(), "10.1.2.3".to_owned()]).unwrap();
             params.distinguished_name.push(rcgen::DnType::CommonName, name);
-            let constraints = most.map_or(rcgen::BasicConstraints::Unconstrained, rcgen::BasicConstraints::Constrained);
-            params.is_ca = rcgen::IsCa::Ca(constraints);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            change(&mut params);
             params
         };
-        let taken = |most: Option<u8>, ends: SystemTime, comes_with_it: bool| {
-            let key = || rcgen::KeyPair::generate().unwrap();
-            let (root_key, between_key) = (key(), key());
-            let anchor = params("root", most).self_signed(&root_key).unwrap().pem();
-            let root = rcgen::Issuer::from_ca_cert_pem(&anchor, root_key).unwrap();
-            let mut between = params("between", None);
-            between.not_after = ends.into();
-            let between = between.signed_by(&between_key, &root).unwrap().pem();
-            let issuer = rcgen::Issuer::from_ca_cert_pem(&between, between_key).unwrap();
-            let leaf = params("hook.ns.svc", None).signed_by(&key(), &issuer).unwrap().pem();
-            let chain = if comes_with_it { leaf + &between } else { leaf };
-            assert!(Serving::vouched(&pair().0, &chain, "hook.ns.svc", now).is_err());
-            Serving::vouched(&anchor, &chain, "hook.ns.svc", now)
+        let chain = |of_root: &dyn Fn(&mut CertificateParams), of_between: &dyn Fn(&mut CertificateParams)| {
+            let [root_key, between_key, key] = [(); 3].map(|()| KeyPair::generate().unwrap());
+            let anchor = params("root.svc", of_root).self_signed(&root_key).unwrap().pem();
+            let root = Issuer::from_ca_cert_pem(&anchor, root_key).unwrap();
+            let between = params("between.svc", of_between).signed_by(&between_key, &root).unwrap().pem();
+            let issuer = Issuer::from_ca_cert_pem(&between, between_key).unwrap();
+            let leaf = params("hook.ns.svc", &|_| {}).signed_by(&key, &issuer).unwrap().pem();
+            (anchor, format!("{leaf}{between}"), leaf)
         };
-        assert_eq!(taken(None, now + hour, true), Ok(()));
-        assert_eq!(taken(Some(1), now + hour, true), Ok(()));
-        assert!(taken(Some(0), now + hour, true).is_err());
-        assert!(taken(None, now - hour, true).is_err());
-        assert!(taken(None, now + hour, false).is_err());
+        let vouched = |anchor: &str, chain: &str| Serving::vouched(anchor, chain, "hook.ns.svc", now);
+        let (anchor, whole, leaf) = chain(&|_| {}, &|_| {});
+        assert_eq!(vouched(&anchor, &whole), Ok(()));
+        assert!(vouched(&anchor, &leaf).is_err(), "who has signed it does not come with it");
+        assert!(vouched(&pair().0, &whole).is_err());
+        let names = |permitted: &[&str], excluded: &[&str]| {
+            let trees = |names: &[&str]| names.iter().map(|name| GeneralSubtree::DnsName((*name).to_owned())).collect();
+            Some(NameConstraints { permitted_subtrees: trees(permitted), excluded_subtrees: trees(excluded) })
+        };
+        let network = |second: u8| {
+            let tree = GeneralSubtree::IpAddress(CidrSubnet::V4([10, second, 0, 0], [255, 255, 0, 0]));
+            Some(NameConstraints { permitted_subtrees: vec![tree], excluded_subtrees: vec![] })
+        };
+        let may_be = |change: &dyn Fn(&mut CertificateParams)| {
+            let [of_root, of_between] = [chain(change, &|_| {}), chain(&|_| {}, change)];
+            [of_root, of_between].map(|(anchor, whole, _)| vouched(&anchor, &whole).is_ok())
+        };
+        assert_eq!(may_be(&|p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(1))), [true; 2]);
+        assert_eq!(may_be(&|p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))), [false, true]);
+        assert_eq!(may_be(&|p| p.not_after = (now - hour).into()), [false; 2]);
+        assert_eq!(may_be(&|p| p.key_usages = vec![KeyUsagePurpose::KeyCertSign]), [true; 2]);
+        assert_eq!(may_be(&|p| p.key_usages = vec![KeyUsagePurpose::CrlSign]), [false; 2]);
+        assert_eq!(may_be(&|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]), [true; 2]);
+        assert_eq!(may_be(&|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]), [true; 2]);
+        assert_eq!(may_be(&|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]), [false; 2]);
+        assert_eq!(may_be(&|p| p.name_constraints = names(&["SVC"], &["other.svc"])), [true; 2]);
+        assert_eq!(may_be(&|p| p.name_constraints = names(&["other", ".svc"], &[])), [true; 2]);
+        assert_eq!(may_be(&|p| p.name_constraints = names(&["hook.ns.svc"], &[])), [false, true]);
+        assert_eq!(may_be(&|p| p.name_constraints = names(&["vc"], &[])), [false; 2]);
+        assert_eq!(may_be(&|p| p.name_constraints = names(&["svc"], &["ns.svc"])), [false; 2]);
+        assert_eq!(may_be(&|p| p.name_constraints = network(1)), [true; 2]);
+        assert_eq!(may_be(&|p| p.name_constraints = network(2)), [false; 2]);
     }
 
     #[test]
