@@ -46,6 +46,8 @@ pub struct Slices {
     services: BTreeMap<Id, Selecting>,
     workloads: BTreeMap<Id, Selected>,
     slices: BTreeMap<Id, EndpointSlice>,
+    /// Of these the ones that are known by their writing alone. A watch that has never told of one does not tell either that it is gone.
+    untold: BTreeSet<Id>,
 }
 
 /// One write to the API server. Who else wrote the slice first wins.
@@ -91,14 +93,37 @@ type Group = (&'static str, Vec<(String, i32, String)>);
 type Groups = BTreeMap<Group, BTreeMap<String, Endpoint>>;
 
 impl Slices {
-    /// Says whether any slice should be another now.
+    /// Takes in what a watch tells, and says whether any slice should be another now.
     pub fn apply(&mut self, event: &Event) -> bool {
         match event {
-            Event::Apply(object) => self.insert(object),
+            Event::Apply(object) => {
+                if object.kind() == Kind::EndpointSlice {
+                    let Key { namespace, name, .. } = object.key();
+                    self.untold.remove(&(namespace, name));
+                }
+                self.insert(object)
+            }
             Event::Delete(key) => self.remove(key),
             Event::Refused(refused) => self.remove(&refused.key),
             Event::Synced => true,
         }
+    }
+
+    /// Takes in what came of a write, or was found, unless a watch has told it already.
+    pub fn wrote(&mut self, event: &Event) {
+        let Event::Apply(object) = event else {
+            self.apply(event);
+            return;
+        };
+        if self.insert(object) {
+            let Key { namespace, name, .. } = object.key();
+            self.untold.insert((namespace, name));
+        }
+    }
+
+    /// Slices, by namespace and name, of which no watch has told since they were written.
+    pub fn untold(&self) -> Vec<Id> {
+        self.untold.iter().cloned().collect()
     }
 
     fn insert(&mut self, object: &Object) -> bool {
@@ -120,7 +145,10 @@ impl Slices {
         match key.kind {
             Kind::Service => self.services.remove(&id).is_some(),
             Kind::ExternalWorkload => self.workloads.remove(&id).is_some(),
-            Kind::EndpointSlice => self.slices.remove(&id).is_some(),
+            Kind::EndpointSlice => {
+                self.untold.remove(&id);
+                self.slices.remove(&id).is_some()
+            }
             _ => false,
         }
     }

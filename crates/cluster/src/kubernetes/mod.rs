@@ -32,7 +32,7 @@ pub use events::{About, Recorder};
 use forward::forward;
 pub use lease::{Lease, hold};
 pub use lookup::Lookup;
-pub use slices::write_slice;
+pub use slices::{find_slice, write_slice};
 pub use status::{Written, write_status};
 pub use tokens::{AUDIENCE, Account, NoAccount, Tokens};
 pub use watch::{Sink, watch};

@@ -37,12 +37,24 @@ pub async fn write_slice(client: &Client, change: &Change) -> (Written, Option<E
 
 async fn taken(write: impl Future<Output = kube::Result<EndpointSlice>>) -> (Written, Option<Event>) {
     match answered(write).await {
-        Ok(mut slice) => {
-            slice.metadata = trim::metadata(slice.metadata);
-            (Written::Done, Some(Event::Apply(Object::EndpointSlice(Box::new(slice)))))
-        }
+        Ok(slice) => (Written::Done, Some(there(slice))),
         Err(unanswered) => (unanswered.into(), None),
     }
+}
+
+/// What there is of a slice now, without a watch; `None` where nobody says so.
+pub async fn find_slice(client: &Client, namespace: &str, name: &str) -> Option<Event> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+    match answered(api.get(name)).await {
+        Ok(slice) => Some(there(slice)),
+        Err(Unanswered { code: 404, .. }) => Some(Event::Delete(Key::new(Kind::EndpointSlice, namespace, name))),
+        Err(_) => None,
+    }
+}
+
+fn there(mut slice: EndpointSlice) -> Event {
+    slice.metadata = trim::metadata(slice.metadata);
+    Event::Apply(Object::EndpointSlice(Box::new(slice)))
 }
 
 /// Why nothing was written, as far as that is known. A status code of 0 is none.

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::watch;
 use weft_cluster::{
     external_workload::Slices,
-    kubernetes::{Client, Written, write_slice},
+    kubernetes::{Client, Written, find_slice, write_slice},
 };
 use weft_telemetry::Registry;
 
@@ -37,6 +37,8 @@ pub(super) struct Writer {
     client: Client,
     /// By namespace and name.
     late: HashMap<(String, String), Late>,
+    /// When it was looked for slices that watches have not told of.
+    looked: Instant,
 }
 
 pub(super) fn plan(registry: &Registry) -> Arc<Plan<Slices>> {
@@ -46,12 +48,25 @@ pub(super) fn plan(registry: &Registry) -> Arc<Plan<Slices>> {
 
 impl Writer {
     pub(super) fn new(plan: Arc<Plan<Slices>>, client: Client) -> Self {
-        Self { plan, client, late: HashMap::new() }
+        Self { plan, client, late: HashMap::new(), looked: Instant::now() }
+    }
+
+    /// Others may have deleted what was written before any watch has seen it.
+    async fn look(&mut self) {
+        self.looked = Instant::now();
+        let untold = self.plan.planned().untold();
+        for (namespace, name) in untold {
+            let Some(found) = find_slice(&self.client, &namespace, &name).await else { return };
+            self.plan.planned().wrote(&found);
+        }
     }
 }
 
 impl Writing for Writer {
     async fn write(&mut self, holds: &watch::Receiver<bool>) -> Duration {
+        if self.looked.elapsed() >= AGAIN {
+            self.look().await;
+        }
         let wanted = self.plan.planned().wanted();
         self.late.retain(|service, _| wanted.contains_key(service));
         // What fails for all is told of one.
@@ -68,7 +83,7 @@ impl Writing for Writer {
                 }
                 let (written, known) = write_slice(&self.client, &change).await;
                 if let Some(event) = known {
-                    self.plan.planned().apply(&event);
+                    self.plan.planned().wrote(&event);
                 }
                 self.plan.count(&written);
                 let (namespace, name) = &service;

@@ -87,6 +87,32 @@ async fn one_of_two_replicas_leads_to_external_workloads() {
     slices(&api, replicas).await;
 }
 
+/// No watch tells that it is gone.
+#[tokio::test]
+async fn a_slice_that_others_delete_before_a_watch_has_seen_it_is_made_anew() {
+    let fake = Fake::start().await;
+    let replica = Replica::start(&fake, "gap").await;
+    replica.leads(&fake).await;
+    let spec = json!({"selector": {"app": "vm"}, "ports": [{"port": 80, "targetPort": 8080}]});
+    let service = object("v1", "Service", "vm", json!({"spec": spec}));
+    let led = async |to: &[&str]| until(&format!("{to:?}"), async || addresses(&fake).await == to).await;
+    fake.put(machine("vm", "192.0.2.1")).await;
+    fake.put(service.clone()).await;
+    led(&["192.0.2.1"]).await;
+    fake.remove(&service).await;
+    led(&[]).await;
+    // Lists and watches of slices are not answered, and what is written is.
+    fake.api.hold_requests(Some("v1/endpointslices"));
+    fake.api.cut();
+    fake.put(service.clone()).await;
+    led(&["192.0.2.1"]).await;
+    fake.remove(&fake.api.all("EndpointSlice")[0]).await;
+    fake.api.compact();
+    fake.api.hold_requests(None);
+    led(&["192.0.2.1"]).await;
+    replica.stop().await;
+}
+
 /// The addresses of all slices.
 async fn addresses(api: &impl ApiServer) -> Vec<String> {
     let slices = api.all_of(SLICES, "EndpointSlice", NAMESPACE).await;

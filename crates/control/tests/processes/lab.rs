@@ -48,7 +48,7 @@ pub(crate) trait ApiServer {
 
 /// The fake API server, which has no admission of its own: what it would ask is asked here.
 pub(crate) struct Fake {
-    api: FakeApi,
+    pub(crate) api: FakeApi,
     /// Of profiles, and of policies.
     webhooks: parking_lot::Mutex<Option<[SocketAddr; 2]>>,
 }

@@ -315,6 +315,30 @@ fn slices_go_with_their_service() {
     assert!(server.held.is_empty());
 }
 
+#[test]
+fn what_no_watch_has_told_of_may_be_gone_again() {
+    let planned = || Server::of([service(json!({})), workload("vm", &["192.0.2.1"], json!({}))]);
+    let mut server = planned();
+    server.settle();
+    assert_eq!(server.plan.untold(), [], "a watch has told");
+    let slice = server.held.values().next().unwrap().clone();
+    let id = ("ns".to_owned(), slice.metadata.name.clone().unwrap());
+    let there = Event::Apply(Object::EndpointSlice(Box::new(slice)));
+    let mut plan = planned().plan;
+    for _ in 0..2 {
+        plan.wrote(&there);
+        assert_eq!(plan.untold(), [id.clone()], "however often it was found");
+    }
+    let mut told = plan.clone();
+    told.apply(&there);
+    told.wrote(&there);
+    assert_eq!(told.untold(), [], "whoever was first");
+    assert!(plan.wanted().is_empty());
+    plan.wrote(&Event::Delete(Key::new(Kind::EndpointSlice, &id.0, &id.1)));
+    assert_eq!(plan.untold(), []);
+    assert!(matches!(plan.wanted().into_values().flatten().next(), Some(Change::Create(_))));
+}
+
 /// Whatever happened before, the slices say in the end what the objects say, and no more is written.
 #[test]
 fn slices_end_at_the_objects_whatever_happened() {
