@@ -20,6 +20,7 @@ mod chance;
 mod client_routes;
 mod externals;
 mod histories;
+mod objects;
 mod outbound;
 mod policies;
 mod routes;
@@ -395,7 +396,7 @@ fn namespaces_do_not_see_each_other() {
     ] {
         after.apply(Event::Apply(object));
     }
-    for question in histories::questions().into_iter().filter(|q| !about_other(q)) {
+    for question in objects::questions().into_iter().filter(|q| !about_other(q)) {
         let of_other = |s: &Subject| matches!(s, Subject::Address(ip) if ip.to_string().ends_with(".9"));
         if !before.subjects(&question).iter().any(of_other) {
             assert_eq!(before.answer(&question), after.answer(&question), "{question:?}");

@@ -642,7 +642,7 @@ fn wrong(base: &Index, always: &[Value], objects: &[&(Value, Object)], from: &st
 #[test]
 fn clients_follow_what_the_text_says() {
     let written = |object: Object| (written_as(&object), object);
-    let routes: Vec<_> = chance::sample(&histories::client_routes(), 2_000).into_iter().map(written).collect();
+    let routes: Vec<_> = chance::sample(&objects::client_routes(), 2_000).into_iter().map(written).collect();
     let others = ["web", "api"].map(|name| written(service(name, json!({"metadata": {"namespace": "other"}}))));
     let (base, always) = (web(vec![]), [service("web", json!({})), api()].map(|object| written_as(&object)));
     chance::try_all(|seed| {
