@@ -9,6 +9,7 @@ mod profile;
 #[cfg(test)]
 mod reference;
 mod refused;
+mod written;
 
 pub(crate) use diagnostics::{
     Ask, ControllerMetrics, Diagnostics, DiagnosticsCommand, Endpoints, MessageOutput, Policy as DiagnosticsPolicy,
@@ -20,9 +21,10 @@ pub(crate) use mesh::{Check, CheckOutput, Identity, Output, Ps, ToMesh, Version}
 pub(crate) use policy::{Authz, Can, Get, Policy, PolicyCommand, Test, TestOutput, TextOutput};
 pub(crate) use profile::Profile;
 pub(crate) use refused::told as told_of_linkerds;
+pub(crate) use written::as_clap_reads;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use weft_cluster::annotation::PortRanges;
 use weft_local::{HostService, Publish};
 use weft_model::{decide::cidr::Cidr, policy::inbound::DefaultPolicy};
@@ -295,19 +297,6 @@ pub(crate) enum ControlPlaneMode {
     },
 }
 
-/// The arguments of a process of the control plane with two dashes where Go's programs take one as well: values of Linkerd's chart
-/// (`destinationController.additionalArgs`) have either.
-pub(crate) fn with_two_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
-    if arguments.get(1).is_none_or(|command| command != "control-plane") {
-        return arguments;
-    }
-    let spell = |argument: OsString| match argument.to_str() {
-        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => format!("-{text}").into(),
-        _ => argument,
-    };
-    arguments.into_iter().map(spell).collect()
-}
-
 /// As Go writes them, and so Linkerd's values: 24h0m0s, 1.5h.
 fn durations(text: &str) -> Result<Duration, String> {
     weft_model::duration::parse_go(text).ok_or_else(|| "a duration is like 24h0m0s".to_owned())
@@ -344,22 +333,6 @@ mod tests {
     #[test]
     fn the_words_are_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn processes_of_the_control_plane_take_one_dash_as_well() {
-        let read = |words: &[&str]| {
-            let words = words.iter().map(OsString::from).collect();
-            Args::try_parse_from(with_two_dashes(words)).map(|args| args.command)
-        };
-        for flag in ["-ext-endpoint-zone-weights", "--ext-endpoint-zone-weights", "-ext-endpoint-zone-weights=true"] {
-            let Ok(Command::ControlPlane(process)) = read(&["weft", "control-plane", "destination", flag]) else {
-                panic!("{flag}")
-            };
-            let ControlPlaneMode::Destination { ext_endpoint_zone_weights, .. } = process.mode else { panic!() };
-            assert!(ext_endpoint_zone_weights, "{flag}");
-        }
-        assert!(read(&["weft", "-up"]).is_err());
     }
 
     #[test]

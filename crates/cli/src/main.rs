@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     if let Some(code) = weft_local::role(&arguments) {
         return code;
     }
-    let read = Args::command().try_get_matches_from(args::with_two_dashes(arguments.clone())).and_then(|matches| {
+    let arguments = args::as_clap_reads(arguments);
+    let read = Args::command().try_get_matches_from(&arguments).and_then(|matches| {
         let named = matches.value_source("state") == Some(ValueSource::CommandLine);
         Ok((Args::from_arg_matches(&matches)?, named))
     });

@@ -12,7 +12,8 @@ Exit status 0 is success and 1 any failure, words that are not understood includ
 expected\", and 2 any failure. What goes on is told on standard error.
 Commands that ask a mesh mean the one that is named, by `--local`, `--state DIR`, `--kubeconfig FILE` or `--context NAME`; else the one
 that runs in the state folder; else the cluster of the kubeconfig. Where there are both the chosen one is named, and the commands that
-print what changes a cluster (`install`, `upgrade`, `prune`, `uninstall`, `inject --manual`) want it named.
+print what changes a cluster (`install`, `upgrade`, `prune`, `uninstall`, `inject --manual`) want it named. `--kubeconfig`, `--context` and
+`--linkerd-namespace` may stand before the command as well, and what is on or off may say so (`--ha=true`).
 ";
 
 pub(super) fn markdown(mut root: Command) -> String {
