@@ -35,6 +35,12 @@ pub enum Error {
          names another"
     )]
     Away { url: String, reason: String },
+    /// It takes connections, and says nothing on them.
+    #[error(
+        "the API server has not answered within {0:?}; `kubectl cluster-info` asks it as well, and --kubeconfig FILE or --context NAME \
+         names another"
+    )]
+    Silent(Duration),
     #[error(
         "API server: {0}; what this account may is said by `kubectl auth can-i --list`, and an administrator may all of it"
     )]

@@ -216,7 +216,7 @@ impl Cluster {
             // Who may not would have been told so.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(()),
             Ok(asked) => answer(std::future::ready(asked)).await.map(drop),
-            Err(_) => Err(Error::Request(format!("no answer within {ANSWER:?}"))),
+            Err(_) => Err(Error::Silent(ANSWER)),
         }
     }
 
@@ -314,6 +314,17 @@ async fn answer<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, Er
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Error::Missing),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Error::Request(format!("no answer within {ANSWER:?}"))),
+        Err(_) => Err(Error::Silent(ANSWER)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_says_nothing_is_told_with_what_to_do() {
+        let told = answer(std::future::pending::<kube::Result<()>>()).await.unwrap_err().to_string();
+        assert!(told.starts_with("the API server has not answered within 30s; `kubectl cluster-info`"), "{told}");
     }
 }
