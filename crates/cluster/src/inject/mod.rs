@@ -244,6 +244,10 @@ pub fn annotate(object: &Value, annotations: &Annotations) -> Result<Outcome, Ve
         }
         What::Namespace => {
             annotations.entry(names::INJECT.to_owned()).or_insert_with(|| "enabled".to_owned());
+            let mut all = subject.annotations.clone();
+            all.extend(annotations.clone());
+            let above = settings::Namespace { name: &subject.name, annotations: &all };
+            settings::overlay(&Values::default(), &Annotations::new(), Some(above), &mut warnings)?;
             report.annotated = true;
             patch.add_entries("/metadata/annotations", annotations);
         }

@@ -1,7 +1,7 @@
 //! The object that is looked at: its kind, and where its pods are described.
 
 use super::{Annotations, Refusal};
-use crate::label;
+use crate::{label, manifest::of_another_type};
 use k8s_openapi::{
     api::core::v1::{PodSpec, ServiceSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -114,11 +114,28 @@ fn pods(object: &Value, kind: &str, at: &'static str) -> Result<What, Refusal> {
 fn typed<T: DeserializeOwned + Default>(object: &Value, pointer: &str) -> Result<T, Refusal> {
     match object.pointer(pointer) {
         None | Some(Value::Null) => Ok(T::default()),
-        Some(part) => serde_path_to_error::deserialize(part).map_err(|error| {
+        Some(part) => serde_path_to_error::deserialize(given(part)).map_err(|error| {
             let (within, around) = (error.path().to_string(), pointer.trim_start_matches('/').replace('/', "."));
             let field = if within == "." { around } else { format!("{around}.{within}") };
-            Refusal { field, message: error.into_inner().to_string() }
+            let error = error.into_inner();
+            let message = match of_another_type(&error) {
+                Some((wrong, remedy)) => format!("{wrong}: {remedy}"),
+                None => error.to_string(),
+            };
+            Refusal { field, message }
         }),
+    }
+}
+
+/// Without what is `null`, which Kubernetes takes for nothing, the values of annotations and labels among it.
+fn given(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name.clone(), given(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(given).collect(),
+        other => other.clone(),
     }
 }
 

@@ -97,6 +97,8 @@ pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
 
 fn read(chunk: &Chunk<'_>) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
+        // As kubectl reads them: people write modes of files so, such as `defaultMode: 0644`.
+        legacy_octal_numbers: true,
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
@@ -333,6 +335,30 @@ mod tests {
             assert!(error.line.abs_diff(line) <= 1, "{text:?}: {error:?}");
             assert!(!error.message.is_empty());
         }
+    }
+
+    #[test]
+    fn scalars_are_what_kubectl_takes_them_for() {
+        use serde_json::json;
+        for (text, expected) in [
+            ("0644", json!(420)),
+            ("-010", json!(-8)),
+            ("0", json!(0)),
+            ("0o17", json!(15)),
+            ("0x1f", json!(31)),
+            ("\"0644\"", json!("0644")),
+            ("0644a", json!("0644a")),
+            ("yes", json!(true)),
+            ("Off", json!(false)),
+            ("1:30", json!("1:30")),
+            ("2020-01-01", json!("2020-01-01")),
+            ("~", json!(null)),
+        ] {
+            let text = format!("a: {text}\n");
+            assert_eq!(parse(&Chunk { text: &text, lines_before: 0 }).unwrap().to_json()["a"], expected, "{text}");
+        }
+        let merged = "base: &base { a: 1, b: 2 }\nover:\n  <<: *base\n  b: 3\n";
+        assert_eq!(parse(&Chunk { text: merged, lines_before: 0 }).unwrap().to_json()["over"], json!({"a": 1, "b": 3}));
     }
 
     #[test]

@@ -46,12 +46,10 @@ fn split(told: &str) -> Option<(&str, &str)> {
     said.rsplit_once(", expected ")
 }
 
-/// What is wrong with an installation's value of another type, and what mends it, with an example.
-pub(crate) fn of_another_type(error: &serde_json::Error) -> (String, String) {
+/// What is wrong with what is of another type, and what mends it, with an example.
+pub(crate) fn of_another_type(error: &serde_json::Error) -> Option<(String, String)> {
     let told = error.to_string();
-    let Some((found, expected)) = split(&told) else {
-        return (told, "give what docs/reference/values.md says".to_owned());
-    };
+    let (found, expected) = split(&told)?;
     let wanted = in_words(expected);
     let is_object = expected == "a map" || expected.starts_with("struct ");
     let example = match wanted.as_str() {
@@ -60,11 +58,11 @@ pub(crate) fn of_another_type(error: &serde_json::Error) -> (String, String) {
         "a list" => r#", such as ["one", "two"]"#,
         "an object" if is_object => ", such as {key: value}",
         // A type that says itself what it wants.
-        "an object" => return (format!("it is {}", as_written(found)), format!("give {expected}")),
+        "an object" => return Some((format!("it is {}", as_written(found)), format!("give {expected}"))),
         "a number or a text" => "",
         _ => ", such as 100, without quotes",
     };
-    (format!("it is {}", as_written(found)), format!("give {wanted}{example}"))
+    Some((format!("it is {}", as_written(found)), format!("give {wanted}{example}")))
 }
 
 /// Where serde has taken a list for an object, its elements for the fields in their order: `read`, written again, is an object there.

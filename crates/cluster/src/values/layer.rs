@@ -98,14 +98,16 @@ pub(super) fn read_as<T: DeserializeOwned + Serialize>(tree: Value) -> Result<T,
         },
         Err(error) => {
             let path = error.path().to_string();
-            let (message, remedy) = manifest::of_another_type(&error.into_inner());
+            let error = error.into_inner();
+            let (message, remedy) = manifest::of_another_type(&error)
+                .unwrap_or_else(|| (error.to_string(), "give what docs/reference/values.md says".to_owned()));
             problems.push(Problem { path, message, remedy });
         }
     }
     Err(problems)
 }
 
-/// `null` is the default: the same as not given.
+/// `null` takes away what was given, or an entry of a map; of a value the default is left.
 fn without_nulls(value: &mut Value) {
     if let Value::Object(map) = value {
         map.retain(|_, v| !v.is_null());

@@ -1,6 +1,6 @@
 //! Manifests before and after `weft inject` and `weft uninject`, with what is said about them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_cluster::{
     inject::{Annotations, Change, Format, Mesh, change, injected, uninjected},
     values::Values,
@@ -60,6 +60,71 @@ fn what_cannot_be_injected_is_named() {
                {linkerd.io/control-plane-component: identity}}, spec: {containers: []}}}\n";
     insta::assert_snapshot!("control-plane", shown(own, what, false));
     assert_eq!(change(own, Change::Uninject, Format::Yaml).unwrap().text, format!("{own}---\n"));
+}
+
+const AS_PEOPLE_WRITE: &str = "
+base: &labels { app: web }
+kind: Deployment
+apiVersion: apps/v1
+metadata:
+  name: web
+  annotations: { note: }
+spec:
+  selector: { matchLabels: *labels }
+  template:
+    metadata: { labels: { <<: *labels, tier: front }, creationTimestamp: null }
+    spec:
+      hostNetwork: no
+      containers:
+      - name: web
+        resources: { limits: { cpu: 1, memory: 134217728 }, requests: { cpu: 0.5 } }
+        volumeMounts: [{ name: files, mountPath: /files }]
+      volumes:
+      - { name: files, configMap: { name: files, defaultMode: 0644 } }
+      - { name: scratch, emptyDir: { sizeLimit: 1024 } }
+";
+
+/// What kubectl applies is injected, and nothing else in it changes.
+#[test]
+fn manifests_are_read_as_kubectl_reads_them() {
+    let values = Values::default();
+    let mesh = Mesh { values: &values, namespace: "linkerd", anchors_pem: "anchors\n", anchors_sha256: "5a5a" };
+    let none = Annotations::new();
+    for what in [Change::Annotate(&none), Change::Manual(&none, mesh)] {
+        let changed = change(AS_PEOPLE_WRITE, what, Format::Json).unwrap();
+        assert!(changed.reports.iter().all(|report| report.is_injected()), "{:?}", changed.reports);
+        let object: Value = serde_json::from_str(&changed.text).unwrap();
+        let template = &object["spec"]["template"];
+        let web = template["spec"]["containers"].as_array().unwrap().iter().find(|c| c["name"] == "web").unwrap();
+        assert_eq!(web["resources"], json!({"limits": {"cpu": 1, "memory": 134_217_728}, "requests": {"cpu": 0.5}}));
+        assert_eq!(template["spec"]["volumes"][0]["configMap"]["defaultMode"], 0o644);
+        assert_eq!(template["metadata"]["labels"]["app"], "web");
+        assert_eq!(object["metadata"]["annotations"], json!({"note": null}));
+    }
+    let wrong = AS_PEOPLE_WRITE.replace("note:", "note: true");
+    let told = change(&wrong, Change::Annotate(&none), Format::Yaml).unwrap_err().to_string();
+    assert_eq!(
+        told,
+        "failed to inject deployment/web: metadata.annotations.note: it is true: give a text, such as \"text\""
+    );
+}
+
+/// What pods of a Namespace would be refused for, or get nothing from, is told where the Namespace is annotated.
+#[test]
+fn a_namespace_says_nothing_that_its_pods_cannot_have() {
+    let of = |annotation: &str| {
+        let text =
+            format!("apiVersion: v1\nkind: Namespace\nmetadata: {{ name: shop, annotations: {{ {annotation} }} }}\n");
+        change(&text, Change::Annotate(&Annotations::new()), Format::Yaml)
+    };
+    let told = of("config.linkerd.io/proxy-uid: root").unwrap_err().to_string();
+    let field = "metadata.annotations[config.linkerd.io/proxy-uid] of the Namespace shop: \"root\": ";
+    assert!(told.starts_with(&format!("failed to inject namespace/shop: {field}")), "{told}");
+    let warnings =
+        of("config.linkerd.io/enable-debug-sidecar: \"true\", config.linkerd.io/proxyuid: \"7\"").unwrap().warnings;
+    let keys: Vec<&str> = warnings.iter().map(|(_, warning)| warning.key.as_str()).collect();
+    assert_eq!(keys, ["config.linkerd.io/enable-debug-sidecar", "config.linkerd.io/proxyuid"]);
+    assert_eq!(of("config.linkerd.io/proxy-uid: \"7\"").unwrap().warnings, []);
 }
 
 #[test]
