@@ -22,7 +22,11 @@ fn namespace(text: &str) -> Result<String, String> {
     let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let valid =
         (1..=63).contains(&text.len()) && text.bytes().all(known) && !text.starts_with('-') && !text.ends_with('-');
-    if valid { Ok(text.to_owned()) } else { Err("a namespace has lower-case letters, digits and '-'".to_owned()) }
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace has at most 63 lower-case letters, digits and '-', not at the ends".to_owned())
+    }
 }
 
 #[derive(Args)]
@@ -84,7 +88,7 @@ pub(crate) struct Prune {
 /// Values by their paths, as Helm has them.
 #[derive(Args, Default)]
 pub(crate) struct GivenValues {
-    /// Values, YAML; of several files the last holds.
+    /// Values, YAML (`-`: standard input); of several files the last holds.
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(crate) values: Vec<PathBuf>,
     /// PATH=VALUE, several with commas.

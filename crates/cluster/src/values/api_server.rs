@@ -7,7 +7,10 @@ use super::{
     layer::{self, Problem},
     variable::{Wrong, variable},
 };
-use crate::object::{KEY_REMEDY, is_annotation_key, is_label, is_subdomain};
+use crate::{
+    manifest,
+    object::{KEY_REMEDY, is_annotation_key, is_label, is_subdomain},
+};
 use k8s_openapi::{api::core::v1::SecurityContext, apimachinery::pkg::util::intstr::IntOrString};
 use serde_json::Value;
 
@@ -35,6 +38,7 @@ impl Check {
         self.rollout(values);
         self.variables(values);
         self.security_context(values);
+        self.monitored_namespaces(&values.pod_monitor.controller.namespace_selector);
         for (at, reader) in values.config_readers.iter().enumerate() {
             let path = |field: &str| format!("configReaders[{at}].{field}");
             if !is_subdomain(&reader.name) {
@@ -96,6 +100,26 @@ impl Check {
             let message =
                 "the proxy's container has allowPrivilegeEscalation: false, which goes with no privileged one";
             self.wrong(path("privileged"), message, "set allowPrivilegeEscalation as well, or leave it out");
+        }
+    }
+
+    /// The Prometheus operator's, as a text.
+    fn monitored_namespaces(&mut self, text: &str) {
+        let read = manifest::one_document(&text.replace("{{ .Release.Namespace }}", "linkerd"));
+        let is_selector = |value: &Value| {
+            let is_list_of_names = |names: &Value| names.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+            value.as_object().is_some_and(|fields| {
+                fields.iter().all(|(field, value)| match field.as_str() {
+                    "any" => value.is_boolean(),
+                    "matchNames" => is_list_of_names(value),
+                    _ => false,
+                })
+            })
+        };
+        if !(text.is_empty() || read.is_ok_and(|value| is_selector(&value))) {
+            let message = format!("{} selects no namespaces", shown(text));
+            let remedy = "use YAML with any, which is true or false, or matchNames, a list of names";
+            self.wrong("podMonitor.controller.namespaceSelector", message, remedy);
         }
     }
 

@@ -11,6 +11,8 @@ use weft_model::{DnsName, duration};
 pub(crate) enum Form {
     /// What is logged.
     Filter,
+    /// The same in which a word by itself is a level.
+    Levels,
     /// A time as the proxy reads it: one number with its unit.
     Time,
     /// One that is longer than 0.
@@ -18,6 +20,8 @@ pub(crate) enum Form {
     /// A time as Go writes it, for the control plane.
     GoTime,
     PositiveGoTime,
+    /// A time as Prometheus writes it.
+    ScrapeTime,
     /// The tag of an image.
     Version,
     /// An image without its tag.
@@ -38,15 +42,17 @@ pub(crate) enum Form {
     InNamespace,
 }
 
-const FORMS: [(&str, Form); 39] = [
+const FORMS: [(&str, Form); 41] = [
     ("controllerImage", Form::Image),
     ("controllerImageVersion", Form::Version),
-    ("controllerLogLevel", Form::Filter),
+    ("controllerLogLevel", Form::Levels),
     ("debugContainer.image.name", Form::Image),
     ("debugContainer.image.version", Form::Version),
     ("identity.issuer.clockSkewAllowance", Form::GoTime),
     ("identity.issuer.issuanceLifetime", Form::PositiveGoTime),
     ("linkerdVersion", Form::Version),
+    ("podMonitor.scrapeInterval", Form::ScrapeTime),
+    ("podMonitor.scrapeTimeout", Form::ScrapeTime),
     ("policyValidator.caBundle", Form::Certificates),
     ("policyValidator.injectCaFrom", Form::InNamespace),
     ("policyValidator.injectCaFromSecret", Form::InNamespace),
@@ -83,6 +89,12 @@ const FORMS: [(&str, Form); 39] = [
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
+/// What is a level for Linkerd's processes as well.
+const LEVELS: [&str; 9] = ["off", "error", "warn", "info", "debug", "trace", "warning", "fatal", "panic"];
+
+/// Units of Prometheus' times, each of which stands once at most.
+const SCRAPE_UNITS: [&str; 7] = ["y", "w", "d", "h", "m", "s", "ms"];
+
 /// Times of the proxy's streams from the control plane, none of which may be longer than the next.
 pub(super) const STREAM_TIMES: [&str; 3] =
     ["proxy.control.streams.initialTimeout", "proxy.control.streams.idleTimeout", "proxy.control.streams.lifetime"];
@@ -102,10 +114,12 @@ impl Form {
     pub(crate) fn fits(self, text: &str) -> bool {
         match self {
             Self::Filter => weft_telemetry::logs::check(text).is_ok(),
+            Self::Levels => Self::Filter.fits(text) && text.split(',').all(|part| part.contains('=') || is_level(part)),
             Self::Time => duration::parse(text).is_some(),
             Self::PositiveTime => duration::parse(text).is_some_and(|time| !time.is_zero()),
             Self::GoTime => duration::parse_go(text).is_some(),
             Self::PositiveGoTime => duration::parse_go(text).is_some_and(|time| time >= Duration::from_secs(1)),
+            Self::ScrapeTime => is_scrape_time(text),
             Self::Version => is_version(text),
             Self::Image => is_image(text),
             Self::Address => is_address(text),
@@ -123,9 +137,10 @@ impl Form {
     /// What a text is not that has another form.
     pub(super) const fn noun(self) -> &'static str {
         match self {
-            Self::Filter => "filter of logs",
+            Self::Filter | Self::Levels => "filter of logs",
             Self::Time | Self::PositiveTime => "time that the proxy reads",
             Self::GoTime | Self::PositiveGoTime => "time that the control plane reads",
+            Self::ScrapeTime => "time that Prometheus reads",
             Self::Version => "version",
             Self::Image => "image",
             Self::Address => "address",
@@ -138,11 +153,12 @@ impl Form {
 
     pub(crate) const fn remedy(self) -> &'static str {
         match self {
-            Self::Filter => "use levels, and targets with theirs, such as warn,linkerd=debug",
+            Self::Filter | Self::Levels => "use levels, and targets with theirs, such as warn,linkerd=debug",
             Self::Time => "use one number with ms, s, m, h or d, such as 90s",
             Self::PositiveTime => "use one number above 0 with ms, s, m, h or d, such as 90s",
             Self::GoTime => "use numbers with ms, s, m or h, such as 1h30m",
             Self::PositiveGoTime => "use numbers with s, m or h, such as 24h0m0s, and at least 1s",
+            Self::ScrapeTime => "use numbers with y, w, d, h, m, s or ms, in this order, such as 1m30s",
             Self::Version => {
                 "use letters, digits, '.', '-' and '_', at most 128, of which a letter, a digit or '_' is the first"
             }
@@ -166,9 +182,18 @@ impl Form {
                 let directive = format!(r"[^=\[,]*(\[[^,]*\])?(=({words}|[0-5])?)?\s*");
                 format!("^{directive}(,{directive})*$")
             }
+            Self::Levels => {
+                let levels = LEVELS.map(in_any_case).join("|");
+                let directive = format!(r"(\s*({levels}|[0-5])|[^=\[,]*(\[[^,]*\])?=({levels}|[0-5])?)\s*");
+                format!("^{directive}(,{directive})*$")
+            }
             Self::Time => "^(0|[0-9]+(ms|s|m|h|d))$".to_owned(),
             Self::PositiveTime => "^0*[1-9][0-9]*(ms|s|m|h|d)$".to_owned(),
             Self::GoTime | Self::PositiveGoTime => go.to_owned(),
+            Self::ScrapeTime => {
+                let numbers: String = SCRAPE_UNITS.map(|unit| format!("([0-9]+{unit})?")).concat();
+                format!("^(0|{numbers})$")
+            }
             Self::Version => "^[A-Za-z0-9_][-A-Za-z0-9_.]{0,127}$".to_owned(),
             Self::Image => {
                 let part = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*";
@@ -195,6 +220,27 @@ impl Form {
 /// As a class of letters each: not every reader of patterns knows another way.
 fn in_any_case(word: &str) -> String {
     word.chars().map(|c| format!("[{}{c}]", c.to_ascii_uppercase())).collect()
+}
+
+fn is_level(word: &str) -> bool {
+    let word = word.trim();
+    LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || matches!(word, "0" | "1" | "2" | "3" | "4" | "5")
+}
+
+/// As the definition of PodMonitors has it.
+fn is_scrape_time(text: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let mut rest = text;
+    for unit in SCRAPE_UNITS {
+        let behind = rest.trim_start_matches(is_digit);
+        if behind.len() < rest.len()
+            && let Some(after) = behind.strip_prefix(unit)
+            && !after.starts_with(char::is_alphabetic)
+        {
+            rest = after;
+        }
+    }
+    text == "0" || rest.is_empty()
 }
 
 fn is_version(text: &str) -> bool {
@@ -298,6 +344,9 @@ mod tests {
             (Form::PositiveTime, ["1ms", "90s"], ["0s", "1m30s"]),
             (Form::Time, ["0", "0s"], ["1.5s", "100"]),
             (Form::GoTime, ["0", "1.5h"], ["1d", "100"]),
+            (Form::Levels, ["warn,linkerd=debug", "Panic"], ["verbose", "info,linkerd"]),
+            (Form::ScrapeTime, ["10s", "1h1m1s5ms"], ["1s1m", "1.5s"]),
+            (Form::ScrapeTime, ["0", "5ms"], ["10", "1m1m"]),
             (Form::PositiveGoTime, ["24h0m0s", "1s"], ["0s", "999ms"]),
             (Form::Subdomain, ["system-cluster-critical", "a.b-1"], ["High priority", "a-"]),
             (Form::Label, ["lock", "a-1"], ["a.b", "Lock"]),

@@ -70,10 +70,18 @@ pub(crate) fn remove(tree: &mut Value, path: &str) -> Option<Value> {
     parent.as_object_mut()?.remove(last)
 }
 
-/// What was given, on top of the defaults, with every key that is no value and every value of another type.
-pub(super) fn typed(mut given: Value) -> Result<Values, Vec<Problem>> {
-    without_nulls(&mut given);
+/// Maps that have entries by default, each of which somebody may take away.
+const WITH_ENTRIES: [&str; 2] = ["nodeSelector", "proxy.tracing.labels"];
+
+/// What was given, on top of the defaults, with every key that is no value and every value of another type. Of all that an installation
+/// has, an entry that is not there was taken away.
+pub(super) fn typed(given: Value, is_all: bool) -> Result<Values, Vec<Problem>> {
     let mut tree = serde_json::to_value(Values::default()).unwrap_or_default();
+    for path in WITH_ENTRIES.into_iter().filter(|_| is_all) {
+        if given.pointer(&format!("/{}", path.replace('.', "/"))).is_some() {
+            remove(&mut tree, path);
+        }
+    }
     lay(&mut tree, given);
     without_nulls(&mut tree);
     read_as(tree)

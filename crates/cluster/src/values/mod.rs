@@ -222,8 +222,8 @@ impl Values {
         layer::from_yaml(text)
     }
 
-    /// Lays the layers over the defaults, the last on top: maps are joined, anything else is replaced, and `null` is the
-    /// default again, as Helm does. All that is wrong is told at once.
+    /// Lays the layers over the defaults, the last on top: maps are joined, anything else is replaced, and `null` takes an entry
+    /// away, or is the default again, as Helm does. All that is wrong is told at once.
     pub fn from_layers(layers: impl IntoIterator<Item = serde_json::Value>) -> Result<Self, Problems> {
         Self::read(layers, true)
     }
@@ -232,7 +232,7 @@ impl Values {
     fn read(layers: impl IntoIterator<Item = serde_json::Value>, is_new: bool) -> Result<Self, Problems> {
         let mut given = Self::given(layers);
         let mut problems = refused::take_out(&mut given);
-        match layer::typed(given) {
+        match layer::typed(given, !is_new) {
             Err(found) => problems.extend(found),
             Ok(values) => {
                 problems.extend(check::all(&values));

@@ -2,7 +2,7 @@
 
 use super::Text;
 use k8s_openapi::api::core::v1::EnvVar;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::collections::BTreeMap;
 use weft_model::names::port;
 
@@ -90,9 +90,16 @@ pub struct Runtime {
 #[serde(default)]
 pub struct Workers {
     pub maximum: Option<u32>,
-    #[serde(rename = "maximumCPURatio")]
+    #[serde(rename = "maximumCPURatio", deserialize_with = "fraction")]
     pub maximum_cpu_ratio: Option<f64>,
     pub minimum: u32,
+}
+
+/// A number, or the text that `--set` makes of a fraction, as Helm's does.
+fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let text = Option::<Text>::deserialize(deserializer)?;
+    let number = |text: Text| text.parse().map_err(|_| D::Error::custom(format!("{:?} is no number", &*text)));
+    text.map(number).transpose()
 }
 
 /// Requests and limits of a container.

@@ -71,7 +71,7 @@ fn text_at(path: &str, may_be_empty: bool) -> Value {
     let pattern = form.pattern();
     text["pattern"] = json!(if may_be_empty { format!("^$|{pattern}") } else { pattern });
     // A number has no unit.
-    if !matches!(form, Form::Version | Form::Filter) {
+    if !matches!(form, Form::Version | Form::Filter | Form::Levels) {
         text["type"] = json!("string");
     }
     if form == Form::PositiveGoTime {
@@ -96,7 +96,11 @@ fn of(path: &str, kind: &Kind, default: &Value) -> Value {
         Kind::Port => within(&kind::PORTS),
         Kind::Share => json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+%$" }),
         Kind::Count => json!({ "type": ["integer", "null"], "minimum": 0 }),
-        Kind::Ratio => json!({ "type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1 }),
+        // `--set` makes a text of a fraction.
+        Kind::Ratio => {
+            let pattern = r"^(0?\.[0-9]*[1-9][0-9]*|1(\.0*)?)$";
+            json!({ "type": ["number", "string", "null"], "exclusiveMinimum": 0, "maximum": 1, "pattern": pattern })
+        }
         Kind::Texts => json!({ "type": "object", "additionalProperties": text() }),
         Kind::SecurityContext => security_context(),
         Kind::TextList => json!({ "type": "array", "items": text() }),

@@ -176,7 +176,9 @@ fn unusual_values_come_to_the_same_by_helm_and_by_weft() {
         "controller": {"podDisruptionBudget": {"maxUnavailable": "50%"}},
         "enablePodDisruptionBudget": true,
     });
+    let taken_away = r"nodeSelector.kubernetes\.io/os=null,proxy.runtime.workers.maximumCPURatio=0.5";
     let cases = [
+        ("taken away".to_owned(), given().set(taken_away)),
         ("highly available".to_owned(), given().own_file("values-ha.yaml")),
         ("Linkerd's defaults".to_owned(), given().file("harmless", &harmless)),
         ("hard to write".to_owned(), given().file("hard", &hard)),

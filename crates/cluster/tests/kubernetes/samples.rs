@@ -87,6 +87,7 @@ pub(crate) fn another(path: &str, value: &Value) -> Option<Value> {
         // Quantities are texts too.
         Value::String(_) if path.contains("esources") => json!("7"),
         Value::String(_) if path.ends_with("initialTimeout") => json!("4m"),
+        Value::String(_) if path.ends_with("scrapeTimeout") || path.ends_with("scrapeInterval") => json!("9s"),
         Value::String(_) if is_time(path) => json!("7m"),
         Value::String(_) if path.ends_with("collector.endpoint") => json!("d:2"),
         Value::String(text) => json!(format!("{text}x")),

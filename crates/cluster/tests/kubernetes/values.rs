@@ -26,9 +26,9 @@ fn the_defaults_are_linkerds() {
 /// Written out and read again nothing changes: `linkerd-config` holds them so.
 #[test]
 fn values_are_read_as_they_are_written() {
-    for layers in
-        [vec![], vec![highly_available()], vec![json!({"proxy": {"cores": 2, "additionalEnv": [{"name": "A"}]}})]]
-    {
+    let less = json!({"nodeSelector": {"kubernetes.io/os": null, "disk": "ssd"}, "proxy": {"tracing": {"labels": {"k8s.pod.ip": null}}}});
+    let proxy = json!({"proxy": {"cores": 2, "additionalEnv": [{"name": "A"}]}});
+    for layers in [vec![], vec![highly_available()], vec![proxy], vec![less]] {
         let values = Values::from_layers(layers).unwrap();
         let text = yaml::text(&serde_json::to_value(&values).unwrap());
         assert_eq!(Values::from_yaml(&text).unwrap(), values);
@@ -54,6 +54,29 @@ fn layers_join_maps_and_replace_the_rest() {
     assert_eq!(values.pod_labels.len(), 2);
     assert_eq!(&*values.pod_labels["c"], "true");
     assert_eq!(values.tolerations.len(), 1);
+}
+
+/// As Helm does: a default that is a map has entries that somebody may not want.
+#[test]
+fn null_takes_an_entry_away_and_is_the_default_of_all_else() {
+    let of = |values| Values::from_layers([values]).unwrap();
+    assert!(of(json!({"nodeSelector": {"kubernetes.io/os": null}})).node_selector.is_empty());
+    let labels = of(json!({"proxy": {"tracing": {"labels": {"k8s.pod.ip": null}}}})).proxy.tracing.labels;
+    assert_eq!(labels.keys().collect::<Vec<_>>(), ["k8s.container.name", "k8s.pod.uid"]);
+    let all = json!({"nodeSelector": null, "controllerReplicas": null, "proxy": {"tracing": {"labels": null}, "resources": {"cpu": null}}});
+    assert_eq!(of(all), Values::default());
+}
+
+#[test]
+fn a_fraction_may_be_a_text() {
+    let of = |ratio: serde_json::Value| json!({"proxy": {"runtime": {"workers": {"maximumCPURatio": ratio}}}});
+    for ratio in [json!(0.5), json!("0.5"), json!(".50")] {
+        assert_eq!(Values::from_layers([of(ratio)]).unwrap().proxy.runtime.workers.maximum_cpu_ratio, Some(0.5));
+    }
+    assert_eq!(
+        problems(of(json!("half"))),
+        "proxy.runtime.workers.maximumCPURatio: \"half\" is no number; give what docs/reference/values.md says"
+    );
 }
 
 /// Serde reads a list as an object by the order of its fields.
@@ -102,7 +125,7 @@ fn what_is_wrong_is_named_all_at_once() {
     let values = json!({
         "controllerImage": "r/Controller",
         "controllerImageVersion": "v1 beta",
-        "controllerLogLevel": "info,linkerd=infoo",
+        "controllerLogLevel": "verbose",
         "identity": {"issuer": {"issuanceLifetime": "1d", "clockSkewAllowance": 20}},
         "proxy": {
             "control": {"streams": {"lifetime": "1m", "initialTimeout": "0s"}},
@@ -128,7 +151,7 @@ fn what_the_api_server_would_refuse_is_named_before() {
         "podLabels": {"team": "the mesh"},
         "nodeSelector": {"Example.org/pool": "-"},
         "podAnnotations": {"Example.org/ok": "any text", "a b": ""},
-        "podMonitor": {"labels": {"release": "x/y"}},
+        "podMonitor": {"labels": {"release": "x/y"}, "scrapeInterval": 10, "scrapeTimeout": "1.5s", "controller": {"namespaceSelector": "matchNames: shop"}},
         "configReaders": [{"name": "Reader", "namespace": "a.b"}, {"name": "own"}],
         "tolerations": [
             {"key": "a b", "operator": "Exists", "value": "x", "tolerationSeconds": 3}, {"effect": "NoRun", "operator": "Is"},
@@ -172,6 +195,8 @@ fn what_the_api_server_would_refuse_is_named_before() {
     assert_eq!(problems(rights).matches("proxy.securityContext").count(), 2);
     for values in [
         json!({"proxy": {"securityContext": {"privileged": true, "allowPrivilegeEscalation": true, "seccompProfile": {"type": "Unconfined"}}}}),
+        json!({"podMonitor": {"scrapeInterval": "1m30s", "scrapeTimeout": "0", "controller": {"namespaceSelector": "any: true"}}}),
+        json!({"podMonitor": {"controller": {"namespaceSelector": ""}}}),
         json!({"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 0}]}),
         json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "cpus", "operator": "Gt", "values": ["1"]}], "matchFields": [

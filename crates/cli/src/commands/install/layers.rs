@@ -3,7 +3,7 @@
 use crate::args::{GivenValues, InstallOnly, InstallOptions, ProxyOptions};
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use weft_cluster::values::{Set, Values, highly_available, set, set_to};
 
 /// All that is given. Like Linkerd's: `--ha`, then flags, then `--values`, then `--set`, `--set-string` and `--set-file`.
@@ -38,6 +38,9 @@ pub(in crate::commands) fn given(
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("reading standard input");
+    }
     std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
@@ -86,7 +89,16 @@ impl Layer {
             identity_issuer_key_file,
             control_plane_version,
         } = options;
-        let pem = |file: &Option<std::path::PathBuf>| file.as_deref().map(read).transpose();
+        let pem = |option: &str, file: &Option<PathBuf>| match file {
+            None => Ok(None),
+            Some(file) => match read(file)? {
+                // What has no text would be the same as what is not given.
+                text if text.trim().is_empty() => {
+                    bail!("--{option} {}: it is empty; name a file with PEM", file.display())
+                }
+                text => Ok(Some(text)),
+            },
+        };
         self.put("controllerLogLevel", controller_log_level.clone());
         self.put("controllerReplicas", *controller_replicas);
         self.put("controllerUID", *controller_uid);
@@ -96,9 +108,12 @@ impl Layer {
         self.put("enableEndpointSlices", *enable_endpoint_slices);
         self.put("identity.issuer.issuanceLifetime", identity_issuance_lifetime.clone());
         self.put("identity.issuer.clockSkewAllowance", identity_clock_skew_allowance.clone());
-        self.put("identityTrustAnchorsPEM", pem(identity_trust_anchors_file)?);
-        self.put("identity.issuer.tls.crtPEM", pem(identity_issuer_certificate_file)?);
-        self.put("identity.issuer.tls.keyPEM", pem(identity_issuer_key_file)?);
+        self.put("identityTrustAnchorsPEM", pem("identity-trust-anchors-file", identity_trust_anchors_file)?);
+        self.put(
+            "identity.issuer.tls.crtPEM",
+            pem("identity-issuer-certificate-file", identity_issuer_certificate_file)?,
+        );
+        self.put("identity.issuer.tls.keyPEM", pem("identity-issuer-key-file", identity_issuer_key_file)?);
         self.put("linkerdVersion", control_plane_version.clone());
         Ok(())
     }

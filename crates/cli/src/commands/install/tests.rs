@@ -111,6 +111,9 @@ fn what_cannot_be_is_refused_by_name() {
         (vec!["--set=controllerReplicas"], "there is no '='"),
         (vec!["--set-file=identityTrustAnchorsPEM"], "--set-file identityTrustAnchorsPEM"),
         (vec!["--identity-trust-anchors-file=/nowhere"], "reading /nowhere"),
+        (vec!["--identity-trust-anchors-file=/dev/null"], "--identity-trust-anchors-file /dev/null: it is empty"),
+        (vec!["--identity-issuer-key-file=/dev/null"], "--identity-issuer-key-file /dev/null: it is empty"),
+        (vec!["--controller-log-level=verbose"], "controllerLogLevel: \"verbose\" is no filter of logs"),
         (vec!["--default-inbound-policy=all"], "proxy.defaultInboundPolicy"),
     ] {
         let error = given(&words).unwrap_err().to_string();
