@@ -131,9 +131,10 @@ fn still_needed(material: &Material, stored: &Stored, now: SystemTime) -> Result
     if anchors(&stored.anchors_pem, now).is_subset(&kept) {
         return Ok(());
     }
-    // Where nobody has noted it, the issuer has not signed for longer than it is valid.
+    // What is noted may be of an issuer that somebody else has replaced since: none has signed for longer than it is valid.
     let noted = stored.issuer_since.map(SystemTime::from);
-    let Some(since) = noted.or_else(|| begin(&stored.issuer.as_ref()?.certificate)) else { return Ok(()) };
+    let begun = stored.issuer.as_ref().and_then(|issuer| begin(&issuer.certificate));
+    let Some(since) = noted.max(begun) else { return Ok(()) };
     let until = since + stored.leaf + HANDED_OVER;
     if until <= now {
         return Ok(());
@@ -348,24 +349,25 @@ mod tests {
         let second = step(&both, Some(&next.issuer), &first, &restarted).unwrap();
         // Whoever was certified a moment before has the old issuer's certificate for a day.
         let since = SystemTime::from(second.issuer_since.unwrap());
-        let third = |later: Duration| {
-            let issuer_since = Timestamp::try_from(since - later).ok();
-            step(&next.anchors_pem, None, &Stored { issuer_since, ..second.clone() }, &restarted)
-        };
+        let told = step(&next.anchors_pem, None, &second, &restarted).unwrap_err();
+        assert!(told.contains("leave out a present one") && told.contains("--force"), "{told}");
+        let given = values(json!({"identityTrustAnchorsPEM": next.anchors_pem}));
+        let third = kept(&given, "linkerd", &second, now).unwrap();
         for early in [Duration::ZERO, DAY, DAY + SKEW] {
-            let told = third(early).unwrap_err();
-            assert!(told.contains("leave out a present one") && told.contains("--force"), "after {early:?}: {told}");
+            still_needed(&third, &second, since + early).unwrap_err();
         }
+        still_needed(&third, &second, since + DAY + SKEW + HANDED_OVER).unwrap();
+        assert_eq!((&third.anchors_pem, &third.issuer), (&next.anchors_pem, &next.issuer));
         // An upgrade between them rotates nothing, and starts nothing anew.
         assert_eq!(step(&both, None, &second, &restarted).unwrap().issuer_since, second.issuer_since);
-        let third = third(DAY + SKEW + HANDED_OVER).unwrap();
-        assert_eq!((&third.anchors_pem, &third.issuer), (&next.anchors_pem, &Some(next.issuer.clone())));
 
-        // Of an issuer that somebody else has replaced it is known since when it is valid.
-        let others = Stored { issuer_since: None, ..second };
-        let told = step(&next.anchors_pem, None, &others, &restarted).unwrap_err();
-        assert!(told.contains("leave out a present one"), "{told}");
-        still_needed(&next, &others, now + 2 * DAY).unwrap();
+        // Of an issuer that somebody else has replaced it is known since when it is valid, whatever was noted of the one before.
+        for issuer_since in [None, Timestamp::try_from(now - 10 * DAY).ok()] {
+            let others = Stored { issuer_since, ..second.clone() };
+            let told = step(&next.anchors_pem, None, &others, &restarted).unwrap_err();
+            assert!(told.contains("leave out a present one"), "{issuer_since:?}: {told}");
+            still_needed(&next, &others, now + 2 * DAY).unwrap();
+        }
     }
 
     #[test]
