@@ -185,7 +185,9 @@ struct Watch<K> {
     /// How often its kind was not served although there were objects.
     missed: u32,
     backoff: Duration,
-    /// The server is known to be out of reach, since so many outages were over: that is told once.
+    /// It fails, which is told once.
+    failing: bool,
+    /// The server is known to be out of reach, since so many outages were over.
     away: Option<u64>,
     /// Outages of any kind that are over.
     returns: watch::Receiver<u64>,
@@ -220,6 +222,8 @@ enum Ended {
     /// The server was away for another kind, and whether this watch is still alive is not known.
     Doubted,
     Failed(String),
+    /// The server answers, and does not watch this kind: for others that means nothing.
+    Refused(String),
     Gap(Gap),
 }
 
@@ -244,6 +248,7 @@ where
             listed: false,
             missed: 0,
             backoff: BACKOFF,
+            failing: false,
             away: None,
         }
     }
@@ -264,7 +269,7 @@ where
                         self.pause().await;
                     }
                 }
-                Err(reason) => self.failed(&reason).await,
+                Err(reason) => self.out_of_reach(&reason).await,
             }
         }
     }
@@ -444,6 +449,10 @@ where
                 }
                 Ended::Failed(reason) => {
                     failures = if version == from { failures + 1 } else { 1 };
+                    self.out_of_reach(&reason).await;
+                }
+                Ended::Refused(reason) => {
+                    failures = if version == from { failures + 1 } else { 1 };
                     self.failed(&reason).await;
                 }
             }
@@ -574,8 +583,10 @@ where
     /// The server answers.
     fn well(&mut self) {
         self.backoff = BACKOFF;
-        if let Some(returns) = self.away.take() {
+        if std::mem::take(&mut self.failing) {
             tracing::info!(kind = self.shared.kind.as_str(), "API server answers again");
+        }
+        if let Some(returns) = self.away.take() {
             // Unless another kind has said so meanwhile.
             if *self.returns.borrow() == returns {
                 self.shared.together.returned();
@@ -590,16 +601,20 @@ where
         self.shared.meters.contact.set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
+    async fn out_of_reach(&mut self, reason: &str) {
+        self.away = Some(*self.returns.borrow());
+        self.failed(reason).await;
+    }
+
     async fn failed(&mut self, reason: &str) {
         self.shared.meters.failures.inc();
         self.shared.together.left(self.shared.kind);
         let kind = self.shared.kind.as_str();
-        if self.away.is_some() {
+        if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(kind, reason, "watch failed");
         } else {
             tracing::warn!(kind, reason, "watch failed; what is known stays");
         }
-        self.away = Some(*self.returns.borrow());
         self.pause().await;
     }
 
@@ -639,6 +654,7 @@ fn ended(error: kube::Error) -> Ended {
             Ended::Gap(Gap::Expired)
         }
         kube::Error::SerdeError(error) => Ended::Gap(Gap::Unreadable(error.to_string())),
+        refused @ kube::Error::Api(_) => Ended::Refused(client::reason(&refused)),
         other => Ended::Failed(client::reason(&other)),
     }
 }

@@ -186,6 +186,21 @@ async fn who_comes_back_has_the_others_begin_anew() {
     tokio::time::timeout(Duration::from_secs(30), anew).await.expect("the watch of nodes begins anew").unwrap();
 }
 
+/// Its list is allowed and its watch is not: that is no outage, from which anybody would come back.
+#[tokio::test]
+async fn a_kind_that_cannot_be_watched_disturbs_no_other() {
+    let api = fake().await;
+    api.fail(Some(Failure::WatchesOf("nodes", 403)));
+    let lab = Lab::synced(&api).await;
+    lab.until_metric("weft_kubernetes_failures_total", "Node", |n| n >= 7).await;
+    assert!(lab.metric("weft_kubernetes_lists_total", "Node") >= 2, "it was listed in between");
+    let is_of_pods = |r: &weft_testkit::api_server::Request| r.path == "/api/v1/pods" && r.query.contains("watch=true");
+    assert_eq!(lab.api.requests().iter().filter(|r| is_of_pods(r)).count(), 1);
+    api.fail(None);
+    api.put(pod("b", "10.1.0.2"));
+    lab.until("told at once", |fed| fed.has(Kind::Pod, "b")).await;
+}
+
 /// Its definition is there, and its objects may be: to say that there are none would open what they close.
 #[tokio::test]
 async fn a_kind_that_is_defined_and_not_served_yet_is_waited_for() {

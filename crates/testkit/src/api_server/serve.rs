@@ -49,6 +49,9 @@ async fn answer(request: hyper::Request<Incoming>, world: Arc<World>) -> io::Res
         Some(Failure::Status(code)) => return Ok(status(code, "Failed")),
         Some(Failure::Close) => return Err(io::Error::other("closed by the test")),
         Some(Failure::Watches(code)) if watches => return Ok(status(code, "Failed")),
+        Some(Failure::WatchesOf(plural, code)) if watches && path.split('/').any(|part| part == plural) => {
+            return Ok(status(code, "Failed"));
+        }
         Some(Failure::Of(plural, code)) if path.split('/').any(|part| part == plural) => {
             return Ok(status(code, "Failed"));
         }

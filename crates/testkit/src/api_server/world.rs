@@ -82,6 +82,8 @@ pub enum Failure {
     Close,
     /// Watches alone, with this status.
     Watches(u16),
+    /// Those of one plural alone.
+    WatchesOf(&'static str, u16),
     /// The second page of a list, with 410.
     SecondPage,
     /// Those about one plural alone, with this status.
