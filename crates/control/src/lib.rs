@@ -24,6 +24,7 @@ mod events;
 mod hub;
 pub mod kubernetes;
 mod process;
+mod seats;
 mod serve;
 mod services;
 mod start;

@@ -1,15 +1,19 @@
 //! Listeners: TCP, mTLS terminated here or by a proxy in front, HTTP/2, gRPC.
+//!
+//! A full listener lets go of those at rest for whoever comes. Who has shown no certificate rests also while it is answered, and goes
+//! when it has asked for nothing too long: anybody may come like that.
 
+use crate::seats::{Seat, Seats};
+use http_body_util::BodyExt;
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -43,6 +47,8 @@ pub(crate) struct Listener {
     connections: Gauge,
     accepted: Counter,
     failed: CounterFamily,
+    idle: Counter,
+    pub(crate) seats: Arc<Seats>,
 }
 
 /// Who proves to clients what this is, and asks them who they are.
@@ -81,7 +87,12 @@ impl Listener {
         registry: &Registry,
     ) -> Self {
         let labels = Labels::new().with("listener", name);
+        let help = "Connections at rest that were ended: for others, or because they had shown no certificate.";
+        let ended = registry.counter("weft_control_connections_ended_total", help);
+        let ended = |why| ended.with(Shard::ADMIN, &labels.clone().with("reason", why));
         Self {
+            idle: ended("idle"),
+            seats: Arc::new(Seats::new(MAX_CONNECTIONS, MAX_CONNECTIONS, ended("full"))),
             connections: registry.gauge("weft_control_connections", "Open connections.").with(Shard::ADMIN, &labels),
             accepted: registry
                 .counter("weft_control_connections_total", "Connections accepted.")
@@ -97,12 +108,9 @@ impl Listener {
     /// Serves until `stop`; then open calls end and the connections with them.
     pub(crate) async fn serve(self, stop: CancellationToken) {
         let this = Arc::new(self);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            // A full listener leaves the next connection in the kernel's queue.
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             match stop.run_until_cancelled(this.socket.accept()).await {
                 None => break,
                 Some(Err(error)) => {
@@ -110,12 +118,13 @@ impl Listener {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Some(Ok((tcp, peer))) => {
+                    // Where all are asked something, the next ones stay in the kernel's queue.
+                    let Some(seat) = stop.run_until_cancelled(this.seats.take()).await else { break };
                     let (this, stop) = (this.clone(), stop.clone());
                     connections.spawn(async move {
-                        let _slot = slot;
                         this.accepted.inc();
                         this.connections.inc();
-                        this.connection(tcp, peer, &stop).await;
+                        this.connection(tcp, peer, Arc::new(seat), &stop).await;
                         this.connections.dec();
                     });
                 }
@@ -124,14 +133,18 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(&self, tcp: TcpStream, addr: SocketAddr, stop: &CancellationToken) {
+    async fn connection(&self, tcp: TcpStream, addr: SocketAddr, seat: Arc<Seat>, stop: &CancellationToken) {
         if socket::accepted(&tcp, &AcceptOptions::default()).is_err() {
             return;
         }
-        let Front::Mutual(store) = &self.front else { return self.calls(tcp, None, addr, stop).await };
+        let Front::Mutual(store) = &self.front else { return self.calls(tcp, None, addr, seat, stop).await };
         let handshake = tokio::time::timeout(HANDSHAKE, store.accept(tcp, bytes::Bytes::new(), false));
-        match handshake.await {
-            Ok(Ok((stream, peer))) => self.calls(stream, Some(peer), addr, stop).await,
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = seat.is_told_to_go() => return,
+        };
+        match handshake {
+            Ok(Ok((stream, peer))) => self.calls(stream, Some(peer), addr, seat, stop).await,
             Ok(Err(error)) => self.refused(error.label(), &error, addr),
             Err(elapsed) => self.refused("timeout", &elapsed, addr),
         }
@@ -142,13 +155,27 @@ impl Listener {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Option<Peer>,
         addr: SocketAddr,
+        seat: Arc<Seat>,
         stop: &CancellationToken,
     ) {
+        let is_stranger = peer.as_ref().is_some_and(|peer| peer.identity.is_none());
         let (cut, farewell) = (CancellationToken::new(), CancellationToken::new());
         let caller = Caller { peer, connection: cut.clone(), farewell: farewell.clone() };
-        let service = self.routes.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        let (routes, asker) = (self.routes.clone(), seat.clone());
+        let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            let open = (asker.asks(), (!is_stranger).then(|| asker.decides()));
             request.extensions_mut().insert(caller.clone());
-            request.map(tonic::body::Body::new)
+            let answer = routes.clone().oneshot(request.map(tonic::body::Body::new));
+            async move {
+                let answer = answer.await?;
+                // It is open until all of its answer has been read.
+                Ok::<_, Infallible>(answer.map(|body| {
+                    body.map_frame(move |frame| {
+                        let _held = &open;
+                        frame
+                    })
+                }))
+            }
         });
         let mut server = http2::Builder::new(TokioExecutor::new());
         server
@@ -159,17 +186,28 @@ impl Listener {
             .max_send_buf_size(MAX_SEND_BYTES);
         let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let mut serving = std::pin::pin!(serving);
-        // The hub ends every stream on `stop`, so that a graceful end is near.
         let ended = tokio::select! {
-            ended = &mut serving => ended,
+            ended = &mut serving => Some(ended),
             () = cut.cancelled() => return,
-            () = stop.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
+            () = seat.is_told_to_go() => return,
+            () = seat.is_idle(), if is_stranger => {
+                self.idle.inc();
+                None
             }
-            () = farewell.cancelled() => {
+            () = stop.cancelled() => None,
+            () = farewell.cancelled() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            // The hub ends every stream on `stop`, so that a graceful end is near.
+            None => {
                 serving.as_mut().graceful_shutdown();
-                serving.await
+                tokio::select! {
+                    ended = serving => ended,
+                    () = cut.cancelled() => return,
+                    () = seat.is_told_to_go() => return,
+                    () = seat.lingers(), if is_stranger => return,
+                }
             }
         };
         if let Err(error) = ended {

@@ -6,9 +6,11 @@
 //! ```
 
 mod room;
-mod seats;
 
-use crate::Error;
+use crate::{
+    Error,
+    seats::{Seat, Seats},
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
@@ -18,7 +20,6 @@ use hyper_util::{
 };
 pub(crate) use room::Room;
 use room::{Crowded, Share};
-use seats::{Seat, Seats};
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
@@ -37,7 +38,7 @@ use weft_cluster::k8s::ByteString;
 use weft_telemetry::{Counter, Labels, Registry, Shard};
 use weft_transport::tls::Serving;
 
-/// API servers are few, and keep their connections.
+/// API servers are few, and keep their connections. As many more may be on their way out.
 const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -133,6 +134,7 @@ where
             room: Arc::new(Room::new(MAX_BYTES)),
             seats: Arc::new(Seats::new(
                 MAX_CONNECTIONS,
+                2 * MAX_CONNECTIONS,
                 counter("weft_webhook_ended_total", "Connections at rest that were ended because others came."),
             )),
             failed: counter("weft_webhook_handshakes_failed_total", "TLS handshakes that failed."),

@@ -194,8 +194,17 @@ pub(super) async fn channel(
     addr: SocketAddr,
     account: &str,
 ) -> Result<Channel, tonic::transport::Error> {
-    let server_name: DnsName =
-        format!("{account}.linkerd.serviceaccount.identity.linkerd.cluster.local").parse().unwrap();
+    let name = format!("{account}.linkerd.serviceaccount.identity.linkerd.cluster.local");
+    channel_to(store, addr, &name).await
+}
+
+/// The same to who has this name.
+pub(super) async fn channel_to(
+    store: &Store,
+    addr: SocketAddr,
+    name: &str,
+) -> Result<Channel, tonic::transport::Error> {
+    let server_name: DnsName = name.parse().unwrap();
     let tls = ServerTls { identity: Identity::Dns(server_name.clone()), server_name };
     let store = store.clone();
     let connector = tower::service_fn(move |_| {

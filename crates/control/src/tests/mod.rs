@@ -9,5 +9,6 @@ mod identity;
 mod injector;
 mod kubernetes;
 mod lab;
+mod places;
 mod steps;
 mod webhook;

@@ -4,7 +4,7 @@
 //! comes ─► waits for its first request (FIRST) ─► asks ─► is decided ─► rests (IDLE) ─► is told to go ─► gone
 //! ```
 //! Beyond a number, whoever comes tells the one to go that has been at rest the longest; beyond a higher one, that one is cut off. A
-//! connection whose review is being decided is neither: deciding ends by itself.
+//! connection of which something is being decided is neither: that ends by itself, or is of somebody who is known.
 
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -22,6 +22,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Seats {
     /// As many stay, …
     limit: usize,
+    /// … and the others up to this many may be on their way out.
+    most: usize,
     taken: Mutex<Taken>,
     freed: Notify,
     ended: Counter,
@@ -62,16 +64,11 @@ pub(crate) struct Decided(Arc<Seat>);
 
 impl Seats {
     /// `ended` counts those that had to go.
-    pub(crate) fn new(limit: usize, ended: Counter) -> Self {
-        Self { limit, taken: Mutex::default(), freed: Notify::new(), ended }
+    pub(crate) fn new(limit: usize, most: usize, ended: Counter) -> Self {
+        Self { limit, most, taken: Mutex::default(), freed: Notify::new(), ended }
     }
 
-    /// … and as many more may be on their way out.
-    fn most(&self) -> usize {
-        self.limit.saturating_mul(2)
-    }
-
-    /// Waits only while everybody's review is being decided.
+    /// Waits only while something is being decided of each.
     pub(crate) async fn take(self: &Arc<Self>) -> Seat {
         loop {
             if let Some(seat) = self.try_take() {
@@ -83,7 +80,7 @@ impl Seats {
 
     fn try_take(self: &Arc<Self>) -> Option<Seat> {
         let mut taken = self.taken.lock();
-        if taken.seats.len() >= self.most() {
+        if taken.seats.len() >= self.most {
             let longest = taken.longest_at_rest(|_| true)?;
             let state = taken.seats.remove(&longest)?;
             state.farewell.cancel();
@@ -215,7 +212,7 @@ mod tests {
 
     fn seats(limit: usize) -> Arc<Seats> {
         let ended = Registry::new(0, 10).counter("ended_total", "").with(Shard::ADMIN, &Labels::new());
-        Arc::new(Seats::new(limit, ended))
+        Arc::new(Seats::new(limit, 2 * limit, ended))
     }
 
     async fn comes(seats: &Arc<Seats>) -> Arc<Seat> {
