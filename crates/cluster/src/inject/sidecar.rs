@@ -21,6 +21,8 @@ const TOKEN_SECONDS: i64 = 86_400;
 const PROGRAMS: &str = "/usr/lib/linkerd";
 const END_ENTITY: &str = "linkerd-identity-end-entity";
 const PODINFO: &str = "linkerd-podinfo";
+/// The volumes that are taken away with the proxy, also where nothing mounts them.
+pub(super) const VOLUMES: [&str; 3] = [END_ENTITY, TOKEN, "linkerd-proxy-init-xtables-lock"];
 
 /// A proxy and its surroundings in one pod.
 #[derive(Clone, Copy)]
@@ -283,11 +285,6 @@ impl Sidecar<'_> {
     fn pull_policy(&self, image: &Image) -> String {
         image.pull_policy.or(&self.values.image_pull_policy).to_owned()
     }
-}
-
-/// The volumes that are taken away with the proxy.
-pub(super) fn is_volume(name: &str) -> bool {
-    [END_ENTITY, TOKEN, "linkerd-proxy-init-xtables-lock"].contains(&name)
 }
 
 /// `None` if nothing is asked for.

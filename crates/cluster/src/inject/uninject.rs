@@ -6,7 +6,9 @@ use super::{
     sidecar,
     subject::{Subject, What},
 };
+use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use weft_model::names::annotation as names;
 
 /// `weft uninject`. Annotations that configure the mesh stay, as does the word that a pod gets no proxy.
@@ -19,11 +21,12 @@ pub fn uninject(object: &Value) -> Result<Outcome, Vec<Refusal>> {
         _ if subject.is_of_the_control_plane() => {}
         What::Pods(pods) => {
             let at = pods.at;
-            let ours = |name: &str, _: &Value| name == PROXY || name == INIT;
+            let volumes = volumes(&pods.spec);
+            let ours = |name: &str, _: &Value| is_ours(name);
             for list in ["initContainers", "containers"] {
                 report.uninjected |= patch.remove_all(&format!("{at}/spec/{list}"), ours);
             }
-            patch.remove_all(&format!("{at}/spec/volumes"), |name, _| sidecar::is_volume(name));
+            patch.remove_all(&format!("{at}/spec/volumes"), |name, _| volumes.contains(name));
             report.uninjected |= metadata(&mut patch, "");
             if !at.is_empty() {
                 report.uninjected |= metadata(&mut patch, at);
@@ -35,6 +38,20 @@ pub fn uninject(object: &Value) -> Result<Outcome, Vec<Refusal>> {
     Ok(Outcome::new(patch, report, vec![]))
 }
 
+fn is_ours(container: &str) -> bool {
+    container == PROXY || container == INIT
+}
+
+/// Those that come and go with the proxy: installations name one of them, and what else it mounts others do as well.
+fn volumes(spec: &PodSpec) -> BTreeSet<&str> {
+    let (mut ours, mut others) = (BTreeSet::from(sidecar::VOLUMES), BTreeSet::new());
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let mounted = container.volume_mounts.iter().flatten().map(|mount| mount.name.as_str());
+        if is_ours(&container.name) { ours.extend(mounted) } else { others.extend(mounted) }
+    }
+    &ours - &others
+}
+
 /// Whether there was anything.
 fn metadata(patch: &mut Patch, at: &str) -> bool {
     const PREFIX: &str = "linkerd.io/";
@@ -43,6 +60,6 @@ fn metadata(patch: &mut Patch, at: &str) -> bool {
         key.starts_with(PREFIX) && !kept
     };
     let annotations = patch.remove_all(&format!("{at}/metadata/annotations"), ours);
-    patch.remove_all(&format!("{at}/metadata/labels"), |key, _| key.starts_with(PREFIX));
-    annotations
+    let labels = patch.remove_all(&format!("{at}/metadata/labels"), |key, _| key.starts_with(PREFIX));
+    annotations || labels
 }

@@ -551,6 +551,29 @@ fn every_kind_of_workload_is_injected_by_hand() {
 }
 
 #[test]
+fn what_an_installation_names_otherwise_is_taken_away_with_the_proxy() {
+    let given = json!({"proxyInit": {"xtMountPath": {"name": "lock"}}, "proxy": {"tracing": {"enabled": true}}});
+    let mut object = workload("Deployment");
+    // As in a pod that runs: the proxy has the token of the program.
+    let mounts = json!([{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]);
+    object["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts;
+    object["spec"]["template"]["spec"]["volumes"] = json!([{"name": "token"}, {"name": "own"}]);
+    let injected = manual(&object, &Annotations::new(), mesh(&values(given))).unwrap().object;
+    let volumes = |object: &Value| -> Vec<String> {
+        let all = object["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+        all.iter().map(|volume| volume["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for named in ["lock", "linkerd-podinfo", "linkerd-identity-token"] {
+        assert!(volumes(&injected).iter().any(|volume| volume == named), "{named}");
+    }
+    assert_eq!(volumes(&uninject(&injected).unwrap().object), ["token", "own"]);
+    // A label alone is something as well.
+    let mut labelled = workload("Deployment");
+    labelled["metadata"]["labels"] = json!({"linkerd.io/control-plane-ns": "linkerd"});
+    assert!(uninject(&labelled).unwrap().report.uninjected);
+}
+
+#[test]
 fn a_manifest_is_annotated() {
     let asked = map(&json!({"config.linkerd.io/proxy-log-level": "debug", "config.linkerd.io/opaque-ports": "1"}));
     let mut golden = String::new();
