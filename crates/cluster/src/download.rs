@@ -75,6 +75,12 @@ fn parsed(url: &str) -> Result<http::Uri, Failed> {
     }
 }
 
+/// Where a server says that something is, which may be said from where it was asked for (RFC 3986).
+fn resolved(at: &str, location: &str) -> Result<String, Failed> {
+    let to = url::Url::parse(at).and_then(|at| at.join(location));
+    to.map(String::from).map_err(|e| Failed::Invalid(location.to_owned(), e.to_string()))
+}
+
 enum Got {
     Bytes(Vec<u8>),
     Elsewhere(String),
@@ -99,8 +105,7 @@ async fn get(uri: &http::Uri) -> Result<Got, Failed> {
     if head.status.is_redirection() {
         let location = head.headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok());
         let to = location.ok_or_else(|| Failed::Status(url.clone(), head.status))?;
-        let to = if to.starts_with('/') { format!("https://{authority}{to}") } else { to.to_owned() };
-        return Ok(Got::Elsewhere(to));
+        return Ok(Got::Elsewhere(resolved(&url, to)?));
     }
     if !head.status.is_success() {
         return Err(Failed::Status(url, head.status));
@@ -138,6 +143,29 @@ mod tests {
             ("./a://b", false),
         ] {
             assert_eq!(is_url(text), url, "{text}");
+        }
+    }
+
+    #[test]
+    fn redirects_may_be_relative() {
+        let at = "https://example.org:8443/a/b/app.yml?ref=main";
+        for (location, to) in [
+            ("https://other.org/x?y#z", "https://other.org/x?y#z"),
+            ("//other.org/x", "https://other.org/x"),
+            ("/x", "https://example.org:8443/x"),
+            ("x", "https://example.org:8443/a/b/x"),
+            ("./x/", "https://example.org:8443/a/b/x/"),
+            ("../x", "https://example.org:8443/a/x"),
+            ("../../../x", "https://example.org:8443/x"),
+            ("?ref=v1", "https://example.org:8443/a/b/app.yml?ref=v1"),
+        ] {
+            assert_eq!(resolved(at, location).unwrap(), to, "{location}");
+            assert!(parsed(to).is_ok());
+        }
+        for (location, why) in [("http://other.org/", "use https://"), ("file:///x", "no URL"), ("https://", "no URL")]
+        {
+            let told = resolved(at, location).and_then(|to| parsed(&to)).unwrap_err().to_string();
+            assert!(told.contains(why), "{location}: {told}");
         }
     }
 

@@ -77,6 +77,9 @@ fn answer(path: &str, port: u16) -> Vec<u8> {
         "/app.yml?ref=main" => ok(DEPLOYMENT.as_bytes()),
         "/here" => moved("/there".to_owned()).into_bytes(),
         "/there" => moved(format!("https://localhost:{port}/app.yml?ref=main")).into_bytes(),
+        "/away" => moved(format!("//localhost:{port}/deep/below/er")).into_bytes(),
+        "/deep/below/er" => moved("../beside".to_owned()).into_bytes(),
+        "/deep/beside" => moved("../there".to_owned()).into_bytes(),
         "/circle" => moved("/circle".to_owned()).into_bytes(),
         "/down" => moved("http://localhost/app.yml".to_owned()).into_bytes(),
         "/page" => ok(b"<!DOCTYPE html><html><body>Not what you think</body></html>"),
@@ -102,7 +105,7 @@ fn a_manifest_is_read_from_a_server_that_proves_who_it_is() {
         let told: crate::lab::Told = weft.env("SSL_CERT_FILE", &server.anchors).output().unwrap().into();
         told
     };
-    for path in ["/app.yml?ref=main", "/here"] {
+    for path in ["/app.yml?ref=main", "/here", "/away"] {
         let told = asked("inject", path);
         assert!(told.ok && told.out.contains("linkerd.io/inject: enabled"), "{told:?}");
         assert!(told.err.contains("deployment \"web\" injected"), "{told:?}");
