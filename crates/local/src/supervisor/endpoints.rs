@@ -80,23 +80,25 @@ pub(crate) fn ips(pod: &Pod) -> Vec<IpAddr> {
     ips.into_iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect()
 }
 
+/// The port of a pod to which a port of a Service leads.
+pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    match &port.target_port {
+        None => u16::try_from(port.port).ok(),
+        Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+        Some(IntOrString::String(name)) => {
+            let containers = &pod.spec.as_ref()?.containers;
+            let ports = containers.iter().flat_map(|c| c.ports.iter().flatten());
+            let named = ports.into_iter().find(|p| p.name.as_ref() == Some(name))?;
+            u16::try_from(named.container_port).ok()
+        }
+    }
+}
+
 /// Where a port of a Service leads.
 pub(crate) fn targets(service: &Service, port: &ServicePort, objects: &[Object]) -> Vec<SocketAddr> {
-    let number = |pod: &Pod| -> Option<u16> {
-        match &port.target_port {
-            None => u16::try_from(port.port).ok(),
-            Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
-            Some(IntOrString::String(name)) => {
-                let containers = &pod.spec.as_ref()?.containers;
-                let ports = containers.iter().flat_map(|c| c.ports.iter().flatten());
-                let named = ports.into_iter().find(|p| p.name.as_ref() == Some(name))?;
-                u16::try_from(named.container_port).ok()
-            }
-        }
-    };
     pods(service, objects)
         .into_iter()
-        .filter_map(|pod| Some((pod, number(pod)?)))
+        .filter_map(|pod| Some((pod, target_port(port, pod)?)))
         .flat_map(|(pod, port)| ips(pod).into_iter().map(move |ip| SocketAddr::new(ip, port)))
         .collect()
 }

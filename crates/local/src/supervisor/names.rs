@@ -8,7 +8,10 @@ use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
 };
-use weft_cluster::Object;
+use weft_cluster::{
+    Object,
+    k8s::api::core::v1::{Pod, Service},
+};
 
 /// Names without a dot at the end, in lower case.
 #[derive(Debug, Default)]
@@ -60,7 +63,7 @@ impl Zone {
         zone
     }
 
-    fn service(&mut self, service: &weft_cluster::k8s::api::core::v1::Service, objects: &[Object]) {
+    fn service(&mut self, service: &Service, objects: &[Object]) {
         let metadata = &service.metadata;
         let (Some(name), Some(namespace)) = (&metadata.name, &metadata.namespace) else { return };
         let own = format!("{name}.{namespace}.svc.{}", self.domain);
@@ -74,20 +77,24 @@ impl Zone {
                 for host in [Some(endpoints::name(pod).to_owned()), spec_name].into_iter().flatten() {
                     let host = format!("{host}.{own}");
                     self.addresses.insert(host.clone(), ips.clone());
-                    hosts.push(host);
+                    hosts.push((host, Some(pod)));
                 }
                 all.extend(ips);
             }
             self.addresses.insert(own.clone(), all);
         } else {
             self.addresses.insert(own.clone(), endpoints::cluster_ips(service));
-            hosts.push(own.clone());
+            hosts.push((own.clone(), None));
         }
         for port in service.spec.iter().flat_map(|s| s.ports.iter().flatten()) {
-            let (Some(port_name), Ok(number)) = (&port.name, u16::try_from(port.port)) else { continue };
+            let (Some(port_name), Ok(own_number)) = (&port.name, u16::try_from(port.port)) else { continue };
             let protocol = port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase();
-            let answers: HashSet<Port> =
-                hosts.iter().map(|target| Port { port: number, target: target.clone() }).collect();
+            // Nothing leads on from a pod's own address.
+            let number = |pod: Option<&Pod>| pod.map_or(Some(own_number), |pod| endpoints::target_port(port, pod));
+            let answers: HashSet<Port> = hosts
+                .iter()
+                .filter_map(|(target, pod)| Some(Port { port: number(*pod)?, target: target.clone() }))
+                .collect();
             self.ports.insert(format!("_{port_name}._{protocol}.{own}"), answers.into_iter().collect());
         }
     }
@@ -135,14 +142,15 @@ mod tests {
     use super::*;
 
     fn zone() -> Zone {
-        let service = |name: &str, ip: &str, port: &str, number: u16| {
+        let service = |name: &str, ip: &str, port: &str, number: u16, target: u16| {
             let service = serde_json::json!({
                 "metadata": {"name": name, "namespace": "shop"},
-                "spec": {"clusterIP": ip, "selector": {"app": name}, "ports": [{"name": port, "port": number}]},
+                "spec": {"clusterIP": ip, "selector": {"app": name}, "ports": [{"name": port, "port": number, "targetPort": target}]},
             });
             Object::Service(serde_json::from_value(service).unwrap())
         };
-        let mut objects = vec![service("web", "10.99.128.1", "http", 80), service("db", "None", "sql", 5432)];
+        let mut objects =
+            vec![service("web", "10.99.128.1", "http", 80, 8080), service("db", "None", "sql", 5432, 15432)];
         for (name, ip, ready) in [("db-1", "10.99.1.0", "True"), ("db-2", "10.99.1.1", "False")] {
             let pod = serde_json::json!({
                 "metadata": {"name": name, "namespace": "shop", "labels": {"app": "db"}},
@@ -179,6 +187,8 @@ mod tests {
         }
         let target = Port { port: 80, target: "web.shop.svc.cluster.local".into() };
         assert_eq!(zone.ports("_http._tcp.web.shop.svc.cluster.local"), Found::Here(&[target]));
+        let target = Port { port: 15432, target: "db-1.db.shop.svc.cluster.local".into() };
+        assert_eq!(zone.ports("_sql._tcp.db.shop.svc.cluster.local"), Found::Here(&[target]), "it is dialled itself");
         assert_eq!(zone.ports("web.shop.svc.cluster.local"), Found::Here(&[]), "the name exists with another type");
     }
 
