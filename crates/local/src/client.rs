@@ -125,7 +125,11 @@ impl Client {
                 if sender.send(line).await.is_err() {
                     return;
                 }
-                answer = match hear(&stream).await {
+                let heard = tokio::select! {
+                    heard = hear(&stream) => heard,
+                    () = sender.closed() => return,
+                };
+                answer = match heard {
                     Ok((next, _)) => next,
                     // The mesh has ended, and with it what it writes.
                     Err(_) => return,

@@ -94,7 +94,6 @@ impl Answers {
 
     async fn logs(&self, stream: &UnixStream, asked: &Logs) -> io::Result<()> {
         let workloads = self.workloads(asked);
-        let mut follows: Vec<Follow> = Vec::new();
         let workload = match workloads.as_slice() {
             [] => {
                 let text = format!("there is no workload or pod {:?}; `weft ps` lists them", asked.name);
@@ -112,12 +111,7 @@ impl Answers {
             say(stream, &Answer::Line(line)).await?;
         }
         if asked.follow {
-            follows.push(follow);
-        }
-        for mut follow in follows {
-            while let Some(line) = follow.next().await {
-                say(stream, &Answer::Line(line)).await?;
-            }
+            return followed(stream, follow).await;
         }
         say(stream, &Answer::Done).await
     }
@@ -138,6 +132,19 @@ impl Answers {
     }
 }
 
+/// Passes lines on until the mesh ends, or who follows goes, also where no line comes.
+async fn followed(stream: &UnixStream, mut follow: Follow) -> io::Result<()> {
+    loop {
+        // Cancel-safe: a line stays with the sender until it is taken, and of who follows nothing more is wanted than its end.
+        let line = tokio::select! {
+            line = follow.next() => line,
+            _ = fdpass::recv_async(stream) => return Ok(()),
+        };
+        let Some(line) = line else { return say(stream, &Answer::Done).await };
+        say(stream, &Answer::Line(line)).await?;
+    }
+}
+
 fn answer(result: Result<(), Error>) -> Answer {
     match result {
         Ok(()) => Answer::Done,
@@ -151,4 +158,26 @@ async fn say(stream: &UnixStream, answer: &Answer) -> io::Result<()> {
 
 async fn give(stream: &UnixStream, answer: &Answer, fd: &OwnedFd) -> io::Result<()> {
     fdpass::send_async(stream, &serde_json::to_vec(answer)?, &[fd.as_fd()]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::logs::LogBook, *};
+
+    #[tokio::test]
+    async fn who_follows_a_silent_log_may_go() {
+        let dir = std::env::temp_dir().join(format!("weft-followed-{}", std::process::id()));
+        let (book, workload) = (LogBook::new(dir.clone()), ("shop".to_owned(), "web".to_owned()));
+        let asked = Logs { namespace: None, name: "web".into(), follow: true, tail: None, source: None };
+        let (_, follow) = book.read(&workload, &asked);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let following = tokio::spawn(async move { followed(&ours, follow).await });
+        book.note(&workload, "web-0", "started".into());
+        let heard = fdpass::recv_async(&theirs).await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&heard.bytes).contains("started"));
+        drop(theirs);
+        // Nothing more is written.
+        tokio::time::timeout(Duration::from_secs(30), following).await.expect("it is noticed").unwrap().unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }
