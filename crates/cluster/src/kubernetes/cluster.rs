@@ -240,7 +240,8 @@ impl Cluster {
     #[expect(clippy::missing_errors_doc, reason = "as `Cluster::config_map`")]
     pub async fn named(&self, of: Resource, name: &str) -> Result<Vec<Value>, Error> {
         let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &of.api());
-        let found = pages(&api, ListParams::default().fields(&format!("metadata.name={name}"))).await?;
+        let of_name = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = pages(&api, of_name).await?.unwrap_or_default();
         Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
     }
 
@@ -261,9 +262,10 @@ impl Cluster {
         let Some(Defined { group, kind, plural, versions }) = policy::definition(kind) else { return Ok(vec![]) };
         for version in versions {
             let of = Resource { group, version, kind, plural };
-            let found = self.objects(of, "").await?;
-            if !found.is_empty() {
-                return Ok(found);
+            let api: Api<DynamicObject> = Api::all_with(self.0.clone(), &of.api());
+            // Of one that is served there may be none.
+            if let Some(found) = pages(&api, ListParams::default()).await? {
+                return Ok(found.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect());
             }
         }
         Ok(vec![])
@@ -285,10 +287,11 @@ async fn list<K>(api: &Api<K>, labels: &str) -> Result<Vec<K>, Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    pages(api, ListParams::default().labels(labels)).await
+    Ok(pages(api, ListParams::default().labels(labels)).await?.unwrap_or_default())
 }
 
-async fn pages<K>(api: &Api<K>, of: ListParams) -> Result<Vec<K>, Error>
+/// `None` where there is no such kind.
+async fn pages<K>(api: &Api<K>, of: ListParams) -> Result<Option<Vec<K>>, Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {
@@ -297,14 +300,13 @@ where
     loop {
         let page = match answer(api.list(&params)).await {
             Ok(page) => page,
-            // There is no such kind.
-            Err(Error::Missing) => return Ok(vec![]),
+            Err(Error::Missing) => return Ok(None),
             Err(error) => return Err(error),
         };
         found.extend(page.items);
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),
-            _ => return Ok(found),
+            _ => return Ok(Some(found)),
         }
     }
 }

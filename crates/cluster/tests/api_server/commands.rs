@@ -5,6 +5,7 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use std::io::Write;
 use weft_cluster::{
+    Kind,
     install::{
         By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, gateway_api, keep_gateway_api, left,
         proxy_versions, ready_for_control_plane, ready_for_crds, remains, stored, trusting, unclaimed, users,
@@ -574,4 +575,22 @@ async fn an_installation_of_helms_is_told_how_helm_goes_on() {
     api.put(secret(13, "deployed", &bomb.finish().unwrap()));
     let told = told().await;
     assert!(told.to_string().contains("is larger than "), "{told}");
+}
+
+#[tokio::test]
+async fn policies_are_those_of_the_newest_version_that_is_served() {
+    let (api, cluster) = lab().await;
+    let asked = |version: &str| {
+        let path = format!("/apis/policy.linkerd.io/{version}/servers");
+        api.requests().iter().filter(|request| request.path == path).count()
+    };
+    api.define("Server", &["v1beta2", "v1beta1"]);
+    assert_eq!(cluster.policies(Kind::Server).await.unwrap(), [Value::Null; 0]);
+    assert_eq!((asked("v1beta3"), asked("v1beta2")), (1, 1));
+    assert_eq!(asked("v1beta1"), 0, "that there is none has been said");
+    api.define("Server", &["v1beta1"]);
+    api.put(json!({"kind": "Server", "metadata": {"name": "web", "namespace": "ns"}, "spec": {}}));
+    assert_eq!(cluster.policies(Kind::Server).await.unwrap().len(), 1);
+    api.define("Server", &[]);
+    assert_eq!(cluster.policies(Kind::Server).await.unwrap(), [Value::Null; 0]);
 }
