@@ -128,6 +128,23 @@ fn a_namespace_says_nothing_that_its_pods_cannot_have() {
 }
 
 #[test]
+fn a_port_of_udp_is_told_and_no_mistake() {
+    let text = |word: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: dns, annotations: {{linkerd.io/inject: {word}}}}}\n\
+             spec: {{containers: [{{name: dns, image: dns, ports: [{{containerPort: 53, protocol: UDP}}]}}]}}\n"
+        )
+    };
+    let said = |word: &str| {
+        let changed = change(&text(word), Change::Annotate(&Annotations::new()), Format::Yaml).unwrap();
+        injected(&changed, false)
+    };
+    assert!(said("enabled").contains("‼ pod/dns uses \"protocol: UDP\""), "{}", said("enabled"));
+    assert!(said("enabled").contains("pod \"dns\" injected"), "{}", said("enabled"));
+    assert!(said("disabled").contains("pod \"dns\" skipped"), "{}", said("disabled"));
+}
+
+#[test]
 fn json_is_a_line_per_document() {
     let text = "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"n\"}}\n---\nkind: Other\n";
     let changed = change(text, Change::Annotate(&Annotations::new()), Format::Json).unwrap();
