@@ -107,3 +107,12 @@ fn an_output_that_takes_no_more_is_a_failure() {
         assert!(!told.ok && told.err.contains("standard output takes no more"), "{words:?}: {told:?}");
     }
 }
+
+/// As Linkerd's command line is called, flags of the cluster in front.
+#[test]
+fn values_of_an_installation_come_by_standard_input_as_well() {
+    let home = Home::new();
+    let words = ["--linkerd-namespace", "mesh", "install", "--ignore-cluster=true", "--values=-"];
+    let told = fed(home.weft(&words), b"controllerReplicas: 4\n");
+    assert!(told.ok && told.out.contains("  replicas: 4\n") && told.out.contains("namespace: mesh\n"), "{}", told.err);
+}
