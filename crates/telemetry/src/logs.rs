@@ -76,6 +76,9 @@ impl LogHandle {
     /// The filter is malformed, or logging is off.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         let handle = self.0.as_ref().ok_or(LogError::Off)?;
+        if filter.trim().is_empty() {
+            return Err(LogError::Filter("it is empty; off turns logging off".into()));
+        }
         handle.reload(parse(filter.trim())?).map_err(|e| LogError::Filter(e.to_string()))
     }
 }
@@ -112,6 +115,10 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
         // fields costs every log statement.
         if matches!(directive, "[{headers}]=off" | "[{request}]=off") {
             continue;
+        }
+        // It would be taken for the name of a target, which nobody has, and hide everything.
+        if directive.split('[').next().is_some_and(|target| target.contains(char::is_whitespace)) {
+            return Err(LogError::Filter(format!("{directive:?} is neither a level nor target=level")));
         }
         if !directives.is_empty() {
             directives.push(',');
@@ -238,7 +245,9 @@ mod tests {
             tracing::info!("first");
             handle.set("info\n").unwrap();
             tracing::info!("second");
-            assert!(matches!(handle.set("a=b=c"), Err(LogError::Filter(_))));
+            for bad in ["a=b=c", "lots of nonsense", "warn,in fo", "\n"] {
+                assert!(matches!(handle.set(bad), Err(LogError::Filter(_))), "{bad}");
+            }
             assert_eq!(handle.filter().as_deref(), Some("info"));
         });
         assert!(!text.contains("first") && text.contains("second"), "{text}");

@@ -35,7 +35,7 @@ pub struct Stream {
     broken: Option<i32>,
 }
 
-/// Counts a connection while it is open; dropped with it. Bytes put back count when they are read again.
+/// Counts a connection while it is open; dropped with it. Bytes that are put back and read again count once.
 pub trait Meter: Send + Sync {
     fn read(&self, bytes: usize);
     fn written(&self, bytes: usize);
@@ -71,8 +71,11 @@ impl Stream {
         }
     }
 
-    /// Counts what is read and written from now on: the bytes inside TLS.
+    /// Counts what is put back, and what is read and written from now on: the bytes inside TLS.
     pub fn meter(&mut self, meter: impl Meter + 'static) {
+        if !self.unread.is_empty() {
+            meter.read(self.unread.len());
+        }
         self.meter = Some(Box::new(meter));
     }
 
@@ -246,9 +249,11 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        let counted = !this.unread.is_empty();
         let outcome = this.read_from(cx, buf);
         if let Some(meter) = &this.meter {
             match &outcome {
+                Poll::Ready(Ok(())) if counted => {}
                 Poll::Ready(Ok(())) => meter.read(buf.filled().len() - before),
                 Poll::Ready(Err(error)) => meter.failed(error),
                 Poll::Pending => {}

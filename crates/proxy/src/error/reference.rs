@@ -103,8 +103,8 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Add a route, or take the others away: without any, all requests match",
         ),
         Code::Unauthorized => (
-            "No authorization of the server's port lets this client in: wrong network, no certificate, or another identity",
-            "Allow the client's identity or network, or mesh the client; `config.linkerd.io/default-inbound-policy` holds where nothing else does",
+            "No authorization of the server's port lets this client in: wrong network, no certificate, or another identity. On the outbound side: the Service has no such port, or an EgressNetwork lets nothing through",
+            "Allow the client's identity or network, or mesh the client; `config.linkerd.io/default-inbound-policy` holds where nothing else does. Name the port in the Service, or let through what should leave",
         ),
         Code::GatewayDomainInvalid => (
             "A transport header names a target to which this proxy is no gateway: its name is not below `LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES`, or the control plane has no profile for it",
@@ -184,7 +184,7 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Look at clocks and expiry, and whether both sides have the same trust anchors",
         ),
         Code::UpstreamProtocol => (
-            "The server's answer broke off, is malformed, or did not come before its connection ended",
+            "The server's answer broke off, is malformed, or did not come before its connection ended; or its head has more than 64 KiB or 128 lines",
             "Look at the server's log at this time; it may have been restarted or have closed idle connections early",
         ),
         Code::RequestTimeout => (

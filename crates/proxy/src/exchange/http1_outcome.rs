@@ -35,6 +35,8 @@ pub(super) enum NoResponse {
         error: ProxyError,
         why: Repeatable,
     },
+    /// Its target cannot be written in HTTP/2; nothing of the request was sent.
+    Unfit,
     /// It is sent once more, as was agreed; the record knows of this attempt.
     Again,
     /// It took too long.

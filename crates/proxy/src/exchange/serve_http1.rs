@@ -20,7 +20,7 @@ use crate::{
         buffer::ReadBuffer,
         framing::Body,
         io::Io,
-        limits::{MAX_FRAMING, MAX_HEAD},
+        limits::{MAX_FIELDS, MAX_FRAMING, MAX_HEAD},
         request::RequestHead,
         response::{self, ResponseHead},
     },
@@ -213,7 +213,10 @@ fn poll_begun<D: Director>(
 }
 
 fn too_large() -> ProxyError {
-    ProxyError::new(Code::HeadTooLarge, format!("the head of the request exceeds {MAX_HEAD} bytes"))
+    ProxyError::new(
+        Code::HeadTooLarge,
+        format!("the head of the request exceeds {MAX_HEAD} bytes or {MAX_FIELDS} lines"),
+    )
 }
 
 /// One request whose head has come; on a connection that was `kept`, there were others before.
@@ -250,12 +253,14 @@ async fn request<D: Director>(
             keep_request(client, head, limit);
         }
         let (endpoint, edits, recorded, course) = (&endpoint, &edits, &mut record, &course);
-        let exchanged = if carrier == Carrier::Http2 && !head.is_upgrade() {
-            Upgrade { client, head, endpoint, edits, record: recorded, course, drain }.run().await
-        } else {
+        let mut exchanged = Err(NoResponse::Unfit);
+        if carrier == Carrier::Http2 && !head.is_upgrade() {
+            exchanged = Upgrade { client, head, endpoint, edits, record: recorded, course, drain }.run().await;
+        }
+        if let Err(NoResponse::Unfit) = exchanged {
             let exchange = Exchange { client, head, response, endpoint, edits, record: recorded, course, drain };
-            exchange.run().await
-        };
+            exchanged = exchange.run().await;
+        }
         let (error, keep) = match exchanged {
             Ok(after) => {
                 if let Some(error) = course.cut() {
@@ -263,7 +268,8 @@ async fn request<D: Director>(
                 }
                 return after;
             }
-            Err(NoResponse::Failed(Failed::ClientGone)) => return After::Close,
+            // HTTP/1 has room for every target.
+            Err(NoResponse::Failed(Failed::ClientGone) | NoResponse::Unfit) => return After::Close,
             Err(NoResponse::Repeatable { why, .. }) if again > 0 => {
                 again = if why == Repeatable::Unanswered { 0 } else { again - 1 };
                 attempt::unanswered(&mut record, course);

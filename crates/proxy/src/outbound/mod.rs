@@ -110,12 +110,13 @@ impl Outbound {
         let mut passage = Passage::new(&self.wiring.records, Direction::Outbound, client);
         let ended = self.connection(tcp, &mut passage).await;
         if let Err(error) = &ended {
+            let target = passage.target().map(tracing::field::display);
             if let Some(left_out) =
                 self.wiring.context.notices.take(Direction::Outbound, error, std::time::Instant::now())
             {
-                tracing::info!(%client, %error, left_out, "outbound connection failed");
+                tracing::info!(%client, target, %error, left_out, "outbound connection failed");
             } else {
-                tracing::debug!(%client, %error, "outbound connection failed");
+                tracing::debug!(%client, target, %error, "outbound connection failed");
             }
             self.wiring.metrics.failed(Failed::Connection, error);
         }

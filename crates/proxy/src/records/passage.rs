@@ -64,6 +64,11 @@ impl Passage {
         }
     }
 
+    /// Where the client wants to go, as far as is known.
+    pub(crate) fn target(&self) -> Option<SocketAddr> {
+        self.scene.target
+    }
+
     /// Who the client is and where it wants to go, as far as is known. Requests of the connection share it.
     pub(crate) fn scene(&mut self, change: impl FnOnce(&mut Scene)) -> &Rc<Scene> {
         change(Rc::make_mut(&mut self.scene));

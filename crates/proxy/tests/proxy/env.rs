@@ -99,6 +99,19 @@ fn trust_anchors_are_read_at_the_start() {
 }
 
 #[test]
+fn values_that_would_break_every_connection_or_hide_every_line_are_refused() {
+    for (name, value, said) in [
+        ("INBOUND_DETECT_TIMEOUT", "0", "must be longer than 0"),
+        ("OUTBOUND_DETECT_TIMEOUT", "0", "must be longer than 0"),
+        ("LOG", "warn and more", "\"warn and more\" is neither a level nor target=level"),
+    ] {
+        let problems = checked(&[(name, value)]).unwrap_err();
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(problem.name.ends_with(name) && problem.message.ends_with(said), "{problem}");
+    }
+}
+
+#[test]
 fn what_has_no_effect_is_named() {
     let Checked { unknown, not_built, .. } = checked(&[
         ("INGRESS_MODE", ""),

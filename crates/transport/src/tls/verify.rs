@@ -13,7 +13,10 @@ use rustls::{
         aws_lc_rs::{self, cipher_suite, kx_group},
         verify_tls13_signature,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{
+        CertificateDer, ServerName, UnixTime,
+        pem::{self, PemObject},
+    },
     server::{
         ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -95,10 +98,21 @@ pub fn check_anchors(pem: &str) -> Result<(), AnchorsError> {
 pub(super) fn anchors(pem: &str) -> Result<RootCertStore, AnchorsError> {
     let mut roots = RootCertStore::empty();
     for (index, der) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
-        let der = der.map_err(|e| AnchorsError::Pem(e.to_string()))?;
+        let der = der.map_err(|e| AnchorsError::Pem(no_pem(&e)))?;
         roots.add(der).map_err(|e| AnchorsError::Certificate { index, reason: e.to_string() })?;
     }
     if roots.is_empty() { Err(AnchorsError::Empty) } else { Ok(roots) }
+}
+
+/// In words; the library shows bytes as numbers.
+fn no_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("there is no end of {:?}", String::from_utf8_lossy(end_marker))
+        }
+        pem::Error::IllegalSectionStart { line } => format!("{:?} begins nothing", String::from_utf8_lossy(line)),
+        error => error.to_string(),
+    }
 }
 
 /// Clients need no certificate, but one that is presented must chain to the anchors. The anchors' names are not sent:

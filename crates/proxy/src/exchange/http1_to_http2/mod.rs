@@ -94,8 +94,8 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             idempotent,
         };
         let mut sender = connected(self.client, self.course, self.endpoint.http2()).await?;
+        let request = request(self.head, &block, self.edits).ok_or(NoResponse::Unfit)?;
         self.course.started();
-        let request = request(self.head, &block, self.edits).map_err(reply)?;
         drop(block);
         check_size(&request).map_err(reply)?;
         let sent = turn::now();
