@@ -196,8 +196,12 @@ impl Met {
             Ok((request, doors)) => {
                 let of_pod = |(pod, door): &(Called, Door)| {
                     let name = format!("{}/{}", pod.namespace, pod.name);
-                    let is_itself =
-                        pod.port.is_some() && !pod.by_node && pod.at.iter().any(|own| caller.addresses.contains(own));
+                    // An address alone says nothing: who shares the node's network has it as well.
+                    let is_itself = caller.name == name
+                        && caller.of == Some(pod.of)
+                        && pod.port.is_some()
+                        && !pod.by_node
+                        && pod.at.iter().any(|own| caller.addresses.contains(own));
                     let to_itself = is_itself.then(|| Said::to_itself(pod));
                     let said =
                         if is_itself && doors.len() == 1 { vec![] } else { door.says(index, pod, caller, request) };

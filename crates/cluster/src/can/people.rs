@@ -19,6 +19,8 @@ const MAX_PODS: usize = 500;
 pub(super) struct Caller {
     /// How it is told of.
     pub(super) name: String,
+    /// The workload that it is, if that is known.
+    pub(super) of: Option<WorkloadKind>,
     /// What it proves where it may.
     pub(super) identity: Option<Identity>,
     /// None: every one that a pod may have.
@@ -88,6 +90,7 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
     let settings = index.settings();
     let somebody = |name: String, identity: Identity, namespace: String| Caller {
         name,
+        of: None,
         identity: Some(identity),
         addresses: vec![],
         follows: Some(namespace),
@@ -110,7 +113,7 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
             let pods: Vec<Caller> = index.known_at(*ip).map(caller).collect();
             let stranger = || {
                 let (name, skip) = (format!("somebody at {ip}"), PortRanges::default());
-                vec![Caller { name, identity: None, addresses: vec![], follows: None, skip, mesh: None }]
+                vec![Caller { name, of: None, identity: None, addresses: vec![], follows: None, skip, mesh: None }]
             };
             let found = if pods.is_empty() { stranger() } else { pods };
             found.into_iter().map(|caller| Caller { addresses: vec![*ip], ..caller }).collect()
@@ -123,10 +126,11 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
 }
 
 fn caller(known: Known<'_>, own: &str) -> Caller {
-    let Known { id: (namespace, name), addresses, identity, skip_outbound, control_namespace, .. } = known;
+    let Known { of, id: (namespace, name), addresses, identity, skip_outbound, control_namespace, .. } = known;
     let mesh = control_namespace.filter(|of| *of != own).map(str::to_owned);
     let follows = control_namespace.map(|_| namespace.clone());
-    Caller { name: format!("{namespace}/{name}"), identity, addresses, follows, skip: skip_outbound, mesh }
+    let (name, of, skip) = (format!("{namespace}/{name}"), Some(of), skip_outbound);
+    Caller { name, of, identity, addresses, follows, skip, mesh }
 }
 
 /// Of a ServiceAccount's identity. Of another it is not known, and follows what everybody does.
@@ -199,20 +203,26 @@ fn found(
 ) -> Result<Vec<Called>, Untold> {
     let own = &index.settings().control_namespace;
     let behind = index.behind(id, port).map_err(|missing| not_there(id, &Port::Number(port), &missing))?;
-    let called = |Backing { known, port, balanced }: Backing<'_>| {
+    if behind.is_empty() {
+        return Err(nothing_behind(id));
+    }
+    let called = |Backing { known, port, reached, balanced }: Backing<'_>| {
         let (number, dialled) = ports(&known, port);
         let called = workload(known, number, dialled, own);
-        let at = match reach {
-            Reach::Any => called.at,
-            Reach::Node(Some(addr)) => called.at.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
-            Reach::Node(None) => called.at,
-            Reach::Balanced => balanced,
+        let at: Vec<IpAddr> = match reach {
+            Reach::Node(Some(addr)) => reached.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
+            Reach::Any | Reach::Node(None) => reached,
+            Reach::Balanced => balanced.into_iter().collect(),
         };
-        Called { at, by_node: matches!(reach, Reach::Node(_)), ..called }
+        // Where no address is known, it may have one of any family.
+        let is_reached = called.at.is_empty() || !at.is_empty();
+        is_reached.then_some(Called { at, by_node: matches!(reach, Reach::Node(_)), ..called })
     };
-    let found: Vec<Called> = behind.into_iter().map(called).collect();
+    let found: Vec<Called> = behind.into_iter().filter_map(called).collect();
     if found.is_empty() {
-        return Err(nothing_behind(id));
+        let message = format!("nothing behind {} has an address of the family by which it is reached", service(id));
+        let remedy = "compare the families of the Service with those of its pods, and with the value disableIPv6";
+        return Err(Untold::new(message, remedy));
     }
     bounded(found)
 }

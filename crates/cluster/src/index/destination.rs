@@ -61,7 +61,7 @@ impl Index {
             instance && !pod.terminating && (pod.ready || (service.publish_not_ready && pod.running))
         });
         pods.filter_map(|(id, pod)| {
-            let addr = SocketAddr::new(self.address(service, pod)?, target_port(service, pod, port)?);
+            let addr = SocketAddr::new(self.address(service, &pod.ips)?, target_port(service, pod, port)?);
             let (like, pod) = (likes.of_pod(self, id, pod, addr.port()), Some(id.1.as_str().into()));
             Some((addr, Located { like, pod, node: None, zone: None, for_zones: BTreeSet::new() }))
         })
@@ -194,12 +194,12 @@ impl Index {
         }
     }
 
-    /// The pod's address of a family that the Service has; of two the Service's second is IPv6 and preferred as Linkerd does.
-    pub(super) fn address(&self, service: &ServiceFacts, pod: &PodFacts) -> Option<IpAddr> {
+    /// Of a workload's addresses one of a family that the Service has; of two the Service's second is IPv6 and preferred as Linkerd does.
+    pub(super) fn address(&self, service: &ServiceFacts, ips: &[IpAddr]) -> Option<IpAddr> {
         let has = |family| service.families.contains(&family);
-        let find = |family| pod.ips.iter().find(|ip| Family::of(**ip) == family).copied();
+        let find = |family| ips.iter().find(|ip| Family::of(**ip) == family).copied();
         match (has(Family::V4), has(Family::V6) && self.settings.ipv6) {
-            (false, false) => pod.ips.first().copied().filter(|ip| ip.is_ipv4() || self.settings.ipv6),
+            (false, false) => ips.first().copied().filter(|ip| ip.is_ipv4() || self.settings.ipv6),
             (true, false) => find(Family::V4),
             (false, true) => find(Family::V6),
             (true, true) => find(Family::V6).or_else(|| find(Family::V4)),
@@ -264,7 +264,7 @@ fn nowhere() -> SocketAddr {
 
 /// By annotations alone.
 pub(super) fn is_said_opaque(mesh: &Mesh, of: &Common, port: u16) -> bool {
-    mesh.opaque_ports.contains(port, of.port_name(port))
+    mesh.opaque_ports.contains(port, of.port_names(port))
 }
 
 pub(super) fn is_instance(pod: &PodFacts, instance: &str, service: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{
     Index, WorkloadKind,
-    facts::{ExternalFacts, Map, PodFacts, Proves},
+    facts::{ExternalFacts, Family, Map, PodFacts, Proves, ServiceFacts},
     store::Id,
 };
 use crate::workload::{CONTROL_NAMESPACE_LABEL, Port};
@@ -35,8 +35,10 @@ pub(crate) struct Backing<'i> {
     pub(crate) known: Known<'i>,
     /// Its own, if it has one.
     pub(crate) port: Option<u16>,
-    /// The addresses at which the clients' proxies may reach it: of a pod the one that they choose.
-    pub(crate) balanced: Vec<IpAddr>,
+    /// Its addresses of the families that the Service has.
+    pub(crate) reached: Vec<IpAddr>,
+    /// The one of them that the clients' proxies choose.
+    pub(crate) balanced: Option<IpAddr>,
 }
 
 /// What is missing where nothing can be told to be behind a Service.
@@ -110,18 +112,21 @@ impl Index {
             return Err(Missing::Selector);
         }
         let port_of = |of: &super::facts::Common| super::destination::target_port(facts, of, port);
-        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| {
-            let balanced = self.address(facts, pod).into_iter().collect();
-            Backing { known: self.known_pod(id, pod), port: port_of(pod), balanced }
-        });
+        let pods = self.store.pods_of(namespace, facts);
+        let pods = pods.map(|(id, pod)| self.backing(facts, self.known_pod(id, pod), port_of(pod)));
         // One that does not declare the port is not behind the Service.
         let externals = self.store.externals_of(namespace, facts).filter_map(|(id, external)| {
             let number = port_of(external)?;
             let declares = external.ports.iter().any(|own| own.number == number);
-            let known = self.known_external(id, external);
-            declares.then(|| Backing { balanced: known.addresses.clone(), known, port: Some(number) })
+            declares.then(|| self.backing(facts, self.known_external(id, external), Some(number)))
         });
         Ok(pods.filter(|backing| backing.known.running).chain(externals).collect())
+    }
+
+    fn backing<'i>(&self, service: &ServiceFacts, known: Known<'i>, port: Option<u16>) -> Backing<'i> {
+        let has_family = |ip: &IpAddr| service.families.is_empty() || service.families.contains(&Family::of(*ip));
+        let reached = known.addresses.iter().copied().filter(has_family).collect();
+        Backing { balanced: self.address(service, &known.addresses), reached, known, port }
     }
 
     /// Whether a proxy of this mesh that connects to the workload's port proves its identity there.

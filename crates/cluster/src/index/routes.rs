@@ -38,9 +38,6 @@ pub(super) struct RouteFacts {
 impl RouteFacts {
     fn of(object: &Object) -> Option<Self> {
         let route = checked(object)?.ok()?.route;
-        if route.parents.is_empty() {
-            return None;
-        }
         let nothing = Map::new();
         let said = object.metadata().and_then(|metadata| metadata.annotations.as_ref()).unwrap_or(&nothing);
         Some(Self { route, terms: client::terms(said), age: Age::of(object) })
@@ -56,6 +53,7 @@ impl RouteFacts {
 }
 
 impl Routes {
+    /// Whether there is one, be it somebody else's.
     pub(super) fn contains(&self, id: &RouteId) -> bool {
         self.held.contains_key(id)
     }

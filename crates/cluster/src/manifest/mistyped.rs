@@ -49,6 +49,10 @@ fn split(told: &str) -> Option<(&str, &str)> {
 /// What is wrong with what is of another type, and what mends it, with an example.
 pub(crate) fn of_another_type(error: &serde_json::Error) -> Option<(String, String)> {
     let told = error.to_string();
+    // Serde has taken a list for an object, which has fewer fields.
+    if told.starts_with("invalid length ") {
+        return Some(list_for_value());
+    }
     let (found, expected) = split(&told)?;
     let wanted = in_words(expected);
     let is_object = expected == "a map" || expected.starts_with("struct ");
@@ -63,6 +67,11 @@ pub(crate) fn of_another_type(error: &serde_json::Error) -> Option<(String, Stri
         _ => ", such as 100, without quotes",
     };
     Some((format!("it is {}", as_written(found)), format!("give {wanted}{example}")))
+}
+
+/// Of a value that is an object.
+pub(crate) fn list_for_value() -> (String, String) {
+    ("it is a list".to_owned(), "give an object, such as {key: value}".to_owned())
 }
 
 /// Where serde has taken a list for an object, its elements for the fields in their order: `read`, written again, is an object there.

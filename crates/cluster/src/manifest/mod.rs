@@ -22,7 +22,7 @@ mod version;
 pub(crate) use document::Unreadable;
 use files::Found;
 pub use files::{Stamp, stamp};
-pub(crate) use mistyped::{Mistyped, by_position, of_another_type};
+pub(crate) use mistyped::{Mistyped, by_position, list_for_value, of_another_type};
 pub(crate) use path::Path as FieldPath;
 use read::{Place, Purpose};
 pub(crate) use typed::of_type;

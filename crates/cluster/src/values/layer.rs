@@ -99,7 +99,8 @@ pub(super) fn read_as<T: DeserializeOwned + Serialize>(tree: Value) -> Result<T,
     match read {
         Ok(values) => match manifest::by_position(&tree, &values) {
             Some(path) => {
-                problems.push(problem(path.to_string(), "it is a list", "give an object, such as {key: value}"))
+                let (message, remedy) = manifest::list_for_value();
+                problems.push(Problem { path: path.to_string(), message, remedy });
             }
             None if problems.is_empty() => return Ok(values),
             None => {}

@@ -138,10 +138,13 @@ async fn a_service_of_other_clusters_is_named() {
 #[tokio::test]
 async fn a_policy_that_names_what_is_not_there_is_named() {
     let api = world().await;
-    let required = json!([{"group": "policy.linkerd.io", "kind": "MeshTLSAuthentication", "name": "gone"}]);
-    let target = json!({"group": "policy.linkerd.io", "kind": "Server", "name": "web"});
-    let spec = json!({"targetRef": target, "requiredAuthenticationRefs": required});
-    api.put(json!({"kind": "AuthorizationPolicy", "metadata": {"name": "all", "namespace": "shop"}, "spec": spec}));
+    let targets = |group: &str, kind: &str, name: &str| {
+        let required = json!([{"group": "policy.linkerd.io", "kind": "MeshTLSAuthentication", "name": "gone"}]);
+        let target = json!({"group": group, "kind": kind, "name": name});
+        let spec = json!({"targetRef": target, "requiredAuthenticationRefs": required});
+        api.put(json!({"kind": "AuthorizationPolicy", "metadata": {"name": "all", "namespace": "shop"}, "spec": spec}));
+    };
+    targets("policy.linkerd.io", "Server", "web");
     for absent in ["Server shop/web", "MeshTLSAuthentication shop/gone"] {
         let report = asked(&api, What::ControlPlane, Duration::ZERO).await;
         let line = report.0.iter().find(|line| line.check == &table::QUARANTINED).unwrap();
@@ -154,6 +157,14 @@ async fn a_policy_that_names_what_is_not_there_is_named() {
         };
         api.put(json!({"kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec}));
     }
+    assert_eq!(failed(&asked(&api, What::ControlPlane, Duration::ZERO).await), []);
+    // A route of a gateway's is there, whoever carries it out.
+    let group = "gateway.networking.k8s.io";
+    targets(group, "HTTPRoute", "ingress");
+    let report = asked(&api, What::ControlPlane, Duration::ZERO).await;
+    assert!(failed(&report)[0].1.contains("HTTPRoute shop/ingress, which it names, is not there"), "{report:?}");
+    api.put(json!({"apiVersion": format!("{group}/v1"), "kind": "HTTPRoute", "metadata": {"name": "ingress", "namespace": "shop"},
+        "spec": {"parentRefs": [{"name": "ingress"}], "hostnames": ["shop.example.com"]}}));
     assert_eq!(failed(&asked(&api, What::ControlPlane, Duration::ZERO).await), []);
 }
 

@@ -1,6 +1,7 @@
 //! By which addresses a pod is reached, and what is in vain there.
 
 use super::*;
+use std::collections::BTreeSet;
 
 fn web(name: &str, ips: &[&str]) -> Object {
     let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
@@ -78,6 +79,79 @@ fn who_is_called_is_called_from_an_address_of_the_family_by_which_it_is_reached(
         (told.verdict, why),
         (Verdict::Unknown, Some("the client has no address of the family by which the pod is reached"))
     );
+}
+
+/// Nobody is told of whom the Service does not lead to.
+#[test]
+fn who_has_no_address_of_the_family_is_not_behind_the_service() {
+    let index = |ipv6: bool, ips: &[&[&str]]| {
+        let mut objects = vec![
+            service("v4", &["10.96.0.1"]),
+            service("v6", &["fd01::1"]),
+            service("both", &["10.96.0.2", "fd01::2"]),
+            service("named", &["None"]),
+            object(crate::Kind::Server, "web", &json!({"podSelector": {}, "port": "http"})),
+            pod("plain", "10.0.0.9", &json!({"/metadata/labels": {"app": "plain"}})),
+        ];
+        if let Some(Object::Service(named)) = objects.get_mut(3) {
+            named.spec.as_mut().unwrap().ip_families = Some(vec!["IPv6".to_owned()]);
+        }
+        objects.extend(ips.iter().enumerate().map(|(i, ips)| web(&format!("web-{i}"), ips)));
+        of_objects(objects, Settings { platform: Platform::Kubernetes, ipv6, ..Settings::default() })
+    };
+    let all: [&[&str]; 3] = [&["10.0.0.1"], &["fd00::1"], &["10.0.0.2", "fd00::2"]];
+    let (every, on_v4, on_v6) = (
+        &["shop/web-0", "shop/web-1", "shop/web-2"][..],
+        &["shop/web-0", "shop/web-2"][..],
+        &["shop/web-1", "shop/web-2"][..],
+    );
+    // By the client's proxy, and, without one, by the node.
+    for (target, balanced, by_node) in [
+        ("svc/v4:80", on_v4, on_v4),
+        ("svc/v6:80", on_v6, on_v6),
+        ("svc/both:80", every, every),
+        ("svc/named:80", on_v6, on_v6),
+        ("10.96.0.2:80", every, on_v4),
+        ("[fd01::2]:80", every, on_v6),
+    ] {
+        for (client, pods) in [("sa/web", balanced), ("po/plain", by_node)] {
+            let told = asks(&index(true, &all), client, target, "GET /", None).unwrap();
+            let found: BTreeSet<&str> =
+                told.answers.iter().flat_map(|answer| answer.pods.iter().map(String::as_str)).collect();
+            assert_eq!(found.into_iter().collect::<Vec<_>>(), pods, "{client} {target}: {told}");
+        }
+    }
+    let refused = asks(&index(true, &all[1..2]), "po/plain", "svc/v4:80", "GET /", None).unwrap_err();
+    assert!(refused.message.contains("svc/v4 in the namespace shop has an address of the family"), "{refused}");
+    // Proxies are told of none.
+    let refused = asks(&index(false, &all[1..2]), "sa/web", "svc/both:80", "GET /", None).unwrap_err();
+    assert!(refused.remedy.contains("disableIPv6"), "{refused}");
+}
+
+/// They have their node's address, and are others all the same.
+#[test]
+fn who_shares_an_address_is_not_taken_for_the_one_that_is_called() {
+    let host = |name: &str| {
+        let Object::Pod(mut pod) = web(name, &["10.0.0.100"]) else { unreachable!() };
+        pod.spec.as_mut().unwrap().host_network = Some(true);
+        Object::Pod(pod)
+    };
+    let server = object(crate::Kind::Server, "web", &json!({"podSelector": {}, "port": "http"}));
+    let index = of_cluster(vec![host("host-0"), host("host-1"), service("web", &["10.96.0.1"]), server]);
+    for (client, target, allowed) in [
+        ("po/host-0", "po/host-1:8080", &[][..]),
+        ("po/host-0", "po/host-0:8080", &["shop/host-0"]),
+        ("po/host-0", "svc/web:80", &["shop/host-0"]),
+        // Whoever of the node's it is.
+        ("10.0.0.100", "po/host-1:8080", &[]),
+    ] {
+        let told = asks(&index, client, target, "GET /", None).unwrap();
+        let of = told.answers.iter().filter(|answer| answer.verdict == Verdict::Allowed);
+        let pods: Vec<&str> = of.flat_map(|answer| answer.pods.iter().map(String::as_str)).collect();
+        assert_eq!(pods, allowed, "{client} {target}: {told}");
+        let expected = if target == "po/host-0:8080" { Verdict::Allowed } else { Verdict::Denied };
+        assert_eq!(told.verdict, expected, "{client} {target}: {told}");
+    }
 }
 
 /// The kernel brings a pod to its own address without a proxy's seeing it.
