@@ -30,6 +30,11 @@ pub(crate) fn owner(key: &str) -> Owner {
     }
 }
 
+/// Reads the value of an annotation, wherever it is read. White space around it says nothing: a block of YAML ends in a line break.
+pub(crate) fn read<T: FromStr>(value: &str) -> Result<T, T::Err> {
+    value.trim().parse()
+}
+
 /// Whether the annotation has no meaning on a Service.
 pub(crate) fn is_of_pods(key: &str) -> bool {
     [
@@ -54,9 +59,9 @@ impl PortList {
         Self { numbers: ports.into_iter().collect(), names: vec![] }
     }
 
-    /// Whether it names `port`, which is also known as `name`.
-    pub fn contains(&self, port: u16, name: Option<&str>) -> bool {
-        self.numbers.contains(port) || name.is_some_and(|name| self.names.iter().any(|n| n == name))
+    /// Whether it names `port`, which is also known by these names.
+    pub fn contains<'n>(&self, port: u16, names: impl IntoIterator<Item = &'n str>) -> bool {
+        self.numbers.contains(port) || names.into_iter().any(|name| self.names.iter().any(|n| n == name))
     }
 }
 
@@ -93,7 +98,7 @@ mod tests {
     #[test]
     fn ports_are_strict() {
         let list: PortList = "25, 4000-4002,grpc,".parse().unwrap();
-        assert!(list.contains(25, None) && list.contains(4001, None) && list.contains(9, Some("grpc")));
+        assert!(list.contains(25, []) && list.contains(4001, []) && list.contains(9, ["http", "grpc"]));
         assert!(!list.contains(4003, Some("http")));
         assert_eq!(list.numbers.to_string(), "25,4000-4002");
         for bad in ["0", "65536", "10-5", "a--b", "-1", "1-", "Grpc", "1-2-3", "averyverylongname"] {

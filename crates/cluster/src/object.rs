@@ -10,10 +10,10 @@ use crate::{
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{HTTPGetAction, Namespace, Node, Pod, Service, ServiceAccount},
+        core::v1::{Container, HTTPGetAction, Namespace, Node, Pod, Service, ServiceAccount},
         discovery::v1::EndpointSlice,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -25,6 +25,19 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub fn probed_path(get: &HTTPGetAction) -> String {
     let path = get.path.as_deref().unwrap_or_default();
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// The port that a probe of a container asks, as the kubelet does: by its number, or by the name that this container gives it,
+/// whichever ports of others have that name.
+pub fn probed_port(port: &IntOrString, of: &Container) -> Option<u16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let named = of.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
+            named.map_or_else(|| name.parse().ok(), |port| Some(port.container_port))?
+        }
+    };
+    u16::try_from(number).ok()
 }
 
 /// What Kubernetes means by a DNS label: the name of a namespace, and of most parts of others.

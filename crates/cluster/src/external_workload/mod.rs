@@ -9,5 +9,5 @@ mod slices;
 mod spec;
 
 pub use slices::{Change, Slices};
-pub(crate) use spec::{External, is_ready, said_in_vain};
+pub(crate) use spec::{External, checked, is_ready, said_in_vain};
 pub use spec::{ExternalWorkloadSpec, WorkloadIpSpec, WorkloadPortSpec, WorkloadTlsSpec};

@@ -4,7 +4,7 @@
 //! family and set of ports. Slices of others are left alone, whoever they are of. Pure: what is planned depends on the objects alone.
 
 use super::{
-    is_ready,
+    checked, is_ready,
     spec::{Declared, External},
 };
 use crate::{
@@ -211,12 +211,12 @@ fn ours(slice: &EndpointSlice) -> Option<EndpointSlice> {
 impl Selected {
     /// `None` of one that cannot be carried out.
     fn of(workload: &Custom<super::ExternalWorkloadSpec>) -> Option<Self> {
-        let Custom { metadata, spec, status, .. } = workload;
+        let Custom { metadata, status, .. } = workload;
         Some(Self {
             uid: metadata.uid.clone(),
             labels: metadata.labels.clone().unwrap_or_default(),
             ready: is_ready(status.as_ref()),
-            external: spec.checked().ok()?,
+            external: checked(workload).ok()?,
         })
     }
 

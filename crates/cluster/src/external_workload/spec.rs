@@ -1,13 +1,13 @@
 //! What an ExternalWorkload says: what its proxy proves, its ports and its addresses.
 
 use crate::{
-    annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS, is_port_name},
-    policy::Mistake,
+    annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS, is_port_name, read},
+    policy::{ExternalWorkload, Mistake},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, str::FromStr};
 use weft_model::{DnsName, Identity, endpoint::ServerTls, names::annotation, policy::inbound::DefaultPolicy};
 
 /// Addresses of one workload, as its definition has it.
@@ -70,8 +70,17 @@ pub(crate) struct Declared {
     pub(crate) protocol: &'static str,
 }
 
+/// What its fields and its annotations say: the latter, as those of a pod, must not leave it open by a mistake.
+pub(crate) fn checked(workload: &ExternalWorkload) -> Result<External, Vec<Mistake>> {
+    let opening: Vec<Mistake> = opening(&workload.metadata).collect();
+    match workload.spec.checked() {
+        Ok(external) if opening.is_empty() => Ok(external),
+        checked => Err(checked.err().into_iter().flatten().chain(opening).collect()),
+    }
+}
+
 impl ExternalWorkloadSpec {
-    pub(crate) fn checked(&self) -> Result<External, Vec<Mistake>> {
+    fn checked(&self) -> Result<External, Vec<Mistake>> {
         let Self { mesh_tls, ports, workload_ips } = self;
         let mut mistakes = vec![];
         let tls = mesh_tls.checked(&mut mistakes);
@@ -189,20 +198,22 @@ pub(crate) fn is_ready(status: Option<&Value>) -> bool {
 
 /// Which of its annotations cannot be read, and have no effect.
 pub(crate) fn said_in_vain(metadata: &ObjectMeta) -> Vec<Mistake> {
-    const PORTS: &str = "use numbers and ranges, such as 3306,8000-8010";
-    let said = |key: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
-    let wrong = |key: &str, is_read: fn(&str) -> bool, remedy: &str| {
-        let text = said(key).filter(|text| !is_read(text))?;
-        let message = format!("{:?} cannot be read, and has no effect", short(text));
-        Some(Mistake::new(format!("metadata.annotations[{key}]"), message, remedy))
-    };
+    wrong::<PortList>(metadata, annotation::OPAQUE_PORTS, ", and has no effect", PORTS).into_iter().collect()
+}
+
+/// Those without which others could call it than its owner thinks.
+fn opening(metadata: &ObjectMeta) -> impl Iterator<Item = Mistake> {
     let policies = format!("use one of {}", DefaultPolicy::ALL.map(DefaultPolicy::as_str).join(", "));
-    let all = [
-        wrong(annotation::OPAQUE_PORTS, |text| text.parse::<PortList>().is_ok(), PORTS),
-        wrong(REQUIRE_IDENTITY_PORTS, |text| text.parse::<PortRanges>().is_ok(), PORTS),
-        wrong(annotation::DEFAULT_INBOUND_POLICY, |text| text.parse::<DefaultPolicy>().is_ok(), &policies),
-    ];
-    all.into_iter().flatten().collect()
+    let policy = wrong::<DefaultPolicy>(metadata, annotation::DEFAULT_INBOUND_POLICY, "", &policies);
+    policy.into_iter().chain(wrong::<PortRanges>(metadata, REQUIRE_IDENTITY_PORTS, "", PORTS))
+}
+
+const PORTS: &str = "use numbers and ranges, such as 3306,8000-8010";
+
+fn wrong<T: FromStr>(metadata: &ObjectMeta, key: &str, so: &str, remedy: &str) -> Option<Mistake> {
+    let text = metadata.annotations.as_ref()?.get(key).filter(|text| read::<T>(text).is_err())?;
+    let message = format!("{:?} cannot be read{so}", short(text));
+    Some(Mistake::new(format!("metadata.annotations[{key}]"), message, remedy))
 }
 
 #[cfg(test)]
@@ -282,17 +293,22 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_cannot_be_read_are_told() {
-        let told = |key: &str, text: &str| {
-            let metadata = json!({"annotations": {key: text}});
-            said_in_vain(&serde_json::from_value(metadata).unwrap()).len()
+    fn an_annotation_that_could_open_it_is_refused_and_the_other_is_told() {
+        let of = |key: &str, text: &str| {
+            let metadata = json!({"name": "vm", "annotations": {key: text}});
+            let workload = json!({"metadata": metadata, "spec": spec(json!([]), &[])});
+            let workload: ExternalWorkload = serde_json::from_value(workload).unwrap();
+            let fields = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|m| m.field).collect::<Vec<_>>();
+            (fields(checked(&workload).err().unwrap_or_default()), fields(said_in_vain(&workload.metadata)))
         };
-        for (key, right, wrong) in [
-            ("config.linkerd.io/opaque-ports", "3306,db", "70000"),
-            ("config.linkerd.io/proxy-require-identity-inbound-ports", "80-90", "a"),
-            ("config.linkerd.io/default-inbound-policy", "deny", "open"),
+        for (key, right, wrong, is_refused) in [
+            ("config.linkerd.io/opaque-ports", "3306,db\n", "70000", false),
+            ("config.linkerd.io/proxy-require-identity-inbound-ports", " 80-90", "a", true),
+            ("config.linkerd.io/default-inbound-policy", "deny\n", "denyy", true),
         ] {
-            assert_eq!((told(key, right), told(key, wrong)), (0, 1), "{key}");
+            let field = vec![format!("metadata.annotations[{key}]")];
+            assert_eq!(of(key, right), (vec![], vec![]));
+            assert_eq!(of(key, wrong), if is_refused { (field, vec![]) } else { (vec![], field) });
         }
     }
 

@@ -3,8 +3,8 @@
 use super::{gateway::Gateway, work::Work};
 use crate::{
     annotation::is_port_name,
-    external_workload::External,
-    object::{namespace_of, probed_path},
+    external_workload::{self, External},
+    object::{namespace_of, probed_path, probed_port},
     policy::{
         ExternalWorkload, WorkloadKind,
         client::{self, Balancing, Terms},
@@ -222,10 +222,6 @@ impl Common {
     pub(super) fn port_names(&self, port: u16) -> impl Iterator<Item = &str> {
         self.ports.iter().filter(move |p| p.number == port).filter_map(|p| p.name.as_deref())
     }
-
-    pub(super) fn port_name(&self, port: u16) -> Option<&str> {
-        self.ports.iter().find(|p| p.number == port).and_then(|p| p.name.as_deref())
-    }
 }
 
 pub(crate) fn of_mesh(meta: &ObjectMeta) -> Map {
@@ -329,15 +325,11 @@ impl From<&Pod> for PodFacts {
         host_ports.sort_by_key(|p| (p.at, p.port));
         host_ports.dedup();
         let mut probes: Vec<(u16, String)> = containers()
-            .flat_map(|c| [&c.readiness_probe, &c.liveness_probe, &c.startup_probe])
-            .filter_map(|p| p.as_ref()?.http_get.as_ref())
-            .filter_map(|get| {
-                let port = match &get.port {
-                    IntOrString::Int(n) => u16::try_from(*n).ok()?,
-                    IntOrString::String(name) => ports.iter().find(|p| p.name.as_ref() == Some(name))?.number,
-                };
+            .flat_map(|c| [&c.readiness_probe, &c.liveness_probe, &c.startup_probe].map(|probe| (c, probe)))
+            .filter_map(|(c, probe)| {
+                let get = probe.as_ref()?.http_get.as_ref()?;
                 // A route is matched by the path alone.
-                Some((port, probed_path(get).split('?').next().unwrap_or("/").to_owned()))
+                Some((probed_port(&get.port, c)?, probed_path(get).split('?').next().unwrap_or("/").to_owned()))
             })
             .collect();
         probes.sort();
@@ -371,7 +363,7 @@ impl From<&Pod> for PodFacts {
 impl ExternalFacts {
     /// `None` of one that cannot be carried out.
     pub(super) fn of(workload: &ExternalWorkload) -> Option<Self> {
-        let External { tls, ports, ips } = workload.spec.checked().ok()?;
+        let External { tls, ports, ips } = external_workload::checked(workload).ok()?;
         let ports = ports.into_iter().filter(|p| is_tcp(Some(p.protocol)));
         let ports: Vec<Port> = ports.map(|p| Port { name: p.name, number: p.number }).collect();
         let inbound = ports.iter().find(|p| p.name.as_deref() == Some(PROXY_PORT)).map(|p| p.number);
@@ -461,7 +453,7 @@ impl SliceEndpoint {
 }
 
 /// The protocol of a port that names none is TCP; the mesh carries no other.
-fn is_tcp(protocol: Option<&str>) -> bool {
+pub(crate) fn is_tcp(protocol: Option<&str>) -> bool {
     matches!(protocol, None | Some("" | "TCP"))
 }
 

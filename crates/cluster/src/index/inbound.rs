@@ -42,7 +42,11 @@ impl Index {
                 (self.store.external(namespace, name).map(|external| &**external), "ExternalWorkload")
             }
         };
-        let of = found.ok_or_else(|| Refusal::NotFound(format!("there is no {what} {namespace}/{name}")))?;
+        let Some(of) = found else {
+            let is_refused = of == WorkloadKind::ExternalWorkload && self.store.is_refused_external(namespace, name);
+            let absent = || Refusal::NotFound(format!("there is no {what} {namespace}/{name}"));
+            return if is_refused { Ok(nobody()) } else { Err(absent()) };
+        };
         let aged = self.settings.platform == Platform::Kubernetes;
         let mut policy = match self.store.policies.server_of(namespace, of, port, aged) {
             Some((id, server)) => ServerPolicy {
@@ -120,8 +124,7 @@ impl Index {
 
     /// Every request, and the HTTP probes of the workload and of its proxy, which are let in whatever the policy is.
     fn routes(&self, of: &Common, port: u16) -> Vec<HttpRoute<InboundRule>> {
-        let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
-        let mut routes = vec![route("default", vec![every], vec![])];
+        let mut routes = vec![every_request()];
         let of_proxy = (port == of.proxy.admin).then_some(PROXY_PROBES).into_iter().flatten();
         let of_workload = of.probes.iter().filter(|(at, _)| *at == port).map(|(_, path)| path.as_str());
         let probes: Vec<HttpMatch> = of_proxy
@@ -181,6 +184,20 @@ fn from(name: &str, networks: &[Cidr]) -> Option<Authorization> {
         networks: networks.iter().map(|net| NetworkMatch { net: *net, except: vec![] }).collect(),
         authentication: Authentication::Unauthenticated,
     })
+}
+
+/// Of what cannot be carried out: without an answer its proxy would let in whom it did before, or whom its own default does.
+fn nobody() -> ServerPolicy {
+    ServerPolicy {
+        meta: Meta::default_named(DefaultPolicy::Deny.as_str()),
+        protocol: spoken_as(Spoken::Unknown, || vec![every_request()], Vec::new, None),
+        authorizations: vec![],
+    }
+}
+
+fn every_request() -> HttpRoute<InboundRule> {
+    let every = HttpMatch { path: Some(PathMatch::Prefix("/".to_owned())), ..HttpMatch::default() };
+    route("default", vec![every], vec![])
 }
 
 fn route(name: &str, matches: Vec<HttpMatch>, authorizations: Vec<Authorization>) -> HttpRoute<InboundRule> {

@@ -29,7 +29,7 @@ mod wire;
 mod work;
 
 pub use endpoints::{Endpoints, Place};
-pub(crate) use facts::{Map, of_mesh};
+pub(crate) use facts::{Map, is_tcp, of_mesh};
 pub(crate) use gateway::Gateway;
 pub use grants::Absent;
 pub(crate) use known::{Backing, Known, Missing};
@@ -40,7 +40,7 @@ pub(crate) use work::runs_to_an_end;
 
 pub use crate::policy::WorkloadKind;
 
-use crate::Event;
+use crate::{Event, Object};
 use store::Store;
 
 /// Every object, in the form that answers need.
@@ -61,10 +61,13 @@ impl Index {
 
     /// Takes in one event and says what it may have changed.
     pub fn apply(&mut self, event: Event) -> Vec<Subject> {
+        let is_of_kubernetes = self.settings.platform == Platform::Kubernetes;
         let mut changed = match &event {
+            // Nothing is inherited there.
+            Event::Apply(Object::Namespace(_)) if is_of_kubernetes => vec![],
             Event::Apply(object) => self.store.insert(object),
             Event::Delete(key) => self.store.remove(key),
-            Event::Refused(refused) => self.store.remove(&refused.key),
+            Event::Refused(refused) => self.store.refuse(&refused.key),
             Event::Synced => vec![],
         };
         changed.sort();

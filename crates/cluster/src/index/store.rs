@@ -15,7 +15,7 @@ use crate::{
     workload,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     net::{IpAddr, SocketAddr},
 };
@@ -32,6 +32,8 @@ pub(super) struct Store {
     /// What those have in common.
     common: Pool<Common>,
     externals: BTreeMap<Id, ExternalFacts>,
+    /// ExternalWorkloads that are there and cannot be carried out.
+    refused_externals: BTreeSet<Id>,
     slices: BTreeMap<Id, SliceFacts>,
     /// The zones of nodes.
     zones: HashMap<String, String>,
@@ -70,6 +72,10 @@ impl Store {
 
     pub(super) fn external_of(&self, id: &Id) -> Option<&ExternalFacts> {
         self.externals.get(id)
+    }
+
+    pub(super) fn is_refused_external(&self, namespace: &str, name: &str) -> bool {
+        self.refused_externals.contains(&(namespace.to_owned(), name.to_owned()))
     }
 
     pub(super) fn externals_at(&self, ip: IpAddr) -> impl Iterator<Item = (&Id, &ExternalFacts)> {
@@ -162,7 +168,10 @@ impl Store {
             | Object::HttpLocalRateLimitPolicy(_) => self.policies.insert(id, object),
             Object::EgressNetwork(_) => self.put_egress(id, |policies, id| policies.insert(id, object)),
             Object::ServiceProfile(profile) => self.put_profile(id, profile.spec.checked().ok()),
-            Object::ExternalWorkload(workload) => self.put_external(id, ExternalFacts::of(workload)),
+            Object::ExternalWorkload(workload) => match ExternalFacts::of(workload) {
+                Some(facts) => self.put_external(id, Some(facts), false),
+                None => self.put_external(id, None, true),
+            },
             Object::MeshHttpRoute(_)
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
@@ -204,12 +213,20 @@ impl Store {
             | Kind::HttpLocalRateLimitPolicy => self.policies.remove(key.kind, id),
             Kind::EgressNetwork => self.put_egress(id, |policies, id| policies.remove(key.kind, id)),
             Kind::ServiceProfile => self.put_profile(id, None),
-            Kind::ExternalWorkload => self.put_external(id, None),
+            Kind::ExternalWorkload => self.put_external(id, None, false),
             Kind::MeshHttpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 let touched = self.routes.remove(key.kind, id);
                 self.about_parents(touched)
             }
             Kind::ServiceAccount | Kind::Deployment | Kind::Unrun(_) => vec![],
+        }
+    }
+
+    /// It is there and cannot be carried out.
+    pub(super) fn refuse(&mut self, key: &Key) -> Vec<Subject> {
+        match key.kind {
+            Kind::ExternalWorkload => self.put_external((key.namespace.clone(), key.name.clone()), None, true),
+            _ => self.remove(key),
         }
     }
 
@@ -379,9 +396,14 @@ impl Store {
         changed
     }
 
-    fn put_external(&mut self, id: Id, new: Option<ExternalFacts>) -> Vec<Subject> {
+    fn put_external(&mut self, id: Id, new: Option<ExternalFacts>, is_refused: bool) -> Vec<Subject> {
         let old = self.externals.remove(&id);
         let mut changed: Vec<Subject> = vec![];
+        let was_refused =
+            if is_refused { !self.refused_externals.insert(id.clone()) } else { self.refused_externals.remove(&id) };
+        if was_refused != is_refused {
+            changed.push(Subject::ExternalWorkload { namespace: id.0.clone(), name: id.1.clone() });
+        }
         if old != new {
             changed.extend(old.iter().chain(&new).flat_map(|external| self.about_external(&id, external)));
         }

@@ -20,6 +20,7 @@ mod chance;
 mod client_routes;
 mod externals;
 mod histories;
+mod injection;
 mod objects;
 mod outbound;
 mod policies;

@@ -35,13 +35,14 @@ pub use told::{injected, uninjected};
 pub use uninject::uninject;
 
 pub(crate) use crate::annotation::REQUIRE_IDENTITY_PORTS;
+pub(crate) use report::is_of_a_mesh;
 pub(crate) use settings::Settings;
 pub(crate) use sidecar::{Anchors, Sidecar, mount, requirements};
 pub(crate) use table::{TABLE, is_known};
 
 use crate::{
     annotation::{PortList, PortRanges},
-    index::runs_to_an_end,
+    index::{is_tcp, runs_to_an_end},
     label,
     object::is_label_text,
     policy::client,
@@ -401,16 +402,16 @@ fn inbound_ports(spec: &PodSpec) -> String {
     ports.into_iter().collect::<Vec<_>>().join(",")
 }
 
-/// The opaque ports as the proxy reads them: names are those of the pod's own ports.
+/// The opaque ports as the proxy reads them: a name is that of every port of the pod that has it, as the index takes it.
 fn opaque_numbers(text: &str, spec: &PodSpec) -> String {
     match text.parse::<PortList>() {
         Ok(list) if !list.names.is_empty() => {
-            let named = |name: &String| {
-                let mut ports = serving(spec).flat_map(|c| c.ports.iter().flatten());
-                ports.find(|p| p.name.as_ref() == Some(name)).map(|p| p.container_port.to_string())
-            };
+            let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            let ports = containers.flat_map(|c| c.ports.iter().flatten()).filter(|p| is_tcp(p.protocol.as_deref()));
+            let named = ports.filter(|p| p.name.as_ref().is_some_and(|name| list.names.contains(name)));
+            let named: BTreeSet<i32> = named.map(|p| p.container_port).collect();
             let numbers = (!list.numbers.is_empty()).then(|| list.numbers.to_string());
-            numbers.into_iter().chain(list.names.iter().filter_map(named)).collect::<Vec<_>>().join(",")
+            numbers.into_iter().chain(named.iter().map(i32::to_string)).collect::<Vec<_>>().join(",")
         }
         _ => text.to_owned(),
     }

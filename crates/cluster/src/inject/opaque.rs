@@ -5,7 +5,7 @@ use super::{
     settings::{Namespace, On, refusal},
     subject::Pods,
 };
-use crate::annotation::PortList;
+use crate::annotation::{PortList, read};
 use k8s_openapi::{api::core::v1::ServiceSpec, apimachinery::pkg::util::intstr::IntOrString};
 use weft_model::names::annotation::OPAQUE_PORTS;
 
@@ -19,7 +19,7 @@ pub(super) fn of_pod(pods: &Pods, namespace: &Annotations, default: &str) -> Opt
 pub(super) fn check(own: &Annotations, namespace: Option<Namespace<'_>>) -> Result<(), Vec<Refusal>> {
     let inherited = || namespace.and_then(|n| Some((On::Namespace(n.name), n.annotations.get(OPAQUE_PORTS)?)));
     match own.get(OPAQUE_PORTS).map(|value| (On::Own, value)).or_else(inherited) {
-        Some((on, value)) => match value.parse::<PortList>() {
+        Some((on, value)) => match read::<PortList>(value) {
             Ok(_) => Ok(()),
             Err(error) => Err(vec![refusal(OPAQUE_PORTS, on, value, &error.to_string())]),
         },

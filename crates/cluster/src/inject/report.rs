@@ -151,18 +151,22 @@ fn ports_of_udp(spec: &PodSpec) -> bool {
     ports.into_iter().any(|p| p.protocol.as_deref() == Some("UDP"))
 }
 
+/// What images of proxies begin with, whatever their containers are called.
+const PROXIES: [&str; 2] = ["cr.l5d.io/linkerd/proxy:", "gcr.io/istio-release/proxyv2:"];
+/// The same of what redirects to them.
+const INITS: [&str; 2] = ["cr.l5d.io/linkerd/proxy-init:", "gcr.io/istio-release/proxy_init:"];
+
+/// Whether an image says that this or another mesh has been here.
+pub(crate) fn is_of_a_mesh(image: &str) -> bool {
+    PROXIES.iter().chain(&INITS).any(|begin| image.starts_with(begin))
+}
+
 /// Whether this or another mesh has been here.
 fn has_proxy(spec: &PodSpec) -> bool {
-    let image = |c: &Container, prefixes: &[&str]| {
-        c.image.as_deref().is_some_and(|image| prefixes.iter().any(|prefix| image.starts_with(prefix)))
+    let image = |c: &Container, of: &[&str]| {
+        c.image.as_deref().is_some_and(|image| of.iter().any(|begin| image.starts_with(begin)))
     };
-    let proxy = |c: &Container| {
-        matches!(c.name.as_str(), super::PROXY | "istio-proxy")
-            || image(c, &["cr.l5d.io/linkerd/proxy:", "gcr.io/istio-release/proxyv2:"])
-    };
-    let init = |c: &Container| {
-        matches!(c.name.as_str(), super::INIT | "istio-init")
-            || image(c, &["cr.l5d.io/linkerd/proxy-init:", "gcr.io/istio-release/proxy_init:"])
-    };
+    let proxy = |c: &Container| matches!(c.name.as_str(), super::PROXY | "istio-proxy") || image(c, &PROXIES);
+    let init = |c: &Container| matches!(c.name.as_str(), super::INIT | "istio-init") || image(c, &INITS);
     spec.containers.iter().any(proxy) || spec.init_containers.iter().flatten().any(|c| proxy(c) || init(c))
 }

@@ -221,7 +221,10 @@ pub(super) fn inherited(own: &Annotations, namespace: &Annotations) -> Annotatio
 /// How texts become settings.
 pub(super) mod read {
     use super::Text;
-    use crate::values::{Form, Quantity, Wrong, variable};
+    use crate::{
+        annotation,
+        values::{Form, Quantity, Wrong, variable},
+    };
     use k8s_openapi::api::core::v1::EnvVar;
     use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -273,7 +276,7 @@ pub(super) mod read {
 
     /// Keeps the text of what can be read, without spaces: the proxy and linkerd-init want none in lists.
     pub(crate) fn valid<T: FromStr<Err: Display>>(value: &str, to: &mut Text) -> Result<(), String> {
-        value.parse::<T>().map_err(|error| error.to_string())?;
+        annotation::read::<T>(value).map_err(|error| error.to_string())?;
         *to = value.split_whitespace().collect::<String>().into();
         Ok(())
     }

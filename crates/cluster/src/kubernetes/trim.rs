@@ -1,6 +1,6 @@
-//! What the index reads of an object; the rest is let go before a list of all of them is held.
+//! What the index reads of an object, and whoever looks for pods without a proxy; the rest is let go before a list of all of them is held.
 
-use crate::index::runs_to_an_end;
+use crate::{index::runs_to_an_end, inject::is_of_a_mesh};
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus, Probe,
@@ -82,6 +82,7 @@ fn container(container: Container) -> Container {
     };
     Container {
         name: container.name,
+        image: container.image.filter(|image| is_of_a_mesh(image)),
         ports: container.ports,
         restart_policy: container.restart_policy,
         env: Some(env.collect()),
@@ -95,7 +96,7 @@ fn container(container: Container) -> Container {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, Index, Object, index::Settings};
+    use crate::{Event, Index, Object, index::Settings, inject::Bare};
 
     #[test]
     fn answers_are_the_same_with_and_without_what_is_let_go() {
@@ -132,5 +133,34 @@ mod tests {
         let done = format!("{:?}", index(pod(ends.clone())));
         assert_eq!(format!("{:?}", index(ends)), done);
         assert!(done.contains("done: true"), "{done}");
+    }
+
+    /// By the images of other meshes as well, whatever their containers are called.
+    #[test]
+    fn who_has_no_proxy_is_the_same_with_and_without_what_is_let_go() {
+        let of = |list: &str, image: &str| -> Pod {
+            let mut spec = json!({"containers": [{"name": "web", "image": "web:1"}]});
+            let container = json!({"name": "x", "image": image});
+            match spec[list].as_array_mut() {
+                Some(all) => all.push(container),
+                None => spec[list] = json!([container]),
+            }
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec})).unwrap()
+        };
+        let is_bare = |pod: &Pod| Bare::of(pod).is_some();
+        for (image, in_containers, in_inits) in [
+            ("cr.l5d.io/linkerd/proxy:v2", false, false),
+            ("gcr.io/istio-release/proxyv2:1.20", false, false),
+            ("cr.l5d.io/linkerd/proxy-init:v2", true, false),
+            ("gcr.io/istio-release/proxy_init:1", true, false),
+            ("example.com/cr.l5d.io/linkerd/proxy:v2", true, true),
+        ] {
+            for (list, expected) in [("containers", in_containers), ("initContainers", in_inits)] {
+                let full = of(list, image);
+                assert_eq!((is_bare(&full), is_bare(&pod(full))), (expected, expected), "{list} {image}");
+            }
+        }
+        let trimmed = serde_json::to_string(&pod(of("containers", "example.com/large:1"))).unwrap();
+        assert!(!trimmed.contains("image"), "{trimmed}");
     }
 }

@@ -143,8 +143,9 @@ fn served(
 fn policy_object(kind: Kind, mut object: DynamicObject) -> Result<Object, Rejected> {
     object.metadata = trim::metadata(object.metadata);
     let object = serde_json::to_value(object)?;
-    // Whose status is ours to write is kept for that.
-    let written = policy::status::KINDS.contains(&kind).then(|| trim::reported(&object));
+    // Whose status is ours to write is kept for that; and the proxy of an ExternalWorkload is to know that it is there.
+    let is_told = kind == Kind::ExternalWorkload || policy::status::KINDS.contains(&kind);
+    let written = is_told.then(|| trim::reported(&object));
     policy::read(kind, object).map_err(|mistakes| Rejected { reason: policy::told(&mistakes), written })
 }
 

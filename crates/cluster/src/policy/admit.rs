@@ -172,6 +172,25 @@ mod tests {
         assert!(warnings[0].starts_with("metadata.annotations[timeout.linkerd.io/request]: \"soon\" cannot be read"));
     }
 
+    #[test]
+    fn an_annotation_that_could_open_an_external_workload_is_refused() {
+        let reviewed = |key: &str, value: &str| {
+            let tls = json!({"identity": "spiffe://root.local/db", "serverName": "db.local"});
+            let metadata = json!({"name": "db", "annotations": {key: value}});
+            let object = json!({"kind": "ExternalWorkload", "metadata": metadata, "spec": {"meshTLS": tls}});
+            let of = json!({"group": WORKLOADS, "version": "v1beta1", "kind": "ExternalWorkload"});
+            let Review { mistakes, warnings } = review(&json!({"kind": of, "namespace": "ns", "object": object}));
+            (mistakes.len(), warnings.len())
+        };
+        for key in
+            ["config.linkerd.io/default-inbound-policy", "config.linkerd.io/proxy-require-identity-inbound-ports"]
+        {
+            assert_eq!(reviewed(key, "denyy"), (1, 0), "{key}");
+        }
+        assert_eq!(reviewed("config.linkerd.io/default-inbound-policy", "deny"), (0, 0));
+        assert_eq!(reviewed("config.linkerd.io/opaque-ports", "8080 9090"), (0, 1));
+    }
+
     /// Where it would have an effect.
     #[test]
     fn an_annotation_of_a_route_that_cannot_be_read_is_refused() {

@@ -314,6 +314,8 @@ pub(crate) fn mistakes(annotations: &Annotations, on: On) -> Vec<Mistake> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Object, policy::said_in_vain};
+    use weft_model::names::annotation::OPAQUE_PORTS;
 
     fn said(pairs: &[(&str, &str)]) -> Annotations {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -455,5 +457,12 @@ mod tests {
         assert_eq!(told(&[("retry.linkerd.io/limits", "1"), ("example.com/limits", "1")], On::Route).len(), 1);
         assert_eq!(told(&[(ACCRUAL, "consecutive")], On::Route), [ACCRUAL]);
         assert_eq!(told(&[(ACCRUAL, "consecutive")], On::EgressNetwork), Vec::<String>::new());
+        for (ports, is_told) in [("8080,db\n", false), ("", false), ("8080 9090", true), ("80-70", true)] {
+            let service = serde_json::json!({"metadata": {"name": "a", "annotations": {OPAQUE_PORTS: ports}}});
+            let told = said_in_vain(&Object::Service(serde_json::from_value(service).unwrap()));
+            let fields: Vec<&str> = told.iter().map(|mistake| mistake.field.as_str()).collect();
+            let field = "metadata.annotations[config.linkerd.io/opaque-ports]";
+            assert_eq!(fields, if is_told { vec![field] } else { vec![] }, "{ports:?}");
+        }
     }
 }

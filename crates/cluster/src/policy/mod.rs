@@ -45,7 +45,7 @@ pub use server::{ServerSpec, WorkloadKind};
 
 use crate::{
     Kind, Object,
-    annotation::PortList,
+    annotation::{self, PortList},
     external_workload::{self, ExternalWorkloadSpec},
     manifest::{FieldPath, Mistyped, of_type},
     service_profile::ServiceProfileSpec,
@@ -199,7 +199,7 @@ pub(crate) fn check(object: &Object) -> Vec<Mistake> {
         Object::HttpLocalRateLimitPolicy(o) => o.spec.checked(&namespace).err(),
         Object::EgressNetwork(o) => o.spec.checked().err(),
         Object::ServiceProfile(o) => o.spec.checked().err(),
-        Object::ExternalWorkload(o) => o.spec.checked().err(),
+        Object::ExternalWorkload(o) => external_workload::checked(o).err(),
         object => route::checked(object).and_then(Result::err),
     }
     .unwrap_or_default()
@@ -210,7 +210,8 @@ pub fn said_in_vain(object: &Object) -> Vec<Mistake> {
     match object {
         Object::Service(o) => {
             let elsewhere = client::elsewhere(&o.metadata).map(|by| Mistake::new(by, ELSEWHERE, "remove it"));
-            elsewhere.into_iter().chain(client_mistakes(&o.metadata, client::On::Service)).collect()
+            let told = elsewhere.into_iter().chain(opaque_mistake(&o.metadata));
+            told.chain(client_mistakes(&o.metadata, client::On::Service)).collect()
         }
         Object::EgressNetwork(o) => {
             let ports = opaque_mistake(&o.metadata).into_iter();
@@ -231,7 +232,7 @@ const ELSEWHERE: &str =
     "this version of weft looks up nothing in other clusters, and what is sent to the Service fails";
 
 fn opaque_mistake(metadata: &ObjectMeta) -> Option<Mistake> {
-    let error = metadata.annotations.as_ref()?.get(OPAQUE_PORTS)?.parse::<PortList>().err()?;
+    let error = annotation::read::<PortList>(metadata.annotations.as_ref()?.get(OPAQUE_PORTS)?).err()?;
     let field = format!("metadata.annotations[{OPAQUE_PORTS}]");
     Some(Mistake::new(field, error.to_string(), "use ports and ranges, such as 25,4000-4100"))
 }

@@ -1,10 +1,10 @@
 //! What the mesh's annotations ask for a pod, its own before its namespace's.
 
 use crate::{
-    annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS},
+    annotation::{PortList, PortRanges, REQUIRE_IDENTITY_PORTS, read},
     inject,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 use weft_model::{
     names::{self, annotation},
     policy::inbound::DefaultPolicy,
@@ -54,19 +54,19 @@ impl Mesh {
         Self {
             injected: annotations.get(annotation::INJECT).is_none_or(|v| v != "disabled"),
             opaque_ports: opaque_ports(annotations).unwrap_or_else(|| PortList::numbers(opaque.iter().copied())),
-            skip_inbound: ports(annotations, annotation::SKIP_INBOUND_PORTS),
-            skip_outbound: ports(annotations, annotation::SKIP_OUTBOUND_PORTS),
-            require_identity: ports(annotations, REQUIRE_IDENTITY_PORTS),
-            default_policy: annotations.get(annotation::DEFAULT_INBOUND_POLICY).and_then(|v| v.parse().ok()),
+            skip_inbound: said(annotations, annotation::SKIP_INBOUND_PORTS).unwrap_or_default(),
+            skip_outbound: said(annotations, annotation::SKIP_OUTBOUND_PORTS).unwrap_or_default(),
+            require_identity: said(annotations, REQUIRE_IDENTITY_PORTS).unwrap_or_default(),
+            default_policy: said(annotations, annotation::DEFAULT_INBOUND_POLICY),
         }
     }
 }
 
 /// `None` if no annotation says it.
 pub(crate) fn opaque_ports(annotations: &Annotations) -> Option<PortList> {
-    annotations.get(annotation::OPAQUE_PORTS)?.parse().ok()
+    said(annotations, annotation::OPAQUE_PORTS)
 }
 
-fn ports(annotations: &Annotations, key: &str) -> PortRanges {
-    annotations.get(key).and_then(|v| v.parse().ok()).unwrap_or_default()
+fn said<T: FromStr>(annotations: &Annotations, key: &str) -> Option<T> {
+    read(annotations.get(key)?).ok()
 }

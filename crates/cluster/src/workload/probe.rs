@@ -1,8 +1,7 @@
 //! Probes: how to ask a program whether it is ready.
 
-use super::Port;
-use crate::object::probed_path;
-use k8s_openapi::{api::core::v1::Probe as ProbeSpec, apimachinery::pkg::util::intstr::IntOrString};
+use crate::object::{probed_path, probed_port};
+use k8s_openapi::api::core::v1::{Container, Probe as ProbeSpec};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +28,17 @@ pub enum ProbeAction {
 
 impl Probe {
     /// `None` if it has no action that can be carried out, which manifests with such a probe never reach.
-    pub(super) fn from_spec(spec: &ProbeSpec, ports: &[Port]) -> Option<Self> {
-        let number = |port: &IntOrString| match port {
-            IntOrString::Int(n) => u16::try_from(*n).ok(),
-            IntOrString::String(name) => ports.iter().find(|p| p.name.as_ref() == Some(name)).map(|p| p.number),
-        };
+    pub(super) fn from_spec(spec: &ProbeSpec, of: &Container) -> Option<Self> {
         let action = if let Some(get) = &spec.http_get {
             ProbeAction::HttpGet {
-                port: number(&get.port)?,
+                port: probed_port(&get.port, of)?,
                 tls: get.scheme.as_deref() == Some("HTTPS"),
                 path: probed_path(get),
                 host: get.host.clone().filter(|h| !h.is_empty()),
                 headers: get.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
             }
         } else if let Some(tcp) = &spec.tcp_socket {
-            ProbeAction::Tcp { port: number(&tcp.port)?, host: tcp.host.clone().filter(|h| !h.is_empty()) }
+            ProbeAction::Tcp { port: probed_port(&tcp.port, of)?, host: tcp.host.clone().filter(|h| !h.is_empty()) }
         } else if let Some(exec) = &spec.exec {
             ProbeAction::Exec { command: exec.command.clone().unwrap_or_default() }
         } else {

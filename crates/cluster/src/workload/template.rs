@@ -116,7 +116,7 @@ fn program(container: &Container, grace: Duration) -> Program {
         env.retain(|(name, _)| *name != variable.name);
         env.push((variable.name.clone(), value));
     }
-    let probe = |spec: &Option<PodProbe>, ports: &[Port]| spec.as_ref().and_then(|spec| Probe::from_spec(spec, ports));
+    let probe = |spec: &Option<PodProbe>| spec.as_ref().and_then(|spec| Probe::from_spec(spec, container));
     let words = container.command.iter().flatten().chain(container.args.iter().flatten());
     let ports: Vec<Port> = container
         .ports
@@ -128,9 +128,9 @@ fn program(container: &Container, grace: Duration) -> Program {
         container: container.name.clone(),
         argv: words.map(|word| expand(word, &env)).collect(),
         working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
-        readiness: probe(&container.readiness_probe, &ports),
-        liveness: probe(&container.liveness_probe, &ports),
-        startup: probe(&container.startup_probe, &ports),
+        readiness: probe(&container.readiness_probe),
+        liveness: probe(&container.liveness_probe),
+        startup: probe(&container.startup_probe),
         env,
         ports,
         grace,

@@ -39,7 +39,7 @@ fn a_deployment_becomes_programs() {
     assert_eq!((probe.period, probe.timeout), (Duration::from_secs(1), Duration::from_secs(1)));
     assert!(matches!(probe.action, ProbeAction::HttpGet { port: 8080, ref path, .. } if path == "/ready"));
     assert!(template.mesh.injected);
-    assert!(template.mesh.opaque_ports.contains(9990, None) && !template.mesh.opaque_ports.contains(5432, None));
+    assert!(template.mesh.opaque_ports.contains(9990, []) && !template.mesh.opaque_ports.contains(5432, []));
     // From its namespace.
     assert_eq!(template.mesh.default_policy, Some(DefaultPolicy::AllAuthenticated));
 }

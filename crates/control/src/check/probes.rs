@@ -12,12 +12,9 @@ use weft_cluster::{
     Index, Object,
     can::{self, Asked, Client, Port, Request, Target, Verdict},
     install::{quoted, told},
-    k8s::{
-        api::core::v1::{Container, HTTPGetAction, Pod},
-        apimachinery::pkg::util::intstr::IntOrString,
-    },
+    k8s::api::core::v1::{Container, HTTPGetAction, Pod},
     kubernetes::Cluster,
-    object::probed_path,
+    object::{probed_path, probed_port},
 };
 
 /// Of one namespace, or of all.
@@ -124,24 +121,35 @@ fn of_pod(index: &Index, pod: &Pod) -> Vec<Denied> {
 /// Ports and paths, in the clear: of TLS no policy of HTTP says anything.
 fn probes(pod: &Pod) -> BTreeSet<(u16, String)> {
     let spec = pod.spec.iter();
-    let containers: Vec<&Container> =
-        spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).collect();
-    let named = |name: &str| {
-        let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
-        ports.find(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port)
+    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let of_each = |c: &Container| {
+        let probes = [&c.readiness_probe, &c.liveness_probe, &c.startup_probe].into_iter().flatten();
+        let asked = probes.filter_map(|probe| probe.http_get.as_ref()).filter(|get| is_clear(get));
+        asked.filter_map(|get| Some((probed_port(&get.port, c)?, probed_path(get)))).collect::<Vec<_>>()
     };
-    let asked = containers.iter().flat_map(|c| [&c.readiness_probe, &c.liveness_probe, &c.startup_probe]);
-    let asked = asked.filter_map(|probe| probe.as_ref()?.http_get.as_ref()).filter(|get| is_clear(get));
-    let place = |get: &HTTPGetAction| {
-        let port = match &get.port {
-            IntOrString::Int(number) => Some(*number),
-            IntOrString::String(name) => named(name),
-        };
-        Some((u16::try_from(port?).ok()?, probed_path(get)))
-    };
-    asked.filter_map(place).collect()
+    containers.flat_map(of_each).collect()
 }
 
 fn is_clear(get: &HTTPGetAction) -> bool {
     get.scheme.as_deref().is_none_or(|scheme| scheme == "HTTP")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_named_by_the_container_that_is_probed() {
+        let container = |name: &str, number: u16, path: &str, port: &str| {
+            json!({"name": name, "ports": [{"name": "http", "containerPort": number}],
+                "readinessProbe": {"httpGet": {"path": path, "port": port}}})
+        };
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "containers": [container("web", 8080, "/web", "http"), container("beside", 8081, "/beside", "http")],
+            "initContainers": [container("before", 8082, "before", "8083"), container("other", 8084, "/other", "none")],
+        }}))
+        .unwrap();
+        let asked = [(8080, "/web"), (8081, "/beside"), (8083, "/before")];
+        assert_eq!(probes(&pod), BTreeSet::from(asked.map(|(port, path)| (port, path.to_owned()))));
+    }
 }

@@ -256,6 +256,18 @@ async fn pods_that_were_missed_by_the_webhook_are_named() {
     let lab = Lab::start("missed", api, destination).await;
     let bare = "weft_control_unmeshed_pod{namespace=\"emojivoto\",pod=\"web-1\"} 1\n";
     lab.until("/metrics", |_, text| text.contains(bare) && text.contains("weft_control_unmeshed_pods 1\n")).await;
+    // One with a proxy of another mesh is none of them, however its container is called.
+    lab.api.put(
+        json!({"kind": "Pod", "metadata": {"name": "theirs", "namespace": "emojivoto"}, "status": {"phase": "Running"},
+        "spec": {"containers": [{"name": "sidecar", "image": "gcr.io/istio-release/proxyv2:1.20"}]}}),
+    );
+    lab.api.put(
+        json!({"kind": "Pod", "metadata": {"name": "late", "namespace": "emojivoto"}, "status": {"phase": "Running"},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}]}}),
+    );
+    lab.until("/metrics", |_, text| text.contains("pod=\"late\"} 1\n")).await;
+    lab.until("/metrics", |_, text| text.contains("weft_control_unmeshed_pods 2\n") && !text.contains("theirs")).await;
+    lab.api.delete("Pod", "emojivoto", "late");
     lab.api.put(named(json!({})));
     lab.until("/metrics", |_, text| text.contains("weft_control_unmeshed_pods 0\n") && !text.contains(bare)).await;
     lab.api.put(named(json!({"linkerd.io/inject": "ingress"})));

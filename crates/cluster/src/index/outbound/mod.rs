@@ -70,8 +70,9 @@ impl Index {
                 if let Some((id, service)) = self.only_service_at(addr)? {
                     return self.to_service(from, id, service, addr.port());
                 }
-                // What is known to be a pod is not outside, however large a network is.
-                if self.store.pods_at(addr.ip()).next().is_none()
+                // A pod that runs is not outside, however large the networks of EgressNetworks are, of which alone this is said; the
+                // address of one that has ended is nobody's any more, or somebody else's.
+                if !self.store.pods_at(addr.ip()).any(|(_, pod)| pod.running)
                     && let Some((id, egress)) = self.store.policies.egress_of(from, addr.ip(), &self.settings)
                 {
                     return Ok(self.to_egress(from, id, egress, addr));

@@ -70,6 +70,11 @@ impl Around {
                 "containers": [web(json!({})), {"name": "beside", "startupProbe": get("/start", json!(8080)), "livenessProbe": get("/x", json!(8081))}],
                 "initContainers": [{"name": "before", "livenessProbe": get("/before", json!(8080))}],
             }),
+            json!({"containers": [
+                {"name": "beside", "ports": [{"name": "http", "containerPort": 8081}, {"name": "more", "containerPort": 8080}],
+                    "readinessProbe": get("/beside", json!("http")), "livenessProbe": get("/more", json!("more"))},
+                web(json!({"readinessProbe": get("/ready", json!("http")), "livenessProbe": get("/none", json!("more"))})),
+            ]}),
         ];
         Self {
             default_policy: *pick(rng, &DefaultPolicy::ALL),
@@ -143,11 +148,17 @@ impl Around {
     fn probes(&self) -> Vec<String> {
         let containers = ["containers", "initContainers"].map(|list| self.spec[list].as_array());
         let probed = containers.into_iter().flatten().flatten().flat_map(|container| {
-            ["livenessProbe", "readinessProbe", "startupProbe"].map(move |probe| &container[probe]["httpGet"])
+            ["livenessProbe", "readinessProbe", "startupProbe"]
+                .map(move |probe| (container, &container[probe]["httpGet"]))
         });
         let mut paths: Vec<String> = probed
-            .filter(|get| get["port"] == 8080 || get["port"] == "http")
-            .map(|get| get["path"].as_str().unwrap().to_owned())
+            .filter(|(container, get)| {
+                // A name is of the container's own ports.
+                let own = container["ports"].as_array().into_iter().flatten();
+                let named = own.filter(|port| port["name"] == get["port"]).map(|port| &port["containerPort"]);
+                get.is_object() && named.chain([&get["port"]]).any(|port| *port == 8080)
+            })
+            .map(|(_, get)| get["path"].as_str().unwrap().to_owned())
             .collect();
         paths.sort();
         paths.dedup();

@@ -210,7 +210,7 @@ fn annotations_of_a_workload_are_its_own() {
 }
 
 #[test]
-fn one_that_cannot_be_carried_out_counts_as_not_there() {
+fn one_that_cannot_be_carried_out_counts_as_not_there_and_lets_in_nobody() {
     let mut index =
         kubernetes(vec![service("web", json!({})), external("vm", &[IP], json!({})), naming("vm", IP, json!({}))]);
     assert_eq!(destination(&index, WEB).unwrap().len(), 1);
@@ -220,5 +220,33 @@ fn one_that_cannot_be_carried_out_counts_as_not_there() {
     }
     index.apply(Event::Apply(broken));
     assert_eq!(destination(&index, WEB).unwrap(), []);
-    assert!(inbound_of(&index, WorkloadKind::ExternalWorkload, "vm", 8080).is_err());
+    let of = |index: &Index| inbound_of(index, WorkloadKind::ExternalWorkload, "vm", 8080);
+    let is_closed =
+        |index: &Index| of(index).is_ok_and(|p| p.meta.name() == "deny" && p.all_authorizations().next().is_none());
+    assert!(is_closed(&index), "its proxy would fall back on what it is told on its machine");
+    // By its annotations as well, whatever Servers select it.
+    let everybody = object(
+        Kind::Server,
+        "s",
+        json!({"externalWorkloadSelector": {}, "port": 8080, "accessPolicy": "all-unauthenticated"}),
+        json!({}),
+    );
+    index.apply(Event::Apply(everybody));
+    let mut misspelt = external("vm", &[IP], json!({}));
+    index.apply(Event::Apply(misspelt.clone()));
+    assert!(!is_closed(&index));
+    let key = misspelt.key();
+    if let Object::ExternalWorkload(workload) = &mut misspelt {
+        let said = [("config.linkerd.io/default-inbound-policy".to_owned(), "denyy".to_owned())];
+        workload.metadata.annotations = Some(BTreeMap::from(said));
+    }
+    let subject = Subject::ExternalWorkload { namespace: "ns".to_owned(), name: "vm".to_owned() };
+    assert!(index.apply(Event::Apply(misspelt)).contains(&subject));
+    assert!(is_closed(&index) && destination(&index, WEB).unwrap().is_empty());
+    assert_eq!(index.apply(Event::Delete(key.clone())), [subject.clone()]);
+    assert!(of(&index).is_err());
+    let refused = crate::Refused { key, object: Value::Null, reason: String::new() };
+    assert_eq!(index.apply(Event::Refused(Box::new(refused.clone()))), [subject]);
+    assert_eq!(index.apply(Event::Refused(Box::new(refused))), [], "nothing new");
+    assert!(is_closed(&index));
 }

@@ -204,12 +204,17 @@ impl World {
         let mut reached = BTreeSet::new();
         let mut index = Index::new(settings.clone());
         let mut there: BTreeMap<&Key, &Object> = BTreeMap::new();
+        let mut refused: BTreeSet<&Key> = BTreeSet::new();
+        let refusal = |key: &Key| {
+            Event::Refused(Box::new(Refused { key: key.clone(), object: Value::Null, reason: String::new() }))
+        };
         // What was asked, what it depends on, and the answer that whoever asked holds.
         let mut held: BTreeMap<usize, (Vec<Subject>, Result<Answer, Refusal>)> = BTreeMap::new();
         for step in steps {
             let mut changed = vec![];
             let mut put = |index: &mut Index, i: usize| {
                 there.insert(&self.keys[i], &self.objects[i]);
+                refused.remove(&self.keys[i]);
                 changed.extend(index.store.insert(&self.objects[i]));
             };
             match step {
@@ -221,20 +226,22 @@ impl World {
                 Step::Apply(i) => put(&mut index, *i),
                 Step::Delete(i) => {
                     there.remove(&self.keys[*i]);
+                    refused.remove(&self.keys[*i]);
                     changed.extend(index.store.remove(&self.keys[*i]));
                 }
                 Step::Refuse(i) => {
                     let key = &self.keys[*i];
                     there.remove(key);
-                    let refused = Refused { key: key.clone(), object: Value::Null, reason: String::new() };
-                    changed.extend(index.apply(Event::Refused(Box::new(refused))));
+                    refused.insert(key);
+                    changed.extend(index.apply(refusal(key)));
                 }
                 Step::List(kind, listed) => {
                     listed.iter().for_each(|i| put(&mut index, *i));
                     let is_gone = |key: &Key| key.kind == *kind && !listed.iter().any(|i| self.keys[*i] == *key);
-                    let gone: Vec<&Key> = there.keys().copied().filter(|key| is_gone(key)).collect();
+                    let gone: Vec<&Key> = there.keys().chain(&refused).copied().filter(|key| is_gone(key)).collect();
                     for key in gone {
                         there.remove(key);
+                        refused.remove(key);
                         changed.extend(index.store.remove(key));
                     }
                 }
@@ -248,6 +255,7 @@ impl World {
         }
         let mut rebuilt = Index::new(settings.clone());
         there.values().rev().for_each(|object| drop(rebuilt.store.insert(object)));
+        refused.into_iter().for_each(|key| drop(rebuilt.apply(refusal(key))));
         for (i, (_, held)) in &held {
             let question = &self.questions[*i];
             let right = rebuilt.reply(question);

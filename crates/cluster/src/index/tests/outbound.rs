@@ -125,6 +125,17 @@ fn which_egress_network_an_address_is_of() {
     let inside = kubernetes(vec![net("in", "ns", &["10.0.0.0/8"], 1), pod("a", "10.1.0.1", json!({}))]);
     assert_eq!(seen_from(&inside, "ns", "10.2.0.1:80").unwrap().meta.name(), "in", "unless it is said so");
     assert!(matches!(seen_from(&inside, "ns", "10.1.0.1:80"), Err(Refusal::NotFound(_))), "but a pod is a pod");
+    for phase in ["Succeeded", "Failed"] {
+        let ended = pod("a", "10.1.0.1", json!({"status": {"phase": phase}}));
+        let index = kubernetes(vec![net("in", "ns", &["10.0.0.0/8"], 1), ended.clone()]);
+        assert_eq!(
+            seen_from(&index, "ns", "10.1.0.1:80").unwrap().meta.name(),
+            "in",
+            "{phase}: its address is nobody's"
+        );
+        let alone = kubernetes(vec![ended]);
+        assert!(matches!(seen_from(&alone, "ns", "10.1.0.1:80"), Err(Refusal::NotFound(_))));
+    }
     // Names and Services are not asked of it.
     let with_service = kubernetes(vec![service("web", json!({})), net("in", "ns", &["10.0.0.0/8"], 1)]);
     assert_eq!(seen_from(&with_service, "ns", "10.96.0.1:80").unwrap().meta.kind(), "Service");
@@ -169,6 +180,13 @@ fn an_egress_network_has_opaque_ports() {
     assert!(is_opaque(&local, 9000));
     assert!(local.apply(Event::Apply(namespace("9001"))).contains(&Subject::Egress { namespace: "ns".to_owned() }));
     assert!(!is_opaque(&local, 9000) && is_opaque(&local, 9001));
+    // On Kubernetes nobody need look again.
+    let mut far = kubernetes(vec![network(json!({})), service("web", json!({})), pod("a", "10.1.0.1", json!({}))]);
+    for ports in ["9000", "9001"] {
+        assert_eq!(far.apply(Event::Apply(namespace(ports))), []);
+        assert!(!is_opaque(&far, 9000));
+    }
+    assert_eq!(far.apply(Event::Delete(namespace("9000").key())), []);
 }
 
 #[test]

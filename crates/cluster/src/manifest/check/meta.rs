@@ -82,11 +82,13 @@ pub(super) fn annotations(meta: &ObjectMeta, at: &Path, on: On, reading: &mut Re
         let error = match key.as_str() {
             names::INJECT => inject(value),
             names::SKIP_INBOUND_PORTS | names::SKIP_OUTBOUND_PORTS | annotation::REQUIRE_IDENTITY_PORTS => {
-                value.parse::<PortRanges>().err().map(|e| (e.to_string(), PORTS_REMEDY))
+                annotation::read::<PortRanges>(value).err().map(|e| (e.to_string(), PORTS_REMEDY))
             }
-            names::OPAQUE_PORTS => value.parse::<PortList>().err().map(|e| (e.to_string(), PORTS_REMEDY)),
+            // Told of what a Service says in vain.
+            names::OPAQUE_PORTS if on == On::Service => None,
+            names::OPAQUE_PORTS => annotation::read::<PortList>(value).err().map(|e| (e.to_string(), PORTS_REMEDY)),
             names::DEFAULT_INBOUND_POLICY => {
-                value.parse::<DefaultPolicy>().err().map(|e| (e.to_string(), "use one of the six names"))
+                annotation::read::<DefaultPolicy>(value).err().map(|e| (e.to_string(), "use one of the six names"))
             }
             client::HONOR_RETRY_AFTER if on == On::Service => {
                 reading.ignored(&path, "proxies are told, and none acts on it yet");
