@@ -552,7 +552,11 @@ fn every_kind_of_workload_is_injected_by_hand() {
 
 #[test]
 fn what_an_installation_names_otherwise_is_taken_away_with_the_proxy() {
-    let given = json!({"proxyInit": {"xtMountPath": {"name": "lock"}}, "proxy": {"tracing": {"enabled": true}}});
+    let collector = json!({"endpoint": "collector.tracing:4317", "meshIdentity": {"serviceAccountName": "collector", "namespace": "tracing"}});
+    let given = json!({
+        "proxyInit": {"xtMountPath": {"name": "lock"}},
+        "proxy": {"tracing": {"enabled": true, "collector": collector}},
+    });
     let mut object = workload("Deployment");
     // As in a pod that runs: the proxy has the token of the program.
     let mounts = json!([{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]);
