@@ -327,7 +327,7 @@ fn what_no_watch_has_told_of_may_be_gone_again() {
     let mut plan = planned().plan;
     for _ in 0..2 {
         plan.wrote(&there);
-        assert_eq!(plan.untold(), [id.clone()], "however often it was found");
+        assert_eq!(plan.untold(), std::slice::from_ref(&id), "however often it was found");
     }
     let mut told = plan.clone();
     told.apply(&there);

@@ -243,7 +243,7 @@ fn one_that_cannot_be_carried_out_counts_as_not_there_and_lets_in_nobody() {
     let subject = Subject::ExternalWorkload { namespace: "ns".to_owned(), name: "vm".to_owned() };
     assert!(index.apply(Event::Apply(misspelt)).contains(&subject));
     assert!(is_closed(&index) && destination(&index, WEB).unwrap().is_empty());
-    assert_eq!(index.apply(Event::Delete(key.clone())), [subject.clone()]);
+    assert_eq!(index.apply(Event::Delete(key.clone())), std::slice::from_ref(&subject));
     assert!(of(&index).is_err());
     let refused = crate::Refused { key, object: Value::Null, reason: String::new() };
     assert_eq!(index.apply(Event::Refused(Box::new(refused.clone()))), [subject]);
