@@ -1,7 +1,7 @@
 //! HTTP/1 as old and odd clients speak it, through both proxies and on both carriers.
 
 use crate::{
-    harness::soon,
+    harness::{self, soon},
     mesh::{Mesh, Service},
 };
 use http::{Request, Response};
@@ -256,4 +256,49 @@ async fn a_servers_proxy_may_close_the_clients_connection() {
             assert!(soon(client.call(request())).await.is_ok());
         }
     }
+}
+
+/// What detection has looked at is read again by whoever serves the connection.
+#[tokio::test]
+async fn bytes_that_are_looked_at_count_once() {
+    const CALL: &str = "GET / HTTP/1.1\r\nHost: app.ns\r\nConnection: close\r\n\r\n";
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|_| http1::Reply::ok(b"fine")).await.unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::Unknown)]);
+    let read = |direction: &str| format!("tcp_read_bytes_total{{direction=\"{direction}\",peer=\"src\"");
+    harness::http1(mesh.connect(&service).await, CALL).await;
+    mesh.web.reaches("tcp_close_total{direction=\"outbound\",peer=\"src\"", 1.0).await;
+    mesh.web.reaches(&read("outbound"), CALL.len() as f64).await;
+    let before = mesh.app.metric(&read("inbound"));
+    harness::http1(mesh.app.connect_inbound(origin.addr()).await, CALL).await;
+    mesh.app.reaches(&read("inbound"), before + CALL.len() as f64).await;
+}
+
+/// A target that HTTP/2 has no room for goes on as HTTP/1, as it would without a mesh.
+#[tokio::test]
+async fn odd_targets_arrive_as_they_were_sent() {
+    let mesh = Mesh::start().await;
+    let origin = http1::Origin::start(|request| http1::Reply::ok(request.first_line().as_bytes())).await.unwrap();
+    let service = mesh.service(&[mesh.endpoint(origin.addr(), ProtocolHint::H2)]);
+    let mut client = http1::Client::over(mesh.connect(&service).await);
+    for target in ["/plain", "/q?filter={\"a\":1}", "/a^b`c<d>\\|", "/plain", "/q?<x>"] {
+        let response = soon(client.call(format!("GET {target} HTTP/1.1\r\nHost: app.ns\r\n\r\n"))).await.unwrap();
+        let line = format!("GET {target} HTTP/1.1");
+        assert_eq!((response.status(), &response.body[..]), (Some(200), line.as_bytes()));
+    }
+    let response =
+        soon(client.call("POST /?\"= HTTP/1.1\r\nHost: a%20b\r\nContent-Length: 3\r\n\r\nabc")).await.unwrap();
+    assert_eq!((response.status(), &response.body[..]), (Some(200), &b"POST /?\"= HTTP/1.1"[..]));
+    assert_eq!(origin.seen().requests.last().unwrap().body, b"abc");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_told_both_bounds() {
+    let mesh = Mesh::start().await;
+    let service = mesh.service(&[]);
+    let lines = "x: y\r\n".repeat(200);
+    let mut client = http1::Client::over(mesh.connect(&service).await);
+    let response = soon(client.call(format!("GET / HTTP/1.1\r\nHost: app.ns\r\n{lines}\r\n"))).await.unwrap();
+    let told = "the head of the request exceeds 65536 bytes or 128 lines [HEAD_TOO_LARGE]";
+    assert_eq!((response.status(), response.header("l5d-proxy-error").as_deref()), (Some(431), Some(told)));
 }
