@@ -10,7 +10,7 @@ use crate::{
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Container, HTTPGetAction, Namespace, Node, Pod, Service, ServiceAccount},
+        core::v1::{Container, HTTPGetAction, Namespace, Node, Pod, PodSpec, Service, ServiceAccount},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -25,6 +25,11 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub fn probed_path(get: &HTTPGetAction) -> String {
     let path = get.path.as_deref().unwrap_or_default();
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// All containers of a pod: those that run beside each other, then those that run before them.
+pub fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
 }
 
 /// The port that a probe of a container asks, as the kubelet does: by its number, or by the name that this container gives it,

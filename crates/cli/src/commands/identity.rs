@@ -12,6 +12,7 @@ use weft_cluster::{
     install::{self, CONFIG},
     k8s::api::core::v1::Pod,
     kubernetes::{Cluster, Resource},
+    object,
 };
 use weft_control::certificate;
 use weft_local::Client;
@@ -114,7 +115,7 @@ async fn trust_domain(cluster: &Cluster, to: &ToCluster) -> anyhow::Result<Strin
 /// Where the proxy of a pod listens for such questions.
 pub(super) fn admin(pod: &Pod) -> Option<u16> {
     let spec = pod.spec.as_ref()?;
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = object::containers(spec);
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
     u16::try_from(ports.find(|port| port.name.as_deref() == Some(ADMIN))?.container_port).ok()
 }

@@ -4,7 +4,7 @@ use super::{gateway::Gateway, work::Work};
 use crate::{
     annotation::is_port_name,
     external_workload::{self, External},
-    object::{namespace_of, probed_path, probed_port},
+    object::{self, namespace_of, probed_path, probed_port},
     policy::{
         ExternalWorkload, WorkloadKind,
         client::{self, Balancing, Terms},
@@ -301,7 +301,7 @@ impl From<&Pod> for PodFacts {
             }
         }
         let (ips, host_ips) = if spec.host_network.unwrap_or(false) { (vec![], ips) } else { (ips, vec![]) };
-        let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let containers = || object::containers(spec);
         let ports: Vec<Port> = containers()
             .flat_map(|c| c.ports.iter().flatten())
             .filter(|p| is_tcp(p.protocol.as_deref()))

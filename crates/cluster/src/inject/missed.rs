@@ -6,7 +6,7 @@ use super::{
     PROXY,
     report::{Skip, asked, excused},
 };
-use crate::label;
+use crate::{label, object};
 use k8s_openapi::api::core::v1::Pod;
 use weft_model::names::annotation as names;
 
@@ -26,7 +26,7 @@ impl Bare {
     /// The same of a pod that the injector takes for one with a proxy, by a container of that name which is not the mesh's.
     pub fn behind_a_namesake(pod: &Pod) -> Option<Self> {
         let spec = pod.spec.as_ref()?;
-        let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let mut containers = object::containers(spec);
         let is_meshed =
             pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label::CONTROL_NAMESPACE));
         let is_taken_for_one = containers.any(|c| c.name == PROXY) && spec.host_network != Some(true);

@@ -44,7 +44,7 @@ use crate::{
     annotation::{PortList, PortRanges},
     index::{is_tcp, runs_to_an_end},
     label,
-    object::is_label_text,
+    object::{self, is_label_text},
     policy::client,
     values::Values,
 };
@@ -367,7 +367,7 @@ fn insert(
 /// A program that runs as the proxy's user goes around the proxy unseen.
 fn warn_of_uid(spec: &PodSpec, uid: i64, warnings: &mut Vec<Warning>) {
     let of_pod = spec.security_context.as_ref().and_then(|s| s.run_as_user);
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for container in object::containers(spec) {
         let own = container.security_context.as_ref().and_then(|s| s.run_as_user);
         if own.or(of_pod) == Some(uid) {
             let message = format!(
@@ -406,7 +406,7 @@ fn inbound_ports(spec: &PodSpec) -> String {
 fn opaque_numbers(text: &str, spec: &PodSpec) -> String {
     match text.parse::<PortList>() {
         Ok(list) if !list.names.is_empty() => {
-            let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            let containers = object::containers(spec);
             let ports = containers.flat_map(|c| c.ports.iter().flatten()).filter(|p| is_tcp(p.protocol.as_deref()));
             let named = ports.filter(|p| p.name.as_ref().is_some_and(|name| list.names.contains(name)));
             let named: BTreeSet<i32> = named.map(|p| p.container_port).collect();

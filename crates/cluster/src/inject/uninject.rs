@@ -6,6 +6,7 @@ use super::{
     sidecar,
     subject::{Subject, What},
 };
+use crate::object;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -45,7 +46,7 @@ fn is_ours(container: &str) -> bool {
 /// Those that come and go with the proxy: installations name one of them, and what else it mounts others do as well.
 fn volumes(spec: &PodSpec) -> BTreeSet<&str> {
     let (mut ours, mut others) = (BTreeSet::from(sidecar::VOLUMES), BTreeSet::new());
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for container in object::containers(spec) {
         let mounted = container.volume_mounts.iter().flatten().map(|mount| mount.name.as_str());
         if is_ours(&container.name) { ours.extend(mounted) } else { others.extend(mounted) }
     }

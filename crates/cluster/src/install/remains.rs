@@ -4,7 +4,7 @@ use super::CONFIG;
 use crate::{
     inject::PROXY,
     kubernetes::{Cluster, Error, Resource},
-    label,
+    label, object,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -106,5 +106,5 @@ fn is_running(pod: &Pod) -> bool {
 
 fn has_proxy(pod: &Pod) -> bool {
     let spec = pod.spec.iter();
-    spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten())).any(|c| c.name == PROXY)
+    spec.flat_map(object::containers).any(|c| c.name == PROXY)
 }

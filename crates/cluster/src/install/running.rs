@@ -4,7 +4,7 @@ use crate::{
     inject::{PROXY, PROXY_VERSION},
     k8s::api::core::v1::{ContainerStatus, Pod},
     kubernetes::{Cluster, Error},
-    label,
+    label, object,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -57,7 +57,7 @@ fn told(pod: &Pod) -> Running {
     let waits = containers.iter().find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
     let phase = status.and_then(|s| s.phase.clone()).unwrap_or_else(|| "Unknown".to_owned());
     let conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
-    let proxies = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let proxies = spec.into_iter().flat_map(object::containers);
     Running {
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),

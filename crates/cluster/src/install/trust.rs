@@ -5,6 +5,7 @@ use crate::{
     inject::{PROXY, PROXY_VERSION},
     k8s::api::core::v1::Pod,
     kubernetes::{Cluster, Error},
+    object,
 };
 use std::collections::BTreeMap;
 
@@ -52,7 +53,7 @@ pub async fn proxy_versions(
 /// Of the pod's proxy, if it has one.
 fn anchors(pod: &Pod) -> Option<Option<String>> {
     let spec = pod.spec.as_ref()?;
-    let proxy = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == PROXY)?;
+    let proxy = object::containers(spec).find(|c| c.name == PROXY)?;
     let variable = proxy.env.iter().flatten().find(|variable| variable.name == ANCHORS)?;
     Some(variable.value.clone())
 }

@@ -25,7 +25,7 @@ pub(super) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mis
         let remedy = defined(kind, &path).map_or_else(|| "give it".to_owned(), |wanted| format!("give {wanted}"));
         return Mistyped { path, message: "it is missing".to_owned(), remedy };
     }
-    if told.starts_with("invalid length ") {
+    if takes_list(&told) {
         return is_list(kind, path);
     }
     let Some((found, expected)) = split(&told) else {
@@ -40,6 +40,11 @@ pub(super) fn mistyped(kind: Kind, path: Path, error: &serde_json::Error) -> Mis
     Mistyped { path, message: format!("it is {}", as_written(found)), remedy }
 }
 
+/// Whether serde says that it has taken a list for an object, which has not as many fields.
+pub(super) fn takes_list(told: &str) -> bool {
+    told.starts_with("invalid length ")
+}
+
 /// What serde has found, and what it wants.
 fn split(told: &str) -> Option<(&str, &str)> {
     let said = told.strip_prefix("invalid type: ").or_else(|| told.strip_prefix("invalid value: "))?;
@@ -49,8 +54,7 @@ fn split(told: &str) -> Option<(&str, &str)> {
 /// What is wrong with what is of another type, and what mends it, with an example.
 pub(crate) fn of_another_type(error: &serde_json::Error) -> Option<(String, String)> {
     let told = error.to_string();
-    // Serde has taken a list for an object, which has fewer fields.
-    if told.starts_with("invalid length ") {
+    if takes_list(&told) {
         return Some(list_for_value());
     }
     let (found, expected) = split(&told)?;

@@ -233,8 +233,7 @@ pub(crate) fn typed_document<T: DeserializeOwned + Serialize>(text: &str) -> Res
     let value = serde_path_to_error::deserialize(&json).map_err(|error| {
         let at = path::Path::from(error.path());
         match error.into_inner().to_string() {
-            // Of a list for an object: it has not as many elements as there are fields.
-            told if told.starts_with("invalid length ") => is_list(&at),
+            told if mistyped::takes_list(&told) => is_list(&at),
             told => wrong(&at, told, "correct the field"),
         }
     })?;

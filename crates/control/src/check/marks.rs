@@ -14,7 +14,7 @@ use weft_cluster::{
         apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
     },
     kubernetes::Cluster,
-    label,
+    label, object,
     values::Values,
 };
 use weft_model::names::annotation::{INJECT, OPAQUE_PORTS};
@@ -189,7 +189,7 @@ fn differing(service: &Service, pods: &[Pod], default: &Usual<'_>) -> Vec<(Strin
 /// The pod's port that a Service's leads to, and its name.
 fn target(port: &ServicePort, pod: &Pod) -> Option<(u16, Option<String>)> {
     let spec = pod.spec.iter();
-    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let containers = spec.flat_map(object::containers);
     let ports = |c: &'_ Container| c.ports.clone().unwrap_or_default();
     let all: Vec<ContainerPort> = containers.flat_map(ports).collect();
     let number = |n: i32| u16::try_from(n).ok();

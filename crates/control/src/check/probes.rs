@@ -14,7 +14,7 @@ use weft_cluster::{
     install::{quoted, told},
     k8s::api::core::v1::{Container, HTTPGetAction, Pod},
     kubernetes::Cluster,
-    object::{probed_path, probed_port},
+    object::{self, probed_path, probed_port},
 };
 
 /// Of one namespace, or of all.
@@ -121,7 +121,7 @@ fn of_pod(index: &Index, pod: &Pod) -> Vec<Denied> {
 /// Ports and paths, in the clear: of TLS no policy of HTTP says anything.
 fn probes(pod: &Pod) -> BTreeSet<(u16, String)> {
     let spec = pod.spec.iter();
-    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let containers = spec.flat_map(object::containers);
     let of_each = |c: &Container| {
         let probes = [&c.readiness_probe, &c.liveness_probe, &c.startup_probe].into_iter().flatten();
         let asked = probes.filter_map(|probe| probe.http_get.as_ref()).filter(|get| is_clear(get));

@@ -11,7 +11,7 @@ use weft_cluster::{
     install::running,
     k8s::api::core::v1::{ContainerStatus, Pod},
     kubernetes::{Cluster, Error, Resource},
-    label,
+    label, object,
 };
 use weft_model::names::annotation::INJECT;
 
@@ -151,7 +151,7 @@ fn named(pod: &Pod) -> String {
 
 fn without(pod: &Pod) -> Option<String> {
     let spec = pod.spec.iter();
-    let mut names = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).map(|c| &c.name);
+    let mut names = spec.flat_map(object::containers).map(|c| &c.name);
     (!names.any(|name| name == PROXY)).then(|| format!("{} has no proxy", named(pod)))
 }
 

@@ -14,6 +14,16 @@ use weft_telemetry::{Labels, Registry, Shard};
 use weft_transport::tls::Store;
 use weft_wire::{Incoming, Outgoing, trust};
 
+/// Waits until the metrics have this.
+async fn shows(lab: &Lab, line: &str) {
+    patiently(async {
+        while !lab.admin("/metrics").await.1.contains(line) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn who_shows_no_certificate_and_asks_nothing_goes() {
     let lab = Lab::new("strangers", vec![token("web")]).await;
@@ -22,17 +32,9 @@ async fn who_shows_no_certificate_and_asks_nothing_goes() {
     let known = to(&member).await;
     let mut watch = trust::Client::new(to(&stranger).await).watch().await.unwrap();
     let silent = to(&stranger).await;
-    patiently(async {
-        let ended = "weft_control_connections_ended_total{listener=\"identity\",reason=\"idle\"} 1\n";
-        while !lab.admin("/metrics").await.1.contains(ended) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        // It counts until it is closed.
-        while !lab.admin("/metrics").await.1.contains("weft_control_connections{listener=\"identity\"} 2\n") {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    })
-    .await;
+    shows(&lab, "weft_control_connections_ended_total{listener=\"identity\",reason=\"idle\"} 1\n").await;
+    // It counts until it is closed.
+    shows(&lab, "weft_control_connections{listener=\"identity\"} 2\n").await;
     watch.next().await.unwrap().unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(100), watch.next()).await.is_err(), "it is being answered");
     drop((known, silent));

@@ -52,7 +52,7 @@ pub(super) enum Silent<'s> {
 pub(super) enum Broken {
     /// The client has begun, or nobody may speak before it; with the session that was opened meanwhile.
     ByClient(Option<Stream>),
-    /// Only the application may still speak: over this session it greets, or without one the client has ended without a word.
+    /// Only the application may still speak, over this session if there is one: it greets, or the client has ended without a word.
     ByApplication(Option<Stream>),
     /// Nobody has spoken, and the process ends.
     Never,
@@ -63,6 +63,16 @@ enum First {
     Word,
     /// It has ended in order: it says nothing, and may still want to hear.
     End,
+}
+
+impl First {
+    /// What comes of it, with the session that was opened meanwhile.
+    fn breaks(self, session: Option<Stream>) -> Broken {
+        match self {
+            Self::Word => Broken::ByClient(session),
+            Self::End => Broken::ByApplication(session),
+        }
+    }
 }
 
 impl Silent<'_> {
@@ -107,16 +117,12 @@ pub(super) async fn wait(
     let opened = match session {
         Some(session) => Ok(session),
         None => match tokio::time::timeout(allowed.min(timeout), client.begins()).await {
-            Ok(First::Word) => return Broken::ByClient(None),
-            Ok(First::End) => return Broken::ByApplication(None),
+            Ok(first) => return first.breaks(None),
             // A session that is there is looked at first: it is counted, whatever the client does in the same moment.
             Err(_) => tokio::select! {
                 biased;
                 opened = Connector::new(wiring, connected.target).connect() => opened,
-                first = client.begins() => return match first {
-                    First::Word => Broken::ByClient(None),
-                    First::End => Broken::ByApplication(None),
-                },
+                first = client.begins() => return first.breaks(None),
             },
         },
     };
@@ -136,13 +142,10 @@ pub(super) async fn wait(
             biased;
             first = client.begins() => {
                 session.unread(said.freeze());
-                return match first {
-                    First::Word => Broken::ByClient(Some(session)),
-                    First::End => {
-                        count(Outcome::Client);
-                        Broken::ByApplication(Some(session))
-                    }
-                };
+                if let First::End = first {
+                    count(Outcome::Client);
+                }
+                return first.breaks(Some(session));
             }
             policy = port.policy.changed(seen) => {
                 seen = policy.version;

@@ -17,6 +17,7 @@ use weft_cluster::{
     can,
     k8s::api::core::v1::Pod,
     kubernetes::{Cluster, Resource},
+    object,
 };
 use weft_control::diagnostics::obfuscated;
 use weft_local::Client;
@@ -173,7 +174,7 @@ fn admins(pod: &Pod) -> Vec<Place> {
         return vec![place("", At::Nowhere("the pod does not run"))];
     }
     let spec = pod.spec.iter();
-    let containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let containers = spec.flat_map(object::containers);
     let ports = containers.flat_map(|container| container.ports.iter().flatten().map(move |port| (container, port)));
     let admin = ports.filter(|(_, port)| port.name.as_deref().is_some_and(|name| name.ends_with(ADMIN)));
     let numbered = admin.filter_map(|(c, port)| Some((c, u16::try_from(port.container_port).ok()?)));
