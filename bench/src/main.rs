@@ -42,7 +42,7 @@ struct Args {
     #[arg(long, default_value_t = 32)]
     connections: u64,
     /// Rounds; the median counts.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Only these works.
     #[arg(long)]
