@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod object;
 pub mod policy;
 mod ports;
+mod probed;
 pub mod service_profile;
 pub mod source;
 pub mod values;

@@ -21,10 +21,9 @@ use std::{collections::BTreeMap, fmt};
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// What a probe asks for, as the kubelet does: from the root, whether or not that is written, and with a query if there is one.
+/// What a probe asks for, as the kubelet does, with its query if there is one.
 pub fn probed_path(get: &HTTPGetAction) -> String {
-    let path = get.path.as_deref().unwrap_or_default();
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    crate::probed::sent(get.path.as_deref().unwrap_or_default())
 }
 
 /// All containers of a pod: those that run beside each other, then those that run before them.

@@ -28,7 +28,9 @@ spec:
 fn manifests(account: &str) -> String {
     let client =
         |name: &str, annotations: &str| deployment(name, 1, annotations, "[python3, DIR/watch.py, 'http://web/x']", "");
-    deployment("web", 2, "", "[python3, DIR/server.py]", "ports: [{containerPort: 8000, name: http}]")
+    let web = "ports: [{containerPort: 8000, name: http}]
+          readinessProbe: {httpGet: {path: '/health;full/a b', port: http}, periodSeconds: 1}";
+    deployment("web", 2, "", "[python3, DIR/server.py]", web)
         + &service("web", "", "ports: [{port: 80, targetPort: http}]")
         + &deployment(
             "own",
@@ -68,6 +70,11 @@ fn what_is_said_is_what_happens() {
         let who = format!("deploy/{client}");
         let (said, text) = said(&mesh, &["policy", "can", "-n", "shop", &who, "svc/own:80", "GET", "/x"]);
         assert_eq!(said, Some(code), "{client}: {text}");
+    }
+    // The pods are ready by a probe that is let in as it is written.
+    for (path, code) in [("/health;full/a%20b", 0), ("/health/a%20b", 1)] {
+        let (said, text) = said(&mesh, &["policy", "can", "-n", "shop", "deploy/plain", "svc/web:80", "GET", path]);
+        assert_eq!(said, Some(code), "{path}: {text}");
     }
     for allowed in ["bot", "cat"] {
         mesh.write("manifests/app.yaml", &manifests(allowed));

@@ -5,7 +5,7 @@
 use super::{
     authorize::{Client, ClientTls, permit},
     path::{MAX_READ, is_plain, readings},
-    route::{RequestView, find, find_grpc},
+    route::{RequestView, find, find_grpc, find_read, names_the_path},
 };
 use crate::{
     Meta,
@@ -41,8 +41,9 @@ static DEFAULT_ROUTE: LazyLock<Meta> = LazyLock::new(|| Meta::default_named("def
 /// What `policy` says to `request` of `client`.
 ///
 /// A path that servers may read in several ways is let in only if it would be in each: else `//admin` or `/x/../admin` would
-/// follow another route here than it is served by there; one that is longer than [`MAX_READ`] as well follows none. In [`CLIENT_ID`] routes see what the client has proved, as the
-/// server does, and never what it wrote there.
+/// follow another route here than it is served by there; one that is longer than [`MAX_READ`] as well follows none. A path that an `Exact`
+/// match names is meant as it is written there, as that of a probe. In [`CLIENT_ID`] routes see what the client has proved, as the server
+/// does, and never what it wrote there.
 pub fn admit<'p>(policy: &'p ServerPolicy, client: &Client<'_>, request: &dyn RequestView) -> Admission<'p> {
     in_every_reading(policy, client, request, |_, refused| refused).unwrap_or_else(|refused| refused)
 }
@@ -70,14 +71,12 @@ fn in_every_reading<'p, R>(
 ) -> Result<Admission<'p>, R> {
     let written = Served { request, client, path: None };
     let admission = admit_served(policy, &written);
-    if !matches!(admission, Admission::Permitted { .. }) {
-        return Err(refused(&written, admission));
-    }
+    let Admission::Permitted { matches, .. } = admission else { return Err(refused(&written, admission)) };
     // Without routes no path is looked at.
-    if !policy.protocol.has_routes() {
+    if is_plain(request.path()) || !policy.protocol.has_routes() || names_the_path(matches, &written) {
         return Ok(admission);
     }
-    if request.path().len() > MAX_READ && !is_plain(request.path()) {
+    if request.path().len() > MAX_READ {
         return Err(refused(&written, Admission::NoRoute));
     }
     for reading in readings(request.path()) {
@@ -153,14 +152,15 @@ struct Followed<'p> {
     authorizations: &'p [Authorization],
 }
 
-fn follow<'p>(protocol: &'p ServerProtocol, request: &dyn RequestView) -> Option<Followed<'p>> {
+fn follow<'p>(protocol: &'p ServerProtocol, request: &Served<'_>) -> Option<Followed<'p>> {
     match protocol {
         ServerProtocol::Detect { routes, .. }
         | ServerProtocol::Http1 { routes, .. }
         | ServerProtocol::Http2 { routes, .. }
             if !routes.is_empty() =>
         {
-            let (route, Rule { matches, filters, does }) = find(routes, request)?;
+            let found = if request.path.is_some() { find_read(routes, request) } else { find(routes, request) };
+            let (route, Rule { matches, filters, does }) = found?;
             Some(Followed { route: &route.meta, matches, filters, authorizations: &does.authorizations })
         }
         ServerProtocol::Grpc { routes } if !routes.is_empty() => {
@@ -250,6 +250,34 @@ mod tests {
         for path in ["/public", "/public/a%20b", "/public/a//b", "/public/a;b"] {
             assert!(permitted(&only_public, path), "{path}");
         }
+        // Routes are read as requests are, and what one names letter by letter is meant so.
+        let named = |path: &str, default| {
+            let mut route = route("named", path, default);
+            route.rules[0].matches[0].path = Some(PathMatch::Exact(path.into()));
+            route
+        };
+        let closed = || route("closed", "/", DefaultPolicy::AllAuthenticated);
+        let open = || route("open", "/", DefaultPolicy::AllUnauthenticated);
+        for (path, same) in [
+            ("/a%20b", ["/a%20b", "/%61%20b", "/./a%20b", "/a%2520b"]),
+            ("/%c3%a9", ["/%c3%a9", "/%C3%A9", "//%c3%A9", "/x/..;/%c3%a9"]),
+        ] {
+            let guarded = policy(vec![open(), named(path, DefaultPolicy::AllAuthenticated)]);
+            let below = policy(vec![open(), route("below", path, DefaultPolicy::AllAuthenticated)]);
+            for same in same {
+                assert!(!permitted(&guarded, same), "{same} is {path}");
+                assert!(!permitted(&below, &format!("{same}/x")), "{same}/x is below {path}");
+            }
+        }
+        for path in ["/a%20b", "/health;full", "/a//b", "/a/../b", "/a%2Fb"] {
+            let only = policy(vec![closed(), named(path, DefaultPolicy::AllUnauthenticated)]);
+            assert!(permitted(&only, path), "{path}");
+            for other in ["/health", "/b", "/a/b", "/a", "/health;other", "//health;full", "/a/.//b"] {
+                assert!(!permitted(&only, other), "{other} is let in by {path}");
+            }
+        }
+        let below = policy(vec![closed(), route("below", "/a%20b", DefaultPolicy::AllUnauthenticated)]);
+        assert!(permitted(&below, "/a%20b/c") && !permitted(&below, "/a%20b/../c"));
         // What would be long to look at is looked at nowhere, and without routes that matters to nobody.
         let without =
             ServerPolicy { authorizations: DefaultPolicy::AllUnauthenticated.authorizations(&[]), ..policy(vec![]) };

@@ -122,7 +122,7 @@ fn without_parameters(path: &str) -> String {
 }
 
 /// `%41` is `A`. Bytes that are no text stand for nothing that a route could name.
-fn undone(path: &str) -> String {
+pub(super) fn undone(path: &str) -> String {
     String::from_utf8_lossy(&unescaped(path, b'+')).into_owned()
 }
 

@@ -1,6 +1,9 @@
 //! Which rule a request follows: hosts first, then the most specific match, then the order (data plane 4.4).
 
-use super::{host::split, path::unescaped};
+use super::{
+    host::split,
+    path::{undone, unescaped},
+};
 use crate::policy::route::{
     GrpcMatch, GrpcRoute, HeaderMatch, HostMatch, HttpMatch, HttpRoute, PathMatch, QueryMatch, Rule, ValueMatch,
 };
@@ -62,6 +65,9 @@ struct GrpcFit {
     headers: usize,
 }
 
+/// The header by which routes see whom a request asks for, with its port if it names one.
+pub const HOST: &str = "host";
+
 /// A rule without matches fits as a match on the path prefix `/` does.
 const ANY_HTTP: HttpFit = HttpFit { path_len: 1, headers: 0, query: 0, method: false };
 
@@ -70,8 +76,24 @@ pub fn find<'r, D>(
     routes: &'r [HttpRoute<D>],
     request: &dyn RequestView,
 ) -> Option<(&'r HttpRoute<D>, &'r Rule<HttpMatch, D>)> {
+    found(routes, request, path_fit)
+}
+
+/// The same of a request whose path is as a server reads it, escapes undone or not: so are the paths of the routes.
+pub fn find_read<'r, D>(
+    routes: &'r [HttpRoute<D>],
+    request: &dyn RequestView,
+) -> Option<(&'r HttpRoute<D>, &'r Rule<HttpMatch, D>)> {
+    found(routes, request, read_path_fit)
+}
+
+fn found<'r, D>(
+    routes: &'r [HttpRoute<D>],
+    request: &dyn RequestView,
+    path_fit: impl Fn(&PathMatch, &str) -> Option<usize>,
+) -> Option<(&'r HttpRoute<D>, &'r Rule<HttpMatch, D>)> {
     let candidates = routes.iter().map(|route| (route, route.hosts.as_slice(), route.rules.as_slice()));
-    best(candidates, request, ANY_HTTP, |m| http_fit(m, request))
+    best(candidates, request, ANY_HTTP, |m| fit_by(m, request, &path_fit))
 }
 
 /// The gRPC route and rule that `request` follows; `None` if it fits none.
@@ -119,6 +141,11 @@ pub fn matched_prefix<'m>(matches: &'m [HttpMatch], request: &dyn RequestView) -
     })
 }
 
+/// Whether a rule with these matches names the path of `request`, which fits it, letter by letter.
+pub fn names_the_path(matches: &[HttpMatch], request: &dyn RequestView) -> bool {
+    matches.iter().any(|m| matches!(m.path, Some(PathMatch::Exact(_))) && http_fit(m, request).is_some())
+}
+
 /// An authority's host: without port and trailing dot.
 fn host_of(authority: &str) -> &str {
     let (host, _) = split(authority);
@@ -148,6 +175,14 @@ fn host_fit(wanted: &HostMatch, host: &str) -> Option<HostFit> {
 }
 
 fn http_fit(m: &HttpMatch, request: &dyn RequestView) -> Option<HttpFit> {
+    fit_by(m, request, path_fit)
+}
+
+fn fit_by(
+    m: &HttpMatch,
+    request: &dyn RequestView,
+    path_fit: impl Fn(&PathMatch, &str) -> Option<usize>,
+) -> Option<HttpFit> {
     let HttpMatch { path, headers, query, method } = m;
     if method.as_deref().is_some_and(|m| m != request.method()) {
         return None;
@@ -179,12 +214,26 @@ fn path_fit(wanted: &PathMatch, path: &str) -> Option<usize> {
     }
 }
 
-fn grpc_fit(m: &GrpcMatch, request: &dyn RequestView) -> Option<GrpcFit> {
-    let GrpcMatch { service, method, headers } = m;
+fn read_path_fit(wanted: &PathMatch, path: &str) -> Option<usize> {
+    let read = || match wanted {
+        PathMatch::Exact(exact) => path_fit(&PathMatch::Exact(undone(exact)), path),
+        PathMatch::Prefix(prefix) => path_fit(&PathMatch::Prefix(undone(prefix)), path),
+        PathMatch::Regex(_) => None,
+    };
+    path_fit(wanted, path).or_else(read)
+}
+
+/// The service and the method that a request calls by gRPC; `None` if it is no call.
+pub fn call(request: &dyn RequestView) -> Option<(&str, &str)> {
     if request.method() != "POST" {
         return None;
     }
-    let (called_service, called_method) = request.path().strip_prefix('/')?.split_once('/')?;
+    request.path().strip_prefix('/')?.split_once('/')
+}
+
+fn grpc_fit(m: &GrpcMatch, request: &dyn RequestView) -> Option<GrpcFit> {
+    let GrpcMatch { service, method, headers } = m;
+    let (called_service, called_method) = call(request)?;
     let fits = |wanted: &str, called: &str| wanted.is_empty() || wanted == called;
     if !fits(service, called_service) || !fits(method, called_method) || !has_headers(headers, request) {
         return None;
@@ -192,8 +241,12 @@ fn grpc_fit(m: &GrpcMatch, request: &dyn RequestView) -> Option<GrpcFit> {
     Some(GrpcFit { service_len: service.len(), method_len: method.len(), headers: headers.len() })
 }
 
+/// What HTTP/1 says in `host` HTTP/2 says as its authority, and on its way a request may be either: routes see it in both.
 fn has_headers(headers: &[HeaderMatch], request: &dyn RequestView) -> bool {
-    headers.iter().all(|wanted| request.header(&wanted.name, &mut |value| value_fits(&wanted.value, value)))
+    headers.iter().all(|HeaderMatch { name, value }| match name.as_str() {
+        HOST => request.authority().is_some_and(|host| value_fits(value, host.as_bytes())),
+        name => request.header(name, &mut |found| value_fits(value, found)),
+    })
 }
 
 fn has_parameter(wanted: &QueryMatch, query: Option<&str>) -> bool {

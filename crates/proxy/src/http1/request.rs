@@ -292,12 +292,7 @@ impl RequestView for View<'_> {
             let own = field.name.of(self.buf);
             !field.hop && own.len() == name.len() && own.eq_ignore_ascii_case(name.as_bytes())
         };
-        // The target's authority replaces the header on the way.
-        let value = |field: &Field| match self.head.target.authority {
-            Some(authority) if field.kind == Kind::Host => authority,
-            _ => field.value,
-        };
-        self.head.fields.iter().filter(named).any(|field| wanted(value(field).of(self.buf)))
+        self.head.fields.iter().filter(named).any(|field| wanted(field.value.of(self.buf)))
     }
 
     fn is_upgrade(&self) -> bool {

@@ -14,12 +14,13 @@ use weft_model::{
     Meta, ServerPolicy,
     policy::{
         inbound::{DefaultPolicy, InboundRule, ServerProtocol},
-        route::{HttpMatch, HttpRoute, PathMatch, Rule},
+        route::{HeaderMatch, HttpMatch, HttpRoute, PathMatch, Rule, ValueMatch},
     },
 };
 use weft_testkit::{http1, http2, policy::inbound};
 
-/// Everybody may use what is below `/`, and members of the mesh `/admin` on every host, and all of `admin.ns`.
+/// Everybody may use what is below `/`, and members of the mesh `/admin` and `/caf%c3%a9` on every host, and all of `admin.ns` and of
+/// `keys.ns`, which a header names.
 fn guarded() -> ServerPolicy {
     let mut policy = inbound(DefaultPolicy::Deny);
     let ServerProtocol::Detect { routes, .. } = &mut policy.protocol else { unreachable!() };
@@ -29,7 +30,12 @@ fn guarded() -> ServerPolicy {
         HttpRoute { meta: Meta::default_named(name), hosts, rules: vec![Rule { matches, filters: vec![], does }] }
     };
     let host = |name: &str| vec![weft_model::policy::route::HostMatch::Exact(name.to_owned())];
+    let mut of_header = route("keys", vec![], "/", DefaultPolicy::AllAuthenticated);
+    let keys = HeaderMatch { name: "host".to_owned(), value: ValueMatch::Exact(b"keys.ns".to_vec()) };
+    of_header.rules[0].matches[0].headers = vec![keys];
     *routes = vec![
+        of_header,
+        route("escaped", vec![], "/caf%c3%a9", DefaultPolicy::AllAuthenticated),
         route("open", vec![], "/", DefaultPolicy::AllUnauthenticated),
         route("admin", vec![], "/admin", DefaultPolicy::AllAuthenticated),
         route("admin-host", host("admin.ns"), "/", DefaultPolicy::AllAuthenticated),
@@ -276,6 +282,10 @@ async fn paths_and_hosts() {
         ("/", "admin.ns."),
         ("/", "admin.ns:80"),
         ("http://ADMIN.ns:8080", "app"),
+        ("/", "keys.ns"),
+        ("http://keys.ns/", "app"),
+        ("/caf%C3%A9", "app"),
+        ("/c%61f%c3%A9/x", "app"),
     ] {
         let got = status(&mesh, addr, &get(path, host)).await;
         assert!(matches!(got, Some(400 | 403)), "{path} of {host}: {got:?}");
@@ -291,7 +301,7 @@ async fn paths_and_hosts() {
     ] {
         assert_eq!(status(&mesh, addr, request).await, Some(400), "{request:?}");
     }
-    cost.end("paths and hosts", 24, 2.0);
+    cost.end("paths and hosts", 28, 2.0);
     assert_eq!(origin.seen().requests.len(), before, "none of them reached the server");
     for path in ["/", "/x//y", "/administrator", "/a%20b", "/.well-known/a", "/ADMIN"] {
         assert_eq!(status(&mesh, addr, &get(path, "app")).await, Some(200), "{path}");
@@ -324,6 +334,7 @@ async fn hosts_of_http2() {
     let cost = Cost::begin(async || assert_eq!(ask("http://app/", None).await, Some(200))).await;
     let before = origin.seen().requests.len();
     assert_eq!(ask("http://ADMIN.ns:80/", None).await, Some(403));
+    assert_eq!(ask("http://keys.ns/", None).await, Some(403), "as the header host");
     assert_eq!(ask("http://app/", Some("admin.ns")).await, None, "reset: two hosts");
     assert_eq!(ask("http://app//admin", None).await, Some(403));
     for (uri, host) in [
@@ -339,7 +350,7 @@ async fn hosts_of_http2() {
         assert_eq!(ask(uri, host).await, None, "reset: {uri} {host:?} is no host");
     }
     assert_eq!(ask("/", Some("admin.ns:80")).await, Some(403));
-    cost.end("hosts of HTTP/2", 12, 2.0);
+    cost.end("hosts of HTTP/2", 13, 2.0);
     assert_eq!(origin.seen().requests.len(), before);
     assert_eq!(ask("http://app/", Some("app")).await, Some(200));
     assert_eq!(ask("/", Some("app")).await, Some(200));

@@ -104,6 +104,25 @@ fn hosts_before_rules() {
     assert_eq!(chosen(&routes, &get("other", "/")), None);
 }
 
+/// HTTP/2 has no such header, and HTTP/1 becomes HTTP/2 between proxies.
+#[test]
+fn the_header_host_is_whom_a_request_asks_for() {
+    let of = |value: ValueMatch| HttpMatch {
+        headers: vec![HeaderMatch { name: "host".to_owned(), value }],
+        ..HttpMatch::default()
+    };
+    let exactly = |host: &str| of(ValueMatch::Exact(host.into()));
+    let routes = routes(vec![(
+        vec![],
+        vec![vec![exactly("web")], vec![exactly("web:80"), of(ValueMatch::Regex(Pattern::new("db.*").unwrap()))]],
+    )]);
+    for (host, expected) in [("web", Some(0)), ("web:80", Some(1)), ("db.shop", Some(1)), ("web:81", None), ("", None)]
+    {
+        let forged = Req { headers: vec![("host".to_owned(), b"web".to_vec())], ..get(host, "/") };
+        assert_eq!(chosen(&routes, &forged).map(|(_, rule)| rule), expected, "{host}");
+    }
+}
+
 #[test]
 fn an_ipv6_authority_has_a_host() {
     let routes = routes(vec![(vec![exact("[fd00::1]")], vec![vec![]])]);
