@@ -82,7 +82,7 @@ impl Spoken {
 
 impl ServerSpec {
     pub(crate) fn checked(&self) -> Result<Port, Vec<Mistake>> {
-        let Self { pod_selector, external_workload_selector, port, proxy_protocol, access_policy } = self;
+        let Self { pod_selector, external_workload_selector, port: spec_port, proxy_protocol, access_policy } = self;
         let mut mistakes = vec![];
         let mut mistake = |field: &str, message: &str, remedy: &str| {
             mistakes.push(Mistake::new(format!("spec.{field}"), message, remedy));
@@ -103,13 +103,18 @@ impl ServerSpec {
                 None
             }
         };
-        let port = match port {
+        let port = match spec_port {
             IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0).map(PortRef::Number),
-            IntOrString::String(text) if is_port_name(text) => Some(PortRef::Name(text.clone())),
-            IntOrString::String(text) => text.parse().ok().filter(|n| *n > 0).map(PortRef::Number),
+            IntOrString::String(text) => is_port_name(text).then(|| PortRef::Name(text.clone())),
         };
-        if port.is_none() {
-            mistake("port", "it is no port", "use 1 to 65535, or the name of a container's port");
+        match spec_port {
+            _ if port.is_some() => {}
+            // Linkerd takes it, and finds no port of that name.
+            IntOrString::String(text) if text.parse::<u16>().is_ok_and(|number| number > 0) => {
+                let remedy = format!("write the number without quotes: port: {text}");
+                mistake("port", &format!("{text:?} is a name, and no port has one of digits alone"), &remedy);
+            }
+            _ => mistake("port", "it is no port", "use 1 to 65535, or the name of a container's port"),
         }
         let text = proxy_protocol.as_deref().unwrap_or("unknown");
         let spoken = Spoken::ALL.iter().find(|(name, _)| *name == text).map(|(_, spoken)| *spoken);

@@ -34,7 +34,6 @@ fn servers() {
     let mut good = vec![
         json!({"podSelector": {}, "port": 80}),
         json!({"podSelector": pods, "port": "http", "proxyProtocol": "HTTP/1", "accessPolicy": "audit"}),
-        json!({"podSelector": {}, "port": "8080"}),
         json!({"podSelector": {}, "port": 80, "unknownField": 1}),
     ];
     for protocol in ["unknown", "HTTP/1", "HTTP/2", "gRPC", "opaque", "TLS"] {
@@ -54,6 +53,7 @@ fn servers() {
             (json!({"podSelector": {}, "port": 65536}), &["spec.port"]),
             (json!({"podSelector": {}, "port": -1}), &["spec.port"]),
             (json!({"podSelector": {}, "port": "Http"}), &["spec.port"]),
+            (json!({"podSelector": {}, "port": "8080"}), &["spec.port"]),
             (json!({"podSelector": {}, "port": 1.5}), &["spec.port"]),
             (json!({"podSelector": {}, "port": 80, "proxyProtocol": "http/1"}), &["spec.proxyProtocol"]),
             (json!({"podSelector": {}, "port": 80, "proxyProtocol": ""}), &["spec.proxyProtocol"]),
@@ -81,6 +81,11 @@ fn servers() {
         told(&mistakes.unwrap_err()),
         "spec.accessPolicy: \"x\" is no policy; use one of deny, all-authenticated, all-unauthenticated, \
          cluster-authenticated, cluster-unauthenticated, audit"
+    );
+    let quoted = read(Kind::Server, object(Kind::Server, json!({"podSelector": {}, "port": "8080"})));
+    assert_eq!(
+        told(&quoted.unwrap_err()),
+        "spec.port: \"8080\" is a name, and no port has one of digits alone; write the number without quotes: port: 8080"
     );
 }
 
