@@ -1,7 +1,7 @@
 //! Cases: questions with the answers that somebody expects, written down for `weft policy test`.
 
 use super::{
-    Answer, Asked, Client, Port, Request, Target, Told, Untold, Verdict, ask, name::short, request::MAX_HEADERS,
+    Answer, Asked, Client, Port, Request, Shown, Target, Told, Untold, Verdict, ask, name::short, request::MAX_HEADERS,
 };
 use crate::{
     Index,
@@ -221,18 +221,14 @@ impl Case {
             return Some(Failure { unknown: false, why: format!("{word} is expected; {}", told.summary()) });
         }
         let by = self.by.as_deref()?;
-        let other = told.answers.iter().any(|answer| !is_by(answer, by));
-        other.then(|| Failure { unknown: false, why: format!("{word} by {by} is expected; {}", told.summary()) })
+        let mut decides = told.answers.iter().map(decides);
+        let other = decides.find(|decides| !decides.is_some_and(|decides| decides.is(by.trim())))?;
+        let other = other.map(|other| format!(", and not by {}", other.whole())).unwrap_or_default();
+        Some(Failure { unknown: false, why: format!("{word} by {by} is expected{other}; {}", told.summary()) })
     }
 }
 
-/// What lets in, of a refusal the Server or default policy, or the client's route where the request comes to none; by its kind and name,
-/// or its name alone.
-fn is_by(answer: &Answer, expected: &str) -> bool {
-    let Some(decides) = answer.by.as_ref().or(answer.server.as_ref()).or(answer.via.as_ref()) else { return false };
-    let expected = expected.trim();
-    match expected.split_once(['/', ':']) {
-        Some((kind, name)) => kind.eq_ignore_ascii_case(&decides.kind) && name == decides.name,
-        None => expected == decides.name,
-    }
+/// What lets in, of a refusal the Server or default policy, or the client's route where the request comes to none.
+fn decides(answer: &Answer) -> Option<&Shown> {
+    answer.by.as_ref().or(answer.server.as_ref()).or(answer.via.as_ref())
 }

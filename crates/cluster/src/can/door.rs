@@ -4,7 +4,7 @@ use super::{
     Request, hosts,
     people::{Called, Caller, Guard},
     told::{Nearest, Said, Shown, Verdict, missing},
-    way::answered,
+    way::{answered, no_call},
 };
 use crate::{
     Index,
@@ -20,7 +20,7 @@ use weft_model::{
         filter::Matched,
         route::matched_prefix,
     },
-    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch},
+    policy::inbound::{Authentication, Authorization, IdentitySuffix, NetworkMatch, ServerProtocol},
 };
 
 /// What stands before a pod's port.
@@ -66,14 +66,16 @@ impl Door {
 
     /// One thing, unless it says the same for another reason where another host is asked for.
     pub(super) fn says(&self, index: &Index, pod: &Called, caller: &Caller, request: &Request) -> Vec<Said> {
-        let each = match self {
-            Self::Guarded { policy, .. } => hosts::each(request, &policy.protocol),
-            Self::Open(_) | Self::Unknown(_) => vec![request.clone()],
+        let (each, by_pattern) = match self {
+            Self::Guarded { policy, .. } => {
+                (hosts::each(request, &policy.protocol), hosts::by_pattern(request, &policy.protocol))
+            }
+            Self::Open(_) | Self::Unknown(_) => (vec![request.clone()], None),
         };
         let said = each.iter().map(|asked| self.says_to(index, pod, caller, asked));
         let mut said: Vec<Said> = said.collect();
-        let differ = hosts::differ(each.iter().zip(said.iter().map(|said| said.verdict)));
-        if let (Some(why), Some(first)) = (differ, said.first()) {
+        let differ = || hosts::differ(each.iter().zip(said.iter().map(|said| said.verdict)));
+        if let (Some(why), Some(first)) = (by_pattern.or_else(differ), said.first()) {
             let (route, by, nearest, why) = (None, None, None, Some(why));
             return vec![Said { verdict: Verdict::Unknown, route, by, nearest, why, ..first.clone() }];
         }
@@ -114,15 +116,17 @@ impl Door {
             .into_iter()
             .map(|addr| (addr, Judged::of(policy, &authorize::Client { addr, tls }, request, anywhere)))
             .collect();
-        let known = |verdict, route, by, nearest, why| Said {
+        // Proxies are told of these objects without it.
+        let within = |shown: Shown| shown.within(&pod.namespace);
+        let known = |verdict, route: Option<Shown>, by: Option<Shown>, nearest: Option<Nearest>, why| Said {
             verdict,
             port: pod.port,
             identity: identity.map(ToString::to_string),
             via: None,
-            server: Some(Shown::of(&policy.meta)),
-            route,
-            by,
-            nearest,
+            server: Some(Shown::of(&policy.meta).within(&pod.namespace)),
+            route: route.map(within),
+            by: by.map(within),
+            nearest: nearest.map(|Nearest { object, missing, why }| Nearest { object: within(object), missing, why }),
             why,
             to_itself: false,
         };
@@ -196,8 +200,13 @@ impl<'p> Judged<'p> {
                 }
             }
             Admission::NoRoute => {
-                let why =
-                    "the request follows no route of the port, and a port with routes serves no others".to_owned();
+                let of_grpc = matches!(policy.protocol, ServerProtocol::Grpc { .. });
+                let why = match no_call(request).filter(|_| of_grpc) {
+                    Some(why) => format!("the port {why}"),
+                    None => {
+                        "the request follows no route of the port, and a port with routes serves no others".to_owned()
+                    }
+                };
                 Self { why: Some(why), ..judged(Verdict::Denied, None) }
             }
             Admission::Denied { route } => {

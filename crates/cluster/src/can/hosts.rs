@@ -3,55 +3,87 @@
 use super::{Request, told::Verdict};
 use std::collections::BTreeSet;
 use weft_model::{
-    decide::route::RequestView,
+    decide::{
+        host::host_port,
+        route::{HOST, RequestView},
+    },
     policy::{
         inbound::ServerProtocol,
         outbound::ClientProtocol,
-        route::{GrpcRoute, HostMatch, HttpRoute},
+        route::{GrpcRoute, HeaderMatch, HostMatch, HttpRoute, ValueMatch},
     },
 };
 
-/// What routes look for; for each of a policy's protocols.
+/// What routes look for: in the host, and in the header of that name.
+#[derive(Default)]
+pub(super) struct Looked<'p> {
+    hosts: Vec<&'p HostMatch>,
+    headers: Vec<&'p ValueMatch>,
+}
+
+/// For each of a policy's protocols.
 pub(super) trait Named {
-    fn named(&self) -> Vec<&HostMatch>;
+    fn named(&self) -> Looked<'_>;
 }
 
 impl Named for ServerProtocol {
-    fn named(&self) -> Vec<&HostMatch> {
+    fn named(&self) -> Looked<'_> {
         match self {
             Self::Detect { routes, .. } | Self::Http1 { routes, .. } | Self::Http2 { routes, .. } => of_http(routes),
             Self::Grpc { routes } => of_grpc(routes),
-            Self::Opaque | Self::Tls => vec![],
+            Self::Opaque | Self::Tls => Looked::default(),
         }
     }
 }
 
 impl Named for ClientProtocol {
-    fn named(&self) -> Vec<&HostMatch> {
+    fn named(&self) -> Looked<'_> {
         match self {
             Self::Detect { http1: routes, .. } | Self::Http1(routes) | Self::Http2(routes) => of_http(&routes.routes),
             Self::Grpc { routes, .. } => of_grpc(routes),
             // Connections are told apart by the name in their TLS.
-            Self::Opaque(_) | Self::Tls(_) => vec![],
+            Self::Opaque(_) | Self::Tls(_) => Looked::default(),
         }
     }
 }
 
-fn of_http<D>(routes: &[HttpRoute<D>]) -> Vec<&HostMatch> {
-    routes.iter().flat_map(|route| &route.hosts).collect()
+fn of_http<D>(routes: &[HttpRoute<D>]) -> Looked<'_> {
+    let matches = routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
+    let headers = in_header(matches.flat_map(|m| &m.headers));
+    Looked { hosts: routes.iter().flat_map(|route| &route.hosts).collect(), headers }
 }
 
-fn of_grpc<D>(routes: &[GrpcRoute<D>]) -> Vec<&HostMatch> {
-    routes.iter().flat_map(|route| &route.hosts).collect()
+fn of_grpc<D>(routes: &[GrpcRoute<D>]) -> Looked<'_> {
+    let matches = routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
+    let headers = in_header(matches.flat_map(|m| &m.headers));
+    Looked { hosts: routes.iter().flat_map(|route| &route.hosts).collect(), headers }
+}
+
+fn in_header<'p>(headers: impl Iterator<Item = &'p HeaderMatch>) -> Vec<&'p ValueMatch> {
+    headers.filter(|header| header.name == HOST).map(|header| &header.value).collect()
 }
 
 /// The request as it is, where it says its host or no route looks at that. Else for a host that no route names, which is as good as none;
 /// for each that one names; and for one below each `*.`, as which `*` itself will do, being no name that a route could have.
 pub(super) fn each(request: &Request, protocol: &impl Named) -> Vec<Request> {
-    let named = if request.authority().is_some() { vec![] } else { protocol.named() };
-    let named: BTreeSet<String> = named.into_iter().map(text).collect();
-    let asked = named.into_iter().map(|host| request.clone().named(host));
+    let Looked { hosts, headers } = if request.authority().is_some() { Looked::default() } else { protocol.named() };
+    let in_headers = headers.into_iter().filter_map(|value| match value {
+        // What is no host no request asks for.
+        ValueMatch::Exact(host) => String::from_utf8(host.clone()).ok().filter(|_| host_port(host).is_some()),
+        ValueMatch::Regex(_) => None,
+    });
+    let named: BTreeSet<String> = hosts.into_iter().map(text).chain(in_headers).collect();
+    let asked = named.into_iter().filter(|host| !host.is_empty()).map(|host| request.clone().named(host));
     std::iter::once(request.clone()).chain(asked).collect()
+}
+
+/// Why nothing can be told, where routes look at the host by a regular expression: nobody knows which hosts there are between them.
+pub(super) fn by_pattern(request: &Request, protocol: &impl Named) -> Option<String> {
+    let looked =
+        request.authority().is_none() && protocol.named().headers.iter().any(|v| matches!(v, ValueMatch::Regex(_)));
+    looked.then(|| {
+        "routes look at the host that the request asks for by a regular expression; say which it is (--host)".to_owned()
+    })
 }
 
 fn text(host: &HostMatch) -> String {

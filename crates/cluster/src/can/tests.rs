@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::{net::IpAddr, path::Path};
 
 mod reached;
+mod read;
 mod routes;
 mod unrun;
 

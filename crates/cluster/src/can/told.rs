@@ -17,8 +17,13 @@ pub enum Verdict {
 /// An object that decides, or a default.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Shown {
+    /// Empty of what nobody wrote, as is the namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
     /// As Kubernetes writes it; `default` of what nobody wrote.
     pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     pub name: String,
 }
 
@@ -84,7 +89,36 @@ impl Shown {
     pub(super) fn of(meta: &Meta) -> Self {
         let kind = crate::policy::KINDS.into_iter().map(crate::Kind::as_str);
         let kind = kind.into_iter().find(|kind| kind.eq_ignore_ascii_case(meta.kind()));
-        Self { kind: kind.unwrap_or(meta.kind()).to_owned(), name: meta.name().to_owned() }
+        Self {
+            group: meta.group().to_owned(),
+            kind: kind.unwrap_or(meta.kind()).to_owned(),
+            namespace: meta.namespace().to_owned(),
+            name: meta.name().to_owned(),
+        }
+    }
+
+    /// In this namespace, if it is an object that names none.
+    pub(super) fn within(mut self, namespace: &str) -> Self {
+        if !self.group.is_empty() && self.namespace.is_empty() {
+            namespace.clone_into(&mut self.namespace);
+        }
+        self
+    }
+
+    /// `[NAMESPACE/]KIND[.GROUP]/NAME`, `default:NAME`, or the name alone.
+    pub(super) fn is(&self, text: &str) -> bool {
+        let Self { group, kind, namespace, name } = self;
+        let Some((of, named)) = text.rsplit_once('/').or_else(|| text.split_once(':')) else { return text == name };
+        let (within, of) = of.split_once('/').unwrap_or((namespace.as_str(), of));
+        let (of, of_group) = of.split_once('.').unwrap_or((of, group.as_str()));
+        named == name && of.eq_ignore_ascii_case(kind) && of_group.eq_ignore_ascii_case(group) && within == namespace
+    }
+
+    /// The longest of the texts that it [is](Self::is).
+    pub(super) fn whole(&self) -> String {
+        let Self { group, kind, namespace, name } = self;
+        let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        if group.is_empty() { self.to_string() } else { format!("{namespace}{kind}.{group}/{name}") }
     }
 }
 

@@ -15,7 +15,7 @@ use weft_model::{
     decide::{
         filter::{self, Matched},
         host,
-        route::{RequestView, find, find_grpc, find_tls, matched_prefix},
+        route::{RequestView, call, find, find_grpc, find_tls, matched_prefix},
     },
     policy::{
         outbound::{BackendKind, ClientPolicy, ClientProtocol, Distribution, RouteBackend, TcpRoute},
@@ -107,6 +107,9 @@ fn to(index: &Index, from: &str, target: Target, port: u16, request: &Request) -
         Ok(Known::Profile(profile)) => Some(profile),
         _ => None,
     };
+    if let Some(why) = hosts::by_pattern(request, &policy.protocol) {
+        return Ok(vec![(request.clone(), vec![Way::nobody(None, Verdict::Unknown, why)])]);
+    }
     let mut all = Ways::new();
     for asked in hosts::each(request, &policy.protocol) {
         let mut ways = by(index, &policy, profile.as_ref(), port, (request, &asked));
@@ -142,7 +145,8 @@ fn by(
         // A profile that leads elsewhere does not let in whom the policy of connections keeps out.
         (Some((name, backends)), by_policy) => {
             let filters = by_policy.ok().filter(|_| !of_requests).map(|followed| followed.filters);
-            let route = Shown { kind: "ServiceProfile".to_owned(), name: name.name.to_string() };
+            let (kind, name) = ("ServiceProfile".to_owned(), name.name.to_string());
+            let route = Shown { group: "linkerd.io".to_owned(), kind, namespace: String::new(), name };
             Followed { route, is_written: true, matches: &[], filters: filters.unwrap_or_default(), backends }
         }
         (None, Ok(followed)) => followed,
@@ -201,6 +205,12 @@ fn by(
     chosen.into_iter().map(branch).collect()
 }
 
+/// Why a port that speaks gRPC serves a request not: it is no call, whatever the routes are.
+pub(super) fn no_call(request: &Request) -> Option<String> {
+    let text = || format!("serves calls of gRPC alone (POST /SERVICE/METHOD), and {} is none", request.line());
+    call(request).is_none().then(text)
+}
+
 /// Clients' proxies take such a port for one of the pods.
 fn undeclared((_, name): &(String, String), port: u16) -> String {
     format!(
@@ -213,8 +223,13 @@ fn undeclared((_, name): &(String, String), port: u16) -> String {
 fn rule<'p>(policy: &'p ClientPolicy, request: &Request) -> Result<Followed<'p>, Box<Way>> {
     let parent = || Shown::of(&policy.meta);
     let none = || {
-        let why =
-            format!("the request follows no route of {}, and where there are some no others are served", parent());
+        let of_grpc = matches!(policy.protocol, ClientProtocol::Grpc { .. });
+        let why = match no_call(request).filter(|_| of_grpc) {
+            Some(why) => format!("{} has GRPCRoutes at this port: it {why}", parent()),
+            None => {
+                format!("the request follows no route of {}, and where there are some no others are served", parent())
+            }
+        };
         Box::new(Way::nobody(None, Verdict::Denied, why))
     };
     match &policy.protocol {
