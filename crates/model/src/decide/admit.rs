@@ -73,7 +73,7 @@ fn in_every_reading<'p, R>(
     let admission = admit_served(policy, &written);
     let Admission::Permitted { matches, .. } = admission else { return Err(refused(&written, admission)) };
     // Without routes no path is looked at.
-    if is_plain(request.path()) || !policy.protocol.has_routes() || names_the_path(matches, &written) {
+    if !policy.protocol.has_routes() || is_plain(request.path()) || names_the_path(matches, &written) {
         return Ok(admission);
     }
     if request.path().len() > MAX_READ {
