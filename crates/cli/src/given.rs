@@ -1,12 +1,13 @@
 //! Manifests that can be read only once, because they come through a pipe: read here, before there is a mesh.
 
+use crate::print;
 use anyhow::{Context, bail};
 use std::{
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
-use weft_cluster::manifest::{MAX_BYTES, MAX_MIB, Text};
+use weft_cluster::manifest::{MAX_BYTES, MAX_MIB, Text, left_out};
 
 /// What this process was started with.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
@@ -19,7 +20,8 @@ pub(crate) struct Given {
     pub(crate) texts: Vec<Text>,
 }
 
-/// Reads what is neither file nor folder: standard input (`-`), pipes (`<(…)`), sockets, devices.
+/// Reads what is neither file nor folder: standard input (`-`), pipes (`<(…)`), sockets, devices. Of a folder it is said what will be left
+/// out.
 pub(crate) fn read(files: &[PathBuf]) -> anyhow::Result<Given> {
     let mut given = Given::default();
     for file in files {
@@ -34,6 +36,7 @@ pub(crate) fn read(files: &[PathBuf]) -> anyhow::Result<Given> {
             given.texts.push(whole(file.clone(), opened)?);
         }
     }
+    print::left_out(&left_out(&given.paths));
     Ok(given)
 }
 

@@ -4,6 +4,7 @@ use anyhow::anyhow;
 use rustix::termios::{isatty, tcgetwinsize};
 use std::{
     io::{self, Write},
+    path::PathBuf,
     sync::OnceLock,
 };
 use weft_cluster::manifest::{Ignored, Problem};
@@ -79,4 +80,20 @@ pub(crate) fn manifests(problems: &[Problem], ignored: &[Ignored]) {
     for field in ignored {
         error(&field.to_string());
     }
+}
+
+/// Names in one line.
+const NAMES: usize = 5;
+
+/// What is hidden in folders of manifests, in a line.
+pub(crate) fn left_out(hidden: &[PathBuf]) {
+    if hidden.is_empty() {
+        return;
+    }
+    let names: Vec<String> = hidden.iter().take(NAMES).map(|path| path.display().to_string()).collect();
+    let more = match hidden.len().saturating_sub(NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    error(&format!("left out, since it is hidden: {}{more}; name by itself what is meant", names.join(", ")));
 }

@@ -46,7 +46,7 @@ pub(crate) struct Can {
     /// Of manifests: the policy of ports for which nothing else says it [default: all-unauthenticated]
     #[arg(long, value_name = "POLICY", requires = "files")]
     pub(crate) default_inbound_policy: Option<DefaultPolicy>,
-    /// Where names without a namespace are [default: the namespace of the kubeconfig's context, or default]
+    /// Where names and manifests without a namespace are [default: the namespace of the kubeconfig's context, or default; with -f, default]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
@@ -66,7 +66,7 @@ pub(crate) struct Test {
     /// Writes the result for CI systems besides.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
-    /// Where names without a namespace are [default: what the cases say, or as `weft policy can`]
+    /// Where names and manifests without a namespace are [default: what the cases say, or as `weft policy can`]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
@@ -83,7 +83,7 @@ pub(crate) struct Authz {
     /// Manifests to ask instead of a mesh, as a cluster would run them.
     #[arg(short = 'f', long = "filename", value_name = "DIR|FILE|-", conflicts_with_all = ["local", "kubeconfig", "context"])]
     pub(crate) files: Vec<PathBuf>,
-    /// Where it is [default: the namespace of the kubeconfig's context, or default]
+    /// Where it is, and manifests without a namespace [default: the namespace of the kubeconfig's context, or default; with -f, default]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
     #[command(flatten)]

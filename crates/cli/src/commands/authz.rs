@@ -10,7 +10,7 @@ const COLUMNS: [&str; 4] = ["ROUTE", "SERVER", "AUTHORIZATION_POLICY", "SERVER_A
 pub(crate) async fn run(folder: &Folder, args: Authz) -> anyhow::Result<ExitCode> {
     let source = match args.files.as_slice() {
         [] => policy::of_mesh(folder, &args.of).await?,
-        files => policy::of_files(files, None)?,
+        files => policy::of_files(files, args.namespace.as_deref(), None)?,
     };
     let resource = args.resource.join("/");
     let namespace = args.namespace.as_deref().unwrap_or(&source.namespace);

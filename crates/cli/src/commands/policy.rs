@@ -44,7 +44,7 @@ pub(super) struct Source {
 async fn ask(folder: &Folder, args: &Can) -> anyhow::Result<ExitCode> {
     let Source { index, namespace } = match args.files.as_slice() {
         [] => of_mesh(folder, &args.of).await?,
-        files => of_files(files, args.default_inbound_policy.map(DefaultPolicyName))?,
+        files => of_files(files, args.namespace.as_deref(), args.default_inbound_policy.map(DefaultPolicyName))?,
     };
     let namespace = args.namespace.as_deref().unwrap_or(&namespace);
     let mut request = Request::new(&args.method, &args.path)?.with_host(args.host.as_deref())?;
@@ -90,10 +90,15 @@ pub(super) async fn of_mesh(folder: &Folder, of: &ToMesh) -> anyhow::Result<Sour
     }
 }
 
-/// What is wrong with one of them may be what decides.
-pub(super) fn of_files(files: &[PathBuf], default_policy: Option<DefaultPolicyName>) -> anyhow::Result<Source> {
+/// What is wrong with one of them may be what decides; `namespace` is of those that name none.
+pub(super) fn of_files(
+    files: &[PathBuf],
+    namespace: Option<&str>,
+    default_policy: Option<DefaultPolicyName>,
+) -> anyhow::Result<Source> {
     let read = given::read(files)?;
-    let loaded = manifest::load_to_ask(&read.texts, &read.paths);
+    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    let loaded = manifest::load_to_ask(namespace, &read.texts, &read.paths);
     if !loaded.problems.is_empty() {
         print::manifests(&loaded.problems, &[]);
         bail!("the manifests are not what a mesh would take: nothing can be told of them");
@@ -101,7 +106,7 @@ pub(super) fn of_files(files: &[PathBuf], default_policy: Option<DefaultPolicyNa
     let default = Settings::default();
     let settings = Settings { default_policy: default_policy.unwrap_or(default.default_policy), ..default };
     let objects = loaded.objects.into_iter().map(|located| located.object);
-    Ok(Source { index: can::of_manifests(objects, settings), namespace: DEFAULT_NAMESPACE.to_owned() })
+    Ok(Source { index: can::of_manifests(objects, settings), namespace: namespace.to_owned() })
 }
 
 /// A file of cases with what came of each.
@@ -157,7 +162,7 @@ async fn checked(
     let ask = |source: &Source, cases: &Cases| cases.cases.iter().map(|case| can::check(&source.index, case)).collect();
     let manifests = if args.manifests.is_empty() { &cases.manifests } else { &args.manifests };
     if !manifests.is_empty() {
-        return Ok(ask(&of_files(manifests, cases.default_policy)?, cases));
+        return Ok(ask(&of_files(manifests, Some(&cases.namespace), cases.default_policy)?, cases));
     }
     let source = match mesh.take() {
         Some(source) => source,

@@ -161,6 +161,45 @@ fn what_a_cluster_runs_is_asked_of_its_manifests() {
     assert_eq!((told.code, row), (Some(0), vec!["*", "db", "reports"]), "{told:?}");
 }
 
+/// As people have them: without namespaces, behind links, beside an ingress's routes and files of other programs.
+#[test]
+fn manifests_are_read_as_they_are_applied() {
+    let home = Home::new();
+    let write = |name: &str, text: &str| {
+        let file = home.0.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    };
+    let (objects, policies) = CLUSTER.split_at(CLUSTER.find("apiVersion: policy.linkerd.io").unwrap());
+    let bare = |text: &str| text.replace(", namespace: shop", "");
+    write("shop/objects.yaml", &bare(objects));
+    write("policies/all.yaml", &bare(policies));
+    write("shop/.ci/other.yaml", "jobs: {}\n");
+    write(
+        "shop/edge.yaml",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: edge}\nspec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: web, port: 80}]}]}\n",
+    );
+    std::os::unix::fs::symlink("../policies", home.0.join("shop/policies")).unwrap();
+    let left = "left out, since it is hidden: shop/.ci; name by itself what is meant\n";
+    for (client, code) in [("cj/report", 0), ("po/web", 1)] {
+        let told = home.runs(&["policy", "can", "-n", "shop", "-f", "shop", client, "sts/db:psql"]);
+        assert!(told.code == Some(code) && told.err == left, "{told:?}");
+    }
+    let told = home.runs(&["policy", "can", "-f", "shop", "shop/cj/report", "shop/sts/db:psql"]);
+    assert!(told.code == Some(2) && told.err.contains("in the namespace shop runs"), "{told:?}");
+    let told = home.runs(&["policy", "can", "-f", "shop", "cj/report", "sts/db:psql"]);
+    assert!(told.code == Some(0), "all of it is in the namespace default: {told:?}");
+    let told = home.runs(&["authz", "-n", "shop", "-f", "shop", "sts/db"]);
+    assert!(told.out.contains("reports") && told.err == left, "{told:?}");
+    let cases = "cases: [{client: cj/report, target: 'sts/db:psql', expect: allow, by: AuthorizationPolicy/reports}]\n";
+    write("words.yaml", &format!("manifests: [shop]\n{cases}"));
+    write("own.yaml", &format!("manifests: [shop]\nnamespace: other\n{cases}"));
+    for words in [&["-f", "words.yaml"][..], &["-f", "words.yaml", "-n", "shop"], &["-f", "own.yaml"]] {
+        let told = home.runs(&[&["policy", "test"], words].concat());
+        assert!(told.code == Some(0) && told.err == left, "{words:?}: {told:?}");
+    }
+}
+
 fn cluster(runtime: &Runtime) -> FakeApi {
     let api = runtime.block_on(FakeApi::start()).unwrap();
     let _running = runtime.enter();

@@ -29,6 +29,8 @@ pub struct Cases {
     pub manifests: Vec<PathBuf>,
     /// Of manifests: the policy of ports for which nothing else says it.
     pub default_policy: Option<DefaultPolicyName>,
+    /// Where names without a namespace are, those of manifests among them.
+    pub namespace: String,
     pub cases: Vec<Case>,
 }
 
@@ -152,7 +154,8 @@ impl Cases {
         }
         let folder = file.parent().unwrap_or(Path::new(""));
         let manifests = manifests.into_iter().map(|path| folder.join(path)).collect();
-        Ok(Self { file: file.to_owned(), manifests, default_policy: default_inbound_policy, cases })
+        let (file, namespace) = (file.to_owned(), namespace.to_owned());
+        Ok(Self { file, manifests, default_policy: default_inbound_policy, namespace, cases })
     }
 }
 

@@ -3,6 +3,8 @@
 use super::{MAX_BYTES, MAX_MIB};
 use nix::fcntl::OFlag;
 use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::OsStr,
     fs::{self, FileType, Metadata},
     io::{self, Read},
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -32,69 +34,129 @@ pub(super) struct Found {
     pub(super) files: Vec<PathBuf>,
     /// The folder and those in it.
     folders: Vec<PathBuf>,
+    /// What would have been read if it were not hidden.
+    pub(super) hidden: Vec<PathBuf>,
     pub(super) unread: Vec<Unread>,
 }
 
-/// The files that `path` stands for: itself, or those of the folder and of the folders in it. A link to a folder is not followed:
-/// it could lead in a circle. What is hidden is not meant: an editor's copies, the folders of version control.
-pub(super) fn below(path: &Path) -> Found {
-    let mut found = Found::default();
+/// The files that `path` stands for: itself, or those of the folder and of the folders in it, links followed. What several names lead to
+/// counts once, and not at all if it is among `seen`. What is hidden is not meant: an editor's copies, the folders of version control.
+pub(super) fn below(path: &Path, seen: &mut HashSet<PathBuf>) -> Found {
+    let mut walk = Walk::default();
     match fs::metadata(path) {
-        Err(error) => found.unread.push(unread(path, &error)),
-        Ok(meta) if meta.is_dir() => found.walk(path),
-        Ok(_) => found.files.push(path.to_owned()),
+        Err(error) => walk.found.unread.push(unread(path, &error)),
+        Ok(meta) if meta.is_dir() => walk.all_of(path),
+        Ok(_) => walk.files.push(Named::of(path)),
     }
-    found.files.sort();
+    let Walk { mut files, mut found, .. } = walk;
+    files.sort();
+    found.files = files.into_iter().filter(|file| seen.insert(file.real.clone())).map(|file| file.path).collect();
     found
 }
 
-impl Found {
-    fn walk(&mut self, path: &Path) {
-        let mut open = vec![(path.to_owned(), 0)];
-        while let Some((folder, depth)) = open.pop() {
-            match self.look(&folder) {
-                Ok(folders) => open.extend(folders.into_iter().map(|folder| (folder, depth + 1))),
+/// A name, and where it leads.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    path: PathBuf,
+    real: PathBuf,
+}
+
+impl Named {
+    fn of(path: &Path) -> Self {
+        Self { real: path.canonicalize().unwrap_or_else(|_| path.to_owned()), path: path.to_owned() }
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    files: Vec<Named>,
+    /// All but the files.
+    found: Found,
+    /// Folders to look at, and how deep they are.
+    open: Vec<(Named, usize)>,
+    /// Those that links lead to: later, so that a folder has its own name where it has one here.
+    linked: BTreeMap<Named, usize>,
+}
+
+impl Walk {
+    fn all_of(&mut self, path: &Path) {
+        let mut looked = HashSet::new();
+        self.open.push((Named::of(path), 0));
+        while let Some((folder, depth)) = self.open.pop().or_else(|| self.linked.pop_first()) {
+            // A link may lead in a circle.
+            if !looked.insert(folder.real.clone()) {
+                continue;
+            }
+            match self.look(&folder, depth) {
+                Ok(()) => {}
                 // It was taken away since it was seen.
                 Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => self.unread.push(unread(&folder, &error)),
+                Err(error) => self.found.unread.push(unread(&folder.path, &error)),
             }
-            self.folders.push(folder);
+            self.found.folders.push(folder.path);
+            let folders = self.found.folders.len() + self.open.len() + self.linked.len();
             let bounds = [
                 (self.files.len() > MAX_FILES, format!("{MAX_FILES} manifests")),
-                (self.folders.len() + open.len() > MAX_FOLDERS, format!("{MAX_FOLDERS} folders")),
+                (folders > MAX_FOLDERS, format!("{MAX_FOLDERS} folders")),
                 (depth > MAX_DEPTH, format!("{MAX_DEPTH} folders in each other")),
             ];
             if let Some((_, bound)) = bounds.into_iter().find(|(is_over, _)| *is_over) {
                 let message = format!("the folder has more than {bound}");
                 let remedy = "name the folders of it that are meant";
                 self.files.clear();
-                self.unread = vec![Unread { file: path.to_owned(), message, remedy }];
+                self.found.unread = vec![Unread { file: path.to_owned(), message, remedy }];
                 return;
             }
         }
     }
 
-    /// Takes the files of a folder, and gives the folders in it.
-    fn look(&mut self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut folders = vec![];
-        for entry in fs::read_dir(folder)? {
+    /// Takes the files of a folder, and the folders in it.
+    fn look(&mut self, folder: &Named, depth: usize) -> io::Result<()> {
+        for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
-            let (path, kind) = (entry.path(), entry.file_type()?);
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            let (path, name, kind) = (entry.path(), entry.file_name(), entry.file_type()?);
+            let is_hidden = name.as_encoded_bytes().starts_with(b".");
+            let is_dir = if kind.is_symlink() {
+                match fs::metadata(&path) {
+                    Ok(meta) => meta.is_dir(),
+                    Err(error) if !is_hidden && error.kind() == io::ErrorKind::PermissionDenied => {
+                        self.found.unread.push(unread(&path, &error));
+                        continue;
+                    }
+                    // It leads nowhere, which matters of a manifest alone.
+                    Err(_) => false,
+                }
+            } else {
+                kind.is_dir()
+            };
+            let is_manifest = path.extension().is_some_and(|e| EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)));
+            if !is_dir && !is_manifest {
                 continue;
             }
-            let wanted = path.extension().is_some_and(|e| EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)));
-            if kind.is_dir() {
-                folders.push(path);
-            } else if wanted && !path.is_dir() {
-                self.files.push(path);
+            if is_hidden {
+                if self.found.hidden.len() < MAX_FILES && !is_never_meant(&folder.path, &name) {
+                    self.found.hidden.push(path);
+                }
+                continue;
             }
-            if self.files.len() > MAX_FILES || folders.len() > MAX_FOLDERS {
+            let named =
+                if kind.is_symlink() { Named::of(&path) } else { Named { real: folder.real.join(&name), path } };
+            match (is_dir, kind.is_symlink()) {
+                (true, true) => drop(self.linked.insert(named, depth + 1)),
+                (true, false) => self.open.push((named, depth + 1)),
+                (false, _) => self.files.push(named),
+            }
+            if self.files.len() > MAX_FILES || self.open.len() + self.linked.len() > MAX_FOLDERS {
                 break;
             }
         }
-        Ok(folders)
+        Ok(())
     }
+}
+
+/// Of what is hidden: the folder of version control, and in a volume that Kubernetes has mounted what its links lead to.
+fn is_never_meant(folder: &Path, name: &OsStr) -> bool {
+    name == ".git" || name.as_encoded_bytes().starts_with(b"..") && folder.join("..data").is_symlink()
 }
 
 pub(super) fn read(file: &Path) -> Result<String, Unread> {
@@ -161,7 +223,8 @@ pub fn stamp(paths: &[PathBuf]) -> Stamp {
         [device, inode, size, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()]
     };
     let mut stamp = Stamp::default();
-    for Found { files, mut folders, unread } in paths.iter().map(|path| below(path)) {
+    let mut seen = HashSet::new();
+    for Found { files, mut folders, hidden: _, unread } in paths.iter().map(|path| below(path, &mut seen)) {
         let all = files.into_iter().chain(unread.into_iter().map(|unread| unread.file));
         stamp.files.extend(all.map(|file| (fs::metadata(&file).ok().as_ref().map(of), file)).map(|(s, f)| (f, s)));
         folders.sort();

@@ -27,7 +27,7 @@ pub(crate) use path::Path as FieldPath;
 use read::{Place, Purpose};
 pub(crate) use typed::of_type;
 
-use crate::{Key, Object};
+use crate::{Key, Object, object::DEFAULT_NAMESPACE};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::{
@@ -122,37 +122,46 @@ pub const MAX_BYTES: u64 = (MAX_MIB as u64) << 20;
 /// Reads every text, then every path, to be run: a file, or a folder with the `.yaml`, `.yml` and `.json` files in it and in the folders
 /// below it, in the order of their names. Anything but a regular file is a problem.
 pub fn load(texts: &[Text], paths: &[PathBuf]) -> Loaded {
-    load_for(Purpose::Run, texts, paths)
+    load_for(Purpose::Run, DEFAULT_NAMESPACE, texts, paths)
 }
 
 /// Reads the same as what a cluster is to run, for questions about it: workloads of any kind, and what else says who may call whom. What
-/// Kubernetes takes is taken, and what says nothing to the mesh is passed over.
-pub fn load_to_ask(texts: &[Text], paths: &[PathBuf]) -> Loaded {
-    load_for(Purpose::Ask, texts, paths)
+/// Kubernetes takes is taken, and what says nothing to the mesh is passed over. What names no namespace is in `namespace`.
+pub fn load_to_ask(namespace: &str, texts: &[Text], paths: &[PathBuf]) -> Loaded {
+    load_for(Purpose::Ask, namespace, texts, paths)
 }
 
-fn load_for(purpose: Purpose, texts: &[Text], paths: &[PathBuf]) -> Loaded {
+fn load_for(purpose: Purpose, namespace: &str, texts: &[Text], paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
     for Text { name, text } in texts {
-        read::text(Place { file: name, purpose }, text, &mut loaded);
+        read::text(Place { file: name, purpose, namespace }, text, &mut loaded);
     }
+    // A file that is named twice, or by itself and by its folder, is read once.
     let mut seen = HashSet::new();
     for path in paths {
-        let Found { files, unread, .. } = files::below(path);
+        let Found { files, unread, .. } = files::below(path, &mut seen);
         loaded.problems.extend(unread.into_iter().map(Problem::from));
-        // A file that is named twice, or by itself and by its folder, is read once.
-        files.into_iter().filter(|f| seen.insert(f.clone())).for_each(|file| match files::read(&file) {
+        files.into_iter().for_each(|file| match files::read(&file) {
             Err(unread) => loaded.problems.push(unread.into()),
-            Ok(text) => read::text(Place { file: &file, purpose }, &text, &mut loaded),
+            Ok(text) => read::text(Place { file: &file, purpose, namespace }, &text, &mut loaded),
         });
     }
     loaded.finish()
 }
 
+/// What is hidden in folders, and so is not read, unless it is one of `paths` itself.
+pub fn left_out(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let hidden = paths.iter().flat_map(|path| files::below(path, &mut HashSet::new()).hidden);
+    let mut hidden: Vec<PathBuf> = hidden.filter(|hidden| !paths.contains(hidden)).collect();
+    hidden.sort();
+    hidden.dedup();
+    hidden
+}
+
 /// The texts of a file, or of every manifest in a folder and in the folders below it, in the order of their names.
 pub fn texts(path: &Path) -> Result<Vec<Text>, Box<Problem>> {
     let problem = |unread: files::Unread| Box::new(Problem::from(unread));
-    let Found { files, unread, .. } = files::below(path);
+    let Found { files, unread, .. } = files::below(path, &mut HashSet::new());
     unread.into_iter().next().map_or(Ok(()), |unread| Err(problem(unread)))?;
     files.into_iter().map(|name| Ok(Text { text: files::read(&name).map_err(problem)?, name })).collect()
 }
@@ -160,7 +169,7 @@ pub fn texts(path: &Path) -> Result<Vec<Text>, Box<Problem>> {
 /// Reads one text as if it stood in `file`.
 pub fn load_text(file: &Path, text: &str) -> Loaded {
     let mut loaded = Loaded::default();
-    read::text(Place { file, purpose: Purpose::Run }, text, &mut loaded);
+    read::text(Place { file, purpose: Purpose::Run, namespace: DEFAULT_NAMESPACE }, text, &mut loaded);
     loaded.finish()
 }
 

@@ -9,7 +9,7 @@ use super::{
     typed,
     version::{self, Foreign},
 };
-use crate::{Key, Kind, object::DEFAULT_NAMESPACE, policy};
+use crate::{Key, Kind, policy};
 use std::path::Path as FilePath;
 
 /// What a manifest is read for.
@@ -26,6 +26,8 @@ pub(super) enum Purpose {
 pub(super) struct Place<'a> {
     pub(super) file: &'a FilePath,
     pub(super) purpose: Purpose,
+    /// Of what names none.
+    pub(super) namespace: &'a str,
 }
 
 /// One object being read: everything about it is reported through here.
@@ -158,10 +160,14 @@ fn list(place: Place<'_>, node: &Node, at: &Path, loaded: &mut Loaded) {
 }
 
 fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
-    let (node, top) = (reading.node, Path::default());
+    let (place, node, top) = (reading.place, reading.node, Path::default());
+    // A cluster's index sees nothing of it either.
+    if !reading.is_run() && policy::route::is_of_others(kind, &node.to_json()) {
+        return;
+    }
     let meta = node.get("metadata");
     let name = meta.and_then(|m| m.text("name")).unwrap_or_default();
-    let namespace = meta.and_then(|m| m.text("namespace")).filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
+    let namespace = meta.and_then(|m| m.text("namespace")).filter(|n| !n.is_empty()).unwrap_or(place.namespace);
     if !name.is_empty() {
         reading.key = Some(Key::new(kind, if kind.is_namespaced() { namespace } else { "" }, name));
     }
@@ -180,7 +186,11 @@ fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
     }
     match typed::read(kind, node) {
         Err(Mistyped { path, message, remedy }) => reading.problem(&path, message, remedy),
-        Ok((object, unknown)) => {
+        Ok((mut object, unknown)) => {
+            let metadata = object.metadata_mut().filter(|_| !reading.is_run() && kind.is_namespaced());
+            if let Some(none) = metadata.filter(|m| m.namespace.as_deref().unwrap_or_default().is_empty()) {
+                none.namespace = Some(place.namespace.to_owned());
+            }
             let foreign = version::foreign(kind, api_version, node);
             for Foreign { path, remedy } in foreign.into_iter().filter(|f| !unknown.contains(&f.path)) {
                 let message = format!("{api_version} has no such field, and a cluster would not carry it out");

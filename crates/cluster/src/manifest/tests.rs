@@ -89,6 +89,25 @@ spec: {{parentRefs: [{parent}], rules: [{{backendRefs: [{{name: web, port: 80}}]
     }
 }
 
+/// As by `kubectl apply -n`.
+#[test]
+fn what_names_no_namespace_is_in_the_one_that_is_given() {
+    let text = "{apiVersion: v1, kind: List, items: [
+{apiVersion: v1, kind: Namespace, metadata: {name: a}},
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: b}},
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: c, namespace: ''}},
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: d, namespace: own}},
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: e}, spec: {template: {spec: {containers: [{name: e}]}}, selector: {}}}]}";
+    let texts = [Text { name: "m.yaml".into(), text: text.to_owned() }];
+    let of = |loaded: Loaded| loaded.objects.iter().map(|l| l.object.key().to_string()).collect::<Vec<_>>();
+    let expected =
+        ["Namespace a", "ServiceAccount shop/b", "ServiceAccount shop/c", "ServiceAccount own/d", "StatefulSet shop/e"];
+    assert_eq!(of(load_to_ask("shop", &texts, &[])), expected);
+    assert_eq!(of(load(&texts, &[]))[1], "ServiceAccount default/b");
+    let wrong = load_to_ask("shop", &[Text { text: text.replace("name: b}", "name: B}"), ..texts[0].clone() }], &[]);
+    assert_eq!(wrong.problems[0].object.as_ref().unwrap().to_string(), "ServiceAccount shop/B");
+}
+
 /// A cluster's API server drops them, and what they let in is denied there.
 #[test]
 fn fields_of_newer_versions_count_in_no_older_one() {
@@ -176,7 +195,7 @@ spec: {networks: [{cidr: 10.1.0.0/16}]}
 fn folders_are_read_whole_in_order_and_files_once() {
     let dir = std::env::temp_dir().join(format!("weft-manifest-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
-    for folder in ["bc", "sub.yaml/deeper", ".git"] {
+    for folder in ["bc", "sub.yaml/deeper", ".git", ".old"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }
     let namespace = |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
@@ -190,9 +209,11 @@ fn folders_are_read_whole_in_order_and_files_once() {
         ("sub.yaml/in.yaml", "sub-in"),
         ("sub.yaml/deeper/in.yaml", "sub-deeper-in"),
         (".git/in.yaml", "git-in"),
+        (".old/in.yaml", "old-in"),
     ] {
         std::fs::write(dir.join(file), namespace(name)).unwrap();
     }
+    std::fs::write(dir.join(".gitignore"), "target\n").unwrap();
     std::os::unix::fs::symlink(".", dir.join("circle.yaml")).unwrap();
     std::fs::write(dir.join("f.yaml"), [0xff, 0xfe]).unwrap();
     let paths = [dir.clone(), dir.join("a.yaml"), dir.join("none.yaml")];
@@ -202,6 +223,12 @@ fn folders_are_read_whole_in_order_and_files_once() {
     let messages: Vec<_> = loaded.problems.iter().map(|p| p.message.as_str()).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains("UTF-8") && messages[1].contains("No such file"), "{messages:?}");
+
+    // What is left out is known, unless it is named by itself.
+    assert_eq!(left_out(&paths), [".e.yaml", ".old"].map(|hidden| dir.join(hidden)));
+    let paths_of_hidden = [paths.to_vec(), vec![dir.join(".old")]].concat();
+    assert_eq!(left_out(&paths_of_hidden), [dir.join(".e.yaml")]);
+    assert_eq!(load(&[], &paths_of_hidden).objects.len(), 7);
 
     // A change anywhere below is one, and so is a folder that comes or goes.
     let before = stamp(&paths);
@@ -217,6 +244,59 @@ fn folders_are_read_whole_in_order_and_files_once() {
     std::fs::rename(&dir, dir.with_extension("gone")).unwrap();
     assert_eq!(load(&[], &paths).keeping(&loaded.objects).len(), loaded.objects.len());
     std::fs::remove_dir_all(dir.with_extension("gone")).unwrap();
+}
+
+#[test]
+fn links_to_folders_are_followed_and_what_they_lead_to_is_read_once() {
+    let dir = std::env::temp_dir().join(format!("weft-links-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let folders = ["shop/own", "beside/deeper", "mounted/..2026_11_28/policy"];
+    folders.iter().for_each(|folder| std::fs::create_dir_all(dir.join(folder)).unwrap());
+    for (file, name) in [
+        ("shop/own/a.yaml", "a"),
+        ("beside/b.yaml", "b"),
+        ("beside/deeper/c.yaml", "c"),
+        ("mounted/..2026_11_28/web.yaml", "web"),
+        ("mounted/..2026_11_28/policy/server.yaml", "server"),
+    ] {
+        std::fs::write(dir.join(file), format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"))
+            .unwrap();
+    }
+    for (link, to) in [
+        // Beside it, to what is there already, in circles, and nowhere.
+        ("shop/beside", "../beside"),
+        ("shop/again", "own"),
+        ("shop/twice.yaml", "own/a.yaml"),
+        ("beside/deeper/back", "../../shop"),
+        ("beside/deeper/circle", "circle"),
+        ("shop/gone", "nowhere"),
+        // As Kubernetes mounts a ConfigMap.
+        ("mounted/..data", "..2026_11_28"),
+        ("mounted/web.yaml", "..data/web.yaml"),
+        ("mounted/policy", "..data/policy"),
+    ] {
+        std::os::unix::fs::symlink(to, dir.join(link)).unwrap();
+    }
+    for (folder, files) in [
+        ("shop", &["beside/b.yaml", "beside/deeper/c.yaml", "own/a.yaml"][..]),
+        ("mounted", &["policy/server.yaml", "web.yaml"]),
+    ] {
+        let folder = [dir.join(folder)];
+        let loaded = load(&[], &folder);
+        assert_eq!(loaded.problems, []);
+        let read: Vec<_> = loaded.objects.iter().map(|l| l.file.strip_prefix(&folder[0]).unwrap()).collect();
+        assert_eq!(read, files.iter().map(Path::new).collect::<Vec<_>>());
+        assert_eq!(texts(&folder[0]).unwrap().len(), files.len());
+        assert_eq!(left_out(&folder), [] as [PathBuf; 0]);
+    }
+    // What is there by another name, too.
+    let both = [dir.join("shop"), dir.join("beside/deeper/c.yaml"), dir.join("beside")];
+    assert_eq!((load(&[], &both).objects.len(), load(&[], &both).problems), (3, vec![]));
+    let before = stamp(&both);
+    assert!(before.folders().contains(&dir.join("shop/beside/deeper")), "{before:?}");
+    std::fs::write(dir.join("beside/deeper/d.yaml"), "# new\n").unwrap();
+    assert_ne!(stamp(&both), before);
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

@@ -6,13 +6,17 @@ use crate::workload;
 const CLUSTER: &str = include_str!("../testdata/cluster.yaml");
 
 fn read(text: &str) -> manifest::Loaded {
-    manifest::load_to_ask(&[manifest::Text { name: "m.yaml".into(), text: text.to_owned() }], &[])
+    manifest::load_to_ask("default", &[manifest::Text { name: "m.yaml".into(), text: text.to_owned() }], &[])
+}
+
+fn of_ask(text: &str) -> Index {
+    let loaded = read(text);
+    assert_eq!(loaded.problems, []);
+    of_manifests(loaded.objects.into_iter().map(|located| located.object), Settings::default())
 }
 
 fn of_cluster_text() -> Index {
-    let loaded = read(CLUSTER);
-    assert_eq!(loaded.problems, []);
-    of_manifests(loaded.objects.into_iter().map(|located| located.object), Settings::default())
+    of_ask(CLUSTER)
 }
 
 #[test]
@@ -203,4 +207,42 @@ fn what_is_wrong_with_a_workload_is_told() {
         let told = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         assert!(told.contains(says), "{to}: {told}");
     }
+}
+
+/// An ingress's routes stand beside those of the mesh.
+#[test]
+fn routes_of_others_are_passed_over_and_their_other_parents_count() {
+    let route = |api: &str, kind: &str, parents: &str, filter: &str| {
+        format!(
+            "{CLUSTER}---\napiVersion: {api}\nkind: {kind}\nmetadata: {{name: edge, namespace: shop}}\nspec: {{parentRefs: [{parents}], rules: [{{{filter}backendRefs: [{{name: db, port: 8080}}]}}]}}\n"
+        )
+    };
+    let (gateway, ours) = ("{name: edge, sectionName: https}", "{group: policy.linkerd.io, kind: Server, name: admin}");
+    let (api, of_mesh) = ("gateway.networking.k8s.io/v1", "policy.linkerd.io/v1beta3");
+    let server = "---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: admin, namespace: shop}\nspec: {podSelector: {matchLabels: {app: db}}, port: admin, proxyProtocol: HTTP/1}\n";
+    let gone = "{type: Nothing}";
+    let asked = |text: &str| asks(&of_ask(text), "deploy/web", "sts/db:admin", "GET /", None).unwrap();
+    let alone = asked(&format!("{CLUSTER}{server}"));
+    for (api, kind, filter) in [
+        (api, "HTTPRoute", ""),
+        (api, "GRPCRoute", ""),
+        (api, "TLSRoute", ""),
+        // Whatever others do with it.
+        (api, "HTTPRoute", &*format!("filters: [{gone}], ")),
+        (of_mesh, "HTTPRoute", ""),
+    ] {
+        let text = route(
+            api,
+            kind,
+            if api == of_mesh { "{group: gateway.networking.k8s.io, kind: Gateway, name: edge}" } else { gateway },
+            filter,
+        );
+        let told = asked(&format!("{text}{server}"));
+        assert_eq!(told, alone, "{kind} {filter}: {told}");
+    }
+    let told = asked(&format!("{}{server}", route(api, "HTTPRoute", &format!("{gateway}, {ours}"), "")));
+    assert_eq!(told.answers[0].route.as_ref().unwrap().to_string(), "HTTPRoute/edge", "{told}");
+    // What is wrong with one of the mesh's own is still told.
+    let wrong = read(&route(api, "HTTPRoute", &format!("{gateway}, {ours}"), &format!("filters: [{gone}], ")));
+    assert!(wrong.problems.iter().any(|problem| problem.field.starts_with("spec.rules[0].filters")), "{wrong:?}");
 }

@@ -80,7 +80,7 @@ pub(super) fn annotations(meta: &ObjectMeta, at: &Path, on: On, reading: &mut Re
             continue;
         }
         let error = match key.as_str() {
-            names::INJECT => inject(value),
+            names::INJECT => inject(value, reading.is_run()),
             names::SKIP_INBOUND_PORTS | names::SKIP_OUTBOUND_PORTS | annotation::REQUIRE_IDENTITY_PORTS => {
                 annotation::read::<PortRanges>(value).err().map(|e| (e.to_string(), PORTS_REMEDY))
             }
@@ -118,10 +118,12 @@ pub(super) fn annotations(meta: &ObjectMeta, at: &Path, on: On, reading: &mut Re
 
 const PORTS_REMEDY: &str = "use ports and ranges, such as 25,4000-4100";
 
-fn inject(value: &str) -> Option<(String, &'static str)> {
+fn inject(value: &str, is_run: bool) -> Option<(String, &'static str)> {
+    let remedy = if is_run { "use enabled or disabled" } else { "use enabled, ingress or disabled" };
     match value {
         "enabled" | "disabled" => None,
-        "ingress" => Some(("ingress mode is not supported yet".to_owned(), "use enabled or disabled")),
-        other => Some((format!("{other:?} is no injection mode"), "use enabled or disabled")),
+        "ingress" if !is_run => None,
+        "ingress" => Some(("ingress mode is not supported on one machine yet".to_owned(), remedy)),
+        other => Some((format!("{other:?} is no injection mode"), remedy)),
     }
 }

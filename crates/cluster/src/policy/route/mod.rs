@@ -18,7 +18,7 @@ pub(crate) use backend::{BackendOf, BackendRef, Resolved, Unresolved};
 pub(crate) use defined::refused;
 pub(crate) use filter::{Beyond, Copies};
 pub(crate) use matching::is_token;
-pub(crate) use parent::{Parent, ParentOf, ours, parent_of};
+pub(crate) use parent::{Parent, ParentOf, is_of_others, ours, parent_of};
 pub use spec::{
     BackendSpec, ConnectionRuleSpec, FilterSpec, FractionSpec, GrpcMatchSpec, GrpcMethodSpec, GrpcRouteSpec,
     GrpcRuleSpec, HeaderSpec, HttpMatchSpec, HttpRouteSpec, HttpRuleSpec, MirrorSpec, ModifierSpec, NamedSpec,

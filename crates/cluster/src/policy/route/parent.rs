@@ -25,15 +25,25 @@ pub(crate) enum ParentOf {
 
 /// A route of the Gateway API without what is not ours to read: one that names no parent of the mesh may say what it likes.
 pub(crate) fn ours(kind: Kind, mut object: Value) -> Value {
-    let parents = object["spec"]["parentRefs"].as_array().into_iter().flatten();
-    let of_mesh = parents.into_iter().any(|parent| {
-        parent_of(kind, parent).is_some()
-            || parent["group"].as_str().is_some_and(|group| group.eq_ignore_ascii_case(GROUP))
-    });
-    if let Some(fields) = object.as_object_mut().filter(|_| kind != Kind::MeshHttpRoute && !of_mesh) {
+    let of_others = kind != Kind::MeshHttpRoute && !names_ours(kind, &object);
+    if let Some(fields) = object.as_object_mut().filter(|_| of_others) {
         fields.insert("spec".to_owned(), json!({}));
     }
     object
+}
+
+/// Whether it is a route of the Gateway API all of whose parents are somebody else's.
+pub(crate) fn is_of_others(kind: Kind, object: &Value) -> bool {
+    let is_route = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute);
+    is_route && object["spec"]["parentRefs"].is_array() && !names_ours(kind, object)
+}
+
+fn names_ours(kind: Kind, route: &Value) -> bool {
+    let parents = route["spec"]["parentRefs"].as_array().into_iter().flatten();
+    parents.into_iter().any(|parent| {
+        parent_of(kind, parent).is_some()
+            || parent["group"].as_str().is_some_and(|group| group.eq_ignore_ascii_case(GROUP))
+    })
 }
 
 /// What a parent of a route is, as far as it can be read.
