@@ -102,6 +102,10 @@ fn apart(own: &BTreeSet<String>, clients: Vec<String>, pods: Vec<String>) -> Opt
     Some((clients, pods))
 }
 
+/// Of a client whose proxy is in ingress mode.
+const ELSEWHERE: &str =
+    "the client's proxy sends the request where its l5d-dst-override says; ask of that target, without the header";
+
 /// What a request meets on one of the ways that it may take.
 struct Met {
     /// The client's route.
@@ -189,6 +193,9 @@ impl Met {
     /// What is said to a caller, each beside the pod that says it; none's where the request comes to none.
     fn says(&self, index: &Index, caller: &Caller) -> Vec<(String, Said)> {
         let Self { by, note, doors } = self;
+        if caller.elsewhere {
+            return vec![(String::new(), Said::nobody(caller, None, Verdict::Unknown, ELSEWHERE.to_owned()))];
+        }
         match doors {
             Err((verdict, why)) => {
                 vec![(String::new(), Said::nobody(caller, by.clone(), *verdict, why.clone()))]

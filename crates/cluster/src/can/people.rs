@@ -29,6 +29,8 @@ pub(super) struct Caller {
     pub(super) follows: Option<String>,
     /// It connects to these ports past its proxy, and proves nothing there.
     pub(super) skip: PortRanges,
+    /// Its proxy is in ingress mode, and sends the request where that says.
+    pub(super) elsewhere: bool,
     /// The namespace of the control plane that names it, where that is another one: what it proves is not known.
     pub(super) mesh: Option<String>,
 }
@@ -95,9 +97,13 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
         addresses: vec![],
         follows: Some(namespace),
         skip: PortRanges::default(),
+        elsewhere: false,
         mesh: None,
     };
-    let caller = |known| caller(known, &settings.control_namespace);
+    let caller = |known: Known<'_>| {
+        let elsewhere = known.ingress && asked.request.names_target();
+        Caller { elsewhere, ..caller(known, &settings.control_namespace) }
+    };
     let mut callers = match asked.client {
         Client::Pods(pods) => running(index, pods)?.into_iter().map(caller).collect(),
         Client::Account { namespace, name } => {
@@ -113,7 +119,8 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
             let pods: Vec<Caller> = index.known_at(*ip).map(caller).collect();
             let stranger = || {
                 let (name, skip) = (format!("somebody at {ip}"), PortRanges::default());
-                vec![Caller { name, of: None, identity: None, addresses: vec![], follows: None, skip, mesh: None }]
+                let (of, identity, follows, mesh) = (None, None, None, None);
+                vec![Caller { name, of, identity, addresses: vec![], follows, skip, elsewhere: false, mesh }]
             };
             let found = if pods.is_empty() { stranger() } else { pods };
             found.into_iter().map(|caller| Caller { addresses: vec![*ip], ..caller }).collect()
@@ -130,7 +137,7 @@ fn caller(known: Known<'_>, own: &str) -> Caller {
     let mesh = control_namespace.filter(|of| *of != own).map(str::to_owned);
     let follows = control_namespace.map(|_| namespace.clone());
     let (name, of, skip) = (format!("{namespace}/{name}"), Some(of), skip_outbound);
-    Caller { name, of, identity, addresses, follows, skip, mesh }
+    Caller { name, of, identity, addresses, follows, skip, elsewhere: false, mesh }
 }
 
 /// Of a ServiceAccount's identity. Of another it is not known, and follows what everybody does.
@@ -158,9 +165,12 @@ pub(super) fn place(index: &Index, target: &Target) -> Result<Place, Untold> {
         }
         Named::Service { namespace, name } => {
             let id = (namespace.clone(), name.clone());
-            let port = index
-                .service_port(&id, |number, name| port.is(number, name))
-                .map_err(|missing| not_there(&id, port, &missing))?;
+            let port = match port {
+                Port::Number(number) if index.is_headless(&id) => *number,
+                port => index
+                    .service_port(&id, |number, name| port.is(number, name))
+                    .map_err(|missing| not_there(&id, port, &missing))?,
+            };
             Ok(Place::Service { id, port })
         }
         Named::Address(ip) => match port {
@@ -181,7 +191,7 @@ pub(super) fn behind(
     dialled: u16,
     reach: Reach,
 ) -> Result<Vec<Called>, Untold> {
-    found(index, id, port, reach, |_, number| (number, dialled))
+    found(index, id, port, reach, |_, number| number.map(|number| (Some(number), dialled)))
 }
 
 /// The pods of a Service without an address, at least one: by its name clients get the pods' own addresses, and connect there to the port
@@ -190,24 +200,27 @@ pub(super) fn behind(
 /// # Errors
 /// There is none.
 pub(super) fn named(index: &Index, id: &(String, String), port: u16) -> Result<Vec<Called>, Untold> {
-    found(index, id, port, Reach::Any, |known, _| (Some(port).filter(|port| is_at(known, *port)), port))
+    found(index, id, port, Reach::Any, |known, _| Some((Some(port).filter(|port| is_at(known, *port)), port)))
 }
 
-/// `ports`: the pod's, and the one that is dialled, where the Service means this port of the pod.
+/// `ports`: the pod's, and the one that is dialled, where the Service means this port of the pod; `None`: it is none of the endpoints.
 fn found(
     index: &Index,
     id: &(String, String),
     port: u16,
     reach: Reach,
-    ports: impl Fn(&Known<'_>, Option<u16>) -> (Option<u16>, u16),
+    ports: impl Fn(&Known<'_>, Option<u16>) -> Option<(Option<u16>, u16)>,
 ) -> Result<Vec<Called>, Untold> {
     let own = &index.settings().control_namespace;
     let behind = index.behind(id, port).map_err(|missing| not_there(id, &Port::Number(port), &missing))?;
     if behind.is_empty() {
         return Err(nothing_behind(id));
     }
+    if behind.iter().all(|of| ports(&of.known, of.port).is_none()) {
+        return Err(nothing_at(id, port));
+    }
     let called = |Backing { known, port, reached, balanced }: Backing<'_>| {
-        let (number, dialled) = ports(&known, port);
+        let (number, dialled) = ports(&known, port)?;
         let called = workload(known, number, dialled, own);
         let at: Vec<IpAddr> = match reach {
             Reach::Node(Some(addr)) => reached.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
@@ -256,7 +269,8 @@ fn not_there(id: &(String, String), port: &Port, missing: &Missing) -> Untold {
     match missing {
         Missing::Service => no_service(id),
         Missing::Port(ports) => {
-            Untold::new(format!("{} has no port {port}", service(id)), format!("it has {}", ports.join(", ")))
+            let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+            Untold::new(format!("{} has no port {port}", service(id)), format!("it has {has}"))
         }
         Missing::Selector => no_selector(id),
     }
@@ -277,6 +291,11 @@ pub(super) fn no_selector(id: &(String, String)) -> Untold {
 pub(super) fn nothing_behind(id: &(String, String)) -> Untold {
     let message = format!("nothing runs behind {}", service(id));
     Untold::new(message, "check its selector, and the labels of pods and ExternalWorkloads")
+}
+
+fn nothing_at(id: &(String, String), port: u16) -> Untold {
+    let message = format!("no pod of {} has the port that is meant by its port {port}", service(id));
+    Untold::new(message, "give the pods a port of the name that stands in its targetPort")
 }
 
 /// The pods that run; at least one.

@@ -8,6 +8,7 @@ use weft_model::{
         host::host_port,
         route::RequestView,
     },
+    names::header,
     policy::route::Filter,
 };
 
@@ -62,6 +63,11 @@ impl Request {
             Some(host) => Err(Untold::new(format!("{:?} is no host", short(host)), "use one such as web.shop:80")),
             None => Ok(Self { host: host.map(str::to_owned), ..self }),
         }
+    }
+
+    /// Whether it says where a proxy in ingress mode is to send it.
+    pub(super) fn names_target(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name == header::DST_OVERRIDE)
     }
 
     /// For a host that a route names.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::workload::{CONTROL_NAMESPACE_LABEL, Port};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use weft_model::{DnsName, Identity, ports::PortRanges};
+use weft_model::{DnsName, Identity, names::annotation::INJECT, ports::PortRanges};
 
 /// A workload that is known.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Known<'i> {
     pub(crate) skip_outbound: PortRanges,
     /// Connections from outside to these ports go past its proxy.
     pub(crate) skip_inbound: PortRanges,
+    /// Its proxy sends a request that names a target there.
+    pub(crate) ingress: bool,
     /// Where its proxy itself is spoken to, by other proxies and by tap.
     pub(crate) proxy_ports: [u16; 2],
     /// It runs, and is not about to end.
@@ -83,6 +85,11 @@ impl Index {
     /// Whether clients that call a Service by its name follow its routes: they do by its own address, which not every Service has.
     pub(crate) fn is_addressed(&self, (namespace, service): &Id) -> bool {
         self.store.service(namespace, service).is_some_and(|facts| !facts.headless && !facts.external_name)
+    }
+
+    /// Whether a Service's name leads to its pods' own addresses, at which clients connect to any port.
+    pub(crate) fn is_headless(&self, (namespace, service): &Id) -> bool {
+        self.store.service(namespace, service).is_some_and(|facts| facts.headless && !facts.external_name)
     }
 
     pub(crate) fn service_at(&self, ip: IpAddr) -> Option<&Id> {
@@ -157,6 +164,7 @@ impl Index {
             identity,
             skip_outbound: PortRanges::default(),
             skip_inbound: PortRanges::default(),
+            ingress: false,
             proxy_ports: [external.proxy.inbound, external.proxy.control],
             running: true,
         }
@@ -180,6 +188,8 @@ impl Index {
             identity,
             skip_outbound: mesh.skip_outbound,
             skip_inbound: mesh.skip_inbound,
+            // The injector reads it of a Namespace, and leaves it there.
+            ingress: self.store.inherit(&id.0, &pod.annotations).get(INJECT).is_some_and(|mode| mode == "ingress"),
             proxy_ports: [pod.proxy.inbound, pod.proxy.control],
             running: pod.running && !pod.terminating,
         }

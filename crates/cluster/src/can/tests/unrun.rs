@@ -246,3 +246,88 @@ fn routes_of_others_are_passed_over_and_their_other_parents_count() {
     let wrong = read(&route(api, "HTTPRoute", &format!("{gateway}, {ours}"), &format!("filters: [{gone}], ")));
     assert!(wrong.problems.iter().any(|problem| problem.field.starts_with("spec.rules[0].filters")), "{wrong:?}");
 }
+
+const HEADLESS: &str = "apiVersion: v1
+kind: Service
+metadata: {name: all, namespace: shop}
+spec: {clusterIP: None, selector: {app: db}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: some, namespace: shop}
+spec: {clusterIP: None, selector: {app: db}, ports: [{name: psql, port: 5432}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bare, namespace: shop}
+spec: {selector: {app: db}}
+";
+
+/// Its name leads to the pods, whatever ports it declares.
+#[test]
+fn a_headless_service_is_called_at_any_port_of_its_pods() {
+    let index = of_ask(&format!("{CLUSTER}---\n{HEADLESS}"));
+    for service in ["all", "some"] {
+        for (port, path) in [(8080, "/ready"), (9187, "/healthy"), (5432, "/"), (9, "/")] {
+            let of = |target: String| {
+                let told = asks(&index, "192.0.2.9", &target, &format!("GET {path}"), None).unwrap();
+                serde_json::to_value(told).unwrap()
+            };
+            assert_eq!(of(format!("svc/{service}:{port}")), of(format!("sts/db:{port}")), "{service} {port}");
+        }
+    }
+    for (target, says) in [
+        ("svc/all:psql", "svc/all in the namespace shop has no port psql; it has none"),
+        ("svc/some:admin", "svc/some in the namespace shop has no port admin; it has 5432 (psql)"),
+        ("svc/bare:80", "svc/bare in the namespace shop has no port 80; it has none"),
+    ] {
+        let refused = asks(&index, "deploy/web", target, "GET /", None).unwrap_err();
+        assert_eq!(refused.to_string(), says);
+    }
+}
+
+/// It is none of the Service's endpoints, and the others answer.
+#[test]
+fn a_pod_without_the_port_that_a_service_means_is_not_behind_it() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: http, namespace: shop}\nspec: {selector: {of: http}, ports: [{port: 80, targetPort: http}]}\n";
+    let pod = |name: &str, port: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{of: http}}}}\nspec: {{containers: [{{name: a, image: a, ports: [{{name: {port}, containerPort: 8080}}]}}]}}\n"
+        )
+    };
+    let index = of_ask(&format!("{CLUSTER}{service}{}{}", pod("one", "http"), pod("two", "other")));
+    for (client, verdict) in [("deploy/web", Verdict::Allowed), ("rs/cache", Verdict::Denied)] {
+        let told = asks(&index, client, "svc/http:80", "GET /", None).unwrap();
+        assert_eq!((told.verdict, &*told.answers[0].pods), (verdict, &["shop/one".to_owned()][..]), "{client}: {told}");
+    }
+    let index = of_ask(&format!("{CLUSTER}{service}{}", pod("two", "other")));
+    let refused = asks(&index, "rs/cache", "svc/http:80", "GET /", None).unwrap_err().to_string();
+    assert!(refused.starts_with("no pod of svc/http in the namespace shop has the port that is meant"), "{refused}");
+}
+
+#[test]
+fn a_proxy_in_ingress_mode_sends_what_names_a_target_elsewhere() {
+    let on_pods = "metadata: {labels: {app: web}, annotations: {linkerd.io/inject: ingress}}";
+    let texts = [
+        CLUSTER.replacen("metadata: {labels: {app: web}}", on_pods, 1),
+        CLUSTER.replacen("linkerd.io/inject: enabled", "linkerd.io/inject: ingress", 1),
+    ];
+    for text in texts {
+        assert_ne!(text, CLUSTER);
+        let index = of_ask(&text);
+        let (client, target) =
+            (Client::parse("deploy/web", "shop").unwrap(), Target::parse("sts/db:admin", "shop").unwrap());
+        let plain = Request::default();
+        let named = plain.clone().with_header("L5d-Dst-Override", "other.shop.svc.cluster.local:80").unwrap();
+        for (index, request, verdict) in [
+            (&index, &plain, Verdict::Allowed),
+            (&index, &named, Verdict::Unknown),
+            (&of_cluster_text(), &named, Verdict::Allowed),
+        ] {
+            let told = ask(index, &Asked { client: &client, target: &target, request, address: None }).unwrap();
+            assert_eq!(told.verdict, verdict, "{told}");
+        }
+    }
+    let refused = &read(&CLUSTER.replacen("inject: enabled", "inject: egress", 1)).problems[0];
+    assert_eq!(refused.remedy, "use enabled, ingress or disabled");
+}
