@@ -63,6 +63,8 @@ fn a_cluster_behind_a_proxy_is_reached() {
     assert!(told.ok && told.err.is_empty(), "{told:?}");
     // The environment may name it instead.
     fs::write(home.0.join("config"), api.kubeconfig()).unwrap();
+    let told = home.runs(&["ps", "--kubeconfig", "config", "--context", "nope"]);
+    assert!(!told.ok && told.err.starts_with("weft: there is no context nope in the kubeconfig; it has "), "{told:?}");
     let before = asked.load(Relaxed);
     let mut ps = home.weft(&["ps", "--kubeconfig", "config"]);
     let told: Told = ps.env("HTTPS_PROXY", format!("http://{addr}")).output().unwrap().into();

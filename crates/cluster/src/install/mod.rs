@@ -34,7 +34,7 @@ use meta::Meta;
 pub use prune::{Left, left};
 pub use ready::{
     NotReady, api_server_ports, defined, gateway_api, heeded, keep_gateway_api, monitored, not_installed,
-    ready_for_control_plane, ready_for_crds, root_where_it_has_to_be, unclaimed,
+    ready_for_control_plane, ready_for_crds, root_where_it_has_to_be, rooted, unclaimed,
 };
 pub use remains::{Remains, remains, users};
 pub use running::{Running, running};

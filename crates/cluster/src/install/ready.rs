@@ -1,11 +1,12 @@
 //! Whether a cluster is ready for what is to be installed.
 
 use super::{
-    By, CONFIG, Installation, Material, Release, control_plane,
+    By, CONFIG, ISSUER, Installation, Material, Release, config, control_plane,
     crd::{ROUTES, is_ours},
     crds, helm_release, remains, unheeded,
 };
 use crate::{
+    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
     k8s::api::core::v1::Node,
     kubernetes::{Cluster, Error, Resource},
     label,
@@ -53,6 +54,17 @@ pub enum NotReady {
     )]
     Others(Vec<Owned>, String),
     #[error(
+        "an installation has left its trust anchors in the namespace {namespace}, in the ConfigMap {TRUST_ROOTS}, but no ConfigMap {CONFIG}: \
+         no proxy that runs would believe others; keep them by {}, or, if no pod of that mesh is left, `kubectl -n {namespace} delete \
+         configmap {TRUST_ROOTS}`",
+        said(&kept(.namespace, *.values_are_left))
+    )]
+    Rooted {
+        namespace: String,
+        /// The values that were given are there, too.
+        values_are_left: bool,
+    },
+    #[error(
         "the Gateway API's definition {name} {wrong}; install it by\n\n    kubectl apply --server-side -f \
          https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/standard-install.yaml\n\n\
          or let weft bring it, by --set installGatewayAPI=true"
@@ -99,6 +111,7 @@ impl NotReady {
         let commands = match self {
             Self::Installed { namespace, release } => carried_on(namespace, release.as_ref()),
             Self::Others(all, namespace) => labelled(all, namespace),
+            Self::Rooted { namespace, values_are_left } => kept(namespace, *values_are_left),
             Self::Cluster(_)
             | Self::GatewayApi { .. }
             | Self::GatewayApiOfOthers(..)
@@ -117,6 +130,30 @@ fn carried_on(namespace: &str, release: Option<&Release>) -> Vec<String> {
         Some(release) => vec![release.upgrade_crds(namespace), release.upgrade(namespace, "")],
         None => ["--crds ", ""].map(|crds| format!("weft upgrade -L {namespace} {crds}| kubectl apply -f -")).to_vec(),
     }
+}
+
+/// What makes an installation anew that has lost its ConfigMap: without the values that were given, by anchors and issuer alone.
+fn kept(namespace: &str, values_are_left: bool) -> Vec<String> {
+    if values_are_left {
+        return carried_on(namespace, None);
+    }
+    let save = |what: &str, key: &str, file: &str| {
+        let decode = if what.starts_with("secret") { "| base64 -d " } else { "" };
+        format!(
+            "kubectl -n {namespace} get {what} -o jsonpath='{{.data.{}}}' {decode}> {file}",
+            key.replace('.', "\\.")
+        )
+    };
+    let issuer = format!("secret {ISSUER}");
+    vec![
+        save(&format!("configmap {TRUST_ROOTS}"), TRUST_ROOTS_KEY, "root.crt"),
+        save(&issuer, "crt.pem", "issuer.crt"),
+        save(&issuer, "key.pem", "issuer.key"),
+        format!(
+            "weft install -L {namespace} --identity-trust-anchors-file root.crt --identity-issuer-certificate-file issuer.crt \
+             --identity-issuer-key-file issuer.key | kubectl apply -f -"
+        ),
+    ]
 }
 
 fn belong(all: &[Owned]) -> String {
@@ -221,6 +258,7 @@ async fn unserved(cluster: &Cluster, name: &str) -> Result<Option<&'static str>,
 /// It is not ready, or does not answer.
 pub async fn ready_for_control_plane(cluster: &Cluster, values: &Values, namespace: &str) -> Result<(), NotReady> {
     not_installed(cluster, namespace).await?;
+    rooted(cluster, namespace, &values.identity_trust_anchors_pem).await?;
     defined(cluster, values, namespace).await?;
     root_where_it_has_to_be(cluster, values).await?;
     monitored(cluster, values).await?;
@@ -330,6 +368,21 @@ pub async fn not_installed(cluster: &Cluster, namespace: &str) -> Result<(), Not
     let mut rendered = crds(&values, namespace, by);
     rendered.extend(control_plane(Installation { values: &values, namespace, by, material: &material, overrides: "" }));
     unclaimed(cluster, namespace, &rendered).await
+}
+
+/// Whether there are no anchors of an installation, or `anchors`, PEM, are the same: whoever replaces them shuts out all who run. Those
+/// that somebody else brings have no label of an installation.
+///
+/// # Errors
+/// There are others, or the API server does not answer.
+pub async fn rooted(cluster: &Cluster, namespace: &str, anchors: &str) -> Result<(), NotReady> {
+    let Some(found) = cluster.object(remains::CONFIG_MAP, Some(namespace), TRUST_ROOTS).await? else { return Ok(()) };
+    let there = found["data"][TRUST_ROOTS_KEY].as_str().unwrap_or_default();
+    if found["metadata"]["labels"][label::CONTROL_NAMESPACE].is_null() || there.trim() == anchors.trim() {
+        return Ok(());
+    }
+    let values_are_left = cluster.secret(namespace, config::OVERRIDES).await?.is_some();
+    Err(NotReady::Rooted { namespace: namespace.to_owned(), values_are_left })
 }
 
 /// Whether none of what is rendered for a namespace belongs to a control plane of another: whoever applies it would take it from that.

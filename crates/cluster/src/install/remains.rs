@@ -40,7 +40,7 @@ pub(super) const KINDS: [Resource; 10] = [
 
 const DEFINITION: Resource =
     Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
-const CONFIG_MAP: Resource = Resource::new("", "v1", "ConfigMap", "configmaps");
+pub(super) const CONFIG_MAP: Resource = Resource::new("", "v1", "ConfigMap", "configmaps");
 
 /// The namespaces in which a control plane is installed, whoever's.
 pub(super) async fn control_planes(cluster: &Cluster) -> Result<Vec<String>, Error> {

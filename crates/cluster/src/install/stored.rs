@@ -164,11 +164,17 @@ fn invalid(namespace: &str, object: &str, reason: String, command: String) -> No
 /// # Errors
 /// There is no control plane, not enough of one, or it is Helm's to change.
 pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotStored> {
-    let Config { by, version, values } = config(source, namespace).await?;
+    let overrides = source.secret(namespace, config::OVERRIDES).await?;
+    let Config { by, version, values } = match config(source, namespace).await {
+        // What it was made of is still there.
+        Err(lost @ NotStored::Nothing(_)) if overrides.is_some() => {
+            Config { by: Author::Weft, version: None, values: Err(lost) }
+        }
+        found => found?,
+    };
     if let Some(release) = source.release(namespace).await? {
         return Err(NotStored::OfHelm(Box::new(OfHelm::read(source, namespace, by, release).await?)));
     }
-    let overrides = source.secret(namespace, config::OVERRIDES).await?;
     let overrides = overrides.as_ref().and_then(|secret| secret.get(config::OVERRIDES));
     let unread = |reason| {
         let name = config::OVERRIDES;

@@ -20,6 +20,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("{}: {reason}; name another by --kubeconfig FILE, or another of its contexts by --context NAME", path.display())]
     Kubeconfig { path: PathBuf, reason: String },
+    #[error("there is no context {wanted} in the kubeconfig; {}", match known.join(", ") {
+        known if known.is_empty() => "it has none: name another file by --kubeconfig FILE or $KUBECONFIG".to_owned(),
+        known => format!("it has {known}"),
+    })]
+    NoContext { wanted: String, known: Vec<String> },
     #[error("this is no pod of a cluster: {0}; outside of one name the cluster by --kubeconfig")]
     NoPod(String),
     #[error("no cluster is configured: {0}; name one by --kubeconfig FILE or $KUBECONFIG")]
@@ -75,18 +80,21 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
 /// No file, or nothing in it, says how to reach a cluster.
 pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, Error> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let config = match kubeconfig {
-        None => {
-            let failed = |e: KubeconfigError| Error::NoCluster(e.to_string());
-            kube::Config::from_custom_kubeconfig(usual()?, &options).await.map_err(failed)?
-        }
-        Some(path) => {
-            let failed = |e: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), reason: unread(&e) };
-            let file = Kubeconfig::read_from(path).map_err(failed)?;
-            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(failed)?
-        }
+    let failed = |e: KubeconfigError| match kubeconfig {
+        None => Error::NoCluster(e.to_string()),
+        Some(path) => Error::Kubeconfig { path: path.to_owned(), reason: unread(&e) },
     };
-    client(config)
+    let file = match kubeconfig {
+        None => usual()?,
+        Some(path) => Kubeconfig::read_from(path).map_err(failed)?,
+    };
+    if let Some(wanted) = context
+        && !file.contexts.iter().any(|known| known.name == wanted)
+    {
+        let known = file.contexts.into_iter().map(|known| known.name).collect();
+        return Err(Error::NoContext { wanted: wanted.to_owned(), known });
+    }
+    client(kube::Config::from_custom_kubeconfig(file, &options).await.map_err(failed)?)
 }
 
 /// Of the files that `$KUBECONFIG` lists those that are there, as kubectl reads it: if none is, the first is what is missing. Where it

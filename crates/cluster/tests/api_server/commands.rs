@@ -299,6 +299,41 @@ async fn a_control_plane_wants_every_version_of_every_kind() {
     assert!(missing.contains("servers.policy.linkerd.io of version "), "{missing}");
 }
 
+/// An installation that has lost its configuration still has proxies that believe its anchors alone.
+#[tokio::test]
+async fn no_anchors_are_replaced_by_an_installation() {
+    let (api, cluster) = lab().await;
+    let values = Values::default();
+    for definition in crds(&values, "linkerd", By::Cli) {
+        let versions = definition["spec"]["versions"].as_array().unwrap();
+        let names: Vec<&str> = versions.iter().map(|v| v["name"].as_str().unwrap()).collect();
+        api.put(self::definition(definition["metadata"]["name"].as_str().unwrap(), &names));
+    }
+    let roots = |labels: Value| {
+        json!({"kind": "ConfigMap", "data": {"ca-bundle.crt": "anchors\n"},
+        "metadata": {"name": "linkerd-identity-trust-roots", "namespace": "linkerd", "labels": labels}})
+    };
+    api.put(roots(json!({})));
+    ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap();
+    api.put(roots(json!({"linkerd.io/control-plane-ns": "linkerd"})));
+    let refused = async || ready_for_control_plane(&cluster, &values, "linkerd").await.unwrap_err();
+    let told = refused().await;
+    let keeps = "weft install -L linkerd --identity-trust-anchors-file root.crt --identity-issuer-certificate-file issuer.crt \
+                 --identity-issuer-key-file issuer.key | kubectl apply -f -";
+    assert!(told.remedy().unwrap().ends_with(keeps), "{told}");
+    let mut same = values.clone();
+    same.identity_trust_anchors_pem = "anchors".into();
+    ready_for_control_plane(&cluster, &same, "linkerd").await.unwrap();
+    api.put(
+        json!({"kind": "Secret", "metadata": {"name": "linkerd-config-overrides", "namespace": "linkerd"}, "data": {}}),
+    );
+    let told = refused().await;
+    let upgrades =
+        "weft upgrade -L linkerd --crds | kubectl apply -f - && weft upgrade -L linkerd | kubectl apply -f -";
+    assert_eq!(told.remedy().unwrap(), upgrades);
+    assert!(told.to_string().contains("`kubectl -n linkerd delete configmap linkerd-identity-trust-roots`"), "{told}");
+}
+
 #[tokio::test]
 async fn the_ports_of_the_api_server_are_its_services_and_its_own() {
     let (api, cluster) = lab().await;
@@ -439,6 +474,9 @@ async fn an_installation_is_read_from_the_cluster() {
     assert_eq!((found.issuer, found.proxy_injector, &*found.trust_domain), (None, None, "example.org"));
     put("ConfigMap", "linkerd-config", json!({"weft-version": "v1"}));
     assert!(read().await.is_ok());
+    api.delete("ConfigMap", "linkerd", "linkerd-config");
+    let found = read().await.unwrap();
+    assert_eq!((found.anchors_pem.as_str(), &*found.trust_domain), ("anchors", "example.org"), "it is made anew");
     // It may be Linkerd's as well.
     put("ConfigMap", "linkerd-config", json!({}));
     let told = read().await.unwrap_err().to_string();

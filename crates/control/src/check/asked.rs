@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use weft_cluster::{install::Webhook, kubernetes::Cluster};
 
-/// `objects` are the installation's. Of selectors nothing is said: some clouds add to them.
+/// `objects` are the installation's. Of selectors those are told of that have lost something: some clouds add to them.
 pub(super) async fn as_installed(cluster: &Cluster, objects: &[Value]) -> Result<(), Failed> {
     let mut wrong = vec![];
     for webhook in Webhook::ALL {
@@ -47,7 +47,20 @@ fn otherwise(wanted: &Value, found: &Value) -> Vec<String> {
     let (there, meant) = (rules(found), rules(wanted));
     wrong.extend(meant.difference(&there).map(|rule| format!("has no rule for {}", rule.shown())));
     wrong.extend(there.difference(&meant).map(|rule| format!("has a rule for {}", rule.shown())));
+    for selector in ["namespaceSelector", "objectSelector"] {
+        let lost =
+            requirements(&wanted[selector]).into_iter().find(|one| !requirements(&found[selector]).contains(one));
+        wrong.extend(lost.map(|one| format!("has a {selector} without {one}")));
+    }
     wrong
+}
+
+/// What a selector asks for.
+fn requirements(selector: &Value) -> Vec<String> {
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let labels = labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    labels.chain(expressions.map(Value::to_string)).collect()
 }
 
 /// A rule by which a webhook is asked; of its lists the order says nothing.

@@ -94,7 +94,10 @@ async fn values(cluster: &Cluster, namespace: &str) -> Result<Values, Failed> {
     let data = cluster.config_map(namespace, CONFIG).await?;
     let Some(data) = data else {
         let missing = Failed::from(format!("there is no ConfigMap {CONFIG} in the namespace {namespace}"));
-        let refused = install::not_installed(cluster, namespace).await;
+        let refused = match install::not_installed(cluster, namespace).await {
+            Ok(()) => install::rooted(cluster, namespace, "").await,
+            refused => refused,
+        };
         return Err(missing.instead_of(&table::VALUES.remedy, namespace, &refused, |other| {
             format!("weft check -L {}, where a control plane is", other.namespace)
         }));

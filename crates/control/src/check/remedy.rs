@@ -283,6 +283,7 @@ impl Failed {
                 let Self { why, remedy } = error.into();
                 Self { why: format!("{}; whether a control plane is installed is not known: {why}", self.why), remedy }
             }
+            Err(rooted @ NotReady::Rooted { .. }) => self.or_mended_by(rooted.remedy().unwrap_or_default()),
             Err(other) => {
                 let first = other.remedy().map(|command| format!("{command} && ")).unwrap_or_default();
                 self.or_mended_by(format!("{first}{}", installation.of(&installer(namespace, None))))

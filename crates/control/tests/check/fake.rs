@@ -328,13 +328,17 @@ async fn what_a_webhook_is_asked_otherwise_is_told() {
         told(|hook| hook["rules"][0]["resources"] = json!(["services", "pods"])).await,
         told(|hook| hook["clientConfig"]["service"]["port"] = json!(443)).await,
         // Clouds do that.
-        told(|hook| hook["namespaceSelector"] = json!({"matchLabels": {"of": "others"}})).await,
+        told(|hook| hook["namespaceSelector"]["matchLabels"] = json!({"of": "others"})).await,
     ];
     assert_eq!(same, [""; 3]);
     for (told, says) in [
         (told(|hook| hook["rules"] = json!([])).await, "has no rule for CREATE of pods,services (core/v1, scope "),
         (told(|hook| hook["rules"][0]["operations"] = json!(["UPDATE"])).await, "; the Mutating"),
         (told(|hook| hook["rules"][0]["scope"] = json!("Cluster")).await, "has a rule for CREATE of pods,services ("),
+        (
+            told(|hook| hook["namespaceSelector"] = json!({"matchLabels": {"of": "others"}})).await,
+            "has a namespaceSelector without {\"key\":\"config.linkerd.io/admission-webhooks\",",
+        ),
         (told(|hook| hook["name"] = json!("other")).await, "has no webhook linkerd-proxy-injector.linkerd.io"),
         (
             told(|hook| hook["clientConfig"]["service"]["name"] = json!("other")).await,
