@@ -3,7 +3,7 @@
 use super::{
     Untold,
     name::{POD, SERVICES, is_of, kind_label, short},
-    people::{no_selector, no_service, nothing_behind},
+    people::{by_label, no_selector, no_service, nothing_behind},
 };
 use crate::{
     Index, Object,
@@ -148,6 +148,7 @@ fn known<'i>(index: &'i Index, resource: &str, namespace: &str) -> Result<Vec<Kn
             let selected = index.selected_by(&id).map_err(|missing| match missing {
                 Missing::Selector => no_selector(&id),
                 Missing::Service | Missing::Port(_) => no_service(&id),
+                Missing::Label { pod, label } => by_label(&id, &pod, &label),
             })?;
             (selected.collect(), Some(nothing_behind(&id)))
         }

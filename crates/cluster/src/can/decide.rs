@@ -5,17 +5,19 @@ use super::{
     Client, Request, Target, Untold,
     door::Door,
     hosts,
+    name::Port,
     people::{self, Called, Caller, Place, Reach},
-    told::{Answer, Said, Shown, Told, Verdict},
+    told::{Answer, Said, Shown, Told, Verdict, worst},
     way::{self, To, Way},
 };
 use crate::{
     Index,
     index::{Refusal, WorkloadKind},
+    workload::Others,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// Who asks whom for what.
@@ -32,26 +34,14 @@ pub struct Asked<'a> {
 /// There is no such client or target.
 pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
     let (callers, place) = (people::callers(index, asked)?, people::place(index, asked.target)?);
-    // What those meet whose proxies follow the routes of one namespace, and those past whose proxy it goes.
-    let mut met: BTreeMap<Option<&str>, Vec<(Request, Vec<Met>)>> = BTreeMap::new();
+    let mut asking = Asking { index, place: &place, request: asked.request, met: BTreeMap::new() };
     let mut by_pod: BTreeMap<String, BTreeMap<Said, Vec<String>>> = BTreeMap::new();
     let mut to_itself: BTreeMap<Said, BTreeSet<String>> = BTreeMap::new();
     for caller in &callers {
-        let follows =
-            caller.follows.as_deref().filter(|_| !place.dialled().is_some_and(|port| caller.skip.contains(port)));
-        let met = match met.entry(follows) {
-            Entry::Occupied(met) => met.into_mut(),
-            Entry::Vacant(new) => new.insert(Met::all(index, &place, follows, asked.request)?),
-        };
-        let said: Vec<(&Request, Vec<(String, Said)>)> = met
-            .iter()
-            .map(|(asked, met)| (asked, met.iter().flat_map(|met| met.says(index, caller)).collect()))
-            .collect();
-        let worst = |said: &[(String, Said)]| said.iter().map(|(_, said)| said.verdict).max();
-        let verdicts = said.iter().filter_map(|(asked, said)| Some((*asked, worst(said)?)));
-        let said = match hosts::differ(verdicts) {
-            Some(why) => vec![(String::new(), Said::nobody(caller, None, Verdict::Unknown, why))],
-            None => said.into_iter().flat_map(|(_, said)| said).collect(),
+        let said = asking.says(caller)?;
+        let said = match &caller.unsure.proxy {
+            Some(unsure) => either(said, &asking.says(&caller.bare())?, unsure),
+            None => said,
         };
         for (pod, said) in said {
             if said.to_itself {
@@ -82,6 +72,55 @@ pub fn ask(index: &Index, asked: &Asked<'_>) -> Result<Told, Untold> {
     let mut answers: Vec<Answer> = others.chain(own).collect();
     answers.sort_by(|a, b| (b.verdict, &a.pods, &a.clients).cmp(&(a.verdict, &b.pods, &b.clients)));
     Ok(Told::new(asked.request.line(), answers))
+}
+
+/// The question, and what those meet whose proxies follow the routes of one namespace, and those past whose proxy it goes.
+struct Asking<'a> {
+    index: &'a Index,
+    place: &'a Place,
+    request: &'a Request,
+    met: BTreeMap<Option<String>, Vec<(Request, Vec<Met>)>>,
+}
+
+impl Asking<'_> {
+    /// What is said to a caller, each beside the pod that says it.
+    fn says(&mut self, caller: &Caller) -> Result<Vec<(String, Said)>, Untold> {
+        let (index, place, request) = (self.index, self.place, self.request);
+        let follows =
+            caller.follows.as_deref().filter(|_| !place.dialled().is_some_and(|port| caller.skip.contains(port)));
+        let met = match self.met.entry(follows.map(str::to_owned)) {
+            Entry::Occupied(met) => met.into_mut(),
+            Entry::Vacant(new) => new.insert(Met::all(index, place, follows, request)?),
+        };
+        let said: Vec<(&Request, Vec<(String, Said)>)> = met
+            .iter()
+            .map(|(asked, met)| (asked, met.iter().flat_map(|met| met.says(index, caller)).collect()))
+            .collect();
+        let verdicts =
+            said.iter().filter_map(|(asked, said)| Some((*asked, worst(said.iter().map(|(_, said)| said))?)));
+        Ok(match hosts::differ(verdicts) {
+            Some(why) => vec![(String::new(), Said::nobody(caller, None, Verdict::Unknown, why))],
+            None => said.into_iter().flat_map(|(_, said)| said).collect(),
+        })
+    }
+}
+
+/// What is said to a client of which it is not known whether it has a proxy: what a pod says in either case.
+fn either(with: Vec<(String, Said)>, without: &[(String, Said)], unsure: &str) -> Vec<(String, Said)> {
+    let of_pod = |all: &[(String, Said)], pod: &str| {
+        let said = all.iter().filter(|(of, _)| of == pod).map(|(_, said)| said);
+        worst(said)
+    };
+    let pods: BTreeSet<String> = with.iter().chain(without).map(|(pod, _)| pod.clone()).collect();
+    let (same, other): (BTreeSet<_>, BTreeSet<_>) =
+        pods.into_iter().partition(|pod| of_pod(&with, pod) == of_pod(without, pod));
+    let why = format!("it is not known whether the client has a proxy: {unsure}");
+    let unknown = other.into_iter().map(|pod| {
+        let port = with.iter().chain(without).find(|(of, _)| *of == pod).and_then(|(_, said)| said.port);
+        (pod, Said::of(Verdict::Unknown, port, why.clone()))
+    });
+    let unknown: Vec<(String, Said)> = unknown.collect();
+    with.into_iter().filter(|(pod, _)| same.contains(pod)).chain(unknown).collect()
 }
 
 /// Clients and pods without the one that would be told of itself; `None` if nobody is left. Where there are several of both, each of them
@@ -142,6 +181,12 @@ impl Met {
             (Place::Service { id, port }, _) => return people::named(index, id, *port).map(of_pods),
             (Place::Address(addr), follows) => {
                 let pods = people::at(index, *addr);
+                if pods.is_empty()
+                    && index.service_at(addr.ip()).is_none()
+                    && let Some(id) = index.service_from_outside(addr.ip())
+                {
+                    return Self::from_outside(index, id, *addr, follows, request);
+                }
                 match (index.service_at(addr.ip()), follows) {
                     // Egress goes before what an ExternalWorkload is, as outside the cluster's networks everything does.
                     (None, Some(from)) if pods.iter().any(|called| called.of == WorkloadKind::ExternalWorkload) => {
@@ -190,6 +235,41 @@ impl Met {
             .collect()
     }
 
+    /// At an address of a Service that is none of the cluster's: the client's proxy knows no more of it than of any other outside.
+    fn from_outside(
+        index: &Index,
+        id: &(String, String),
+        addr: SocketAddr,
+        follows: Option<&str>,
+        request: &Request,
+    ) -> Result<Vec<(Request, Vec<Self>)>, Untold> {
+        let port = addr.port();
+        index
+            .service_port(id, |declared, _| declared == port)
+            .map_err(|missing| people::not_there(id, &Port::Number(port), &missing))?;
+        let ways = follows.map(|from| way::to_address(index, from, addr, request));
+        let stays = match ways {
+            None | Some(Err(Refusal::NotFound(_))) => false,
+            Some(Err(_)) => true,
+            Some(Ok(ways)) => {
+                let mut all = ways.iter().flat_map(|(_, ways)| ways);
+                all.any(|way| !matches!(way.to, To::Nobody(Verdict::Allowed, _)))
+            }
+        };
+        let met = if stays {
+            let (namespace, name) = id;
+            let why = format!(
+                "{} is an address from outside of svc/{name} in the namespace {namespace}, and the client's proxy follows routes there",
+                addr.ip()
+            );
+            Self::nobody(None, Verdict::Unknown, why)
+        } else {
+            let pods = people::behind(index, id, port, port, Reach::Outside(addr.ip()))?;
+            Self::doors(index, None, None, request, pods)
+        };
+        Ok(vec![(request.clone(), vec![met])])
+    }
+
     /// What is said to a caller, each beside the pod that says it; none's where the request comes to none.
     fn says(&self, index: &Index, caller: &Caller) -> Vec<(String, Said)> {
         let Self { by, note, doors } = self;
@@ -203,16 +283,21 @@ impl Met {
             Ok((request, doors)) => {
                 let of_pod = |(pod, door): &(Called, Door)| {
                     let name = format!("{}/{}", pod.namespace, pod.name);
-                    // An address alone says nothing: who shares the node's network has it as well.
-                    let is_itself = caller.name == name
-                        && caller.of == Some(pod.of)
-                        && pod.port.is_some()
-                        && !pod.by_node
-                        && pod.at.iter().any(|own| caller.addresses.contains(own));
-                    let to_itself = is_itself.then(|| Said::to_itself(pod));
-                    let said =
-                        if is_itself && doors.len() == 1 { vec![] } else { door.says(index, pod, caller, request) };
-                    let said = said.into_iter().chain(to_itself);
+                    let to_itself = to_itself(pod, caller);
+                    let said = match to_itself {
+                        Some(Others::None) if doors.len() == 1 => vec![],
+                        _ => door.says(index, pod, caller, request),
+                    };
+                    let said = match to_itself {
+                        // Others of it would be refused, and it alone is let in.
+                        Some(Others::Unknown) if worst(&said) == Some(Verdict::Denied) => {
+                            let why = "a pod comes to itself past its proxy, and it is not known whether there are others that it may come to";
+                            vec![Said::of(Verdict::Unknown, pod.port, why.to_owned())]
+                        }
+                        _ => said,
+                    };
+                    let itself = matches!(to_itself, Some(Others::None)).then(|| Said::to_itself(pod));
+                    let said = said.into_iter().chain(itself);
                     said.map(move |said| {
                         let why = way::together(note.as_deref(), said.why.as_deref());
                         (name.clone(), Said { via: by.clone(), why, ..said })
@@ -238,6 +323,17 @@ impl Met {
             .collect();
         Self { by, note, doors: Ok((request.clone(), doors)) }
     }
+}
+
+/// Whether a caller is the pod that is called, and if so, for which others it stands.
+fn to_itself(pod: &Called, caller: &Caller) -> Option<Others> {
+    let is_pod = caller.name == format!("{}/{}", pod.namespace, pod.name) && caller.of == Some(pod.of);
+    // An address alone says nothing: who shares the node's network has it as well.
+    let is_there = match (pod.at.as_slice(), caller.addresses.as_slice()) {
+        ([], []) => true,
+        (at, own) => at.iter().any(|at| own.contains(at)),
+    };
+    (is_pod && is_there && pod.port.is_some() && !pod.by_node).then_some(pod.unsure.others)
 }
 
 impl Place {

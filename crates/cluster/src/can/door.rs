@@ -2,8 +2,8 @@
 
 use super::{
     Request, hosts,
-    people::{Called, Caller, Guard},
-    told::{Nearest, Said, Shown, Verdict, missing},
+    people::{Called, Caller, GIVEN_LATER, Guard},
+    told::{Nearest, Said, Shown, Verdict, missing, worst},
     way::{answered, no_call},
 };
 use crate::{
@@ -31,12 +31,14 @@ pub(super) enum Door {
     Guarded {
         policy: Box<ServerPolicy>,
         tls: bool,
+        /// Why it is not known whether it stands there.
+        unsure: Option<String>,
     },
 }
 
 impl Door {
     pub(super) fn of(index: &Index, pod: &Called) -> Self {
-        let Called { of, namespace, name, port, dialled: _, at: _, by_node: _, guard } = pod;
+        let Called { of, namespace, name, port, dialled: _, at: _, by_node: _, from_outside: _, guard, unsure } = pod;
         let Some(port) = *port else { return Self::Unknown("the workload has no such port".to_owned()) };
         match guard {
             Guard::NoProxy => return Self::Open("the pod has no proxy, so that no policy holds there"),
@@ -53,11 +55,15 @@ impl Door {
             }
             Guard::OfThisMesh => {}
         }
+        let id = (namespace.clone(), name.clone());
+        if let Some(((_, server), label)) = index.server_by_label(&id, port) {
+            return Self::Unknown(format!("Server/{server} may be of the port: it names {label}, {GIVEN_LATER}"));
+        }
         let question = Question::Inbound { namespace: namespace.clone(), of: *of, name: name.clone(), port };
         match index.answer(&question).answer {
             Ok(Known::Inbound(policy)) => {
-                let tls = index.is_reached_by_tls(*of, &(namespace.clone(), name.clone()), port);
-                Self::Guarded { policy: Box::new(policy), tls }
+                let tls = index.is_reached_by_tls(*of, &id, port);
+                Self::Guarded { policy: Box::new(policy), tls, unsure: unsure.proxy.clone() }
             }
             Ok(_) => Self::Unknown("the index has no policy of the port".to_owned()),
             Err(refusal) => Self::Unknown(refusal.to_string()),
@@ -81,20 +87,36 @@ impl Door {
         }
         said.sort_unstable();
         said.dedup();
-        said
+        match self {
+            // Without a proxy everybody would be let in.
+            Self::Guarded { unsure: Some(unsure), .. } if worst(&said) != Some(Verdict::Allowed) => {
+                let why = format!("it is not known whether the pod has a proxy: {unsure}");
+                vec![Said::of(Verdict::Unknown, pod.port, why)]
+            }
+            _ => said,
+        }
     }
 
     fn says_to(&self, index: &Index, pod: &Called, caller: &Caller, request: &Request) -> Said {
         let (policy, reached_by_tls) = match self {
             Self::Open(why) => return Said::of(Verdict::Allowed, pod.port, (*why).to_owned()),
             Self::Unknown(why) => return Said::of(Verdict::Unknown, pod.port, why.clone()),
-            Self::Guarded { policy, tls } => (&**policy, *tls),
+            Self::Guarded { policy, tls, unsure: _ } => (&**policy, *tls),
         };
-        let identity = caller.identity.as_ref().filter(|_| reached_by_tls && !caller.skip.contains(pod.dialled));
+        let proves = reached_by_tls && !pod.from_outside && !caller.skip.contains(pod.dialled);
+        let identity = caller.identity.as_ref().filter(|_| proves);
         let tls = identity.map_or(ClientTls::None, ClientTls::Identity);
-        let everywhere = || representatives(policy, &index.settings().cluster_networks);
-        let anywhere = caller.addresses.is_empty();
-        let addresses = if anywhere { everywhere() } else { caller.addresses.clone() };
+        let anywhere = match caller.addresses.as_slice() {
+            _ if pod.from_outside => Some(Anywhere::Outside),
+            [] if caller.unsure.on_node => Some(Anywhere::Outside),
+            [] => Some(Anywhere::InCluster),
+            _ => None,
+        };
+        let addresses = match anywhere {
+            Some(Anywhere::InCluster) => representatives(policy, &index.settings().cluster_networks),
+            Some(Anywhere::Outside) => representatives(policy, &[]),
+            None => caller.addresses.clone(),
+        };
         let comes_from = |addr: &IpAddr| pod.at.is_empty() || pod.at.iter().any(|at| at.is_ipv4() == addr.is_ipv4());
         let in_vain = |route: &Meta| {
             let absent = index.in_vain_at(&pod.namespace, &policy.meta, route).into_iter();
@@ -108,7 +130,7 @@ impl Door {
             (!all.is_empty()).then(|| all.join("; "))
         };
         let mut addresses: Vec<IpAddr> = addresses.into_iter().filter(comes_from).collect();
-        if anywhere && addresses.is_empty() {
+        if anywhere.is_some() && addresses.is_empty() {
             // The cluster's networks are said of the other family alone.
             addresses = representatives(policy, &[]).into_iter().filter(comes_from).collect();
         }
@@ -138,8 +160,13 @@ impl Door {
         match (allowed, denied) {
             (Some((inside, yes)), Some((outside, _))) => {
                 let by = yes.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+                let remedy = if pod.from_outside {
+                    "the node may put its own in place of it"
+                } else {
+                    "say which it has (--address)"
+                };
                 let why = format!(
-                    "it depends on the client's address: {inside} is allowed{by} and {outside} is denied; say which it has (--address)"
+                    "it depends on the client's address: {inside} is allowed{by} and {outside} is denied; {remedy}"
                 );
                 known(Verdict::Unknown, None, None, None, Some(why))
             }
@@ -161,6 +188,14 @@ impl Door {
     }
 }
 
+/// All the addresses that a client may have.
+#[derive(Clone, Copy)]
+enum Anywhere {
+    InCluster,
+    /// As a node has them.
+    Outside,
+}
+
 /// What is said to a client at one address.
 #[derive(Clone)]
 struct Judged<'p> {
@@ -175,8 +210,13 @@ struct Judged<'p> {
 }
 
 impl<'p> Judged<'p> {
-    /// `anywhere`: the address stands for all that a pod may have.
-    fn of(policy: &'p ServerPolicy, client: &authorize::Client<'_>, request: &Request, anywhere: bool) -> Self {
+    /// `anywhere`: what the address stands for.
+    fn of(
+        policy: &'p ServerPolicy,
+        client: &authorize::Client<'_>,
+        request: &Request,
+        anywhere: Option<Anywhere>,
+    ) -> Self {
         let judged = |verdict, route: Option<&_>| Self {
             verdict,
             route: route.map(Shown::of),
@@ -229,13 +269,22 @@ impl<'p> Judged<'p> {
     }
 }
 
-fn explained(unmet: Unmet, authorization: &Authorization, client: &authorize::Client<'_>, anywhere: bool) -> String {
+fn explained(
+    unmet: Unmet,
+    authorization: &Authorization,
+    client: &authorize::Client<'_>,
+    anywhere: Option<Anywhere>,
+) -> String {
     let Unmet { network, tls, identity } = unmet;
     let mut parts = vec![];
     if network {
         let networks: Vec<String> = authorization.networks.iter().map(network_text).collect();
         // Were it met at one of the addresses, it would be told of that one, where less is missing.
-        let addr = if anywhere { "any address of the cluster's networks".to_owned() } else { client.addr.to_string() };
+        let addr = match anywhere {
+            Some(Anywhere::InCluster) => "any address of the cluster's networks".to_owned(),
+            Some(Anywhere::Outside) => "any address".to_owned(),
+            None => client.addr.to_string(),
+        };
         parts.push(format!("it lets in {}, and not {addr}", listed(&networks)));
     }
     if tls {

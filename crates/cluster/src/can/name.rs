@@ -102,8 +102,13 @@ impl Target {
         let refused = || Untold::new(format!("{:?} is no target", short(of)), TARGETS);
         let bare = of.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(of);
         if let Ok(ip) = bare.parse::<IpAddr>() {
+            let ip = ip.to_canonical();
+            if ip.is_loopback() || ip.is_unspecified() {
+                let message = format!("{ip} is each client itself, which comes there past every proxy");
+                return Err(Untold::new(message, "name the workload or the address that is meant"));
+            }
             return match port {
-                Port::Number(_) => Ok(Self { of: Called::Address(ip.to_canonical()), port }),
+                Port::Number(_) => Ok(Self { of: Called::Address(ip), port }),
                 Port::Name(_) => Err(Untold::new(format!("{ip} has no ports with names"), "use 1 to 65535")),
             };
         }

@@ -7,10 +7,13 @@ use super::{
 use crate::{
     Index,
     index::{Backing, Known, Missing, WorkloadKind},
+    workload::Unsure,
 };
 use std::net::{IpAddr, SocketAddr};
 use weft_model::{Identity, ports::PortRanges};
 
+/// Why a label says nothing yet.
+pub(super) const GIVEN_LATER: &str = "whose value a pod has only once a cluster runs it";
 /// Callers, and pods that are called: a question about more is one about the whole mesh.
 const MAX_PODS: usize = 500;
 
@@ -33,6 +36,8 @@ pub(super) struct Caller {
     pub(super) elsewhere: bool,
     /// The namespace of the control plane that names it, where that is another one: what it proves is not known.
     pub(super) mesh: Option<String>,
+    /// What else is not known of it.
+    pub(super) unsure: Unsure,
 }
 
 /// What is called.
@@ -61,8 +66,12 @@ pub(super) struct Called {
     pub(super) at: Vec<IpAddr>,
     /// The node brings the connection there.
     pub(super) by_node: bool,
+    /// The node takes it in at an address from outside: it proves nothing, and comes from whatever address the node gives it.
+    pub(super) from_outside: bool,
     /// Whose proxy stands before the port.
     pub(super) guard: Guard,
+    /// What is not known of it.
+    pub(super) unsure: Unsure,
 }
 
 /// By which of their addresses the pods behind a Service are reached.
@@ -72,6 +81,8 @@ pub(super) enum Reach {
     /// The node's kube-proxy chooses, among those of the family of the Service's own address if that is known. Who comes to itself so
     /// comes from outside.
     Node(Option<IpAddr>),
+    /// The same at an address of the Service that is none of the cluster's.
+    Outside(IpAddr),
     /// Those that the clients' proxies choose.
     Balanced,
 }
@@ -99,6 +110,7 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
         skip: PortRanges::default(),
         elsewhere: false,
         mesh: None,
+        unsure: Unsure::default(),
     };
     let caller = |known: Known<'_>| {
         let elsewhere = known.ingress && asked.request.names_target();
@@ -118,9 +130,18 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
         Client::Address(ip) => {
             let pods: Vec<Caller> = index.known_at(*ip).map(caller).collect();
             let stranger = || {
-                let (name, skip) = (format!("somebody at {ip}"), PortRanges::default());
-                let (of, identity, follows, mesh) = (None, None, None, None);
-                vec![Caller { name, of, identity, addresses: vec![], follows, skip, elsewhere: false, mesh }]
+                let (name, skip, unsure) = (format!("somebody at {ip}"), PortRanges::default(), Unsure::default());
+                vec![Caller {
+                    name,
+                    of: None,
+                    identity: None,
+                    addresses: vec![],
+                    follows: None,
+                    skip,
+                    elsewhere: false,
+                    mesh: None,
+                    unsure,
+                }]
             };
             let found = if pods.is_empty() { stranger() } else { pods };
             found.into_iter().map(|caller| Caller { addresses: vec![*ip], ..caller }).collect()
@@ -133,11 +154,19 @@ pub(super) fn callers(index: &Index, asked: &Asked<'_>) -> Result<Vec<Caller>, U
 }
 
 fn caller(known: Known<'_>, own: &str) -> Caller {
-    let Known { of, id: (namespace, name), addresses, identity, skip_outbound, control_namespace, .. } = known;
+    let Known { of, id: (namespace, name), addresses, identity, skip_outbound, control_namespace, unsure, .. } = known;
+    let unsure = unsure.cloned().unwrap_or_default();
     let mesh = control_namespace.filter(|of| *of != own).map(str::to_owned);
     let follows = control_namespace.map(|_| namespace.clone());
     let (name, of, skip) = (format!("{namespace}/{name}"), Some(of), skip_outbound);
-    Caller { name, of, identity, addresses, follows, skip, elsewhere: false, mesh }
+    Caller { name, of, identity, addresses, follows, skip, elsewhere: false, mesh, unsure }
+}
+
+impl Caller {
+    /// The same without a proxy.
+    pub(super) fn bare(&self) -> Self {
+        Self { identity: None, follows: None, skip: PortRanges::default(), mesh: None, ..self.clone() }
+    }
 }
 
 /// Of a ServiceAccount's identity. Of another it is not known, and follows what everybody does.
@@ -223,13 +252,17 @@ fn found(
         let (number, dialled) = ports(&known, port)?;
         let called = workload(known, number, dialled, own);
         let at: Vec<IpAddr> = match reach {
-            Reach::Node(Some(addr)) => reached.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect(),
+            Reach::Node(Some(addr)) | Reach::Outside(addr) => {
+                reached.into_iter().filter(|at| at.is_ipv4() == addr.is_ipv4()).collect()
+            }
             Reach::Any | Reach::Node(None) => reached,
             Reach::Balanced => balanced.into_iter().collect(),
         };
         // Where no address is known, it may have one of any family.
         let is_reached = called.at.is_empty() || !at.is_empty();
-        is_reached.then_some(Called { at, by_node: matches!(reach, Reach::Node(_)), ..called })
+        let from_outside = matches!(reach, Reach::Outside(_));
+        let by_node = from_outside || matches!(reach, Reach::Node(_));
+        is_reached.then_some(Called { at, by_node, from_outside, ..called })
     };
     let found: Vec<Called> = behind.into_iter().filter_map(called).collect();
     if found.is_empty() {
@@ -261,11 +294,22 @@ fn workload(known: Known<'_>, port: Option<u16>, dialled: u16, own: &str) -> Cal
         Some(_) if port.is_some_and(|port| known.skip_inbound.contains(port)) => Guard::Skipped,
         Some(_) => Guard::OfThisMesh,
     };
-    let (of, (namespace, name)) = (known.of, known.id.clone());
-    Called { of, namespace, name, port, dialled, at: known.addresses, by_node: false, guard }
+    let (of, (namespace, name), unsure) = (known.of, known.id.clone(), known.unsure.cloned().unwrap_or_default());
+    Called {
+        of,
+        namespace,
+        name,
+        port,
+        dialled,
+        at: known.addresses,
+        by_node: false,
+        from_outside: false,
+        guard,
+        unsure,
+    }
 }
 
-fn not_there(id: &(String, String), port: &Port, missing: &Missing) -> Untold {
+pub(super) fn not_there(id: &(String, String), port: &Port, missing: &Missing) -> Untold {
     match missing {
         Missing::Service => no_service(id),
         Missing::Port(ports) => {
@@ -273,6 +317,7 @@ fn not_there(id: &(String, String), port: &Port, missing: &Missing) -> Untold {
             Untold::new(format!("{} has no port {port}", service(id)), format!("it has {has}"))
         }
         Missing::Selector => no_selector(id),
+        Missing::Label { pod, label } => by_label(id, pod, label),
     }
 }
 
@@ -286,6 +331,11 @@ pub(super) fn no_service(id: &(String, String)) -> Untold {
 
 pub(super) fn no_selector(id: &(String, String)) -> Untold {
     Untold::new(format!("{} selects no pods", service(id)), "name the workload or the pods that are meant")
+}
+
+pub(super) fn by_label(id: &(String, String), (_, pod): &(String, String), label: &str) -> Untold {
+    let message = format!("{} may select {pod}: it names {label}, {}", service(id), GIVEN_LATER);
+    Untold::new(message, "ask of the pods themselves, or ask the cluster that runs them")
 }
 
 pub(super) fn nothing_behind(id: &(String, String)) -> Untold {

@@ -4,14 +4,15 @@ use crate::{
     Event, Index, Key, Object,
     index::{DefaultPolicyName, Platform, Settings},
     install,
-    workload::standing,
+    values::Values,
+    workload::{Standing, standing},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{policy::inbound::DefaultPolicy, ports::PortRanges};
 
-/// Of manifests that nobody runs yet: each workload is one pod of its name, for all its pods are alike. None has an address.
+/// Of manifests that nobody runs yet: each workload is the pods that stand for its own, which have no addresses.
 pub fn of_manifests(objects: impl IntoIterator<Item = Object>, settings: Settings) -> Index {
     let (mut pods, objects): (Vec<Object>, Vec<Object>) =
         objects.into_iter().partition(|object| matches!(object, Object::Pod(_)));
@@ -22,23 +23,26 @@ pub fn of_manifests(objects: impl IntoIterator<Item = Object>, settings: Setting
             _ => None,
         })
         .collect();
-    let mut taken = BTreeSet::new();
     // What has a name of its own keeps it.
     pods.extend(objects.iter().cloned());
-    let pods: Vec<Object> = pods
-        .iter()
-        .filter_map(|object| {
-            let Key { kind, namespace, .. } = object.key();
-            let mut pod = standing(object, namespaces.get(&namespace), &settings.control_namespace)?;
+    let (values, control) = (Values::default(), settings.control_namespace.clone());
+    let mut index = Index::foretelling(settings);
+    let mut taken = BTreeSet::new();
+    for object in &pods {
+        let Key { kind, namespace, .. } = object.key();
+        for Standing { mut pod, unsure } in standing(object, namespaces.get(&namespace), &values, &control) {
             let name = pod.metadata.name.get_or_insert_default();
             if !taken.insert((namespace.clone(), name.clone())) {
                 *name = format!("{name}-{}", kind.as_str().to_lowercase());
-                taken.insert((namespace, name.clone()));
+                taken.insert((namespace.clone(), name.clone()));
             }
-            Some(Object::Pod(Box::new(pod)))
-        })
-        .collect();
-    of_objects(objects.into_iter().chain(pods), settings)
+            index.stand(pod, unsure);
+        }
+    }
+    for object in objects {
+        index.apply(Event::Apply(object));
+    }
+    index
 }
 
 /// Of what a supervisor holds, or an API server.

@@ -15,6 +15,7 @@ use std::{net::IpAddr, path::Path};
 mod reached;
 mod read;
 mod routes;
+mod standing;
 mod unrun;
 
 const SHOP: &str = include_str!("testdata/shop.yaml");

@@ -52,6 +52,11 @@ pub(super) struct Said {
     pub(super) to_itself: bool,
 }
 
+/// The worst of what is said; `None` of nothing.
+pub(super) fn worst<'s>(said: impl IntoIterator<Item = &'s Said>) -> Option<Verdict> {
+    said.into_iter().map(|said| said.verdict).max()
+}
+
 /// What some pods say to some clients, each of them to each but a pod to itself, which is told of apart; or what comes of a request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

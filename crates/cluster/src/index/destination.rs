@@ -187,7 +187,7 @@ impl Index {
 
     /// Whether clients take a port for bytes: a Server of it says so or otherwise, else annotations, else it is a usual one.
     pub(super) fn is_opaque(&self, namespace: &str, mesh: &Mesh, of: &Common, port: u16) -> bool {
-        let server = self.store.policies.server_of(namespace, of, port, self.settings.platform == Platform::Kubernetes);
+        let server = self.store.policies.server_of(namespace, of, port, self.aged);
         match server {
             Some((_, server)) => server.port.spoken == Spoken::Opaque,
             None => is_said_opaque(mesh, of, port),

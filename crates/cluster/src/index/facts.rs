@@ -38,6 +38,8 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ServiceFacts {
     pub(super) cluster_ips: Vec<IpAddr>,
+    /// At which nodes take it in besides.
+    pub(super) external_ips: Vec<IpAddr>,
     pub(super) ports: Vec<ServicePort>,
     /// Empty selects nothing.
     pub(super) selector: Map,
@@ -200,6 +202,13 @@ impl ServiceFacts {
         !self.selector.is_empty() && self.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
     }
 
+    /// The label by which it selects a pod or not, where the values of some are not known.
+    pub(super) fn hangs_on(&self, labels: &Map, unknown: &BTreeSet<String>) -> Option<&str> {
+        let (open, others): (Vec<_>, Vec<_>) = self.selector.iter().partition(|(k, _)| unknown.contains(*k));
+        let first = open.first().filter(|_| others.iter().all(|(k, v)| labels.get(*k) == Some(*v)));
+        first.map(|(k, _)| k.as_str())
+    }
+
     pub(super) fn port(&self, port: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|p| p.port == port)
     }
@@ -276,6 +285,7 @@ impl From<&Service> for ServiceFacts {
             balancing: client::balancing(said, client::On::Service),
             ports: ports.collect(),
             cluster_ips,
+            external_ips: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
             families,
             selector: spec.selector.clone().unwrap_or_default(),
             annotations: of_mesh(&service.metadata),

@@ -104,8 +104,8 @@ impl Index {
         Some(Absent { kind, id: id.clone() })
     }
 
-    pub(super) fn rate_limit(&self, server: &Id, aged: bool) -> Option<RateLimit> {
-        let (id, Limit { server: _, total, identity, overrides }) = self.store.policies.limit_of(server, aged)?;
+    pub(super) fn rate_limit(&self, server: &Id) -> Option<RateLimit> {
+        let (id, Limit { server: _, total, identity, overrides }) = self.store.policies.limit_of(server, self.aged)?;
         let overrides = overrides.iter().map(|(rate, accounts)| {
             let identities = accounts.iter().filter_map(|(namespace, name)| self.account(namespace, name));
             (*rate, identities.collect())

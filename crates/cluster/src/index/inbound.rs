@@ -47,8 +47,7 @@ impl Index {
             let absent = || Refusal::NotFound(format!("there is no {what} {namespace}/{name}"));
             return if is_refused { Ok(nobody()) } else { Err(absent()) };
         };
-        let aged = self.settings.platform == Platform::Kubernetes;
-        let mut policy = match self.store.policies.server_of(namespace, of, port, aged) {
+        let mut policy = match self.store.policies.server_of(namespace, of, port, self.aged) {
             Some((id, server)) => ServerPolicy {
                 meta: grants::named("server", id),
                 protocol: self.spoken_by(id, server.port.spoken, of, port),
@@ -82,8 +81,7 @@ impl Index {
 
     /// Of a Server, whose routes take the place of the default ones: with the first of them it lets in no probe by itself.
     fn spoken_by(&self, server: &Id, spoken: Spoken, of: &Common, port: u16) -> ServerProtocol {
-        let aged = self.settings.platform == Platform::Kubernetes;
-        let attached = |kinds: &[Kind]| self.store.routes.attached(ParentOf::Server, server, kinds, aged);
+        let attached = |kinds: &[Kind]| self.store.routes.attached(ParentOf::Server, server, kinds, self.aged);
         let http = || {
             let routes = attached(&[Kind::MeshHttpRoute, Kind::HttpRoute]);
             let routes = routes.into_iter().filter_map(|(id, of)| self.http_route(id, &of.route)).collect::<Vec<_>>();
@@ -93,7 +91,7 @@ impl Index {
             let routes = attached(&[Kind::GrpcRoute]);
             routes.into_iter().filter_map(|(id, of)| self.grpc_route(id, &of.route)).collect()
         };
-        spoken_as(spoken, http, grpc, self.rate_limit(server, aged))
+        spoken_as(spoken, http, grpc, self.rate_limit(server))
     }
 
     fn http_route(&self, id: &RouteId, route: &Route) -> Option<HttpRoute<InboundRule>> {

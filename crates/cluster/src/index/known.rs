@@ -5,7 +5,7 @@ use super::{
     facts::{ExternalFacts, Family, Map, PodFacts, Proves, ServiceFacts},
     store::Id,
 };
-use crate::workload::{CONTROL_NAMESPACE_LABEL, Port};
+use crate::workload::{CONTROL_NAMESPACE_LABEL, Port, Unsure};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use weft_model::{DnsName, Identity, names::annotation::INJECT, ports::PortRanges};
 
@@ -30,6 +30,8 @@ pub(crate) struct Known<'i> {
     pub(crate) proxy_ports: [u16; 2],
     /// It runs, and is not about to end.
     pub(crate) running: bool,
+    /// What is not known of it, where it only stands for others.
+    pub(crate) unsure: Option<&'i Unsure>,
 }
 
 /// A workload behind a port of a Service.
@@ -50,6 +52,11 @@ pub(crate) enum Missing {
     /// With those that it has instead.
     Port(Vec<String>),
     Selector,
+    /// Whether a pod is behind it, since the value of a label is not known that it selects by.
+    Label {
+        pod: Id,
+        label: String,
+    },
 }
 
 impl Index {
@@ -96,6 +103,17 @@ impl Index {
         self.store.services_at(ip).next().map(|(id, _)| id)
     }
 
+    /// The same by an address from outside, of which the mesh knows nothing.
+    pub(crate) fn service_from_outside(&self, ip: IpAddr) -> Option<&Id> {
+        self.store.service_from_outside(ip)
+    }
+
+    /// A Server that a pod's port may have, and the label whose value would say so.
+    pub(crate) fn server_by_label(&self, id: &Id, port: u16) -> Option<(&Id, &str)> {
+        let (unsure, pod) = (self.unsure.get(id)?, self.store.pod_of(id)?);
+        self.store.policies.server_by(&id.0, pod, port, &unsure.labels)
+    }
+
     /// Whose endpoints a name stands for.
     pub(crate) fn service_named(&self, name: &DnsName) -> Option<Id> {
         let name = super::name::parse(name, &self.settings.cluster_domain).ok()?;
@@ -105,21 +123,33 @@ impl Index {
     /// The pods that a Service selects.
     pub(crate) fn selected_by(&self, (namespace, service): &Id) -> Result<impl Iterator<Item = Known<'_>>, Missing> {
         let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
+        let pods = self.pods_of(namespace, facts)?.map(|(id, pod)| self.known_pod(id, pod));
+        Ok(pods.filter(|known| known.running))
+    }
+
+    fn pods_of(
+        &self,
+        namespace: &str,
+        facts: &ServiceFacts,
+    ) -> Result<impl Iterator<Item = (&Id, &PodFacts)>, Missing> {
         if facts.selector.is_empty() {
             return Err(Missing::Selector);
         }
-        let pods = self.store.pods_of(namespace, facts).map(|(id, pod)| self.known_pod(id, pod));
-        Ok(pods.filter(|known| known.running))
+        let unsure = self.unsure.iter().filter(|(id, _)| id.0 == namespace).find_map(|(id, unsure)| {
+            let label = facts.hangs_on(&self.store.pod_of(id)?.labels, &unsure.labels)?;
+            Some(Missing::Label { pod: id.clone(), label: label.to_owned() })
+        });
+        match unsure {
+            Some(missing) => Err(missing),
+            None => Ok(self.store.pods_of(namespace, facts)),
+        }
     }
 
     /// The workloads that a Service selects.
     pub(crate) fn behind(&self, (namespace, service): &Id, port: u16) -> Result<Vec<Backing<'_>>, Missing> {
         let facts = self.store.service(namespace, service).ok_or(Missing::Service)?;
-        if facts.selector.is_empty() {
-            return Err(Missing::Selector);
-        }
+        let pods = self.pods_of(namespace, facts)?;
         let port_of = |of: &super::facts::Common| super::destination::target_port(facts, of, port);
-        let pods = self.store.pods_of(namespace, facts);
         let pods = pods.map(|(id, pod)| self.backing(facts, self.known_pod(id, pod), port_of(pod)));
         // One that does not declare the port is not behind the Service.
         let externals = self.store.externals_of(namespace, facts).filter_map(|(id, external)| {
@@ -167,6 +197,7 @@ impl Index {
             ingress: false,
             proxy_ports: [external.proxy.inbound, external.proxy.control],
             running: true,
+            unsure: None,
         }
     }
 
@@ -192,6 +223,7 @@ impl Index {
             ingress: self.store.inherit(&id.0, &pod.annotations).get(INJECT).is_some_and(|mode| mode == "ingress"),
             proxy_ports: [pod.proxy.inbound, pod.proxy.control],
             running: pod.running && !pod.terminating,
+            unsure: self.unsure.get(id),
         }
     }
 }

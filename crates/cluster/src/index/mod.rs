@@ -40,7 +40,9 @@ pub(crate) use work::runs_to_an_end;
 
 pub use crate::policy::WorkloadKind;
 
-use crate::{Event, Object};
+use crate::{Event, Object, workload::Unsure};
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
 use store::Store;
 
 /// Every object, in the form that answers need.
@@ -48,11 +50,29 @@ use store::Store;
 pub struct Index {
     settings: Settings,
     store: Store,
+    /// Whether it counts when an object was made: what a mesh holds that runs from manifests is all of one age.
+    aged: bool,
+    /// What is not known of pods that only stand for others.
+    unsure: BTreeMap<store::Id, Unsure>,
 }
 
 impl Index {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, store: Store::default() }
+        let aged = settings.platform == Platform::Kubernetes;
+        Self { settings, store: Store::default(), aged, unsure: BTreeMap::new() }
+    }
+
+    /// Of manifests as a cluster would run them.
+    pub(crate) fn foretelling(settings: Settings) -> Self {
+        Self { aged: true, ..Self::new(settings) }
+    }
+
+    /// Takes in a pod that stands for what a cluster would run.
+    pub(crate) fn stand(&mut self, pod: Pod, unsure: Unsure) {
+        let object = Object::Pod(Box::new(pod));
+        let key = object.key();
+        self.unsure.insert((key.namespace, key.name), unsure);
+        self.apply(Event::Apply(object));
     }
 
     pub fn settings(&self) -> &Settings {

@@ -1,7 +1,7 @@
 //! Servers and who may call them: what is held of them, and which answers a change touches (control plane 6.4).
 
 use super::{
-    Platform, Settings, Subject,
+    Settings, Subject,
     facts::{Common, Map, of_mesh},
     held::Few,
     store::{Id, in_namespace, link},
@@ -16,7 +16,7 @@ use crate::{
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 use weft_model::policy::outbound::Breaker;
@@ -78,6 +78,19 @@ impl Policies {
             .min_by_key(|(_, server)| server.age.counted(aged))
     }
 
+    /// A Server that a workload's port may have, and the label that says so, where the values of some are not known.
+    pub(super) fn server_by(
+        &self,
+        namespace: &str,
+        of: &Common,
+        port: u16,
+        unknown: &BTreeSet<String>,
+    ) -> Option<(&Id, &str)> {
+        in_namespace(&self.servers, namespace)
+            .filter(|(_, server)| server.port.is_port(port, of.port_names(port)))
+            .find_map(|(id, server)| Some((id, server.port.hangs_on(&of.labels, unknown)?)))
+    }
+
     pub(super) fn server(&self, id: &Id) -> Option<&ServerFacts> {
         self.servers.get(id)
     }
@@ -104,8 +117,13 @@ impl Policies {
 
     /// The EgressNetwork of an address: of those of the client's own namespace, and only if there is none, of the one for all. The
     /// smallest that holds it counts, of several the oldest, then the first by name.
-    pub(super) fn egress_of(&self, from: &str, addr: IpAddr, settings: &Settings) -> Option<(&Id, &EgressFacts)> {
-        let aged = settings.platform == Platform::Kubernetes;
+    pub(super) fn egress_of(
+        &self,
+        from: &str,
+        addr: IpAddr,
+        settings: &Settings,
+        aged: bool,
+    ) -> Option<(&Id, &EgressFacts)> {
         let own = in_namespace(&self.egress, from).next().is_some();
         in_namespace(&self.egress, if own { from } else { &settings.egress_namespace })
             .filter_map(|of @ (_, facts)| Some((facts.egress.extent(addr, &settings.cluster_networks)?, of)))

@@ -108,6 +108,12 @@ impl Store {
             .filter_map(|id| Some((id, self.services.get(id)?)))
     }
 
+    /// The Service that nodes take in at an address which is none of the cluster's.
+    pub(super) fn service_from_outside(&self, ip: IpAddr) -> Option<&Id> {
+        let is_at = |service: &ServiceFacts| service.external_ips.iter().any(|own| own.to_canonical() == ip);
+        self.services.iter().find(|(_, service)| is_at(service)).map(|(id, _)| id)
+    }
+
     pub(super) fn pods_at(&self, ip: IpAddr) -> impl Iterator<Item = (&Id, &PodFacts)> {
         self.pods_by_ip.get(&ip.to_canonical()).into_iter().flatten().filter_map(|id| Some((id, self.pods.get(id)?)))
     }

@@ -10,6 +10,7 @@
 
 mod documents;
 mod environment;
+mod foretold;
 mod local;
 mod missed;
 mod opaque;
@@ -35,6 +36,7 @@ pub use told::{injected, uninjected};
 pub use uninject::uninject;
 
 pub(crate) use crate::annotation::REQUIRE_IDENTITY_PORTS;
+pub(crate) use foretold::{Foretold, foretell};
 pub(crate) use report::is_of_a_mesh;
 pub(crate) use settings::Settings;
 pub(crate) use sidecar::{Anchors, Sidecar, mount, requirements};

@@ -53,20 +53,31 @@ pub(super) fn read(kind: Kind, node: &Node) -> Result<(Object, Vec<Path>), Misty
 
 /// Their specs are not of one type, and each has a template of pods.
 fn unrun(kind: Kind, of: Unrun, json: &Value) -> Result<(Object, Vec<Path>), Mistyped> {
-    let wrap = |metadata: ObjectMeta, template: Option<PodTemplateSpec>| {
-        Object::Unrun(Box::new(Workload { kind: of, metadata, template: template.unwrap_or_default() }))
+    let wrap = |metadata: ObjectMeta, template: Option<PodTemplateSpec>, replicas: Option<i32>, first: i32| {
+        let template = template.unwrap_or_default();
+        Object::Unrun(Box::new(Workload { kind: of, metadata, template, replicas, first }))
     };
     match of {
-        Unrun::ReplicationController => {
-            with(kind, json, |o: ReplicationController| wrap(o.metadata, o.spec.and_then(|spec| spec.template)))
+        Unrun::ReplicationController => with(kind, json, |o: ReplicationController| {
+            let spec = o.spec.unwrap_or_default();
+            wrap(o.metadata, spec.template, spec.replicas, 0)
+        }),
+        Unrun::ReplicaSet => with(kind, json, |o: ReplicaSet| {
+            let spec = o.spec.unwrap_or_default();
+            wrap(o.metadata, spec.template, spec.replicas, 0)
+        }),
+        Unrun::StatefulSet => with(kind, json, |o: StatefulSet| {
+            let spec = o.spec.unwrap_or_default();
+            let first = spec.ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0);
+            wrap(o.metadata, Some(spec.template), spec.replicas, first)
+        }),
+        Unrun::DaemonSet => {
+            with(kind, json, |o: DaemonSet| wrap(o.metadata, o.spec.map(|spec| spec.template), None, 0))
         }
-        Unrun::ReplicaSet => with(kind, json, |o: ReplicaSet| wrap(o.metadata, o.spec.and_then(|spec| spec.template))),
-        Unrun::StatefulSet => with(kind, json, |o: StatefulSet| wrap(o.metadata, o.spec.map(|spec| spec.template))),
-        Unrun::DaemonSet => with(kind, json, |o: DaemonSet| wrap(o.metadata, o.spec.map(|spec| spec.template))),
-        Unrun::Job => with(kind, json, |o: Job| wrap(o.metadata, o.spec.map(|spec| spec.template))),
+        Unrun::Job => with(kind, json, |o: Job| wrap(o.metadata, o.spec.map(|spec| spec.template), None, 0)),
         Unrun::CronJob => with(kind, json, |o: CronJob| {
             let template = o.spec.and_then(|spec| spec.job_template.spec).map(|job| job.template);
-            wrap(o.metadata, template)
+            wrap(o.metadata, template, None, 0)
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Mistake;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A selector; one without requirements selects everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,18 +60,33 @@ impl Selector {
     }
 
     pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter().all(|Requirement { key, wants }| {
-            let value = labels.get(key);
-            match wants {
-                Wants::In(values) => value.is_some_and(|v| values.contains(v)),
-                Wants::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
-                Wants::Present => value.is_some(),
-                Wants::Absent => value.is_none(),
-            }
-        })
+        self.0.iter().all(|requirement| requirement.is_met(labels))
+    }
+
+    /// The label by which it selects or not, where the values of some are not known; one of them that is missing may be there.
+    pub(crate) fn hangs_on(&self, labels: &BTreeMap<String, String>, unknown: &BTreeSet<String>) -> Option<&str> {
+        let is_open = |Requirement { key, wants }: &Requirement| {
+            let is_there = labels.contains_key(key) && matches!(wants, Wants::Present | Wants::Absent);
+            unknown.contains(key) && !is_there
+        };
+        let (open, others): (Vec<_>, Vec<_>) = self.0.iter().partition(|requirement| is_open(requirement));
+        let first = open.first().filter(|_| others.iter().all(|requirement| requirement.is_met(labels)));
+        first.map(|requirement| requirement.key.as_str())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Requirement {
+    fn is_met(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        match &self.wants {
+            Wants::In(values) => value.is_some_and(|v| values.contains(v)),
+            Wants::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+            Wants::Present => value.is_some(),
+            Wants::Absent => value.is_none(),
+        }
     }
 }

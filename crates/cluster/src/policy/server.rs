@@ -4,7 +4,7 @@ use super::{Mistake, Selector, all_right};
 use crate::{Kind, annotation::is_port_name};
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_model::policy::inbound::DefaultPolicy;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,18 +148,27 @@ impl Port {
         self.of == of && self.selector.selects(labels)
     }
 
+    /// The label by which it selects a pod or not, where the values of some are not known.
+    pub(crate) fn hangs_on(&self, labels: &BTreeMap<String, String>, unknown: &BTreeSet<String>) -> Option<&str> {
+        self.selector.hangs_on(labels, unknown).filter(|_| self.of == WorkloadKind::Pod)
+    }
+
     /// Whether it is of this port of a workload with these labels; the port's names are those that the workload gives it.
     pub(crate) fn is_of<'a>(
         &self,
         of: WorkloadKind,
         labels: &BTreeMap<String, String>,
         port: u16,
-        mut names: impl Iterator<Item = &'a str>,
+        names: impl Iterator<Item = &'a str>,
     ) -> bool {
-        let is_port = match &self.port {
+        self.is_port(port, names) && self.selects(of, labels)
+    }
+
+    /// Whether it is of this port of those that it selects.
+    pub(crate) fn is_port<'a>(&self, port: u16, mut names: impl Iterator<Item = &'a str>) -> bool {
+        match &self.port {
             PortRef::Number(number) => *number == port,
             PortRef::Name(name) => names.any(|n| n == name),
-        };
-        is_port && self.selects(of, labels)
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! Deployment, Namespace ─► template ─► pods (desired) ─┬─► changes (start, stop, keep)
 //!                                                      └─► pod (the object that the index gets)
-//! any workload, Namespace ─► unrun ─► pod (of which `can` asks)
+//! any workload, Namespace ─► standing ─► pods (of which `can` asks), and what nobody knows of them
 //! ```
 //!
 //! Only for objects that [`crate::manifest`] let through; what it refuses is not looked for here.
@@ -11,6 +11,7 @@
 mod expand;
 mod mesh;
 mod probe;
+mod standing;
 mod template;
 mod unrun;
 
@@ -18,10 +19,11 @@ pub use expand::expand;
 pub use mesh::Mesh;
 pub(crate) use mesh::{inherit, inherited, opaque_ports};
 pub use probe::{Probe, ProbeAction};
+pub(crate) use standing::{Others, Standing, Unsure, standing};
 pub(crate) use template::CONTROL_NAMESPACE_LABEL;
 pub use template::{Port, Program, Template, template};
+pub(crate) use unrun::cron_job_of;
 pub use unrun::{Unrun, Workload};
-pub(crate) use unrun::{cron_job_of, standing};
 
 use std::net::IpAddr;
 

@@ -73,7 +73,8 @@ impl Index {
                 // A pod that runs is not outside, however large the networks of EgressNetworks are, of which alone this is said; the
                 // address of one that has ended is nobody's any more, or somebody else's.
                 if !self.store.pods_at(addr.ip()).any(|(_, pod)| pod.running)
-                    && let Some((id, egress)) = self.store.policies.egress_of(from, addr.ip(), &self.settings)
+                    && let Some((id, egress)) =
+                        self.store.policies.egress_of(from, addr.ip(), &self.settings, self.aged)
                 {
                     return Ok(self.to_egress(from, id, egress, addr));
                 }

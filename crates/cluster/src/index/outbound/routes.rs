@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        Index, Platform,
+        Index,
         failure::Traffic,
         routes::{RouteFacts, RouteId},
         wire::Wire,
@@ -55,8 +55,7 @@ impl Index {
 
     /// A route of the parent's namespace holds for everybody, any other for clients of its own namespace, who look at it first.
     fn followed(&self, parent: &Parent<'_>, kinds: &[Kind]) -> Vec<(&RouteId, &RouteFacts)> {
-        let aged = self.settings.platform == Platform::Kubernetes;
-        let mut routes = self.store.routes.attached(parent.of, parent.id, kinds, aged);
+        let mut routes = self.store.routes.attached(parent.of, parent.id, kinds, self.aged);
         let is_producers = |(_, (namespace, _)): &RouteId| *namespace == parent.id.0;
         routes.retain(|(id, facts)| {
             let for_client = is_producers(id) || id.1.0 == parent.from;

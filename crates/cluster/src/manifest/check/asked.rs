@@ -30,7 +30,7 @@ pub(super) fn check(object: &Object, reading: &mut Reading<'_>) {
             deployment::selector(spec, reading);
         }
         Object::Unrun(workload) => {
-            let Workload { kind, metadata, template: of } = &**workload;
+            let Workload { kind, metadata, template: of, replicas: _, first: _ } = &**workload;
             named(metadata, reading);
             let at =
                 if *kind == Unrun::CronJob { top.keys(&["spec", "jobTemplate", "spec", "template"]) } else { template };
