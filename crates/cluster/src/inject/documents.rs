@@ -1,11 +1,12 @@
 //! Manifests before and after: every document of a text, and every item of a `List`, by one function.
 
-use super::subject::is_ours;
 use super::{Annotations, Mesh, Outcome, Refusal, Report, Skip, Warning, annotate, manual, uninject};
+use super::{subject::is_ours, uninject::uninject_for_another};
 use crate::{
     manifest::{self, Unreadable},
     yaml,
 };
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::fmt;
 
@@ -71,36 +72,35 @@ impl fmt::Display for Unchanged {
 pub fn change(text: &str, what: Change<'_>, format: Format) -> Result<Changed, Unchanged> {
     let mut out = Out { changed: Changed::default(), refused: vec![] };
     for document in manifest::documents(text)? {
-        if let (Format::Yaml, Some(report)) = (format, foreign(document.text())) {
-            out.changed.reports.push(report);
-            out.changed.text += &as_written(document.text());
-            continue;
+        for (lines_before, text) in values(document.text()) {
+            out.document(text, what, format).map_err(|unread| Unreadable {
+                line: unread.line.saturating_add(document.line() - 1).saturating_add(lines_before),
+                ..unread
+            })?;
         }
-        let before = document.value()?;
-        if before.is_null() {
-            continue;
-        }
-        // A page that says that something was not found, say. What has fields is passed on, as Linkerd's does.
-        if !before.is_object() {
-            return Err(Unchanged::Unreadable {
-                line: document.line(),
-                message: "the document is no object of Kubernetes: it has no fields".to_owned(),
-                remedy: "take it out, or check that it is a manifest",
-            });
-        }
-        let after = if before.get("kind").and_then(Value::as_str) == Some("List") {
-            out.list(&before, what)
-        } else {
-            out.object(&before, what)
-        };
-        out.changed.text += &match format {
-            Format::Json => format!("{after}\n"),
-            // What is not changed stays as somebody wrote it.
-            Format::Yaml if after == before => as_written(document.text()),
-            Format::Yaml => format!("{}---\n", yaml::text(&after)),
-        };
     }
     if out.refused.is_empty() { Ok(out.changed) } else { Err(Unchanged::Refused(out.refused)) }
+}
+
+/// Of JSON there may be several in a document, with nothing between them, as [`Format::Json`] writes them: each, with how many lines
+/// stand before it, and what else there is behind them.
+fn values(text: &str) -> Vec<(u32, &str)> {
+    let mut values = vec![];
+    let (mut rest, mut lines_before) = (text, 0);
+    while rest.trim_start().starts_with('{') {
+        let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
+        let Some(Ok(_)) = stream.next() else { break };
+        let (value, behind) = rest.split_at(stream.byte_offset());
+        values.push((lines_before, value));
+        lines_before += u32::try_from(value.matches('\n').count()).unwrap_or(u32::MAX);
+        rest = behind;
+    }
+    let is_end = rest.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    if values.len() < 2 && is_end {
+        return vec![(0, text)];
+    }
+    values.push((lines_before, rest));
+    values
 }
 
 fn as_written(text: &str) -> String {
@@ -128,6 +128,38 @@ struct Out {
 }
 
 impl Out {
+    fn document(&mut self, text: &str, what: Change<'_>, format: Format) -> Result<(), Unreadable> {
+        if let (Format::Yaml, Some(report)) = (format, foreign(text)) {
+            self.changed.reports.push(report);
+            self.changed.text += &as_written(text);
+            return Ok(());
+        }
+        let before = manifest::one_document(text)?;
+        if before.is_null() {
+            return Ok(());
+        }
+        // A page that says that something was not found, say. What has fields is passed on, as Linkerd's does.
+        if !before.is_object() {
+            return Err(Unreadable {
+                line: 1,
+                message: "the document is no object of Kubernetes: it has no fields".to_owned(),
+                remedy: "take it out, or check that it is a manifest",
+            });
+        }
+        let after = if before.get("kind").and_then(Value::as_str) == Some("List") {
+            self.list(&before, what)
+        } else {
+            self.object(&before, what)
+        };
+        self.changed.text += &match format {
+            Format::Json => format!("{after}\n"),
+            // What is not changed stays as somebody wrote it.
+            Format::Yaml if after == before => as_written(text),
+            Format::Yaml => format!("{}---\n", yaml::text(&after)),
+        };
+        Ok(())
+    }
+
     fn list(&mut self, list: &Value, what: Change<'_>) -> Value {
         let mut list = list.clone();
         if let Some(Value::Array(items)) = list.get_mut("items") {
@@ -173,8 +205,8 @@ fn mistake(skip: Skip) -> Option<&'static str> {
 fn changed(object: &Value, what: Change<'_>) -> Result<Outcome, Vec<Refusal>> {
     match what {
         Change::Uninject => uninject(object),
-        Change::Annotate(annotations) => annotate(&uninject(object)?.object, annotations),
-        Change::Manual(annotations, mesh) => manual(&uninject(object)?.object, annotations, mesh),
+        Change::Annotate(annotations) => annotate(&uninject_for_another(object)?.object, annotations),
+        Change::Manual(annotations, mesh) => manual(&uninject_for_another(object)?.object, annotations, mesh),
     }
 }
 

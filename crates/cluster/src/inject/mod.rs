@@ -237,7 +237,7 @@ pub fn annotate(object: &Value, annotations: &Annotations) -> Result<Outcome, Ve
             not_of_the_control_plane(&subject)?;
             disabled(&mut report, &pods.annotations);
             if report.is_injected() {
-                annotations.entry(names::INJECT.to_owned()).or_insert_with(|| "enabled".to_owned());
+                annotations.entry(names::INJECT.to_owned()).or_insert_with(|| mode(&pods.annotations));
                 let mut all = pods.annotations.clone();
                 all.extend(annotations.clone());
                 // What the webhook would refuse or ignore is told before.
@@ -246,7 +246,7 @@ pub fn annotate(object: &Value, annotations: &Annotations) -> Result<Outcome, Ve
             }
         }
         What::Namespace => {
-            annotations.entry(names::INJECT.to_owned()).or_insert_with(|| "enabled".to_owned());
+            annotations.entry(names::INJECT.to_owned()).or_insert_with(|| mode(&subject.annotations));
             let mut all = subject.annotations.clone();
             all.extend(annotations.clone());
             let above = settings::Namespace { name: &subject.name, annotations: &all };
@@ -265,6 +265,11 @@ pub fn annotate(object: &Value, annotations: &Annotations) -> Result<Outcome, Ve
         What::Other => {}
     }
     Ok(Outcome::new(patch, report, warnings))
+}
+
+/// In which mode pods get a proxy for whom no option names one.
+fn mode(own: &Annotations) -> String {
+    own.get(names::INJECT).filter(|mode| *mode == "ingress").map_or("enabled", String::as_str).to_owned()
 }
 
 /// Its pods have proxies that know which part of it they are.

@@ -14,6 +14,16 @@ use weft_model::names::annotation as names;
 
 /// `weft uninject`. Annotations that configure the mesh stay, as does the word that a pod gets no proxy.
 pub fn uninject(object: &Value) -> Result<Outcome, Vec<Refusal>> {
+    without(object, &["disabled"])
+}
+
+/// Before a proxy is asked for, or written, anew: in which mode stays as well.
+pub(super) fn uninject_for_another(object: &Value) -> Result<Outcome, Vec<Refusal>> {
+    without(object, &["disabled", "ingress"])
+}
+
+/// `modes` of injection stay.
+fn without(object: &Value, modes: &[&str]) -> Result<Outcome, Vec<Refusal>> {
     let subject = Subject::read(object).map_err(|refusal| vec![refusal])?;
     let mut report = Report::of(&subject);
     let mut patch = Patch::new(object.clone());
@@ -28,12 +38,12 @@ pub fn uninject(object: &Value) -> Result<Outcome, Vec<Refusal>> {
                 report.uninjected |= patch.remove_all(&format!("{at}/spec/{list}"), ours);
             }
             patch.remove_all(&format!("{at}/spec/volumes"), |name, _| volumes.contains(name));
-            report.uninjected |= metadata(&mut patch, "");
+            report.uninjected |= metadata(&mut patch, "", modes);
             if !at.is_empty() {
-                report.uninjected |= metadata(&mut patch, at);
+                report.uninjected |= metadata(&mut patch, at, modes);
             }
         }
-        What::Service(_) | What::Namespace => report.uninjected = metadata(&mut patch, ""),
+        What::Service(_) | What::Namespace => report.uninjected = metadata(&mut patch, "", modes),
         What::Other => {}
     }
     Ok(Outcome::new(patch, report, vec![]))
@@ -54,10 +64,10 @@ fn volumes(spec: &PodSpec) -> BTreeSet<&str> {
 }
 
 /// Whether there was anything.
-fn metadata(patch: &mut Patch, at: &str) -> bool {
+fn metadata(patch: &mut Patch, at: &str, modes: &[&str]) -> bool {
     const PREFIX: &str = "linkerd.io/";
     let ours = |key: &str, value: &Value| {
-        let kept = key == names::INJECT && value.as_str() == Some("disabled");
+        let kept = key == names::INJECT && value.as_str().is_some_and(|mode| modes.contains(&mode));
         key.starts_with(PREFIX) && !kept
     };
     let annotations = patch.remove_all(&format!("{at}/metadata/annotations"), ours);

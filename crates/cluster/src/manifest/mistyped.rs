@@ -59,7 +59,9 @@ pub(crate) fn of_another_type(error: &serde_json::Error) -> Option<(String, Stri
     }
     let (found, expected) = split(&told)?;
     let wanted = in_words(expected);
-    let is_object = expected == "a map" || expected.starts_with("struct ");
+    // Kubernetes' types say their names.
+    let is_name = expected.starts_with(char::is_uppercase) && !expected.contains(' ');
+    let is_object = expected == "a map" || expected.starts_with("struct ") || is_name;
     let example = match wanted.as_str() {
         TEXT => r#", such as "text""#,
         "true or false" => ", without quotes",

@@ -48,6 +48,33 @@ fn proxies_are_written_and_taken_away() {
 }
 
 #[test]
+fn ingress_mode_is_kept_until_it_is_taken_away() {
+    let values = Values::default();
+    let mesh = Mesh { values: &values, namespace: "linkerd", anchors_pem: "anchors\n", anchors_sha256: "5a5a" };
+    let none = Annotations::new();
+    let ingress = json!({"linkerd.io/inject": "ingress"});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "edge", "annotations": ingress}});
+    let pod =
+        json!({"metadata": {"annotations": ingress}, "spec": {"containers": [{"name": "nginx", "image": "nginx:1"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "nginx"}, "spec": {"template": pod}});
+    let after = |object: &Value, what: Change<'_>| -> Value {
+        serde_json::from_str(&change(&object.to_string(), what, Format::Json).unwrap().text).unwrap()
+    };
+    for (object, at) in [(&namespace, "/metadata"), (&deployment, "/spec/template/metadata")] {
+        let said = |object: &Value| object.pointer(at).unwrap()["annotations"]["linkerd.io/inject"].clone();
+        let once = after(object, Change::Annotate(&none));
+        assert_eq!((said(&once), &after(&once, Change::Annotate(&none))), (json!("ingress"), &once));
+        let words = annotations(&[("linkerd.io/inject", "enabled")]);
+        assert_eq!(said(&after(object, Change::Annotate(&words))), "enabled", "who names a mode gets it");
+        assert_eq!(said(&after(&once, Change::Uninject)), Value::Null);
+    }
+    let once = after(&deployment, Change::Manual(&none, mesh));
+    assert!(once.to_string().contains(r#"{"name":"LINKERD2_PROXY_INGRESS_MODE","value":"true"}"#), "{once}");
+    assert_eq!(after(&once, Change::Manual(&none, mesh)), once);
+}
+
+#[test]
 fn what_cannot_be_injected_is_named() {
     let none = Annotations::new();
     let what = Change::Annotate(&none);
@@ -109,6 +136,14 @@ fn manifests_are_read_as_kubectl_reads_them() {
     );
 }
 
+#[test]
+fn what_is_written_instead_of_an_object_is_told() {
+    let text =
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: web }\nspec: { imagePullSecrets: [pull], containers: [] }\n";
+    let told = change(text, Change::Annotate(&Annotations::new()), Format::Yaml).unwrap_err().to_string();
+    assert!(told.ends_with(": it is the text \"pull\": give an object, such as {key: value}"), "{told}");
+}
+
 /// What pods of a Namespace would be refused for, or get nothing from, is told where the Namespace is annotated.
 #[test]
 fn a_namespace_says_nothing_that_its_pods_cannot_have() {
@@ -151,4 +186,40 @@ fn json_is_a_line_per_document() {
     let lines: Vec<&str> = changed.text.lines().collect();
     let namespace = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"annotations":{"linkerd.io/inject":"enabled"},"name":"n"}}"#;
     assert_eq!(lines, [namespace, r#"{"kind":"Other"}"#]);
+}
+
+/// As it is written, and as other programs write it.
+#[test]
+fn json_needs_nothing_between_its_documents() {
+    let none = Annotations::new();
+    let once = change(MANIFESTS, Change::Annotate(&none), Format::Json).unwrap().text;
+    assert!(once.lines().count() > 3);
+    assert_eq!(change(&once, Change::Annotate(&none), Format::Json).unwrap().text, once);
+    let undone = change(&once, Change::Uninject, Format::Json).unwrap();
+    assert_eq!(
+        (undone.text.lines().count(), undone.text.contains("linkerd.io/inject\":\"enabled")),
+        (once.lines().count(), false)
+    );
+
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let pretty = |name: &str| serde_json::to_string_pretty(&namespace(name)).unwrap();
+    let of = |text: &str| change(text, Change::Annotate(&none), Format::Yaml);
+    for text in [
+        format!("{}{}", namespace("a"), namespace("b")),
+        format!("---\n{}\n\n{}\n# the end\n", pretty("a"), pretty("b")),
+        format!("{}\n---\n{}", pretty("a"), pretty("b")),
+        format!("{}\n{}\n---\napiVersion: v1\nkind: Secret\n", namespace("a"), pretty("b")),
+    ] {
+        let changed = of(&text).unwrap();
+        let reports = changed.reports.iter().map(weft_cluster::inject::Report::resource).collect::<Vec<_>>();
+        assert_eq!(reports[..2], ["namespace/a", "namespace/b"], "{text}");
+        assert_eq!(changed.text.matches("linkerd.io/inject: enabled").count(), 2, "{text}");
+    }
+    // Nothing is passed over.
+    let lines = pretty("a").lines().count();
+    for (rest, line) in [("garbage", lines), ("\n\n, {}", lines + 2), ("{\"kind\":\n", lines + 1), ("[]", lines)] {
+        let told = of(&format!("{}{rest}", pretty("a"))).unwrap_err().to_string();
+        let (at, _) = told.strip_prefix("line ").unwrap().split_once(':').unwrap();
+        assert!(at.parse::<usize>().unwrap().abs_diff(line) <= 1, "{rest}: {told}");
+    }
 }
