@@ -74,7 +74,7 @@
 {{- range $key, $value := .value -}}
 {{- include "weft.asks" (dict "value" $value "accepted" (get $accepted $key)) -}}
 {{- end -}}
-{{- else if not (or (kindIs "invalid" .value) (eq (toJson .value) "\"\"") (eq (toJson .value) "[]") (eq (toJson .value) (toJson .accepted))) -}}
+{{- else if not (or (kindIs "invalid" .value) (eq (toJson .value) "\"\"") (eq (toJson .value) "[]") (eq (toJson .value) (toJson .accepted)) (and (kindIs "slice" .accepted) (has .value .accepted))) -}}
 asks
 {{- end -}}
 {{- end }}
@@ -267,6 +267,9 @@ numbers and truth values is text too. */}}
 - "{{ $name }}.crtPEM: certificate and key go together; give both or none"
 {{- end }}
 {{- end }}
+{{- if hasPrefix "cr.l5d.io/linkerd/" (toString $values.controllerImage) }}
+- "controllerImage: it is Linkerd's, in which weft is not; remove it, with what else of Linkerd's is named: linkerdVersion, controllerImageVersion, proxy.image, debugContainer.image"
+{{- end }}
 {{- $proxy := $values.proxy }}
 {{- if and $proxy.nativeSidecar (gt (int64 $proxy.waitBeforeExitSeconds) 0) }}
 - "proxy.waitBeforeExitSeconds: it has no meaning with proxy.nativeSidecar; remove it: native sidecars end after the other containers"
@@ -301,10 +304,27 @@ numbers and truth values is text too. */}}
 - accepted: false
   path: cniEnabled
   remedy: "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection"
-- accepted: null
+- accepted:
+    enableSecurityContext: true
+    logFormat: plain
+    logLevel: debug
+    securityContext:
+      allowPrivilegeEscalation: false
+      capabilities:
+        drop:
+        - ALL
+      readOnlyRootFilesystem: true
+      runAsGroup: 65534
+      runAsNonRoot: true
+      runAsUser: 65534
+      seccompProfile:
+        type: RuntimeDefault
+    timeout: "10s"
   path: networkValidator
   remedy: "remove it: weft has no CNI plugin yet, and linkerd-init makes the redirection"
-- accepted: true
+- accepted:
+  - true
+  - false
   path: disableHeartBeat
   remedy: "remove it: weft never calls out, so there is no heartbeat"
 - accepted:
@@ -314,7 +334,12 @@ numbers and truth values is text too. */}}
 - accepted: null
   path: heartbeatSchedule
   remedy: "remove it: weft never calls out, so there is no heartbeat"
-- accepted: null
+- accepted:
+    cpu:
+      request: "100m"
+    memory:
+      limit: "250Mi"
+      request: "50Mi"
   path: heartbeatResources
   remedy: "remove it: weft never calls out, so there is no heartbeat"
 - accepted: null
@@ -346,7 +371,12 @@ numbers and truth values is text too. */}}
     enabled: false
   path: controller.tracing
   remedy: "remove it: only proxies trace, see proxy.tracing"
-- accepted: null
+- accepted:
+    cpu:
+      request: "100m"
+    memory:
+      limit: "250Mi"
+      request: "50Mi"
   path: controllerResources
   remedy: use destinationResources, identityResources and proxyInjectorResources
 - accepted: info
@@ -376,7 +406,12 @@ numbers and truth values is text too. */}}
       timeoutSeconds: 1
   path: spValidator
   remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
-- accepted: null
+- accepted:
+    cpu:
+      request: "100m"
+    memory:
+      limit: "250Mi"
+      request: "50Mi"
   path: spValidatorResources
   remedy: "use the values of destinationController and destinationResources: policy and validators are part of the container destination"
 - accepted:

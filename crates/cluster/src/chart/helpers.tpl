@@ -73,7 +73,7 @@
 {{- range $key, $value := .value -}}
 {{- include "weft.asks" (dict "value" $value "accepted" (get $accepted $key)) -}}
 {{- end -}}
-{{- else if not (or (kindIs "invalid" .value) (eq (toJson .value) "\"\"") (eq (toJson .value) "[]") (eq (toJson .value) (toJson .accepted))) -}}
+{{- else if not (or (kindIs "invalid" .value) (eq (toJson .value) "\"\"") (eq (toJson .value) "[]") (eq (toJson .value) (toJson .accepted)) (and (kindIs "slice" .accepted) (has .value .accepted))) -}}
 asks
 {{- end -}}
 {{- end }}
@@ -265,6 +265,9 @@ numbers and truth values is text too. */}}
 {{- if ne (empty $webhook.crtPEM) (empty $webhook.keyPEM) }}
 - "{{ $name }}.crtPEM: certificate and key go together; give both or none"
 {{- end }}
+{{- end }}
+{{- if hasPrefix "cr.l5d.io/linkerd/" (toString $values.controllerImage) }}
+- "controllerImage: it is Linkerd's, in which weft is not; remove it, with what else of Linkerd's is named: linkerdVersion, controllerImageVersion, proxy.image, debugContainer.image"
 {{- end }}
 {{- $proxy := $values.proxy }}
 {{- if and $proxy.nativeSidecar (gt (int64 $proxy.waitBeforeExitSeconds) 0) }}

@@ -14,6 +14,9 @@ use serde_json::Value;
 use std::collections::HashMap;
 use weft_model::{decide::cidr::Cidr, duration};
 
+/// Where Linkerd's images are.
+const OF_LINKERD: &str = "cr.l5d.io/linkerd/";
+
 pub(super) struct Check(Vec<Problem>);
 
 pub(super) fn all(values: &Values) -> Vec<Problem> {
@@ -29,10 +32,14 @@ pub(super) fn all(values: &Values) -> Vec<Problem> {
     check.0
 }
 
-/// What the API server would refuse besides: for who installs, and not for who reads what stands in a cluster.
+/// What the API server would refuse besides, or would run in vain: for who installs, and not for who reads what stands in a cluster.
 pub(super) fn api_server(values: &Values) -> Vec<Problem> {
     let mut check = Check(vec![]);
     check.api_server(values);
+    if values.controller_image.starts_with(OF_LINKERD) {
+        let remedy = "remove it, with what else of Linkerd's is named: linkerdVersion, controllerImageVersion, proxy.image, debugContainer.image";
+        check.wrong("controllerImage", "it is Linkerd's, in which weft is not", remedy);
+    }
     check.0
 }
 

@@ -56,6 +56,22 @@ const CHOICES: &[(&str, &[&str])] = &[
     ("proxyInit.logLevel", &["", "trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"]),
 ];
 
+/// What is wanted at a path where objects of Kubernetes' own types stand, such as `tolerations` or `tolerations[0]`.
+pub(super) fn wanted(path: &str) -> Option<String> {
+    let list = path.strip_suffix(']').and_then(|path| path.rsplit_once('[')).map(|(list, _)| list);
+    let (fields, is_list) = match told(list.unwrap_or(path))? {
+        Kind::Objects(fields) | Kind::Records(fields) => (fields, true),
+        Kind::Object(_, fields) => (fields, false),
+        _ => return None,
+    };
+    let object = format!("an object with the fields {}", fields.join(", "));
+    match (is_list, list) {
+        (true, Some(_)) | (false, None) => Some(object),
+        (true, None) => Some(format!("a list, each element {object}")),
+        (false, Some(_)) => None,
+    }
+}
+
 /// What a port may be.
 pub(super) const PORTS: RangeInclusive<i64> = 1..=65535;
 

@@ -1,6 +1,6 @@
 //! From layers of texts to the typed tree, with the path of everything that is wrong.
 
-use super::Values;
+use super::{Values, kind};
 use crate::manifest;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -109,6 +109,9 @@ pub(super) fn read_as<T: DeserializeOwned + Serialize>(tree: Value) -> Result<T,
             let path = error.path().to_string();
             let error = error.into_inner();
             let (message, remedy) = manifest::of_another_type(&error)
+                .map(|(message, remedy)| {
+                    (message, kind::wanted(&path).map_or(remedy, |wanted| format!("give {wanted}")))
+                })
                 .unwrap_or_else(|| (error.to_string(), "give what docs/reference/values.md says".to_owned()));
             problems.push(Problem { path, message, remedy });
         }

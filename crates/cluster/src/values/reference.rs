@@ -23,7 +23,7 @@ pub fn reference() -> String {
     tree["linkerdVersion"] = Value::from("this release");
     rows(&tree, "", &mut out);
     out += "\n## Values that weft does not carry out\n\n\
-            Their harmless settings are accepted; any other is refused, by `weft install` and by Helm alike.\n\n\
+            Their harmless settings are accepted, and Linkerd's defaults; any other is refused, by `weft install` and by Helm alike.\n\n\
             Helm makes no certificates of identity, and so wants `identityTrustAnchorsPEM` and, unless `identity.issuer.scheme` is\n\
             `kubernetes.io/tls`, `identity.issuer.tls.crtPEM` and `.keyPEM`. With `identity.externalCA` as well it wants neither: the\n\
             ConfigMap `linkerd-identity-trust-roots` is made by somebody else. It takes a default away by `null`, and the charts\n\

@@ -7,16 +7,28 @@ use serde_json::Value;
 #[derive(Clone, Copy)]
 pub(crate) struct Refused {
     pub(crate) path: &'static str,
-    /// JSON. Of a map each entry by itself; where nothing is asked for (`""`, `[]`, `{}`) it is accepted anyway.
+    /// JSON, of a list each of its values, of a map each entry by itself; where nothing is asked for (`""`, `[]`, `{}`) it is accepted
+    /// anyway.
     pub(crate) accepted: &'static str,
     pub(crate) remedy: &'static str,
 }
 
 const IF_FALSE: &str = "false";
 const IF_TRUE: &str = "true";
+/// Linkerd's default asks for something, and is no wish of whoever carries all defaults over.
+const EITHER: &str = "[true,false]";
 const IF_EMPTY: &str = "null";
 const IF_DEFAULT_RATE: &str = r#"{"clientQPS":100,"clientBurst":200}"#;
 const IF_DEFAULT_PROBE: &str = r#"{"timeoutSeconds":1}"#;
+/// Of Linkerd's `values-ha.yaml`.
+const IF_AVAILABLE: &str = r#"{"cpu":{"request":"100m"},"memory":{"limit":"250Mi","request":"50Mi"}}"#;
+const IF_DEFAULT_VALIDATOR: &str = r#"{
+    "logLevel":"debug","logFormat":"plain","timeout":"10s","enableSecurityContext":true,
+    "securityContext":{
+        "allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]},"readOnlyRootFilesystem":true,
+        "runAsGroup":65534,"runAsNonRoot":true,"runAsUser":65534,"seccompProfile":{"type":"RuntimeDefault"}
+    }
+}"#;
 
 const fn refused(path: &'static str, accepted: &'static str, remedy: &'static str) -> Refused {
     Refused { path, accepted, remedy }
@@ -35,15 +47,15 @@ const NO_TRACES: &str = "remove it: only proxies trace, see proxy.tracing";
 
 pub(crate) const REFUSED: &[Refused] = &[
     refused("cniEnabled", IF_FALSE, CNI),
-    refused("networkValidator", IF_EMPTY, CNI),
-    refused("disableHeartBeat", IF_TRUE, NO_CALL),
+    refused("networkValidator", IF_DEFAULT_VALIDATOR, CNI),
+    refused("disableHeartBeat", EITHER, NO_CALL),
     refused(
         "egress",
         r#"{"globalEgressNetworkNamespace":"linkerd-egress"}"#,
         "remove it: EgressNetworks that hold for every namespace stand in linkerd-egress, which cannot be another",
     ),
     refused("heartbeatSchedule", IF_EMPTY, NO_CALL),
-    refused("heartbeatResources", IF_EMPTY, NO_CALL),
+    refused("heartbeatResources", IF_AVAILABLE, NO_CALL),
     refused("prometheusUrl", IF_EMPTY, NO_CALL),
     refused("enablePSP", IF_FALSE, NO_PSP),
     refused("enablePprof", IF_FALSE, NO_PROFILER),
@@ -52,7 +64,11 @@ pub(crate) const REFUSED: &[Refused] = &[
     refused("identity.kubeAPI", IF_DEFAULT_RATE, FAIRNESS),
     refused("kubeAPI", IF_DEFAULT_RATE, FAIRNESS),
     refused("controller.tracing", r#"{"enabled":false}"#, NO_TRACES),
-    refused("controllerResources", IF_EMPTY, "use destinationResources, identityResources and proxyInjectorResources"),
+    refused(
+        "controllerResources",
+        IF_AVAILABLE,
+        "use destinationResources, identityResources and proxyInjectorResources",
+    ),
     refused("policyController.logLevel", r#""info""#, "use controllerLogLevel"),
     refused("policyController.resources", IF_EMPTY, ONE_PROCESS),
     refused("policyController.livenessProbe", IF_DEFAULT_PROBE, ONE_PROCESS),
@@ -64,7 +80,7 @@ pub(crate) const REFUSED: &[Refused] = &[
         r#"{"livenessProbe":{"timeoutSeconds":1},"readinessProbe":{"timeoutSeconds":1}}"#,
         ONE_PROCESS,
     ),
-    refused("spValidatorResources", IF_EMPTY, ONE_PROCESS),
+    refused("spValidatorResources", IF_AVAILABLE, ONE_PROCESS),
     refused(
         "destinationController.meshedHttp2ClientProtobuf",
         r#"{"keep_alive":{"interval":{"seconds":10},"timeout":{"seconds":3},"while_idle":true}}"#,
@@ -108,6 +124,6 @@ fn asks(value: &Value, accepted: &Value) -> bool {
         Value::String(text) if text.is_empty() => false,
         Value::Array(items) if items.is_empty() => false,
         Value::Object(map) => map.iter().any(|(key, value)| asks(value, &accepted[key])),
-        value => value != accepted,
+        value => value != accepted && !accepted.as_array().is_some_and(|each| each.contains(value)),
     }
 }

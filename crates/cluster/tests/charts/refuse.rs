@@ -6,6 +6,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{fs, path::Path, process::Output};
+use weft_cluster::values::Values;
 
 fn told(output: &Output) -> String {
     assert!(!output.status.success() && output.stdout.is_empty(), "it is taken");
@@ -43,6 +44,36 @@ fn what_is_not_carried_out_is_refused_with_what_to_use_instead() {
     {
         let told = told(&Given::default().set(value).helm(DEFINITIONS));
         assert!(told.contains(told_is), "{told}");
+    }
+}
+
+/// By who carries all of Linkerd's over.
+#[test]
+fn linkerds_own_defaults_are_taken_but_for_its_image() {
+    let values = |text| Values::layer(text).unwrap();
+    let mut linkerds = values(include_str!("../kubernetes/testdata/linkerd-values.yaml"));
+    let mut available = values(include_str!("../kubernetes/testdata/linkerd-values-ha.yaml"));
+    let of = |linkerds: &Value, available: &Value| {
+        let given = Given::default().file("all-linkerds", linkerds).file("all-available", available);
+        given.file("all-pems", &pems())
+    };
+    let given = of(&linkerds, &available);
+    for told in [told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[]))] {
+        assert!(told.contains("controllerImage: it is Linkerd's, in which weft is not; remove it, with"), "{told}");
+        assert_eq!(told.matches("; remove it").count(), 1, "{told}");
+    }
+    linkerds.as_object_mut().unwrap().remove("controllerImage");
+    let given = of(&linkerds, &available);
+    for output in [given.helm(CONTROL_PLANE), given.weft(&[])] {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    linkerds["networkValidator"]["securityContext"]["capabilities"]["drop"] = json!(["ALL", "NET_RAW"]);
+    available["heartbeatResources"]["cpu"]["request"] = json!("1");
+    let given = of(&linkerds, &available);
+    for told in [told(&given.helm(CONTROL_PLANE)), told(&given.weft(&[]))] {
+        for path in ["networkValidator", "heartbeatResources"] {
+            assert!(told.contains(&format!("{path}: weft does not carry out ")), "{told}");
+        }
     }
 }
 

@@ -93,6 +93,39 @@ fn a_list_is_no_object() {
     }
 }
 
+/// No type's name is.
+#[test]
+fn what_is_written_instead_is_told_by_its_fields() {
+    for (values, told) in [
+        (
+            json!({"imagePullSecrets": ["pull"]}),
+            "imagePullSecrets[0]: it is the text \"pull\"; give an object with the fields name",
+        ),
+        (
+            json!({"imagePullSecrets": "pull"}),
+            "imagePullSecrets: it is the text \"pull\"; give a list, each element an object with the fields name",
+        ),
+        (
+            json!({"tolerations": [true]}),
+            "tolerations[0]: it is true; give an object with the fields key, effect, operator, tolerationSeconds, value",
+        ),
+        (
+            json!({"proxy": {"additionalEnv": ["A=B"]}}),
+            "proxy.additionalEnv[0]: it is the text \"A=B\"; give an object with the fields name, value, valueFrom",
+        ),
+        (
+            json!({"deploymentStrategy": "Recreate"}),
+            "deploymentStrategy: it is the text \"Recreate\"; give an object with the fields rollingUpdate, type",
+        ),
+        (
+            json!({"deploymentStrategy": {"rollingUpdate": 1}}),
+            "deploymentStrategy.rollingUpdate: it is the number 1; give an object, such as {key: value}",
+        ),
+    ] {
+        assert_eq!(problems(values), told);
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named_all_at_once() {
     let values = json!({
@@ -254,15 +287,35 @@ fn what_is_refused_is_accepted_where_it_changes_nothing() {
     });
     assert_eq!(Values::from_layers([harmless]).unwrap(), Values::default());
     for harmful in [
-        json!({"disableHeartBeat": false}),
+        json!({"disableHeartBeat": "false"}),
         json!({"kubeAPI": {"clientQPS": 50}}),
         json!({"identity": {"serviceAccountTokenProjection": false}}),
         json!({"controller": {"tracing": {"enabled": true}}}),
         json!({"spValidatorResources": {"cpu": {"limit": "1"}}}),
-        json!({"networkValidator": {"timeout": "10s"}}),
+        json!({"networkValidator": {"timeout": "20s"}}),
+        json!({"networkValidator": {"securityContext": {"runAsNonRoot": false}}}),
+        json!({"networkValidator": {"securityContext": {"capabilities": {"drop": ["ALL", "NET_RAW"]}}}}),
+        json!({"heartbeatResources": {"cpu": {"request": "1"}}}),
     ] {
         assert!(problems(harmful.clone()).contains("weft does not carry out"), "{harmful}");
     }
+}
+
+/// Only images are another project's.
+#[test]
+fn who_carries_all_values_of_linkerds_over_gets_what_weft_has_by_default() {
+    let mut defaults = Values::layer(include_str!("testdata/linkerd-values.yaml")).unwrap();
+    let available = Values::layer(include_str!("testdata/linkerd-values-ha.yaml")).unwrap();
+    let told = problems(defaults.clone());
+    assert!(told.starts_with("controllerImage: it is Linkerd's, ") && told.lines().count() == 1, "{told}");
+    for (at, own) in
+        [("", "controllerImage"), ("", "linkerdVersion"), ("/proxy/image", "name"), ("/debugContainer/image", "name")]
+    {
+        assert!(defaults.pointer_mut(at).unwrap().as_object_mut().unwrap().remove(own).is_some());
+    }
+    assert_eq!(Values::from_layers([defaults.clone()]).map_err(|p| p.to_string()), Ok(Values::default()));
+    let ours = Values::from_layers([highly_available()]).unwrap();
+    assert_eq!(Values::from_layers([defaults, available]).map_err(|p| p.to_string()), Ok(ours));
 }
 
 #[test]
