@@ -12,6 +12,11 @@ use weft_cluster::manifest::{MAX_BYTES, MAX_MIB, Text, left_out};
 /// What this process was started with.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
+/// Whether it is what this process was started with, which can be read once.
+pub(crate) fn is_stdin(file: &Path) -> bool {
+    STDIN.iter().any(|name| file == Path::new(name))
+}
+
 /// What `-f` names.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
@@ -25,7 +30,7 @@ pub(crate) struct Given {
 pub(crate) fn read(files: &[PathBuf]) -> anyhow::Result<Given> {
     let mut given = Given::default();
     for file in files {
-        if STDIN.iter().any(|name| file == Path::new(name)) {
+        if is_stdin(file) {
             // Not opened again: whoever made the pipe may have been another user.
             let name = if file == Path::new("-") { "standard input".into() } else { file.clone() };
             given.texts.push(whole(name, io::stdin().lock())?);
@@ -72,7 +77,7 @@ pub(crate) fn pass_on(texts: &[Text], mut to: impl Write) -> anyhow::Result<()> 
 pub(crate) fn take_over(files: &[PathBuf]) -> anyhow::Result<Given> {
     let texts = serde_json::from_reader(io::stdin().lock()).context("hearing of the manifests")?;
     // What is a pipe there is one here too, or is not there any more: neither can be watched.
-    let once = |file: &&PathBuf| STDIN.iter().any(|name| *file == Path::new(name)) || is_of_this_process(file);
+    let once = |file: &&PathBuf| is_stdin(file) || is_of_this_process(file);
     let paths = files.iter().filter(|f| !once(f) && is_lasting(f)).cloned().collect();
     Ok(Given { paths, texts })
 }

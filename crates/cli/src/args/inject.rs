@@ -16,10 +16,11 @@ pub(crate) struct Inject {
     /// --identity-trust-anchors-file. Without --manual no cluster is asked anyway.
     #[arg(long)]
     pub(crate) ignore_cluster: bool,
-    /// The certificates that --manual proxies trust, PEM [default: the cluster's]
+    /// The certificates that --manual proxies trust, PEM (`-`: standard input) [default: the cluster's]
     #[arg(long, value_name = "FILE", requires = "manual")]
     pub(crate) identity_trust_anchors_file: Option<PathBuf>,
-    /// Values of the installation that --manual proxies belong to, above the cluster's; of several files the last holds.
+    /// Values of the installation that --manual proxies belong to, YAML (`-`: standard input), above the cluster's; of several files the
+    /// last holds.
     #[arg(short = 'f', long, value_name = "FILE", requires = "manual")]
     pub(crate) values: Vec<PathBuf>,
     #[command(flatten)]

@@ -95,6 +95,30 @@ fn proxies_written_by_hand_are_those_of_the_cluster() {
     assert!(!told.ok && told.out.is_empty() && told.err.contains("--identity-trust-anchors-file"), "{told:?}");
 }
 
+#[test]
+fn standard_input_is_read_by_whoever_is_told_to_and_by_one_alone() {
+    let home = Home::new();
+    fs::write(home.0.join("web.json"), DEPLOYMENT).unwrap();
+    fs::write(home.0.join("values.yaml"), "proxy: { logFormat: json }\n").unwrap();
+    fs::write(home.0.join("anchors.pem"), anchors()).unwrap();
+    let inject = |from: &str, values: &str, anchors: &str, input: &str| {
+        let words = ["inject", from, "--manual", "--ignore-cluster", "-o", "json", "-f", values];
+        fed(home.weft(&[&words[..], &["--identity-trust-anchors-file", anchors]].concat()), input.as_bytes())
+    };
+    let made = proxy(&inject("web.json", "-", "anchors.pem", "proxy: { logFormat: json }\n"));
+    assert_eq!(variable(&made, "LINKERD2_PROXY_LOG_FORMAT"), "json");
+    let of_input = anchors();
+    let made = proxy(&inject("web.json", "values.yaml", "-", &of_input));
+    assert_eq!(variable(&made, "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS"), of_input);
+    for (from, values, anchors) in
+        [("-", "-", "anchors.pem"), ("web.json", "-", "/dev/stdin"), ("-", "values.yaml", "-")]
+    {
+        let told = inject(from, values, anchors, DEPLOYMENT);
+        assert!(!told.ok && told.out.is_empty(), "{told:?}");
+        assert!(told.err.contains("standard input is named 2 times, and can be read once"), "{told:?}");
+    }
+}
+
 /// What is cut off is no manifest.
 #[test]
 fn an_output_that_takes_no_more_is_a_failure() {

@@ -9,7 +9,11 @@ use crate::{
 };
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
-use std::{fmt::Write, path::Path, process::ExitCode};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use weft_cluster::{
     download::{download, is_url},
     inject::{Change, Changed, Format, Mesh, change, injected, uninjected},
@@ -33,6 +37,7 @@ pub(crate) async fn run(folder: &Folder, args: Inject) -> anyhow::Result<ExitCod
         );
     }
     let annotations = options::annotations(&args.options)?;
+    read_once(&args)?;
     let texts = texts(&args.from).await?;
     let report = |changed: &Changed| injected(changed, args.verbose);
     if !args.manual {
@@ -49,6 +54,16 @@ pub(crate) async fn undo(args: Uninject) -> anyhow::Result<ExitCode> {
     told(all(&texts(&args.from).await?, Change::Uninject, args.output, uninjected))
 }
 
+/// Standard input has one reader.
+fn read_once(args: &Inject) -> anyhow::Result<()> {
+    let files = args.values.iter().chain(&args.identity_trust_anchors_file).map(PathBuf::as_path);
+    let readers = [Path::new(&args.from)].into_iter().chain(files).filter(|file| given::is_stdin(file)).count();
+    if readers > 1 {
+        bail!("standard input is named {readers} times, and can be read once; name files for the others");
+    }
+    Ok(())
+}
+
 /// What proxies that are written by hand have from their installation.
 struct Known {
     values: Values,
@@ -57,7 +72,10 @@ struct Known {
 
 /// What the cluster says, and the files that are named above it.
 async fn known(folder: &Folder, args: &Inject) -> anyhow::Result<Known> {
-    let read = |file: &Path| std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()));
+    let read = |file: &Path| match given::is_stdin(file) {
+        true => std::io::read_to_string(std::io::stdin()).context("reading standard input"),
+        false => std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display())),
+    };
     let (mut layers, mut anchors_pem) = (vec![], None);
     if !args.ignore_cluster {
         let cluster = cluster_to_change(folder, &args.to).await?;
