@@ -1,8 +1,13 @@
 //! How a port of a workload is served and who may call it (control plane 6.4).
 
 use super::{
-    Index, Platform, Refusal, WorkloadKind, destination::is_said_opaque, facts::Common, failure::Traffic, grants,
-    routes::RouteId, store::Id,
+    Index, Platform, Refusal, WorkloadKind,
+    destination::is_said_opaque,
+    facts::{Common, ProxyPorts},
+    failure::Traffic,
+    grants,
+    routes::RouteId,
+    store::Id,
 };
 use crate::{
     Kind,
@@ -45,7 +50,7 @@ impl Index {
         let Some(of) = found else {
             let is_refused = of == WorkloadKind::ExternalWorkload && self.store.is_refused_external(namespace, name);
             let absent = || Refusal::NotFound(format!("there is no {what} {namespace}/{name}"));
-            return if is_refused { Ok(nobody()) } else { Err(absent()) };
+            return if is_refused { Ok(self.nobody(port)) } else { Err(absent()) };
         };
         let mut policy = match self.store.policies.server_of(namespace, of, port, self.aged) {
             Some((id, server)) => ServerPolicy {
@@ -122,9 +127,29 @@ impl Index {
 
     /// Every request, and the HTTP probes of the workload and of its proxy, which are let in whatever the policy is.
     fn routes(&self, of: &Common, port: u16) -> Vec<HttpRoute<InboundRule>> {
-        let mut routes = vec![every_request()];
-        let of_proxy = (port == of.proxy.admin).then_some(PROXY_PROBES).into_iter().flatten();
         let of_workload = of.probes.iter().filter(|(at, _)| *at == port).map(|(_, path)| path.as_str());
+        self.routes_and_probes(&of.proxy, port, of_workload)
+    }
+
+    /// Of what cannot be carried out: without an answer its proxy would let in whom it did before, or whom its own default does. The
+    /// proxy's own probes come in: its machine would start it again and again.
+    fn nobody(&self, port: u16) -> ServerPolicy {
+        let routes = || self.routes_and_probes(&ProxyPorts::default(), port, []);
+        ServerPolicy {
+            meta: Meta::default_named(DefaultPolicy::Deny.as_str()),
+            protocol: spoken_as(Spoken::Unknown, routes, Vec::new, None),
+            authorizations: vec![],
+        }
+    }
+
+    fn routes_and_probes<'p>(
+        &self,
+        proxy: &ProxyPorts,
+        port: u16,
+        of_workload: impl IntoIterator<Item = &'p str>,
+    ) -> Vec<HttpRoute<InboundRule>> {
+        let mut routes = vec![every_request()];
+        let of_proxy = (port == proxy.admin).then_some(PROXY_PROBES).into_iter().flatten();
         let probes: Vec<HttpMatch> = of_proxy
             .chain(of_workload)
             .map(|path| HttpMatch {
@@ -182,15 +207,6 @@ fn from(name: &str, networks: &[Cidr]) -> Option<Authorization> {
         networks: networks.iter().map(|net| NetworkMatch { net: *net, except: vec![] }).collect(),
         authentication: Authentication::Unauthenticated,
     })
-}
-
-/// Of what cannot be carried out: without an answer its proxy would let in whom it did before, or whom its own default does.
-fn nobody() -> ServerPolicy {
-    ServerPolicy {
-        meta: Meta::default_named(DefaultPolicy::Deny.as_str()),
-        protocol: spoken_as(Spoken::Unknown, || vec![every_request()], Vec::new, None),
-        authorizations: vec![],
-    }
 }
 
 fn every_request() -> HttpRoute<InboundRule> {

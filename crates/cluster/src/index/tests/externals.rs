@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::Kind;
-use weft_model::Identity;
+use weft_model::{Identity, policy::route::PathMatch};
 
 /// An ExternalWorkload of the namespace `ns` at these addresses.
 pub(super) fn external(name: &str, ips: &[&str], patch: Value) -> Object {
@@ -249,4 +249,11 @@ fn one_that_cannot_be_carried_out_counts_as_not_there_and_lets_in_nobody() {
     assert_eq!(index.apply(Event::Refused(Box::new(refused.clone()))), [subject]);
     assert_eq!(index.apply(Event::Refused(Box::new(refused))), [], "nothing new");
     assert!(is_closed(&index));
+    // But for what is asked of its proxy, which would be started again and again.
+    let admin = inbound_of(&index, WorkloadKind::ExternalWorkload, "vm", 4191).unwrap();
+    let ServerProtocol::Detect { routes, .. } = &admin.protocol else { panic!("{admin:?}") };
+    let [_, probe] = routes.as_slice() else { panic!("{routes:?}") };
+    let paths: Vec<_> = probe.rules[0].matches.iter().map(|of| of.path.clone().unwrap()).collect();
+    assert_eq!(paths, ["/live", "/ready"].map(|path| PathMatch::Exact(path.to_owned())));
+    assert_eq!((admin.meta.name(), admin.all_authorizations().count()), ("deny", 1));
 }
