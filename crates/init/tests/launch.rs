@@ -18,6 +18,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use weft_testkit::folder::Folder;
 
 /// Answers one request after the other with these statuses, and returns the first lines of what it was asked.
 fn admin(statuses: &'static [u16]) -> (u16, JoinHandle<Vec<String>>) {
@@ -117,8 +118,7 @@ fn who_has_no_proxy_waits_for_none() {
 
 #[test]
 fn the_entrypoint_becomes_the_proxy_beside_it() {
-    let folder = std::env::temp_dir().join(format!("weft-entrypoint-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("entrypoint").unwrap();
     fs::copy(env!("CARGO_BIN_EXE_weft-init"), folder.join("weft-init")).unwrap();
     symlink("weft-init", folder.join("linkerd2-proxy-identity")).unwrap();
     let run = || Command::new(folder.join("linkerd2-proxy-identity")).arg("--flag").output().unwrap();
@@ -131,7 +131,6 @@ fn the_entrypoint_becomes_the_proxy_beside_it() {
     fs::set_permissions(folder.join("linkerd2-proxy"), fs::Permissions::from_mode(0o755)).unwrap();
     let output = run();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("proxy --flag {}", std::process::id()));
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -17,7 +17,10 @@ use std::{
     process::{Command, ExitCode, Output, Stdio},
     time::Duration,
 };
-use weft_testkit::lab::{A, B, Case, Lab, accept, at, connect, lab, listen, main as run, original_dst};
+use weft_testkit::{
+    folder::Folder,
+    lab::{A, B, Case, Lab, accept, at, connect, lab, listen, main as run, original_dst},
+};
 use weft_transport::netns::Namespace;
 
 const CASES: &[Case] = &[
@@ -148,8 +151,7 @@ fn nothing_is_changed_by_a_simulation() {
 /// image gives to the file, as far as the container has them.
 fn as_the_user_of_the_image() {
     let lab = lab();
-    let folder = std::env::temp_dir().join(format!("weft-init-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("init").unwrap();
     let program = folder.join("linkerd2-proxy-init");
     fs::copy(env!("CARGO_BIN_EXE_weft-init"), &program).unwrap();
     // Revision 2 of the kernel's structure, effective: NET_ADMIN is 12, NET_RAW 13.
@@ -170,7 +172,6 @@ fn as_the_user_of_the_image() {
     let output = start(&program);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!output.status.success() && told.contains("CAP_NET_ADMIN"), "{output:?}");
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// What runc does between the last of its own rights and the program.

@@ -61,6 +61,16 @@ pub fn check(filter: &str) -> Result<(), LogError> {
     if is_off(filter) { Ok(()) } else { parse(filter).map(drop) }
 }
 
+/// The directives of a filter that are understood, and the others.
+pub fn sift(filter: &str) -> (String, Vec<String>) {
+    if is_off(filter) {
+        return (filter.to_owned(), vec![]);
+    }
+    let directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty()).map(str::to_owned);
+    let (known, others): (Vec<_>, Vec<_>) = directives.partition(|directive| parse(directive).is_ok());
+    (known.join(","), others)
+}
+
 impl LogHandle {
     /// Of a process that does not log.
     pub fn off() -> Self {
@@ -251,6 +261,22 @@ mod tests {
             assert_eq!(handle.filter().as_deref(), Some("info"));
         });
         assert!(!text.contains("first") && text.contains("second"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_directive_is_told_from_the_others() {
+        let sifted = |filter| {
+            let (known, others) = sift(filter);
+            (known, others.join(" "))
+        };
+        let pair = |known: &str, others: &str| (known.to_owned(), others.to_owned());
+        assert_eq!(
+            sifted("warn, a=b=c,linkerd=info,x y,[{headers}]=off,"),
+            pair("warn,linkerd=info,[{headers}]=off", "a=b=c x y")
+        );
+        assert_eq!(sifted(DEFAULT_FILTER), pair(DEFAULT_FILTER, ""));
+        assert_eq!(sifted("a=b=c"), pair("", "a=b=c"));
+        assert_eq!(sifted(" OFF"), pair(" OFF", ""));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod collector;
 pub mod control;
 pub mod exposition;
+pub mod folder;
 pub mod frames;
 pub mod http1;
 pub mod http2;

@@ -30,6 +30,11 @@ const CASES: &[Case] = &[
     },
     Case { name: "rules_replace_themselves", run: rules_replace_themselves, root_only: false },
     Case {
+        name: "what_is_refused_leaves_nothing_half_done",
+        run: what_is_refused_leaves_nothing_half_done,
+        root_only: false,
+    },
+    Case {
         name: "links_reach_into_a_namespace_and_vanish",
         run: links_reach_into_a_namespace_and_vanish,
         root_only: false,
@@ -164,10 +169,6 @@ fn rules_replace_themselves() {
         redirected(&lab.a, &other, firewall);
         let proxy = listen(&lab.a, "127.0.0.1", 5140);
         accept(&proxy, &connect(&lab.a, at(B[0], 80), None).unwrap());
-        let list = |pod: &Namespace| {
-            let output = pod.run(|| Command::new("/usr/sbin/nft").args(["list", "ruleset"]).output()).unwrap().unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        };
         let listed = list(&lab.a);
         // In nftables both families share a table; of iptables each has two chains and two hooks, and nft does not name what
         // its rules for IPv6 do.
@@ -181,6 +182,30 @@ fn rules_replace_themselves() {
         // Nothing of it is anywhere else.
         assert_eq!(list(&lab.b), "");
     }
+}
+
+fn what_is_refused_leaves_nothing_half_done() {
+    let own = ["-t", "nat", "-A", "OUTPUT", "-p", "tcp", "--dport", "9", "-j", "ACCEPT"];
+    // A table of nft's own is none that iptables works with.
+    let foreign = "table ip6 nat { chain OUTPUT { type filter hook output priority 5; }; }";
+    for (others, count) in [(None, 0), (Some(own), 1)] {
+        let lab = lab();
+        let run = |program: &str, words: &[&str]| {
+            lab.a.run(|| Command::new(format!("/usr/sbin/{program}")).args(words).status()).unwrap().unwrap()
+        };
+        assert!(run("nft", &[foreign]).success());
+        assert!(others.is_none_or(|words| run("iptables-nft", &words).success()));
+        let refused = lab.a.run(|| rules().apply(&[Firewall::IptablesNft])).unwrap().unwrap_err().to_string();
+        assert!(refused.contains("iptables-nft refused the rules: ip6tables-nft-restore"), "{refused}");
+        let listed = list(&lab.a);
+        let found = ["PROXY_INIT_", "redirect to", "tcp dport 9"].map(|text| listed.matches(text).count());
+        assert_eq!(found, [0, 0, count], "{listed}");
+    }
+}
+
+fn list(pod: &Namespace) -> String {
+    let output = pod.run(|| Command::new("/usr/sbin/nft").args(["list", "ruleset"]).output()).unwrap().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn links_reach_into_a_namespace_and_vanish() {

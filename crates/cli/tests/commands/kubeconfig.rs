@@ -64,7 +64,7 @@ fn a_cluster_behind_a_proxy_is_reached() {
     // The environment may name it instead.
     fs::write(home.0.join("config"), api.kubeconfig()).unwrap();
     let told = home.runs(&["ps", "--kubeconfig", "config", "--context", "nope"]);
-    assert!(!told.ok && told.err.starts_with("weft: there is no context nope in the kubeconfig; it has "), "{told:?}");
+    assert!(!told.ok && told.err.contains("config: there is no context nope, it has fake; name another"), "{told:?}");
     let before = asked.load(Relaxed);
     let mut ps = home.weft(&["ps", "--kubeconfig", "config"]);
     let told: Told = ps.env("HTTPS_PROXY", format!("http://{addr}")).output().unwrap().into();

@@ -20,11 +20,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("{}: {reason}; name another by --kubeconfig FILE, or another of its contexts by --context NAME", path.display())]
     Kubeconfig { path: PathBuf, reason: String },
-    #[error("there is no context {wanted} in the kubeconfig; {}", match known.join(", ") {
-        known if known.is_empty() => "it has none: name another file by --kubeconfig FILE or $KUBECONFIG".to_owned(),
-        known => format!("it has {known}"),
-    })]
-    NoContext { wanted: String, known: Vec<String> },
+    #[error(
+        "the kubeconfig: {0}; name another of its contexts by --context NAME, or another file by --kubeconfig FILE"
+    )]
+    NoContext(String),
     #[error("this is no pod of a cluster: {0}; outside of one name the cluster by --kubeconfig")]
     NoPod(String),
     #[error("no cluster is configured: {0}; name one by --kubeconfig FILE or $KUBECONFIG")]
@@ -91,8 +90,13 @@ pub async fn connect_as_user(kubeconfig: Option<&Path>, context: Option<&str>) -
     if let Some(wanted) = context
         && !file.contexts.iter().any(|known| known.name == wanted)
     {
-        let known = file.contexts.into_iter().map(|known| known.name).collect();
-        return Err(Error::NoContext { wanted: wanted.to_owned(), known });
+        let known: Vec<String> = file.contexts.into_iter().map(|known| known.name).collect();
+        let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let reason = format!("there is no context {wanted}, it has {has}");
+        return Err(match kubeconfig {
+            None => Error::NoContext(reason),
+            Some(path) => Error::Kubeconfig { path: path.to_owned(), reason },
+        });
     }
     client(kube::Config::from_custom_kubeconfig(file, &options).await.map_err(failed)?)
 }

@@ -12,7 +12,7 @@
 //! included.
 //!
 //! The mesh's own kinds are defined by somebody, later perhaps, or in other versions: a list takes the newest version that is served.
-//! A kind that is not defined has no objects, and is looked for again.
+//! A kind that is not defined has no objects, and is looked for again. One that may be listed and not watched is listed from time to time.
 //!
 //! [`together`]: super::together
 
@@ -65,6 +65,8 @@ const UNDEFINED: Duration = Duration::from_secs(5);
 const DOUBT: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// Of a watch that is refused while lists are not: somebody has to allow it first.
+const MAX_REFUSED: Duration = Duration::from_secs(60);
 
 /// Who takes in the events; those of one call belong together.
 pub type Sink = Arc<dyn Fn(Vec<Event>) + Send + Sync>;
@@ -188,6 +190,8 @@ struct Watch<K> {
     backoff: Duration,
     /// It fails, which is told once.
     failing: bool,
+    /// The server refuses it again and again from whichever version on: lists are no sign that it is well.
+    refused: bool,
     /// The server is known to be out of reach, since so many outages were over.
     away: Option<u64>,
     /// Outages of any kind that are over.
@@ -200,8 +204,10 @@ enum Gap {
     Expired,
     /// A change came that is none.
     Unreadable(String),
-    /// The server refuses the version without saying why.
+    /// The watches since the last change that was seen have failed, and the version may be why.
     Doubted,
+    /// The last one was refused by the server, which answers.
+    Refused,
     /// The kind, or this version of it, is not served any more, or a newer one is.
     Redefined,
 }
@@ -212,7 +218,9 @@ impl Gap {
             Self::Expired => "the server has forgotten what came after the last change seen".to_owned(),
             Self::Unreadable(error) => format!("a change cannot be read: {error}"),
             Self::Redefined => "the kind was defined anew".to_owned(),
-            Self::Doubted => "the server refuses again and again to go on from the last change seen".to_owned(),
+            Self::Doubted | Self::Refused => {
+                "the server refuses again and again to go on from the last change seen".to_owned()
+            }
         }
     }
 }
@@ -250,6 +258,7 @@ where
             missed: 0,
             backoff: BACKOFF,
             failing: false,
+            refused: false,
             away: None,
         }
     }
@@ -264,7 +273,10 @@ where
                 Ok(Some(version)) => {
                     let since = Instant::now();
                     let gap = self.follow(version).await;
-                    tracing::info!(kind = self.shared.kind.as_str(), why = gap.explained(), "listing anew");
+                    if !self.refused {
+                        tracing::info!(kind = self.shared.kind.as_str(), why = gap.explained(), "listing anew");
+                    }
+                    self.refused |= matches!(gap, Gap::Refused);
                     self.shared.together.left(self.shared.kind);
                     if since.elapsed() < BRIEF {
                         self.pause().await;
@@ -455,6 +467,9 @@ where
                 Ended::Refused(reason) => {
                     failures = if version == from { failures + 1 } else { 1 };
                     self.failed(&reason).await;
+                    if self.refused || failures >= DOUBT {
+                        return Gap::Refused;
+                    }
                 }
             }
             if failures >= DOUBT {
@@ -480,6 +495,7 @@ where
         let mut whole = false;
         loop {
             if !whole && tokio::time::Instant::now() >= told {
+                self.refused = false;
                 self.well();
                 self.shared.together.is_whole(self.shared.kind);
                 whole = true;
@@ -497,7 +513,10 @@ where
                 Err(_) if !whole => continue,
                 Err(_) => return Ended::Failed(format!("the watch said nothing for {SILENCE:?}")),
             };
-            self.well();
+            if !matches!(event, WatchEvent::Error(_)) {
+                self.refused = false;
+                self.well();
+            }
             let (guard, applied) = match event {
                 WatchEvent::Added(guard) | WatchEvent::Modified(guard) => (guard, true),
                 WatchEvent::Deleted(guard) => (guard, false),
@@ -583,9 +602,11 @@ where
 
     /// The server answers.
     fn well(&mut self) {
-        self.backoff = BACKOFF;
-        if std::mem::take(&mut self.failing) {
-            tracing::info!(kind = self.shared.kind.as_str(), "API server answers again");
+        if !self.refused {
+            self.backoff = BACKOFF;
+            if std::mem::take(&mut self.failing) {
+                tracing::info!(kind = self.shared.kind.as_str(), "API server answers again");
+            }
         }
         if let Some(returns) = self.away.take() {
             // Unless another kind has said so meanwhile.
@@ -625,7 +646,7 @@ where
         let jitter = self.backoff * (nanos % 1000) / 2000;
         match timeout(self.backoff / 2 + jitter, self.returns.changed()).await {
             Ok(_) => self.backoff = BACKOFF,
-            Err(_) => self.backoff = (self.backoff * 2).min(MAX_BACKOFF),
+            Err(_) => self.backoff = (self.backoff * 2).min(if self.refused { MAX_REFUSED } else { MAX_BACKOFF }),
         }
     }
 }

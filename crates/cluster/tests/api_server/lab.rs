@@ -14,6 +14,11 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tracing::{
+    Level, Metadata,
+    field::{Field, Visit},
+    span,
+};
 use weft_cluster::{
     Event, Index, Key, Kind, Object,
     external_workload::{Change, Slices},
@@ -319,4 +324,46 @@ pub(crate) fn slice(name: &str, pods: &[(&str, &str)]) -> Value {
 pub(crate) fn server(name: &str, access: &str) -> Value {
     json!({"kind": "Server", "metadata": {"name": name, "namespace": "ns"},
         "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "port": 8080, "accessPolicy": access}})
+}
+
+/// What is logged of a kind, except for whom it is that looks for the cause.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>);
+
+impl Heard {
+    pub(crate) fn of(&self, kind: &str) -> Vec<String> {
+        let of_kind = |said: &&BTreeMap<_, _>| said.get("kind").is_some_and(|of| of == kind);
+        self.0.lock().iter().filter(of_kind).map(|said| said["message"].clone()).collect()
+    }
+}
+
+impl tracing::Subscriber for Heard {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Said(BTreeMap<&'static str, String>);
+        impl Visit for Said {
+            fn record_str(&mut self, field: &Field, value: &str) {
+                self.0.insert(field.name(), value.to_owned());
+            }
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                self.0.insert(field.name(), format!("{value:?}"));
+            }
+        }
+        let mut said = Said(BTreeMap::new());
+        event.record(&mut said);
+        self.0.lock().push(said.0);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
 }

@@ -2,7 +2,7 @@
 
 use super::{
     cases::{compare, web},
-    lab::{Fed, Lab, pod, server, slice},
+    lab::{Fed, Heard, LONG, Lab, pod, server, slice},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -60,6 +60,36 @@ async fn a_version_that_is_refused_is_given_up() {
         lab.api.put(pod("c", "10.1.0.3"));
         lab.until("watched again", |fed| fed.has(Kind::Pod, "c")).await;
     }
+}
+
+#[tokio::test]
+async fn a_watch_that_is_forbidden_is_tried_less_and_less_and_told_once() {
+    let heard = Heard::default();
+    // Where there is one alone, a thread that has none decides for all what is logged.
+    let _other = tracing::Dispatch::new(Heard::default());
+    let _heard = tracing::subscriber::set_default(heard.clone());
+    let api = fake().await;
+    let lab = Lab::synced(&api).await;
+    lab.api.fail(Some(Failure::WatchesOf("pods", 403)));
+    lab.api.cut();
+    lab.until_metric("weft_kubernetes_lists_total", "Pod", |lists| lists >= 2).await;
+    // The list is no reason to ask as often as at first.
+    let before = lab.metric("weft_kubernetes_failures_total", "Pod");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let since = lab.metric("weft_kubernetes_failures_total", "Pod") - before;
+    assert!(since <= 2, "{since} times");
+    lab.api.put(pod("b", "10.1.0.2"));
+    lab.until("it is listed all the same", |fed| fed.has(Kind::Pod, "b")).await;
+    lab.api.fail(None);
+    let again = "API server answers again";
+    tokio::time::timeout(LONG, async {
+        while heard.of("Pod").last().map(String::as_str) != Some(again) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(heard.of("Pod"), ["watch failed; what is known stays", "listing anew", again]);
 }
 
 #[tokio::test]

@@ -141,7 +141,9 @@ impl Reviews {
         let own = turns.acquire_owned().await.ok()?;
         let all = self.all.clone().acquire_owned().await.ok()?;
         let wait = self.pace.lock().next(Instant::now());
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         Some((own, all))
     }
 }

@@ -3,7 +3,7 @@
 use super::lab::patiently;
 use crate::webhook::{Certificate, Room, Verdict, Webhook};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -11,11 +11,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weft_telemetry::Registry;
+use weft_testkit::folder::Folder;
 use weft_transport::tls::connect_unverified;
 
 struct Lab {
     addr: SocketAddr,
-    dir: PathBuf,
+    dir: Folder,
     registry: Registry,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -34,10 +35,7 @@ impl Lab {
 
     /// With another bound than the usual one.
     async fn with_room(name: &str, room: Option<usize>) -> Self {
-        let dir = std::env::temp_dir().join(format!("weft-webhook-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        let lab_dir = dir.clone();
+        let dir = Folder::new(&format!("webhook-{name}")).unwrap();
         write(&dir, &pair());
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = socket.local_addr().unwrap();
@@ -55,7 +53,7 @@ impl Lab {
         }
         let stop = CancellationToken::new();
         let task = tokio::spawn(webhook.serve(stop.clone()));
-        Self { addr, dir: lab_dir, registry, stop, task }
+        Self { addr, dir, registry, stop, task }
     }
 
     /// Status and body.

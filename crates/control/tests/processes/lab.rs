@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 use tokio::{
@@ -15,7 +15,10 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 use weft_control::kubernetes::{self, Common, Destination, Mode, Running, Validator};
 use weft_model::policy::inbound::DefaultPolicy;
-use weft_testkit::api_server::{Failure, FakeApi};
+use weft_testkit::{
+    api_server::{Failure, FakeApi},
+    folder::Folder,
+};
 use weft_transport::tls::connect_unverified;
 
 /// Nothing here takes longer unless it is broken.
@@ -135,7 +138,7 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 /// A running destination process, a pod by its name.
 pub(crate) struct Replica {
     name: String,
-    folder: PathBuf,
+    _folder: Folder,
     /// Of its webhooks, as PEM.
     pub(crate) certificate: String,
     running: Running,
@@ -144,8 +147,7 @@ pub(crate) struct Replica {
 impl Replica {
     /// It knows all objects.
     pub(crate) async fn start(api: &impl ApiServer, name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("weft-processes-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new(&format!("processes-{name}")).unwrap();
         std::fs::write(folder.join("kubeconfig"), api.kubeconfig()).unwrap();
         let certificate = webhook_certificate(&folder);
         let common = Common {
@@ -156,7 +158,7 @@ impl Replica {
             kubeconfig: Some(folder.join("kubeconfig")),
             instance: name.to_owned(),
         };
-        let validator = || Some(Validator { addr: free(), tls: folder.clone() });
+        let validator = || Some(Validator { addr: free(), tls: folder.to_owned() });
         let destination = Destination {
             destination: free(),
             policy: free(),
@@ -172,7 +174,7 @@ impl Replica {
             policy_validator: validator(),
         };
         let running = kubernetes::start(common, Mode::Destination(destination)).await.unwrap();
-        let this = Self { name: name.to_owned(), folder, certificate, running };
+        let this = Self { name: name.to_owned(), _folder: folder, certificate, running };
         until("it to be ready", async || this.told("/ready").await == "ready\n").await;
         this
     }
@@ -219,7 +221,6 @@ impl Replica {
     /// Ends it, as a pod is ended.
     pub(crate) async fn stop(self) {
         self.running.stop().await;
-        let _ = std::fs::remove_dir_all(self.folder);
     }
 }
 

@@ -163,11 +163,12 @@ async fn give(stream: &UnixStream, answer: &Answer, fd: &OwnedFd) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::{super::logs::LogBook, *};
+    use weft_testkit::folder::Folder;
 
     #[tokio::test]
     async fn who_follows_a_silent_log_may_go() {
-        let dir = std::env::temp_dir().join(format!("weft-followed-{}", std::process::id()));
-        let (book, workload) = (LogBook::new(dir.clone()), ("shop".to_owned(), "web".to_owned()));
+        let dir = Folder::new("followed").unwrap();
+        let (book, workload) = (LogBook::new(dir.to_owned()), ("shop".to_owned(), "web".to_owned()));
         let asked = Logs { namespace: None, name: "web".into(), follow: true, tail: None, source: None };
         let (_, follow) = book.read(&workload, &asked);
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -178,6 +179,5 @@ mod tests {
         drop(theirs);
         // Nothing more is written.
         tokio::time::timeout(Duration::from_secs(30), following).await.expect("it is noticed").unwrap().unwrap();
-        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -111,11 +111,11 @@ fn warn(other: &Path, error: &dyn std::fmt::Display) {
 mod tests {
     use super::*;
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+    use weft_testkit::folder::Folder;
 
     #[test]
     fn folders_are_remembered_while_they_are_there() {
-        let base = std::env::temp_dir().join(format!("weft-folders-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&base);
+        let base = Folder::new("folders").unwrap();
         let [one, two] = ["one", "two"].map(|name| base.join(name));
         for dir in [&one, &two] {
             fs::create_dir_all(dir).unwrap();
@@ -135,8 +135,7 @@ mod tests {
         assert!(Folders::at(base.join("list"), uid + 1).is_err());
         fs::set_permissions(folders.list(), Permissions::from_mode(0o755)).unwrap();
         assert!(Folders::at(base.join("list"), uid).is_err());
-        std::os::unix::fs::symlink(&base, base.join("link")).unwrap();
+        std::os::unix::fs::symlink(&*base, base.join("link")).unwrap();
         assert!(Folders::at(base.join("link"), uid).is_err());
-        fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -201,11 +201,12 @@ fn older(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weft_testkit::folder::Folder;
 
     #[test]
     fn logs_are_bounded_and_keep_the_newest() {
-        let dir = std::env::temp_dir().join(format!("weft-logs-{}", std::process::id()));
-        let book = LogBook::new(dir.clone());
+        let dir = Folder::new("logs").unwrap();
+        let book = LogBook::new(dir.to_owned());
         let workload = ("shop".to_owned(), "web".to_owned());
         let long = "x".repeat(1 << 14);
         for number in 0..1000 {
@@ -222,6 +223,5 @@ mod tests {
         assert_eq!(numbers(&asked("web", Some(3))), ["997", "998", "999"]);
         assert_eq!(numbers(&asked("web-1", Some(2))), ["997", "999"]);
         assert!(numbers(&asked("web", None)).len() > 256, "the older file counts as well");
-        fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -151,10 +151,12 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weft_testkit::folder::Folder;
 
     #[test]
     fn one_mesh_per_folder() {
-        let dir = std::env::temp_dir().join(format!("weft-state-{}", std::process::id()));
+        let folder = Folder::new("state").unwrap();
+        let dir = folder.join("mesh");
         let first = StateDir::take(&dir).unwrap();
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
         let pod = first.pod("web-0", "secret", None).unwrap();
@@ -180,6 +182,5 @@ mod tests {
         let second = StateDir::take(&dir).unwrap();
         assert!(!pod.exists(), "what a killed mesh left is gone");
         drop(second);
-        fs::remove_dir_all(dir).unwrap();
     }
 }

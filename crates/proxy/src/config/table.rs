@@ -220,7 +220,7 @@ pub const SECTIONS: &[(&str, &[Var])] = &[
         yes("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", Duration, Value("2m"), "How long open connections may go on after a signal to end"),
         yes("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED", Bool, Value("false"), "Lets POST /shutdown on the admin server end the process"),
         yes("WEFT_PROXY_SHUTDOWN_WITH_POD", Text, Unset, "The uid of the pod, where it runs to an end: the process ends when the control plane says that all other containers have"),
-        yes("LINKERD2_PROXY_LOG", Text, Value("warn,linkerd=info,hickory=error"), "Filter directives; `off` turns logging off"),
+        yes("LINKERD2_PROXY_LOG", Text, Value("warn,linkerd=info,hickory=error"), "Filter directives, of which one that is none is left out; `off` turns logging off"),
         yes("LINKERD2_PROXY_LOG_FORMAT", OneOf(&["plain", "json"]), Value("plain"), "The form of a log line; its upper case is read as well"),
         yes("LINKERD2_PROXY_CORES", Number, Value("1"), "Older name of the next"),
         yes("LINKERD2_PROXY_CORES_MIN", Number, Derived("LINKERD2_PROXY_CORES"), "The least number of worker threads"),

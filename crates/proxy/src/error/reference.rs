@@ -87,7 +87,7 @@ pub(crate) fn explained(code: Code) -> (&'static str, &'static str) {
             "Mend the client; the text says which rule. Ports that speak something else belong into `config.linkerd.io/opaque-ports`",
         ),
         Code::HeadTooLarge => (
-            "The head of an HTTP/1 request has more than 64 KiB or 128 lines, that of an HTTP/2 request is larger than 72 KiB as HTTP/2 counts them; or its trailers are larger than 36 KiB, and it is reset with ENHANCE_YOUR_CALM (beyond 45 KiB as they come, its connection ends)",
+            "The head of an HTTP/1 request has more than 64 KiB or 128 lines, that of an HTTP/2 request is larger than 72 KiB as HTTP/2 counts them; or its trailers are larger than 32 KiB, or 36 KiB as HTTP/2 counts them, and on HTTP/2 it is reset with ENHANCE_YOUR_CALM (beyond 45 KiB as they come, its connection ends)",
             "Send fewer or smaller headers; look for cookies that grow",
         ),
         Code::HeadTimeout => (

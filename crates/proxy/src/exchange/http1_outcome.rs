@@ -4,7 +4,7 @@
 use super::Course;
 use crate::{
     error::{Code, ProxyError},
-    http1::{HeadError, io::Io},
+    http1::{HeadError, body::BodyError, io::Io, trailers},
 };
 use std::{future::poll_fn, io, pin::pin, task::Poll};
 
@@ -87,6 +87,12 @@ pub(super) async fn connected<T>(
         late.map(|error| Err(NoResponse::Late { error, request: Request::Unread }))
     })
     .await
+}
+
+/// The client's body cannot be passed on.
+pub(super) fn malformed_body(error: BodyError) -> ProxyError {
+    let code = if error == trailers::TOO_LARGE { Code::HeadTooLarge } else { Code::BadRequest };
+    ProxyError::new(code, error.0)
 }
 
 /// The endpoint does not keep to its protocol.

@@ -8,12 +8,14 @@
 
 use super::{
     Course, Edits, Endpoint, Observe, attempt,
-    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, closed, connected, malformed, protocol},
+    http1_outcome::{
+        After, Failed, NoResponse, Repeatable, Request, closed, connected, malformed, malformed_body, protocol,
+    },
     http1_pump::{Broken, Pump},
     untold,
 };
 use crate::{
-    error::{Code, NOT_HTTP, ProxyError},
+    error::{NOT_HTTP, ProxyError},
     http1::{
         Connection, HeadError, body,
         framing::{Asked, Body},
@@ -447,9 +449,7 @@ impl Sending {
             }
             Poll::Ready(Err(Broken::From(_))) => Poll::Ready(Err(Failed::ClientGone)),
             Poll::Ready(Err(Broken::Framing(_))) if client.ended => Poll::Ready(Err(Failed::ClientGone)),
-            Poll::Ready(Err(Broken::Framing(error))) => {
-                Poll::Ready(Err(Failed::Reply(ProxyError::new(Code::BadRequest, error.0))))
-            }
+            Poll::Ready(Err(Broken::Framing(error))) => Poll::Ready(Err(Failed::Reply(malformed_body(error)))),
         }
     }
 

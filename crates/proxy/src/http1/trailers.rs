@@ -9,6 +9,7 @@ use super::{
 use httparse::{EMPTY_HEADER, Header, Status, parse_headers};
 use weft_model::decide::field::{Message, may_trail};
 
+pub(crate) const TOO_LARGE: BodyError = BodyError("the trailers are too large");
 /// Fields for which there is always room.
 const FEW: usize = 16;
 
@@ -21,7 +22,7 @@ pub(super) fn whole(buf: &[u8], seen: usize) -> Result<Option<usize>, BodyError>
             parse(section, &mut |headers| check(section, headers))?.map(|()| Some(end))
         }
         None if buf.len() <= MAX_TRAILERS => Ok(None),
-        _ => Err(BodyError("the trailers are too large")),
+        _ => Err(TOO_LARGE),
     }
 }
 

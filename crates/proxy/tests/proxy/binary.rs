@@ -48,6 +48,34 @@ fn a_wrong_environment_is_status_64_and_names_everything() {
 }
 
 #[test]
+fn it_says_what_it_is_and_takes_no_arguments() {
+    let asked = |argument: &str| command([]).arg(argument).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    for help in ["--help", "-h"] {
+        let output = asked(help);
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+        let page = "docs/reference/proxy-env.md";
+        assert!(text(&output.stdout).contains(page), "{output:?}");
+        assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page).exists());
+    }
+    let output = asked("--cores");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).starts_with("weft-proxy: unexpected argument --cores: "), "{output:?}");
+}
+
+#[test]
+fn what_is_no_directive_of_logs_is_left_out() {
+    let control = FakeControl::start().unwrap();
+    let setup = Setup::new(&control, "web").env("LINKERD2_PROXY_LOG", "a=b=c,info");
+    let (mut running, seen, _) = running(&setup);
+    assert!(seen.contains("INFO"), "{seen}");
+    running.terminate();
+    let mut told = String::new();
+    running.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(told.contains("weft-proxy: LINKERD2_PROXY_LOG: \"a=b=c\" is left out; "), "{told}");
+}
+
+#[test]
 fn an_address_in_use_is_status_1() {
     let control = FakeControl::start().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -28,7 +28,9 @@ use tokio::{
 use weft_model::{Endpoint, ProtocolHint, tap::Step};
 use weft_testkit::{
     control::{FakeControl, Service},
-    exposition, http2,
+    exposition,
+    folder::Folder,
+    http2,
 };
 
 /// No old process ends but by itself.
@@ -354,7 +356,8 @@ async fn serves(mesh: &Mesh, process: &Process) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_start_changes_nothing() {
-    let program = std::env::temp_dir().join(format!("weft-upgrade-{}", std::process::id()));
+    let folder = Folder::new("upgrade").unwrap();
+    let program = folder.join("program");
     let path = program.to_str().unwrap().to_owned();
     let (mesh, mut process) = mesh(&[("WEFT_PROXY_UPGRADE_PROGRAM", &path)]).await;
     process.ask();
@@ -380,7 +383,6 @@ async fn what_does_not_start_changes_nothing() {
     serves(&mesh, &process).await;
     let metrics = process.metrics().await;
     assert_eq!(metric(&metrics, "weft_proxy_upgrades_total"), 0.0, "that was the old one's");
-    let _ = std::fs::remove_file(&program);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -68,15 +68,27 @@ impl Firewall {
             Self::Iptables => ("iptables", "ip6tables"),
             Self::IptablesLegacy => ("iptables-legacy", "ip6tables-legacy"),
         };
-        restore(rules, Family::V4, v4)?;
-        if rules.ipv6 { restore(rules, Family::V6, v6) } else { Ok(()) }
+        let before = restore(rules, Family::V4, v4)?;
+        match rules.ipv6.then(|| restore(rules, Family::V6, v6)) {
+            // Another program is tried next, to which these would be somebody else's.
+            Some(Err(refusal)) => take_back(v4, &before).and(Err(refusal)),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 }
 
-/// One family in one transaction.
-fn restore(rules: &Rules, family: Family, name: &str) -> Result<(), Refusal> {
+/// One family in one transaction; what there was before.
+fn restore(rules: &Rules, family: Family, name: &str) -> Result<String, Refusal> {
     let before = run(&format!("{name}-save"), &["-t", "nat"], "")?;
-    run(&format!("{name}-restore"), &["--noflush", "--wait"], &iptables::render(rules, family, &before)).map(drop)
+    run(&format!("{name}-restore"), &["--noflush", "--wait"], &iptables::render(rules, family, &before))?;
+    Ok(before)
+}
+
+/// Brings back what there was.
+fn take_back(name: &str, before: &str) -> Result<(), Refusal> {
+    let is_told = before.lines().any(|line| line == "*nat");
+    let before = if is_told { before } else { "*nat\nCOMMIT\n" };
+    run(&format!("{name}-restore"), &["--wait"], before).map(drop)
 }
 
 /// Gives a program its input and returns its output.

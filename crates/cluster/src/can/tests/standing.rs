@@ -11,7 +11,7 @@ metadata: {name: shop, annotations: {linkerd.io/inject: enabled, config.linkerd.
 
 fn of_files(texts: &[&str]) -> Index {
     let text = manifest::Text { name: "m.yaml".into(), text: texts.join("\n---\n") };
-    let loaded = manifest::load_to_ask(&[text], &[]);
+    let loaded = manifest::load_to_ask("default", &[text], &[]);
     assert_eq!(loaded.problems, []);
     of_manifests(loaded.objects.into_iter().map(|located| located.object), Settings::default())
 }

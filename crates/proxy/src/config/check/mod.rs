@@ -27,6 +27,8 @@ pub struct Problem {
     pub message: String,
 }
 
+const LOG: &str = "LINKERD2_PROXY_LOG";
+
 /// A valid configuration and what of the environment it leaves aside.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -35,6 +37,8 @@ pub struct Checked {
     pub unknown: Vec<String>,
     /// Names whose function this build lacks.
     pub not_built: Vec<String>,
+    /// Of the filter of logs: what is no directive, which Linkerd's proxy leaves out as well.
+    pub left_out: Vec<String>,
 }
 
 /// Checks the environment of a process that sees `cpus` processors.
@@ -50,7 +54,8 @@ pub fn check(env: impl IntoIterator<Item = (String, String)>, cpus: usize) -> Re
     let Some(config) = config.filter(|_| problems.is_empty()) else {
         return Err(problems);
     };
-    let mut checked = Checked { config, unknown: vec![], not_built: vec![] };
+    let left_out = reader.env.get(LOG).map(|filter| logs::sift(filter).1).unwrap_or_default();
+    let mut checked = Checked { config, unknown: vec![], not_built: vec![], left_out };
     for name in reader.env.keys().filter(|n| n.starts_with(table::LINKERD) || n.starts_with(table::WEFT)) {
         match table::find(name).map(|var| var.acts) {
             Some(Acts::Yes | Acts::Ignored) => {}
@@ -303,9 +308,10 @@ impl Reader {
             workers: workers(cpus, min, max, ratio),
             shutdown_grace: self.or_default("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", value::duration),
             shutdown_with_pod: self.optional("WEFT_PROXY_SHUTDOWN_WITH_POD", text),
-            log: self.or_default("LINKERD2_PROXY_LOG", |text| match logs::check(text) {
-                Ok(()) => Ok(text.to_owned()),
-                Err(e) => Err(e.to_string()),
+            log: self.or_default(LOG, |text| {
+                let (known, others) = logs::sift(text);
+                // Without any nobody would be told anything.
+                Ok(if known.is_empty() && !others.is_empty() { logs::DEFAULT_FILTER.to_owned() } else { known })
             }),
             log_format: self.or_default("LINKERD2_PROXY_LOG_FORMAT", |text| {
                 // Linkerd's proxy reads either case.

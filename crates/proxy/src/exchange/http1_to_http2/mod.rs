@@ -10,15 +10,20 @@ use super::{
     Course, Edits, Endpoint, Observe, Told, attempt,
     http1_as_http2::request,
     http1_fields::{write_fields, write_last_chunk},
-    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected, protocol},
+    http1_outcome::{After, Failed, NoResponse, Repeatable, Request, connected, malformed_body, protocol},
     http2_head::{
         SWITCHES, asks_to_close, check_length, check_size, edit_interim, edit_response, grpc_status, stream_end,
     },
 };
 use crate::{
-    error::{Code, ProxyError},
+    error::ProxyError,
     http1::{
-        body::Decoder, fields::write_line, io::Io, limits::MAX_INTERIM, request::RequestHead, response::write_status,
+        body::{BodyError, Decoder},
+        fields::write_line,
+        io::Io,
+        limits::MAX_INTERIM,
+        request::RequestHead,
+        response::write_status,
     },
     http2::{client::OpenStream, fields_fit},
     protocol::Version,
@@ -58,7 +63,7 @@ pub(super) struct Upgrade<'a, E, R> {
 enum Cut {
     Client,
     /// The client's body is malformed.
-    Body(&'static str),
+    Body(BodyError),
     Upstream(h2::Error),
     /// The response cannot be passed on.
     Response(&'static str),
@@ -187,9 +192,9 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
                 upstream.send_reset(Reason::CANCEL);
                 return NoResponse::Failed(Failed::ClientGone);
             }
-            Cut::Body(what) => {
+            Cut::Body(error) => {
                 upstream.send_reset(Reason::CANCEL);
-                ProxyError::new(Code::BadRequest, what)
+                malformed_body(error)
             }
             Cut::Upstream(error) if outgoing.head > 0 && unprocessed(&error) => {
                 return repeatable(&error, Repeatable::Refused);
@@ -299,9 +304,9 @@ impl<E: Endpoint, R: Observe> Upgrade<'_, E, R> {
             Err(Cut::Upstream(error)) => {
                 self.cut(&protocol(&format!("endpoint's response broke off: {error}")).by(stream_end(&error)))
             }
-            Err(Cut::Body(what)) => {
+            Err(Cut::Body(error)) => {
                 upstream.send_reset(Reason::CANCEL);
-                self.cut(&ProxyError::new(Code::BadRequest, what))
+                self.cut(&malformed_body(error))
             }
             Err(Cut::Response(what)) => {
                 upstream.send_reset(Reason::CANCEL);

@@ -6,6 +6,7 @@ use crate::{
     http1::{
         body::{Decoder, Step},
         io::{Io, READ_AHEAD},
+        trailers::TOO_LARGE,
     },
     http2::trailers_fit,
 };
@@ -105,7 +106,7 @@ impl Outgoing {
                 }
             }
             let unread = client.read.filled().get(self.head..).unwrap_or_default();
-            let step = self.decoder.next(unread).map_err(|error| Cut::Body(error.0))?;
+            let step = self.decoder.next(unread).map_err(Cut::Body)?;
             if !matches!(step, Step::More) {
                 self.take_head(client);
             }
@@ -121,7 +122,7 @@ impl Outgoing {
                     let fields = trailers_of(section, Message::Request);
                     client.read.consume(n);
                     if !trailers_fit(&fields, Message::Request) {
-                        return Poll::Ready(Err(Cut::Body("trailers are too large to be carried")));
+                        return Poll::Ready(Err(Cut::Body(TOO_LARGE)));
                     }
                     let sent =
                         if fields.is_empty() { to.send_data(Bytes::new(), true) } else { to.send_trailers(fields) };
