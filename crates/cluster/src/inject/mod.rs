@@ -146,6 +146,7 @@ pub fn admit(object: &Value, around: Around<'_>, mesh: Mesh<'_>) -> Result<Outco
             let own = &subject.annotations;
             let above = settings::Namespace { name: around.namespace, annotations: around.namespace_annotations };
             opaque::check(own, Some(above))?;
+            own.keys().for_each(|key| settings::unread(key, settings::On::Own, &mut warnings));
             // Of a Service the index would heed only what can be read.
             warnings.extend(client::mistakes(own, client::On::Service).iter().map(|mistake| Warning {
                 key: client::annotation_of(mistake).to_owned(),

@@ -98,7 +98,7 @@ pub(super) fn overlay(
 }
 
 /// Tells of an annotation that nothing is read from.
-fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
+pub(super) fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
     let message = if annotation::owner(key) == Owner::Mesh && !is_known(key) {
         "there is no such annotation: correct the spelling, or remove it"
     } else if matches!(on, On::Namespace(_)) && TABLE.iter().any(|row| row.key == key && !row.inherited) {

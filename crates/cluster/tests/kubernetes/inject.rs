@@ -480,13 +480,14 @@ fn opaque_ports_are_handed_down() {
     // What its clients are told of by annotations is looked at, and stops nobody.
     let told = service(
         ports.clone(),
-        json!({"timeout.linkerd.io/request": "soon", "retry.linkerd.io/htpp": "5xx", "else.example/x": "?"}),
+        json!({"timeout.linkerd.io/request": "soon", "retry.linkerd.io/htpp": "5xx", "else.example/x": "?",
+            "config.linkerd.io/opaque-port": "80"}),
     );
     let warnings = admitted(&told, json!({}), &values).unwrap().warnings;
     let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
-    assert_eq!(keys, ["timeout.linkerd.io/request", "retry.linkerd.io/htpp"]);
+    assert_eq!(keys, ["config.linkerd.io/opaque-port", "timeout.linkerd.io/request", "retry.linkerd.io/htpp"]);
     assert!(
-        warnings[1]
+        warnings[2]
             .message
             .ends_with("there is no annotation retry.linkerd.io/htpp; correct the spelling, or remove it")
     );
