@@ -49,18 +49,20 @@ impl Named for ClientProtocol {
 
 fn of_http<D>(routes: &[HttpRoute<D>]) -> Looked<'_> {
     let matches = routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
-    let headers = in_header(matches.flat_map(|m| &m.headers));
-    Looked { hosts: routes.iter().flat_map(|route| &route.hosts).collect(), headers }
+    looked(routes.iter().flat_map(|route| &route.hosts), matches.flat_map(|m| &m.headers))
 }
 
 fn of_grpc<D>(routes: &[GrpcRoute<D>]) -> Looked<'_> {
     let matches = routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
-    let headers = in_header(matches.flat_map(|m| &m.headers));
-    Looked { hosts: routes.iter().flat_map(|route| &route.hosts).collect(), headers }
+    looked(routes.iter().flat_map(|route| &route.hosts), matches.flat_map(|m| &m.headers))
 }
 
-fn in_header<'p>(headers: impl Iterator<Item = &'p HeaderMatch>) -> Vec<&'p ValueMatch> {
-    headers.filter(|header| header.name == HOST).map(|header| &header.value).collect()
+fn looked<'p>(
+    hosts: impl Iterator<Item = &'p HostMatch>,
+    headers: impl Iterator<Item = &'p HeaderMatch>,
+) -> Looked<'p> {
+    let headers = headers.filter(|header| header.name == HOST).map(|header| &header.value);
+    Looked { hosts: hosts.collect(), headers: headers.collect() }
 }
 
 /// The request as it is, where it says its host or no route looks at that. Else for a host that no route names, which is as good as none;

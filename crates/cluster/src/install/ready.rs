@@ -43,7 +43,7 @@ pub enum NotReady {
     Cluster(#[from] Error),
     #[error(
         "a control plane is installed in the namespace {namespace} already, says its ConfigMap {CONFIG}, and a cluster has one; change it \
-         by {}, or, if none runs there any more, `kubectl -n {namespace} delete configmap {CONFIG}`",
+         by {}, or, if none runs there any more, `kubectl -n {namespace} delete configmap {CONFIG} {TRUST_ROOTS}`",
         said(&carried_on(.namespace, .release.as_ref()))
     )]
     Installed { namespace: String, release: Option<Release> },

@@ -162,7 +162,7 @@ fn list(place: Place<'_>, node: &Node, at: &Path, loaded: &mut Loaded) {
 fn supported(kind: Kind, api_version: &str, mut reading: Reading<'_>) {
     let (place, node, top) = (reading.place, reading.node, Path::default());
     // A cluster's index sees nothing of it either.
-    if !reading.is_run() && policy::route::is_of_others(kind, &node.to_json()) {
+    if !reading.is_run() && policy::route::is_of_others(kind, || node.to_json()) {
         return;
     }
     let meta = node.get("metadata");

@@ -8,7 +8,6 @@ use super::{
 use crate::{
     Object,
     inject::{Foretold, Owner, Skip, foretell},
-    label,
     object::namespace_of,
     values::Values,
 };
@@ -132,10 +131,11 @@ pub(crate) fn standing(
     match foretell(&pod, namespace, Some(Owner { kind: &kind, name: &name }), values, control_namespace) {
         Foretold::Injected(injected) => pod = *injected,
         Foretold::Unsaid(injected) => {
+            let bare = pod.metadata.labels.take().unwrap_or_default();
             pod = *injected;
             unsure.proxy = Some(Skip::NotAsked.explained().to_owned());
-            let own = pod.metadata.labels.iter().flatten().map(|(label, _)| label);
-            unsure.labels.extend(own.filter(|label| is_injected(label)).cloned());
+            let given = pod.metadata.labels.iter().flatten().filter(|(label, value)| bare.get(*label) != Some(*value));
+            unsure.labels.extend(given.map(|(label, _)| label.clone()));
         }
         Foretold::Left => {}
         Foretold::Refused => return vec![],
@@ -200,9 +200,4 @@ fn numbered(workload: &Workload, name: &str, pod: &Pod, unsure: &Unsure) -> Vec<
         Standing { pod, unsure: unsure.clone() }
     };
     (0..count).map(|of| one(workload.first.saturating_add(of))).collect()
-}
-
-/// Whether the injector gives pods the label.
-fn is_injected(label: &str) -> bool {
-    [label::CONTROL_NAMESPACE, label::WORKLOAD_NAMESPACE].contains(&label) || label.starts_with(label::PROXY_PREFIX)
 }

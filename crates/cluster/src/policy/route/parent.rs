@@ -33,9 +33,12 @@ pub(crate) fn ours(kind: Kind, mut object: Value) -> Value {
 }
 
 /// Whether it is a route of the Gateway API all of whose parents are somebody else's.
-pub(crate) fn is_of_others(kind: Kind, object: &Value) -> bool {
-    let is_route = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute);
-    is_route && object["spec"]["parentRefs"].is_array() && !names_ours(kind, object)
+pub(crate) fn is_of_others(kind: Kind, object: impl FnOnce() -> Value) -> bool {
+    if !matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute) {
+        return false;
+    }
+    let route = object();
+    route["spec"]["parentRefs"].is_array() && !names_ours(kind, &route)
 }
 
 fn names_ours(kind: Kind, route: &Value) -> bool {
