@@ -20,7 +20,7 @@ pub(crate) enum Work {
     H2,
     /// One TCP stream, opaque.
     Tcp,
-    /// HTTP/1.1 at 600 requests a second, whatever the answers, carried on HTTP/2; the first 5 s of each of five starts.
+    /// HTTP/1.1 at 600 requests a second, whatever the answers, carried on HTTP/2; the first 5 s of each start apart.
     Open600,
     /// The same at 2,000.
     Open2000,
@@ -61,6 +61,8 @@ impl Exchange {
 pub(crate) struct Load {
     pub(crate) work: Work,
     pub(crate) seconds: u64,
+    /// How often a work is done that is measured by turns.
+    pub(crate) rounds: usize,
     /// An open loop ends with its cold part.
     pub(crate) cold: bool,
     pub(crate) warm_up: u64,
@@ -101,10 +103,10 @@ pub(crate) enum Done {
 const IDLE: usize = 8000;
 const SHORT: u64 = 1_000_000;
 const HOSTS: u64 = 100_000;
-/// How long an open loop lasts at least.
+/// How long the steady parts of an open loop last together, at least: a share in each round, by turns with the other subjects, since a
+/// minute at one go says more of what else the machine did then.
 pub(crate) const OPEN_SECONDS: u64 = 60;
-/// How often a cold start is measured for each round that is asked for beyond the first: a start is over in moments, and one alone
-/// says more of what else the machine did then.
+/// How often a cold start is measured for each round that is asked for beyond the first: a start is over in moments.
 const STARTS: usize = 2;
 /// How long idle connections are left alone before memory is read.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -186,12 +188,12 @@ impl Work {
 }
 
 impl Load {
-    /// What takes minutes is done once, but for its start.
-    pub(crate) fn rounds(&self, wanted: usize) -> usize {
+    /// What takes minutes is done once.
+    pub(crate) fn turns(&self) -> usize {
         match self.work {
-            Work::Open600 | Work::Open2000 => wanted.min(1) + STARTS * wanted.saturating_sub(1),
-            Work::Idle | Work::IdleTcp | Work::Short | Work::Slow | Work::SlowOverH2 => wanted.min(1),
-            _ => wanted,
+            Work::Open600 | Work::Open2000 => self.rounds.min(1) + STARTS * self.rounds.saturating_sub(1),
+            Work::Idle | Work::IdleTcp | Work::Short | Work::Slow | Work::SlowOverH2 => self.rounds.min(1),
+            _ => self.rounds,
         }
     }
 
@@ -287,7 +289,9 @@ impl Load {
             }
             Work::Open600 | Work::Open2000 => {
                 let rate = if self.work == Work::Open600 { "600" } else { "2000" };
-                let seconds = if self.cold { COLD.as_secs() } else { seconds.max(OPEN_SECONDS) }.to_string();
+                let rounds = self.rounds.max(1) as u64;
+                let steady = if self.cold { 0 } else { seconds.max(OPEN_SECONDS).div_ceil(rounds) };
+                let seconds = (COLD.as_secs() + steady).to_string();
                 let Report { count, cold, steady, .. } = own_client(lab, target, &["open", rate, &seconds])?;
                 Ok(Done::Open { count, cold, steady })
             }

@@ -130,8 +130,8 @@ impl Report {
 
     pub(crate) fn render(&self) -> String {
         let mut text = format!(
-            "# Results\n\nWritten by `cargo xtask bench` on {} of {}. Machine: {}. {} s of load per subject and work, {OPEN_SECONDS} s in the open loops,\n\
-             median of {} rounds.\n\
+            "# Results\n\nWritten by `cargo xtask bench` on {} of {}. Machine: {}. {} s of load per subject and work, in the open loops\n\
+             {OPEN_SECONDS} s shared by the rounds besides the first 5 s of each, median of {} rounds.\n\
              Two proxies in network namespaces, mTLS (TLS 1.3, P-256, client certificates) between them, one worker each, and behind the same redirection\n\
              rules: what the kernel does for those costs every subject alike. weft has policies, metrics, balancing, records and an idle tap server on. CPU is user and\n\
              system time of both proxies per request (per MiB for tcp). Machines are shared: compare within one run.\n\nVersions: {}.\n",

@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail};
 use serde_json::Value;
 use std::{path::Path, process::ExitCode, time::SystemTime};
 use weft_cluster::{
-    install::{self, Author, By, Installation, Material, NotReady, Source, Stored},
+    install::{self, Author, By, Installation, Material, NotReady, Replaced, Source, Stored},
     kubernetes::Cluster,
     values::{Problem, Values, carried},
     yaml,
@@ -63,7 +63,8 @@ pub(crate) async fn run(folder: &Folder, args: Upgrade) -> anyhow::Result<ExitCo
     if !args.force {
         ca::believed(&material, &next.stored, running.as_deref(), namespace, now)?;
     }
-    if material.anchors_pem.trim() != next.stored.anchors_pem.trim() {
+    let before = next.stored.anchors_pem.trim();
+    if !before.is_empty() && material.anchors_pem.trim() != before {
         print::error(
             "weft: the trust anchors change: restart the pods of the mesh before an issuer below a new one signs, see docs/certificates.md",
         );
@@ -97,7 +98,7 @@ impl Next {
         namespace: &str,
         given: Vec<Value>,
     ) -> anyhow::Result<(Self, Vec<Problem>)> {
-        let stored = install::stored(source, namespace).await?;
+        let stored = install::stored(source, namespace, Replaced::by(&given)).await?;
         let (before, left_out) = match stored.by {
             Author::Weft => (stored.given.clone(), vec![]),
             Author::Linkerd => carried(stored.given.clone()),

@@ -40,6 +40,7 @@ pub(crate) use foretold::{Foretold, foretell};
 pub(crate) use report::is_of_a_mesh;
 pub(crate) use settings::Settings;
 pub(crate) use sidecar::{Anchors, Sidecar, mount, requirements};
+use table::PROXY_PORTS;
 pub(crate) use table::{TABLE, is_known};
 
 use crate::{
@@ -48,10 +49,10 @@ use crate::{
     label,
     object::{self, is_label_text},
     policy::client,
-    values::Values,
+    values::{Ports, Values},
 };
 use k8s_openapi::{
-    api::core::v1::{Container, PodSpec, VolumeMount},
+    api::core::v1::{Container, PodSpec, ServicePort, VolumeMount},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use patch::{Patch, Place};
@@ -135,10 +136,17 @@ pub fn admit(object: &Value, around: Around<'_>, mesh: Mesh<'_>) -> Result<Outco
         What::Pods(pods) => {
             report.decide(pods, around.namespace_annotations.get(names::INJECT).map(String::as_str));
             let opaque = opaque::of_pod(pods, around.namespace_annotations, &mesh.values.proxy.opaque_ports);
+            let ports = serving(&pods.spec).flat_map(|c| c.ports.iter().flatten());
+            warnings.extend(opaque::unnamed(&pods.annotations, ports.filter_map(|p| p.name.clone())));
             if report.is_injected() {
                 admit_pod(&mut patch, pods, &opaque, around, mesh, &mut warnings)?;
             } else {
                 warnings.extend(report.skipped.iter().filter_map(|s| bad_mode(*s)));
+                if report.skipped.contains(&Skip::NotAsked) {
+                    let above =
+                        settings::Namespace { name: around.namespace, annotations: around.namespace_annotations };
+                    warnings.extend(settings::unasked(&pods.annotations, above));
+                }
                 patch.add_entries(&format!("{}/metadata/annotations", pods.at), opaque);
             }
         }
@@ -152,6 +160,12 @@ pub fn admit(object: &Value, around: Around<'_>, mesh: Mesh<'_>) -> Result<Outco
                 key: client::annotation_of(mistake).to_owned(),
                 message: format!("{}; {}", mistake.message, mistake.remedy),
             }));
+            let target = |p: &ServicePort| match &p.target_port {
+                Some(IntOrString::String(name)) => Some(name.clone()),
+                _ => None,
+            };
+            let names = spec.ports.iter().flatten().flat_map(|p| [p.name.clone(), target(p)]).flatten();
+            warnings.extend(opaque::unnamed(own, names));
             let opaque = opaque::of_service(own, spec, around.namespace_annotations, &mesh.values.proxy.opaque_ports);
             report.annotated = opaque.is_some();
             patch.add_entries("/metadata/annotations", opaque);
@@ -370,6 +384,22 @@ fn insert(
         (false, false) => patch.add_item(&containers, Place::Last, sidecar.proxy()),
     }
     warn_of_uid(&pods.spec, values.proxy.uid, warnings);
+    warn_of_ports(&pods.spec, &values.proxy.ports, warnings);
+}
+
+/// Who listens first on a port keeps the other from it.
+fn warn_of_ports(spec: &PodSpec, ports: &Ports, warnings: &mut Vec<Warning>) {
+    let Ports { admin, control, inbound, outbound } = *ports;
+    for (key, port) in PROXY_PORTS.into_iter().zip([control, admin, inbound, outbound]) {
+        let declares = |c: &&Container| c.ports.iter().flatten().any(|p| p.container_port == i32::from(port));
+        if let Some(container) = serving(spec).find(declares) {
+            let message = format!(
+                "the container {} declares the port {port}, on which the proxy listens: give one of them another",
+                container.name
+            );
+            warnings.push(Warning { key: key.to_owned(), message });
+        }
+    }
 }
 
 /// A program that runs as the proxy's user goes around the proxy unseen.

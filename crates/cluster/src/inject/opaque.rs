@@ -2,7 +2,7 @@
 
 use super::{
     Annotations, Refusal, has, serving,
-    settings::{Namespace, On, refusal},
+    settings::{Namespace, On, Warning, refusal},
     subject::Pods,
 };
 use crate::annotation::{PortList, read};
@@ -25,6 +25,16 @@ pub(super) fn check(own: &Annotations, namespace: Option<Namespace<'_>>) -> Resu
         },
         None => Ok(()),
     }
+}
+
+/// What an object's own list names and none of its ports is called: another is meant.
+pub(super) fn unnamed(own: &Annotations, names: impl Iterator<Item = String>) -> Option<Warning> {
+    let list: PortList = own.get(OPAQUE_PORTS).and_then(|value| read(value).ok())?;
+    let names: Vec<String> = names.collect();
+    let unknown: Vec<&str> =
+        list.names.iter().map(String::as_str).filter(|n| !names.iter().any(|name| name == n)).collect();
+    let message = format!("no port is called {}: write it as its port is called, or the number", unknown.join(" or "));
+    (!unknown.is_empty()).then(|| Warning { key: OPAQUE_PORTS.to_owned(), message })
 }
 
 /// A Service's port is opaque if the port of the pods behind it is.

@@ -12,6 +12,7 @@ use crate::{
     values::{Amounts, Quantity, Resources, Text, Values},
 };
 use std::collections::BTreeMap;
+use weft_model::names::annotation::INJECT;
 
 /// The values, and what there is no value for.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +100,7 @@ pub(super) fn overlay(
 
 /// Tells of an annotation that nothing is read from.
 pub(super) fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
-    let message = if annotation::owner(key) == Owner::Mesh && !is_known(key) {
+    let message = if is_misspelt(key) {
         "there is no such annotation: correct the spelling, or remove it"
     } else if matches!(on, On::Namespace(_)) && TABLE.iter().any(|row| row.key == key && !row.inherited) {
         "pods do not inherit it: write it on them"
@@ -107,6 +108,27 @@ pub(super) fn unread(key: &str, on: On<'_>, warnings: &mut Vec<Warning>) {
         return;
     };
     warnings.push(Warning { key: key.to_owned(), message: format!("{}{message}", on.told()) });
+}
+
+/// Whether the mesh would have such an annotation, and has none of that name.
+fn is_misspelt(key: &str) -> bool {
+    annotation::owner(key) == Owner::Mesh && !is_known(key)
+}
+
+/// What may be why a pod is not asked to have a proxy: an annotation with another name than was meant, or one that is empty.
+pub(super) fn unasked(own: &Annotations, namespace: Namespace<'_>) -> Vec<Warning> {
+    let mut warnings = vec![];
+    for (on, annotations) in [(On::Own, own), (On::Namespace(namespace.name), namespace.annotations)] {
+        annotations.keys().filter(|key| is_misspelt(key)).for_each(|key| unread(key, on, &mut warnings));
+        if annotations.get(INJECT).is_some_and(String::is_empty) {
+            let message = format!(
+                "{}no proxy: it is empty, as if it were not there; write enabled, ingress or disabled",
+                on.told()
+            );
+            warnings.push(Warning { key: INJECT.to_owned(), message });
+        }
+    }
+    warnings
 }
 
 /// Settings that exclude each other; `given` says where an annotation stands that holds.

@@ -5,7 +5,7 @@
 
 use super::{CONFIG, ISSUER, OfHelm, Pair, Webhook, config, helm};
 use crate::{
-    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
+    inject::{CREATED_BY, TRUST_ROOTS, TRUST_ROOTS_KEY},
     kubernetes::{Cluster, Error, Resource},
     manifest,
     values::{Values, remove},
@@ -33,6 +33,24 @@ pub enum Author {
     Linkerd,
 }
 
+/// What is given anew of what may be lost, or there in part: then it is in nobody's way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    pub anchors: bool,
+    pub issuer: bool,
+}
+
+impl Replaced {
+    /// By layers of values.
+    pub fn by(layers: &[Value]) -> Self {
+        let is_given = |at: &str| {
+            layers.iter().any(|layer| layer.pointer(at).and_then(Value::as_str).is_some_and(|pem| !pem.is_empty()))
+        };
+        let issuer = ["crtPEM", "keyPEM"].map(|part| is_given(&format!("/identity/issuer/tls/{part}")));
+        Self { anchors: is_given("/identityTrustAnchorsPEM"), issuer: issuer == [true; 2] }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -44,7 +62,7 @@ pub struct Stored {
     /// `proxyInit.kubeAPIServerPorts`, for who cannot ask the cluster.
     pub api_server_ports: Option<String>,
     pub trust_domain: String,
-    /// PEM.
+    /// PEM; empty where they are lost, and others are given.
     pub anchors_pem: String,
     /// `None` where the Secret, or a part of it, is missing.
     pub issuer: Option<Pair>,
@@ -145,14 +163,19 @@ async fn config(source: Source<'_>, namespace: &str) -> Result<Config, NotStored
 }
 
 async fn anchors(source: Source<'_>, namespace: &str) -> Result<String, NotStored> {
-    source.anchors(namespace).await?.ok_or_else(|| {
-        let reason = format!("it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts");
-        let create = format!(
-            "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml | kubectl \
-             apply -f -"
-        );
-        invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason, create)
-    })
+    source.anchors(namespace).await?.ok_or_else(|| lost_anchors(namespace))
+}
+
+fn lost_anchors(namespace: &str) -> NotStored {
+    let reason = format!(
+        "it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts (`weft check` says what to do where nobody \
+         has its root)"
+    );
+    let create = format!(
+        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml | kubectl \
+         apply -f -"
+    );
+    invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason, create)
 }
 
 fn invalid(namespace: &str, object: &str, reason: String, command: String) -> NotStored {
@@ -163,12 +186,14 @@ fn invalid(namespace: &str, object: &str, reason: String, command: String) -> No
 ///
 /// # Errors
 /// There is no control plane, not enough of one, or it is Helm's to change.
-pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotStored> {
+pub async fn stored(source: Source<'_>, namespace: &str, replaced: Replaced) -> Result<Stored, NotStored> {
     let overrides = source.secret(namespace, config::OVERRIDES).await?;
     let Config { by, version, values } = match config(source, namespace).await {
-        // What it was made of is still there.
+        // What it was made of is still there. Linkerd does not say who has made it.
         Err(lost @ NotStored::Nothing(_)) if overrides.is_some() => {
-            Config { by: Author::Weft, version: None, values: Err(lost) }
+            let made = source.annotation(namespace, config::OVERRIDES, CREATED_BY).await?;
+            let by = made.map_or(Author::Linkerd, |_| Author::Weft);
+            Config { by, version: None, values: Err(lost) }
         }
         found => found?,
     };
@@ -194,7 +219,14 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
     }
     // It is written anew, by what was given.
     let values = values.unwrap_or_else(|_| given.clone());
-    let anchors_pem = anchors(source, namespace).await?;
+    let anchors_pem = match source.anchors(namespace).await? {
+        None if replaced.anchors => String::new(),
+        found => found.ok_or_else(|| lost_anchors(namespace))?,
+    };
+    let issuer = match replaced.issuer {
+        true => source.pair(namespace, ISSUER).await?,
+        false => source.issuer(namespace).await?,
+    };
     let since = source.annotation(namespace, ISSUER, config::ISSUER_SINCE).await?;
     let of = format!("the annotation {} of the Secret {ISSUER}", config::ISSUER_SINCE);
     let issuer_since = since.map(|text| text.parse::<Timestamp>()).transpose();
@@ -209,7 +241,7 @@ pub async fn stored(source: Source<'_>, namespace: &str) -> Result<Stored, NotSt
         api_server_ports: values["proxyInit"]["kubeAPIServerPorts"].as_str().map(str::to_owned),
         trust_domain: trust_domain(&values),
         anchors_pem,
-        issuer: source.issuer(namespace).await?,
+        issuer,
         issuer_since: issuer_since.map_err(|e| {
             let command = format!("kubectl -n {namespace} annotate secret {ISSUER} {}-", config::ISSUER_SINCE);
             invalid(namespace, &of, e.to_string(), command)
@@ -361,7 +393,8 @@ impl Source<'_> {
             "kubectl -n {namespace} delete secret {ISSUER} && kubectl -n {namespace} create secret generic {ISSUER} \
              --from-file={certificate}=issuer.crt --from-file={key}=issuer.key"
         );
-        Err(invalid(namespace, &of, "it is missing, or no text".to_owned(), create))
+        let reason = "it is missing, or no text (`weft check` says what to do where nobody has it)".to_owned();
+        Err(invalid(namespace, &of, reason, create))
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-const ANCHORS: &str = "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS";
+/// The variable of a proxy's container that has its anchors, PEM.
+pub const TRUST_ANCHORS: &str = "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS";
 
 /// Proxies that trust the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,6 @@ pub async fn proxy_versions(
 fn anchors(pod: &Pod) -> Option<Option<String>> {
     let spec = pod.spec.as_ref()?;
     let proxy = object::containers(spec).find(|c| c.name == PROXY)?;
-    let variable = proxy.env.iter().flatten().find(|variable| variable.name == ANCHORS)?;
+    let variable = proxy.env.iter().flatten().find(|variable| variable.name == TRUST_ANCHORS)?;
     Some(variable.value.clone())
 }

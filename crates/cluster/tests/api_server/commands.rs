@@ -7,8 +7,9 @@ use std::io::Write;
 use weft_cluster::{
     Kind,
     install::{
-        By, NotReady, NotStored, Source, Trusting, api_server_ports, crds, gateway_api, keep_gateway_api, left,
-        proxy_versions, ready_for_control_plane, ready_for_crds, remains, stored, trusting, unclaimed, users,
+        Author, By, NotReady, NotStored, Replaced, Source, Trusting, api_server_ports, crds, gateway_api,
+        keep_gateway_api, left, proxy_versions, ready_for_control_plane, ready_for_crds, remains, stored, trusting,
+        unclaimed, users,
     },
     kubernetes::Cluster,
     values::Values,
@@ -442,7 +443,11 @@ async fn running_proxies_are_known_by_what_they_trust() {
 #[tokio::test]
 async fn an_installation_is_read_from_the_cluster() {
     let (api, cluster) = lab().await;
-    let read = async || stored(Source::Cluster(&cluster), "linkerd").await;
+    let read = async || stored(Source::Cluster(&cluster), "linkerd", Replaced::default()).await;
+    let given =
+        json!({"identityTrustAnchorsPEM": "anchors", "identity": {"issuer": {"tls": {"crtPEM": "c", "keyPEM": "k"}}}});
+    let replaced = Replaced::by(&[given]);
+    let read_replaced = async || stored(Source::Cluster(&cluster), "linkerd", replaced).await.unwrap();
     assert!(matches!(read().await, Err(NotStored::Nothing(_))));
     let put = |kind: &str, name: &str, data: Value| {
         api.put(json!({"kind": kind, "metadata": {"name": name, "namespace": "linkerd"}, "data": data}));
@@ -466,6 +471,7 @@ async fn an_installation_is_read_from_the_cluster() {
     let command = "`kubectl -n linkerd delete secret linkerd-identity-issuer && kubectl -n linkerd create secret generic \
                    linkerd-identity-issuer --from-file=tls.crt=issuer.crt ";
     assert!(told.starts_with(named) && told.contains(command), "{told}");
+    assert_eq!(read_replaced().await.issuer, None, "another is given");
     api.delete("Secret", "linkerd", "linkerd-identity-issuer");
     // What is made anew, or given, keeps nobody from an upgrade.
     put("Secret", "linkerd-proxy-injector-k8s-tls", json!({"tls.key": bytes("key")}));
@@ -477,6 +483,12 @@ async fn an_installation_is_read_from_the_cluster() {
     api.delete("ConfigMap", "linkerd", "linkerd-config");
     let found = read().await.unwrap();
     assert_eq!((found.anchors_pem.as_str(), &*found.trust_domain), ("anchors", "example.org"), "it is made anew");
+    assert_eq!(found.by, Author::Linkerd, "whose overrides say nothing of who made them");
+    api.put(
+        json!({"kind": "Secret", "data": {"linkerd-config-overrides": &overrides}, "metadata": {"namespace": "linkerd",
+        "name": "linkerd-config-overrides", "annotations": {"linkerd.io/created-by": "linkerd/cli v1"}}}),
+    );
+    assert_eq!(read().await.unwrap().by, Author::Weft);
     // It may be Linkerd's as well.
     put("ConfigMap", "linkerd-config", json!({}));
     let told = read().await.unwrap_err().to_string();
@@ -506,6 +518,7 @@ async fn an_installation_is_read_from_the_cluster() {
         assert!(told.starts_with(&named) && told.contains(&format!("`kubectl -n linkerd {command}")), "{told}");
         put("Secret", "linkerd-config-overrides", json!({"linkerd-config-overrides": overrides}));
     }
+    assert_eq!(read_replaced().await.anchors_pem, "", "others are given");
     put("ConfigMap", "linkerd-identity-trust-roots", json!({"ca-bundle.crt": "anchors"}));
     api.fail(Some(Failure::Status(403)));
     assert!(matches!(read().await, Err(NotStored::Cluster(_))), "who may not read is told so");
@@ -547,7 +560,7 @@ async fn an_installation_of_helms_is_told_how_helm_goes_on() {
             "data": {"ca-bundle.crt": pem}}),
         );
     };
-    let told = async || match stored(Source::Cluster(&cluster), "linkerd").await {
+    let told = async || match stored(Source::Cluster(&cluster), "linkerd", Replaced::default()).await {
         Err(NotStored::OfHelm(told)) => told,
         other => panic!("{other:?}"),
     };

@@ -358,6 +358,22 @@ fn what_would_open_a_pod_is_refused_and_the_rest_is_told() {
         let told = shown(&admitted(&pod(json!({})), wrong, &values));
         golden.extend(told.lines().filter(|l| l.contains("Namespace")).map(|l| format!("{l}\n")));
     }
+    // Whoever asks for nothing may have meant to.
+    for (own, namespace) in [
+        (json!({"linkerd.io/inject": ""}), json!({})),
+        (
+            json!({"linkerd.io/Inject": "enabled", "config.linkerd.io/foo": "1"}),
+            json!({"linkerd.io/injekt": "enabled"}),
+        ),
+        (json!({}), json!({"linkerd.io/inject": ""})),
+        // The port of the pod's own.
+        (json!({"config.linkerd.io/admin-port": "11211"}), json!({"linkerd.io/inject": "enabled"})),
+        // A list that names what is not there.
+        (json!({"config.linkerd.io/opaque-ports": "4000,nope"}), json!({"linkerd.io/inject": "enabled"})),
+    ] {
+        let told = shown(&admitted(&pod(own), namespace, &values));
+        golden.extend(told.lines().filter(|l| l.starts_with("# warning")).map(|l| format!("{l}\n")));
+    }
     // Of requests and limits too those of the installation hold.
     let highly_available = self::values(highly_available());
     let plain = shown(&admitted(&pod(json!({})), json!({"linkerd.io/inject": "enabled"}), &highly_available));

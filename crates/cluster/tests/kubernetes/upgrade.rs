@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 use weft_cluster::{
-    install::{Author, By, Installation, Material, NotStored, Pair, Source, control_plane, objects, stored, text},
+    install::{
+        Author, By, Installation, Material, NotStored, Pair, Replaced, Source, control_plane, objects, stored, text,
+    },
     k8s::ByteString,
     values::{Values, carried},
     yaml,
@@ -23,7 +25,7 @@ fn without(objects: &[Value], name: &str) -> Vec<Value> {
 #[tokio::test]
 async fn an_installation_of_linkerds_is_carried_on_with_what_weft_can_be_given() {
     let objects = linkerds();
-    let stored = stored(Source::Manifests(&objects), "linkerd").await.unwrap();
+    let stored = stored(Source::Manifests(&objects), "linkerd", Replaced::default()).await.unwrap();
     assert_eq!((stored.by, stored.version, stored.issuer_since), (Author::Linkerd, None, None));
     // What has been replaced since holds, not what was given once.
     assert_eq!(stored.anchors_pem, "anchors that have been replaced\n");
@@ -60,7 +62,7 @@ async fn what_an_installation_of_ours_stores_is_read_again() {
         overrides: &yaml::text(&given),
     });
     let saved = objects(&text(&rendered)).unwrap();
-    let stored = stored(Source::Manifests(&saved), "mesh").await.unwrap();
+    let stored = stored(Source::Manifests(&saved), "mesh", Replaced::default()).await.unwrap();
     assert_eq!((stored.by, stored.version.as_deref()), (Author::Weft, Some("v1")));
     assert_eq!(stored.issuer_since, material.issuer_since);
     assert_eq!(stored.leaf, Duration::from_secs(60 * 60 + 20), "what is in force, with 20 s for clocks");
@@ -79,7 +81,7 @@ async fn what_an_installation_of_ours_stores_is_read_again() {
 async fn what_is_missing_or_broken_is_named() {
     let all = linkerds();
     let told = async |objects: &[Value], namespace: &str| {
-        stored(Source::Manifests(objects), namespace).await.unwrap_err().to_string()
+        stored(Source::Manifests(objects), namespace, Replaced::default()).await.unwrap_err().to_string()
     };
     assert!(
         told(&all, "mesh")
@@ -120,5 +122,5 @@ async fn what_is_missing_or_broken_is_named() {
     assert!(told(&garbled, "linkerd").await.contains("the Secret linkerd-config-overrides of the namespace linkerd: "));
     assert!(matches!(objects("{"), Err(NotStored::Unreadable { .. })));
     let without_issuer = without(&all, "linkerd-identity-issuer");
-    assert!(stored(Source::Manifests(&without_issuer), "linkerd").await.unwrap().issuer.is_none());
+    assert!(stored(Source::Manifests(&without_issuer), "linkerd", Replaced::default()).await.unwrap().issuer.is_none());
 }

@@ -5,14 +5,14 @@
 use super::{
     Run,
     certificates::{Validity, known, lasts, part, read, secret, valid},
-    remedy::{Failed, Mend, Renewal, restart_all},
+    remedy::{Failed, Mend, Renewal, anchors_written, restart_all, write_anchors},
     table,
 };
 use crate::ca;
 use std::{ops::ControlFlow, time::SystemTime};
 use weft_cluster::{
-    inject::{TRUST_ROOTS, TRUST_ROOTS_KEY},
-    install::ISSUER,
+    inject::{PROXY, TRUST_ROOTS, TRUST_ROOTS_KEY},
+    install::{self, ISSUER, TRUST_ANCHORS},
     kubernetes::Cluster,
     label,
     values::Values,
@@ -60,14 +60,25 @@ pub(super) async fn in_the_way(at: Looked<'_>) -> Option<Failed> {
 }
 
 async fn found(at: Looked<'_>) -> Result<Found, Failed> {
-    let Looked { cluster, namespace, values, .. } = at;
-    let of_anchors = |failed: Failed| failed.or_mended_by(write_anchors(namespace));
-    let of_issuer = |failed: Failed| failed.or_mended_by(write_issuer(namespace, values));
-    let anchors_pem = anchors(cluster, namespace).await.map_err(of_anchors)?;
-    let (certificate, key) = issuer(cluster, namespace).await.map_err(of_issuer)?;
-    let anchors = read(&format!("the ConfigMap {TRUST_ROOTS}"), &anchors_pem).map_err(|why| of_anchors(why.into()))?;
-    let issuer = read(&format!("the Secret {ISSUER}"), &certificate).map_err(|why| of_issuer(why.into()))?;
-    Ok(Found { anchors_pem, certificate, key, anchors, issuer })
+    let Looked { cluster, namespace, .. } = at;
+    let of_anchors = async || {
+        let anchors_pem = anchors(cluster, namespace).await?;
+        let read = read(&format!("the ConfigMap {TRUST_ROOTS}"), &anchors_pem)?;
+        Ok::<_, Failed>((anchors_pem, read))
+    };
+    let (anchors_pem, anchors) = match of_anchors().await {
+        Ok(found) => found,
+        Err(failed) => return Err(failed.or(Some(new_anchors(at).await))),
+    };
+    let of_issuer = async || {
+        let (certificate, key) = issuer(cluster, namespace).await?;
+        let read = read(&format!("the Secret {ISSUER}"), &certificate)?;
+        Ok::<_, Failed>((certificate, key, read))
+    };
+    match of_issuer().await {
+        Ok((certificate, key, issuer)) => Ok(Found { anchors_pem, certificate, key, anchors, issuer }),
+        Err(failed) => Err(failed.or(Some(new_issuer(at).await))),
+    }
 }
 
 impl Found {
@@ -103,14 +114,14 @@ impl Found {
     async fn issuer_holds(&self, at: Looked<'_>) -> Result<(), Failed> {
         match valid(&self.issuer, at.now) {
             Ok(()) => Ok(()),
-            Err(why) => Err(new_issuer(why, at).await),
+            Err(why) => Err(Failed { why, remedy: Some(new_issuer(at).await) }),
         }
     }
 
     async fn belongs_together(&self, at: Looked<'_>) -> Result<(), Failed> {
         match self.tried(&self.anchors_pem, at) {
             Ok(()) => Ok(()),
-            Err(why) => Err(new_issuer(format!("the Secret {ISSUER}: {why}"), at).await),
+            Err(why) => Err(Failed { why: format!("the Secret {ISSUER}: {why}"), remedy: Some(new_issuer(at).await) }),
         }
     }
 
@@ -120,10 +131,36 @@ impl Found {
     }
 }
 
-async fn new_issuer(why: String, at: Looked<'_>) -> Failed {
+async fn new_issuer(at: Looked<'_>) -> Mend {
     match is_brought(at.values) {
-        true => Failed::mended_by(why, write_issuer(at.namespace, at.values)),
-        false => Failed { why, remedy: Some(renewed(Renewal::EndedIssuer, at).await) },
+        true => Mend::Command(write_issuer(at.namespace, at.values)),
+        false => renewed(Renewal::EndedIssuer, at).await,
+    }
+}
+
+/// Everybody trusts whom the issuer is below; without them an upgrade knows nobody. A proxy that the injector has made has them still.
+async fn new_anchors(at: Looked<'_>) -> Mend {
+    let Looked { cluster, namespace, values, now } = at;
+    let issuer = issuer(cluster, namespace).await.ok();
+    let vouch = |anchors_pem: &str| {
+        let tried = |(certificate, key): &(String, String)| {
+            ca::tried(anchors_pem, certificate, key, namespace, values.trust_domain(), now)
+        };
+        issuer.as_ref().is_some_and(|issuer| tried(issuer).is_ok())
+    };
+    let proxies = install::trusting(cluster, namespace).await.unwrap_or_default();
+    let mut those = proxies.iter().filter(|proxies| proxies.anchors_pem.as_deref().is_some_and(vouch));
+    match those.find_map(|proxies| proxies.pods.first()?.split_once('/')) {
+        Some((of, pod)) => {
+            let value = |containers| {
+                format!("{{.spec.{containers}[?(@.name==\"{PROXY}\")].env[?(@.name==\"{TRUST_ANCHORS}\")].value}}")
+            };
+            let values = ["initContainers", "containers"].map(value).concat();
+            let written = anchors_written(namespace);
+            Mend::Command(format!("kubectl -n {of} get pod {pod} -o 'jsonpath={values}' > root.crt && {written}"))
+        }
+        None if is_brought(values) => Mend::Command(write_anchors(namespace)),
+        None => renewed(Renewal::LostRoot, at).await,
     }
 }
 
@@ -155,11 +192,6 @@ async fn issuer(cluster: &Cluster, namespace: &str) -> Result<(String, String), 
     Ok((part(names.0)?, part(names.1)?))
 }
 
-/// Everybody trusts whom the issuer is below; without them an upgrade knows nobody.
-fn write_anchors(namespace: &str) -> String {
-    format!("{}, with the root that the issuer is below", anchors_written(namespace))
-}
-
 /// A Secret of which a part is missing is in an upgrade's way.
 fn write_issuer(namespace: &str, values: &Values) -> String {
     let written = issuer_written(namespace, values);
@@ -169,13 +201,6 @@ fn write_issuer(namespace: &str, values: &Values) -> String {
         String::new()
     };
     format!("{written}, with an issuer below the trust anchors, made as in docs/certificates.md{others}")
-}
-
-fn anchors_written(namespace: &str) -> String {
-    format!(
-        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
-         | kubectl apply -f -"
-    )
 }
 
 fn issuer_written(namespace: &str, values: &Values) -> String {

@@ -118,6 +118,10 @@ async fn replicas(cluster: &Cluster, namespace: &str) -> Result<(), Failed> {
         };
         let wanted = found["spec"]["replicas"].as_i64().unwrap_or(1);
         let ready = found["status"]["readyReplicas"].as_i64().unwrap_or(0);
+        if wanted == 0 {
+            let scaled = format!("kubectl -n {namespace} scale deployment {name} --replicas=1");
+            wrong.push((format!("the Deployment {name} asks for no pods"), scaled));
+        }
         if ready < wanted {
             let why = format!("of the Deployment {name} {ready} of {wanted} replicas are ready");
             let pods = format!("kubectl -n {namespace} describe pods -l {}={component}", label::COMPONENT);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_cluster::{
-    inject::{CREATED_BY, TRUST_ROOTS},
+    inject::{CREATED_BY, TRUST_ROOTS, TRUST_ROOTS_KEY},
     install::{NotReady, Release, quoted},
     k8s::api::core::v1::Pod,
     kubernetes::Error,
@@ -41,6 +41,8 @@ pub enum Renewal {
     Issuer,
     /// The issuer where it has ended already: who has lost its root's key takes another root at once.
     EndedIssuer,
+    /// The root written anew where it is lost: who has none takes another, and an issuer below it.
+    LostRoot,
     /// Another root besides the present one.
     Root,
     /// Both at once, where the present ones are believed no more.
@@ -152,6 +154,11 @@ impl Installer {
                     .join(" && "),
                 self.renew(Renewal::RootAndIssuer, before, behind)
             ),
+            Renewal::LostRoot => format!(
+                "{}; where nobody has that: {}",
+                write_anchors(namespace),
+                self.renew(Renewal::RootAndIssuer, before, behind)
+            ),
             Renewal::Root => {
                 let both =
                     option("--identity-trust-anchors-file both.crt", "--set-file identityTrustAnchorsPEM=both.crt");
@@ -203,6 +210,18 @@ impl Installer {
             other => format!(" -L {other}"),
         }
     }
+}
+
+/// With anchors that somebody has.
+pub(super) fn write_anchors(namespace: &str) -> String {
+    format!("{}, with the root that the issuer is below", anchors_written(namespace))
+}
+
+pub(super) fn anchors_written(namespace: &str) -> String {
+    format!(
+        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
+         | kubectl apply -f -"
+    )
 }
 
 /// Why a line is not true, and what mends just that.

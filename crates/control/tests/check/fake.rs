@@ -2,7 +2,7 @@
 
 use crate::{
     broken::{broken, edit},
-    world::{Api, DAY, around, assert_command, failed, installed, options, pod},
+    world::{Api, DAY, around, assert_command, failed, installed, material, options, pod},
 };
 use serde_json::{Value, json};
 use std::{
@@ -511,6 +511,69 @@ async fn whoever_writes_certificates_is_told_what_to_write() {
         assert!(line.remedy.contains(anew), "{}", line.remedy);
         assert!(written.iter().all(|part| line.remedy.contains(part)), "{}", line.remedy);
     }
+}
+
+/// What the root signs is made by who has its key; who has lost the root takes another at once.
+#[tokio::test]
+async fn what_is_lost_of_identity_has_a_way_for_who_has_nothing() {
+    let anew = "; where nobody has that: openssl req ";
+    let remedy = async |api: &FakeApi, why: &str| {
+        let report = asked(api, What::ControlPlane, Duration::ZERO).await;
+        let line = report.0.last().unwrap();
+        assert_eq!((line.check, line.error.as_deref()), (&table::ANCHORS, Some(why)));
+        line.remedy.split(anew).for_each(|command| assert_command(command.trim_start_matches("; ")));
+        line.remedy.clone()
+    };
+    for lost in [None, Some("key.pem")] {
+        let api = world().await;
+        let why = match lost {
+            None => {
+                api.delete("Secret", "linkerd", "linkerd-identity-issuer");
+                "there is no Secret linkerd-identity-issuer".to_owned()
+            }
+            Some(part) => {
+                edit(&api, "Secret", "linkerd", "linkerd-identity-issuer", |secret| {
+                    secret["data"].as_object_mut().unwrap().remove(part);
+                });
+                format!("the Secret linkerd-identity-issuer has no key {part}")
+            }
+        };
+        let told = remedy(&api, &why).await;
+        assert!(told.starts_with("openssl req -x509 -CA root.crt -CAkey root.key ") && told.contains(anew), "{told}");
+        assert!(told.contains("weft upgrade --force --identity-trust-anchors-file root.crt "), "{told}");
+    }
+    let api = world().await;
+    api.delete("ConfigMap", "linkerd", "linkerd-identity-trust-roots");
+    let why = "there is no ConfigMap linkerd-identity-trust-roots";
+    let told = remedy(&api, why).await;
+    assert!(told.starts_with("kubectl -n linkerd create configmap ") && told.contains(anew), "{told}");
+    // Whom a proxy believes everybody did; one that believes others than sign now knows no better.
+    for (other, says) in [(true, false), (false, true)] {
+        edit(&api, "Pod", "shop", "web-1", |pod| {
+            pod["spec"]["initContainers"][0]["env"] =
+                json!([{"name": "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "value": material(other).anchors_pem}]);
+        });
+        let told = remedy(&api, why).await;
+        assert_eq!(
+            told.starts_with("kubectl -n shop get pod web-1 -o 'jsonpath={.spec.initContainers"),
+            says,
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_no_pods_is_told_how_to_ask_for_one() {
+    let api = world().await;
+    edit(&api, "Deployment", "linkerd", "linkerd-identity", |d| {
+        d["spec"]["replicas"] = json!(0);
+        d["status"] = json!({});
+    });
+    let report = asked(&api, What::ControlPlane, Duration::ZERO).await;
+    let line = report.0.last().unwrap();
+    let why = "the Deployment linkerd-identity asks for no pods";
+    assert_eq!((line.check, line.error.as_deref()), (&table::REPLICAS, Some(why)));
+    assert_eq!(line.remedy, "kubectl -n linkerd scale deployment linkerd-identity --replicas=1");
 }
 
 /// Nobody is ready without a certificate, and nothing behind this line is asked.

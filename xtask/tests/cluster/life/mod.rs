@@ -208,7 +208,7 @@ fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Vec<Value> {
 }
 
 /// What a person would look at.
-fn told(cluster: &Cluster, namespace: &str) -> String {
+pub(crate) fn told(cluster: &Cluster, namespace: &str) -> String {
     let mut text = String::new();
     for words in ["get pods --output wide", "describe pods", "get events --sort-by=.lastTimestamp"] {
         text += &cluster.ask(&format!("--namespace {namespace} {words}")).unwrap_or_else(|error| error.to_string());

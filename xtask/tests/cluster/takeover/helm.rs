@@ -1,8 +1,8 @@
 //! The same of a control plane of Linkerd's that Helm has installed: Helm takes it over, and gives it back.
 
 use super::{
-    APPS, EVERYWHERE, STAND_IN, api_ports, control_plane, goes_on, identities, is_injected_anew, is_linkerds_again,
-    is_meshed, meshed, named, names, rendered, what_was_given_holds,
+    APPS, BELOW_LINKERDS, EVERYWHERE, STAND_IN, api_ports, control_plane, goes_on, identities, is_injected_anew,
+    is_linkerds_again, is_meshed, meshed, named, names, rendered, what_was_given_holds,
 };
 use crate::{
     cluster,
@@ -59,8 +59,10 @@ fn a_control_plane_of_linkerds_that_helm_has_installed_is_taken_over_by_helm_and
 
     is_helms_to_take_over(cluster, &terminal);
     let (mut load, mut report) = (Load::follow(cluster, "shop"), Report::default());
-    load.through("Linkerd's control plane taken over by Helm", &mut report, || is_taken_over(cluster, &terminal));
-    goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
+    load.through("Linkerd's control plane taken over by Helm", &mut report, || {
+        is_taken_over(cluster, &terminal);
+        goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
+    });
     is_meshed(cluster);
     assert_eq!(identities(cluster), kept, "certificates and anchors are kept");
     what_was_given_holds(cluster);
@@ -75,8 +77,9 @@ fn a_control_plane_of_linkerds_that_helm_has_installed_is_taken_over_by_helm_and
             terminal.types(&line, "");
         }
         rolled_out(cluster, "linkerd", &PARTS);
+        goes_on(cluster, BELOW_LINKERDS, &lost);
     });
-    is_linkerds_again(cluster, &lost);
+    is_linkerds_again(cluster);
     terminal.is_complete();
     terminal.is_complete_of_helm();
 

@@ -9,7 +9,7 @@ mod helm;
 
 use crate::{
     app, cluster,
-    life::{Load, PARTS, Report, eventually, load, rolled_out, weft},
+    life::{Load, PARTS, Report, eventually, load, rolled_out, told, weft},
     linkerd,
     typed::Terminal,
 };
@@ -48,6 +48,7 @@ const CERTIFICATES: [&str; 2] = ["linkerd-identity-issuer", "linkerd-proxy-injec
 const EVERYWHERE: &str =
     "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
 const APPS: [&str; 4] = ["emoji", "voting", "web", "bot"];
+const BELOW_LINKERDS: &str = "rounds of weft's proxies below Linkerd's control plane";
 /// What the images of a test want besides.
 const IMAGES: &str = "--control-plane-version=test --image-pull-policy=Never";
 
@@ -201,7 +202,18 @@ fn rounds(cluster: &Cluster) -> (usize, Vec<String>) {
 fn goes_on(cluster: &Cluster, what: &str, lost: &[String]) {
     let before = rounds(cluster).0;
     eventually(what, || rounds(cluster).0 > before + 100);
-    assert_eq!(rounds(cluster).1, lost, "{what}: requests that failed");
+    let failed = rounds(cluster).1;
+    assert!(failed == lost, "{what}: requests that failed: {failed:?}, by then {lost:?}\n{}", said(cluster));
+}
+
+/// What the app's servers and the proxies say of what failed, but for the votes that the app makes fail.
+fn said(cluster: &Cluster) -> String {
+    let of =
+        |words: &str| cluster.ask(&format!("--namespace shop logs {words} --prefix --tail -1")).unwrap_or_default();
+    let text =
+        ["web", "emoji", "voting", "bot"].map(|app| of(&format!("--selector app={app} --all-containers"))).concat();
+    let is_told = |line: &&str| !line.contains("oughnut") && !line.contains("status=200");
+    text.lines().filter(is_told).map(|line| format!("{line}\n")).collect::<String>() + &told(cluster, "shop")
 }
 
 /// Certificates, keys and anchors, as the API server shows them.
@@ -268,8 +280,10 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     );
 
     // There.
-    load.through("Linkerd's control plane taken over", &mut report, || is_taken_over(cluster, &terminal));
-    goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
+    load.through("Linkerd's control plane taken over", &mut report, || {
+        is_taken_over(cluster, &terminal);
+        goes_on(cluster, "rounds of Linkerd's proxies below weft", &[]);
+    });
     is_meshed(cluster);
     assert_eq!(identities(cluster), kept, "certificates and anchors are kept");
     what_was_given_holds(cluster);
@@ -279,8 +293,9 @@ fn a_control_plane_of_linkerds_is_taken_over_under_load_and_given_back() {
     load.follow_the_newest();
     load.through("the control plane given back to Linkerd", &mut report, || {
         is_given_back(cluster, &terminal, &kinds, &linkerds);
+        goes_on(cluster, BELOW_LINKERDS, &lost);
     });
-    is_linkerds_again(cluster, &lost);
+    is_linkerds_again(cluster);
     terminal.is_complete();
 
     // Away with all of it, whoever's it is.
@@ -364,8 +379,7 @@ esac
     rolled_out(cluster, "linkerd", &PARTS);
 }
 
-fn is_linkerds_again(cluster: &Cluster, lost: &[String]) {
-    goes_on(cluster, "rounds of weft's proxies below Linkerd's control plane", lost);
+fn is_linkerds_again(cluster: &Cluster) {
     is_meshed(cluster);
     let containers = "--namespace linkerd get deployment linkerd-destination --output jsonpath={.spec.template.spec.containers[*].name}";
     assert_eq!(cluster.ask(containers).unwrap(), "destination sp-validator policy");
