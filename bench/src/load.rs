@@ -61,8 +61,8 @@ impl Exchange {
 pub(crate) struct Load {
     pub(crate) work: Work,
     pub(crate) seconds: u64,
-    /// How often a work is done that is measured by turns.
-    pub(crate) rounds: usize,
+    /// How often the work is done.
+    pub(crate) turns: usize,
     /// An open loop ends with its cold part.
     pub(crate) cold: bool,
     pub(crate) warm_up: u64,
@@ -103,10 +103,10 @@ pub(crate) enum Done {
 const IDLE: usize = 8000;
 const SHORT: u64 = 1_000_000;
 const HOSTS: u64 = 100_000;
-/// How long the steady parts of an open loop last together, at least: a share in each round, by turns with the other subjects, since a
-/// minute at one go says more of what else the machine did then.
+/// How long the steady parts of an open loop last together, at least: a share in each turn, since a minute at one go says more of what
+/// else the machine did then.
 pub(crate) const OPEN_SECONDS: u64 = 60;
-/// How often a cold start is measured for each round that is asked for beyond the first: a start is over in moments.
+/// How often an open loop is started for each round that is asked for beyond the first: a start is over in moments.
 const STARTS: usize = 2;
 /// How long idle connections are left alone before memory is read.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -187,16 +187,16 @@ impl Work {
     }
 }
 
-impl Load {
-    /// What takes minutes is done once.
-    pub(crate) fn turns(&self) -> usize {
-        match self.work {
-            Work::Open600 | Work::Open2000 => self.rounds.min(1) + STARTS * self.rounds.saturating_sub(1),
-            Work::Idle | Work::IdleTcp | Work::Short | Work::Slow | Work::SlowOverH2 => self.rounds.min(1),
-            _ => self.rounds,
-        }
+/// How often a work is done of which so many rounds are asked for: what takes minutes once.
+pub(crate) fn turns(work: Work, rounds: usize) -> usize {
+    match work {
+        Work::Open600 | Work::Open2000 => rounds.min(1) + STARTS * rounds.saturating_sub(1),
+        Work::Idle | Work::IdleTcp | Work::Short | Work::Slow | Work::SlowOverH2 => rounds.min(1),
+        _ => rounds,
     }
+}
 
+impl Load {
     pub(crate) fn origin(&self, lab: &Lab) -> anyhow::Result<Running> {
         let own = |args: &[&str]| -> anyhow::Result<Running> {
             Running::start("origin", lab.command(Side::Server, std::env::current_exe()?).arg("origin").args(args))
@@ -289,8 +289,8 @@ impl Load {
             }
             Work::Open600 | Work::Open2000 => {
                 let rate = if self.work == Work::Open600 { "600" } else { "2000" };
-                let rounds = self.rounds.max(1) as u64;
-                let steady = if self.cold { 0 } else { seconds.max(OPEN_SECONDS).div_ceil(rounds) };
+                let turns = self.turns.max(1) as u64;
+                let steady = if self.cold { 0 } else { seconds.max(OPEN_SECONDS).div_ceil(turns) };
                 let seconds = (COLD.as_secs() + steady).to_string();
                 let Report { count, cold, steady, .. } = own_client(lab, target, &["open", rate, &seconds])?;
                 Ok(Done::Open { count, cold, steady })

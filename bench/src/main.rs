@@ -120,10 +120,9 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     let mut report = Report::new(args.seconds, args.rounds)?;
     for work in works {
         let (seconds, warm_up, connections) = (args.seconds, args.warm_up, args.connections);
-        let mut load = Load { work, seconds, rounds: args.rounds, cold: args.cold, warm_up, connections };
-        for round in 0..load.turns() {
-            // Those behind the last round are further starts.
-            load.cold |= round >= args.rounds;
+        let turns = load::turns(work, args.rounds);
+        let load = Load { work, seconds, turns, cold: args.cold, warm_up, connections };
+        for round in 0..turns {
             // One round says enough of no proxy at all, but each start is compared with one that nothing was put into.
             let again = |subject| round == 0 || subject != Subject::Direct || work.is_open();
             for subject in Subject::ALL.into_iter().filter(|s| wanted(*s) && s.does(work) && again(*s)) {

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Percentiles,
-    load::{Done, OPEN_SECONDS, Work},
+    load::{Done, OPEN_SECONDS, Work, turns},
     subject::Subject,
 };
 use std::{collections::BTreeMap, fmt, fmt::Write, time::Duration};
@@ -130,8 +130,9 @@ impl Report {
 
     pub(crate) fn render(&self) -> String {
         let mut text = format!(
-            "# Results\n\nWritten by `cargo xtask bench` on {} of {}. Machine: {}. {} s of load per subject and work, in the open loops\n\
-             {OPEN_SECONDS} s shared by the rounds besides the first 5 s of each, median of {} rounds.\n\
+            "# Results\n\nWritten by `cargo xtask bench` on {} of {}. Machine: {}. {} s of load per subject and work,\n\
+             median of {} rounds. An open loop is started {} times and runs {OPEN_SECONDS} s in all besides the first 5 s of each start, by turns with the others; its\n\
+             figures are lower quartiles: what else a machine does makes a tail longer, never shorter.\n\
              Two proxies in network namespaces, mTLS (TLS 1.3, P-256, client certificates) between them, one worker each, and behind the same redirection\n\
              rules: what the kernel does for those costs every subject alike. weft has policies, metrics, balancing, records and an idle tap server on. CPU is user and\n\
              system time of both proxies per request (per MiB for tcp). Machines are shared: compare within one run.\n\nVersions: {}.\n",
@@ -140,6 +141,7 @@ impl Report {
             self.machine,
             self.seconds,
             self.rounds,
+            turns(Work::Open600, self.rounds),
             Subject::versions()
         );
         self.targets(&mut text);
@@ -231,7 +233,7 @@ impl Report {
     }
 
     fn open_cells(&self, work: Work, subject: Subject) -> Vec<String> {
-        let of = |subject, of: fn(&Row) -> f64| self.median(work, subject, of) / 1e3;
+        let of = |subject, of: fn(&Row) -> f64| self.quiet(work, subject, of) / 1e3;
         let (cold, steady): (Figure, Figure) = (|r| r.open().0.p99, |r| r.open().1.p99);
         let against = |what| match subject {
             Subject::Direct => "–".to_owned(),
@@ -249,7 +251,7 @@ impl Report {
 
     /// What a subject adds to the time without proxies, by what Envoy adds.
     fn added(&self, work: Work, subject: Subject, what: Figure) -> f64 {
-        let added = |subject| self.median(work, subject, what) - self.median(work, Subject::Direct, what);
+        let added = |subject| self.quiet(work, subject, what) - self.quiet(work, Subject::Direct, what);
         added(subject) / added(Subject::Envoy)
     }
 
@@ -304,11 +306,20 @@ impl Report {
     }
 
     fn median(&self, work: Work, subject: Subject, of: impl Fn(&Row) -> f64) -> f64 {
+        self.quantile(work, subject, (1, 2), of)
+    }
+
+    /// The lower quartile, of a tail: what else a machine does makes it longer, never shorter, and by the same for everybody.
+    fn quiet(&self, work: Work, subject: Subject, of: impl Fn(&Row) -> f64) -> f64 {
+        self.quantile(work, subject, (1, 4), of)
+    }
+
+    fn quantile(&self, work: Work, subject: Subject, (part, of_all): (usize, usize), of: impl Fn(&Row) -> f64) -> f64 {
         let mut values: Vec<f64> = self.rows.get(&(work, subject)).into_iter().flatten().map(of).collect();
         // Some rounds have no such part.
         values.retain(|value| !value.is_nan());
         values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        values.get(values.len() * part / of_all).copied().unwrap_or(f64::NAN)
     }
 }
 

@@ -67,7 +67,8 @@ spec:
         # It is still asked for a moment when it is told to end, until that is known everywhere.
         args: [{name}{arguments}, '--leave-quiet-ms=1000']
         ports: [{{ containerPort: 8080 }}]
-        readinessProbe: {{ {probe}, periodSeconds: 1 }}
+        # A machine that is busy for three seconds makes nobody unready, whom requests then do not reach.
+        readinessProbe: {{ {probe}, periodSeconds: 1, failureThreshold: 10 }}
 ---
 apiVersion: v1
 kind: Service

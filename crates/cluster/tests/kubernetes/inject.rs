@@ -197,7 +197,7 @@ pub(crate) const ANNOTATIONS: &[(&str, &str)] = &[
     ("config.linkerd.io/skip-inbound-ports", "25,1000-2000"),
     ("config.linkerd.io/skip-outbound-ports", "26"),
     ("config.linkerd.io/skip-subnets", "10.0.0.0/8,fd00::/8"),
-    ("config.linkerd.io/opaque-ports", "80,memcached,other"),
+    ("config.linkerd.io/opaque-ports", "80,memcached"),
     ("config.linkerd.io/proxy-require-identity-inbound-ports", "80"),
     ("config.linkerd.io/default-inbound-policy", "deny"),
     ("config.linkerd.io/enable-external-profiles", "true"),
