@@ -118,16 +118,6 @@ fn extension(of: &X509Extension<'_>) -> String {
     format!("            {name}:{critical}\n                {values}\n")
 }
 
-/// The DNS names that a certificate says it is of.
-pub(crate) fn dns_names(of: &X509Certificate<'_>) -> Vec<String> {
-    let names = of.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
-    let dns = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    };
-    names.into_iter().flatten().filter_map(dns).collect()
-}
-
 fn general(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) => format!("DNS:{name}"),

@@ -5,7 +5,7 @@
 use super::{
     Error,
     life::Life,
-    material::{DAY, anchors_sha256, is_this_meshs, tried, webhook_pair, webhooks_are_served},
+    material::{DAY, anchors_sha256, tried, webhook_pair, webhooks_are_served},
     mounted::{begin, earliest},
 };
 use jiff::{Timestamp, Unit};
@@ -49,16 +49,14 @@ pub fn kept(values: &Values, namespace: &str, stored: &Stored, now: SystemTime) 
              --identity-issuer-certificate-file and --identity-issuer-key-file, which `weft check` says how to make"
         )));
     };
-    let domain = values.trust_domain();
-    tried(&anchors_pem, &issuer.certificate, &issuer.key, namespace, domain, now)
-        // One that is there already goes on.
-        .and_then(|()| if tls.crt_pem.is_empty() { Ok(()) } else { is_this_meshs(&issuer.certificate, namespace, domain) })
-        .map_err(|reason| {
-            given(format!(
-                "the issuer and the trust anchors do not belong together: {reason}; give an issuer that is valid and below them by \
-                 --identity-issuer-certificate-file and --identity-issuer-key-file, which `weft check` says how to make"
-            ))
-        })?;
+    let works =
+        |issuer: &Pair| tried(&anchors_pem, &issuer.certificate, &issuer.key, namespace, values.trust_domain(), now);
+    works(&issuer).map_err(|reason| {
+        given(format!(
+            "the issuer and the trust anchors do not belong together: {reason}; give an issuer that is valid and below them by \
+             --identity-issuer-certificate-file and --identity-issuer-key-file, which `weft check` says how to make"
+        ))
+    })?;
     let of = |webhook: Webhook, given: &str, pair: &Option<Pair>| {
         let known = Known { given, stored: pair.as_ref(), believed: stored.bundle(webhook) };
         of_webhook(webhook, known, namespace, now)

@@ -7,7 +7,7 @@ use super::{
     make::{authority, serial},
     mounted::tried_texts,
 };
-use crate::{Lifetimes, certificate::dns_names, digest::sha256};
+use crate::{Lifetimes, digest::sha256};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
@@ -19,7 +19,6 @@ use weft_cluster::{
 };
 use weft_model::{Identity, names::service_account};
 use weft_transport::tls::Serving;
-use x509_parser::pem::Pem;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a root, which signs nothing but the issuer: its key is thrown away.
@@ -97,9 +96,7 @@ fn issuer(values: &Values, namespace: &str, now: SystemTime) -> Result<(String, 
         (false, true) if external => Ok((anchors.to_string(), Pair::default())),
         (false, false) => {
             let pair = Pair { certificate: tls.crt_pem.to_string(), key: tls.key_pem.to_string() };
-            let domain = values.trust_domain();
-            tried(anchors, &pair.certificate, &pair.key, namespace, domain, now)
-                .and_then(|()| is_this_meshs(&pair.certificate, namespace, domain))
+            tried(anchors, &pair.certificate, &pair.key, namespace, values.trust_domain(), now)
                 .map_err(|reason| {
                     given(&format!(
                         "identity.issuer.tls and identityTrustAnchorsPEM: {reason}; give an issuer that is valid and below the anchors, made as \
@@ -131,26 +128,6 @@ pub fn tried(
         .map_err(|e| e.to_string())?;
     let lifetimes = Lifetimes { skew: SKEW, ..Lifetimes::default() };
     tried_texts(anchors_pem, chain_pem, key_pem, &identity, &lifetimes, now)
-}
-
-/// Whether an issuer that somebody gives has the name of this mesh's, by which Linkerd's tools know it: one that was made for another
-/// trust domain or namespace was given by mistake.
-///
-/// # Errors
-/// It has other names.
-pub(super) fn is_this_meshs(chain_pem: &str, namespace: &str, trust_domain: &str) -> Result<(), String> {
-    let name = format!("identity.{namespace}.{trust_domain}");
-    let unread = |e: &dyn std::fmt::Display| format!("the issuer's certificate cannot be read: {e}");
-    let block = Pem::iter_from_buffer(chain_pem.as_bytes()).next().ok_or_else(|| unread(&"it is no PEM"))?;
-    let block = block.map_err(|e| unread(&e))?;
-    let names = dns_names(&block.parse_x509().map_err(|e| unread(&e))?);
-    if names.iter().any(|one| one.eq_ignore_ascii_case(&name)) {
-        return Ok(());
-    }
-    let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Err(format!(
-        "the issuer's certificate has the DNS name {name} in a mesh of this namespace and trust domain, and this one has {has}"
-    ))
 }
 
 /// A root of its own, and an issuer that it has signed.

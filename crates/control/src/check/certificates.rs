@@ -10,7 +10,6 @@ use super::{
     remedy::{Failed, mended},
     table,
 };
-use crate::certificate::dns_names;
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
@@ -23,7 +22,7 @@ use weft_cluster::{
     kubernetes::Cluster,
 };
 use weft_transport::tls::Serving;
-use x509_parser::{pem::Pem, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+use x509_parser::{extensions::GeneralName, pem::Pem, public_key::PublicKey, x509::SubjectPublicKeyInfo};
 
 /// Linkerd's; a renewal wants preparation.
 const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
@@ -80,11 +79,19 @@ pub(super) fn read(what: &str, pem: &str) -> Result<Vec<Validity>, String> {
         let block = block.map_err(|e| format!("{what}: no PEM: {e}"))?;
         let certificate = block.parse_x509().map_err(|e| format!("{what}: no certificate: {e}"))?;
         let (begin, end) = (certificate.validity().not_before, certificate.validity().not_after);
+        let names = certificate.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
         found.push(Validity {
             what: format!("{what} ({})", certificate.subject()),
             begin: time(begin.timestamp()),
             end: time(end.timestamp()),
-            names: dns_names(&certificate),
+            names: names
+                .into_iter()
+                .flatten()
+                .filter_map(|name| match name {
+                    GeneralName::DNSName(name) => Some((*name).to_owned()),
+                    _ => None,
+                })
+                .collect(),
             key: key(certificate.public_key()),
             is_signed_well: SIGNATURES.contains(&certificate.signature_algorithm.algorithm.to_id_string().as_str()),
         });
