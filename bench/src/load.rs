@@ -289,8 +289,7 @@ impl Load {
             }
             Work::Open600 | Work::Open2000 => {
                 let rate = if self.work == Work::Open600 { "600" } else { "2000" };
-                let turns = self.turns.max(1) as u64;
-                let steady = if self.cold { 0 } else { seconds.max(OPEN_SECONDS).div_ceil(turns) };
+                let steady = if self.cold { 0 } else { seconds.max(OPEN_SECONDS).div_ceil(self.turns as u64) };
                 let seconds = (COLD.as_secs() + steady).to_string();
                 let Report { count, cold, steady, .. } = own_client(lab, target, &["open", rate, &seconds])?;
                 Ok(Done::Open { count, cold, steady })

@@ -306,20 +306,21 @@ impl Report {
     }
 
     fn median(&self, work: Work, subject: Subject, of: impl Fn(&Row) -> f64) -> f64 {
-        self.quantile(work, subject, (1, 2), of)
+        self.quantile(work, subject, 2, of)
     }
 
-    /// The lower quartile, of a tail: what else a machine does makes it longer, never shorter, and by the same for everybody.
+    /// The lower quartile, of a tail: what else a machine does makes it longer, never shorter.
     fn quiet(&self, work: Work, subject: Subject, of: impl Fn(&Row) -> f64) -> f64 {
-        self.quantile(work, subject, (1, 4), of)
+        self.quantile(work, subject, 4, of)
     }
 
-    fn quantile(&self, work: Work, subject: Subject, (part, of_all): (usize, usize), of: impl Fn(&Row) -> f64) -> f64 {
+    /// What one of so many parts of the rounds is below.
+    fn quantile(&self, work: Work, subject: Subject, parts: usize, of: impl Fn(&Row) -> f64) -> f64 {
         let mut values: Vec<f64> = self.rows.get(&(work, subject)).into_iter().flatten().map(of).collect();
         // Some rounds have no such part.
         values.retain(|value| !value.is_nan());
         values.sort_by(f64::total_cmp);
-        values.get(values.len() * part / of_all).copied().unwrap_or(f64::NAN)
+        values.get(values.len() / parts).copied().unwrap_or(f64::NAN)
     }
 }
 

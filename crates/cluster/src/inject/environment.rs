@@ -1,6 +1,9 @@
 //! The environment of a proxy in a pod, in Linkerd's order: tools find a variable by its name, people by its place.
 
-use super::sidecar::{Anchors, Sidecar};
+use super::{
+    TRUST_ANCHORS, TRUST_ROOTS, TRUST_ROOTS_KEY,
+    sidecar::{Anchors, Sidecar},
+};
 use crate::values::{Proxy, Quantity, Resources, Side, Text, Workers};
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, ObjectFieldSelector};
 use std::collections::BTreeMap;
@@ -166,17 +169,16 @@ impl Environment {
         self.text("_l5d_ns", namespace);
         self.text("_l5d_trustdomain", domain);
         self.proxy("IDENTITY_DIR", IDENTITY_DIR);
-        const ANCHORS: &str = "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS";
         match sidecar.anchors {
-            Anchors::Text(pem) => self.text(ANCHORS, format!("{}\n", pem.trim())),
+            Anchors::Text(pem) => self.text(TRUST_ANCHORS, format!("{}\n", pem.trim())),
             Anchors::ConfigMap => {
                 let key = ConfigMapKeySelector {
-                    name: crate::inject::TRUST_ROOTS.to_owned(),
-                    key: crate::inject::TRUST_ROOTS_KEY.to_owned(),
+                    name: TRUST_ROOTS.to_owned(),
+                    key: TRUST_ROOTS_KEY.to_owned(),
                     optional: None,
                 };
                 let source = EnvVarSource { config_map_key_ref: Some(key), ..EnvVarSource::default() };
-                self.0.push(EnvVar { name: ANCHORS.to_owned(), value: None, value_from: Some(source) });
+                self.0.push(EnvVar { name: TRUST_ANCHORS.to_owned(), value: None, value_from: Some(source) });
             }
         }
         self.proxy("IDENTITY_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN}"));

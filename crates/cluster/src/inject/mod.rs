@@ -40,7 +40,6 @@ pub(crate) use foretold::{Foretold, foretell};
 pub(crate) use report::is_of_a_mesh;
 pub(crate) use settings::Settings;
 pub(crate) use sidecar::{Anchors, Sidecar, mount, requirements};
-use table::PROXY_PORTS;
 pub(crate) use table::{TABLE, is_known};
 
 use crate::{
@@ -59,6 +58,7 @@ use patch::{Patch, Place};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use subject::{Pods, Subject, What};
+use table::PROXY_PORTS;
 use weft_model::names::annotation as names;
 
 pub type Annotations = BTreeMap<String, String>;
@@ -70,6 +70,8 @@ pub const DEBUG: &str = "linkerd-debug";
 /// The ConfigMap with the trust anchors, in the control plane's namespace.
 pub const TRUST_ROOTS: &str = "linkerd-identity-trust-roots";
 pub const TRUST_ROOTS_KEY: &str = "ca-bundle.crt";
+/// The variable of a proxy's container that has its anchors, PEM.
+pub const TRUST_ANCHORS: &str = "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS";
 
 /// Annotations that are written, and never read.
 pub const CREATED_BY: &str = "linkerd.io/created-by";

@@ -39,9 +39,10 @@ pub use ready::{
 pub use remains::{Remains, remains, users};
 pub use running::{Running, running};
 pub use stored::{
-    Author, NotStored, OfProxies, Replaced, Source, Stored, objects, of_proxies, stored, told, trust_domain,
+    Author, NotStored, OfProxies, Replaced, Source, Stored, anchors_written, objects, of_proxies, stored, told,
+    trust_domain,
 };
-pub use trust::{TRUST_ANCHORS, Trusting, proxy_versions, trusting};
+pub use trust::{Trusting, proxy_versions, trusting};
 pub use unheeded::unheeded;
 pub use webhook::Webhook;
 

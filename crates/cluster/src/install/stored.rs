@@ -171,11 +171,15 @@ fn lost_anchors(namespace: &str) -> NotStored {
         "it has no key {TRUST_ROOTS_KEY}, or is not there: nobody knows whom the mesh trusts (`weft check` says what to do where nobody \
          has its root)"
     );
-    let create = format!(
+    invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason, anchors_written(namespace))
+}
+
+/// What writes the trust anchors of the file `root.crt` to where the mesh finds them.
+pub fn anchors_written(namespace: &str) -> String {
+    format!(
         "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml | kubectl \
          apply -f -"
-    );
-    invalid(namespace, &format!("the ConfigMap {TRUST_ROOTS}"), reason, create)
+    )
 }
 
 fn invalid(namespace: &str, object: &str, reason: String, command: String) -> NotStored {

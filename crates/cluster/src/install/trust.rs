@@ -2,15 +2,12 @@
 
 use super::running;
 use crate::{
-    inject::{PROXY, PROXY_VERSION},
+    inject::{PROXY, PROXY_VERSION, TRUST_ANCHORS},
     k8s::api::core::v1::Pod,
     kubernetes::{Cluster, Error},
     object,
 };
 use std::collections::BTreeMap;
-
-/// The variable of a proxy's container that has its anchors, PEM.
-pub const TRUST_ANCHORS: &str = "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS";
 
 /// Proxies that trust the same.
 #[derive(Clone, Debug, PartialEq, Eq)]

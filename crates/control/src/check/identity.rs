@@ -5,14 +5,14 @@
 use super::{
     Run,
     certificates::{Validity, known, lasts, part, read, secret, valid},
-    remedy::{Failed, Mend, Renewal, anchors_written, restart_all, write_anchors},
+    remedy::{Failed, Mend, Renewal, restart_all, write_anchors},
     table,
 };
 use crate::ca;
 use std::{ops::ControlFlow, time::SystemTime};
 use weft_cluster::{
-    inject::{PROXY, TRUST_ROOTS, TRUST_ROOTS_KEY},
-    install::{self, ISSUER, TRUST_ANCHORS},
+    inject::{PROXY, TRUST_ANCHORS, TRUST_ROOTS, TRUST_ROOTS_KEY},
+    install::{self, ISSUER, anchors_written},
     kubernetes::Cluster,
     label,
     values::Values,

@@ -3,8 +3,8 @@
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_cluster::{
-    inject::{CREATED_BY, TRUST_ROOTS, TRUST_ROOTS_KEY},
-    install::{NotReady, Release, quoted},
+    inject::{CREATED_BY, TRUST_ROOTS},
+    install::{NotReady, Release, anchors_written, quoted},
     k8s::api::core::v1::Pod,
     kubernetes::Error,
     label,
@@ -215,13 +215,6 @@ impl Installer {
 /// With anchors that somebody has.
 pub(super) fn write_anchors(namespace: &str) -> String {
     format!("{}, with the root that the issuer is below", anchors_written(namespace))
-}
-
-pub(super) fn anchors_written(namespace: &str) -> String {
-    format!(
-        "kubectl -n {namespace} create configmap {TRUST_ROOTS} --from-file={TRUST_ROOTS_KEY}=root.crt --dry-run=client -o yaml \
-         | kubectl apply -f -"
-    )
 }
 
 /// Why a line is not true, and what mends just that.
